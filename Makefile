@@ -1,0 +1,51 @@
+# lungtl: `make help` lists the targets. Each sets up what it needs.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# passed on to the command: make train ARGS="aggregator=max seed=1"
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo train sweep ui prepare test lint bench clean
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/installed  ## create .venv and install lungtl with its development tools
+
+# pip, not uv: it honours the machine's own torch builds
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); sys.exit(0 if ok else "lungtl needs Python 3.11 to 3.13, this is %d.%d; make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: setup  ## train on the embedded phantom dataset and show the result
+	$(BIN)/python -m lungtl.train $(ARGS)
+
+train: setup  ## python -m lungtl.train, with ARGS="key=value ..."
+	$(BIN)/python -m lungtl.train $(ARGS)
+
+sweep: setup  ## compare all aggregators on the phantom, or sweep ARGS="key=a,b ..."
+	$(BIN)/python -m lungtl.train -m $(if $(ARGS),$(ARGS),aggregator=mean,max,attention,gated_attention)
+
+ui: setup  ## open the MLflow UI on http://127.0.0.1:5000
+	$(BIN)/python -m lungtl.ui $(ARGS)
+
+prepare: setup  ## python -m lungtl.prepare, with ARGS="dataset=lidc dataset.root=..."
+	$(BIN)/python -m lungtl.prepare $(ARGS)
+
+test: setup  ## all tests; those on real data where it is found
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup  ## ruff and mypy --strict
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: setup  ## measure preparation, the feature cache and training, as ratios
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+clean:  ## remove .venv and caches; data/ stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,180 @@
+"""The typed form of every config: unknown keys and wrong values are refused before anything heavy is imported.
+
+Hydra composes, these models check. The exchangeable parts (`dataset`, `backbone`, `freezing`, `aggregator`,
+`loss`) are mappings with a `_target_`, checked against that class's signature.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from lungtl import plugins
+
+Part = dict[str, Any]
+FullPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+WINDOWS: dict[str, tuple[float, float]] = {
+    "lung": (-600, 1500),
+    "mediastinal": (40, 400),
+    "bone": (400, 1800),
+    "wide": (0, 2000),
+}
+"""Display windows by name: (centre, width) in HU."""
+
+
+class Strict(BaseModel):
+    """A section that refuses unknown keys and stays as it was composed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageConfig(Strict):
+    """How a slice's voxels become the three channels of an ImageNet backbone."""
+
+    windows: Literal["auto"] | list[str | tuple[float, float]]
+    neighbours: bool
+    size: Literal["auto"] | Annotated[int, Field(ge=32, le=1024)]
+    crop: Annotated[int, Field(ge=8)] | None
+    augment: Literal["none", "dihedral"]
+    chunk: Annotated[int, Field(ge=1)]
+    train_slices: Annotated[int, Field(ge=1)] | None
+
+    @field_validator("windows")
+    @classmethod
+    def _known_windows(cls, value: Any) -> Any:
+        if value == "auto":
+            return value
+        for window in value:
+            if isinstance(window, str) and window not in WINDOWS:
+                raise ValueError(f"{window} is no window; wanted {', '.join(WINDOWS)} or [centre, width] in HU")
+            if not isinstance(window, str) and window[1] <= 0:
+                raise ValueError(f"a window's width must be positive, not {window[1]}")
+        if len(value) not in (1, 3):
+            raise ValueError(f"wanted one window or three, not {len(value)}")
+        return value
+
+    @model_validator(mode="after")
+    def _neighbours_need_one_window(self) -> ImageConfig:
+        if self.neighbours and self.windows != "auto" and len(self.windows) != 1:
+            raise ValueError("neighbours=true takes its three channels from three slices: give one window")
+        return self
+
+
+class SplitConfig(Strict):
+    """Who is trained on, who chooses the epoch, who is tested."""
+
+    kind: Literal["holdout", "kfold", "source"]
+    val: Annotated[float, Field(gt=0, lt=1)]
+    test: Annotated[float, Field(gt=0, lt=1)]
+    folds: Annotated[int, Field(ge=2, le=20)]
+    fold: Annotated[int, Field(ge=0)]
+    seed: int
+
+
+class OptimizerConfig(Strict):
+    """The optimiser of everything that trains."""
+
+    name: Literal["adamw", "sgd"]
+    lr: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    momentum: Fraction
+    schedule: Literal["constant", "cosine"]
+    warmup_epochs: Annotated[int, Field(ge=0)]
+
+
+class TrainerConfig(Strict):
+    """How long and on what to train."""
+
+    max_epochs: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)]
+    patience: Annotated[int, Field(ge=1)] | None
+    monitor: Literal["val/loss", "val/auroc"]
+    accelerator: Literal["auto", "cpu", "gpu", "mps"]
+    devices: int | Literal["auto"]
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"]
+    accumulate: Annotated[int, Field(ge=1)]
+    clip_norm: Annotated[float, Field(gt=0)] | None
+    workers: Annotated[int, Field(ge=0)]
+    limit_batches: Annotated[int, Field(ge=1)] | None
+
+
+class TrackingConfig(Strict):
+    """Where runs are recorded."""
+
+    enabled: bool
+    uri: str | None
+    experiment: str
+
+
+class Common(Strict):
+    """What every command has."""
+
+    data_dir: FullPath
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"]
+
+
+class PrepareConfig(Common):
+    """`python -m lungtl.prepare`."""
+
+    dataset: Part
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> PrepareConfig:
+        plugins.check(self.dataset, "dataset")
+        return self
+
+
+class TrainConfig(PrepareConfig):
+    """`python -m lungtl.train`."""
+
+    backbone: Part
+    freezing: Part
+    aggregator: Part
+    loss: Part
+    image: ImageConfig
+    split: SplitConfig
+    optimizer: OptimizerConfig
+    trainer: TrainerConfig
+    tracking: TrackingConfig
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    cache: bool
+    resume: str | None
+    name: str | None
+
+    @model_validator(mode="after")
+    def _check_model_parts(self) -> TrainConfig:
+        plugins.check(self.backbone, "backbone")
+        plugins.check(self.freezing, "freezing")
+        plugins.check(self.aggregator, "aggregator", frozenset({"dim"}))
+        plugins.check(self.loss, "loss")
+        return self
+
+
+class EvaluateConfig(PrepareConfig):
+    """`python -m lungtl.evaluate`."""
+
+    model: str
+    split: Literal["auto", "all", "train", "val", "test"]
+    threshold: Annotated[float, Field(ge=0, le=1)]
+    resamples: Annotated[int, Field(ge=10)]
+    accelerator: Literal["auto", "cpu", "gpu", "mps"]
+
+
+class PredictConfig(Common):
+    """`python -m lungtl.predict`."""
+
+    model: str
+    input: FullPath
+    accelerator: Literal["auto", "cpu", "gpu", "mps"]
+
+
+class ReportConfig(Common):
+    """`python -m lungtl.report`."""
+
+    sweep: FullPath
+    out: FullPath | None
+    title: str | None

@@ -1,0 +1,1 @@
+"""From stores to batches: windows, splits, loaders."""

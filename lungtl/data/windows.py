@@ -1,0 +1,116 @@
+"""HU -> the three normalised channels that an ImageNet backbone expects, batched on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lungtl.config import WINDOWS, ImageConfig
+from lungtl.errors import LungtlError
+
+DEFAULT_WINDOWS = ("lung", "mediastinal", "wide")
+
+
+def resolve_windows(
+    windows: str | Sequence[str | tuple[float, float]], neighbours: bool, value_range: tuple[int, int] | None
+) -> list[tuple[float, float]]:
+    """Windows by name, pair or `auto` -> (centre, width) each.
+
+    Args:
+        windows: `auto`, or one or three windows.
+        neighbours: 2.5D: `auto` is then one window.
+        value_range: None for HU; else the grey values' range, which `auto` spans.
+
+    Raises:
+        LungtlError: windows of HU are asked for where voxels are not HU.
+    """
+    if windows != "auto":
+        named = [w for w in windows if isinstance(w, str)]
+        if named and value_range is not None:
+            raise LungtlError(
+                f"image.windows={named} are in HU, but this dataset's grey values {value_range} are not; "
+                "use image.windows=auto"
+            )
+        return [WINDOWS[w] if isinstance(w, str) else (float(w[0]), float(w[1])) for w in windows]
+    if value_range is not None:
+        low, high = value_range
+        return [((low + high) / 2, float(high - low))]
+    return [WINDOWS[name] for name in (DEFAULT_WINDOWS[:1] if neighbours else DEFAULT_WINDOWS)]
+
+
+class SlicePreprocessor(nn.Module):
+    """Window, resize, normalise.
+
+    Args:
+        windows: (centre, width) of one window or three; one is repeated over the channels.
+        neighbours: frames carry three neighbouring slices, each seen through the one window.
+        size: pixels a side that the backbone sees.
+        crop: cut this many pixels around the centre first.
+        mean: of each channel, on the scale 0..1.
+        std: likewise.
+    """
+
+    low: Tensor
+    width: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        windows: Sequence[tuple[float, float]],
+        neighbours: bool,
+        size: int,
+        crop: int | None,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        super().__init__()
+        self.windows = [(float(centre), float(width)) for centre, width in windows]
+        self.neighbours = neighbours
+        self.size = size
+        self.crop = crop
+        channels = self.windows * 3 if len(self.windows) == 1 else self.windows
+        low = torch.tensor([centre - width / 2 for centre, width in channels])
+        width = torch.tensor([width for _, width in channels])
+        for name, values in (("low", low), ("width", width), ("mean", torch.tensor(mean)), ("std", torch.tensor(std))):
+            self.register_buffer(name, values.view(1, 3, 1, 1), persistent=False)
+
+    @classmethod
+    def from_config(
+        cls, config: ImageConfig, value_range: tuple[int, int] | None, size: int, mean: Any, std: Any
+    ) -> SlicePreprocessor:
+        """Resolve every `auto` of the config for a dataset and a backbone."""
+        windows = resolve_windows(config.windows, config.neighbours, value_range)
+        wanted = size if config.size == "auto" else config.size
+        return cls(windows, config.neighbours, wanted, config.crop, mean, std)
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that decides the result, as JSON values; the constructor's arguments."""
+        return {
+            "windows": [list(w) for w in self.windows], "neighbours": self.neighbours, "size": self.size,
+            "crop": self.crop, "mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist(),
+        }  # fmt: skip
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """int16 [N, C, H, W] (C = 1, or 3 neighbouring slices) -> float [N, 3, size, size]."""
+        if self.crop is not None:
+            frames = self._cropped(frames)
+        images = ((frames.float() - self.low) / self.width).clamp(0, 1)
+        if images.shape[-2:] != (self.size, self.size):
+            images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
+        normalised: Tensor = (images - self.mean) / self.std
+        return normalised
+
+    def _cropped(self, frames: Tensor) -> Tensor:
+        height, width = frames.shape[-2:]
+        assert self.crop is not None
+        if self.crop > min(height, width):
+            raise LungtlError(
+                f"image.crop={self.crop} is larger than the slices ({height} x {width}); give less or null"
+            )
+        top, left = (height - self.crop) // 2, (width - self.crop) // 2
+        return frames[..., top : top + self.crop, left : left + self.crop]

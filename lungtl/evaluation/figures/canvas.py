@@ -1,0 +1,57 @@
+"""What all figures share: size, colours, writing. No pyplot, hence neither global state nor a display."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+DPI = 100
+WIDTH_INCHES = 8.0
+
+# Okabe & Ito (2008): distinguishable with every common colour blindness.
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+GREY = "#777777"
+
+MODEL = BLUE
+CONTROLS = (VERMILLION, GREEN, PURPLE, ORANGE)
+"""Colours of the controls, in their order; reused from the start when there are more."""
+
+
+def new_figure(height_inches: float) -> Figure:
+    """Return an empty figure, 800 pixels wide, that lays itself out."""
+    figure = Figure(figsize=(WIDTH_INCHES, height_inches), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def tidy(axes: Axes) -> None:
+    """Take the frame's top and right lines away and put a faint grid behind the data."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def say(axes: Axes, text: str) -> None:
+    """Write the text in the middle of the axes, where there is nothing to draw."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=13, color=GREY)
+
+
+def save(figure: Figure, path: Path | str) -> Path:
+    """Write a PNG; the same figure gives the same bytes.
+
+    Args:
+        figure: what to write.
+        path: where; its folder is made when missing.
+
+    Returns:
+        The path.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # matplotlib would add its own version, which makes files differ between machines for nothing.
+    figure.savefig(target, format="png", dpi=DPI, metadata={"Software": None})
+    return target

@@ -1,0 +1,162 @@
+"""The metrics themselves, for one set of rows under many weightings at once."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lungtl.errors import LungtlError
+from lungtl.evaluation.checks import check_labels, check_probabilities, check_threshold
+
+METRICS: tuple[str, ...] = (
+    "auroc",
+    "auprc",
+    "accuracy",
+    "balanced_accuracy",
+    "sensitivity",
+    "specificity",
+    "f1",
+    "brier",
+    "ece",
+)
+"""What is computed, in the order in which it is shown."""
+
+CALIBRATION_BINS = 10
+"""Equal-width bins of the expected calibration error and of the reliability figure."""
+
+CHUNK_VALUES = 2_000_000
+"""Weights worked on at a time; a handful of float64 temporaries of this size (16 MB each) exist at once."""
+
+Floats = NDArray[np.float64]
+
+
+def weighted_metrics(
+    labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike, threshold: float = 0.5
+) -> dict[str, Floats]:
+    """Compute every metric for each of R weightings of the same N rows.
+
+    With weights that count how often a row was drawn, column r is what the metric gives on replicate r.
+
+    - auroc: the probability that a positive outranks a negative, a tie counting one half (Mann-Whitney).
+    - auprc: average precision, sum over thresholds of (recall step) x precision, equal probabilities being
+      one threshold, as in scikit-learn's `average_precision_score`. No interpolation.
+    - ece: expected calibration error (Naeini et al., AAAI 2015), binary form: 10 equal-width bins of the
+      POSITIVE class's probability, sum over bins of
+      (share of rows) x |mean probability - share of positives|.
+    - brier: the mean squared difference between probability and label.
+    - The others count a row as positive when its probability is at least `threshold`.
+
+    Args:
+        labels: int [N], 0 or 1.
+        probabilities: float [N] in [0, 1], of the positive class.
+        weights: float [R, N], not negative.
+        threshold: in [0, 1].
+
+    Returns:
+        name in `METRICS` -> float64 [R]; NaN where the weighted rows leave a metric undefined: no positive
+        for sensitivity and f1, no negative for specificity, either one for auroc, auprc and
+        balanced_accuracy, no row at all for the rest.
+
+    Raises:
+        LungtlError: on labels, probabilities, weights or a threshold that are not as above.
+    """
+    y = check_labels(labels)
+    p = check_probabilities(probabilities, len(y))
+    w = np.asarray(weights, dtype=np.float64)
+    if w.ndim != 2 or w.shape[1] != len(y):
+        raise LungtlError(f"weights have shape {w.shape}; wanted [R, {len(y)}], one weight a label")
+    if w.size and not w.min() >= 0:
+        raise LungtlError(f"weights hold {w.min()}; wanted counts, which are 0 or more")
+    rows = Rows(y, p, threshold)
+    chunk = max(1, CHUNK_VALUES // len(y))
+    parts = [rows.metrics(w[start : start + chunk]) for start in range(0, len(w), chunk)]
+    values = np.concatenate([np.empty((len(METRICS), 0)), *parts], axis=1)
+    return dict(zip(METRICS, values, strict=True))
+
+
+def calibration_bin(probabilities: Floats) -> NDArray[np.int64]:
+    """Give the bin 0..9 of each probability, int64 [N]; bin i is [i/10, (i+1)/10), the last includes 1."""
+    # np.linspace would put 0.3 below its own edge; i/10 is the nearest float to the literal.
+    edges = np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS
+    return np.searchsorted(edges, probabilities, side="right").astype(np.int64)
+
+
+class Rows:
+    """Checked rows, ranked once and then scored under any number of weightings.
+
+    Args:
+        labels: int64 [N], 0 or 1.
+        probabilities: float64 [N] in [0, 1].
+        threshold: a row is called positive from here on.
+    """
+
+    def __init__(self, labels: NDArray[np.int64], probabilities: Floats, threshold: float) -> None:
+        check_threshold(threshold)
+        self.order = np.argsort(-probabilities, kind="stable")
+        """int64 [N]: the rows by descending probability."""
+        p = probabilities[self.order]
+        self._starts = np.flatnonzero(np.r_[True, p[1:] != p[:-1]])
+        self.thresholds = p[self._starts]
+        """float64 [G]: the distinct probabilities, descending."""
+        self._positive = labels.astype(np.float64)[self.order]
+        self._sums = _columns(labels.astype(np.float64), probabilities, probabilities >= threshold)
+
+    def ranked(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Give the weight of positives and of negatives at each distinct probability, two [R, G]."""
+        descending = weights[:, self.order]
+        positive = descending * self._positive
+        negative = descending - positive
+        if len(self._starts) < len(self.order):
+            positive = np.add.reduceat(positive, self._starts, axis=1)
+            negative = np.add.reduceat(negative, self._starts, axis=1)
+        return positive, negative
+
+    def metrics(self, weights: Floats) -> Floats:
+        """Compute float64 [len(METRICS), R] for weights [R, N], all at once: the caller bounds R."""
+        sums = weights @ self._sums
+        tp, fn, fp, tn, squared = sums[:, :5].T
+        gaps = np.abs(sums[:, 5:]).sum(axis=1)
+        total = tp + fn + fp + tn
+        sensitivity = _ratio(tp, tp + fn)
+        specificity = _ratio(tn, tn + fp)
+        values = {
+            **self._ranking_metrics(weights),
+            "accuracy": _ratio(tp + tn, total),
+            "balanced_accuracy": (sensitivity + specificity) / 2,
+            "sensitivity": sensitivity,
+            "specificity": specificity,
+            "f1": np.where(tp + fn > 0, _ratio(2 * tp, 2 * tp + fp + fn), np.nan),
+            "brier": _ratio(squared, total),
+            "ece": _ratio(gaps, total),
+        }
+        return np.stack([values[name] for name in METRICS])
+
+    def _ranking_metrics(self, weights: Floats) -> dict[str, Floats]:
+        positive, negative = self.ranked(weights)
+        tp = np.cumsum(positive, axis=1)
+        fp = np.cumsum(negative, axis=1)
+        pairs = tp[:, -1] * fp[:, -1]
+        # Each negative loses to the positives above it, and half to those that share its probability.
+        won = np.einsum("rg,rg->r", negative, tp) - 0.5 * np.einsum("rg,rg->r", negative, positive)
+        np.add(tp, fp, out=fp)
+        # Nothing drawn so far: the precision is 0/0, but no recall is gained there either.
+        np.divide(tp, fp, out=tp, where=fp > 0)
+        gained = np.einsum("rg,rg->r", positive, tp)
+        return {
+            "auroc": _ratio(won, pairs),
+            "auprc": np.where(pairs > 0, _ratio(gained, positive.sum(axis=1)), np.nan),
+        }
+
+
+def _columns(y: Floats, p: Floats, called: NDArray[np.bool_]) -> Floats:
+    """Lay out what one matrix product sums: tp, fn, fp, tn, squared error, the gap of each bin."""
+    bins = calibration_bin(p)[:, None] == np.arange(CALIBRATION_BINS)
+    counts = [y * called, y * ~called, (1 - y) * called, (1 - y) * ~called]
+    return np.column_stack([*counts, (p - y) ** 2, bins * (p - y)[:, None]])
+
+
+def _ratio(above: Floats, below: Floats) -> Floats:
+    """Divide; NaN, without a warning, where `below` is 0."""
+    quotient = np.full(below.shape, np.nan)
+    np.divide(above, below, out=quotient, where=below > 0)
+    return quotient

@@ -1,0 +1,1 @@
+"""Slices -> one bag logit: one aggregator a file."""

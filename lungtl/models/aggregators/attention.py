@@ -1,0 +1,37 @@
+"""Attention-based pooling."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge, Lt
+from torch import Tensor, nn
+
+from lungtl.models.aggregators.base import Aggregator, masked_softmax, weighted_mean
+
+
+class Attention(Aggregator):
+    """The network learns how much each slice weighs.
+
+    w_s = softmax_s(a . tanh(V h_s)),  logit = u . sum_s w_s h_s + b
+
+    Ilse, Tomczak, Welling: Attention-based Deep Multiple Instance Learning, ICML 2018, equation 8.
+
+    Args:
+        dim: size of the embedding.
+        hidden: width of the attention network.
+        dropout: share of embedding components dropped while training.
+    """
+
+    def __init__(
+        self, dim: int, hidden: Annotated[int, Ge(1)] = 128, dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
+    ) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.attention = nn.Sequential(nn.Linear(dim, hidden), nn.Tanh(), nn.Linear(hidden, 1, bias=False))
+        self.classifier = nn.Linear(dim, 1)
+
+    def forward(self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.dropout(embeddings)
+        weights = masked_softmax(self.attention(h).squeeze(-1), mask)
+        return self.classifier(weighted_mean(h, weights, mask)).squeeze(-1), weights

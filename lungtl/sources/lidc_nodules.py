@@ -1,0 +1,161 @@
+"""From single readers' markings to nodules, and from nodules to slice and scan labels.
+
+The clustering is pylidc's `Scan.cluster_annotations()` (single linkage on the least distance between outline
+points, in voxel indices, against a tolerance that starts at the slice thickness and shrinks until no cluster
+has more than four readers), on KD-trees instead of full distance matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
+from scipy.spatial.distance import pdist
+
+from lungtl.sources.base import BENIGN, MALIGNANT, NON_NODULE
+from lungtl.sources.lidc_database import Annotation, Scan
+
+MAX_READERS = 4  # four radiologists read every LIDC scan
+SHRINK, MIN_TOLERANCE = 0.9, 0.1  # pylidc's
+Z_TOLERANCE_MM = 1e-3  # positions in the database are rounded
+
+MalignancyRule = Literal["mean", "median", "max"]
+
+
+@dataclass(frozen=True)
+class Nodule:
+    """The markings that several readers made of one physical nodule.
+
+    Attributes:
+        number: its place in `cluster_annotations()`: 0, 1, ... by ascending z.
+        annotations: one a reader (a few clusters keep more than four).
+        pixel_spacing_mm: of the scan.
+        z_range_mm: lowest and highest contour of any reader.
+    """
+
+    number: int
+    annotations: tuple[Annotation, ...]
+    pixel_spacing_mm: float
+
+    @cached_property
+    def z_range_mm(self) -> tuple[float, float]:
+        ranges = [annotation.z_range_mm for annotation in self.annotations]
+        return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+    @cached_property
+    def malignancy_ratings(self) -> tuple[int, ...]:
+        """One rating a reader, 1 (highly unlikely) to 5 (highly suspicious)."""
+        return tuple(annotation.ratings["malignancy"] for annotation in self.annotations)
+
+    @cached_property
+    def diameter_mm(self) -> float:
+        """Mean over the readers of the greatest axial diameter, as pylidc's `Annotation.diameter`."""
+        return float(np.mean([_diameter_mm(a, self.pixel_spacing_mm) for a in self.annotations]))
+
+    def malignancy(self, rule: MalignancyRule = "mean") -> float:
+        """The readers' ratings as one number."""
+        ratings = np.array(self.malignancy_ratings, dtype=np.float64)
+        return {"mean": float(ratings.mean()), "median": float(np.median(ratings)), "max": float(ratings.max())}[rule]
+
+    def is_malignant(self, rule: MalignancyRule = "mean", threshold: float = 3.0) -> bool:
+        """Malignant when the rule's number reaches the threshold (the source paper: mean >= 3)."""
+        return self.malignancy(rule) >= threshold
+
+
+def cluster_nodules(scan: Scan) -> list[Nodule]:
+    """Group a scan's annotations into nodules, exactly as `pylidc.Scan.cluster_annotations()` does."""
+    annotations = scan.annotations
+    if not annotations:
+        return []
+    points = [_voxel_points(annotation, scan.z_mm) for annotation in annotations]
+    labels = _cluster(points, scan.slice_thickness_mm)
+    members: list[list[int]] = [[] for _ in range(labels.max() + 1)]
+    for index, label in enumerate(labels):
+        members[label].append(index)
+    members.sort(key=lambda group: float(np.mean([points[i][:, 2].mean() for i in group])))
+    return [
+        Nodule(number, tuple(annotations[i] for i in group), scan.pixel_spacing_mm)
+        for number, group in enumerate(members)
+    ]
+
+
+def label_slices(
+    z_mm: NDArray[np.float64],
+    nodules: Sequence[Nodule],
+    native_spacing_mm: float,
+    rule: MalignancyRule = "mean",
+    threshold: float = 3.0,
+) -> NDArray[np.int8]:
+    """Label slices by the nodules they cut.
+
+    A slice belongs to a nodule when its z lies between the nodule's lowest and highest contour, widened by half
+    the native spacing at each end. Malignant wins over benign, benign over non-nodule.
+
+    Args:
+        z_mm: float64 [S], positions of the slices.
+        nodules: the scan's nodules.
+        native_spacing_mm: distance between the slices the readers saw.
+        rule: how ratings become one number.
+        threshold: a nodule is malignant when that number reaches it.
+
+    Returns:
+        int8 [S]: 0 non-nodule, 1 benign, 2 malignant.
+    """
+    labels = np.full(len(z_mm), NON_NODULE, dtype=np.int8)
+    for nodule in nodules:
+        inside = covered(z_mm, nodule, native_spacing_mm)
+        label = MALIGNANT if nodule.is_malignant(rule, threshold) else BENIGN
+        labels[inside] = np.maximum(labels[inside], label)
+    return labels
+
+
+def covered(z_mm: NDArray[np.float64], nodule: Nodule, native_spacing_mm: float) -> NDArray[np.bool_]:
+    """Bool [S]: which slices belong to the nodule."""
+    low, high = nodule.z_range_mm
+    margin = native_spacing_mm / 2 + Z_TOLERANCE_MM
+    return (z_mm >= low - margin) & (z_mm <= high + margin)
+
+
+def _voxel_points(annotation: Annotation, scan_z_mm: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Int [N, 3] (row, column, slice index) outline points, as pylidc's `contours_matrix`."""
+    parts = []
+    for contour in annotation.contours:
+        k = int(np.abs(scan_z_mm - contour.z_mm).argmin())
+        parts.append(np.column_stack([contour.points, np.full(len(contour.points), k)]))
+    return np.concatenate(parts)
+
+
+def _cluster(points: list[NDArray[np.int64]], tolerance: float) -> NDArray[np.int32]:
+    """Label [N] of each annotation's cluster."""
+    n = len(points)
+    trees = [KDTree(p) for p in points]
+    distance = np.zeros((n, n))
+    for i in range(n):
+        for j in range(i + 1, n):
+            distance[i, j] = distance[j, i] = _least_distance(trees[i], trees[j], tolerance)
+    while True:
+        _, labels = connected_components(distance <= tolerance, directed=False)
+        if np.bincount(labels).max() <= MAX_READERS or tolerance * SHRINK < MIN_TOLERANCE:
+            return labels
+        tolerance *= SHRINK
+
+
+def _least_distance(a: KDTree, b: KDTree, bound: float) -> float:
+    """Least distance between two point sets; infinite when it exceeds the bound."""
+    gap = np.maximum(a.mins - b.maxes, b.mins - a.maxes).max()
+    if gap > bound:  # the bounding boxes are already too far apart
+        return float("inf")
+    distances, _ = a.query(b.data, distance_upper_bound=np.nextafter(bound, np.inf))
+    return float(np.min(distances))
+
+
+def _diameter_mm(annotation: Annotation, pixel_spacing_mm: float) -> float:
+    """Greatest distance between two outline points of one contour; 0 for single points."""
+    widths = [pdist(c.points).max() for c in annotation.contours if len(c.points) > 1]
+    return float(max(widths, default=0.0)) * pixel_spacing_mm

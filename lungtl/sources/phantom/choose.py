@@ -1,0 +1,170 @@
+"""Which real scans a phantom copies, and which of their slices.
+
+Half of them hold a malignant nodule. What else could tell the classes apart is kept alike: negatives are
+matched to positives by slice spacing, thickness and pixel spacing, and windows lie where nodules usually lie.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lungtl.errors import LungtlError
+from lungtl.sources.lidc_database import Scan, read_scans
+from lungtl.sources.lidc_nodules import Nodule, cluster_nodules
+from lungtl.sources.phantom.recipe import PhantomRecipe, generator
+
+LEAST_DIAMETER_MM = (
+    10.0  # preferred: four pixels of a 128 matrix, so that a small network has something to see
+)
+SPACING_MM = (1.0, 3.0)  # preferred: thinner slices only make more of them, thicker ones hide the nodules
+UNEVEN = 1.5  # a gap longer than this many median spacings; such scans try the reader, not the model
+NODULE_LEVEL = (
+    0.55,
+    0.16,
+)  # mean and deviation of where nodules lie in a scan, 0 = lowest slice, 1 = highest
+JITTER_MM = 8.0  # how far the window's centre may lie from the nodule's
+MATCH_WEIGHTS = (3.0, 1.0, 6.0)  # log spacing, log thickness, pixel spacing in mm
+
+
+@dataclass(frozen=True)
+class ScanPlan:
+    """One series to write.
+
+    Attributes:
+        scan: the real scan whose geometry, identifiers and nodules are taken.
+        indices: int [S], ascending, the native slices to write.
+        positive: whether a malignant nodule (mean rating >= 3) lies in them.
+    """
+
+    scan: Scan
+    indices: NDArray[np.int64]
+    positive: bool
+
+    @property
+    def z_mm(self) -> NDArray[np.float64]:
+        """float64 [S], ascending, the real positions of the written slices."""
+        return self.scan.z_mm[self.indices]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    scan: Scan
+    target: Nodule | None  # the nodule the window is laid around
+    positive: bool
+    preferred: bool
+
+    @property
+    def geometry(self) -> NDArray[np.float64]:
+        s = self.scan
+        return np.array([np.log(s.native_spacing_mm), np.log(s.slice_thickness_mm), s.pixel_spacing_mm])
+
+
+def choose_scans(recipe: PhantomRecipe) -> list[ScanPlan]:
+    """Choose scans and slices; the same recipe gives the same plans (about four seconds).
+
+    Args:
+        recipe: how many, how long a window, which seed.
+
+    Returns:
+        Positives and negatives in turn, each of another patient.
+
+    Raises:
+        LungtlError: LIDC-IDRI has not that many fitting scans.
+    """
+    rng = generator(recipe, "choose")
+    positives, negatives = _candidates(recipe)
+    n_positive = recipe.scans // 2
+    n_negative = recipe.scans - n_positive
+    if n_positive > len(positives) or n_negative > len(negatives):
+        raise LungtlError(
+            f"phantom scans is {recipe.scans}, wanted at most {2 * min(len(positives), len(negatives))} "
+            f"({len(positives)} positive and {len(negatives)} negative patients fit); lower scans"
+        )
+    chosen = _take(positives, n_positive, rng)
+    matched = _match(chosen, negatives, n_negative, rng)
+    plans = [_plan(candidate, recipe) for candidate in (*chosen, *matched)]
+    ordered = sorted(range(len(plans)), key=lambda i: (i if i < n_positive else i - n_positive, i))
+    return [plans[i] for i in ordered]
+
+
+def _candidates(recipe: PhantomRecipe) -> tuple[list[_Candidate], list[_Candidate]]:
+    positives: list[_Candidate] = []
+    negatives: list[_Candidate] = []
+    for scan, nodules in _scans_with_nodules():
+        preferred = SPACING_MM[0] <= scan.native_spacing_mm <= SPACING_MM[1]
+        malignant = [nodule for nodule in nodules if nodule.is_malignant()]
+        if not malignant:
+            negatives.append(_Candidate(scan, _largest(nodules), False, preferred))
+        elif fitting := [n for n in malignant if _length_mm(n, scan) <= (recipe.z_range_mm or np.inf)]:
+            target = _largest(fitting)
+            assert target is not None
+            visible = target.diameter_mm >= LEAST_DIAMETER_MM
+            positives.append(_Candidate(scan, target, True, preferred and visible))
+    return positives, negatives
+
+
+@lru_cache(maxsize=1)  # seconds to compute, and it never changes
+def _scans_with_nodules() -> tuple[tuple[Scan, list[Nodule]], ...]:
+    """Evenly spaced scans of the patients that have only one."""
+    scans = read_scans()
+    series_of = Counter(scan.patient_id for scan in scans)
+    return tuple(
+        (scan, cluster_nodules(scan))
+        for scan in scans
+        if series_of[scan.patient_id] == 1 and np.diff(scan.z_mm).max() <= UNEVEN * scan.native_spacing_mm
+    )
+
+
+def _largest(nodules: Sequence[Nodule]) -> Nodule | None:
+    return max(nodules, key=lambda nodule: nodule.diameter_mm, default=None)
+
+
+def _length_mm(nodule: Nodule, scan: Scan) -> float:
+    """From below the lowest to above the highest slice of the nodule."""
+    low, high = nodule.z_range_mm
+    return high - low + scan.native_spacing_mm
+
+
+def _take(candidates: Sequence[_Candidate], n: int, rng: np.random.Generator) -> list[_Candidate]:
+    order = sorted(rng.permutation(len(candidates)), key=lambda i: not candidates[i].preferred)
+    return [candidates[i] for i in order[:n]]
+
+
+def _match(
+    wanted: Sequence[_Candidate], candidates: Sequence[_Candidate], n: int, rng: np.random.Generator
+) -> list[_Candidate]:
+    """Greedily give each positive, in random order, the unused negative of the most similar geometry."""
+    free = [candidates[i] for i in rng.permutation(len(candidates))]
+    matched: list[_Candidate] = []
+    for index in range(n):
+        like = wanted[index % len(wanted)].geometry
+        costs = [float(np.abs(c.geometry - like) @ np.array(MATCH_WEIGHTS)) for c in free]
+        matched.append(free.pop(int(np.argmin(costs))))
+    return matched
+
+
+def _plan(candidate: _Candidate, recipe: PhantomRecipe) -> ScanPlan:
+    scan = candidate.scan
+    z = scan.z_mm
+    if recipe.z_range_mm is None:
+        return ScanPlan(scan, np.arange(len(z)), candidate.positive)
+    rng = generator(recipe, "window", scan.series_uid)
+    length = recipe.z_range_mm
+    if candidate.target is None:
+        level = np.clip(rng.normal(*NODULE_LEVEL), 0.25, 0.85)
+        centre = z[0] + level * (z[-1] - z[0])
+    else:
+        slack = max(0.0, (length - _length_mm(candidate.target, scan)) / 2)
+        jitter = min(JITTER_MM, slack)
+        centre = float(np.mean(candidate.target.z_range_mm)) + rng.uniform(-jitter, jitter)
+    low = np.clip(centre - length / 2, z[0], max(z[0], z[-1] - length))
+    inside = np.flatnonzero((z >= low - 1e-6) & (z <= low + length + 1e-6))
+    if len(inside) == 0:  # a window thinner than the spacing
+        inside = np.array([int(np.abs(z - centre).argmin())])
+    return ScanPlan(scan, inside, candidate.positive)

@@ -1,0 +1,111 @@
+"""A rendered series as CT Image Storage files, with LIDC's geometry and identifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+import lungtl
+from lungtl.sources.lidc_database import Scan
+from lungtl.sources.phantom.choose import ScanPlan
+from lungtl.sources.phantom.recipe import NATIVE_MATRIX
+
+INTERCEPT = -1024  # stored = HU - INTERCEPT, as most scanners write it
+DATE = "20000101"  # LIDC's own, after de-identification
+MANUFACTURER = "lungtl phantom"
+IMPLEMENTATION_UID = generate_uid(entropy_srcs=["lungtl phantom writer"])
+
+
+def write_slices(plan: ScanPlan, voxels: NDArray[np.int16], folder: Path) -> None:
+    """Write one file a slice into an existing folder, numbered from the head as TCIA does.
+
+    Args:
+        plan: which scan and slices.
+        voxels: int16 [S, M, M], HU, ascending z.
+        folder: where `1-001.dcm` ... go.
+    """
+    for number, dataset in _datasets(plan, voxels):
+        dataset.save_as(folder / f"1-{number:03d}.dcm", enforce_file_format=True)
+
+
+def _datasets(plan: ScanPlan, voxels: NDArray[np.int16]) -> Iterator[tuple[int, FileDataset]]:
+    """One dataset, changed from slice to slice: building it anew would cost most of the writing time."""
+    scan = plan.scan
+    matrix = voxels.shape[1]
+    dataset = _series_header(scan, matrix)
+    # The centre of the field of view is the origin, whatever the matrix.
+    spacing = scan.pixel_spacing_mm * NATIVE_MATRIX / matrix
+    corner = -(matrix - 1) / 2 * spacing
+    for k, index in enumerate(plan.indices.tolist()):
+        z = float(scan.z_mm[index])
+        uid = generate_uid(entropy_srcs=[scan.series_uid, str(index)])
+        number = len(scan.z_mm) - index
+        dataset.file_meta.MediaStorageSOPInstanceUID = uid
+        dataset.SOPInstanceUID = uid
+        dataset.InstanceNumber = number
+        dataset.ImagePositionPatient = [f"{corner:.8f}"[:16], f"{corner:.8f}"[:16], repr(z)[:16]]
+        dataset.SliceLocation = repr(z)[:16]
+        stored = voxels[k].astype(np.int32) - INTERCEPT
+        dataset.PixelData = np.clip(stored, 0, 65535).astype("<u2").tobytes()
+        yield number, dataset
+
+
+def _series_header(scan: Scan, matrix: int) -> FileDataset:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = CTImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[scan.series_uid])
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = IMPLEMENTATION_UID
+    meta.ImplementationVersionName = f"LUNGTL_{lungtl.__version__}"[:16]
+
+    d = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    d.SpecificCharacterSet = "ISO_IR 100"
+    d.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
+    d.SOPClassUID = CTImageStorage
+    d.StudyDate = d.SeriesDate = d.AcquisitionDate = d.ContentDate = DATE
+    d.StudyTime = d.AcquisitionTime = d.ContentTime = ""
+    d.AccessionNumber = ""
+    d.Modality = "CT"
+    d.Manufacturer = MANUFACTURER
+    d.ReferringPhysicianName = ""
+    d.SeriesDescription = "synthetic phantom around LIDC annotations, not a patient"
+    d.ManufacturerModelName = MANUFACTURER
+    d.DerivationDescription = "computed, no patient was scanned"
+    d.PatientName = d.PatientID = scan.patient_id
+    d.PatientBirthDate = d.PatientSex = ""
+    d.PatientIdentityRemoved = "YES"
+    d.DeidentificationMethod = "synthetic"
+    d.BodyPartExamined = "CHEST"
+    d.SliceThickness = _decimal(scan.slice_thickness_mm)
+    d.KVP = "120"
+    d.PatientPosition = "FFS"
+    d.ConvolutionKernel = "STANDARD"
+    d.StudyInstanceUID = scan.study_uid
+    d.SeriesInstanceUID = scan.series_uid
+    d.StudyID = ""
+    d.SeriesNumber = 1
+    d.AcquisitionNumber = 1
+    d.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    d.FrameOfReferenceUID = generate_uid(entropy_srcs=[scan.series_uid, "frame"])
+    d.PositionReferenceIndicator = ""
+    d.SamplesPerPixel = 1
+    d.PhotometricInterpretation = "MONOCHROME2"
+    d.Rows = d.Columns = matrix
+    d.PixelSpacing = [_decimal(scan.pixel_spacing_mm * NATIVE_MATRIX / matrix)] * 2
+    d.BitsAllocated = d.BitsStored = 16
+    d.HighBit = 15
+    d.PixelRepresentation = 0
+    d.BurnedInAnnotation = "NO"
+    d.WindowCenter, d.WindowWidth = "-600", "1500"
+    d.RescaleIntercept, d.RescaleSlope, d.RescaleType = str(INTERCEPT), "1", "HU"
+    return d
+
+
+def _decimal(value: float) -> str:
+    """Write a DICOM decimal string, which has at most 16 characters."""
+    return f"{value:.12g}"[:16]

@@ -1,0 +1,67 @@
+"""Give a scan an anatomy whose lungs hold its real nodules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lungtl.sources.lidc_nodules import Nodule
+from lungtl.sources.phantom.choose import ScanPlan
+from lungtl.sources.phantom.grid import Floats
+from lungtl.sources.phantom.nodules import centre_mm
+from lungtl.sources.phantom.patient import Patient, Push, sample_patient
+from lungtl.sources.phantom.recipe import NATIVE_MATRIX, PhantomRecipe, generator
+from lungtl.sources.phantom.surfaces import distances
+
+DRAWS = 40  # patients to draw before taking the one whose lungs hold the nodules best
+PASSES = 6  # a push that makes room at one nodule may take some at another
+
+
+def fit_patient(plan: ScanPlan, recipe: PhantomRecipe, nodules: list[Nodule]) -> Patient:
+    """Draw the patient of a scan and fit the lungs around the centres of all its nodules."""
+    scan = plan.scan
+    rng = generator(recipe, "patient", scan.series_uid)
+    fov = NATIVE_MATRIX * scan.pixel_spacing_mm
+    points = np.array([centre_mm(nodule) for nodule in nodules]).reshape(-1, 3)
+    # Small ones lie in the lung entirely; a large one may hang on the wall by half its radius.
+    depths = np.array([min(0.3 * nodule.diameter_mm, 5.0) + 1.0 for nodule in nodules])
+    drawn = [sample_patient(rng, fov, scan.z_mm) for _ in range(DRAWS if nodules else 1)]
+    best = min(drawn, key=lambda patient: shortfall(patient, points, depths))
+    return make_room(best, points, depths)
+
+
+def make_room(patient: Patient, points: NDArray[np.float64], depths_mm: NDArray[np.float64]) -> Patient:
+    """Move the surfaces, smoothly, until every point lies in a lung.
+
+    Args:
+        patient: as sampled.
+        points: float64 [N, 3], x, y, z of the nodules' centres.
+        depths_mm: float64 [N], how deep in the lung each must lie.
+    """
+    for _ in range(PASSES):
+        pushes = list(patient.pushes)
+        for point, depth in zip(points, depths_mm, strict=True):
+            at = replace(patient, pushes=tuple(pushes))
+            for surface, distance in distances(at, *_single(point)).items():
+                lack = float(distance.ravel()[0]) + float(depth)
+                if lack > 0:
+                    x, y, z = (float(v) for v in point)
+                    pushes.append(Push(surface, (x, y, z), 1.1 * lack + 0.5, 24.0 + 0.7 * lack))
+        if len(pushes) == len(patient.pushes):
+            break
+        patient = replace(patient, pushes=tuple(pushes))
+    return patient
+
+
+def shortfall(patient: Patient, points: NDArray[np.float64], depths_mm: NDArray[np.float64]) -> float:
+    """Sum over the points of how far (mm, squared) they are from lying deep enough in a lung."""
+    x, y, z = (points[:, i].astype(np.float32).reshape(-1, 1, 1) for i in range(3))
+    found = distances(patient, x, y, z).values()
+    return sum(float((np.maximum(d.ravel() + depths_mm, 0) ** 2).sum()) for d in found)
+
+
+def _single(point: NDArray[np.float64]) -> tuple[Floats, Floats, Floats]:
+    x, y, z = (np.full((1, 1, 1), v, np.float32) for v in point)
+    return x, y, z

@@ -1,0 +1,107 @@
+"""The voxels of a slab in millimetres, and the coverage of a voxel by a shape.
+
+x grows to the patient's left, y to the back, both from the centre of the field of view; z grows to the head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Box = tuple[slice, slice, slice]
+
+PSF_MM = 1.0  # a scanner's in-plane blur
+TINY = np.float32(1e-4)  # gives the centre of an ellipse, which lies on no ray, a distance
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Voxel centres, kept apart by axis so that formulas broadcast.
+
+    Attributes:
+        x: float32 [1, 1, W], mm.
+        y: float32 [1, H, 1], mm.
+        z: float32 [S, 1, 1], mm.
+        pixel_mm: in-plane spacing.
+        thickness_mm: how much of z a slice averages.
+    """
+
+    x: Floats
+    y: Floats
+    z: Floats
+    pixel_mm: float
+    thickness_mm: float
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(S, H, W)."""
+        return self.z.size, self.y.size, self.x.size
+
+    @property
+    def edge_mm(self) -> float:
+        """Width of a sharp edge in the image: the pixel and the scanner's blur together."""
+        return float(np.hypot(self.pixel_mm, PSF_MM))
+
+    def box(self, low: tuple[float, float, float], high: tuple[float, float, float]) -> Box:
+        """Find the voxels whose centres lie between two corners (x, y, z)."""
+        xs, ys, zs = (
+            slice(int(np.searchsorted(axis.ravel(), a)), int(np.searchsorted(axis.ravel(), b, "right")))
+            for axis, a, b in zip((self.x, self.y, self.z), low, high, strict=True)
+        )
+        return zs, ys, xs
+
+    def crop(self, box: Box) -> Grid:
+        """Take the part of the grid in a box."""
+        zs, ys, xs = box
+        return Grid(self.x[:, :, xs], self.y[:, ys], self.z[zs], self.pixel_mm, self.thickness_mm)
+
+    def covered(self, distance_mm: Floats) -> Floats:
+        """Part 0..1 of each voxel inside a shape, from the signed distance to its surface."""
+        part: Floats = np.clip(0.5 - distance_mm * np.float32(1 / self.edge_mm), 0, 1)
+        return part
+
+
+def make_grid(matrix: int, pixel_mm: float, z_mm: NDArray[np.float64], thickness_mm: float) -> Grid:
+    """Grid of `matrix` x `matrix` pixels centred on the field of view.
+
+    Args:
+        matrix: rows and columns.
+        pixel_mm: spacing of those pixels.
+        z_mm: float64 [S], ascending.
+        thickness_mm: of the slices.
+    """
+    axis: Floats = ((np.arange(matrix) - (matrix - 1) / 2) * pixel_mm).astype(np.float32)
+    z: Floats = z_mm.astype(np.float32)
+    return Grid(axis.reshape(1, 1, -1), axis.reshape(1, -1, 1), z.reshape(-1, 1, 1), pixel_mm, thickness_mm)
+
+
+def blend(hu: Floats, coverage: Floats, value: Floats | float) -> None:
+    """Mix a tissue into an image in place: partial volume."""
+    hu += coverage * (value - hu)
+
+
+def ellipse(x: Floats, y: Floats, a: Floats | float, b: Floats | float) -> Floats:
+    """Signed distance along the ray from the centre to an ellipse of half-axes a, b; negative inside."""
+    u, v = x / a, y / b
+    f = np.sqrt(u * u + v * v) + TINY
+    distance: Floats = (np.sqrt(x * x + y * y) + TINY * a) * (1 - 1 / f)
+    return distance
+
+
+def ellipsoid(x: Floats, y: Floats, z: Floats, axes: tuple[float, float, float]) -> Floats:
+    """`ellipse` in three dimensions."""
+    a, b, c = axes
+    u, v, w = x / a, y / b, z / c
+    f = np.sqrt(u * u + v * v + w * w) + TINY
+    distance: Floats = (np.sqrt(x * x + y * y + z * z) + TINY * a) * (1 - 1 / f)
+    return distance
+
+
+def smooth_min(a: Floats, b: Floats, width_mm: float) -> Floats:
+    """Union of two shapes whose seam is rounded."""
+    h = np.maximum(width_mm - np.abs(a - b), 0)
+    union: Floats = np.minimum(a, b) - h * h * np.float32(0.25 / width_mm)
+    return union

@@ -1,0 +1,196 @@
+"""The real nodules: outlines as the readers drew them, matter as they rated it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from lungtl.sources.lidc_database import Contour, Scan
+from lungtl.sources.lidc_nodules import Nodule
+from lungtl.sources.phantom.grid import Floats, Grid
+from lungtl.sources.phantom.recipe import NATIVE_MATRIX
+from lungtl.sources.phantom.tubes import Tubes, tube_coverage
+
+PAD_PX = 8  # of native pixels around the outlines, for blur and spikes
+TEXTURE = (1.0, 2.0, 3.0, 4.0, 5.0)
+RIM_HU = (-560.0, -470.0, -330.0, -90.0, 25.0)  # by texture: ground glass ... solid
+CORE_HU = (-540.0, -300.0, 5.0, 25.0, 30.0)
+CORE_FROM = 0.42  # depth, relative to the deepest voxel, where the core begins
+ABSENT = 6  # calcification
+
+
+@dataclass(frozen=True)
+class Matter:
+    """What a nodule is made of, from the readers' mean ratings."""
+
+    texture: float
+    margin: float
+    spiculation: float
+    calcification: int
+
+    @classmethod
+    def of(cls, nodule: Nodule) -> Matter:
+        """Mean ratings; for calcification, whose numbers are names, the commonest."""
+
+        def mean(name: str) -> float:
+            return float(np.mean([a.ratings[name] for a in nodule.annotations]))
+
+        kinds = Counter(a.ratings["calcification"] for a in nodule.annotations)
+        kind = max(kinds, key=lambda k: (kinds[k], k))
+        return cls(mean("texture"), mean("margin"), mean("spiculation"), kind)
+
+
+def centre_mm(nodule: Nodule) -> tuple[float, float, float]:
+    """Mean outline point in the grid's millimetres."""
+    contours = [c for a in nodule.annotations for c in a.contours]
+    row, column = np.concatenate([c.points for c in contours]).mean(axis=0)
+    z = np.concatenate([[c.z_mm] * len(c.points) for c in contours]).mean()
+    half, spacing = (NATIVE_MATRIX - 1) / 2, nodule.pixel_spacing_mm
+    return float((column - half) * spacing), float((row - half) * spacing), float(z)
+
+
+def paint_nodule(hu: Floats, grid: Grid, scan: Scan, nodule: Nodule, rng: np.random.Generator) -> None:
+    """Draw one nodule over lung, vessels and wall; where they are denser they stay.
+
+    Args:
+        hu: float32 [S, M, M], changed in place.
+        grid: where its voxels are; its z must be native positions.
+        scan: the nodule's scan.
+        nodule: whose outlines to fill.
+        rng: spikes and calcific grains.
+    """
+    matter = Matter.of(nodule)
+    corner, consensus = consensus_mask(scan, nodule)
+    margin_mm = 0.15 + 0.35 * (5 - matter.margin)
+    sigma = margin_mm / scan.pixel_spacing_mm
+    soft = ndimage.gaussian_filter(consensus, (0, sigma, sigma))
+    depth = _depth(consensus, scan)
+    inner = matter_hu(matter, depth, rng)
+
+    first = (
+        int(np.searchsorted(scan.z_mm, nodule.z_range_mm[0] - 1e-6)) - 1
+    )  # the mask begins one slice below
+    native = np.arange(first, first + len(soft))
+    wanted = np.searchsorted(scan.z_mm, grid.z.ravel().astype(np.float64) - 1e-2)
+    rows = _average(corner[0], soft.shape[1], grid.shape[1])
+    columns = _average(corner[1], soft.shape[2], grid.shape[2])
+    for s in np.flatnonzero(np.isin(wanted, native)):
+        layer = int(wanted[s] - first)
+        weight = rows[1] @ soft[layer] @ columns[1].T
+        matter_sum = rows[1] @ (soft[layer] * inner[layer]) @ columns[1].T
+        part = hu[s, rows[0], columns[0]]
+        np.maximum(part, part * (1 - weight) + matter_sum, out=part)
+    _paint_spikes(hu, grid, nodule, matter, rng)
+
+
+def consensus_mask(scan: Scan, nodule: Nodule) -> tuple[tuple[int, int], Floats]:
+    """Where the readers agree, softened along z as a slice averages.
+
+    Returns:
+        Native (row, column) of the corner, and float32 [K, H, W] 0..1, its slices being the native ones from
+        one below the nodule to one above.
+    """
+    contours = [c for a in nodule.annotations for c in a.contours]
+    points = np.concatenate([c.points for c in contours])
+    low = points.min(axis=0) - PAD_PX
+    height, width = (points.max(axis=0) + PAD_PX + 1 - low).tolist()
+    first, last = (int(np.abs(scan.z_mm - z).argmin()) for z in nodule.z_range_mm)
+    mask = np.zeros((last - first + 3, height, width), np.float32)
+    for annotation in nodule.annotations:
+        slices: dict[int, list[Contour]] = defaultdict(list)
+        for contour in annotation.contours:
+            slices[int(np.abs(scan.z_mm - contour.z_mm).argmin()) - first + 1].append(contour)
+        for k, outlines in slices.items():
+            mask[k] += _fill(outlines, low, height, width) / len(nodule.annotations)
+    # Where three of four agree the voxel is full; one alone does not count.
+    mask = np.clip(2 * mask - 0.5, 0, 1)
+    share = 0.1 * min(2.0, scan.slice_thickness_mm / scan.native_spacing_mm)
+    kernel = np.array([share, 1 - 2 * share, share], np.float32)
+    return (int(low[0]), int(low[1])), ndimage.convolve1d(mask, kernel, axis=0, mode="constant")
+
+
+def _fill(outlines: list[Contour], low: np.ndarray, height: int, width: int) -> Floats:
+    image = Image.new("1", (width, height))
+    draw = ImageDraw.Draw(image)
+    # Holes last. LIDC outlines run outside the nodule, so they are not filled unless nothing else is.
+    for outline in sorted(outlines, key=lambda c: not c.inclusion):
+        corners = [(int(c), int(r)) for r, c in outline.points - low]
+        if len(corners) > 3:
+            draw.polygon(corners, fill=int(outline.inclusion), outline=0)
+    filled = np.asarray(image, np.float32)
+    if not filled.any():
+        for outline in outlines:
+            draw.line([(int(c), int(r)) for r, c in outline.points - low], fill=1)
+        filled = np.asarray(image, np.float32)
+    return filled
+
+
+def _depth(consensus: Floats, scan: Scan) -> Floats:
+    """Depth below the surface, 1 at the deepest voxel, float32 [K, H, W]."""
+    spacing = (scan.native_spacing_mm, scan.pixel_spacing_mm, scan.pixel_spacing_mm)
+    distance = ndimage.distance_transform_edt(consensus > min(0.5, consensus.max() * 0.9), sampling=spacing)
+    depth: Floats = (distance / max(float(distance.max()), 1e-3)).astype(np.float32)
+    return depth
+
+
+def matter_hu(matter: Matter, depth: Floats, rng: np.random.Generator) -> Floats:
+    """HU of the nodule's voxels by their depth, float32 like `depth`."""
+    rim = np.interp(matter.texture, TEXTURE, RIM_HU)
+    core = np.interp(matter.texture, TEXTURE, CORE_HU)
+    hu = rim + (core - rim) * np.clip((depth - CORE_FROM) * 6, 0, 1)
+    # Clumps of two or three voxels.
+    grain = ndimage.gaussian_filter(rng.standard_normal(depth.shape), (0.6, 1.8, 1.8)) * 5
+    hu = hu + 14 * grain
+    lime = float(rng.uniform(260, 560))
+    if matter.calcification == 1:  # popcorn
+        hu = np.where((grain > 0.5) & (depth > 0.2), lime, hu)
+    elif matter.calcification == 2:  # laminated
+        hu = np.where((np.floor(depth * 5) % 2 == 1), lime * 0.8, hu)
+    elif matter.calcification == 3:  # solid
+        hu = np.where(depth > 0.15, lime, hu)
+    elif matter.calcification == 4:  # off the centre
+        spots = np.argwhere((depth > 0.3) & (depth < 0.9))
+        spot = spots[rng.integers(len(spots))] if len(spots) else np.argwhere(depth == depth.max())[0]
+        away = np.hypot(*(np.indices(depth.shape[1:]) - spot[1:].reshape(2, 1, 1)))
+        hu = np.where((away < 3.0) & (depth > 0.1), lime, hu)
+    elif matter.calcification == 5:  # central
+        hu = np.where(depth > 0.55, lime, hu)
+    return np.asarray(hu, np.float32)
+
+
+def _average(start: int, size: int, matrix: int) -> tuple[slice, Floats]:
+    """Area average of native pixels start .. start + size into the pixels of a smaller matrix.
+
+    Returns:
+        The target pixels, and float32 [T, size]: the share of each target pixel that each native one covers.
+    """
+    ratio = NATIVE_MATRIX / matrix
+    low = max(0, int(np.floor(start / ratio)))
+    high = min(matrix, int(np.ceil((start + size) / ratio)))
+    target = np.arange(low, high)[:, None] * ratio
+    source = start + np.arange(size)[None]
+    overlap = np.minimum(target + ratio, source + 1) - np.maximum(target, source)
+    return slice(low, high), (np.clip(overlap, 0, None) / ratio).astype(np.float32)
+
+
+def _paint_spikes(hu: Floats, grid: Grid, nodule: Nodule, matter: Matter, rng: np.random.Generator) -> None:
+    strength = (matter.spiculation - 1) / 4
+    count = round(4 + 16 * strength)
+    direction = rng.standard_normal((count, 3)).astype(np.float32)
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    lengths = rng.uniform(0.4, 1.0, (count, 1)).astype(np.float32)
+    if strength < 0.2:
+        return
+    radius = nodule.diameter_mm / 2
+    low, high = nodule.z_range_mm
+    axes = np.array([radius * 0.8, radius * 0.8, max(1.0, min(radius, (high - low) / 2))], np.float32)
+    start = np.array(centre_mm(nodule), np.float32) + direction * axes * 0.8
+    end = start + direction * lengths * np.float32((3.0 + 0.9 * radius) * strength + 1.5)
+    thick = np.full(count, 0.6 + 0.07 * radius, np.float32)
+    spikes = tube_coverage(grid, Tubes(start, end, thick, thick * 0.3))
+    value = np.float32(np.interp(matter.texture, TEXTURE, RIM_HU))
+    np.maximum(hu, hu + spikes * (value - hu), out=hu)

@@ -1,0 +1,70 @@
+"""The embedded dataset: phantom series on disk, read by the LIDC source like real ones."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt, Le
+
+from lungtl.sources.base import Bag, Inventory, Item, Source, fingerprint
+from lungtl.sources.lidc import LidcSource
+from lungtl.sources.phantom.recipe import PhantomRecipe
+
+VERSION = 1  # raise when the same recipe would give other voxels
+
+
+@dataclass(frozen=True)
+class PhantomSource(Source):
+    """Synthetic chest CTs around real LIDC nodule outlines; clinically meaningless.
+
+    Attributes:
+        root: where the DICOM series are written, in a folder a recipe.
+        scans: how many, half of them with a malignant nodule.
+        matrix: pixels a side; 512 writes full-size slices.
+        z_range_mm: how much of each scan is written; None writes all of it.
+        seed: of anatomy, noise and choice.
+        name: first part of the store's name.
+    """
+
+    root: str
+    scans: Annotated[int, Ge(2)] = 120
+    matrix: Annotated[int, Ge(32), Le(512)] = 128
+    z_range_mm: Annotated[float, Gt(0)] | None = 40.0
+    seed: Annotated[int, Ge(0)] = 0
+    name: str = "phantom"
+
+    slice_step_mm = 1.0
+
+    def recipe(self) -> dict[str, Any]:
+        return {"kind": "phantom", "version": VERSION, "scans": self.scans, "matrix": self.matrix,
+                "z_range_mm": self.z_range_mm, "seed": self.seed, "labels": self._lidc.recipe()}  # fmt: skip
+
+    def listing(self) -> str:
+        return fingerprint(self.recipe())  # the recipe decides every byte
+
+    def inventory(self) -> Inventory:
+        """Write the series that are missing, then find them as LIDC's."""
+        from lungtl.progress import bar
+        from lungtl.sources.phantom.write import write_phantom
+
+        recipe = PhantomRecipe(self.scans, self.matrix, self.z_range_mm, self.seed)
+        with bar("rendering phantoms") as progress:
+            write_phantom(recipe, self.folder, progress, workers=os.cpu_count() or 1)
+        return self._lidc.inventory()
+
+    def load(self, item: Item) -> Bag:
+        return self._lidc.load(item)
+
+    @property
+    def folder(self) -> Path:
+        """Where this recipe's series lie."""
+        key = fingerprint([VERSION, self.scans, self.matrix, self.z_range_mm, self.seed])
+        return Path(self.root).expanduser() / key[:12]
+
+    @property
+    def _lidc(self) -> LidcSource:
+        # partial: the phantom writes a range of each scan
+        return LidcSource(str(self.folder), allow_partial=True, name=self.name)

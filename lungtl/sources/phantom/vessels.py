@@ -1,0 +1,96 @@
+"""Branching trees that fill a lung: arteries with their bronchi, and veins.
+
+Each tree joins random points of the lung to its root with little wire and few detours (the trade-off by which
+Cuntz et al., PLoS Comput Biol 2010, grow dendrites); Murray's law gives the radii. Cut by a slice, the
+branches are what makes finding nodules hard: dots of the same size and brightness.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from lungtl.sources.phantom.grid import Floats
+from lungtl.sources.phantom.patient import Patient
+from lungtl.sources.phantom.surfaces import hilum, lungs
+from lungtl.sources.phantom.tubes import Tubes
+
+ENDS = 800  # points a tree joins
+LEAF_RADIUS_MM = (0.32, 0.58)
+MURRAY = 2.65  # 3 for ideal flow; measured pulmonary trees lie below
+DIRECTNESS = 0.55  # 0 = shortest total length, 1 = each end goes straight to the root
+GAP_MM = 4.0  # no visible vessel right under the pleura
+BEND = 0.12  # how far a branch's middle strays, relative to its length
+
+
+def lung_trees(patient: Patient, rng: np.random.Generator) -> tuple[Tubes, Tubes]:
+    """Arteries and veins of both lungs."""
+    arteries: list[Tubes] = []
+    veins: list[Tubes] = []
+    for side in (-1, 1):
+        x, y, z = hilum(patient, side)
+        k = patient.scale
+        arteries.append(_tree(patient, np.array([x, y, z], np.float32), side, rng))
+        vein_root = np.array([x - side * 4 * k, y - 12 * k, z - 24], np.float32)
+        veins.append(_tree(patient, vein_root, side, rng))
+    return join(arteries), join(veins)
+
+
+def bronchi(arteries: Tubes, rng: np.random.Generator) -> Tubes:
+    """Lay the lumen of the airways beside the larger arteries."""
+    large = arteries[(arteries.start_radius > 1.3) & (arteries.start_radius < 5)]
+    axis = large.end - large.start
+    aside = np.cross(axis, np.array([0.3, 0.8, 0.5], np.float32))
+    aside /= np.linalg.norm(aside, axis=1, keepdims=True) + 1e-6
+    offset = (aside * (large.start_radius[:, None] * 1.9 + 0.8)).astype(np.float32)
+    return Tubes(large.start + offset, large.end + offset, large.start_radius * 0.85, large.end_radius * 0.85)
+
+
+def join(parts: list[Tubes]) -> Tubes:
+    """Several sets of tubes as one."""
+    return Tubes(
+        np.concatenate([p.start for p in parts]),
+        np.concatenate([p.end for p in parts]),
+        np.concatenate([p.start_radius for p in parts]),
+        np.concatenate([p.end_radius for p in parts]),
+    )
+
+
+def _tree(patient: Patient, root: Floats, side: int, rng: np.random.Generator) -> Tubes:
+    points = np.concatenate([root[None], _points(patient, side, rng)])
+    to_root = np.linalg.norm(points - root, axis=1)
+    order = np.argsort(to_root, kind="stable")
+    points, to_root = points[order], to_root[order]
+
+    cost = cdist(points, points) + DIRECTNESS * to_root[None]
+    cost[np.triu_indices(len(points))] = np.inf  # parents lie nearer to the root
+    parent = cost[1:].argmin(axis=1)
+
+    flow = rng.uniform(*LEAF_RADIUS_MM, len(points)) ** MURRAY
+    for child in range(len(points) - 1, 0, -1):
+        flow[parent[child - 1]] += flow[child]
+    radius = (flow ** (1 / MURRAY)).astype(np.float32)
+
+    start, end = points[parent], points[1:]
+    length = np.linalg.norm(end - start, axis=1, keepdims=True)
+    middle = (start + end) / 2 + (rng.normal(0, BEND, start.shape) * length).astype(np.float32)
+    # A branch starts with its own radius, not with its parent's: the parent tapers only by what it gave away.
+    own = radius[1:]
+    return Tubes(
+        np.concatenate([start, middle]),
+        np.concatenate([middle, end]),
+        np.concatenate([own, own]),
+        np.concatenate([own, own * 0.9]),
+    )
+
+
+def _points(patient: Patient, side: int, rng: np.random.Generator) -> Floats:
+    """float32 [n, 3] random points of one lung."""
+    n = 3 * ENDS
+    x = patient.x + side * rng.uniform(0.05, 1.05, n) * patient.half_width
+    y = patient.y + rng.uniform(-1, 1, n) * patient.half_depth
+    z = rng.uniform(patient.z_base - 10, patient.z_apex, n)
+    points = np.stack([x, y, z], axis=1).astype(np.float32)
+    x_, y_, z_ = (points[:, axis].reshape(-1, 1, 1) for axis in range(3))
+    inside = lungs(patient, x_, y_, z_).ravel() < -GAP_MM
+    return points[inside][:ENDS]

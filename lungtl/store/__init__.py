@@ -1,0 +1,1 @@
+"""A prepared dataset on disk; everything after preparation sees only stores."""

@@ -1,0 +1,7 @@
+"""MLflow: the only place that knows it."""
+
+import os
+
+# must be set before mlflow is imported anywhere
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")

@@ -1,0 +1,46 @@
+"""`python -m lungtl.ui`: MLflow's UI on the runs of a data folder, on this machine only."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from lungtl.errors import LungtlError, UsageError
+from lungtl.runs import data_dir_of
+
+HOST = "127.0.0.1"  # loopback: the UI has no passwords
+
+
+def main() -> None:
+    """Start MLflow's server with one worker, which is up in a few seconds; Ctrl-C ends it."""
+    parser = argparse.ArgumentParser(prog="python -m lungtl.ui", description="Open the MLflow UI on loopback.")
+    parser.add_argument("overrides", nargs="*", metavar="data_dir=FOLDER | tracking.uri=URI | port=5000")
+    values = {}
+    for override in parser.parse_args().overrides:
+        key, separator, value = override.partition("=")
+        if key not in ("data_dir", "tracking.uri", "port") or not separator:
+            raise UsageError(f"unknown argument {override}; wanted data_dir=FOLDER, tracking.uri=URI or port=NUMBER")
+        values[key] = value
+    port = values.get("port", "5000")
+    if not port.isdigit():
+        raise UsageError(f"port={port} is not a number")
+
+    from lungtl.tracking.backend import ARTIFACTS, default_uri, open_client
+
+    data_dir = data_dir_of([f"data_dir={values['data_dir']}"] if "data_dir" in values else [])
+    uri = values.get("tracking.uri") or default_uri(data_dir)
+    open_client(uri, data_dir)  # creates a fresh store safely, or says what is wrong
+    print(f"MLflow on http://{HOST}:{port} (Ctrl-C ends it)", file=sys.stderr)
+    artifacts = (data_dir / ARTIFACTS).as_uri()
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--default-artifact-root",
+               artifacts, "--host", HOST, "--port", port, "--workers", "1"]  # fmt: skip
+    os.execv(sys.executable, command)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except LungtlError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

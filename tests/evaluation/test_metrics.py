@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from lungtl.errors import LungtlError
+from lungtl.evaluation.metrics import METRICS, Estimate, ScoreTable, score
+from tests.evaluation.cohort import cohort
+
+
+def intervals(table: ScoreTable) -> dict[str, tuple[float | None, float | None]]:
+    return {name: (one.low, one.high) for name, one in table.metrics.items()}
+
+
+def width(estimate: Estimate) -> float:
+    assert estimate.low is not None
+    assert estimate.high is not None
+    return estimate.high - estimate.low
+
+
+def test_the_table_counts_what_was_scored() -> None:
+    data = cohort()
+    table = score(data.labels, data.probabilities, data.patient_ids, threshold=0.4)
+    assert (table.n, table.n_patients, table.n_positive, table.threshold) == (60, 50, data.labels.sum(), 0.4)
+    assert tuple(table.metrics) == METRICS
+    auroc = table.metrics["auroc"]
+    assert auroc.value == pytest.approx(roc_auc_score(data.labels, data.probabilities))
+    assert auroc.low is not None
+    assert auroc.value is not None
+    assert auroc.high is not None
+    assert auroc.low < auroc.value < auroc.high
+
+
+def test_the_interval_is_that_of_a_bootstrap_written_out_as_a_loop() -> None:
+    data = cohort(n=40, patients=20)
+    rng = np.random.default_rng(11)
+    ids = np.array(data.patient_ids)
+    rows_of = [np.flatnonzero(ids == patient) for patient in np.unique(ids)]
+    areas = []
+    for _ in range(600):
+        drawn = np.concatenate([rows_of[k] for k in rng.integers(0, 20, 20)])
+        areas.append(roc_auc_score(data.labels[drawn], data.probabilities[drawn]))
+    auroc = score(data.labels, data.probabilities, ids, resamples=600).metrics["auroc"]
+    assert (auroc.low, auroc.high) == pytest.approx(tuple(np.percentile(areas, [2.5, 97.5])), abs=0.03)
+
+
+def test_repeating_every_row_of_every_patient_adds_no_information() -> None:
+    data = cohort()
+    once = score(data.labels, data.probabilities, data.patient_ids, resamples=200)
+    tripled = score(
+        np.repeat(data.labels, 3),
+        np.repeat(data.probabilities, 3),
+        np.repeat(data.patient_ids, 3),
+        resamples=200,
+    )
+    assert tripled.n == 180
+    for name, (low, high) in intervals(once).items():
+        assert intervals(tripled)[name] == pytest.approx((low, high), abs=1e-12)
+
+
+def test_resampling_rows_would_make_the_interval_of_alike_bags_too_narrow() -> None:
+    data = cohort(n=40, patients=40)
+    alike = np.repeat(data.labels, 5), np.repeat(data.probabilities, 5)
+    by_patient = score(*alike, np.repeat(data.patient_ids, 5)).metrics
+    by_row = score(*alike, range(200)).metrics
+    # Five copies of a row hold one row's information: by rows the interval narrows by about sqrt(5) = 2.2.
+    for name in ("auroc", "accuracy", "brier"):
+        assert 1.7 < width(by_patient[name]) / width(by_row[name]) < 2.8
+
+
+def test_the_order_of_the_rows_does_not_matter() -> None:
+    data = cohort()
+    shuffled = np.random.default_rng(1).permutation(60)
+    ids = np.array(data.patient_ids)
+    a = score(data.labels, data.probabilities, ids, resamples=100)
+    b = score(data.labels[shuffled], data.probabilities[shuffled], ids[shuffled], resamples=100)
+    for name in METRICS:
+        assert a.metrics[name].value == pytest.approx(b.metrics[name].value, abs=1e-12)
+        assert intervals(a)[name] == pytest.approx(intervals(b)[name], abs=1e-12)
+
+
+def test_the_seed_decides_the_interval_and_not_the_value() -> None:
+    data = cohort()
+    first, again, other = (
+        score(data.labels, data.probabilities, data.patient_ids, resamples=100, seed=seed)
+        for seed in (0, 0, 1)
+    )
+    assert first == again
+    assert first.metrics["auroc"].value == other.metrics["auroc"].value
+    assert first.metrics["auroc"].low != other.metrics["auroc"].low
+
+
+@pytest.mark.parametrize(
+    ("label", "undefined"),
+    [
+        (0, {"auroc", "auprc", "balanced_accuracy", "sensitivity", "f1"}),
+        (1, {"auroc", "auprc", "balanced_accuracy", "specificity"}),
+    ],
+)
+def test_one_class_is_scored_as_far_as_it_can_be(label: int, undefined: set[str]) -> None:
+    table = score([label] * 12, np.linspace(0.1, 0.9, 12), range(12), resamples=50)
+    for name, one in table.metrics.items():
+        if name in undefined:
+            assert one == Estimate(None, undefined=f"only one class: {12 * label} of 12 positive")
+        else:
+            assert one.value is not None
+            assert one.low is not None
+
+
+@pytest.mark.parametrize(
+    ("patients", "resamples", "reason"),
+    [(["P1"] * 4, 100, "no interval: only one patient"), (list("abcd"), 0, "no interval: resamples is 0")],
+)
+def test_without_an_interval_the_value_stands(patients: list[str], resamples: int, reason: str) -> None:
+    table = score([0, 1, 0, 1], [0.1, 0.9, 0.2, 0.8], patients, resamples=resamples)
+    assert table.metrics["auroc"] == Estimate(1.0, undefined=reason)
+
+
+def test_mostly_undefined_replicates_give_no_interval_and_say_so() -> None:
+    # Two patients of one class each: half of all replicates draw one of them twice, so one class.
+    rows = ([1, 1, 0, 0], [0.9, 0.8, 0.2, 0.1], ["a", "a", "b", "b"])
+    tables = [score(*rows, resamples=9, seed=seed) for seed in range(10)]
+    auroc = {table.metrics["auroc"] for table in tables}
+    assert Estimate(1.0, 1.0, 1.0) in auroc
+    assert Estimate(1.0, undefined="no interval: 67% of the resamples are undefined") in auroc
+    assert all(table.metrics["accuracy"] == Estimate(1.0, 1.0, 1.0) for table in tables)
+
+
+def test_the_table_is_json() -> None:
+    table = score([0, 0, 0], [0.1, 0.2, 0.3], ["a", "b", "c"], resamples=20)
+    document = json.loads(json.dumps(table.to_dict(), allow_nan=False))
+    assert document == table.to_dict()
+    assert document["n_patients"] == 3
+    assert document["metrics"]["auroc"] == {
+        "value": None,
+        "low": None,
+        "high": None,
+        "undefined": "only one class: 0 of 3 positive",
+    }
+
+
+@pytest.mark.parametrize(
+    ("labels", "probabilities", "patients", "said"),
+    [
+        ([0, 1], [0.1, float("nan")], "ab", "NaN"),
+        ([0, 2], [0.1, 0.2], "ab", "labels hold 2"),
+        ([0, 1], [0.1, 1.5], "ab", "hold 1.5"),
+        ([], [], "", "empty"),
+        ([0, 1], [0.1, 0.2], "abc", "3 patient ids for 2 labels"),
+        ([0, 1], [0.1, 0.2, 0.3], "ab", "shape"),
+    ],
+)
+def test_input_that_cannot_be_scored_is_refused_in_one_line(
+    labels: list[int], probabilities: list[float], patients: str, said: str
+) -> None:
+    with pytest.raises(LungtlError, match=said) as refusal:
+        score(labels, probabilities, patients)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_negative_number_of_resamples_is_refused() -> None:
+    with pytest.raises(LungtlError, match="resamples is -1"):
+        score([0, 1], [0.1, 0.9], "ab", resamples=-1)
+
+
+def test_a_slice_level_table_takes_seconds() -> None:
+    rng = np.random.default_rng(0)
+    labels = (rng.random(20_000) < 0.05).astype(int)
+    started = time.process_time()
+    score(labels, rng.random(20_000), rng.integers(0, 200, 20_000))
+    # About 1.3 s of processor time; the limit is what a run can afford at its end.
+    assert time.process_time() - started < 6

@@ -1,0 +1,383 @@
+"""Arrays and tables: tiny ones written here, and the real pair `lidc_maxslice`."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from lungtl.errors import LungtlError, Refused
+from lungtl.sources import arrays
+from lungtl.sources.arrays import ArraysSource
+from lungtl.sources.base import Bag
+from tests.real_data import folder, needs
+
+TABLE = "id,patient_id,label\na,p1,0\nb,p2,1\nc,p3,\n"
+IMAGES = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5)
+
+Make = Callable[..., ArraysSource]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Write a table and arrays, and build the source on them."""
+
+    def write(
+        table: str = TABLE, images: Any = IMAGES, more: dict[str, Any] | None = None, **options: Any
+    ) -> Any:
+        np.savez_compressed(tmp_path / "crops.npz", images=images, **(more or {}))
+        (tmp_path / "crops.csv").write_text(table, encoding="utf-8")
+        return ArraysSource(str(tmp_path / "crops.npz"), str(tmp_path / "crops.csv"), **options)
+
+    return write
+
+
+def bags(source: ArraysSource) -> dict[str, Bag]:
+    return {item.bag_id: source.load(item) for item in source.inventory().items}
+
+
+def refusals(source: ArraysSource) -> dict[str, str]:
+    return {refusal.item: refusal.reason for refusal in source.inventory().refusals}
+
+
+# Bags
+
+
+def test_images_become_bags_of_one_slice(make: Make) -> None:
+    found = bags(make())
+    assert [(b.bag_id, b.patient_id, b.bag_label, b.slice_labels.tolist()) for b in found.values()] == [
+        ("a", "p1", 0, [1]),
+        ("b", "p2", 1, [2]),
+        ("c", "p3", -1, [-1]),
+    ]
+    assert (found["b"].voxels == IMAGES[1]).all()
+    assert found["b"].voxels.shape == (1, 4, 5)
+    assert np.isnan([found["b"].diameter_mm, *found["b"].z_mm, *found["b"].pixel_spacing_mm]).all()
+
+
+def test_stacks_become_bags_of_unlabelled_slices(make: Make) -> None:
+    found = bags(make(images=np.arange(3 * 2 * 4 * 5).reshape(3, 2, 4, 5)))
+    assert found["b"].voxels.shape == (2, 4, 5)
+    assert found["b"].voxels[1, 0, 0] == 2 * 20 + 20
+    assert found["b"].bag_label == 1
+    assert found["b"].slice_labels.tolist() == [-1, -1]
+
+
+def test_all_columns(make: Make) -> None:
+    table = (
+        "nr,who,bad,part,shift,width,mm,z\n"
+        "7,p1,true,val,-1024,12.5,0.7,-33.5\n"
+        "8,p2,False,,0,,,\n"
+        "9,p3,NaN,pool,0,,,\n"
+    )
+    source = make(
+        table, id_column="nr", patient_column="who", label_column="bad", split_column="part",
+        hu_offset_column="shift", diameter_column="width", pixel_spacing_column="mm", z_column="z",
+    )  # fmt: skip
+    found = bags(source)
+    first, second, third = found.values()
+    assert (first.bag_label, first.split, first.diameter_mm) == (1, "val", 12.5)
+    assert (first.pixel_spacing_mm, first.z_mm.tolist()) == ((0.7, 0.7), [-33.5])
+    assert (first.voxels == IMAGES[0] - 1024).all()
+    assert (second.bag_label, second.split) == (0, None)
+    assert np.isnan([second.diameter_mm, second.z_mm[0], second.pixel_spacing_mm[0]]).all()
+    assert (third.bag_label, third.split) == (-1, None)
+
+
+def test_an_id_array_links_lines_in_any_order(make: Make) -> None:
+    source = make(
+        "id,patient_id,label\n30,p,1\n10,p,0\n20,p,0\n", more={"number": [10, 20, 30]}, npz_id_key="number"
+    )
+    assert {key: bag.voxels[0, 0, 0] for key, bag in bags(source).items()} == {"30": 40, "10": 0, "20": 20}
+
+
+@pytest.mark.parametrize("ids", [["a", "b", "c"], [b"a", b"b", b"c"]])
+def test_ids_may_be_text_or_bytes(make: Make, ids: list[Any]) -> None:
+    assert len(bags(make(more={"ids": ids}, npz_id_key="ids"))) == 3
+
+
+# Values
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    values=st.lists(st.floats(-32768, 32767, width=32), min_size=3, max_size=3),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
+def test_fractions_are_rounded_and_nothing_else_happens(make: Make, values: list[float], dtype: Any) -> None:
+    found = bags(make(images=np.array(values, dtype=dtype).reshape(3, 1, 1)))
+    stored = [int(bag.voxels[0, 0, 0]) for bag in found.values()]
+    assert stored == [int(np.rint(value)) for value in values]
+
+
+def test_the_offset_applies_before_the_range_is_checked(make: Make) -> None:
+    table = "id,patient_id,label,offset\na,p,0,-40000\nb,p,0,-40000.4\nc,p,0,0\n"
+    source = make(table, np.full((3, 1, 1), 40100, dtype=np.uint16), hu_offset_column="offset")
+    a, b, c = source.inventory().items
+    assert source.load(a).voxels.tolist() == [[[100]]]
+    assert source.load(b).voxels.tolist() == [[[100]]]
+    with pytest.raises(Refused, match=r"pixels are 40100\.\.40100, wanted -32768\.\.32767; check dataset"):
+        source.load(c)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_pixels_that_are_not_finite(make: Make, value: float) -> None:
+    images = np.zeros((3, 2, 2))
+    images[1, 0, 0] = value
+    source = make(images=images)
+    first, second, _ = source.inventory().items
+    assert source.load(first).voxels.max() == 0
+    with pytest.raises(Refused, match="1 pixels are not finite"):
+        source.load(second)
+
+
+def test_grey_values_have_a_range_of_their_own(make: Make) -> None:
+    assert make().value_range is None
+    source = make(images=np.array([0, 200, 256]).reshape(3, 1, 1), hu=False)
+    assert source.value_range == (0, 255)
+    assert pickle.loads(pickle.dumps(source)).value_range == (0, 255)  # noqa: S301
+    items = source.inventory().items
+    assert source.load(items[1]).voxels[0, 0, 0] == 200
+    with pytest.raises(Refused, match=r"pixels are 256\.\.256, wanted 0\.\.255; set dataset\.low"):
+        source.load(items[2])
+
+
+def test_grey_values_must_be_whole_since_rounding_would_lose_them(make: Make) -> None:
+    source = make(images=np.full((3, 1, 1), 0.25), hu=False, low=0, high=1)
+    with pytest.raises(Refused, match=r"fractional, such as 0\.25; scale the images"):
+        bags(source)
+
+
+@pytest.mark.parametrize(("low", "high"), [(255, 0), (0, 0), (0, 65535)])
+def test_a_range_that_is_none(make: Make, low: int, high: int) -> None:
+    with pytest.raises(LungtlError, match=rf"dataset\.low={low} and dataset\.high={high} are no range"):
+        make(hu=False, low=low, high=high)
+
+
+# Lines that are refused
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("b,p2,2,train,0,5", "label is 2, wanted 0, 1 or nothing"),
+        ("b,p2,0.5,train,0,5", "label is 0.5"),
+        ("b,p2,maybe,train,0,5", "label is maybe"),
+        ("b,,1,train,0,5", "patient_id is empty"),
+        ("b,p2,1,training,0,5", "split is training, wanted train, val or test"),
+        ("b,p2,1,train,,5", "offset is empty, wanted a number"),
+        ("b,p2,1,train,inf,5", "offset is inf"),
+        ("b,p2,1,train,x,5", "offset is x"),
+        ("b,p2,1,train,0,-5", "mm is -5"),
+        ("b,p2,1,train,0,wide", "mm is wide"),
+    ],
+)
+def test_a_bad_line_is_refused_alone(make: Make, line: str, reason: str) -> None:
+    table = f"id,patient_id,label,split,offset,mm\na,p1,0,train,0,5\n{line}\nc,p3,1.0,val,0,\n"
+    source = make(table, split_column="split", hu_offset_column="offset", diameter_column="mm")
+    ((refused, why),) = refusals(source).items()
+    assert refused == "b"
+    assert reason in why
+    found = bags(source)
+    assert list(found) == ["a", "c"]
+    assert (found["c"].voxels == IMAGES[2]).all()  # the refused line keeps its image
+
+
+# Tables and arrays that cannot be used
+
+
+def test_a_patient_on_two_splits(make: Make) -> None:
+    table = "id,patient_id,label,split\na,p1,0,train\nb,p1,1,val\nc,p3,,\n"
+    with pytest.raises(LungtlError, match=r"^patient p1 of crops\.csv is in train and val, wanted one"):
+        make(table, split_column="split").inventory()
+    assert len(bags(make(table))) == 3
+
+
+def test_unlabelled_bags_may_lie_anywhere(make: Make) -> None:
+    table = "id,patient_id,label,split\na,p1,0,train\nb,p1,,val\nc,p1,,pool\n"
+    assert [bag.split for bag in bags(make(table, split_column="split")).values()] == ["train", "val", None]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            "id,patient_id,label\na,p,0\na,p,1\nc,p,1\n",
+            r"column id of crops\.csv has 1 ids more than once: a;",
+        ),
+        ("id,patient_id,label\na,p,0\n,p,1\nc,p,1\n", r"column id of crops\.csv has 1 empty ids"),
+        ("id,patient_id,label\na,p,0\n", r"crops\.csv has 1 lines, but crops\.npz has 3 images"),
+        (
+            "id,patient_id,labl\na,p,0\n",
+            r"dataset\.label_column=label: .*no such column; did you mean labl\?",
+        ),
+        ("id,patient_id,label,id\na,p,0,b\n", r"dataset\.id_column=id: .*that column twice"),
+        ("id,patient_id,label\na,p\n", r"crops\.csv line 2 has not 3 values"),
+        ("id,patient_id,label\na,p,0,1\n", r"crops\.csv line 2 has not 3 values"),
+        ("", r"dataset\.id_column=id: crops\.csv has no such column"),
+        ('id,patient_id,label\n"a,p,0\n', r"crops\.csv is not a CSV file in UTF-8"),
+    ],
+)
+def test_a_table_that_cannot_be_used(make: Make, table: str, message: str) -> None:
+    with pytest.raises(LungtlError, match=message) as caught:
+        make(table).inventory()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["a", "b", "x"], r"^1 ids are not in crops\.npz: c; compare dataset\.id_column=id with"),
+        (["a", "b", "c", "d"], r"array ids of crops\.npz has shape \(4,\), wanted one id an image"),
+        (["a", "b", "b"], r"array ids of crops\.npz has 1 ids more than once: b"),
+    ],
+)
+def test_ids_that_do_not_match(make: Make, ids: list[str], message: str) -> None:
+    with pytest.raises(LungtlError, match=message):
+        make(more={"ids": ids}, npz_id_key="ids").inventory()
+
+
+def test_images_without_a_line(make: Make) -> None:
+    table = "id,patient_id,label\na,p,0\n"
+    with pytest.raises(LungtlError, match=r"^2 ids are not in crops\.csv: b, c;"):
+        make(table, more={"ids": ["a", "b", "c"]}, npz_id_key="ids").inventory()
+
+
+def test_the_images_must_be_clear(make: Make) -> None:
+    more = {"masks": IMAGES > 5, "others": IMAGES, "note": np.array("text")}
+    with pytest.raises(
+        LungtlError, match=r"holds images int16 \(3, 4, 5\), masks bool .*set dataset\.images_key"
+    ):
+        make(more=more).inventory()
+    assert len(bags(make(more=more, images_key="others"))) == 3
+    with pytest.raises(LungtlError, match="called masks: set"):
+        make(more=more, images_key="masks").inventory()
+
+
+def test_an_id_array_that_is_not_there(make: Make) -> None:
+    with pytest.raises(LungtlError, match=r"crops\.npz has no array idss; did you mean ids\?"):
+        make(more={"ids": ["a", "b", "c"]}, npz_id_key="idss").inventory()
+
+
+def test_python_objects_are_never_unpickled(make: Make) -> None:
+    source = make(more={"ids": np.array(["a", None, "c"], dtype=object)}, npz_id_key="ids")
+    with pytest.raises(LungtlError, match=r"array ids of .* cannot be read \(.*allow_pickle=False"):
+        source.inventory()
+
+
+def test_images_without_pixels(make: Make) -> None:
+    with pytest.raises(LungtlError, match=r"shape \(3, 0, 5\), so no pixels"):
+        make(images=np.zeros((3, 0, 5))).inventory()
+
+
+def test_one_position_cannot_place_several_slices(make: Make) -> None:
+    table = "id,patient_id,label,z\na,p,0,1\nb,p,0,2\nc,p,0,3\n"
+    with pytest.raises(LungtlError, match=r"dataset\.z_column=z gives each bag one position.*2 slices"):
+        make(table, np.zeros((3, 2, 4, 4)), z_column="z").inventory()
+    assert bags(make(table, np.zeros((3, 1, 4, 4)), z_column="z"))["b"].z_mm.tolist() == [2.0]
+
+
+@pytest.mark.parametrize("option", ["images", "table"])
+def test_a_missing_file(make: Make, option: str) -> None:
+    source = make()
+    Path(getattr(source, option)).unlink()
+    for step in (source.listing, source.inventory):
+        with pytest.raises(
+            LungtlError, match=rf"^dataset\.{option}=.* is not a file; set dataset\.{option}=FILE$"
+        ):
+            step()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 torn"])
+def test_a_file_that_is_no_npz(make: Make, content: bytes) -> None:
+    source = make()
+    Path(source.images).write_bytes(content)
+    with pytest.raises(
+        LungtlError, match=r"crops\.npz is not a readable \.npz .*; write it with numpy\.savez"
+    ):
+        source.inventory()
+
+
+# The contract
+
+
+def test_a_changed_line_or_pixel_changes_one_items_fingerprint(make: Make) -> None:
+    def hashes(source: ArraysSource) -> NDArray[np.str_]:
+        return np.array([item.fingerprint for item in source.inventory().items])
+
+    before = hashes(make())
+    pixels = IMAGES.copy()
+    pixels[1, 0, 0] += 1
+    assert (hashes(make(images=pixels)) == before).tolist() == [True, False, True]
+    assert (hashes(make(TABLE.replace("b,p2,1", "b,p2,0"))) == before).tolist() == [True, False, True]
+
+
+def test_the_array_is_unpacked_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    original = arrays._read_array
+
+    def count(path: Path, key: str) -> NDArray[Any]:
+        read.append(key)
+        return original(path, key)
+
+    monkeypatch.setattr(arrays, "_read_array", count)
+    arrays._read_images.cache_clear()
+    source = make()
+    assert len(bags(source)) == 3
+    assert read == ["images"]
+
+
+def test_items_are_small_and_travel(make: Make) -> None:
+    source = make(images=np.zeros((3, 300, 300)))
+    sent = pickle.dumps((source, source.inventory().items[1]))
+    assert len(sent) < 2000
+    received, item = pickle.loads(sent)  # noqa: S301
+    assert received.load(item).bag_label == 1
+
+
+def test_the_recipe_has_no_files() -> None:
+    recipe = ArraysSource("images.npz", "table.csv", name="mine").recipe()
+    assert not {"images.npz", "table.csv", "mine"} & {str(value) for value in recipe.values()}
+    assert recipe["kind"] == "arrays"
+
+
+def test_the_recipe_has_the_range_only_where_it_is_used() -> None:
+    assert ArraysSource("i", "t", high=9).recipe() == ArraysSource("i", "t").recipe()
+    assert ArraysSource("i", "t", hu=False, high=9).recipe() != ArraysSource("i", "t", hu=False).recipe()
+
+
+# The real pair
+
+
+@pytest.mark.real
+@needs("lidc_maxslice.npz", "lidc_maxslice.csv")
+def test_lidc_maxslice() -> None:
+    source = ArraysSource(
+        str(folder() / "lidc_maxslice.npz"), str(folder() / "lidc_maxslice.csv"), npz_id_key="nodule_id",
+        id_column="nodule_id", label_column="malignant", split_column="split", hu_offset_column="hu_offset",
+        diameter_column="equivalent_diameter_mm", pixel_spacing_column="pixel_spacing_mm",
+        z_column="image_z_mm",
+    )  # fmt: skip
+    found = bags(source)
+    assert source.inventory().refusals == ()
+    assert len(found) == 2226
+    assert Counter((bag.split, bag.bag_label) for bag in found.values()) == {
+        ("train", 1): 403, ("train", 0): 1056 - 403, ("val", 1): 63, ("val", 0): 143 - 63, (None, -1): 1027,
+    }  # fmt: skip
+    assert {bag.voxels.shape for bag in found.values()} == {(1, 71, 71)}
+    first = found["2"]
+    assert (first.patient_id, first.z_mm.tolist()) == ("LIDC-IDRI-0002", [-102.0])
+    assert first.voxels[0, 0, :3].tolist() == [135 - 1024, 130 - 1024, 128 - 1024]
+    with np.load(folder() / "lidc_maxslice.npz", allow_pickle=False) as archive:
+        stored = dict(zip(archive["nodule_id"].tolist(), archive["stored"], strict=True))
+    offsets = {-1024: 2055, 0: 171}
+    seen = Counter(int(bag.voxels[0, 0, 0]) - int(stored[int(key)][0, 0]) for key, bag in found.items())
+    assert seen == offsets

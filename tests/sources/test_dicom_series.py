@@ -1,0 +1,371 @@
+"""Finding and ordering series: tiny ones in every layout, and every reason to refuse one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import FileDataset
+
+from lungtl.errors import LungtlError
+from lungtl.sources.dicom_series import Series, find_series
+from lungtl.sources.volume import read_volume
+from tests.dicom_files import UID, Edit, ramp, truncate, write_series
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # our values are bad on purpose
+OTHER = f"{UID}.9"
+Z = (-30.0, -27.5, -25.0, -22.5)
+
+
+def only(root: Path) -> Series:
+    series, refusals = find_series(root)
+    assert refusals == []
+    assert len(series) == 1
+    return series[0]
+
+
+def reasons(root: Path) -> dict[str, str]:
+    """What is refused below root, beside one good series that must not suffer."""
+    write_series(root / "good", Z, uid=OTHER)
+    series, refusals = find_series(root)
+    assert [s.uid for s in series] == [OTHER]
+    assert np.array_equal(read_volume(series[0]).hu, ramp(4) - 1024)
+    assert all(refusal.remedy for refusal in refusals)
+    return {refusal.item: refusal.reason for refusal in refusals}
+
+
+# What is read
+
+
+def test_header_values(tmp_path: Path) -> None:
+    write_series(tmp_path, Z, PixelSpacing=["0.5", "0.75"])
+    series = only(tmp_path)
+    assert (series.uid, series.shape, series.pixel_spacing_mm) == (UID, (3, 4), (0.5, 0.75))
+    assert (series.slice_thickness_mm, series.manufacturer) == (2.5, "a pencil")
+    assert series.z_mm.tolist() == list(Z)
+    assert series.native_spacing_mm == 2.5
+
+
+def test_thickness_and_manufacturer_may_be_absent(tmp_path: Path) -> None:
+    write_series(tmp_path, Z, SliceThickness=None, Manufacturer=None)
+    series = only(tmp_path)
+    assert np.isnan(series.slice_thickness_mm)
+    assert series.manufacturer == ""
+
+
+def test_spacing_is_the_median_step(tmp_path: Path) -> None:
+    write_series(tmp_path, [0, 1, 3, 6, 10])
+    assert only(tmp_path).native_spacing_mm == 2.5
+
+
+# Layouts: the same slices, the same volume
+
+NAMES = {
+    "shuffled": ["d.dcm", "a.dcm", "c.dcm", "b.dcm"],
+    "nested": ["x/1.dcm", "y/1.dcm", "y/deep/er/1.dcm", "0.dcm"],
+    "bare": ["IM0", "IM1", "IM2", "IM3"],
+    "odd": ["1.2.3.4", "IMG.IMA", "b c é.dcm", ".hidden"],
+}
+
+
+@pytest.mark.parametrize("layout", NAMES)
+def test_names_and_folders_do_not_matter(tmp_path: Path, layout: str) -> None:
+    write_series(tmp_path / "plain", Z)
+    write_series(tmp_path / layout, Z, names=NAMES[layout])
+    expected, found = only(tmp_path / "plain"), only(tmp_path / layout)
+    assert found.fingerprint == expected.fingerprint
+    assert np.array_equal(read_volume(found).hu, ramp(4) - 1024)
+
+
+@pytest.mark.parametrize("order", [(3, 2, 1, 0), (2, 0, 3, 1)])
+def test_slices_ascend_whatever_order_they_were_written_in(tmp_path: Path, order: tuple[int, ...]) -> None:
+    write_series(tmp_path, np.array(Z)[list(order)], ramp(4)[list(order)])
+    assert only(tmp_path).z_mm.tolist() == list(Z)
+    assert np.array_equal(read_volume(only(tmp_path)).hu, ramp(4) - 1024)
+
+
+def test_instance_numbers_do_not_order(tmp_path: Path) -> None:
+    def number(k: int, dataset: FileDataset) -> None:
+        dataset.InstanceNumber = (7, 3, 3, 1)[k]
+        dataset.SliceLocation = (1, 9, 4, 4)[k]
+
+    write_series(tmp_path, Z, edit=number)
+    assert np.array_equal(read_volume(only(tmp_path)).hu, ramp(4) - 1024)
+
+
+def test_several_series_in_one_folder(tmp_path: Path) -> None:
+    for number in range(3):
+        names = [f"{k}-{number}" for k in range(4)]
+        write_series(tmp_path, Z, ramp(4) + number, uid=f"{UID}.{number}", names=names)
+    series, refusals = find_series(tmp_path)
+    assert refusals == []
+    assert [s.uid for s in series] == [f"{UID}.0", f"{UID}.1", f"{UID}.2"]
+    for number, found in enumerate(series):
+        assert np.array_equal(read_volume(found).hu, ramp(4) + number - 1024)
+
+
+def test_other_files_are_passed_over(tmp_path: Path) -> None:
+    write_series(tmp_path, Z)
+    (tmp_path / "notes.xml").write_text("<LidcReadMessage/>")
+    (tmp_path / "empty").touch()
+    (tmp_path / "LICENSE").write_text("no DICOM\n" * 100)
+    assert np.array_equal(read_volume(only(tmp_path)).hu, ramp(4) - 1024)
+
+
+def test_links_to_folders_are_not_followed(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", Z)
+    (tmp_path / "a" / "up").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "itself").symlink_to(tmp_path / "itself")
+    (tmp_path / "nowhere.dcm").symlink_to(tmp_path / "gone")
+    assert len(only(tmp_path).files) == 4
+
+
+def test_fingerprint_sees_positions(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", Z)
+    write_series(tmp_path / "b", [*Z[:3], -22.4])
+    assert only(tmp_path / "a").fingerprint != only(tmp_path / "b").fingerprint
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "tag",
+    ["SOPInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
+     "RescaleSlope", "RescaleIntercept"],
+)  # fmt: skip
+def test_missing_tag(tmp_path: Path, tag: str) -> None:
+    write_series(tmp_path / "bad", Z, edit=lambda k, d: d.__delitem__(tag) if k == 2 else None)
+    assert reasons(tmp_path) == {UID: f"slice-002.dcm lacks {tag}"}
+
+
+def test_all_missing_tags_are_named(tmp_path: Path) -> None:
+    write_series(tmp_path / "bad", Z, RescaleSlope=None, PixelSpacing=None)
+    assert reasons(tmp_path) == {UID: "slice-000.dcm lacks PixelSpacing, RescaleSlope"}
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_no_series_uid(tmp_path: Path, value: str | None) -> None:
+    write_series(tmp_path / "bad", Z, SeriesInstanceUID=value)
+    assert reasons(tmp_path) == {"(no SeriesInstanceUID)": "4 files without SeriesInstanceUID"}
+
+
+def position(x: str, y: str, z: str) -> Edit:
+    def edit(k: int, dataset: FileDataset) -> None:
+        if k == 1:
+            dataset.ImagePositionPatient = [x, y, z]
+
+    return edit
+
+
+def at_slice_1(**tags: Any) -> Edit:
+    def edit(k: int, dataset: FileDataset) -> None:
+        for keyword, value in tags.items():
+            if k == 1:
+                setattr(dataset, keyword, value)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({"Modality": "MR"}, "Modality is MR, not CT"),
+        ({"Modality": None}, "Modality is None, not CT"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "slice-000.dcm is a localizer"),
+        ({"ImageType": "LOCALIZER"}, "slice-000.dcm is a localizer"),
+        ({"NumberOfFrames": 3}, "slice-000.dcm is multi-frame"),
+        (
+            {"PhotometricInterpretation": "MONOCHROME1"},
+            "slice-000.dcm: PhotometricInterpretation is MONOCHROME1",
+        ),
+        ({"PhotometricInterpretation": None}, "slice-000.dcm: PhotometricInterpretation is None"),
+        ({"Rows": 60000, "Columns": 60000}, "slice-000.dcm claims 60000 x 60000 pixels"),
+        ({"Columns": 0}, "slice-000.dcm claims 3 x 0 pixels"),
+        ({"PixelSpacing": ["0", "0.5"]}, "PixelSpacing is 0.0, 0.5 mm"),
+        ({"PixelSpacing": ["0.5", "-1"]}, "PixelSpacing is 0.5, -1.0 mm"),
+        ({"PixelSpacing": "0.5"}, "damaged header ('DSfloat' object is not iterable)"),
+        (
+            {"ImageOrientationPatient": ["1", "0", "0", "0", "0", "-1"]},
+            "ImageOrientationPatient is 1\\0\\0\\0\\0\\-1, not axial",
+        ),
+        (
+            {"ImageOrientationPatient": ["-1", "0", "0", "0", "-1", "0"]},
+            "ImageOrientationPatient is -1\\0\\0\\0\\-1\\0, not axial",
+        ),
+        ({"ImageOrientationPatient": ["1", "0", "0"]}, "ImageOrientationPatient is damaged"),
+        ({"ImagePositionPatient": ["1", "0"]}, "ImagePositionPatient is damaged"),
+    ],
+)
+def test_series_refused(tmp_path: Path, tags: dict[str, Any], reason: str) -> None:
+    write_series(tmp_path / "bad", Z, **tags)
+    assert reasons(tmp_path) == {UID: reason}
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (at_slice_1(Rows=2, PixelData=b"\0" * 16), "Rows differs between slices (2, 3)"),
+        (at_slice_1(Columns=5, PixelData=b"\0" * 30), "Columns differs between slices (4, 5)"),
+        (
+            at_slice_1(PixelSpacing=["0.5", "0.5"]),
+            "PixelSpacing differs between slices ((0.5, 0.5), (0.75, 0.75))",
+        ),
+        (at_slice_1(Modality="PT"), "Modality differs between slices (CT, PT)"),
+        (
+            at_slice_1(ImageOrientationPatient=["1", "0", "0", "0", "0", "-1"]),
+            "slices have different orientations",
+        ),
+        (at_slice_1(ImageOrientationPatient=["1", "0", "0", "0", "1", "nan"]), "ImageOrientationPatient is damaged"),
+        (position("-10", "-19.4", "-27.5"), "slice origins wander 0.6 mm in the plane (tilted gantry?)"),
+        (position("-10", "-20", "inf"), "ImagePositionPatient is damaged"),
+        (position("-10", "-20", "-25"), "two slices at z = -25 mm"),
+        (position("-10", "-20", "-25.005"), "two slices at z = -25.005 mm"),
+    ],
+)
+def test_one_odd_slice_refuses_its_series(tmp_path: Path, edit: Edit, reason: str) -> None:
+    write_series(tmp_path / "bad", Z, edit=edit)
+    assert reasons(tmp_path) == {UID: reason}
+
+
+def test_tilted_gantry(tmp_path: Path) -> None:
+    def shift(k: int, dataset: FileDataset) -> None:
+        dataset.ImagePositionPatient = ["-10", f"{-20 + 0.3 * k:g}", f"{Z[k]:g}"]
+
+    write_series(tmp_path / "bad", Z, edit=shift)
+    assert reasons(tmp_path) == {UID: "slice origins wander 0.9 mm in the plane (tilted gantry?)"}
+
+
+def test_rounded_orientation_and_origin_are_accepted(tmp_path: Path) -> None:
+    write_series(
+        tmp_path, Z, edit=position("-10.2", "-20", "-27.5"), ImageOrientationPatient=[1, 1e-4, 0, 0, 1, 0]
+    )
+    assert len(only(tmp_path).files) == 4
+
+
+def test_single_slice(tmp_path: Path) -> None:
+    write_series(tmp_path / "bad", Z[:1])
+    assert reasons(tmp_path) == {UID: "a single slice has no spacing"}
+
+
+def test_copied_slices(tmp_path: Path) -> None:
+    write_series(tmp_path / "bad", Z)
+    write_series(tmp_path / "bad" / "copy", Z[:2])
+    assert reasons(tmp_path) == {UID: "2 slices are there twice (same SOPInstanceUID)"}
+
+
+# Damaged files
+
+
+def test_file_that_is_not_dicom(tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "zero.dcm").touch()
+    (tmp_path / "bad" / "ZERO.IMA").touch()
+    (tmp_path / "bad" / "page.dcm").write_text("<html>502 Bad Gateway</html>" * 10)
+    assert reasons(tmp_path) == {
+        "bad/zero.dcm": "not a DICOM file (0 bytes)",
+        "bad/ZERO.IMA": "not a DICOM file (0 bytes)",
+        "bad/page.dcm": "not a DICOM file (280 bytes)",
+    }
+
+
+def test_header_cut_short(tmp_path: Path) -> None:
+    path = write_series(tmp_path / "bad", Z)[1]
+    truncate(path, path.read_bytes().index(b"\x28\x00\x53\x10"))  # at RescaleSlope
+    assert reasons(tmp_path) == {UID: "slice-001.dcm lacks RescaleSlope"}
+
+
+def flip(marker: bytes, by: bytes) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        content = path.read_bytes()
+        assert content.count(marker) == 1
+        path.write_bytes(content.replace(marker, by))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "item", "reason"),
+    [
+        (flip(b"\x20\x00\x0e\x00UI", b"\x20\x00\x0e\x00U\x1c"), "bad/slice-001.dcm", "damaged DICOM header"),
+        (flip(b"\x28\x00\x10\x00US\x02\x00", b"\x28\x00\x10\x00US\x01\x00"), UID, "damaged header"),
+        (flip(b"\x02\x00\x00\x00UL\x04\x00", b"\x02\x00\x00\x00UL\x05\x00"), "bad/slice-001.dcm", "damaged DICOM"),
+    ],
+)  # each made pydicom raise a different type: NotImplementedError, BytesLengthException twice
+def test_flipped_bytes(tmp_path: Path, damage: Callable[[Path], None], item: str, reason: str) -> None:
+    damage(write_series(tmp_path / "bad", Z[:2])[1])
+    found = reasons(tmp_path)
+    assert found[item].startswith(reason)
+    assert "\n" not in found[item]
+    assert UID in found  # what is left is a single slice, or damaged
+
+
+def test_random_damage_never_stops_the_rest(tmp_path: Path) -> None:
+    path = write_series(tmp_path / "bad", Z)[1]
+    write_series(tmp_path / "good", Z, uid=OTHER)
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        damaged = whole.copy()
+        damaged[rng.integers(132, len(whole), 5)] = rng.integers(0, 256, 5)
+        path.write_bytes(damaged.tobytes())
+        assert OTHER in {series.uid for series in find_series(tmp_path)[0]}
+
+
+def test_unreadable_file(tmp_path: Path) -> None:
+    path = write_series(tmp_path / "bad", Z[:2])[0]
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user reads everything")
+    assert reasons(tmp_path)["bad/slice-000.dcm"] == "cannot be read (Permission denied)"
+
+
+def test_file_that_the_system_refuses_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_series(tmp_path / "bad", Z[:2])
+    real = pydicom.dcmread
+
+    def dcmread(path: Path, **options: Any) -> FileDataset:
+        if "bad" in path.parts:
+            raise PermissionError(13, "Permission denied")
+        return real(path, **options)
+
+    monkeypatch.setattr(pydicom, "dcmread", dcmread)
+    assert set(reasons(tmp_path).values()) == {"cannot be read (Permission denied)"}
+
+
+def test_folder_that_the_system_refuses_to_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_series(tmp_path / "bad", Z)
+    real = os.scandir
+
+    def scandir(path: str) -> Any:
+        if str(path).endswith("bad"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert reasons(tmp_path) == {"bad": "cannot be read (Permission denied)"}
+
+
+# Nothing at all
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(LungtlError, match=r"gone is not a folder; give the folder"):
+        find_series(tmp_path / "gone")
+
+
+def test_file_instead_of_folder(tmp_path: Path) -> None:
+    path = write_series(tmp_path, Z)[0]
+    with pytest.raises(LungtlError, match="is not a folder"):
+        find_series(path)
+
+
+def test_folder_without_dicom(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("none here")
+    with pytest.raises(LungtlError, match=f"no DICOM file below {tmp_path}"):
+        find_series(tmp_path)

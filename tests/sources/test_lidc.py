@@ -1,0 +1,280 @@
+"""LIDC scans: tiny series under a real scan's UID and positions, and the real LIDC-IDRI-0063, -0001 and -0002.
+
+Labels are written out by hand. LIDC-IDRI-0709 has 100 slices, 3 mm apart, z = 1347..1644, and six nodules:
+
+    ratings     contours at z   widened by 1.5 mm   1 mm slices
+    1           1524..1527      1522.5..1528.5      1523..1528 benign
+    5 5 4 4     1539..1572      1537.5..1573.5      1538..1573 malignant
+    3 2         1560..1575      1558.5..1576.5      1559..1576 benign, of which 1574..1576 are left
+    1 1         1590..1596      1588.5..1597.5      1589..1597 benign
+    1 1 1 1     1614..1620      1612.5..1621.5      1613..1621 benign
+    1           1623..1626      1621.5..1627.5      1622..1627 benign
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK
+from numpy.typing import NDArray
+
+from lungtl.errors import LungtlError, Refused
+from lungtl.sources.base import Bag
+from lungtl.sources.lidc import LidcSource
+from lungtl.sources.lidc_database import read_scans
+from tests.dicom_files import UID, ramp, write_series
+from tests.real_data import needs, unpack
+
+UID_0709 = "1.3.6.1.4.1.14519.5.2.1.6279.6001.309707676674808510671394142910"
+UID_0382 = "1.3.6.1.4.1.14519.5.2.1.6279.6001.242008481133355578039985255654"
+UID_0063 = "1.3.6.1.4.1.14519.5.2.1.6279.6001.272190966764020277652079081128"
+Z_0709 = np.arange(1347.0, 1645.0, 3.0)
+BENIGN_0709 = [*range(1523, 1529), *range(1574, 1577), *range(1589, 1598), *range(1613, 1628)]
+MALIGNANT_0709 = [*range(1538, 1574)]
+
+
+def write_0709(root: Path, z_mm: NDArray[np.float64] = Z_0709) -> Path:
+    write_series(root / "LIDC-IDRI-0709", z_mm, ramp(len(z_mm), 2, 2), uid=UID_0709)
+    return root
+
+
+def load(root: Path, **options: Any) -> Bag:
+    source = LidcSource(str(root), **options)
+    (item,) = source.inventory().items
+    return source.load(item)
+
+
+def refused(root: Path, **options: Any) -> Refused:
+    with pytest.raises(Refused) as caught:
+        load(root, **options)
+    return caught.value
+
+
+def z_of(bag: Bag, label: int) -> list[float]:
+    return bag.z_mm[bag.slice_labels == label].tolist()
+
+
+# A whole scan
+
+
+def test_the_database_has_the_positions_above() -> None:
+    (scan,) = read_scans([UID_0709])
+    assert scan.z_mm.tolist() == Z_0709.tolist()
+
+
+def test_slice_labels(tmp_path: Path) -> None:
+    bag = load(write_0709(tmp_path))
+    assert bag.z_mm.tolist() == [*range(1347, 1645)]
+    assert z_of(bag, 1) == BENIGN_0709
+    assert z_of(bag, 2) == MALIGNANT_0709
+    assert len(z_of(bag, 0)) == 298 - len(BENIGN_0709) - len(MALIGNANT_0709)
+
+
+def test_bag(tmp_path: Path) -> None:
+    bag = load(write_0709(tmp_path))
+    assert (bag.bag_id, bag.patient_id, bag.bag_label, bag.split) == (UID_0709, "LIDC-IDRI-0709", 1, None)
+    assert bag.pixel_spacing_mm == (0.75, 0.75)  # of the files, not of the database
+    assert bag.details == {
+        "scan_id": 946,
+        "n_native_slices": 100,
+        "native_spacing_mm": 3.0,
+        "slice_thickness_mm": 2.5,
+        "manufacturer": "a pencil",
+    }
+
+
+def test_nodules(tmp_path: Path) -> None:
+    rows = load(write_0709(tmp_path)).nodules
+    seen = [
+        (r["nodule"], r["ratings"], r["malignancy"], r["n_readers"], r["malignant"], r["z_min"], r["z_max"])
+        for r in rows
+    ]
+    assert seen == [
+        (0, "1", 1.0, 1, False, 1524, 1527),
+        (1, "5 5 4 4", 4.5, 4, True, 1539, 1572),
+        (2, "3 2", 2.5, 2, False, 1560, 1575),
+        (3, "1 1", 1.0, 2, False, 1590, 1596),
+        (4, "1 1 1 1", 1.0, 4, False, 1614, 1620),
+        (5, "1", 1.0, 1, False, 1623, 1626),
+    ]
+
+
+def test_diameter_is_the_largest_nodules(tmp_path: Path) -> None:
+    bag = load(write_0709(tmp_path))
+    assert bag.diameter_mm == max(row["diameter_mm"] for row in bag.nodules) == bag.nodules[1]["diameter_mm"]
+
+
+def test_voxels_are_interpolated_hu(tmp_path: Path) -> None:
+    bag = load(write_0709(tmp_path))
+    # stored 0, 7, 14, 21 on the first slice, 28 more on the next, three slices up
+    assert bag.voxels[:4, 0, 0].tolist() == [-1024, -1015, -1005, -996]
+    assert bag.voxels[3].ravel().tolist() == [-996, -989, -982, -975]
+
+
+@pytest.mark.parametrize(
+    ("options", "malignant"),
+    [
+        ({"threshold": 2.5}, [*range(1538, 1577)]),  # reaches the nodule rated 3 2
+        ({"threshold": 4.6}, []),
+        ({"rule": "max"}, [*range(1538, 1577)]),
+        ({"rule": "median", "threshold": 4.5}, [*range(1538, 1574)]),
+        ({"rule": "max", "threshold": 5}, [*range(1538, 1574)]),
+        ({"threshold": 1}, [*range(1523, 1529), *range(1538, 1577), *range(1589, 1598), *range(1613, 1628)]),
+    ],
+)
+def test_rule_and_threshold(tmp_path: Path, options: dict[str, Any], malignant: list[int]) -> None:
+    bag = load(write_0709(tmp_path), **options)
+    assert z_of(bag, 2) == malignant
+    assert bag.bag_label == (1 if malignant else 0)
+
+
+def test_scan_without_nodules(tmp_path: Path) -> None:
+    (scan,) = read_scans([UID_0382])
+    write_series(tmp_path, scan.z_mm, ramp(len(scan.z_mm), 1, 1), uid=scan.series_uid)
+    bag = load(tmp_path)
+    assert (bag.patient_id, bag.bag_label, bag.diameter_mm, bag.nodules) == ("LIDC-IDRI-0382", 0, 0.0, ())
+    assert set(bag.slice_labels.tolist()) == {0}
+
+
+# Part of a scan
+
+
+def test_partial_series_is_refused_with_its_count(tmp_path: Path) -> None:
+    error = refused(write_0709(tmp_path, Z_0709[:62]))
+    assert error.reason == "62 of the 100 slices that LIDC-IDRI has"
+    assert "dataset.allow_partial=true" in error.remedy
+
+
+def test_partial_series_labels_only_what_it_covers(tmp_path: Path) -> None:
+    bag = load(write_0709(tmp_path, Z_0709[:62]), allow_partial=True)  # up to 1530
+    assert bag.z_mm[-1] == 1530
+    assert z_of(bag, 1) == [*range(1523, 1529)]
+    assert [row["nodule"] for row in bag.nodules] == [0]
+    assert bag.bag_label == 0
+    assert bag.diameter_mm == bag.nodules[0]["diameter_mm"]
+
+
+def test_partial_series_that_cuts_a_nodule(tmp_path: Path) -> None:
+    bag = load(write_0709(tmp_path, Z_0709[70:80]), allow_partial=True)  # 1557..1584
+    assert z_of(bag, 2) == [*range(1557, 1574)]
+    assert z_of(bag, 1) == [1574, 1575, 1576]
+    assert [row["nodule"] for row in bag.nodules] == [1, 2]
+
+
+def test_a_missing_slice_in_the_middle_is_partial_too(tmp_path: Path) -> None:
+    assert refused(write_0709(tmp_path, np.delete(Z_0709, 50))).reason.startswith("99 of the 100 slices")
+
+
+# Refused
+
+
+def test_position_that_lidc_does_not_have(tmp_path: Path) -> None:
+    z = Z_0709.copy()
+    z[7] += 0.5
+    assert refused(write_0709(tmp_path, z)).reason == "a slice at z = 1368.5 mm, where LIDC has none"
+
+
+def test_shifted_scan(tmp_path: Path) -> None:
+    assert "where LIDC has none" in refused(write_0709(tmp_path, Z_0709 + 1), allow_partial=True).reason
+
+
+def test_gap(tmp_path: Path) -> None:
+    root = write_0709(tmp_path, np.delete(Z_0709, [50, 51, 52]))
+    error = refused(root, allow_partial=True)
+    assert error.reason == "a gap of 12 mm between slices"
+    assert "dataset.max_gap_mm=12" in error.remedy
+    assert load(root, allow_partial=True, max_gap_mm=12).z_mm[-1] == 1644
+
+
+def test_series_of_others(tmp_path: Path) -> None:
+    write_series(tmp_path / "mine", [0, 1, 2])
+    write_series(tmp_path / "one", [5], uid=f"{UID}.5")
+    source = LidcSource(str(write_0709(tmp_path)))
+    inventory = source.inventory()
+    assert [item.bag_id for item in inventory.items] == [UID_0709]
+    assert {r.item: r.reason for r in inventory.refusals} == {
+        UID: "not a series of LIDC-IDRI",
+        f"{UID}.5": "a single slice has no spacing",
+    }
+    assert "dataset=dicom" in next(r.remedy for r in inventory.refusals if r.item == UID)
+    assert source.load(inventory.items[0]).bag_label == 1
+
+
+@pytest.mark.parametrize("step", ["listing", "inventory"])
+def test_missing_root(tmp_path: Path, step: str) -> None:
+    with pytest.raises(LungtlError, match="is not a folder; give the folder"):
+        getattr(LidcSource(str(tmp_path / "gone")), step)()
+
+
+# As a source
+
+
+def test_source_and_items_travel_to_workers(tmp_path: Path) -> None:
+    source = LidcSource(str(write_0709(tmp_path)))
+    (item,) = source.inventory().items
+    there, thing = pickle.loads(pickle.dumps((source, item)))  # noqa: S301
+    assert np.array_equal(there.load(thing).slice_labels, source.load(item).slice_labels)
+
+
+def test_listing_sees_changes_and_is_stable(tmp_path: Path) -> None:
+    source = LidcSource(str(write_0709(tmp_path)))
+    before = source.listing()
+    assert source.listing() == before
+    (tmp_path / "LIDC-IDRI-0709" / "slice-000.dcm").unlink()
+    assert source.listing() != before
+
+
+def test_every_option_but_the_folder_is_in_the_recipe() -> None:
+    plain = LidcSource("a").recipe()
+    assert LidcSource("b").recipe() == plain
+    changed = [{"rule": "max"}, {"threshold": 2.0}, {"allow_partial": True}, {"max_gap_mm": 9.0}]
+    assert all(LidcSource("a", **options).recipe() != plain for options in changed)  # type: ignore[arg-type]
+
+
+# The real thing
+
+
+@pytest.mark.real
+@needs("lidc_dicom_0063.tar.xz")
+def test_lidc_0063(tmp_path_factory: pytest.TempPathFactory) -> None:
+    root = unpack("lidc_dicom_0063.tar.xz", tmp_path_factory)
+    bag = load(root)
+    assert (bag.bag_id, bag.patient_id, bag.bag_label) == (UID_0063, "LIDC-IDRI-0063", 1)
+    assert bag.voxels.shape == (331, 512, 512)
+    assert bag.z_mm.tolist() == [*range(-368, -37)]
+    # contours -220.5..-218 [1], -205.5..-198 [4 3 3], -148..-135.5 [5 4], -105.5..-100.5 [3 3 3 2], 1.25 mm wider
+    assert z_of(bag, 1) == [*range(-221, -216), *range(-106, -99)]
+    assert z_of(bag, 2) == [*range(-206, -196), *range(-149, -134)]
+    assert [row["malignancy"] for row in bag.nodules] == pytest.approx([1, 10 / 3, 4.5, 2.75])
+
+    names = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(root / "LIDC-IDRI-0063"))
+    image = SimpleITK.ReadImage(names)
+    native = SimpleITK.GetArrayViewFromImage(image)
+    assert image.GetOrigin()[2] == -368
+    assert image.GetSpacing() == pytest.approx((*bag.pixel_spacing_mm, 2.5))
+    assert np.array_equal(bag.voxels[::5], native[::2])  # every other native slice lies on the 1 mm grid
+    for k in (1, 2, 3, 4, 166, 167, 168, 169, 328, 329):
+        below, weight = divmod(k, 2.5)
+        low, high = native[int(below)].astype(float), native[int(below) + 1].astype(float)
+        assert np.abs(bag.voxels[k] - (low + (high - low) * weight / 2.5)).max() <= 0.5 + 1e-3
+
+
+@pytest.mark.real
+@needs("lidc_dicom_0001_0002_partial.zip")
+def test_parts_of_lidc_0001_and_0002(tmp_path_factory: pytest.TempPathFactory) -> None:
+    root = unpack("lidc_dicom_0001_0002_partial.zip", tmp_path_factory)
+    strict = LidcSource(str(root))
+    inventory = strict.inventory()
+    assert len(inventory.items) == 2
+    assert inventory.refusals == ()
+    for item, count in zip(inventory.items, ("16 of the 133", "12 of the 261"), strict=True):
+        with pytest.raises(Refused, match=count):
+            strict.load(item)
+    first, second = (LidcSource(str(root), allow_partial=True).load(item) for item in inventory.items)
+    assert (first.patient_id, second.patient_id) == ("LIDC-IDRI-0001", "LIDC-IDRI-0002")
+    assert (first.z_mm[0], first.z_mm[-1], len(first.voxels)) == (-132.5, -95.5, 38)
+    assert (second.z_mm[0], second.z_mm[-1], len(second.voxels)) == (-94.5, -81.5, 14)

@@ -1,0 +1,110 @@
+"""Which scans and slices a phantom takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from scipy.stats import rankdata
+
+from lungtl.errors import LungtlError
+from lungtl.sources.lidc_database import read_scans
+from lungtl.sources.lidc_nodules import cluster_nodules, covered
+from lungtl.sources.phantom import PhantomRecipe, ScanPlan, choose_scans
+
+PLANS: list[ScanPlan] = []
+
+
+@pytest.fixture
+def plans() -> list[ScanPlan]:
+    if not PLANS:
+        PLANS.extend(choose_scans(PhantomRecipe()))
+    return PLANS
+
+
+def auroc(positive: list[bool], score: list[float]) -> float:
+    """Mann-Whitney, ties count half."""
+    truth, ranks = np.array(positive), rankdata(score)
+    n = truth.sum()
+    return float((ranks[truth].sum() - n * (n + 1) / 2) / (n * (len(truth) - n)))
+
+
+def test_half_of_the_scans_are_positive(plans: list[ScanPlan]) -> None:
+    assert len(plans) == 120
+    assert sum(plan.positive for plan in plans) == 60
+    assert [plan.positive for plan in plans[:4]] == [True, False, True, False]
+
+
+def test_each_patient_comes_once_and_has_one_scan(plans: list[ScanPlan]) -> None:
+    series_of = Counter(scan.patient_id for scan in read_scans())
+    patients = [plan.scan.patient_id for plan in plans]
+    assert len(set(patients)) == len(patients)
+    assert all(series_of[patient] == 1 for patient in patients)
+
+
+def test_positive_windows_hold_a_whole_malignant_nodule_and_negative_scans_none(
+    plans: list[ScanPlan],
+) -> None:
+    for plan in plans:
+        malignant = [nodule for nodule in cluster_nodules(plan.scan) if nodule.is_malignant()]
+        if not plan.positive:
+            assert malignant == []
+            continue
+        native = [covered(plan.scan.z_mm, nodule, plan.scan.native_spacing_mm) for nodule in malignant]
+        chosen = set(plan.indices.tolist())
+        assert any(set(np.flatnonzero(slices).tolist()) <= chosen for slices in native), plan.scan.patient_id
+
+
+def test_windows_are_runs_of_native_slices_of_the_wanted_length(plans: list[ScanPlan]) -> None:
+    for plan in plans:
+        assert set(np.diff(plan.indices)) == {1}
+        length = plan.z_mm[-1] - plan.z_mm[0]
+        assert 40 - 2 * plan.scan.native_spacing_mm < length <= 40 + 1e-6
+
+
+@pytest.mark.parametrize(
+    "name", ["native_spacing_mm", "slice_thickness_mm", "pixel_spacing_mm", "slices", "position"]
+)
+def test_geometry_does_not_tell_the_classes_apart(plans: list[ScanPlan], name: str) -> None:
+    def value(plan: ScanPlan) -> float:
+        if name == "slices":
+            return len(plan.indices)
+        if name == "position":
+            return float(plan.indices.mean() / len(plan.scan.z_mm))
+        return float(getattr(plan.scan, name))
+
+    found = auroc([plan.positive for plan in plans], [value(plan) for plan in plans])
+    assert 0.35 < found < 0.65
+
+
+def test_the_choice_depends_on_the_seed_alone() -> None:
+    first, again, other = (choose_scans(PhantomRecipe(scans=10, seed=seed)) for seed in (1, 1, 2))
+    assert [p.scan.series_uid for p in first] == [p.scan.series_uid for p in again]
+    assert all(np.array_equal(a.indices, b.indices) for a, b in zip(first, again, strict=True))
+    assert {p.scan.series_uid for p in first} != {p.scan.series_uid for p in other}
+
+
+def test_whole_scans_hold_every_native_slice() -> None:
+    for plan in choose_scans(PhantomRecipe(scans=4, z_range_mm=None)):
+        np.testing.assert_array_equal(plan.z_mm, plan.scan.z_mm)
+
+
+def test_too_many_scans_says_how_many_there_are() -> None:
+    with pytest.raises(LungtlError, match=r"scans is 5000, wanted at most \d{3} .*negative patients fit"):
+        choose_scans(PhantomRecipe(scans=5000))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"matrix": 31}, "matrix is 31, wanted 32..512"),
+        ({"matrix": 513}, "matrix is 513, wanted 32..512"),
+        ({"scans": 1}, "scans is 1, wanted 2 or more"),
+        ({"z_range_mm": 0.0}, "z_range_mm is 0.0, wanted a length > 0"),
+        ({"seed": -1}, "seed is -1, wanted 0 or more"),
+    ],
+)
+def test_impossible_recipes_are_refused(options: dict[str, int], message: str) -> None:
+    with pytest.raises(LungtlError, match=message):
+        PhantomRecipe(**options)

@@ -1,0 +1,296 @@
+"""HU and 1 mm slices: by hand, against SimpleITK, and against themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from pydicom.dataset import FileDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGLosslessSV1
+
+from lungtl.errors import Refused
+from lungtl.sources import volume as module
+from lungtl.sources.dicom_series import Series, find_series
+from lungtl.sources.volume import Volume, read_volume, resample_z
+from tests.dicom_files import ramp, truncate, write_series
+
+
+def series_in(folder: Path) -> Series:
+    (series,), refusals = find_series(folder)
+    assert refusals == []
+    return series
+
+
+def simpleitk(folder: Path) -> Any:
+    """The series as an independent reader has it; SimpleITK sorts by position itself."""
+    names = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
+    return SimpleITK.ReadImage(names, SimpleITK.sitkFloat64)
+
+
+def column(*values: int) -> NDArray[np.int16]:
+    """One voxel a slice."""
+    return np.array(values, dtype=np.int16).reshape(-1, 1, 1)
+
+
+# Hounsfield units
+
+
+def test_each_slice_has_its_own_coefficients(tmp_path: Path) -> None:
+    write_series(tmp_path, [0, 2, 4], column(100, 100, 100), slope=[1, 2, 0.5], intercept=[-1024, -1000, 7])
+    assert read_volume(series_in(tmp_path)).hu.ravel().tolist() == [-924, -800, 57]
+
+
+def test_fractions_are_rounded(tmp_path: Path) -> None:
+    stored = np.array([[[0, 1, 2, 3]], [[4, 5, 6, 7]]])
+    write_series(tmp_path, [0, 1], stored, slope=0.75, intercept=-0.3)
+    # -.3 .45 1.2 1.95 / 2.7 3.45 4.2 4.95
+    assert read_volume(series_in(tmp_path)).hu.ravel().tolist() == [0, 0, 1, 2, 3, 3, 4, 5]
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16])
+def test_signed_and_unsigned_pixels(tmp_path: Path, dtype: type) -> None:
+    values = [-2000, 3071] if dtype is np.int16 else [40000, 3071]
+    write_series(tmp_path, [0, 1], np.array(values, dtype).reshape(2, 1, 1), intercept=-10000)
+    assert read_volume(series_in(tmp_path)).hu.ravel().tolist() == [values[0] - 10000, -6929]
+
+
+def test_padding_is_not_special(tmp_path: Path) -> None:
+    write_series(tmp_path, [0, 1], column(-2000, 5), intercept=0, PixelPaddingValue=-2000)
+    assert read_volume(series_in(tmp_path)).hu.ravel().tolist() == [-2000, 5]
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept", "dtype"),
+    [(1, -1024, np.int16), (1, -1024, np.uint16), (2, 3, np.int16), (-1, 0, np.int16)],
+)
+def test_same_hu_as_simpleitk(tmp_path: Path, slope: float, intercept: float, dtype: type) -> None:
+    stored = np.random.default_rng(0).integers(0, 4096, (5, 6, 7)).astype(dtype)
+    z = [4.0, -1.0, 9.0, 14.0, -6.0]
+    write_series(tmp_path, z, stored, slope=slope, intercept=intercept, PixelSpacing=["0.5", "0.8"])
+    found, oracle = read_volume(series_in(tmp_path)), simpleitk(tmp_path)
+    assert np.array_equal(found.hu, SimpleITK.GetArrayFromImage(oracle))
+    assert oracle.GetSpacing() == (0.8, 0.5, 5.0)  # x, y, z
+    assert found.pixel_spacing_mm == (0.5, 0.8)
+    assert oracle.GetOrigin()[2] == found.z_mm[0]
+
+
+def test_twelve_bits_signed_as_simpleitk(tmp_path: Path) -> None:
+    def twelve(_: int, dataset: FileDataset) -> None:
+        dataset.BitsStored, dataset.HighBit = 12, 11
+
+    write_series(tmp_path, [0, 1], column(0x0FFF, 0x0800), intercept=0, edit=twelve)
+    assert read_volume(series_in(tmp_path)).hu.ravel().tolist() == [-1, -2048]
+    assert SimpleITK.GetArrayFromImage(simpleitk(tmp_path)).ravel().tolist() == [-1, -2048]
+
+
+def test_compressed_pixels(tmp_path: Path) -> None:
+    write_series(tmp_path, [0, 1, 2], rle=True)
+    assert np.array_equal(read_volume(series_in(tmp_path)).hu, ramp(3) - 1024)
+
+
+def test_extremes_of_int16(tmp_path: Path) -> None:
+    write_series(tmp_path, [0, 1], column(-32768, 32767), intercept=0)
+    assert read_volume(series_in(tmp_path)).hu.ravel().tolist() == [-32768, 32767]
+
+
+# Refused
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(Refused) as caught:
+        read_volume(series_in(folder))
+    assert "\n" not in caught.value.reason
+    return caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({"intercept": 1}, "slice-001.dcm: HU from 32768 to 32768 exceed int16"),
+        ({"slope": -2}, "slice-001.dcm: HU from -66558 to -66558 exceed int16"),
+        ({"intercept": 3e9}, "slice-000.dcm: HU from 3e+09 to 3e+09 exceed int16"),
+        ({"intercept": 1e300}, "slice-000.dcm: HU from 1e+300 to 1e+300 exceed int16"),
+        ({"slope": 0}, "slice-000.dcm: rescale slope 0.0, intercept -1024.0"),
+        ({"RescaleSlope": ["1", "2"]}, "slice-000.dcm is damaged ("),
+        ({"PixelData": None}, "slice-000.dcm is damaged (The dataset has no 'Pixel Data'"),
+        ({"BitsAllocated": None}, "slice-000.dcm is damaged ("),
+        ({"SamplesPerPixel": 3}, "slice-000.dcm is damaged ("),
+    ],
+)
+def test_bad_values(tmp_path: Path, tags: dict[str, Any], reason: str) -> None:
+    write_series(tmp_path, [0, 1], column(0, 32767), **tags)
+    assert refused(tmp_path).startswith(reason)
+
+
+def test_unsigned_32_bits_do_not_wrap_around(tmp_path: Path) -> None:
+    def wide(_: int, dataset: FileDataset) -> None:
+        dataset.BitsAllocated = dataset.BitsStored = 32
+        dataset.HighBit, dataset.PixelRepresentation = 31, 0
+        dataset.PixelData = np.array([2**32 - 1000], "<u4").tobytes()
+
+    write_series(tmp_path, [0, 1], column(0, 0), intercept=0, edit=wide)
+    assert refused(tmp_path) == "slice-000.dcm: HU from 4.29497e+09 to 4.29497e+09 exceed int16"
+
+
+def test_pixels_that_are_not_numbers(tmp_path: Path) -> None:
+    def floating(_: int, dataset: FileDataset) -> None:
+        del dataset.PixelData, dataset.PixelRepresentation
+        dataset.BitsAllocated = dataset.BitsStored = 32
+        dataset.HighBit = 31
+        dataset.FloatPixelData = np.array([np.nan], "<f4").tobytes()
+
+    write_series(tmp_path, [0, 1], column(0, 0), edit=floating)
+    assert refused(tmp_path) == "slice-000.dcm: HU from nan to nan exceed int16"
+
+
+def test_pixels_cut_short(tmp_path: Path) -> None:
+    truncate(write_series(tmp_path, [0, 1, 2])[1], -6)
+    assert refused(tmp_path).startswith("slice-001.dcm is damaged (The number of bytes of pixel data is less")
+
+
+def test_damaged_compression(tmp_path: Path) -> None:
+    path = write_series(tmp_path, [0, 1], np.zeros((2, 8, 8)), rle=True)[1]
+    content = path.read_bytes()
+    end = content.rindex(b"\xfe\xff\xdd\xe0")
+    path.write_bytes(content[: end - 4] + b"\x7f" * 4 + content[end:])
+    assert refused(tmp_path).startswith("slice-001.dcm is damaged (Unable to decode")
+
+
+def test_compression_without_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoDecoder:
+        is_available = False
+
+    def compressed(_: int, dataset: FileDataset) -> None:
+        dataset.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+        dataset.PixelData = encapsulate([b"\xff\xd8\xff\xd9"])
+        dataset["PixelData"].VR = "OB"
+
+    monkeypatch.setattr("pydicom.pixels.get_decoder", lambda uid: NoDecoder())
+    write_series(tmp_path, [0, 1], edit=compressed)
+    assert refused(tmp_path).startswith("slice-000.dcm is compressed (JPEG Lossless")
+
+
+def test_file_that_went_away(tmp_path: Path) -> None:
+    path = write_series(tmp_path, [0, 1])[1]
+    series = series_in(tmp_path)
+    path.unlink()
+    with pytest.raises(Refused, match=r"slice-001.dcm cannot be read \(No such file"):
+        read_volume(series)
+
+
+def test_file_whose_size_changed_since(tmp_path: Path) -> None:
+    write_series(tmp_path, [0, 1])
+    series = series_in(tmp_path)
+    write_series(tmp_path, [0, 1], ramp(2, 5, 5))
+    with pytest.raises(Refused, match=r"holds \(5, 5\) pixels, its header says \(3, 4\)"):
+        read_volume(series)
+
+
+def test_more_voxels_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def empty(shape: tuple[int, ...], dtype: type) -> None:
+        raise MemoryError(f"Unable to allocate {shape}")
+
+    write_series(tmp_path, [0, 1], Rows=8192, Columns=8192)
+    monkeypatch.setattr(module.np, "empty", empty)
+    assert refused(tmp_path) == "does not fit into memory (Unable to allocate (2, 8192, 8192))"
+
+
+# 1 mm slices
+
+
+def volume(z_mm: list[float], *values: int) -> Volume:
+    return Volume(column(*values), np.array(z_mm), (1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("z", "values", "z_new", "expected"),
+    [
+        ([0, 2], [0, 10], [0, 1, 2], [0, 5, 10]),
+        ([-3.5, -1], [0, 100], [-3.5, -2.5, -1.5], [0, 40, 80]),
+        ([0, 2.5, 5], [0, 25, -25], [0, 1, 2, 3, 4, 5], [0, 10, 20, 15, -5, -25]),
+        ([0, 1, 4, 4.5], [0, 9, -9, 100], [0, 1, 2, 3, 4], [0, 9, 3, -3, -9]),
+        ([0, 0.25, 0.5, 1.9], [7, 70, 14, -14], [0, 1], [7, 4]),
+        ([0, 0.4], [3, 9], [0], [3]),
+    ],
+)
+def test_linear_between_true_positions(
+    z: list[float], values: list[int], z_new: list[float], expected: list[int]
+) -> None:
+    found = resample_z(volume(z, *values))
+    assert found.z_mm.tolist() == pytest.approx(z_new)
+    assert found.hu.ravel().tolist() == expected
+
+
+def test_nothing_wraps_around_between_the_extremes() -> None:
+    found = resample_z(volume([0, 5], -32768, 32767)).hu.ravel()
+    assert found.tolist() == [-32768, -19661, -6554, 6553, 19660, 32767]
+
+
+def test_step() -> None:
+    found = resample_z(volume([0, 3], 0, 30), step_mm=0.5)
+    assert found.hu.ravel().tolist() == [0, 5, 10, 15, 20, 25, 30]
+    assert found.pixel_spacing_mm == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("spacing", [0.625, 1.25, 2.5, 3.0])
+def test_even_spacing_as_simpleitk(spacing: float) -> None:
+    hu = np.random.default_rng(1).integers(-1024, 3000, (9, 4, 5)).astype(np.int16)
+    z0 = -117.3
+    found = resample_z(Volume(hu, z0 + spacing * np.arange(9), (1.0, 1.0)))
+    image = SimpleITK.GetImageFromArray(hu.astype(np.float64))
+    image.SetSpacing((1, 1, spacing))
+    grid = SimpleITK.Image(5, 4, len(found.hu), SimpleITK.sitkFloat64)
+    oracle = SimpleITK.GetArrayFromImage(SimpleITK.Resample(image, grid, SimpleITK.Transform(), SimpleITK.sitkLinear))
+    assert len(found.hu) == int(8 * spacing) + 1
+    assert np.abs(found.hu - oracle).max() <= 0.5 + 1e-3
+
+
+def test_uneven_spacing_as_numpy() -> None:
+    rng = np.random.default_rng(2)
+    z = np.cumsum(rng.uniform(0.3, 4, 12)) - 50
+    hu = rng.integers(-1024, 3000, (12, 2, 3)).astype(np.int16)
+    found = resample_z(Volume(hu, z, (1.0, 1.0)))
+    for y, x in np.ndindex(2, 3):
+        assert np.abs(found.hu[:, y, x] - np.interp(found.z_mm, z, hu[:, y, x])).max() <= 0.5 + 1e-2
+
+
+@st.composite
+def volumes(draw: st.DrawFn) -> Volume:
+    steps = draw(st.lists(st.integers(1, 700), min_size=1, max_size=12))  # hundredths of a mm
+    z = (draw(st.integers(-50000, 50000)) + np.cumsum([0, *steps])) / 100
+    values = draw(st.lists(st.integers(-32768, 32767), min_size=len(z), max_size=len(z)))
+    return volume(z.tolist(), *values)
+
+
+@given(volumes())
+def test_grid(native: Volume) -> None:
+    found = resample_z(native)
+    assert found.z_mm[0] == native.z_mm[0]
+    assert np.allclose(np.diff(found.z_mm), 1)
+    assert found.z_mm[-1] <= native.z_mm[-1] + 1e-5
+    assert found.z_mm[-1] + 1 > native.z_mm[-1]
+
+
+@given(volumes())
+def test_values_stay_between_their_neighbours(native: Volume) -> None:
+    found = resample_z(native)
+    for z, value in zip(found.z_mm, found.hu.ravel(), strict=True):
+        above = min(int(np.searchsorted(native.z_mm, z)), len(native.z_mm) - 1)
+        pair = native.hu.ravel()[max(above - 1, 0) : above + 1]
+        assert pair.min() <= value <= pair.max()
+
+
+@given(st.dictionaries(st.integers(0, 40), st.integers(-32768, 32767), min_size=2), st.integers(-5000, 5000))
+def test_native_positions_are_exact(values: dict[int, int], shift: int) -> None:
+    offsets = sorted(values)
+    z = [shift / 10 + k for k in offsets]
+    found = resample_z(volume(z, *(values[k] for k in offsets)))
+    assert len(found.hu) == offsets[-1] - offsets[0] + 1
+    assert [int(found.hu[k - offsets[0], 0, 0]) for k in offsets] == [values[k] for k in offsets]

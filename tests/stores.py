@@ -1,0 +1,53 @@
+"""Tiny stores, prepared by the real writer from bags that are made up on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lungtl.sources.base import MALIGNANT, NON_NODULE, Bag, Inventory, Item, Source
+from lungtl.store.reader import Store
+from lungtl.store.writer import prepare
+
+SIZE = 32
+
+
+@dataclass(frozen=True)
+class ToySource(Source):
+    """Noise around -600 HU; the middle slice of every other bag holds a bright square and makes it positive.
+
+    Attributes:
+        lengths: slices of each bag; bag i belongs to patient i.
+        seed: of the noise.
+    """
+
+    lengths: tuple[int, ...]
+    seed: int = 0
+    name = "toy"
+
+    def recipe(self) -> dict[str, Any]:
+        return {"lengths": list(self.lengths), "seed": self.seed}
+
+    def listing(self) -> str:
+        return ""
+
+    def inventory(self) -> Inventory:
+        return Inventory(tuple(Item(f"b{i:02d}", "", i) for i in range(len(self.lengths))))
+
+    def load(self, item: Item) -> Bag:
+        n, positive = self.lengths[item.content], item.content % 2
+        random = np.random.default_rng([self.seed, item.content])
+        voxels = random.normal(-600, 150, (n, SIZE, SIZE)).astype(np.int16)
+        labels = np.full(n, NON_NODULE, dtype=np.int8)
+        if positive:
+            voxels[n // 2, 8:24, 8:24] += 600
+            labels[n // 2] = MALIGNANT
+        return Bag(item.bag_id, f"p{item.content:02d}", voxels, np.arange(n) * 1.5, labels, positive)
+
+
+def toy_store(folder: Path, lengths: Sequence[int], seed: int = 0) -> Store:
+    return prepare(ToySource(tuple(lengths), seed), folder)

@@ -1,0 +1,42 @@
+"""Every file in conf/ and experiments/ composes and passes the schema."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from lungtl import cli
+from lungtl.config import TrainConfig
+
+SEARCHPATH = f"hydra.searchpath=['file://{cli.conf_dir().parent}']"
+NEEDED = {
+    "lidc": ["dataset.root=/x"],
+    "lidc_slices": ["dataset.root=/x"],
+    "arrays": ["dataset.images=/x", "dataset.table=/x"],
+    "dicom": ["dataset.root=/x", "dataset.table=/x"],
+    "lidc_slices_definite": ["dataset.root=/x"],
+    "lidc_maxslice": ["dataset.images=/x", "dataset.table=/x"],
+}
+GROUPS = [p.name for p in cli.conf_dir().iterdir() if p.is_dir() and p.name != "hydra"]
+OPTIONS = [(g, p.stem) for g in sorted(GROUPS) for p in sorted((cli.conf_dir() / g).glob("*.yaml"))]
+OPTIONS += [("experiments", p.stem) for p in sorted((cli.conf_dir().parent / "experiments").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes(group: str, option: str) -> None:
+    cli.check("train", TrainConfig, [f"{group}={option}", *NEEDED.get(option, [])], SEARCHPATH)
+
+
+def test_an_experiment_is_made_of_these_groups() -> None:
+    expected = {"dataset", "backbone", "freezing", "aggregator", "loss", "optimizer", "trainer", "tracking", "debug"}
+    assert set(GROUPS) == expected
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_starts_by_saying_what_it_is(group: str, option: str) -> None:
+    if group in {"optimizer", "trainer"}:
+        return  # their keys say it
+    folder = cli.conf_dir().parent if group == "experiments" else cli.conf_dir()
+    text = (folder / group / f"{option}.yaml").read_text()
+    assert re.match(r"(# @package _global_\n)?# \S", text)

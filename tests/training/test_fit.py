@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from lungtl import plugins
+from lungtl.config import TrainConfig
+from lungtl.errors import LungtlError
+from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.bag_classifier import BagClassifier
+from lungtl.models.freezing.base import FreezingStrategy
+from lungtl.models.freezing.frozen import Frozen
+from lungtl.models.freezing.full import Full
+from lungtl.models.freezing.last_blocks import LastBlocks
+from lungtl.store.reader import Store
+from lungtl.training.datamodule import BagDataModule
+from lungtl.training.feature_cache import cached_features
+from lungtl.training.fit import fit, seed_everything
+from lungtl.training.losses import BagAndSliceLoss
+from lungtl.training.module import BagModule
+from tests.models.tiny import tiny_classifier
+from tests.stores import toy_store
+
+LENGTHS = (2, 3, 1, 4, 2, 3, 3, 2, 4, 1, 2, 3)
+CPU = torch.device("cpu")
+
+
+class Crash(Exception):
+    pass
+
+
+class Epochs:
+    """What a tracker is handed; crashes at the end of one epoch."""
+
+    def __init__(self, crash_at: int | None = None) -> None:
+        self.seen: dict[int, dict[str, float]] = {}
+        self.crash_at = crash_at
+
+    def __call__(self, metrics: dict[str, float], epoch: int) -> None:
+        if epoch == self.crash_at:
+            raise Crash
+        self.seen[epoch] = metrics
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return toy_store(tmp_path_factory.mktemp("data"), LENGTHS)
+
+
+def split_of(store: Store) -> pd.DataFrame:
+    table = store.bags[["bag_id", "patient_id"]].assign(label=store.bags["bag_label"].astype(int))
+    return table.assign(split=["train"] * 8 + ["val"] * 4)
+
+
+def config_of(folder: Path, train_slices: int | None = 2, **trainer: Any) -> TrainConfig:
+    settings: dict[str, Any] = {
+        "max_epochs": 4, "batch_size": 3, "patience": None, "monitor": "val/loss", "accelerator": "cpu", "devices": 1,
+        "precision": "32-true", "accumulate": 1, "clip_norm": 1.0, "workers": 0, "limit_batches": None, **trainer,
+    }  # fmt: skip
+    models = "lungtl.models"
+    return TrainConfig.model_validate({
+        "data_dir": folder, "workers": 1,
+        "dataset": {plugins.TARGET: "lungtl.sources.phantom.source.PhantomSource", "root": "x"},
+        "backbone": {plugins.TARGET: f"{models}.backbones.timm_backbone.TimmBackbone", "name": "test_resnet"},
+        "freezing": {plugins.TARGET: f"{models}.freezing.frozen.Frozen"},
+        "aggregator": {plugins.TARGET: f"{models}.aggregators.attention.Attention"},
+        "loss": {plugins.TARGET: "lungtl.training.losses.BagAndSliceLoss"},
+        "image": {
+            "windows": "auto", "neighbours": False, "size": 32, "crop": None, "augment": "none", "chunk": 64,
+            "train_slices": train_slices,
+        },
+        "split": {"kind": "holdout", "val": 0.2, "test": 0.2, "folds": 5, "fold": 0, "seed": 0},
+        "optimizer": {
+            "name": "adamw", "lr": 1e-2, "weight_decay": 0.01, "momentum": 0.9, "schedule": "cosine",
+            "warmup_epochs": 1,
+        },
+        "trainer": settings, "tracking": {"enabled": False, "uri": None, "experiment": "x"}, "seed": 0,
+        "cache": True, "resume": None, "name": None,
+    })  # fmt: skip
+
+
+def train(
+    store: Store,
+    folder: Path,
+    freezing: FreezingStrategy,
+    epochs: Epochs | None = None,
+    resume: bool = False,
+    cache: Path | None = None,
+    augment: bool = False,
+    classifier: BagClassifier | None = None,
+    **trainer: Any,
+) -> tuple[BagModule, dict[str, Any]]:
+    """What `lungtl.train` does with a store, on the tiny network."""
+    config = config_of(folder, **trainer)
+    seed_everything(0)
+    classifier = classifier or tiny_classifier()
+    features = cached_features(classifier, store, cache, CPU, "w") if cache else None
+    module = BagModule(
+        classifier, freezing, BagAndSliceLoss(), config.optimizer, config.trainer.max_epochs, augment
+    )
+    data = BagDataModule(store, split_of(store), config, features)
+    return module, fit(module, data, config.trainer, folder, epochs or Epochs(), resume)
+
+
+def last_state(folder: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    return state
+
+
+def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    return {key for key in before if not torch.equal(before[key], after[key])}
+
+
+@pytest.mark.parametrize("freezing", [Frozen(), Full()], ids=["frozen", "full"])
+def test_the_same_seed_trains_the_same_network(store: Store, tmp_path: Path, freezing: FreezingStrategy) -> None:
+    logs = [Epochs(), Epochs()]
+    states = [
+        train(store, tmp_path / str(i), freezing, log, augment=True, max_epochs=2)[0].state_dict()
+        for i, log in enumerate(logs)
+    ]
+    assert changed(*states) == set()
+    assert logs[0].seen == logs[1].seen
+
+
+class CrashesInEpoch2(LastBlocks):
+    def apply(self, backbone: TimmBackbone, epoch: int) -> None:
+        super().apply(backbone, epoch)
+        if epoch == 2:
+            raise Crash
+
+
+@pytest.mark.parametrize(
+    ("freezing", "crash_at"), [(LastBlocks(1), 1), (CrashesInEpoch2(1), None)], ids=["end of 1", "begin of 2"]
+)
+def test_a_resumed_run_ends_as_one_that_was_never_interrupted(
+    store: Store, tmp_path: Path, freezing: FreezingStrategy, crash_at: int | None
+) -> None:
+    whole, resumed = Epochs(), Epochs()
+    expected_module, expected_result = train(store, tmp_path / "whole", LastBlocks(1), whole, augment=True)
+    with pytest.raises(Crash):
+        train(store, tmp_path / "broken", freezing, Epochs(crash_at), augment=True)
+    module, result = train(store, tmp_path / "broken", LastBlocks(1), resumed, augment=True, resume=True)
+
+    assert {e: m for e, m in resumed.seen.items() if e > 1} == {e: m for e, m in whole.seen.items() if e > 1}
+    expected, found = (last_state(tmp_path / name) for name in ("whole", "broken"))
+    assert found["epoch"] == expected["epoch"] == 3
+    assert changed(expected["state_dict"], found["state_dict"]) == set()
+    assert found["lr_schedulers"] == expected["lr_schedulers"]
+    assert changed(expected_module.state_dict(), module.state_dict()) == set()
+    assert result == expected_result
+
+
+def test_resuming_a_finished_run_gives_what_it_gave(store: Store, tmp_path: Path) -> None:
+    first, result = train(store, tmp_path, Frozen(), max_epochs=2)
+    again, same = train(store, tmp_path, Frozen(), max_epochs=2, resume=True)
+    assert same == result
+    assert changed(first.state_dict(), again.state_dict()) == set()
+
+
+def test_lightning_moves_batch_norm_statistics_where_blocks_are_thawed_and_nowhere_else(
+    store: Store, tmp_path: Path
+) -> None:
+    before = tiny_classifier().state_dict()
+    train(store, tmp_path, LastBlocks(1), max_epochs=2)
+    after = {key.removeprefix("classifier."): value for key, value in last_state(tmp_path)["state_dict"].items()}
+    moved = {key for key in changed(before, after) if key.startswith("backbone.")}
+    assert moved == {key for key in before if key.startswith("backbone.net.layer4.")}
+    assert "backbone.net.layer4.0.bn1.running_mean" in moved
+
+
+def test_a_frozen_backbone_without_a_cache_stays_as_it_was(store: Store, tmp_path: Path) -> None:
+    before = tiny_classifier().backbone.state_dict()
+    module, _ = train(store, tmp_path, Frozen(), augment=True, max_epochs=2)
+    assert changed(before, module.classifier.backbone.state_dict()) == set()
+
+
+def test_epochs_over_cached_features_never_touch_the_backbone(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached_features(tiny_classifier(), store, tmp_path, CPU, "w")
+    monkeypatch.setattr(TimmBackbone, "forward", lambda *_: pytest.fail("the backbone ran"))
+    module, result = train(store, tmp_path, Frozen(), cache=tmp_path, max_epochs=3)
+    assert result["epochs"] == 3
+    assert "classifier.slice_head.weight" in changed(
+        {f"classifier.{key}": value for key, value in tiny_classifier().state_dict().items()}, module.state_dict()
+    )
+
+
+def test_the_cache_changes_no_result(store: Store, tmp_path: Path) -> None:
+    logs = [Epochs(), Epochs()]
+    train(store, tmp_path / "without", Frozen(), logs[0], max_epochs=2, train_slices=None)
+    train(store, tmp_path / "with", Frozen(), logs[1], cache=tmp_path, max_epochs=2)
+    for epoch in (0, 1):
+        assert logs[1].seen[epoch]["val/loss"] == pytest.approx(logs[0].seen[epoch]["val/loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize(("monitor", "best"), [("val/loss", min), ("val/auroc", max)])
+def test_the_weights_of_the_best_epoch_are_loaded(store: Store, tmp_path: Path, monitor: str, best: Any) -> None:
+    epochs = Epochs()
+    module, result = train(store, tmp_path, Frozen(), epochs, max_epochs=5, monitor=monitor)
+    values = [epochs.seen[epoch][monitor] for epoch in range(5)]
+    assert result[monitor] == pytest.approx(best(values), abs=1e-7)
+    assert result["best_epoch"] == values.index(best(values))
+    data = BagDataModule(store, split_of(store), config_of(tmp_path), None)
+    module.eval()
+    outputs = [(module(batch).bag_logits.detach(), batch.bag_labels) for batch in data.val_dataloader()]
+    logits, labels = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+    assert roc_auc_score(labels, logits) == pytest.approx(epochs.seen[result["best_epoch"]]["val/auroc"])
+
+
+def test_training_stops_early(store: Store, tmp_path: Path) -> None:
+    _, result = train(store, tmp_path, Frozen(), max_epochs=30, patience=2, monitor="val/auroc")
+    assert result["epochs"] == result["best_epoch"] + 3 < 30
+
+
+def test_every_epoch_is_logged_with_its_learning_rate(store: Store, tmp_path: Path) -> None:
+    epochs = Epochs()
+    train(store, tmp_path, Full(lr_scale=0.5), epochs)
+    # one epoch of warm-up at half, then a half cosine over the other three: 1, 3/4, 1/4
+    assert [epochs.seen[e]["lr"] for e in range(4)] == pytest.approx([0.005, 0.01, 0.0075, 0.0025])
+    assert {"train/loss", "val/loss", "val/auroc"} <= epochs.seen[0].keys()
+
+
+@pytest.mark.parametrize("monitor", ["val/loss", "val/auroc"])
+@pytest.mark.parametrize("patience", [None, 2])
+def test_training_that_diverges_at_once_is_an_error(
+    store: Store, tmp_path: Path, monitor: str, patience: int | None
+) -> None:
+    classifier = tiny_classifier()
+    torch.nn.init.constant_(classifier.slice_head.weight, float("nan"))
+    torch.nn.init.constant_(classifier.aggregator.classifier.weight, float("nan"))  # type: ignore[union-attr, arg-type]
+    with pytest.raises(LungtlError, match=rf"{monitor} was never finite\); lower optimizer\.lr"):
+        train(store, tmp_path, Frozen(), classifier=classifier, max_epochs=2, monitor=monitor, patience=patience)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, ("touch evil_was_here",)
+
+
+@pytest.mark.parametrize("content", [b"not a checkpoint", b"", {"weights": 1}, [1, 2], Evil()])
+def test_a_file_that_is_no_checkpoint_is_refused(
+    store: Store, tmp_path: Path, content: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    path.parent.mkdir()
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(LungtlError, match=r"last\.ckpt is not a checkpoint.*start the run anew") as error:
+        train(store, tmp_path, Frozen(), resume=True)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "evil_was_here").exists()
+
+
+def test_nothing_to_resume(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(LungtlError, match=r"nothing to resume: .*last\.ckpt is missing"):
+        train(store, tmp_path, Frozen(), resume=True)
