@@ -35,7 +35,7 @@ def save_bundle(
     config = {
         "format": FORMAT,
         "lungtl": __version__,
-        "backbone": classifier.backbone.name,
+        "backbone": {"name": classifier.backbone.name, "features": classifier.backbone.features},
         "aggregator": dict(aggregator),
         "preprocessing": classifier.preprocessor.describe(),
         "chunk": classifier.chunk,
@@ -68,13 +68,13 @@ def load_bundle(folder: Path) -> tuple[BagClassifier, dict[str, Any]]:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
         if config.get("format") != FORMAT:
             raise LungtlError(f"{folder} has bundle format {config.get('format')}, this lungtl reads {FORMAT}")
-        backbone = TimmBackbone(config["backbone"], weights="none")
+        backbone = TimmBackbone(**config["backbone"], weights="none")
         preprocessor = SlicePreprocessor(**config["preprocessing"])
         backbone.set_input_size(preprocessor.size)
         aggregator = plugins.build(config["aggregator"], dim=backbone.dim)
         classifier = BagClassifier(preprocessor, backbone, aggregator, config["chunk"])
         classifier.load_state_dict(load_file(folder / WEIGHTS))
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except (LookupError, TypeError, AttributeError, ImportError, ValueError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise LungtlError(f"{folder} is a damaged bundle ({reason}); fetch it again") from error
     return classifier.eval(), config

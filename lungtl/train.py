@@ -126,7 +126,8 @@ def _train_and_evaluate(
 
     device = pick_device(config.trainer.accelerator)
     features = None
-    if config.cache and config.image.augment == "none" and freezing.is_frozen(classifier.backbone):
+    frozen = freezing.is_frozen(classifier.backbone)
+    if config.cache and config.image.augment == "none" and frozen:
         features = cached_features(classifier, store, config.data_dir, device, weights)
     loss = plugins.build(config.loss)
     training = split[split["split"] == "train"]
@@ -137,7 +138,7 @@ def _train_and_evaluate(
     module = BagModule(
         classifier, freezing, loss, config.optimizer, config.trainer.max_epochs, config.image.augment != "none"
     )
-    data = BagDataModule(store, split, config, features)
+    data = BagDataModule(store, split, config, features, backbone_trains=not frozen)
     fitted = fit(module, data, config.trainer, folder, tracker.metrics, resume=config.resume is not None)
     log.info("trained %d epochs; the best is epoch %d", fitted["epochs"], fitted["best_epoch"])
 

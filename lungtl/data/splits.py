@@ -78,7 +78,9 @@ def read_split(path: Path) -> pd.DataFrame:
     """Read what `save_split` wrote."""
     import pandas as pd
 
-    return pd.read_csv(path, dtype={"bag_id": str, "patient_id": str})
+    # a patient may be called "NA": only a missing diameter is missing
+    missing = {"diameter_mm": [""]}
+    return pd.read_csv(path, dtype={"bag_id": str, "patient_id": str}, keep_default_na=False, na_values=missing)
 
 
 def _drawn(table: pd.DataFrame, config: SplitConfig) -> pd.Series:
@@ -110,6 +112,8 @@ def _draw(patients: pd.Series, share: float, seed: int, name: str) -> tuple[pd.S
 def _folds(patients: pd.Series, config: SplitConfig) -> dict[str, str]:
     from sklearn.model_selection import StratifiedKFold
 
+    if config.folds < len(SPLITS):
+        raise UsageError(f"split.folds={config.folds}: one fold tests, one validates, the rest train; give at least 3")
     if config.fold >= config.folds:
         raise UsageError(f"split.fold={config.fold}: with split.folds={config.folds}, give 0 to {config.folds - 1}")
     if patients.value_counts().min() < config.folds or patients.nunique() < 2:

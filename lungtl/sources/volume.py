@@ -99,12 +99,12 @@ def _read_hu(path: Path, shape: tuple[int, int]) -> NDArray[np.int16]:
 
 def _decode(dataset: Any, name: str) -> NDArray[Any]:
     """The stored values; raises Refused when this machine has no decoder for the file's compression."""
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
 
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_compressed and not get_decoder(syntax).is_available:
         raise Refused(
             f"{name} is compressed ({syntax.name}) and no decoder is installed",
-            "pip install 'pydicom[pixeldata]'",
+            "pip install 'lungtl[compressed]'",
         )
     return np.asarray(dataset.pixel_array)

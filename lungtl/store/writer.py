@@ -74,6 +74,7 @@ def prepare(source: Source, data_dir: Path, workers: int = 1, progress: Progress
             if not (folder / MANIFEST).is_file():
                 _load_all(source, inventory, folder, workers, progress)
                 _finish(source, inventory, folder)
+            shutil.rmtree(folder / PARTS, ignore_errors=True)  # here, for a kill may have come after the manifest
             _write(memo, folder.name.encode())
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
@@ -204,7 +205,6 @@ def _finish(source: Source, inventory: Inventory, folder: Path) -> None:
         "fingerprint": fingerprint(hashes),
     }
     _write(folder / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True).encode())
-    shutil.rmtree(folder / PARTS)
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> str:

@@ -26,6 +26,7 @@ class BagDataModule(pl.LightningDataModule):
         split: bag_id, patient_id, label, split; checked (see `lungtl.data.splits`).
         config: of the run.
         features: from the feature cache, when the backbone is frozen.
+        backbone_trains: then a training step sees `image.train_slices` of each bag; otherwise all of them.
     """
 
     def __init__(
@@ -34,16 +35,18 @@ class BagDataModule(pl.LightningDataModule):
         split: pd.DataFrame,
         config: TrainConfig,
         features: Mapping[str, NDArray[np.float32]] | None,
+        backbone_trains: bool,
     ) -> None:
         super().__init__()
         self.store = store
         self.split = split
         self.config = config
         self.features = features
+        self.backbone_trains = backbone_trains
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Shuffled; a fine-tuned backbone sees a random part of each bag's slices."""
-        return self._loader("train", draw=None if self.features is not None else self.config.image.train_slices)
+        return self._loader("train", draw=self.config.image.train_slices if self.backbone_trains else None)
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """All slices, in the table's order."""

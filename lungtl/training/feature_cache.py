@@ -69,6 +69,7 @@ def cached_features(
         "code": CODE_VERSION,
         "store": store.fingerprint,
         "weights": weights,
+        "features": classifier.backbone.features,
         "preprocessing": classifier.preprocessor.describe(),
     }
     folder = data_dir / "cache" / "features" / fingerprint(address)[:16]
@@ -97,6 +98,7 @@ def _compute(classifier: BagClassifier, store: Store, folder: Path, device: torc
             progress(done, total)
     array.flush()
     del array
+    shutil.rmtree(folder, ignore_errors=True)  # an entry whose features someone deleted
     partial.replace(folder)
 
 

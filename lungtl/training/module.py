@@ -72,7 +72,9 @@ class BagModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore it."""
         torch.set_rng_state(checkpoint["random_state"]["cpu"].cpu())
-        torch.cuda.set_rng_state_all([state.cpu() for state in checkpoint["random_state"]["cuda"]])
+        states = checkpoint["random_state"]["cuda"]
+        if len(states) == torch.cuda.device_count():  # the run may go on elsewhere
+            torch.cuda.set_rng_state_all([state.cpu() for state in states])
 
     def train(self, mode: bool = True) -> BagModule:
         """Train mode for what trains; frozen parts keep their batch-norm statistics."""

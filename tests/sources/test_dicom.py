@@ -128,7 +128,7 @@ def test_bad_table(make: Make, table: str, message: str) -> None:
 def test_table_that_is_no_text(make: Make, tmp_path: Path) -> None:
     source = make(HEAD)
     (tmp_path / "labels.csv").write_bytes(b"PK\x03\x04\xff\xfe\x00")
-    with pytest.raises(LungtlError, match="labels.csv is not a readable CSV file"):
+    with pytest.raises(LungtlError, match=r"labels.csv is not a readable CSV file"):
         source.inventory()
 
 
@@ -143,7 +143,7 @@ def test_missing_paths(make: Make, tmp_path: Path, option: str, wanted: str) -> 
     make(HEAD)
     paths = {"root": str(tmp_path / "scans"), "table": str(tmp_path / "labels.csv")}
     with pytest.raises(LungtlError, match=f"dataset.{option}=.*gone does not exist; give {wanted}"):
-        DicomSource(**{**paths, option: str(tmp_path / "gone")}).listing()
+        DicomSource(**(paths | {option: str(tmp_path / "gone")})).listing()  # type: ignore[arg-type]
 
 
 # As a source

@@ -242,9 +242,7 @@ def test_tilted_gantry(tmp_path: Path) -> None:
 
 
 def test_rounded_orientation_and_origin_are_accepted(tmp_path: Path) -> None:
-    write_series(
-        tmp_path, Z, edit=position("-10.2", "-20", "-27.5"), ImageOrientationPatient=[1, 1e-4, 0, 0, 1, 0]
-    )
+    write_series(tmp_path, Z, edit=position("-10.2", "-20", "-27.5"), ImageOrientationPatient=[1, 1e-4, 0, 0, 1, 0])
     assert len(only(tmp_path).files) == 4
 
 

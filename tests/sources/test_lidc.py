@@ -29,6 +29,7 @@ from lungtl.sources.lidc_database import read_scans
 from tests.dicom_files import UID, ramp, write_series
 from tests.real_data import needs, unpack
 
+sitk: Any = SimpleITK
 UID_0709 = "1.3.6.1.4.1.14519.5.2.1.6279.6001.309707676674808510671394142910"
 UID_0382 = "1.3.6.1.4.1.14519.5.2.1.6279.6001.242008481133355578039985255654"
 UID_0063 = "1.3.6.1.4.1.14519.5.2.1.6279.6001.272190966764020277652079081128"
@@ -55,7 +56,7 @@ def refused(root: Path, **options: Any) -> Refused:
 
 
 def z_of(bag: Bag, label: int) -> list[float]:
-    return bag.z_mm[bag.slice_labels == label].tolist()
+    return [float(z) for z in bag.z_mm[bag.slice_labels == label]]
 
 
 # A whole scan
@@ -251,9 +252,9 @@ def test_lidc_0063(tmp_path_factory: pytest.TempPathFactory) -> None:
     assert z_of(bag, 2) == [*range(-206, -196), *range(-149, -134)]
     assert [row["malignancy"] for row in bag.nodules] == pytest.approx([1, 10 / 3, 4.5, 2.75])
 
-    names = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(root / "LIDC-IDRI-0063"))
-    image = SimpleITK.ReadImage(names)
-    native = SimpleITK.GetArrayViewFromImage(image)
+    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(root / "LIDC-IDRI-0063"))
+    image = sitk.ReadImage(names)
+    native = sitk.GetArrayViewFromImage(image)
     assert image.GetOrigin()[2] == -368
     assert image.GetSpacing() == pytest.approx((*bag.pixel_spacing_mm, 2.5))
     assert np.array_equal(bag.voxels[::5], native[::2])  # every other native slice lies on the 1 mm grid
@@ -278,3 +279,8 @@ def test_parts_of_lidc_0001_and_0002(tmp_path_factory: pytest.TempPathFactory) -
     assert (first.patient_id, second.patient_id) == ("LIDC-IDRI-0001", "LIDC-IDRI-0002")
     assert (first.z_mm[0], first.z_mm[-1], len(first.voxels)) == (-132.5, -95.5, 38)
     assert (second.z_mm[0], second.z_mm[-1], len(second.voxels)) == (-94.5, -81.5, 14)
+    # nodules with contours -125..-105 [5 5 5 4] and -120.75..-87 [5 4], 1.25 and 0.625 mm wider
+    assert z_of(first, 2) == [z - 0.5 for z in range(-125, -103)]
+    assert z_of(second, 2) == [z - 0.5 for z in range(-94, -85)]
+    assert z_of(first, 1) == z_of(second, 1) == []
+    assert (first.bag_label, second.bag_label) == (1, 1)

@@ -63,9 +63,7 @@ def test_windows_are_runs_of_native_slices_of_the_wanted_length(plans: list[Scan
         assert 40 - 2 * plan.scan.native_spacing_mm < length <= 40 + 1e-6
 
 
-@pytest.mark.parametrize(
-    "name", ["native_spacing_mm", "slice_thickness_mm", "pixel_spacing_mm", "slices", "position"]
-)
+@pytest.mark.parametrize("name", ["native_spacing_mm", "slice_thickness_mm", "pixel_spacing_mm", "slices", "position"])
 def test_geometry_does_not_tell_the_classes_apart(plans: list[ScanPlan], name: str) -> None:
     def value(plan: ScanPlan) -> float:
         if name == "slices":

@@ -64,9 +64,7 @@ def test_readers_who_disagree_give_half_coverage() -> None:
         np.arange(8.0),
         (square(200, 210, 1), square(200, 205, 2)),
     )
-    nodules = cluster_nodules(
-        Scan(1, "1.2.3", "1.2", "LIDC-IDRI-9999", 3.0, 1.0, np.arange(8.0), scan.annotations)
-    )
+    nodules = cluster_nodules(Scan(1, "1.2.3", "1.2", "LIDC-IDRI-9999", 3.0, 1.0, np.arange(8.0), scan.annotations))
     corner, mask = consensus_mask(scan, nodules[0])
     middle = mask[2]
     assert corner == (192, 192)
@@ -77,9 +75,7 @@ def test_readers_who_disagree_give_half_coverage() -> None:
     np.testing.assert_array_equal(mask[0] > 0.02, np.zeros_like(middle, bool))
 
 
-@pytest.mark.parametrize(
-    ("texture", "low", "high"), [(1.0, -600, -450), (5.0, 0, 60)], ids=["ground glass", "solid"]
-)
+@pytest.mark.parametrize(("texture", "low", "high"), [(1.0, -600, -450), (5.0, 0, 60)], ids=["ground glass", "solid"])
 def test_texture_sets_the_density(texture: float, low: float, high: float) -> None:
     depth = np.linspace(0, 1, 16 * 16, dtype=np.float32).reshape(1, 16, 16)
     hu = matter_hu(Matter(texture, 5, 1, 6), depth, np.random.default_rng(0))

@@ -89,9 +89,7 @@ def test_the_same_recipe_gives_the_same_bytes_with_any_workers(root: Path, tmp_p
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_a_killed_run_is_completed_and_finished_series_stay(
-    root: Path, tmp_path: Path, plans: list[ScanPlan]
-) -> None:
+def test_a_killed_run_is_completed_and_finished_series_stay(root: Path, tmp_path: Path, plans: list[ScanPlan]) -> None:
     def stop(done: int, total: int) -> None:
         if done == 2:
             raise KeyboardInterrupt

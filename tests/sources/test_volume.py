@@ -16,10 +16,11 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGLosslessSV1
 
 from lungtl.errors import Refused
-from lungtl.sources import volume as module
 from lungtl.sources.dicom_series import Series, find_series
 from lungtl.sources.volume import Volume, read_volume, resample_z
 from tests.dicom_files import ramp, truncate, write_series
+
+sitk: Any = SimpleITK
 
 
 def series_in(folder: Path) -> Series:
@@ -30,8 +31,8 @@ def series_in(folder: Path) -> Series:
 
 def simpleitk(folder: Path) -> Any:
     """The series as an independent reader has it; SimpleITK sorts by position itself."""
-    names = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
-    return SimpleITK.ReadImage(names, SimpleITK.sitkFloat64)
+    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
+    return sitk.ReadImage(names, sitk.sitkFloat64)
 
 
 def column(*values: int) -> NDArray[np.int16]:
@@ -48,8 +49,7 @@ def test_each_slice_has_its_own_coefficients(tmp_path: Path) -> None:
 
 
 def test_fractions_are_rounded(tmp_path: Path) -> None:
-    stored = np.array([[[0, 1, 2, 3]], [[4, 5, 6, 7]]])
-    write_series(tmp_path, [0, 1], stored, slope=0.75, intercept=-0.3)
+    write_series(tmp_path, [0, 1], np.arange(8).astype(np.int16).reshape(2, 1, 4), slope=0.75, intercept=-0.3)
     # -.3 .45 1.2 1.95 / 2.7 3.45 4.2 4.95
     assert read_volume(series_in(tmp_path)).hu.ravel().tolist() == [0, 0, 1, 2, 3, 3, 4, 5]
 
@@ -71,11 +71,11 @@ def test_padding_is_not_special(tmp_path: Path) -> None:
     [(1, -1024, np.int16), (1, -1024, np.uint16), (2, 3, np.int16), (-1, 0, np.int16)],
 )
 def test_same_hu_as_simpleitk(tmp_path: Path, slope: float, intercept: float, dtype: type) -> None:
-    stored = np.random.default_rng(0).integers(0, 4096, (5, 6, 7)).astype(dtype)
+    stored: NDArray[Any] = np.random.default_rng(0).integers(0, 4096, (5, 6, 7)).astype(dtype)
     z = [4.0, -1.0, 9.0, 14.0, -6.0]
     write_series(tmp_path, z, stored, slope=slope, intercept=intercept, PixelSpacing=["0.5", "0.8"])
     found, oracle = read_volume(series_in(tmp_path)), simpleitk(tmp_path)
-    assert np.array_equal(found.hu, SimpleITK.GetArrayFromImage(oracle))
+    assert np.array_equal(found.hu, sitk.GetArrayFromImage(oracle))
     assert oracle.GetSpacing() == (0.8, 0.5, 5.0)  # x, y, z
     assert found.pixel_spacing_mm == (0.5, 0.8)
     assert oracle.GetOrigin()[2] == found.z_mm[0]
@@ -87,7 +87,7 @@ def test_twelve_bits_signed_as_simpleitk(tmp_path: Path) -> None:
 
     write_series(tmp_path, [0, 1], column(0x0FFF, 0x0800), intercept=0, edit=twelve)
     assert read_volume(series_in(tmp_path)).hu.ravel().tolist() == [-1, -2048]
-    assert SimpleITK.GetArrayFromImage(simpleitk(tmp_path)).ravel().tolist() == [-1, -2048]
+    assert sitk.GetArrayFromImage(simpleitk(tmp_path)).ravel().tolist() == [-1, -2048]
 
 
 def test_compressed_pixels(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_compression_without_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyP
         dataset.PixelData = encapsulate([b"\xff\xd8\xff\xd9"])
         dataset["PixelData"].VR = "OB"
 
-    monkeypatch.setattr("pydicom.pixels.get_decoder", lambda uid: NoDecoder())
+    monkeypatch.setattr("pydicom.pixels.decoders.base.get_decoder", lambda uid: NoDecoder())
     write_series(tmp_path, [0, 1], edit=compressed)
     assert refused(tmp_path).startswith("slice-000.dcm is compressed (JPEG Lossless")
 
@@ -198,7 +198,7 @@ def test_more_voxels_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise MemoryError(f"Unable to allocate {shape}")
 
     write_series(tmp_path, [0, 1], Rows=8192, Columns=8192)
-    monkeypatch.setattr(module.np, "empty", empty)
+    monkeypatch.setattr(np, "empty", empty)
     assert refused(tmp_path) == "does not fit into memory (Unable to allocate (2, 8192, 8192))"
 
 
@@ -243,11 +243,11 @@ def test_step() -> None:
 def test_even_spacing_as_simpleitk(spacing: float) -> None:
     hu = np.random.default_rng(1).integers(-1024, 3000, (9, 4, 5)).astype(np.int16)
     z0 = -117.3
-    found = resample_z(Volume(hu, z0 + spacing * np.arange(9), (1.0, 1.0)))
-    image = SimpleITK.GetImageFromArray(hu.astype(np.float64))
+    found = resample_z(Volume(hu, z0 + np.arange(9, dtype=np.float64) * spacing, (1.0, 1.0)))
+    image = sitk.GetImageFromArray(hu.astype(np.float64))
     image.SetSpacing((1, 1, spacing))
-    grid = SimpleITK.Image(5, 4, len(found.hu), SimpleITK.sitkFloat64)
-    oracle = SimpleITK.GetArrayFromImage(SimpleITK.Resample(image, grid, SimpleITK.Transform(), SimpleITK.sitkLinear))
+    grid = sitk.Image(5, 4, len(found.hu), sitk.sitkFloat64)
+    oracle = sitk.GetArrayFromImage(sitk.Resample(image, grid, sitk.Transform(), sitk.sitkLinear))
     assert len(found.hu) == int(8 * spacing) + 1
     assert np.abs(found.hu - oracle).max() <= 0.5 + 1e-3
 

@@ -6,11 +6,12 @@ import errno
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class Made(Source):
     ids: tuple[str, ...] = tuple(f"bag-{k:02d}" for k in range(12))
     refused: tuple[str, ...] = ()
     at_sight: tuple[str, ...] = ()
-    interrupt_at: str = ""
+    interrupt_at: str | None = None
     seconds: float = 0.0
     option: int = 1
     name: str = "made"
@@ -68,7 +69,7 @@ class Made(Source):
             bag_id=item.bag_id,
             patient_id=f"p{k // 2}",
             voxels=np.full((k % 3 + 1, 2, 4), k, np.int16),
-            z_mm=np.arange(k % 3 + 1) + 0.5,
+            z_mm=np.arange(k % 3 + 1, dtype=np.float64) + 0.5,
             slice_labels=np.array([k % 3] * (k % 3 + 1), np.int8),
             bag_label=k % 2,
             nodules=({"nodule": 0, "malignancy": 2.5},) if k == 1 else (),
@@ -120,8 +121,7 @@ def test_layout_of_the_files_does_not_matter(tmp_path: Path) -> None:
         write_series(tmp_path / layout, [0, 2], names=names)
         (tmp_path / layout / "labels.csv").write_text(f"series_uid,patient_id,label\n{UID},p,1\n")
     stores = [
-        prepare(DicomSource(str(tmp_path / x), str(tmp_path / x / "labels.csv")), tmp_path / f"data-{x}")
-        for x in "ab"
+        prepare(DicomSource(str(tmp_path / x), str(tmp_path / x / "labels.csv")), tmp_path / f"data-{x}") for x in "ab"
     ]
     assert stores[0].name == stores[1].name
     assert content(stores[0].path) == content(stores[1].path)
@@ -151,8 +151,7 @@ def test_a_deleted_store_is_made_again(tmp_path: Path) -> None:
     source = Made(str(tmp_path / "diary"))
     first = prepare(source, tmp_path)
     before = content(first.path)
-    for file in sorted(first.path.rglob("*"), reverse=True):
-        file.rmdir() if file.is_dir() else file.unlink()
+    shutil.rmtree(first.path)
     assert content(prepare(source, tmp_path).path) == before
 
 
@@ -209,15 +208,18 @@ def test_killed_while_finishing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     class Killed(BaseException):
         pass
 
-    def refuse(name: str) -> None:
-        if name == step:
-            raise Killed
+    def killing(function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **options: Any) -> Any:
+            if any(isinstance(arg, Path) and arg.name == step for arg in args):
+                raise Killed
+            return function(*args, **options)
+
+        return run
 
     with monkeypatch.context() as patch:
-        write, write_table, rmtree = writer._write, writer._write_table, writer.shutil.rmtree
-        patch.setattr(writer, "_write", lambda path, data: (refuse(path.name), write(path, data)))
-        patch.setattr(writer, "_write_table", lambda t, path: (refuse(path.name), write_table(t, path))[1])
-        patch.setattr(writer.shutil, "rmtree", lambda path: (refuse(path.name), rmtree(path)))
+        patch.setattr(writer, "_write", killing(writer._write))
+        patch.setattr(writer, "_write_table", killing(writer._write_table))
+        patch.setattr(shutil, "rmtree", killing(shutil.rmtree))
         with pytest.raises(Killed):
             prepare(Made(str(tmp_path / "diary")), tmp_path)
     again = Made(str(tmp_path / "second-diary"))

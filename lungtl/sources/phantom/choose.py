@@ -19,15 +19,12 @@ from lungtl.sources.lidc_database import Scan, read_scans
 from lungtl.sources.lidc_nodules import Nodule, cluster_nodules
 from lungtl.sources.phantom.recipe import PhantomRecipe, generator
 
-LEAST_DIAMETER_MM = (
-    10.0  # preferred: four pixels of a 128 matrix, so that a small network has something to see
-)
+# Preferred positives: seven pixels wide in a 128 matrix, and not pure ground glass, which drowns in the noise there.
+LEAST_DIAMETER_MM, LEAST_TEXTURE = 18.0, 3.0
 SPACING_MM = (1.0, 3.0)  # preferred: thinner slices only make more of them, thicker ones hide the nodules
 UNEVEN = 1.5  # a gap longer than this many median spacings; such scans try the reader, not the model
-NODULE_LEVEL = (
-    0.55,
-    0.16,
-)  # mean and deviation of where nodules lie in a scan, 0 = lowest slice, 1 = highest
+# Mean and deviation of where nodules lie in a scan, from 0 (lowest slice) to 1 (highest).
+NODULE_LEVEL = (0.55, 0.16)
 JITTER_MM = 8.0  # how far the window's centre may lie from the nodule's
 MATCH_WEIGHTS = (3.0, 1.0, 6.0)  # log spacing, log thickness, pixel spacing in mm
 
@@ -104,8 +101,7 @@ def _candidates(recipe: PhantomRecipe) -> tuple[list[_Candidate], list[_Candidat
         elif fitting := [n for n in malignant if _length_mm(n, scan) <= (recipe.z_range_mm or np.inf)]:
             target = _largest(fitting)
             assert target is not None
-            visible = target.diameter_mm >= LEAST_DIAMETER_MM
-            positives.append(_Candidate(scan, target, True, preferred and visible))
+            positives.append(_Candidate(scan, target, True, preferred and _visible(target)))
     return positives, negatives
 
 
@@ -119,6 +115,11 @@ def _scans_with_nodules() -> tuple[tuple[Scan, list[Nodule]], ...]:
         for scan in scans
         if series_of[scan.patient_id] == 1 and np.diff(scan.z_mm).max() <= UNEVEN * scan.native_spacing_mm
     )
+
+
+def _visible(nodule: Nodule) -> bool:
+    texture = float(np.mean([annotation.ratings["texture"] for annotation in nodule.annotations]))
+    return nodule.diameter_mm >= LEAST_DIAMETER_MM and texture >= LEAST_TEXTURE
 
 
 def _largest(nodules: Sequence[Nodule]) -> Nodule | None:

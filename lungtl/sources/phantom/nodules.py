@@ -71,9 +71,7 @@ def paint_nodule(hu: Floats, grid: Grid, scan: Scan, nodule: Nodule, rng: np.ran
     depth = _depth(consensus, scan)
     inner = matter_hu(matter, depth, rng)
 
-    first = (
-        int(np.searchsorted(scan.z_mm, nodule.z_range_mm[0] - 1e-6)) - 1
-    )  # the mask begins one slice below
+    first = int(np.searchsorted(scan.z_mm, nodule.z_range_mm[0] - 1e-6)) - 1  # the mask begins one slice below
     native = np.arange(first, first + len(soft))
     wanted = np.searchsorted(scan.z_mm, grid.z.ravel().astype(np.float64) - 1e-2)
     rows = _average(corner[0], soft.shape[1], grid.shape[1])

@@ -139,16 +139,12 @@ def _paint_abdomen(hu: Floats, grid: Grid, p: Patient, inside: Floats) -> None:
     dx, dy = grid.x - p.x, grid.y - p.y
     liver = np.maximum(
         dome + 4,
-        np.maximum(
-            dx - 0.15 * p.half_width + 0.5 * (dy + 20) + 12 * np.sin(dy / 24), -(0.78 * p.half_depth - dy)
-        ),
+        np.maximum(dx - 0.15 * p.half_width + 0.5 * (dy + 20) + 12 * np.sin(dy / 24), -(0.78 * p.half_depth - dy)),
     )
     blend(hu, below * grid.covered(liver), LIVER + CONTRAST_LIVER * p.contrast)
     spleen = np.maximum(dome + 3, ellipse(dx - 0.66 * p.half_width, dy - 0.38 * p.half_depth, 34 * k, 40 * k))
     blend(hu, below * grid.covered(spleen), SPLEEN + 0.35 * p.contrast)
-    stomach = np.maximum(
-        dome + 3, ellipse(dx - 0.48 * p.half_width, dy + 0.25 * p.half_depth, 42 * k, 38 * k)
-    )
+    stomach = np.maximum(dome + 3, ellipse(dx - 0.48 * p.half_width, dy + 0.25 * p.half_depth, 42 * k, 38 * k))
     blend(hu, below * grid.covered(stomach), MYOCARDIUM)
     level = dy + 0.38 * p.half_depth  # gas rises to the front
     blend(hu, below * grid.covered(stomach + 4), np.where(level > 0, WATER, -850.0).astype(np.float32))

@@ -36,9 +36,7 @@ class PhantomRecipe:
         if not 32 <= self.matrix <= NATIVE_MATRIX:
             raise LungtlError(f"phantom matrix is {self.matrix}, wanted 32..512; 128 is quick, 512 is native")
         if self.z_range_mm is not None and not self.z_range_mm > 0:
-            raise LungtlError(
-                f"phantom z_range_mm is {self.z_range_mm}, wanted a length > 0; null writes whole scans"
-            )
+            raise LungtlError(f"phantom z_range_mm is {self.z_range_mm}, wanted a length > 0; null writes whole scans")
         if self.seed < 0:
             raise LungtlError(f"phantom seed is {self.seed}, wanted 0 or more; drop the sign")
 

@@ -56,9 +56,7 @@ def render(plan: ScanPlan, recipe: PhantomRecipe) -> NDArray[np.int16]:
             low, high = nodule.z_range_mm
             reach = 1.5 * nodule.diameter_mm + 10
             if low - reach <= z[part][-1] and high + reach >= z[part][0]:
-                paint_nodule(
-                    hu, grid, scan, nodule, generator(recipe, "nodule", scan.series_uid, str(nodule.number))
-                )
+                paint_nodule(hu, grid, scan, nodule, generator(recipe, "nodule", scan.series_uid, str(nodule.number)))
         add_noise(hu, rng, deviation)
         out[part] = np.clip(np.rint(hu), HU_LOW, HU_HIGH).astype(np.int16)
     return out

@@ -17,9 +17,7 @@ GRAIN_PX = 0.55
 class Mottle:
     """A smooth random field of unit deviation in space, the same whatever grid it is sampled on."""
 
-    def __init__(
-        self, rng: np.random.Generator, reach_mm: float, z_mm: tuple[float, float], cell_mm: float
-    ) -> None:
+    def __init__(self, rng: np.random.Generator, reach_mm: float, z_mm: tuple[float, float], cell_mm: float) -> None:
         n = int(np.ceil(2 * reach_mm / cell_mm)) + 2
         layers = int(np.ceil((z_mm[1] - z_mm[0]) / cell_mm)) + 2
         self._values = rng.standard_normal((layers, n, n), dtype=np.float32)

@@ -32,9 +32,7 @@ class Tubes:
 
     def scaled(self, factor: float, extra_mm: float = 0.0) -> Tubes:
         """Keep the axes, change the radii."""
-        return Tubes(
-            self.start, self.end, self.start_radius * factor + extra_mm, self.end_radius * factor + extra_mm
-        )
+        return Tubes(self.start, self.end, self.start_radius * factor + extra_mm, self.end_radius * factor + extra_mm)
 
 
 def polyline(points: list[tuple[float, float, float]], radii: list[float]) -> Tubes:

@@ -15,7 +15,7 @@ from lungtl.sources.phantom.patient import Patient
 from lungtl.sources.phantom.surfaces import hilum, lungs
 from lungtl.sources.phantom.tubes import Tubes
 
-ENDS = 800  # points a tree joins
+ENDS = 600  # points a tree joins
 LEAF_RADIUS_MM = (0.32, 0.58)
 MURRAY = 2.65  # 3 for ideal flow; measured pulmonary trees lie below
 DIRECTNESS = 0.55  # 0 = shortest total length, 1 = each end goes straight to the root

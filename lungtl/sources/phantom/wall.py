@@ -33,9 +33,7 @@ def paint_wall(hu: Floats, grid: Grid, p: Patient, pleura: Floats) -> None:
     # Muscle is thickest at the side and behind the shoulder, thin over the sternum.
     beside = np.exp(-(((np.abs(dx) / p.half_width - 0.98) / 0.28) ** 2)) * np.exp(-(((dy - 25) / 65) ** 2))
     upper = np.clip((t - 0.15) / 0.5, 0, 1) + 1.5 * np.clip((t - 0.75) / 0.2, 0, 1)
-    front = (
-        np.exp(-(((np.abs(dx) / p.half_width - 0.55) / 0.3) ** 2)) * np.clip((t - 0.4) * 4, 0, 1) * (dy < 0)
-    )
+    front = np.exp(-(((np.abs(dx) / p.half_width - 0.55) / 0.3) ** 2)) * np.clip((t - 0.4) * 4, 0, 1) * (dy < 0)
     behind = np.exp(-((dx / (0.55 * p.half_width)) ** 2)) * np.clip(dy / p.half_depth, 0, 1)
     shoulder = 220 * np.clip(t - 0.72, 0, 0.4)
     thick = p.muscle * (0.75 + 1.9 * beside * upper + 0.9 * front + 0.8 * behind) + shoulder
@@ -52,13 +50,7 @@ def paint_wall(hu: Floats, grid: Grid, p: Patient, pleura: Floats) -> None:
 
 def _skin(grid: Grid, p: Patient, pleura: Floats) -> Floats:
     t = p.level(grid.z)
-    side = (
-        p.muscle * 0.9
-        + p.fat
-        + 12
-        + 20 * np.clip((t - 0.1) / 0.5, 0, 1)
-        + 25 * np.clip((t - 0.7) / 0.2, 0, 1)
-    )
+    side = p.muscle * 0.9 + p.fat + 12 + 20 * np.clip((t - 0.1) / 0.5, 0, 1) + 25 * np.clip((t - 0.7) / 0.2, 0, 1)
     depth = p.muscle * 0.55 + 0.7 * p.fat + 16 - 12 * np.clip((t - 0.8) / 0.2, 0, 1)
     dx, dy = grid.x - p.x, grid.y - p.y - 9
     a, b, n = p.half_width + side, p.half_depth + depth, 2.35
@@ -67,9 +59,7 @@ def _skin(grid: Grid, p: Patient, pleura: Floats) -> Floats:
     # The back lies flat on the table, with a groove over the spine.
     skin = np.maximum(skin, dy - b * 0.96 + 3 * np.exp(-((dx / 14) ** 2)))
     if p.breast:
-        shape = np.exp(-(((np.abs(dx) / p.half_width - 0.55) / 0.27) ** 2)) * np.exp(
-            -(((t - 0.36) / 0.16) ** 2)
-        )
+        shape = np.exp(-(((np.abs(dx) / p.half_width - 0.55) / 0.27) ** 2)) * np.exp(-(((t - 0.36) / 0.16) ** 2))
         skin = skin - p.breast * shape * np.exp(-(((dy + b * 0.85) / 35) ** 2))
     outside_ribs: Floats = np.minimum(skin, pleura - 10 - 0.6 * p.muscle - 0.6 * p.fat)
     return outside_ribs
@@ -117,9 +107,7 @@ def _paint_scapulae(hu: Floats, grid: Grid, p: Patient, pleura: Floats, skin: Fl
 
 def _paint_sternum(hu: Floats, grid: Grid, p: Patient) -> None:
     t = p.level(grid.z)
-    width = (
-        np.interp(t, [0.2, 0.26, 0.7, 0.74, 0.82, 0.86], [0, 17, 17, 26, 26, 0]).astype(np.float32) * p.scale
-    )
+    width = np.interp(t, [0.2, 0.26, 0.7, 0.74, 0.82, 0.86], [0, 17, 17, 26, 26, 0]).astype(np.float32) * p.scale
     # The outline of the thorax is flattened in front by 11 %.
     y = p.y - 0.90 * p.half_depth - 8 + np.maximum(t - 0.6, 0) * 60
     distance = ellipse(grid.x - p.x, grid.y - y, width + 0.1, 6.5)

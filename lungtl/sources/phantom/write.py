@@ -88,9 +88,7 @@ def _claim(root: Path, recipe: PhantomRecipe) -> None:
     if note.is_file():
         found = json.loads(note.read_text())
         if found != wanted:
-            raise LungtlError(
-                f"{root} holds a phantom of {found}, wanted {wanted}; name another folder or remove it"
-            )
+            raise LungtlError(f"{root} holds a phantom of {found}, wanted {wanted}; name another folder or remove it")
         return
     root.mkdir(parents=True, exist_ok=True)
     fresh = note.with_suffix(".tmp")

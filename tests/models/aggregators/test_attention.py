@@ -21,16 +21,17 @@ def test_the_formula_in_numpy() -> None:
 
     logit, weights = attention(embeddings, slice_logits, mask)
     np.testing.assert_allclose(weights.detach().numpy()[0], w, atol=1e-6)
-    assert float(logit) == pytest.approx(expected, abs=1e-5)
+    assert float(logit.detach()) == pytest.approx(expected, abs=1e-5)
     assert w.max() / w.min() > 1.1  # not the mean in disguise
 
 
 def test_attention_finds_the_slice_that_scores_far_higher() -> None:
     attention = Attention(2, hidden=1).eval()
-    with torch.no_grad():
-        attention.attention[0].weight.copy_(torch.tensor([[1.0, 0.0]]))
-        attention.attention[0].bias.zero_()
-        attention.attention[2].weight.fill_(20.0)
+    attention.load_state_dict(
+        {"attention.0.weight": torch.tensor([[1.0, 0.0]]), "attention.0.bias": torch.zeros(1)}
+        | {"attention.2.weight": torch.tensor([[20.0]])},
+        strict=False,
+    )
     embeddings = torch.tensor([[[-3.0, 1.0], [3.0, 2.0], [-3.0, 3.0]]])
     _, weights = attention(embeddings, torch.zeros(1, 3, 3), torch.ones(1, 3, dtype=torch.bool))
     assert weights[0].tolist() == pytest.approx([0, 1, 0], abs=1e-6)

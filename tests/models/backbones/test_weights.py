@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lungtl.errors import LungtlError
+from lungtl.models.backbones.timm_backbone import TimmBackbone
+from tests.models.tiny import tiny_backbone
+
+NAME = "test_resnet"
+
+
+def weights(seed: int = 3) -> dict[str, Tensor]:
+    """A whole timm model, its classifier included."""
+    torch.manual_seed(seed)
+    state_dict: dict[str, Tensor] = timm.create_model(NAME, pretrained=False).state_dict()
+    return state_dict
+
+
+def write(state_dict: dict[str, Any], path: Path) -> str:
+    if path.suffix == ".safetensors":
+        save_file(state_dict, path)
+    else:
+        torch.save(state_dict, path)
+    return str(path)
+
+
+def load(path: str) -> TimmBackbone:
+    torch.manual_seed(99)
+    return TimmBackbone(NAME, weights=path)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt", ".bin"])
+@pytest.mark.parametrize("classifier", [True, False])
+def test_weights_from_a_file_are_those_in_it(tmp_path: Path, suffix: str, classifier: bool) -> None:
+    saved = {k: v for k, v in weights().items() if classifier or not k.startswith("fc.")}
+    backbone = load(write(saved, tmp_path / f"w{suffix}"))
+    found = backbone.net.state_dict()
+    assert found.keys() == {key for key in saved if not key.startswith("fc.")}
+    assert all(torch.equal(value, saved[key]) for key, value in found.items())
+
+
+def test_the_same_weights_have_the_same_fingerprint_whatever_their_file(tmp_path: Path) -> None:
+    a = load(write(weights(), tmp_path / "a.safetensors")).fingerprint()
+    b = load(write(weights(), tmp_path / "b.pth")).fingerprint()
+    c = load(write(weights(4), tmp_path / "c.pth")).fingerprint()
+    assert a == b != c
+
+
+def test_a_training_checkpoint_with_a_state_dict_inside(tmp_path: Path) -> None:
+    backbone = load(write({"state_dict": weights(), "epoch": 3}, tmp_path / "c.pth"))
+    assert torch.equal(backbone.net.state_dict()["conv1.0.weight"], weights()["conv1.0.weight"])
+
+
+def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(weights(), tmp_path / "w.pth")
+    load("~/w.pth")
+
+
+def change(**edits: Any) -> dict[str, Tensor]:
+    state_dict = weights()
+    for key, value in edits.items():
+        name = key.replace("__", ".")
+        if value is None:
+            del state_dict[name]
+        else:
+            state_dict[name] = value
+    return state_dict
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        (change(bn1__weight=None, layer1__0__bn1__weight=None), r"2 missing \(the first: bn1\.weight\)"),
+        (change(zzz__weight=torch.ones(1), extra__bias=torch.ones(1)), r"2 unexpected \(the first: extra\.bias\)"),
+        (change(bn1__weight=torch.ones(7)), r"1 of another shape \(the first: bn1\.weight\)"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(tmp_path: Path, saved: dict[str, Tensor], message: str) -> None:
+    path = write(saved, tmp_path / "w.safetensors")
+    with pytest.raises(LungtlError, match=rf"w\.safetensors does not fit {NAME}: {message}; check backbone\.name"):
+        load(path)
+
+
+def test_weights_of_another_architecture_do_not_fit(tmp_path: Path) -> None:
+    path = write(tiny_backbone(name="test_vit").net.state_dict(), tmp_path / "vit.pth")
+    with pytest.raises(LungtlError, match=rf"does not fit {NAME}: \d+ missing .*, \d+ unexpected"):
+        load(path)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, ("touch evil_was_here",)
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write({**weights(), "evil": Evil()}, tmp_path / "w.pth")
+    with pytest.raises(LungtlError, match=r"w\.pth is no readable state dict") as error:
+        load(path)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "evil_was_here").exists()
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"no weights at all"])
+def test_a_file_that_holds_no_weights(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(LungtlError, match=rf"{name} is no readable state dict") as error:
+        load(str(tmp_path / name))
+    assert "\n" not in str(error.value)
+
+
+def test_half_a_file(tmp_path: Path) -> None:
+    path = Path(write(weights(), tmp_path / "w.safetensors"))
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(LungtlError, match="is no readable state dict"):
+        load(str(path))
+
+
+def test_a_file_that_holds_something_else(tmp_path: Path) -> None:
+    torch.save([1, 2, 3], tmp_path / "w.pth")
+    with pytest.raises(LungtlError):
+        load(str(tmp_path / "w.pth"))
+
+
+def test_a_source_that_is_nothing() -> None:
+    with pytest.raises(LungtlError, match=r"backbone\.weights=hubb is neither auto, hub, wheel, none nor a file"):
+        load("hubb")

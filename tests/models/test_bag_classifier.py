@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lungtl.data.windows import SlicePreprocessor
+from lungtl.models.aggregators.attention import Attention
+from lungtl.models.freezing.base import set_train_mode
+from tests.models.tiny import LUNG, noise_frames, tiny_classifier
+
+BAGS = [noise_frames(3), noise_frames(1, seed=1), noise_frames(5, seed=2)]
+
+
+def test_the_chunks_of_a_bag_change_nothing() -> None:
+    with torch.no_grad():
+        whole = tiny_classifier(chunk=64)(BAGS)
+        pieces = tiny_classifier(chunk=2)(BAGS)
+    for a, b in zip(whole, pieces, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+def test_a_bag_is_judged_as_if_it_were_alone() -> None:
+    classifier = tiny_classifier()
+    with torch.no_grad():
+        together = classifier(BAGS)
+        for row, bag in enumerate(BAGS):
+            alone = classifier([bag])
+            torch.testing.assert_close(together.bag_logits[row], alone.bag_logits[0], atol=1e-5, rtol=0)
+            torch.testing.assert_close(together.weights[row, : len(bag)], alone.weights[0], atol=1e-5, rtol=0)
+            torch.testing.assert_close(together.slice_logits[row, : len(bag)], alone.slice_logits[0], atol=1e-5, rtol=0)
+    assert together.bag_logits.std() > 1e-4
+
+
+def test_learning_or_not_the_forward_pass_is_the_same() -> None:
+    classifier = tiny_classifier()
+    learning = classifier(BAGS)
+    with torch.no_grad():
+        still = classifier(BAGS)
+    for a, b in zip(learning, still, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+    assert classifier.embed(BAGS[0]).requires_grad
+    classifier.backbone.requires_grad_(False)
+    assert not classifier.embed(BAGS[0]).requires_grad
+
+
+def test_bags_of_different_sizes_share_a_batch() -> None:
+    classifier = tiny_classifier()
+    mixed = [noise_frames(3, size=32), noise_frames(2, size=48)]
+    logits = classifier(mixed).bag_logits
+    with torch.no_grad():
+        alone = torch.cat([classifier([bag]).bag_logits for bag in mixed])
+    torch.testing.assert_close(logits.detach(), alone, atol=1e-5, rtol=0)
+
+
+def test_batch_norm_learns_from_the_whole_batch_so_that_bags_of_one_slice_can_train() -> None:
+    classifier = tiny_classifier()
+    set_train_mode(classifier.backbone)
+    before = classifier.state_dict()["backbone.net.bn1.num_batches_tracked"].clone()
+    slices = [noise_frames(1, seed=seed) for seed in range(4)]
+    together = classifier(slices)
+    assert classifier.state_dict()["backbone.net.bn1.num_batches_tracked"] == before + 1
+    # what the network says of a slice then depends on the others; with statistics of its own it would not
+    other = classifier([slices[0], *(noise_frames(1, seed=seed) for seed in range(9, 12))])
+    assert not torch.allclose(together.bag_logits[0], other.bag_logits[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1e3])
+def test_the_scale_of_a_backbones_embeddings_does_not_matter(scale: float) -> None:
+    classifier = tiny_classifier()
+    embeddings = 10 * torch.randn(2, 4, 96, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    expected, scaled = classifier.classify(embeddings, mask), classifier.classify(scale * embeddings, mask)
+    torch.testing.assert_close(scaled.bag_logits, expected.bag_logits, atol=1e-2, rtol=0)
+
+
+def test_three_neighbouring_slices_are_the_three_channels() -> None:
+    classifier = tiny_classifier(aggregator=Attention(96, hidden=4))
+    classifier.preprocessor = SlicePreprocessor(LUNG, True, 32, None, classifier.backbone.mean, classifier.backbone.std)
+    frames = noise_frames(4).repeat(1, 3, 1, 1)
+    with torch.no_grad():
+        repeated = classifier.embed(frames)
+        assert torch.equal(repeated, tiny_classifier().embed(noise_frames(4)))  # one slice three times
+        frames[:, 0] = 0
+        assert not np.allclose(classifier.embed(frames), repeated)

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lungtl import plugins
+from lungtl.bundle import load_bundle, model_card, save_bundle
+from lungtl.errors import LungtlError
+from lungtl.models.aggregators.base import Aggregator
+from lungtl.models.aggregators.gated_attention import GatedAttention
+from lungtl.models.aggregators.max import Max
+from tests.models.tiny import noise_frames, tiny_classifier
+
+GATED = {plugins.TARGET: "lungtl.models.aggregators.gated_attention.GatedAttention", "hidden": 5, "dropout": 0.3}
+BY_MAX = {plugins.TARGET: "lungtl.models.aggregators.max.Max", "level": "embedding"}
+BAGS = [noise_frames(4), noise_frames(1, seed=1)]
+NETWORKS = [
+    ("test_resnet", 32, GATED, GatedAttention(96, 5)),
+    ("test_vit", 64, BY_MAX, Max(64, "embedding")),  # position embeddings of another size than the model's own
+]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle") / "bundle"
+    save_bundle(tiny_classifier(aggregator=GatedAttention(96, 5)), GATED, folder, {"store": "abc"}, "# card\n")
+    return folder
+
+
+@pytest.fixture
+def bundle(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "bundle"))
+
+
+@pytest.mark.parametrize(("name", "size", "config", "aggregator"), NETWORKS, ids=["resnet", "vit"])
+def test_a_loaded_bundle_says_what_the_saved_network_said(
+    tmp_path: Path, name: str, size: int, config: dict[str, Any], aggregator: Aggregator
+) -> None:
+    classifier = tiny_classifier(seed=5, aggregator=aggregator, name=name, size=size, chunk=3)
+    save_bundle(classifier, config, tmp_path / "a" / "bundle", {"store": "abc", "seed": 3}, "# card\n")
+    loaded, found = load_bundle(tmp_path / "a" / "bundle")
+    assert not any(module.training for module in loaded.modules())
+    assert loaded.chunk == 3
+    assert found["provenance"] == {"store": "abc", "seed": 3}
+    with torch.no_grad():
+        for a, b in zip(loaded(BAGS), classifier.eval()(BAGS), strict=True):
+            assert torch.equal(a, b)
+    expected = classifier.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in loaded.state_dict().items())
+
+
+def test_a_bundle_is_text_and_plain_tensors(saved: Path) -> None:
+    assert sorted(path.name for path in saved.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    config = json.loads((saved / "config.json").read_text())
+    assert config["aggregator"] == GATED
+    assert config["backbone"] == {"name": "test_resnet", "features": "last"}
+    assert (saved / "README.md").read_text() == "# card\n"
+    header = (saved / "model.safetensors").read_bytes()
+    assert header[8:9] == b"{"  # safetensors: eight bytes of length, then JSON; a pickle or zip begins otherwise
+
+
+def edit(bundle: Path, **changes: Any) -> None:
+    path = bundle / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "subprocess.Popen", "system", "lungtl"])
+def test_classes_from_elsewhere_are_not_built(bundle: Path, target: str) -> None:
+    edit(bundle, aggregator={plugins.TARGET: target, "command": "touch /tmp/evil"})
+    with pytest.raises(LungtlError, match="is not a class of lungtl"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["lungtl.plugins.importlib.import_module", "lungtl.nowhere.Class", "lungtl.models.aggregators.mean.Nothing"],
+)
+def test_what_lungtl_does_not_have_is_a_damaged_bundle(bundle: Path, target: str) -> None:
+    edit(bundle, aggregator={plugins.TARGET: target})
+    with pytest.raises(LungtlError):
+        load_bundle(bundle)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_half_a_weights_file(bundle: Path) -> None:
+    truncate(bundle / "model.safetensors")
+    with pytest.raises(LungtlError, match=r"is a damaged bundle \(.+\); fetch it again") as error:
+        load_bundle(bundle)
+    assert "\n" not in str(error.value)
+
+
+def test_an_empty_weights_file(bundle: Path) -> None:
+    (bundle / "model.safetensors").write_bytes(b"")
+    with pytest.raises(LungtlError, match="damaged"):
+        load_bundle(bundle)
+
+
+def test_half_a_config(bundle: Path) -> None:
+    truncate(bundle / "config.json")
+    with pytest.raises(LungtlError, match="damaged"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"backbone": "test_resnet_that_never_was"},
+        {"backbone": "test_vit"},
+        {"preprocessing": {"windows": []}},
+        {"aggregator": BY_MAX},
+        {"aggregator": {**GATED, "width": 3}},
+        {"chunk": None, "aggregator": None},
+    ],
+)
+def test_a_config_that_does_not_fit_the_weights(bundle: Path, changes: dict[str, Any]) -> None:
+    edit(bundle, **changes)
+    with pytest.raises(LungtlError) as error:
+        load_bundle(bundle)
+    assert "\n" not in str(error.value)
+
+
+def test_a_config_that_is_no_mapping(bundle: Path) -> None:
+    (bundle / "config.json").write_text("[1, 2]")
+    with pytest.raises(LungtlError, match="damaged"):
+        load_bundle(bundle)
+
+
+def test_another_format(bundle: Path) -> None:
+    edit(bundle, format=99)
+    with pytest.raises(LungtlError, match="bundle format 99, this lungtl reads 1"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_a_folder_that_is_no_bundle(bundle: Path, missing: str) -> None:
+    (bundle / missing).unlink()
+    with pytest.raises(LungtlError, match="is not a bundle"):
+        load_bundle(bundle)
+
+
+def test_the_card_says_what_it_must() -> None:
+    card = model_card("run 7", {"dataset": "phantom"}, [("metric", "value"), ("AUROC", "0.8 [0.7, 0.9]")])
+    assert card.startswith("# run 7\n")
+    assert "not a medical device" in card
+    assert "- dataset: phantom\n" in card
+    assert "| metric | value |\n| --- | --- |\n| AUROC | 0.8 [0.7, 0.9] |\n" in card

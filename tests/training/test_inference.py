@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from lungtl.data.bags import read_frames
+from lungtl.store.reader import Store
+from lungtl.training.feature_cache import cached_features
+from lungtl.training.inference import pick_device, predict_bags
+from tests.models.tiny import tiny_classifier
+from tests.stores import toy_store
+
+CPU = torch.device("cpu")
+LENGTHS = (4, 1, 7, 3)
+ASKED = ["b02", "b00", "b01"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return toy_store(tmp_path_factory.mktemp("data"), LENGTHS)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_predictions_are_what_the_network_says_of_each_bag_alone(
+    store: Store, tmp_path: Path, cached: bool, batch_size: int
+) -> None:
+    classifier = tiny_classifier()
+    features: Mapping[str, NDArray[np.float32]] | None = None
+    if cached:
+        features = cached_features(classifier, store, tmp_path, CPU, "w")
+    classifier.train()  # it must not matter
+    predictions = predict_bags(classifier, store, ASKED, features, CPU, batch_size)
+    assert classifier.training
+    assert predictions.bags["bag_id"].tolist() == ASKED
+    assert predictions.bags["probability"].dtype == np.float64
+
+    classifier.eval()
+    rows = predictions.slices.groupby("bag_id", sort=False)
+    assert list(rows.groups) == sorted(ASKED, key=ASKED.index)
+    for bag_id, probability in zip(ASKED, predictions.bags["probability"], strict=True):
+        voxels = store.voxels(bag_id)
+        with torch.no_grad():
+            output = classifier([read_frames(voxels, np.arange(len(voxels)), False)])
+        logit = float(output.bag_logits[0])
+        assert probability == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-6)
+        slices = rows.get_group(bag_id)
+        assert slices["index"].tolist() == list(range(len(voxels)))
+        assert slices["z_mm"].tolist() == [1.5 * i for i in range(len(voxels))]
+        assert slices["label"].tolist() == store.slice_labels(bag_id).tolist()
+        np.testing.assert_allclose(slices["weight"], output.weights[0].numpy(), atol=1e-6)
+        assert slices["weight"].sum() == pytest.approx(1, abs=1e-6)
+        odds = np.exp(output.slice_logits[0].double().numpy())
+        np.testing.assert_allclose(
+            slices[["p_non_nodule", "p_benign", "p_malignant"]], odds / odds.sum(axis=1, keepdims=True), atol=1e-6
+        )
+
+
+def test_probabilities_of_confident_logits_are_not_tied(store: Store) -> None:
+    classifier = tiny_classifier()
+    with torch.no_grad():
+        classifier.aggregator.get_submodule("classifier").bias.fill_(25.0)  # type: ignore[operator]
+    probabilities = predict_bags(classifier, store, ASKED, None, CPU).bags["probability"]
+    assert probabilities.nunique() == 3
+    assert (probabilities < 1).all()
+
+
+def test_predicting_changes_nothing(store: Store) -> None:
+    classifier = tiny_classifier().train()
+    before = {key: value.clone() for key, value in classifier.state_dict().items()}
+    first = predict_bags(classifier, store, ASKED, None, CPU)
+    second = predict_bags(classifier, store, ASKED, None, CPU)
+    assert all(torch.equal(before[key], value) for key, value in classifier.state_dict().items())
+    assert first.bags.equals(second.bags)
+    assert first.slices.equals(second.slices)
+
+
+def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [pick_device(name).type for name in ("cpu", "gpu", "mps")] == ["cpu", "cuda", "mps"]
+    for cuda, mps, expected in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda answer=cuda: answer)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda answer=mps: answer)
+        assert pick_device("auto").type == expected

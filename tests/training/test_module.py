@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from lungtl.config import OptimizerConfig
+from lungtl.data.bags import Batch
+from lungtl.models.bag_classifier import BagOutput
+from lungtl.models.freezing.frozen import Frozen
+from lungtl.models.freezing.full import Full
+from lungtl.training.losses import BagAndSliceLoss
+from lungtl.training.module import BagModule
+from tests.models.tiny import noise_batch, tiny_classifier
+
+
+def optimizer(**changes: Any) -> OptimizerConfig:
+    base = {"name": "adamw", "lr": 1.0, "weight_decay": 0.25, "momentum": 0.75, "schedule": "cosine"}
+    return OptimizerConfig.model_validate({**base, "warmup_epochs": 0, **changes})
+
+
+def module_of(config: OptimizerConfig | None = None, epochs: int = 4, augment: bool = False) -> BagModule:
+    loss = BagAndSliceLoss()
+    return BagModule(tiny_classifier(), Full(), loss, config or optimizer(), epochs, augment)
+
+
+def schedule(config: OptimizerConfig, epochs: int) -> list[float]:
+    configured = module_of(config, epochs).configure_optimizers()
+    rates = []
+    for _ in range(epochs):
+        rates.append(configured["optimizer"].param_groups[0]["lr"])
+        configured["optimizer"].step()
+        configured["lr_scheduler"].step()
+    return rates
+
+
+def test_the_cosine_runs_from_the_full_rate_to_nothing_after_the_last_epoch() -> None:
+    assert schedule(optimizer(), 4) == pytest.approx([(1 + math.cos(math.pi * e / 4)) / 2 for e in range(4)])
+
+
+def test_warm_up_is_linear_and_comes_before_the_cosine() -> None:
+    assert schedule(optimizer(warmup_epochs=3), 7) == pytest.approx(
+        [1 / 4, 2 / 4, 3 / 4] + [(1 + math.cos(math.pi * e / 4)) / 2 for e in range(4)]
+    )
+
+
+def test_a_constant_rate() -> None:
+    assert schedule(optimizer(schedule="constant", warmup_epochs=1), 4) == pytest.approx([0.5, 1, 1, 1])
+
+
+def test_a_warm_up_that_is_all_there_is() -> None:
+    assert schedule(optimizer(warmup_epochs=5), 3) == pytest.approx([1 / 6, 2 / 6, 3 / 6])
+
+
+def test_the_optimisers_settings_arrive() -> None:
+    adamw = module_of().configure_optimizers()["optimizer"]
+    assert isinstance(adamw, torch.optim.AdamW)
+    assert {group["weight_decay"] for group in adamw.param_groups} == {0.25}
+    sgd = module_of(optimizer(name="sgd")).configure_optimizers()["optimizer"]
+    assert isinstance(sgd, torch.optim.SGD)
+    assert {(g["weight_decay"], g["momentum"]) for g in sgd.param_groups} == {(0.25, 0.75)}
+    assert [group["lr"] for group in sgd.param_groups] == [1.0, pytest.approx(0.1)]
+
+
+def validated(logits: list[list[float]], labels: list[list[int]]) -> float:
+    """The AUROC that an epoch over these validation batches logs."""
+    module = module_of()
+    logged: dict[str, Any] = {}
+    with mock.patch.object(module, "log", lambda name, value, **_: logged.update({name: value})):
+        for batch_logits, batch_labels in zip(logits, labels, strict=True):
+            n = len(batch_labels)
+            output = BagOutput(torch.tensor(batch_logits), torch.ones(n, 1), torch.zeros(n, 1, 3))
+            mask = torch.ones(n, 1, dtype=torch.bool)
+            batch = Batch([""] * n, torch.tensor(batch_labels), torch.zeros(n, 1, dtype=torch.long), mask, None, [])
+            with mock.patch.object(module, "forward", return_value=output):
+                module.validation_step(batch, 0)
+        module.on_validation_epoch_end()
+    return float(logged["val/auroc"])
+
+
+def test_the_auroc_of_validation_is_that_of_scikit_learn() -> None:
+    random = torch.Generator().manual_seed(0)
+    logits = (torch.randn(60, generator=random) * 3).round() / 2  # with ties
+    labels = (torch.rand(60, generator=random) < 0.3).long()
+    batches = [part.tolist() for part in logits.split(7)], [part.tolist() for part in labels.split(7)]
+    assert validated(*batches) == pytest.approx(roc_auc_score(labels, logits), abs=1e-6)
+
+
+def test_confident_logits_are_still_ranked() -> None:
+    # float32 probabilities of all of these are exactly 1
+    assert validated([[20.0, 22.0], [24.0, 26.0]], [[0, 0], [1, 1]]) == 1
+    assert validated([[20.0, 22.0], [24.0, 26.0]], [[1, 1], [0, 0]]) == 0
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_class_cannot_be_ranked(label: int) -> None:
+    assert validated([[1.0, 2.0]], [[label, label]]) == 0.5
+
+
+def test_logits_that_are_no_numbers_have_no_auroc() -> None:
+    assert math.isnan(validated([[1.0, math.nan]], [[0, 1]]))
+
+
+def test_an_epoch_starts_from_nothing() -> None:
+    module = module_of()
+    with mock.patch.object(module, "log"):
+        module.eval()
+        with torch.no_grad():
+            module.validation_step(noise_batch(), 0)
+        module.on_validation_epoch_end()
+    assert module._validation == []
+
+
+def test_augmentation_is_for_training_alone() -> None:
+    batch = noise_batch()
+    turned: list[Tensor] = []
+
+    def note(frames: Tensor) -> Tensor:
+        turned.append(frames)
+        return frames
+
+    with mock.patch("lungtl.training.module.random_dihedral", note):
+        module_of(augment=True).eval()(batch)
+        module_of(augment=False).train()(batch)
+        assert turned == []
+        module_of(augment=True).train()(batch)
+    assert len(turned) == 2  # once a bag
+
+
+def test_a_batch_of_cached_embeddings_is_what_its_voxels_are() -> None:
+    module = module_of().eval()
+    batch = noise_batch((3, 2))
+    assert batch.frames is not None
+    with torch.no_grad():
+        from_voxels = module(batch)
+        parts = [module.classifier.embed(frames) for frames in batch.frames]
+        embeddings = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
+        from_cache = module(Batch(batch.bag_ids, batch.bag_labels, batch.slice_labels, batch.mask, embeddings, None))
+    for a, b in zip(from_voxels, from_cache, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+def test_training_mode_keeps_a_frozen_backbone_in_evaluation_mode() -> None:
+    module = BagModule(tiny_classifier(), Frozen(), BagAndSliceLoss(), optimizer(), 1, False).train()
+    assert not any(part.training for part in module.classifier.backbone.net.modules())
+    assert module.classifier.aggregator.training
+    module.eval()
+    assert not module.classifier.aggregator.training
