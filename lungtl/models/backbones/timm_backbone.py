@@ -66,14 +66,16 @@ class TimmBackbone(nn.Module):
         data = resolve_model_data_config(self.net)
         with torch.no_grad():  # num_features lies for heads that widen: ask the model itself
             size = data["input_size"][-1]
-            self.dim = int(self.eval()(torch.zeros(1, 3, size, size)).shape[-1])
+            self.dim = int(self.eval()._pooled(torch.zeros(1, 3, size, size)).shape[-1])
         self.input_size: int = data["input_size"][-1]
         self.mean: tuple[float, ...] = tuple(data["mean"])
         self.std: tuple[float, ...] = tuple(data["std"])
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed slices: float [N, 3, H, W], normalised -> [N, dim]."""
-        images = images.contiguous(memory_format=torch.channels_last)
+        return self._pooled(images.contiguous(memory_format=torch.channels_last))
+
+    def _pooled(self, images: Tensor) -> Tensor:
         net: Any = self.net
         if self.features == "last":
             embeddings: Tensor = net(images)
