@@ -36,7 +36,7 @@ prepare: setup  ## python -m lungtl.prepare, with ARGS="dataset=lidc dataset.roo
 	$(BIN)/python -m lungtl.prepare $(ARGS)
 
 test: setup  ## all tests; those on real data where it is found
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
 
 lint: setup  ## ruff and mypy --strict
 	$(BIN)/ruff check

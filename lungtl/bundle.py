@@ -36,9 +36,12 @@ def save_bundle(
         "format": FORMAT,
         "lungtl": __version__,
         "backbone": {"name": classifier.backbone.name, "features": classifier.backbone.features},
+        "head": {
+            "width": classifier.projection.linear.out_features,
+            "dropout": classifier.projection.dropout.p,
+        },
         "aggregator": dict(aggregator),
         "preprocessing": classifier.preprocessor.describe(),
-        "chunk": classifier.chunk,
         "provenance": dict(provenance),
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2))
@@ -61,6 +64,7 @@ def load_bundle(folder: Path) -> tuple[BagClassifier, dict[str, Any]]:
     from lungtl.data.windows import SlicePreprocessor
     from lungtl.models.backbones.timm_backbone import TimmBackbone
     from lungtl.models.bag_classifier import BagClassifier
+    from lungtl.models.slice_projection import SliceProjection
 
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         raise LungtlError(f"{folder} is not a bundle ({CONFIG} and {WEIGHTS}); give a run's folder or its bundle/")
@@ -71,8 +75,10 @@ def load_bundle(folder: Path) -> tuple[BagClassifier, dict[str, Any]]:
         backbone = TimmBackbone(**config["backbone"], weights="none")
         preprocessor = SlicePreprocessor(**config["preprocessing"])
         backbone.set_input_size(preprocessor.size)
-        aggregator = plugins.build(config["aggregator"], dim=backbone.dim)
-        classifier = BagClassifier(preprocessor, backbone, aggregator, config["chunk"])
+        width = config["head"]["width"]
+        projection = SliceProjection(backbone.dim, width, config["head"]["dropout"])
+        aggregator = plugins.build(config["aggregator"], dim=width)
+        classifier = BagClassifier(preprocessor, backbone, projection, aggregator)
         classifier.load_state_dict(load_file(folder / WEIGHTS))
     except (LookupError, TypeError, AttributeError, ImportError, ValueError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

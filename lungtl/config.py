@@ -40,7 +40,6 @@ class ImageConfig(Strict):
     size: Literal["auto"] | Annotated[int, Field(ge=32, le=1024)]
     crop: Annotated[int, Field(ge=8)] | None
     augment: Literal["none", "dihedral"]
-    chunk: Annotated[int, Field(ge=1)]
     train_slices: Annotated[int, Field(ge=1)] | None
 
     @field_validator("windows")
@@ -62,6 +61,13 @@ class ImageConfig(Strict):
         if self.neighbours and self.windows != "auto" and len(self.windows) != 1:
             raise ValueError("neighbours=true takes its three channels from three slices: give one window")
         return self
+
+
+class HeadConfig(Strict):
+    """What stands between a slice's embedding and the aggregator."""
+
+    width: Annotated[int, Field(ge=1)]
+    dropout: Fraction
 
 
 class SplitConfig(Strict):
@@ -136,6 +142,7 @@ class TrainConfig(PrepareConfig):
     aggregator: Part
     loss: Part
     image: ImageConfig
+    head: HeadConfig
     split: SplitConfig
     optimizer: OptimizerConfig
     trainer: TrainerConfig

@@ -14,21 +14,21 @@ from lungtl.errors import LungtlError
 from lungtl.models.aggregators.base import Aggregator
 from lungtl.models.aggregators.gated_attention import GatedAttention
 from lungtl.models.aggregators.max import Max
-from tests.models.tiny import noise_frames, tiny_classifier
+from tests.models.tiny import WIDTH, noise_frames, tiny_classifier
 
-GATED = {plugins.TARGET: "lungtl.models.aggregators.gated_attention.GatedAttention", "hidden": 5, "dropout": 0.3}
+GATED = {plugins.TARGET: "lungtl.models.aggregators.gated_attention.GatedAttention", "hidden": 5}
 BY_MAX = {plugins.TARGET: "lungtl.models.aggregators.max.Max", "level": "embedding"}
 BAGS = [noise_frames(4), noise_frames(1, seed=1)]
 NETWORKS = [
-    ("test_resnet", 32, GATED, GatedAttention(96, 5)),
-    ("test_vit", 64, BY_MAX, Max(64, "embedding")),  # position embeddings of another size than the model's own
+    ("test_resnet", 32, GATED, GatedAttention(WIDTH, 5)),
+    ("test_vit", 64, BY_MAX, Max(WIDTH, "embedding")),  # position embeddings of another size than the model's own
 ]
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle") / "bundle"
-    save_bundle(tiny_classifier(aggregator=GatedAttention(96, 5)), GATED, folder, {"store": "abc"}, "# card\n")
+    save_bundle(tiny_classifier(aggregator=GatedAttention(WIDTH, 5)), GATED, folder, {"store": "abc"}, "# card\n")
     return folder
 
 
@@ -41,11 +41,10 @@ def bundle(saved: Path, tmp_path: Path) -> Path:
 def test_a_loaded_bundle_says_what_the_saved_network_said(
     tmp_path: Path, name: str, size: int, config: dict[str, Any], aggregator: Aggregator
 ) -> None:
-    classifier = tiny_classifier(seed=5, aggregator=aggregator, name=name, size=size, chunk=3)
+    classifier = tiny_classifier(seed=5, aggregator=aggregator, name=name, size=size, chunk=None)
     save_bundle(classifier, config, tmp_path / "a" / "bundle", {"store": "abc", "seed": 3}, "# card\n")
     loaded, found = load_bundle(tmp_path / "a" / "bundle")
     assert not any(module.training for module in loaded.modules())
-    assert loaded.chunk == 3
     assert found["provenance"] == {"store": "abc", "seed": 3}
     with torch.no_grad():
         for a, b in zip(loaded(BAGS), classifier.eval()(BAGS), strict=True):
@@ -117,7 +116,7 @@ def test_half_a_config(bundle: Path) -> None:
         {"preprocessing": {"windows": []}},
         {"aggregator": BY_MAX},
         {"aggregator": {**GATED, "width": 3}},
-        {"chunk": None, "aggregator": None},
+        {"aggregator": None},
     ],
 )
 def test_a_config_that_does_not_fit_the_weights(bundle: Path, changes: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ ATTENTION = "lungtl.models.aggregators.attention.Attention"
 
 def test_the_signature_is_read_from_an_init() -> None:
     options = plugins.signature(ATTENTION, "aggregator")
-    assert list(options) == ["dim", "hidden", "dropout"]
+    assert list(options) == ["dim", "hidden"]
     assert options["dim"].required
     assert not options["hidden"].required
     assert get_args(options["hidden"].annotation)[0] is int
@@ -41,7 +41,7 @@ def test_only_classes_of_lungtl_are_built(target: str) -> None:
     [
         ({"_target_": ATTENTION, "hiden": 3}, "unknown key aggregator.hiden; did you mean aggregator.hidden"),
         ({"_target_": ATTENTION, "dim": 3}, "unknown key aggregator.dim"),
-        ({"_target_": ATTENTION, "dropout": 1.0}, "aggregator.dropout=1.0: input should be less than 1"),
+        ({"_target_": ATTENTION, "hidden": 0}, "aggregator.hidden=0: input should be greater than or equal to 1"),
         ({"_target_": "lungtl.models.aggregators.attention.Atention"}, "has no class Atention"),
         ({"_target_": "lungtl.models.nothing.Attention"}, "no such class"),
         ({}, "no such class"),

@@ -8,6 +8,7 @@ from lungtl.data.windows import SlicePreprocessor
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.freezing.base import FreezingStrategy
+from lungtl.models.slice_projection import SliceProjection
 
 
 def build_classifier(config: TrainConfig, value_range: tuple[int, int] | None) -> BagClassifier:
@@ -22,8 +23,9 @@ def build_classifier(config: TrainConfig, value_range: tuple[int, int] | None) -
         config.image, value_range, backbone.input_size, backbone.mean, backbone.std
     )
     backbone.set_input_size(preprocessor.size)
-    aggregator = plugins.build(config.aggregator, dim=backbone.dim)
-    return BagClassifier(preprocessor, backbone, aggregator, config.image.chunk)
+    projection = SliceProjection(backbone.dim, config.head.width, config.head.dropout)
+    aggregator = plugins.build(config.aggregator, dim=config.head.width)
+    return BagClassifier(preprocessor, backbone, projection, aggregator)
 
 
 def trainable_share(classifier: BagClassifier, freezing: FreezingStrategy) -> tuple[int, int]:

@@ -117,7 +117,7 @@ def test_windows_of_hu_are_refused_where_voxels_are_not_hu() -> None:
 @pytest.mark.parametrize(("size", "expected"), [("auto", 160), (96, 96)])
 def test_the_config_resolves_to_what_describe_says(size: str | int, expected: int) -> None:
     config = ImageConfig.model_validate({
-        "windows": "auto", "neighbours": False, "size": size, "crop": 64, "augment": "none", "chunk": 8,
+        "windows": "auto", "neighbours": False, "size": size, "crop": 64, "augment": "none",
         "train_slices": None,
     })  # fmt: skip
     described = SlicePreprocessor.from_config(config, None, 160, (0.5, 0.25, 0.125), (1, 1, 1)).describe()

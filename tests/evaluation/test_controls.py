@@ -81,9 +81,7 @@ def test_the_controls_are_scored_on_the_evaluation_bags() -> None:
     assert list(scores) == ["prevalence", "diameter"]
     assert scores["prevalence"].metrics["auroc"].value == 0.5
     prevalence = train["label"].mean()
-    assert scores["prevalence"].metrics["brier"].value == pytest.approx(
-        ((test["label"] - prevalence) ** 2).mean()
-    )
+    assert scores["prevalence"].metrics["brier"].value == pytest.approx(((test["label"] - prevalence) ** 2).mean())
     predicted = control_probabilities(train, test)["diameter"]
     alone = score(test["label"], predicted, test["patient_id"], threshold=0.3, resamples=50, seed=7)
     assert scores["diameter"] == alone

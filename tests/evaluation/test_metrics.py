@@ -86,8 +86,7 @@ def test_the_order_of_the_rows_does_not_matter() -> None:
 def test_the_seed_decides_the_interval_and_not_the_value() -> None:
     data = cohort()
     first, again, other = (
-        score(data.labels, data.probabilities, data.patient_ids, resamples=100, seed=seed)
-        for seed in (0, 0, 1)
+        score(data.labels, data.probabilities, data.patient_ids, resamples=100, seed=seed) for seed in (0, 0, 1)
     )
     assert first == again
     assert first.metrics["auroc"].value == other.metrics["auroc"].value

@@ -59,9 +59,7 @@ def test_a_weight_is_a_row_repeated(data: Rows) -> None:
     labels, probabilities, weights = data
     times = weights.astype(int)
     repeated = np.repeat(labels, times), np.repeat(probabilities, times)
-    assert one(labels, probabilities, weights) == pytest.approx(
-        one(*repeated, np.ones(times.sum())), abs=1e-12
-    )
+    assert one(labels, probabilities, weights) == pytest.approx(one(*repeated, np.ones(times.sum())), abs=1e-12)
 
 
 @settings(max_examples=60, deadline=None)
@@ -127,9 +125,7 @@ def test_each_weighting_is_computed_as_if_alone(monkeypatch: pytest.MonkeyPatch)
     assert list(together) == list(METRICS)
     for r in range(25):
         alone = one(labels, probabilities, weights[r])
-        assert {name: float(values[r]) for name, values in together.items()} == pytest.approx(
-            alone, nan_ok=True
-        )
+        assert {name: float(values[r]) for name, values in together.items()} == pytest.approx(alone, nan_ok=True)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ from lungtl.models.aggregators.attention import Attention
 from lungtl.models.aggregators.base import Aggregator
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.bag_classifier import BagClassifier
+from lungtl.models.slice_projection import SliceProjection
 
 LUNG = ((-600.0, 1500.0),)
+WIDTH = 16  # of the projection
 
 
 def tiny_backbone(seed: int = 0, name: str = "test_resnet", size: int = 32) -> TimmBackbone:
@@ -33,12 +35,17 @@ def tiny_backbone(seed: int = 0, name: str = "test_resnet", size: int = 32) -> T
 
 
 def tiny_classifier(
-    seed: int = 0, aggregator: Aggregator | None = None, name: str = "test_resnet", size: int = 32, chunk: int = 64
+    seed: int = 0,
+    aggregator: Aggregator | None = None,
+    name: str = "test_resnet",
+    size: int = 32,
+    chunk: int | None = 64,
 ) -> BagClassifier:
     backbone = tiny_backbone(seed, name, size)
     preprocessor = SlicePreprocessor(LUNG, False, size, None, backbone.mean, backbone.std)
-    aggregator = aggregator or Attention(backbone.dim, hidden=8)
-    return BagClassifier(preprocessor, backbone, aggregator, chunk).eval()
+    projection = SliceProjection(backbone.dim, WIDTH, dropout=0.1)
+    aggregator = aggregator or Attention(WIDTH, hidden=8)
+    return BagClassifier(preprocessor, backbone, projection, aggregator, chunk).eval()
 
 
 def noise_frames(count: int, size: int = 32, seed: int = 0) -> Tensor:

@@ -30,9 +30,7 @@ Make = Callable[..., ArraysSource]
 def make(tmp_path: Path) -> Make:
     """Write a table and arrays, and build the source on them."""
 
-    def write(
-        table: str = TABLE, images: Any = IMAGES, more: dict[str, Any] | None = None, **options: Any
-    ) -> Any:
+    def write(table: str = TABLE, images: Any = IMAGES, more: dict[str, Any] | None = None, **options: Any) -> Any:
         np.savez_compressed(tmp_path / "crops.npz", images=images, **(more or {}))
         (tmp_path / "crops.csv").write_text(table, encoding="utf-8")
         return ArraysSource(str(tmp_path / "crops.npz"), str(tmp_path / "crops.csv"), **options)
@@ -73,10 +71,7 @@ def test_stacks_become_bags_of_unlabelled_slices(make: Make) -> None:
 
 def test_all_columns(make: Make) -> None:
     table = (
-        "nr,who,bad,part,shift,width,mm,z\n"
-        "7,p1,true,val,-1024,12.5,0.7,-33.5\n"
-        "8,p2,False,,0,,,\n"
-        "9,p3,NaN,pool,0,,,\n"
+        "nr,who,bad,part,shift,width,mm,z\n7,p1,true,val,-1024,12.5,0.7,-33.5\n8,p2,False,,0,,,\n9,p3,NaN,pool,0,,,\n"
     )
     source = make(
         table, id_column="nr", patient_column="who", label_column="bad", split_column="part",
@@ -93,9 +88,7 @@ def test_all_columns(make: Make) -> None:
 
 
 def test_an_id_array_links_lines_in_any_order(make: Make) -> None:
-    source = make(
-        "id,patient_id,label\n30,p,1\n10,p,0\n20,p,0\n", more={"number": [10, 20, 30]}, npz_id_key="number"
-    )
+    source = make("id,patient_id,label\n30,p,1\n10,p,0\n20,p,0\n", more={"number": [10, 20, 30]}, npz_id_key="number")
     assert {key: bag.voxels[0, 0, 0] for key, bag in bags(source).items()} == {"30": 40, "10": 0, "20": 20}
 
 
@@ -253,9 +246,7 @@ def test_images_without_a_line(make: Make) -> None:
 
 def test_the_images_must_be_clear(make: Make) -> None:
     more = {"masks": IMAGES > 5, "others": IMAGES, "note": np.array("text")}
-    with pytest.raises(
-        LungtlError, match=r"holds images int16 \(3, 4, 5\), masks bool .*set dataset\.images_key"
-    ):
+    with pytest.raises(LungtlError, match=r"holds images int16 \(3, 4, 5\), masks bool .*set dataset\.images_key"):
         make(more=more).inventory()
     assert len(bags(make(more=more, images_key="others"))) == 3
     with pytest.raises(LungtlError, match="called masks: set"):
@@ -290,9 +281,7 @@ def test_a_missing_file(make: Make, option: str) -> None:
     source = make()
     Path(getattr(source, option)).unlink()
     for step in (source.listing, source.inventory):
-        with pytest.raises(
-            LungtlError, match=rf"^dataset\.{option}=.* is not a file; set dataset\.{option}=FILE$"
-        ):
+        with pytest.raises(LungtlError, match=rf"^dataset\.{option}=.* is not a file; set dataset\.{option}=FILE$"):
             step()
 
 
@@ -300,9 +289,7 @@ def test_a_missing_file(make: Make, option: str) -> None:
 def test_a_file_that_is_no_npz(make: Make, content: bytes) -> None:
     source = make()
     Path(source.images).write_bytes(content)
-    with pytest.raises(
-        LungtlError, match=r"crops\.npz is not a readable \.npz .*; write it with numpy\.savez"
-    ):
+    with pytest.raises(LungtlError, match=r"crops\.npz is not a readable \.npz .*; write it with numpy\.savez"):
         source.inventory()
 
 

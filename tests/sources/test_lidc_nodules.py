@@ -59,9 +59,7 @@ print(json.dumps(found))
 def marking(malignancy: int, zs: tuple[float, ...], row: int = 10, number: int = 1) -> Annotation:
     """One reader's marking: a square of 2 x 2 pixels on each of the slices."""
     square = np.array([[row, 10], [row, 12], [row + 2, 12], [row + 2, 10]])
-    return Annotation(
-        number, dict.fromkeys(RATINGS, malignancy), tuple(Contour(z, square, inclusion=True) for z in zs)
-    )
+    return Annotation(number, dict.fromkeys(RATINGS, malignancy), tuple(Contour(z, square, inclusion=True) for z in zs))
 
 
 def nodule(*ratings: int, zs: tuple[float, ...] = (0.0,)) -> Nodule:
@@ -143,12 +141,8 @@ def test_a_scan_without_nodules_has_none_on_any_slice() -> None:
 
 def test_markings_within_the_slice_thickness_are_one_nodule() -> None:
     # The squares' rows end at 12 and begin at 14 (2 apart) or 15 (3 apart); the tolerance is 2.5 voxels.
-    near = cluster_nodules(
-        scan_of(marking(1, (10.0,), row=10, number=1), marking(2, (10.0,), row=14, number=2))
-    )
-    far = cluster_nodules(
-        scan_of(marking(1, (10.0,), row=10, number=1), marking(2, (10.0,), row=15, number=2))
-    )
+    near = cluster_nodules(scan_of(marking(1, (10.0,), row=10, number=1), marking(2, (10.0,), row=14, number=2)))
+    far = cluster_nodules(scan_of(marking(1, (10.0,), row=10, number=1), marking(2, (10.0,), row=15, number=2)))
     assert [n.malignancy_ratings for n in near] == [(1, 2)]
     assert [n.malignancy_ratings for n in far] == [(1,), (2,)]
 
@@ -163,9 +157,7 @@ def test_nodules_are_numbered_by_ascending_z() -> None:
 
 def test_the_tolerance_shrinks_until_no_nodule_has_more_than_four_readers() -> None:
     # Three readers at row 10 and two at row 14, 2 apart: at 2.5 that is one nodule of five, at 0.9 x 2.5 too.
-    markings = [
-        marking(rating, (10.0,), row=10 if rating < 4 else 14, number=rating) for rating in range(1, 6)
-    ]
+    markings = [marking(rating, (10.0,), row=10 if rating < 4 else 14, number=rating) for rating in range(1, 6)]
     nodules = cluster_nodules(scan_of(*markings))
     assert sorted(n.malignancy_ratings for n in nodules) == [(1, 2, 3), (4, 5)]
 
@@ -176,9 +168,7 @@ def test_five_markings_of_one_place_stay_together() -> None:
 
 
 def test_diameter_is_the_readers_mean_of_the_greatest_width() -> None:
-    line = Annotation(
-        2, dict.fromkeys(RATINGS, 1), (Contour(0.0, np.array([[0, 0], [3, 4]]), inclusion=True),)
-    )
+    line = Annotation(2, dict.fromkeys(RATINGS, 1), (Contour(0.0, np.array([[0, 0], [3, 4]]), inclusion=True),))
     point = Annotation(3, dict.fromkeys(RATINGS, 1), (Contour(0.0, np.array([[7, 7]]), inclusion=True),))
     # (3, 4) has length 5 pixels = 2.5 mm; a single point has none.
     assert Nodule(0, (line, point), pixel_spacing_mm=0.5).diameter_mm == pytest.approx(1.25)

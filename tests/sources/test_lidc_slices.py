@@ -24,9 +24,7 @@ from tests.real_data import folder, needs, unpack
 ALL: dict[str, Any] = {"min_readers": 1, "indeterminate": "keep"}
 
 
-def write(
-    folder: Path, *numbers: int, grey: int = 0, size: tuple[int, int] = (4, 4), mode: str = "L"
-) -> None:
+def write(folder: Path, *numbers: int, grey: int = 0, size: tuple[int, int] = (4, 4), mode: str = "L") -> None:
     """Write slice-I.png for each number I, of the grey value `grey + I`."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     for number in numbers:
@@ -117,9 +115,7 @@ def test_the_nodules_row_says_what_the_label_comes_from(patient_0063: Path) -> N
         ({**ALL, "threshold": 3.5}, {0: 0, 1: 0, 2: 1, 3: 0}),
     ],
 )
-def test_options_choose_and_label_nodules(
-    patient_0063: Path, options: dict[str, Any], labels: dict[int, int]
-) -> None:
+def test_options_choose_and_label_nodules(patient_0063: Path, options: dict[str, Any], labels: dict[int, int]) -> None:
     source = LidcSlicesSource(str(patient_0063), **options)
     assert {bag.nodules[0]["nodule"]: bag.bag_label for bag in bags(source).values()} == labels
     assert refusals(source) == {}  # leaving out by choice is no refusal
@@ -215,9 +211,7 @@ def test_a_broken_png(root: Path, keep: int) -> None:
 
 
 def test_a_jpeg_called_png(root: Path) -> None:
-    Image.new("L", (4, 4)).save(
-        root / "LIDC-IDRI-0012" / "nodule-1" / "images" / "slice-1.png", format="JPEG"
-    )
+    Image.new("L", (4, 4)).save(root / "LIDC-IDRI-0012" / "nodule-1" / "images" / "slice-1.png", format="JPEG")
     with pytest.raises(Refused, match="is not a readable PNG"):
         bags(LidcSlicesSource(str(root)))
 
@@ -233,8 +227,7 @@ def test_two_sizes_in_one_bag(root: Path) -> None:
 
 def test_the_root_may_be_the_set_or_above_it(root: Path) -> None:
     fingerprints = {
-        LidcSlicesSource(str(path)).inventory().fingerprint
-        for path in (root, root.parent, root.parent.parent)
+        LidcSlicesSource(str(path)).inventory().fingerprint for path in (root, root.parent, root.parent.parent)
     }
     assert len(fingerprints) == 1
 
@@ -276,9 +269,7 @@ def test_a_changed_pixel_changes_one_items_fingerprint(root: Path) -> None:
     assert source.listing() != listed
 
 
-def test_loading_needs_no_database_even_in_another_process(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_loading_needs_no_database_even_in_another_process(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = LidcSlicesSource(str(root))
     sent = pickle.dumps((source, source.inventory().items[0]))
     monkeypatch.setattr(lidc_slices, "read_scans", None)

@@ -31,8 +31,8 @@ def auroc(positive: list[bool], score: list[float]) -> float:
 
 
 def test_half_of_the_scans_are_positive(plans: list[ScanPlan]) -> None:
-    assert len(plans) == 120
-    assert sum(plan.positive for plan in plans) == 60
+    assert len(plans) == 160
+    assert sum(plan.positive for plan in plans) == 80
     assert [plan.positive for plan in plans[:4]] == [True, False, True, False]
 
 
@@ -60,7 +60,7 @@ def test_windows_are_runs_of_native_slices_of_the_wanted_length(plans: list[Scan
     for plan in plans:
         assert set(np.diff(plan.indices)) == {1}
         length = plan.z_mm[-1] - plan.z_mm[0]
-        assert 40 - 2 * plan.scan.native_spacing_mm < length <= 40 + 1e-6
+        assert 24 - 2 * plan.scan.native_spacing_mm < length <= 24 + 1e-6
 
 
 @pytest.mark.parametrize("name", ["native_spacing_mm", "slice_thickness_mm", "pixel_spacing_mm", "slices", "position"])

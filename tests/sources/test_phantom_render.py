@@ -16,7 +16,7 @@ from lungtl.sources.phantom.fit import fit_patient
 from lungtl.sources.phantom.nodules import Matter, centre_mm, consensus_mask
 from lungtl.sources.phantom.surfaces import lungs
 
-SMALL = PhantomRecipe(scans=12, matrix=128, seed=5)
+SMALL = PhantomRecipe(scans=12, matrix=128, field_mm=None, z_range_mm=40.0, seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,38 @@ def test_solid_nodules_are_solid_where_all_readers_drew_them(plans: list[ScanPla
             assert found > -150, (scan.patient_id, nodule.number)
             seen += 1
     assert seen >= 4
+
+
+def test_a_targeted_field_shows_the_same_nodule_where_its_geometry_says(plans: list[ScanPlan]) -> None:
+    recipe = PhantomRecipe(scans=12, matrix=96, seed=5)
+    seen = 0
+    for plan in choose_scans(recipe):
+        if not plan.positive:
+            continue
+        low, high = plan.z_mm[[0, -1]]
+        inside = [n for n in cluster_nodules(plan.scan) if low <= n.z_range_mm[0] and n.z_range_mm[1] <= high]
+        target = max((n for n in inside if n.is_malignant()), key=lambda n: n.diameter_mm)
+        if Matter.of(target).texture < 4.5:
+            continue
+        x, y, z = centre_mm(target)
+        pixel = plan.field_mm / recipe.matrix
+        column, row = ((v - c) / pixel + (recipe.matrix - 1) / 2 for v, c in zip((x, y), plan.centre_mm, strict=True))
+        image = render(plan, recipe)[int(np.abs(plan.z_mm - z).argmin())]
+        near = image[round(row) - 1 : round(row) + 2, round(column) - 1 : round(column) + 2]
+        assert near.shape == (3, 3), "the nodule lies inside the field"
+        assert np.median(near) > -200, plan.scan.patient_id
+        seen += 1
+    assert seen >= 3
+
+
+def test_fields_without_a_nodule_lie_in_a_lung() -> None:
+    recipe = PhantomRecipe(scans=30, matrix=48, seed=5)
+    plans = [plan for plan in choose_scans(recipe) if plan.lung_mm is not None]
+    assert plans
+    for plan in plans:
+        assert plan.lung_mm is not None
+        patient = fit_patient(plan, recipe, cluster_nodules(plan.scan))
+        assert lungs(patient, *(np.full((1, 1, 1), v, np.float32) for v in plan.lung_mm)).item() < 0.5
 
 
 def test_lungs_hold_the_centres_of_all_nodules(plans: list[ScanPlan]) -> None:

@@ -42,11 +42,16 @@ def test_the_distance_to_a_circle_is_euclidean() -> None:
 
 
 def test_area_averages_keep_the_sum_and_the_place() -> None:
-    target, weights = _average(start=100, size=6, matrix=128)
+    target, weights = _average(start=100, size=6, begin=0, ratio=4, count=128)
     assert target == slice(25, 27)
     np.testing.assert_allclose(weights, [[0.25, 0.25, 0.25, 0.25, 0, 0], [0, 0, 0, 0, 0.25, 0.25]])
-    _, odd = _average(start=100, size=6, matrix=100)  # 5.12 native pixels each
+    _, odd = _average(start=100, size=6, begin=0, ratio=5.12, count=100)  # 5.12 native pixels each
     np.testing.assert_allclose(odd.sum(axis=0), 1 / 5.12, rtol=1e-6)
+    moved, weights_of_part = _average(start=100, size=6, begin=90, ratio=4, count=8)  # a field that begins at 90
+    assert moved == slice(2, 4)
+    np.testing.assert_allclose(weights_of_part[:, 0], [0.25, 0])
+    outside, _ = _average(start=100, size=6, begin=200, ratio=4, count=8)
+    assert outside == slice(0, 0)
 
 
 def test_readers_who_disagree_give_half_coverage() -> None:

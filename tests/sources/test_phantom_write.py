@@ -19,7 +19,7 @@ from lungtl.errors import LungtlError
 from lungtl.sources.phantom import PhantomRecipe, ScanPlan, choose_scans, render, write_phantom, write_series
 from lungtl.sources.phantom.write import series_folder
 
-TINY = PhantomRecipe(scans=4, matrix=40, z_range_mm=15.0)
+TINY = PhantomRecipe(scans=4, matrix=40, field_mm=None, z_range_mm=15.0)
 
 
 @pytest.fixture(scope="module")

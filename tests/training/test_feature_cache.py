@@ -109,7 +109,7 @@ def test_head_aggregator_and_chunk_share_an_entry(store: Store, tmp_path: Path) 
     classifier = tiny_classifier()
     cache(classifier, store, tmp_path)
     torch.nn.init.normal_(classifier.slice_head.weight)
-    classifier.chunk = 3
+    classifier._chunk = 3
     cache(classifier, store, tmp_path)
     assert len(entries(tmp_path)) == 1
 

@@ -75,9 +75,10 @@ def config_of(folder: Path, train_slices: int | None = 2, **trainer: Any) -> Tra
         "aggregator": {plugins.TARGET: f"{models}.aggregators.attention.Attention"},
         "loss": {plugins.TARGET: "lungtl.training.losses.BagAndSliceLoss"},
         "image": {
-            "windows": "auto", "neighbours": False, "size": 32, "crop": None, "augment": "none", "chunk": 64,
+            "windows": "auto", "neighbours": False, "size": 32, "crop": None, "augment": "none",
             "train_slices": train_slices,
         },
+        "head": {"width": 16, "dropout": 0.1},
         "split": {"kind": "holdout", "val": 0.2, "test": 0.2, "folds": 5, "fold": 0, "seed": 0},
         "optimizer": {
             "name": "adamw", "lr": 1e-2, "weight_decay": 0.01, "momentum": 0.9, "schedule": "cosine",
@@ -149,7 +150,6 @@ def test_a_network_is_built_as_its_config_says(tmp_path: Path, name: str, size: 
     classifier = build_classifier(config.model_copy(update={"backbone": backbone, "image": image}), (0, 255))
     assert classifier.preprocessor.size == (160 if size == "auto" else size)
     assert classifier.preprocessor.windows == [(127.5, 255)]
-    assert classifier.chunk == 64
     with torch.no_grad():
         assert classifier.embed(noise_frames(2)).shape == (2, dim)
 

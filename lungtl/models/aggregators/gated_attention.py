@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Lt
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from lungtl.models.aggregators.base import Aggregator, masked_softmax, weighted_mean
@@ -21,21 +21,16 @@ class GatedAttention(Aggregator):
     Args:
         dim: size of the embedding.
         hidden: width of the attention network.
-        dropout: share of embedding components dropped while training.
     """
 
-    def __init__(
-        self, dim: int, hidden: Annotated[int, Ge(1)] = 128, dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
-    ) -> None:
+    def __init__(self, dim: int, hidden: Annotated[int, Ge(1)] = 128) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
         self.features = nn.Linear(dim, hidden)
         self.gate = nn.Linear(dim, hidden)
         self.score = nn.Linear(hidden, 1, bias=False)
         self.classifier = nn.Linear(dim, 1)
 
     def forward(self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        h = self.dropout(embeddings)
-        scores = self.score(torch.tanh(self.features(h)) * torch.sigmoid(self.gate(h))).squeeze(-1)
+        scores = self.score(torch.tanh(self.features(embeddings)) * torch.sigmoid(self.gate(embeddings))).squeeze(-1)
         weights = masked_softmax(scores, mask)
-        return self.classifier(weighted_mean(h, weights, mask)).squeeze(-1), weights
+        return self.classifier(weighted_mean(embeddings, weights, mask)).squeeze(-1), weights

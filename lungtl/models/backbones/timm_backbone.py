@@ -17,7 +17,6 @@ from lungtl.errors import UsageError
 from lungtl.models.backbones.weights import create_model, resolve_weights
 from lungtl.nearest import nearest
 
-
 STAGES = 3  # how many of the last ones `features="stages"` pools
 
 
@@ -60,9 +59,12 @@ class TimmBackbone(nn.Module):
         self.features = features
         self.weights_source = resolve_weights(weights, architecture)
         # channels last: convolutions on CPUs and on tensor cores are faster so
-        self.net: nn.Module = create_model(name, self.weights_source).to(memory_format=torch.channels_last)
-        if features == "stages" and not hasattr(self.net, "forward_intermediates"):
-            raise UsageError(f"backbone.features=stages: timm cannot split {name} into stages; use features=last")
+        self.net = create_model(name, self.weights_source)
+        for parameter in self.net.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        if features == "stages":
+            _prune(self.net, name)
         data = resolve_model_data_config(self.net)
         with torch.no_grad():  # num_features lies for heads that widen: ask the model itself
             size = data["input_size"][-1]
@@ -113,3 +115,10 @@ class TimmBackbone(nn.Module):
             digest.update(key.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+def _prune(net: Any, name: str) -> None:
+    """Drop the layers behind the last stage: nothing would train them."""
+    if not hasattr(net, "prune_intermediate_layers"):
+        raise UsageError(f"backbone.features=stages: timm cannot split {name} into stages; use features=last")
+    net.prune_intermediate_layers(STAGES, prune_norm=True, prune_head=True)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from lungtl.errors import LungtlError
 from lungtl.sources.lidc_database import Scan, read_scans
 from lungtl.sources.lidc_nodules import Nodule, cluster_nodules
-from lungtl.sources.phantom.recipe import PhantomRecipe, generator
+from lungtl.sources.phantom.nodules import centre_mm
+from lungtl.sources.phantom.recipe import NATIVE_MATRIX, PhantomRecipe, generator
 
 # Preferred positives: seven pixels wide in a 128 matrix, and not pure ground glass, which drowns in the noise there.
 LEAST_DIAMETER_MM, LEAST_TEXTURE = 18.0, 3.0
@@ -25,6 +26,7 @@ SPACING_MM = (1.0, 3.0)  # preferred: thinner slices only make more of them, thi
 UNEVEN = 1.5  # a gap longer than this many median spacings; such scans try the reader, not the model
 # Mean and deviation of where nodules lie in a scan, from 0 (lowest slice) to 1 (highest).
 NODULE_LEVEL = (0.55, 0.16)
+OFF_CENTRE = 0.25  # how far the nodule may lie from the field's centre, as a share of the field
 JITTER_MM = 8.0  # how far the window's centre may lie from the nodule's
 MATCH_WEIGHTS = (3.0, 1.0, 6.0)  # log spacing, log thickness, pixel spacing in mm
 
@@ -37,11 +39,18 @@ class ScanPlan:
         scan: the real scan whose geometry, identifiers and nodules are taken.
         indices: int [S], ascending, the native slices to write.
         positive: whether a malignant nodule (mean rating >= 3) lies in them.
+        field_mm: width of the field of view.
+        centre_mm: (x, y) of its centre, from the centre of the scanner's own.
+        lung_mm: (x, y, z) of a place that must lie in a lung although no nodule does, so that fields without a
+            nodule show as much lung as those with one; None where there is a nodule.
     """
 
     scan: Scan
     indices: NDArray[np.int64]
     positive: bool
+    field_mm: float
+    centre_mm: tuple[float, float]
+    lung_mm: tuple[float, float, float] | None
 
     @property
     def z_mm(self) -> NDArray[np.float64]:
@@ -85,7 +94,8 @@ def choose_scans(recipe: PhantomRecipe) -> list[ScanPlan]:
         )
     chosen = _take(positives, n_positive, rng)
     matched = _match(chosen, negatives, n_negative, rng)
-    plans = [_plan(candidate, recipe) for candidate in (*chosen, *matched)]
+    plans = [_plan(candidate, candidate, recipe) for candidate in chosen]
+    plans += [_plan(candidate, chosen[i % n_positive], recipe) for i, candidate in enumerate(matched)]
     ordered = sorted(range(len(plans)), key=lambda i: (i if i < n_positive else i - n_positive, i))
     return [plans[i] for i in ordered]
 
@@ -150,11 +160,30 @@ def _match(
     return matched
 
 
-def _plan(candidate: _Candidate, recipe: PhantomRecipe) -> ScanPlan:
+def _plan(candidate: _Candidate, like: _Candidate, recipe: PhantomRecipe) -> ScanPlan:
+    """The slices and the field of a scan; `like` is the positive that it was matched to."""
+    indices = _slices(candidate, recipe)
+    whole = NATIVE_MATRIX * candidate.scan.pixel_spacing_mm
+    if recipe.field_mm is None or recipe.matrix == NATIVE_MATRIX or recipe.field_mm >= whole:
+        return ScanPlan(candidate.scan, indices, candidate.positive, whole, (0.0, 0.0), None)
+    target = candidate.target or like.target
+    assert target is not None  # positives have one
+    rng = generator(recipe, "field", candidate.scan.series_uid)
+    room = max(0.0, min(OFF_CENTRE * recipe.field_mm, (recipe.field_mm - target.diameter_mm) / 2 - 5))
+    limit = (whole - recipe.field_mm) / 2
+    x, y, _ = centre_mm(target)
+    shift = rng.uniform(-room, room, 2)
+    centre = np.clip([x + shift[0], y + shift[1]], -limit, limit)
+    lung = None if candidate.target else (x, y, float(candidate.scan.z_mm[indices].mean()))
+    field = (float(centre[0]), float(centre[1]))
+    return ScanPlan(candidate.scan, indices, candidate.positive, recipe.field_mm, field, lung)
+
+
+def _slices(candidate: _Candidate, recipe: PhantomRecipe) -> NDArray[np.int64]:
     scan = candidate.scan
     z = scan.z_mm
     if recipe.z_range_mm is None:
-        return ScanPlan(scan, np.arange(len(z)), candidate.positive)
+        return np.arange(len(z))
     rng = generator(recipe, "window", scan.series_uid)
     length = recipe.z_range_mm
     if candidate.target is None:
@@ -168,4 +197,4 @@ def _plan(candidate: _Candidate, recipe: PhantomRecipe) -> ScanPlan:
     inside = np.flatnonzero((z >= low - 1e-6) & (z <= low + length + 1e-6))
     if len(inside) == 0:  # a window thinner than the spacing
         inside = np.array([int(np.abs(z - centre).argmin())])
-    return ScanPlan(scan, inside, candidate.positive)
+    return inside

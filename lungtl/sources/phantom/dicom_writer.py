@@ -13,7 +13,6 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 import lungtl
 from lungtl.sources.lidc_database import Scan
 from lungtl.sources.phantom.choose import ScanPlan
-from lungtl.sources.phantom.recipe import NATIVE_MATRIX
 
 INTERCEPT = -1024  # stored = HU - INTERCEPT, as most scanners write it
 DATE = "20000101"  # LIDC's own, after de-identification
@@ -37,10 +36,10 @@ def _datasets(plan: ScanPlan, voxels: NDArray[np.int16]) -> Iterator[tuple[int, 
     """One dataset, changed from slice to slice: building it anew would cost most of the writing time."""
     scan = plan.scan
     matrix = voxels.shape[1]
-    dataset = _series_header(scan, matrix)
-    # The centre of the field of view is the origin, whatever the matrix.
-    spacing = scan.pixel_spacing_mm * NATIVE_MATRIX / matrix
-    corner = -(matrix - 1) / 2 * spacing
+    spacing = plan.field_mm / matrix
+    dataset = _series_header(scan, matrix, spacing)
+    # The centre of the scanner's field of view is the origin, whatever the matrix and the part of it.
+    corner = [centre - (matrix - 1) / 2 * spacing for centre in plan.centre_mm]
     for k, index in enumerate(plan.indices.tolist()):
         z = float(scan.z_mm[index])
         uid = generate_uid(entropy_srcs=[scan.series_uid, str(index)])
@@ -48,14 +47,14 @@ def _datasets(plan: ScanPlan, voxels: NDArray[np.int16]) -> Iterator[tuple[int, 
         dataset.file_meta.MediaStorageSOPInstanceUID = uid
         dataset.SOPInstanceUID = uid
         dataset.InstanceNumber = number
-        dataset.ImagePositionPatient = [f"{corner:.8f}"[:16], f"{corner:.8f}"[:16], repr(z)[:16]]
+        dataset.ImagePositionPatient = [*(f"{value:.8f}"[:16] for value in corner), repr(z)[:16]]
         dataset.SliceLocation = repr(z)[:16]
         stored = voxels[k].astype(np.int32) - INTERCEPT
         dataset.PixelData = np.clip(stored, 0, 65535).astype("<u2").tobytes()
         yield number, dataset
 
 
-def _series_header(scan: Scan, matrix: int) -> FileDataset:
+def _series_header(scan: Scan, matrix: int, spacing_mm: float) -> FileDataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[scan.series_uid])
@@ -96,7 +95,7 @@ def _series_header(scan: Scan, matrix: int) -> FileDataset:
     d.SamplesPerPixel = 1
     d.PhotometricInterpretation = "MONOCHROME2"
     d.Rows = d.Columns = matrix
-    d.PixelSpacing = [_decimal(scan.pixel_spacing_mm * NATIVE_MATRIX / matrix)] * 2
+    d.PixelSpacing = [_decimal(spacing_mm)] * 2
     d.BitsAllocated = d.BitsStored = 16
     d.HighBit = 15
     d.PixelRepresentation = 0

@@ -16,6 +16,7 @@ from lungtl.sources.phantom.recipe import NATIVE_MATRIX, PhantomRecipe, generato
 from lungtl.sources.phantom.surfaces import distances
 
 DRAWS = 40  # patients to draw before taking the one whose lungs hold the nodules best
+LUNG_DEPTH_MM = 5.0  # of a place without a nodule that must lie in a lung
 PASSES = 6  # a push that makes room at one nodule may take some at another
 
 
@@ -24,10 +25,14 @@ def fit_patient(plan: ScanPlan, recipe: PhantomRecipe, nodules: list[Nodule]) ->
     scan = plan.scan
     rng = generator(recipe, "patient", scan.series_uid)
     fov = NATIVE_MATRIX * scan.pixel_spacing_mm
-    points = np.array([centre_mm(nodule) for nodule in nodules]).reshape(-1, 3)
+    places = [centre_mm(nodule) for nodule in nodules]
     # Small ones lie in the lung entirely; a large one may hang on the wall by half its radius.
-    depths = np.array([min(0.3 * nodule.diameter_mm, 5.0) + 1.0 for nodule in nodules])
-    drawn = [sample_patient(rng, fov, scan.z_mm) for _ in range(DRAWS if nodules else 1)]
+    needed = [min(0.3 * nodule.diameter_mm, 5.0) + 1.0 for nodule in nodules]
+    if plan.lung_mm is not None:
+        places.append(plan.lung_mm)
+        needed.append(LUNG_DEPTH_MM)
+    points, depths = np.array(places).reshape(-1, 3), np.array(needed)
+    drawn = [sample_patient(rng, fov, scan.z_mm) for _ in range(DRAWS if places else 1)]
     best = min(drawn, key=lambda patient: shortfall(patient, points, depths))
     return make_room(best, points, depths)
 

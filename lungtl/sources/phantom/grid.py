@@ -1,6 +1,6 @@
 """The voxels of a slab in millimetres, and the coverage of a voxel by a shape.
 
-x grows to the patient's left, y to the back, both from the centre of the field of view; z grows to the head.
+x grows to the patient's left, y to the back, both from the centre of the scanner's field of view; z grows to the head.
 """
 
 from __future__ import annotations
@@ -64,18 +64,26 @@ class Grid:
         return part
 
 
-def make_grid(matrix: int, pixel_mm: float, z_mm: NDArray[np.float64], thickness_mm: float) -> Grid:
-    """Grid of `matrix` x `matrix` pixels centred on the field of view.
+def make_grid(
+    matrix: int,
+    pixel_mm: float,
+    z_mm: NDArray[np.float64],
+    thickness_mm: float,
+    centre_mm: tuple[float, float] = (0.0, 0.0),
+) -> Grid:
+    """Grid of `matrix` x `matrix` pixels.
 
     Args:
         matrix: rows and columns.
         pixel_mm: spacing of those pixels.
         z_mm: float64 [S], ascending.
         thickness_mm: of the slices.
+        centre_mm: (x, y) of the grid's centre.
     """
-    axis: Floats = ((np.arange(matrix) - (matrix - 1) / 2) * pixel_mm).astype(np.float32)
+    axis = (np.arange(matrix) - (matrix - 1) / 2) * pixel_mm
+    x, y = ((axis + centre).astype(np.float32) for centre in centre_mm)
     z: Floats = z_mm.astype(np.float32)
-    return Grid(axis.reshape(1, 1, -1), axis.reshape(1, -1, 1), z.reshape(-1, 1, 1), pixel_mm, thickness_mm)
+    return Grid(x.reshape(1, 1, -1), y.reshape(1, -1, 1), z.reshape(-1, 1, 1), pixel_mm, thickness_mm)
 
 
 def blend(hu: Floats, coverage: Floats, value: Floats | float) -> None:

@@ -74,8 +74,8 @@ def paint_nodule(hu: Floats, grid: Grid, scan: Scan, nodule: Nodule, rng: np.ran
     first = int(np.searchsorted(scan.z_mm, nodule.z_range_mm[0] - 1e-6)) - 1  # the mask begins one slice below
     native = np.arange(first, first + len(soft))
     wanted = np.searchsorted(scan.z_mm, grid.z.ravel().astype(np.float64) - 1e-2)
-    rows = _average(corner[0], soft.shape[1], grid.shape[1])
-    columns = _average(corner[1], soft.shape[2], grid.shape[2])
+    rows = _average(corner[0], soft.shape[1], *_native_pixels(grid.y, grid, scan))
+    columns = _average(corner[1], soft.shape[2], *_native_pixels(grid.x, grid, scan))
     for s in np.flatnonzero(np.isin(wanted, native)):
         layer = int(wanted[s] - first)
         weight = rows[1] @ soft[layer] @ columns[1].T
@@ -160,16 +160,21 @@ def matter_hu(matter: Matter, depth: Floats, rng: np.random.Generator) -> Floats
     return np.asarray(hu, np.float32)
 
 
-def _average(start: int, size: int, matrix: int) -> tuple[slice, Floats]:
-    """Area average of native pixels start .. start + size into the pixels of a smaller matrix.
+def _native_pixels(axis_mm: Floats, grid: Grid, scan: Scan) -> tuple[float, float, int]:
+    """Where an axis of the grid begins and how wide its pixels are, in native pixels; and how many it has."""
+    begin = (float(axis_mm.ravel()[0]) - grid.pixel_mm / 2) / scan.pixel_spacing_mm + NATIVE_MATRIX / 2
+    return begin, grid.pixel_mm / scan.pixel_spacing_mm, axis_mm.size
+
+
+def _average(start: int, size: int, begin: float, ratio: float, count: int) -> tuple[slice, Floats]:
+    """Area average of native pixels start .. start + size into `count` pixels, each `ratio` wide, from `begin` on.
 
     Returns:
         The target pixels, and float32 [T, size]: the share of each target pixel that each native one covers.
     """
-    ratio = NATIVE_MATRIX / matrix
-    low = max(0, int(np.floor(start / ratio)))
-    high = min(matrix, int(np.ceil((start + size) / ratio)))
-    target = np.arange(low, high)[:, None] * ratio
+    low = min(count, max(0, int(np.floor((start - begin) / ratio))))
+    high = max(low, min(count, int(np.ceil((start + size - begin) / ratio))))
+    target = begin + np.arange(low, high)[:, None] * ratio
     source = start + np.arange(size)[None]
     overlap = np.minimum(target + ratio, source + 1) - np.maximum(target, source)
     return slice(low, high), (np.clip(overlap, 0, None) / ratio).astype(np.float32)

@@ -44,13 +44,14 @@ def render(plan: ScanPlan, recipe: PhantomRecipe) -> NDArray[np.int16]:
     fov = NATIVE_MATRIX * scan.pixel_spacing_mm
     z = plan.z_mm
     mottles = [Mottle(rng, fov / 2, (float(z[0]), float(z[-1])), cell) for cell in (5.0, 22.0)]
-    deviation = noise_level(rng, recipe.matrix, scan.slice_thickness_mm)
+    pixel_mm = plan.field_mm / recipe.matrix
+    deviation = noise_level(rng, fov / pixel_mm, scan.slice_thickness_mm)
 
     out = np.empty((len(z), recipe.matrix, recipe.matrix), np.int16)
     step = max(1, SLAB_VOXELS // recipe.matrix**2)
     for first in range(0, len(z), step):
         part = slice(first, first + step)
-        grid = make_grid(recipe.matrix, fov / recipe.matrix, z[part], scan.slice_thickness_mm)
+        grid = make_grid(recipe.matrix, pixel_mm, z[part], scan.slice_thickness_mm, plan.centre_mm)
         hu = _paint_chest(grid, patient, arteries, veins, airways, mottles)
         for nodule in nodules:
             low, high = nodule.z_range_mm

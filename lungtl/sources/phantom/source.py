@@ -23,24 +23,25 @@ class PhantomSource(Source):
     Attributes:
         root: where the DICOM series are written, in a folder a recipe.
         scans: how many, half of them with a malignant nodule.
-        matrix: pixels a side; 512 writes full-size slices.
+        matrix: pixels a side; 512 writes full-size slices of the whole chest.
+        field_mm: width of a targeted field of view around the nodule; None is the whole chest.
         z_range_mm: how much of each scan is written; None writes all of it.
         seed: of anatomy, noise and choice.
         name: first part of the store's name.
     """
 
     root: str
-    scans: Annotated[int, Ge(2)] = 120
+    scans: Annotated[int, Ge(2)] = 160
     matrix: Annotated[int, Ge(32), Le(512)] = 128
-    z_range_mm: Annotated[float, Gt(0)] | None = 40.0
+    field_mm: Annotated[float, Ge(60)] | None = 70.0
+    z_range_mm: Annotated[float, Gt(0)] | None = 24.0
     seed: Annotated[int, Ge(0)] = 0
     name: str = "phantom"
 
     slice_step_mm = 1.0
 
     def recipe(self) -> dict[str, Any]:
-        return {"kind": "phantom", "version": VERSION, "scans": self.scans, "matrix": self.matrix,
-                "z_range_mm": self.z_range_mm, "seed": self.seed, "labels": self._lidc.recipe()}  # fmt: skip
+        return {"kind": "phantom", "version": VERSION, **vars(self._phantom), "labels": self._lidc.recipe()}
 
     def listing(self) -> str:
         return fingerprint(self.recipe())  # the recipe decides every byte
@@ -50,9 +51,8 @@ class PhantomSource(Source):
         from lungtl.progress import bar
         from lungtl.sources.phantom.write import write_phantom
 
-        recipe = PhantomRecipe(self.scans, self.matrix, self.z_range_mm, self.seed)
         with bar("rendering phantoms") as progress:
-            write_phantom(recipe, self.folder, progress, workers=os.cpu_count() or 1)
+            write_phantom(self._phantom, self.folder, progress, workers=os.cpu_count() or 1)
         return self._lidc.inventory()
 
     def load(self, item: Item) -> Bag:
@@ -61,8 +61,11 @@ class PhantomSource(Source):
     @property
     def folder(self) -> Path:
         """Where this recipe's series lie."""
-        key = fingerprint([VERSION, self.scans, self.matrix, self.z_range_mm, self.seed])
-        return Path(self.root).expanduser() / key[:12]
+        return Path(self.root).expanduser() / fingerprint([VERSION, vars(self._phantom)])[:12]
+
+    @property
+    def _phantom(self) -> PhantomRecipe:
+        return PhantomRecipe(self.scans, self.matrix, self.field_mm, self.z_range_mm, self.seed)
 
     @property
     def _lidc(self) -> LidcSource:

@@ -38,8 +38,8 @@ class Mottle:
         return field * np.float32(1.9)  # interpolation halves the deviation
 
 
-def noise_level(rng: np.random.Generator, matrix: int, thickness_mm: float) -> float:
-    """Deviation of a patient's noise, HU; thin slices are noisier."""
+def noise_level(rng: np.random.Generator, matrix: float, thickness_mm: float) -> float:
+    """Deviation of a patient's noise, HU; thin slices and small pixels (`matrix` to the whole field) are noisier."""
     patient = float(np.exp(rng.normal(0, NOISE_SPREAD)))
     averaging = float((matrix / NATIVE_MATRIX) ** AVERAGING)
     return NOISE_HU * patient * float(np.sqrt(2.5 / thickness_mm)) * averaging

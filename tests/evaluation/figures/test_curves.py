@@ -69,9 +69,7 @@ def drawn_weights(resamples: int, seed: int) -> NDArray[np.float64]:
 def test_the_roc_band_holds_95_percent_of_the_replicates_curves() -> None:
     curves = []
     for weights in drawn_weights(100, seed=4):
-        fpr, tpr, _ = roc_curve(
-            DATA.labels, DATA.probabilities, sample_weight=weights, drop_intermediate=False
-        )
+        fpr, tpr, _ = roc_curve(DATA.labels, DATA.probabilities, sample_weight=weights, drop_intermediate=False)
         curves.append(np.interp(GRID, fpr, tpr))
     axes = roc(DATA.labels, DATA.probabilities, DATA.patient_ids, resamples=100, seed=4).axes[0]
     np.testing.assert_allclose(band(axes), np.percentile(curves, [2.5, 97.5], axis=0), atol=1e-9)
@@ -95,9 +93,7 @@ def test_the_area_under_the_drawn_precision_steps_is_the_average_precision() -> 
     assert axes.lines[0].get_drawstyle() == "steps-pre"
     area = (np.diff(recall) * precision[1:]).sum()
     assert area == pytest.approx(average_precision_score(DATA.labels, tied), abs=1e-12)
-    known = set(
-        zip(*(values.round(9) for values in precision_recall_curve(DATA.labels, tied)[1::-1]), strict=True)
-    )
+    known = set(zip(*(values.round(9) for values in precision_recall_curve(DATA.labels, tied)[1::-1]), strict=True))
     assert set(zip(recall[1:].round(9), precision[1:].round(9), strict=True)) <= known
 
 
@@ -113,9 +109,7 @@ def test_the_reference_of_precision_is_the_prevalence() -> None:
 def test_one_class_says_that_the_curve_is_undefined(draw: Callable[..., Figure], label: int) -> None:
     axes = draw([label] * 12, np.linspace(0.1, 0.9, 12), range(12), {"prevalence": np.full(12, 0.5)}).axes[0]
     assert not axes.lines
-    assert [text.get_text() for text in axes.texts] == [
-        f"undefined: one class\n({12 * label} of 12 positive)"
-    ]
+    assert [text.get_text() for text in axes.texts] == [f"undefined: one class\n({12 * label} of 12 positive)"]
 
 
 def test_one_patient_has_a_curve_without_a_band() -> None:

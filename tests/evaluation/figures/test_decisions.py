@@ -26,9 +26,7 @@ def test_reliability_draws_the_calibration_curve_with_the_counts_below() -> None
 def test_reliability_states_the_errors_of_the_score_table() -> None:
     metrics = score(DATA.labels, DATA.probabilities, range(60), resamples=0).metrics
     title = reliability(DATA.labels, DATA.probabilities).axes[0].get_title()
-    assert (
-        title == f"Calibration: ECE {metrics['ece'].value:.3f}, Brier {metrics['brier'].value:.3f} (n = 60)"
-    )
+    assert title == f"Calibration: ECE {metrics['ece'].value:.3f}, Brier {metrics['brier'].value:.3f} (n = 60)"
 
 
 def test_reliability_of_one_class_is_defined() -> None:
