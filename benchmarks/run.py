@@ -6,7 +6,6 @@ Writes benchmarks/results.csv and prints it. Needs no data: it works on a small 
 from __future__ import annotations
 
 import csv
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -123,4 +122,4 @@ def _chunking(store: Store) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

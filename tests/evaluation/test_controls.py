@@ -43,7 +43,7 @@ def test_the_diameter_control_ranks_as_the_diameter_does_ties_included() -> None
 def test_the_diameter_control_is_a_logistic_regression_on_the_standardised_logarithm() -> None:
     train = frame(1)
     logs = np.log1p(train["diameter_mm"].to_numpy())
-    model: Any = LogisticRegression()  # type: ignore[no-untyped-call]
+    model: Any = LogisticRegression()
     model.fit(((logs - logs.mean()) / logs.std())[:, None], train["label"])
     # 0 is a bag without a nodule.
     new = (np.log1p([0.0, 4.0, 30.0]) - logs.mean()) / logs.std()
