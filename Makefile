@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train sweep ui prepare test lint bench clean
+.PHONY: help setup demo train sweep ui prepare test doctor lint bench clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ prepare: setup  ## python -m lungtl.prepare, with ARGS="dataset=lidc dataset.roo
 
 test: setup  ## all tests; those on real data where it is found
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
+
+doctor: setup  ## check packages, weights, device, stores
+	$(BIN)/python -m lungtl.doctor $(ARGS)
 
 lint: setup  ## ruff and mypy --strict
 	$(BIN)/ruff check

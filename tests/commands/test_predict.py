@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.commands.conftest import Done, Lab, Trained, read_csv, read_json, uid
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def predicted(lab: Lab, trained: Trained, mixed: Path) -> Done:
+    return lab.run("predict", f"model={trained.folder}", f"input={mixed}")
+
+
+def test_every_readable_series_gets_a_probability(predicted: Done) -> None:
+    rows = read_csv(predicted.folder / "predictions.csv")
+    assert [row["bag_id"] for row in rows] == [uid(0), uid(1)]
+    assert all(0 < float(row["probability"]) < 1 for row in rows)
+    slices = read_csv(predicted.folder / "slices.csv")
+    for row in rows:
+        own = [float(one["weight"]) for one in slices if one["bag_id"] == row["bag_id"]]
+        assert len(own) == int(row["n_slices"])
+        assert sum(own) == pytest.approx(1)
+
+
+def test_the_others_are_listed_with_their_reasons(predicted: Done) -> None:
+    refused = {row["item"]: row for row in read_csv(predicted.folder / "quarantine.csv")}
+    assert set(refused) == {uid(90), uid(91)}
+    assert "is damaged" in refused[uid(90)]["reason"]
+    assert "lacks RescaleSlope" in refused[uid(91)]["reason"]
+    assert all(row["remedy"] for row in refused.values())
+
+
+def test_the_probability_is_that_of_evaluate(lab: Lab, predicted: Done, trained: Trained) -> None:
+    table = lab.table("two.csv", lab.rows([0, 1]))
+    evaluated = lab.run("evaluate", f"model={trained.folder}", *lab.dataset(table)).folder
+    assert read_json(evaluated / "metrics.json")["split"] == "all"  # another table, another store
+    expected, seen = (
+        {row["bag_id"]: float(row["probability"]) for row in read_csv(folder / "predictions.csv")}
+        for folder in (evaluated, predicted.folder)
+    )
+    assert seen == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_folder_without_dicom(lab: Lab, trained: Trained, tmp_path: Path) -> None:
+    message = lab.run("predict", f"model={trained.folder}", f"input={tmp_path}").complaint()
+    assert str(tmp_path) in message
+    assert "dataset.root" not in message  # predict has no such option
+
+
+def test_a_model_of_grey_values(lab: Lab, trained: Trained, mixed: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "model"
+    shutil.copytree(trained.folder / "bundle", bundle)
+    config = read_json(bundle / "config.json")
+    config["provenance"]["value_range"] = [0, 255]
+    (bundle / "config.json").write_text(json.dumps(config))
+    assert "grey values, not HU" in lab.run("predict", f"model={bundle}", f"input={mixed}").complaint()
