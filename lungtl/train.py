@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,10 +40,10 @@ def run(config: TrainConfig) -> None:
     log.info(
         "split: %s", ", ".join(f"{n} {counts['size'][n]} bags ({counts['sum'][n]} positive)" for n in counts.index)
     )
-    name = config.name or run_name(hydra.overrides.task)
     choices = {
         key: str(hydra.runtime.choices[key]) for key in ("dataset", "backbone", "freezing", "aggregator", "loss")
     }
+    name = config.name or run_name(choices, hydra.overrides.task)
     tracker, earlier = _tracker(config, folder, name, Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None)
 
     from lungtl.tracking.tracker import tracked
@@ -164,10 +164,14 @@ def _check_same(earlier: dict[str, Any] | None, record: dict[str, Any]) -> None:
             raise LungtlError(f"cannot resume: {key} was {earlier[key]}, now it is {record[key]}; start a new run")
 
 
-def run_name(overrides: Iterable[str]) -> str:
-    """What distinguishes a run: its overrides, less those that only say where things are."""
-    telling = [o for o in overrides if not o.partition("=")[0].lstrip("+").endswith(PLACES)]
-    return " ".join(telling) or "default"
+def run_name(choices: Mapping[str, str], overrides: Iterable[str]) -> str:
+    """The four choices, then what else was overridden, less what only says where things are."""
+    parts = [choices[group] for group in ("dataset", "backbone", "freezing", "aggregator")]
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if key not in choices and not key.endswith(PLACES):
+            parts.append(override)
+    return " ".join(parts)
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

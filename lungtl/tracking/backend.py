@@ -64,7 +64,9 @@ def experiment_id(client: MlflowClient, name: str, uri: str | None, data_dir: Pa
 
     found = client.get_experiment_by_name(name)
     if found is None:
-        place: dict[str, Any] = {}
+        place: dict[str, Any] = {
+            "tags": {"mlflow.experimentKind": "custom_model_development"}
+        }  # the UI's training view
         if uri is None or uri.startswith("sqlite:///"):
             place["artifact_location"] = (data_dir / ARTIFACTS).as_uri()
         try:

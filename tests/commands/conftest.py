@@ -80,8 +80,8 @@ class Lab:
         return Done(done.returncode, done.stdout, done.stderr)
 
     def train(self, *arguments: str) -> Done:
-        """Train the tiny model on the DICOM dataset; later arguments win."""
-        return self.run("train", *self.dataset(), *MODEL, "workers=1", *arguments)
+        """Train the tiny model on the DICOM dataset."""
+        return self.run("train", *arguments, *self.dataset(), *MODEL, "workers=1")
 
     def environment(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("LUNGTL_", "HF_", "MLFLOW_"))}
@@ -171,6 +171,12 @@ def trained(lab: Lab, untracked: Trained) -> Trained:
 def client(lab: Lab, trained: Trained) -> Any:
     """MLflow's client on the session's store."""
     return open_client(None, lab.data_dir)
+
+
+@pytest.fixture(scope="session")
+def scored(lab: Lab, trained: Trained) -> Done:
+    """All bags, scored by the run that the start of its MLflow id names."""
+    return lab.run("evaluate", f"model={trained.run_id[:8]}", "split=all", *lab.dataset())
 
 
 @pytest.fixture(scope="session")

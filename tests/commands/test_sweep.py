@@ -48,33 +48,34 @@ def test_mlflow_groups_the_runs_under_one_parent(swept: Done, client: Any) -> No
         assert child.data.tags["aggregator"] == aggregator
 
 
-class TestFailingJob:
-    @pytest.fixture(scope="class")
-    def broken(self, lab: Lab, trained: Trained) -> Done:
-        """The first of two jobs asks for more blocks than there are."""
-        return lab.train("-m", "freezing=last_blocks", "freezing.n=99,1", "trainer.max_epochs=1")
+@pytest.fixture(scope="module")
+def broken(lab: Lab, trained: Trained) -> Done:
+    """The first of two jobs asks for more blocks than there are."""
+    return lab.train("-m", "freezing=last_blocks", "freezing.n=99,1", "trainer.max_epochs=1")
 
-    def test_the_other_one_finishes(self, broken: Done) -> None:
-        (finished,) = _folders(broken)
-        assert finished.name == "1"
-        assert (finished / "metrics.json").is_file()
 
-    def test_the_command_fails_in_one_line(self, broken: Done) -> None:
-        assert broken.code == 1
-        assert "Traceback" not in broken.err
-        last = broken.err.rstrip().splitlines()[-1]
-        assert last.startswith("error: ")
+def test_beside_a_failing_job_the_other_one_finishes(broken: Done) -> None:
+    (finished,) = _folders(broken)
+    assert finished.name == "1"
+    assert (finished / "metrics.json").is_file()
 
-    def test_the_comparison_is_printed_all_the_same(self, broken: Done) -> None:
-        assert "test patients; 95 %" in broken.err
-        assert "control: prevalence" in broken.err
 
-    def test_mlflow_says_which_failed(self, broken: Done, client: Any) -> None:
-        sweep = _folders(broken)[0].parent
-        parent = _parent(client, sweep)
-        assert parent.info.status == "FAILED"
-        assert parent.data.metrics["failed_jobs"] == 1
-        statuses = [
-            client.get_run(read_json(sweep / job / "run.json")["mlflow_run_id"]).info.status for job in ("0", "1")
-        ]
-        assert statuses == ["FAILED", "FINISHED"]
+def test_a_failing_job_fails_the_sweep(broken: Done) -> None:
+    assert broken.code == 1
+    assert "Traceback" not in broken.err
+    last = broken.err.rstrip().splitlines()[-1]
+    assert last.startswith("error: ")
+
+
+def test_a_failing_job_leaves_the_comparison(broken: Done) -> None:
+    assert "test patients; 95 %" in broken.err
+    assert "control: prevalence" in broken.err
+
+
+def test_mlflow_says_which_job_failed(broken: Done, client: Any) -> None:
+    sweep = _folders(broken)[0].parent
+    parent = _parent(client, sweep)
+    assert parent.info.status == "FAILED"
+    assert parent.data.metrics["failed_jobs"] == 1
+    statuses = [client.get_run(read_json(sweep / job / "run.json")["mlflow_run_id"]).info.status for job in ("0", "1")]
+    assert statuses == ["FAILED", "FINISHED"]

@@ -163,39 +163,43 @@ def test_an_unreachable_hub_names_the_three_other_ways(lab: Lab) -> None:
         assert way in message
 
 
-class TestResume:
-    @pytest.fixture(scope="class")
-    def stopped(self, lab: Lab, trained: Trained) -> Trained:
-        done = lab.train("trainer.max_epochs=1")
-        return Trained(done, done.folder)
+@pytest.fixture(scope="module")
+def stopped(lab: Lab, trained: Trained) -> Trained:
+    done = lab.train("trainer.max_epochs=1")
+    return Trained(done, done.folder)
 
-    @pytest.fixture
-    def copy(self, stopped: Trained, tmp_path: Path) -> Path:
-        """The stopped run's record alone."""
-        folder = tmp_path / "copy"
-        (folder / ".hydra").mkdir(parents=True)
-        for name in ("run.json", "split.csv", ".hydra/overrides.yaml"):
-            (folder / name).write_bytes((stopped.folder / name).read_bytes())
-        return folder
 
-    def test_a_run_without_a_checkpoint(self, lab: Lab, copy: Path) -> None:
-        message = lab.run("train", f"resume={copy}", "tracking=none").complaint()
-        assert "last.ckpt is missing" in message
+@pytest.fixture
+def copy(stopped: Trained, tmp_path: Path) -> Path:
+    """The stopped run's record alone."""
+    folder = tmp_path / "copy"
+    (folder / ".hydra").mkdir(parents=True)
+    for name in ("run.json", "split.csv", ".hydra/overrides.yaml"):
+        (folder / name).write_bytes((stopped.folder / name).read_bytes())
+    return folder
 
-    def test_a_damaged_checkpoint(self, lab: Lab, copy: Path) -> None:
-        (copy / "checkpoints").mkdir()
-        (copy / "checkpoints" / "last.ckpt").write_bytes(b"PK\x03\x04 half a checkpoint")
-        message = lab.run("train", f"resume={copy}", "tracking=none").complaint()
-        assert "last.ckpt is not a checkpoint" in message
 
-    def test_a_run_that_is_not_there(self, lab: Lab, trained: Trained) -> None:
-        assert "no run 0123456789abcdef" in lab.run("train", "resume=0123456789abcdef").complaint(2)
+def test_resuming_without_a_checkpoint(lab: Lab, copy: Path) -> None:
+    message = lab.run("train", f"resume={copy}", "tracking=none").complaint()
+    assert "last.ckpt is missing" in message
 
-    def test_it_goes_on_where_it_stopped(self, lab: Lab, stopped: Trained, client: Any) -> None:
-        run_id = stopped.run_id
-        done = lab.run("train", f"resume={stopped.folder}", "trainer.max_epochs=3")
-        assert done.folder == stopped.folder
-        assert stopped.run_id == run_id
-        assert stopped.metrics["training"]["epochs"] == 3
-        assert [point.step for point in client.get_metric_history(run_id, "val/loss")] == [0, 1, 2]
-        assert client.get_run(run_id).info.status == "FINISHED"
+
+def test_resuming_from_a_damaged_checkpoint(lab: Lab, copy: Path) -> None:
+    (copy / "checkpoints").mkdir()
+    (copy / "checkpoints" / "last.ckpt").write_bytes(b"PK\x03\x04 half a checkpoint")
+    message = lab.run("train", f"resume={copy}", "tracking=none").complaint()
+    assert "last.ckpt is not a checkpoint" in message
+
+
+def test_resuming_a_run_that_is_not_there(lab: Lab, trained: Trained) -> None:
+    assert "no run 0123456789abcdef" in lab.run("train", "resume=0123456789abcdef").complaint(2)
+
+
+def test_resuming_goes_on_where_the_run_stopped(lab: Lab, stopped: Trained, client: Any) -> None:
+    run_id = stopped.run_id
+    done = lab.run("train", f"resume={stopped.folder}", "trainer.max_epochs=3")
+    assert done.folder == stopped.folder
+    assert stopped.run_id == run_id
+    assert stopped.metrics["training"]["epochs"] == 3
+    assert [point.step for point in client.get_metric_history(run_id, "val/loss")] == [0, 1, 2]
+    assert client.get_run(run_id).info.status == "FINISHED"

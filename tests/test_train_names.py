@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+from lungtl.train import flatten, run_name
+
+CHOICES = {"dataset": "phantom", "backbone": "resnet18", "freezing": "frozen", "aggregator": "max", "loss": "bag_only"}
+
+
+def test_a_run_is_named_by_its_choices_and_what_else_differs() -> None:
+    overrides = ["backbone=resnet18", "optimizer.lr=0.1", "data_dir=/x", "dataset.root=/y", "+seed=3", "tracking.uri=z"]
+    assert run_name(CHOICES, overrides) == "phantom resnet18 frozen max optimizer.lr=0.1 +seed=3"
+
+
+def test_settings_are_flattened_for_the_tracker() -> None:
+    assert flatten({"a": {"b": 1, "c": {"d": None}}, "e": [1]}) == {"a.b": 1, "a.c.d": None, "e": [1]}
