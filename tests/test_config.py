@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from lungtl import cli
 from lungtl.config import TrainConfig
@@ -40,3 +42,21 @@ def test_every_option_starts_by_saying_what_it_is(group: str, option: str) -> No
     folder = cli.conf_dir().parent if group == "experiments" else cli.conf_dir()
     text = (folder / group / f"{option}.yaml").read_text()
     assert re.match(r"(# @package _global_\n)?# \S", text)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "value"),
+    [
+        (["experiments=lidc_maxslice"], "split.kind", "source"),
+        (["experiments=lidc_slices_definite"], "image.crop", 48),
+        (["experiments=lidc_slices_definite", "image.crop=32"], "image.crop", 32),
+        (["debug=fast"], "trainer.max_epochs", 1),
+        ([], "split.kind", "holdout"),
+    ],
+)
+def test_a_study_wins_over_the_defaults_and_the_command_line_over_both(
+    overrides: list[str], key: str, value: object
+) -> None:
+    with initialize_config_dir(str(cli.conf_dir()), version_base="1.3"):
+        composed = compose("train", [*overrides, SEARCHPATH])
+    assert OmegaConf.select(composed, key) == value

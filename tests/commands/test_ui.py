@@ -85,3 +85,11 @@ def test_a_wrong_argument(lab: Lab, argument: str) -> None:
     (message,) = done.err.splitlines()
     assert message.startswith("error: ")
     assert argument in message
+
+
+def test_a_port_in_use(lab: Lab) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        assert str(taken) in lab.run("ui", f"port={taken}").complaint()
