@@ -36,7 +36,7 @@ prepare: setup  ## python -m lungtl.prepare, with ARGS="dataset=lidc dataset.roo
 	$(BIN)/python -m lungtl.prepare $(ARGS)
 
 test: setup  ## all tests; those on real data where it is found
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope $(ARGS)
 
 doctor: setup  ## check packages, weights, device, stores
 	$(BIN)/python -m lungtl.doctor $(ARGS)

@@ -47,7 +47,8 @@ def main(config_name: str, schema: type[C], task: Callable[[C], None]) -> None:
     os.environ.setdefault(STAMP, f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come back to us instead of Hydra's own report
     searchpath = f"hydra.searchpath=['file://{conf_dir().parent}']"  # where `experiments=` is found
-    arguments = sys.argv[1:]
+    # argparse takes positional arguments in one go: `train dataset=x -m seed=0,1` would not be understood
+    arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     try:
         if not INFORMATION_FLAGS & set(arguments):
             overrides = [a for a in arguments if not a.startswith("-")]
@@ -76,10 +77,21 @@ def main(config_name: str, schema: type[C], task: Callable[[C], None]) -> None:
     try:
         job()
     except LungtlError as error:  # a job of a sweep
-        _fail(error)
+        _end_sweep("FAILED")
+        _fail(LungtlError(str(error)))  # 1, whatever the job's own: the command was right
+    except Exception:
+        _end_sweep("FAILED")
+        raise
     except KeyboardInterrupt:
+        _end_sweep("KILLED")
         print("stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def _end_sweep(status: str) -> None:
+    module = sys.modules.get("lungtl.tracking.sweep")
+    if module is not None:
+        module.end_started(status)
 
 
 def check(config_name: str, schema: type[C], overrides: list[str], searchpath: str) -> None:
@@ -191,7 +203,7 @@ def _dotted(value: Any, prefix: str = "", without: str = "") -> list[str]:
 
 def _resumed(arguments: list[str], overrides: list[str]) -> list[str]:
     """With `resume=RUN`, the run's own overrides and folder, the new ones winning."""
-    wanted = [o.partition("=")[2] for o in overrides if o.startswith("resume=")]
+    wanted = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("resume=")]
     if not wanted or not wanted[0] or wanted[0] == "null":
         return arguments
     from omegaconf import OmegaConf

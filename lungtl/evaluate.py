@@ -36,6 +36,8 @@ def run(config: EvaluateConfig) -> None:
 
     classifier, bundle = load_bundle(model / BUNDLE if (model / BUNDLE).is_dir() else model)
     check_values(store, bundle["provenance"])
+    if train is None and bundle["provenance"]["store_fingerprint"] == store.fingerprint:
+        log.warning("the model was trained on bags of this dataset: scores are too good; give its run, not its bundle")
     device = pick_device(config.accelerator)
     features = cached_features(classifier, store, config.data_dir, device, classifier.backbone.fingerprint())
     predictions = predict_bags(classifier, store, list(bags["bag_id"]), features, device)
@@ -85,7 +87,7 @@ def choose_bags(model: Path, store: Store, wanted: str) -> tuple[pd.DataFrame, p
         bags = bags[bags["split"] == wanted]
     if bags.empty:
         raise LungtlError(f"{store.name} has no labelled bag to score; give the dataset labels")
-    if wanted in ("all", "train", "val") and (shared := _shared_patients(bags, train)):
+    if shared := _shared_patients(bags, train):
         log.warning("%d of the patients scored here trained the model: those scores are too good", shared)
     return bags.reset_index(drop=True), train, wanted
 

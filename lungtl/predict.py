@@ -32,7 +32,7 @@ def run(config: PredictConfig) -> None:
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     model = find_model(config.model, config.data_dir)
-    found, refusals = find_series(config.input)
+    found, refusals = find_series(config.input, "input")
     quarantine = [vars(refusal) for refusal in refusals]
 
     from lungtl.bundle import load_bundle

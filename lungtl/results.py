@@ -55,7 +55,7 @@ def write_results(
     Returns:
         The document that metrics.json holds.
     """
-    from lungtl.evaluation.controls import control_scores
+    from lungtl.evaluation.controls import control_probabilities
     from lungtl.evaluation.metrics import score
     from lungtl.evaluation.schema import evaluation_document
 
@@ -65,17 +65,18 @@ def write_results(
     predictions.slices.to_csv(folder / SLICES, index=False)
     options: dict[str, Any] = {"threshold": threshold, "resamples": resamples}
     known = predictions.slices.merge(bags[["bag_id", "patient_id"]], on="bag_id").query("label != @UNKNOWN")
+    controls = control_probabilities(train, table) if train is not None else {}
     document = evaluation_document(
         split=split,
         bag=score(table["label"], table["probability"], table["patient_id"], **options),
         slices=score(known["label"] == MALIGNANT, known["p_malignant"], known["patient_id"], **options)
         if len(known)
         else None,
-        controls=control_scores(train, table, **options) if train is not None else None,
+        controls={name: score(table["label"], p, table["patient_id"], **options) for name, p in controls.items()},
         **context,
     )
     (folder / METRICS).write_text(json.dumps(document, indent=2, allow_nan=False))
-    _draw(folder / FIGURES, store, predictions, table, train, threshold, window)
+    _draw(folder / FIGURES, store, predictions, table, controls, threshold, window)
     return document
 
 
@@ -109,18 +110,16 @@ def _draw(
     store: Store,
     predictions: Predictions,
     table: pd.DataFrame,
-    train: pd.DataFrame | None,
+    controls: dict[str, NDArray[np.float64]],
     threshold: float,
     window: tuple[float, float],
 ) -> None:
-    from lungtl.evaluation.controls import control_probabilities
     from lungtl.evaluation.figures.canvas import save
     from lungtl.evaluation.figures.curves import precision_recall, roc
     from lungtl.evaluation.figures.decisions import confusion, reliability
     from lungtl.evaluation.figures.slices import attention_along_z, montage
 
     folder.mkdir(exist_ok=True)
-    controls = control_probabilities(train, table) if train is not None else {}
     labels, p, patients = table["label"].to_numpy(), table["probability"].to_numpy(), table["patient_id"].to_numpy()
     save(roc(labels, p, patients, controls), folder / "roc.png")
     save(precision_recall(labels, p, patients, controls), folder / "precision_recall.png")

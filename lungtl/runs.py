@@ -38,7 +38,7 @@ def find_run(reference: str, data_dir: Path) -> Path:
     records = sorted([*data_dir.glob(f"runs/*/{RECORD}"), *data_dir.glob(f"sweeps/*/*/{RECORD}")])
     if len(reference) >= 8:
         for record in records:
-            if str(json.loads(record.read_text()).get("mlflow_run_id") or "").startswith(reference):
+            if str(read_record(record.parent).get("mlflow_run_id") or "").startswith(reference):
                 return record.parent
     raise UsageError(
         f"no run {reference} among the {len(records)} in {data_dir}; give a run's folder or MLflow id, or data_dir="
@@ -54,6 +54,13 @@ def find_model(reference: str, data_dir: Path) -> Path:
     if not (run / BUNDLE).is_dir():
         raise UsageError(f"run {run} has no bundle: it did not finish; resume it with lungtl.train resume={run}")
     return run
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write `run.json` so that it is there whole or not at all."""
+    temporary = folder / f"{RECORD}.tmp"
+    temporary.write_text(json.dumps(record, indent=2))
+    temporary.replace(folder / RECORD)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from lungtl import cli
 from lungtl.config import TrainConfig
 from lungtl.errors import LungtlError
 from lungtl.prepare import open_store
-from lungtl.runs import BUNDLE, RECORD, SPLIT, read_record
+from lungtl.runs import BUNDLE, SPLIT, read_record, write_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +43,10 @@ def run(config: TrainConfig) -> None:
         key: str(hydra.runtime.choices[key]) for key in ("dataset", "backbone", "freezing", "aggregator", "loss")
     }
     name = config.name or run_name(choices, hydra.overrides.task)
+    if config.resume is not None:
+        from lungtl.training.fit import check_checkpoint
+
+        check_checkpoint(folder)
     tracker, earlier = _tracker(config, folder, name, Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None)
 
     from lungtl.tracking.tracker import tracked
@@ -100,7 +103,7 @@ def _train_and_evaluate(
     weights = classifier.backbone.fingerprint()
     record = {
         "name": name,
-        "mlflow_run_id": tracker.run_id,
+        "mlflow_run_id": tracker.run_id or (earlier or {}).get("mlflow_run_id"),
         "store": store.name,
         "value_range": store.manifest["value_range"],
         "store_fingerprint": store.fingerprint,
@@ -110,19 +113,19 @@ def _train_and_evaluate(
         "seed": config.seed,
     }
     _check_same(earlier, record)
-    (folder / RECORD).write_text(json.dumps(record, indent=2))
+    write_record(folder, record)
     trained, total = trainable_share(classifier, freezing)
     log.info(
         "%s (weights: %s), %s of %s parameters train", classifier.backbone.name, record["weights_source"],
         f"{trained:,}", f"{total:,}",
     )  # fmt: skip
-    if earlier is None:
+    if earlier is None or earlier["mlflow_run_id"] is None:
         tracker.params(flatten(config.model_dump(mode="json")))
         tracker.tags({**choices, "lungtl.kind": "run", "lungtl.folder": str(folder), **{
             f"lungtl.{key}": str(value) for key, value in record.items() if "fingerprint" in key or key == "store"
         }})  # fmt: skip
-        tracker.artifacts(folder / ".hydra" / "config.yaml")
         tracker.artifacts(folder / SPLIT)
+    tracker.artifacts(folder / ".hydra" / "config.yaml")  # a resumed run may have other settings
 
     device = pick_device(config.trainer.accelerator)
     features = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 
 from lungtl.errors import LungtlError, UsageError
@@ -23,8 +24,7 @@ def main() -> None:
             raise UsageError(f"unknown argument {override}; wanted data_dir=FOLDER, tracking.uri=URI or port=NUMBER")
         values[key] = value
     port = values.get("port", "5000")
-    if not port.isdigit():
-        raise UsageError(f"port={port} is not a number")
+    check_port(port)
 
     from lungtl.tracking.backend import ARTIFACTS, default_uri, open_client
 
@@ -36,6 +36,18 @@ def main() -> None:
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--default-artifact-root",
                artifacts, "--host", HOST, "--port", port, "--workers", "1"]  # fmt: skip
     os.execv(sys.executable, command)
+
+
+def check_port(port: str) -> None:
+    """Raise for what is no port, or one that is taken: MLflow would end with 0, or try for ever."""
+    if not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise UsageError(f"port={port} is no port; wanted a number from 1 to 65535")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, int(port)))
+        except OSError as error:
+            raise LungtlError(f"port={port} cannot be used ({error.strerror}); give another, e.g. port=5001") from error
 
 
 if __name__ == "__main__":

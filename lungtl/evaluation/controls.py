@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from lungtl.errors import LungtlError
 from lungtl.evaluation.checks import check_labels
-from lungtl.evaluation.metrics import ScoreTable, score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,37 +99,6 @@ def control_probabilities(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, 
             train["diameter_mm"].to_numpy(), train["label"].to_numpy(), test["diameter_mm"].to_numpy()
         )
     return controls
-
-
-def control_scores(
-    train: pd.DataFrame, test: pd.DataFrame, *, threshold: float = 0.5, resamples: int = 1000, seed: int = 0
-) -> dict[str, ScoreTable]:
-    """Score the controls on the bags that the model is scored on, with the same resampled patients.
-
-    Args:
-        train: one row a bag with the columns label (0 or 1), patient_id and diameter_mm (NaN where unknown).
-        test: likewise.
-        threshold: as for `score`, and so are the next two.
-        resamples: bootstrap replicates.
-        seed: of the draws.
-
-    Returns:
-        control -> table; see `control_probabilities` for which there are.
-
-    Raises:
-        LungtlError: see `score`.
-    """
-    return {
-        name: score(
-            test["label"].to_numpy(),
-            probabilities,
-            test["patient_id"],
-            threshold=threshold,
-            resamples=resamples,
-            seed=seed,
-        )
-        for name, probabilities in control_probabilities(train, test).items()
-    }
 
 
 def _check_diameters(diameter_mm: ArrayLike, name: str) -> NDArray[np.float64]:

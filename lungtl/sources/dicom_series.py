@@ -84,11 +84,12 @@ class Series:
         return fingerprint([[f.sop_uid, list(f.position_mm), f.size] for f in self.files])
 
 
-def find_series(root: Path) -> tuple[list[Series], list[Refusal]]:
+def find_series(root: Path, option: str = "dataset.root") -> tuple[list[Series], list[Refusal]]:
     """Read the headers of all files below a folder.
 
     Args:
         root: searched recursively; links to folders are not followed.
+        option: what the user called the folder, for messages.
 
     Returns:
         The usable series, ordered by UID, and what was refused (files relative to root, series by UID).
@@ -97,7 +98,7 @@ def find_series(root: Path) -> tuple[list[Series], list[Refusal]]:
         LungtlError: the folder does not exist or holds no DICOM file.
     """
     if not root.is_dir():
-        raise LungtlError(f"dataset.root={root} is not a folder; give the folder that holds the DICOM series")
+        raise LungtlError(f"{option}={root} is not a folder; give the folder that holds the DICOM series")
     headers: dict[str, list[tuple[str, Any]]] = defaultdict(list)
     refusals: list[Refusal] = []
     for path in _files(root, refusals):
@@ -109,7 +110,7 @@ def find_series(root: Path) -> tuple[list[Series], list[Refusal]]:
         if header is not None:
             headers[str(header.get("SeriesInstanceUID") or "")].append((str(path), header))
     if not headers and not refusals:
-        raise LungtlError(f"no DICOM file below {root}; dataset.root must be the folder that holds the series")
+        raise LungtlError(f"no DICOM file below {root}; {option} must be the folder that holds the series")
     series = []
     for uid, members in sorted(headers.items()):
         try:

@@ -13,6 +13,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 
 PARENT = "parent.json"
+_started: list[SweepParent] = []
 
 
 class SweepParent(Callback):
@@ -21,9 +22,12 @@ class SweepParent(Callback):
     def __init__(self) -> None:
         self.tracker: Any = None
         self.failed = 0
+        self.folder: Path | None = None
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
         """Create the parent run and leave its id in the sweep's folder."""
+        self.folder = Path(config.hydra.sweep.dir)
+        _started.append(self)
         if not config.tracking.enabled:
             return
         from lungtl.config import TrackingConfig
@@ -45,12 +49,25 @@ class SweepParent(Callback):
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
         """Close the parent run."""
+        self.end("FAILED" if self.failed else "FINISHED")
+
+    def end(self, status: str) -> None:
+        """Print the comparison and close the parent run, once."""
         from lungtl.report import print_sweep
 
-        print_sweep(Path(config.hydra.sweep.dir))
+        if self.folder is None:
+            return
+        print_sweep(self.folder)
+        self.folder = None
         if self.tracker is not None:
             self.tracker.metrics({"failed_jobs": self.failed})
-            self.tracker.close("FAILED" if self.failed else "FINISHED")
+            self.tracker.close(status)
+
+
+def end_started(status: str) -> None:
+    """Close what Hydra left open: it does not call `on_multirun_end` when a job failed."""
+    for sweep in _started:
+        sweep.end(status)
 
 
 def parent_of(sweep_folder: Path) -> str | None:

@@ -18,7 +18,7 @@ from lungtl.training.module import BagModule
 
 log = logging.getLogger(__name__)
 LogMetrics = Callable[[dict[str, float], int], None]
-LAST = "last.ckpt"
+CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
 
 
 class EpochLog(Callback):
@@ -63,10 +63,10 @@ def fit(
         LungtlError: there is nothing to resume, or the loss is not finite.
     """
     _quieten()
-    checkpoints = folder / "checkpoints"
+    checkpoints = folder / CHECKPOINTS
     last = checkpoints / LAST
     if resume:
-        _check_checkpoint(last)
+        check_checkpoint(folder)
     mode = "max" if config.monitor == "val/auroc" else "min"
     best = ModelCheckpoint(
         dirpath=checkpoints, filename="best", monitor=config.monitor, mode=mode, save_last=True,
@@ -107,8 +107,9 @@ def fit(
     }
 
 
-def _check_checkpoint(path: Path) -> None:
-    """Raise LungtlError unless the file is a checkpoint that Lightning wrote."""
+def check_checkpoint(folder: Path) -> None:
+    """Raise LungtlError unless a run's folder has a last checkpoint that Lightning wrote."""
+    path = folder / CHECKPOINTS / LAST
     if not path.is_file():
         raise LungtlError(f"nothing to resume: {path} is missing; start the run anew")
     try:

@@ -79,9 +79,9 @@ class Lab:
         )  # fmt: skip
         return Done(done.returncode, done.stdout, done.stderr)
 
-    def train(self, *arguments: str) -> Done:
-        """Train the tiny model on the DICOM dataset."""
-        return self.run("train", *arguments, *self.dataset(), *MODEL, "workers=1")
+    def train(self, *arguments: str, sweep: bool = False) -> Done:
+        """Train the tiny model on the DICOM dataset; later arguments win."""
+        return self.run("train", *["-m"] * sweep, *self.dataset(), *MODEL, "workers=1", *arguments)
 
     def environment(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("LUNGTL_", "HF_", "MLFLOW_"))}
@@ -182,4 +182,4 @@ def scored(lab: Lab, trained: Trained) -> Done:
 @pytest.fixture(scope="session")
 def swept(lab: Lab, trained: Trained) -> Done:
     """A sweep of two aggregators."""
-    return lab.train("-m", "aggregator=mean,max", "trainer.max_epochs=1")
+    return lab.train("aggregator=mean,max", "trainer.max_epochs=1", sweep=True)
