@@ -35,7 +35,8 @@ def collect(folder: Path) -> pd.DataFrame:
     """One row a finished run, the best validation loss first, then one a control.
 
     Returns:
-        run, n, n_positive, and for each metric its value, low and high; val/loss or val/auroc where runs logged it.
+        run (what differs between their names), n, n_positive, and for each metric its value, low and high; val/loss
+        or val/auroc where runs logged it.
 
     Raises:
         LungtlError: there is no finished run below the folder.
@@ -53,7 +54,16 @@ def collect(folder: Path) -> pd.DataFrame:
             controls.setdefault(name, {"run": f"control: {name}", **_cells(scores)})
     if not rows:
         raise LungtlError(f"no finished run below {folder}; give the folder that train -m printed")
+    for row, name in zip(rows, differing([str(row["run"]) for row in rows]), strict=True):
+        row["run"] = name
     return pd.DataFrame([*rows, *controls.values()])
+
+
+def differing(names: list[str]) -> list[str]:
+    """Names less the words that all share; as they are where nothing differs."""
+    words = [name.split() for name in names]
+    shared = set(words[0]).intersection(*words)
+    return [" ".join(w for w in own if w not in shared) or name for own, name in zip(words, names, strict=True)]
 
 
 def markdown(table: pd.DataFrame, title: str) -> str:

@@ -30,8 +30,8 @@ def test_every_run_is_printed(lab: Lab, swept: Done) -> None:
 
 def test_the_comparison_goes_to_standard_error(swept: Done) -> None:
     table = swept.err[swept.err.rindex("auroc") :]  # from its header on; each run printed one of its own before
-    for row in ("aggregator=mean", "aggregator=max", "control: prevalence"):
-        assert row in table
+    for row in ("mean", "max", "control: prevalence"):
+        assert f"│ {row} " in table
     assert f"sweep: {_folders(swept)[0].parent}" in swept.err
 
 
