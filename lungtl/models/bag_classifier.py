@@ -12,8 +12,8 @@ from lungtl.models.aggregators.base import Aggregator
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.slice_projection import SliceProjection
 
-# EfficientNet-Lite0 at 224 px on two cores: 8 slices at once pass 1.6 times as fast as 64, whose activations leave the
-# caches; a GPU wants to be filled. See benchmarks/.
+# On a CPU few slices at once are faster, since their activations stay in the caches (see benchmarks/results.csv); a
+# GPU wants to be filled.
 CPU_CHUNK, GPU_CHUNK = 8, 128
 N_CLASSES = 3  # non-nodule, benign, malignant
 
