@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from lungtl.errors import LungtlError, Refused
+from lungtl.errors import LungtlError
 from lungtl.sources.base import UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint, list_files
-from lungtl.sources.dicom_series import find_series
+from lungtl.sources.dicom_series import check_gap, find_series
 from lungtl.sources.volume import read_volume, resample_z
 
 COLUMNS = ("series_uid", "patient_id", "label")
@@ -65,12 +65,7 @@ class DicomSource(Source):
 
     def load(self, item: Item) -> Bag:
         series, row = item.content
-        gap = float(np.diff(series.z_mm).max())
-        if gap > self.max_gap_mm:
-            raise Refused(
-                f"a gap of {gap:g} mm between slices",
-                f"fetch the missing slices, or accept it with dataset.max_gap_mm={np.ceil(gap):g}",
-            )
+        check_gap(series, self.max_gap_mm)
         volume = resample_z(read_volume(series))
         return Bag(
             bag_id=series.uid,

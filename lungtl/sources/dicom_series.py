@@ -130,6 +130,16 @@ def said(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
+def check_gap(series: Series, max_gap_mm: float) -> None:
+    """Raise Refused where neighbouring slices lie so far apart that interpolation would invent tissue."""
+    gap = float(np.diff(series.z_mm).max())
+    if gap > max_gap_mm:
+        raise Refused(
+            f"a gap of {gap:g} mm between slices",
+            f"fetch the missing slices, or accept it with dataset.max_gap_mm={np.ceil(gap):g}",
+        )
+
+
 def _files(root: Path, refusals: list[Refusal]) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         folder = os.path.relpath(error.filename, root)

@@ -11,7 +11,7 @@ import numpy as np
 
 from lungtl.errors import LungtlError, Refused
 from lungtl.sources.base import Bag, Inventory, Item, Refusal, Source, list_files
-from lungtl.sources.dicom_series import Series, find_series
+from lungtl.sources.dicom_series import Series, check_gap, find_series
 from lungtl.sources.lidc_database import Scan, read_scans, series_uids
 from lungtl.sources.lidc_nodules import Nodule, cluster_nodules, covered, label_slices
 from lungtl.sources.volume import read_volume, resample_z
@@ -112,12 +112,7 @@ class LidcSource(Source):
                 f"{len(z)} of the {len(scan.z_mm)} slices that LIDC-IDRI has",
                 "fetch the rest, or set dataset.allow_partial=true to label only what is covered",
             )
-        gap = float(np.diff(z).max())
-        if gap > self.max_gap_mm:
-            raise Refused(
-                f"a gap of {gap:g} mm between slices",
-                f"fetch the missing slices, or accept it with dataset.max_gap_mm={np.ceil(gap):g}",
-            )
+        check_gap(series, self.max_gap_mm)
 
 
 def nodule_row(nodule: Nodule, is_malignant: bool) -> dict[str, Any]:
