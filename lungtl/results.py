@@ -93,7 +93,7 @@ def print_summary(document: dict[str, Any], folder: Path, next_steps: list[str])
     header, *rows = rows_for_table(document)
     table = Table(title=title, caption="95 % intervals: bootstrap over patients", title_justify="left")
     for column in header:
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, no_wrap=column == header[0])
     for row in rows:
         table.add_row(*row)
     console.print(table)
