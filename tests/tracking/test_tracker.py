@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -67,6 +68,7 @@ def test_a_run_ends_by_what_happened(error: BaseException | None, status: str) -
     assert recorder.status == status
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_the_commit_is_that_of_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def git(*arguments: str) -> str:
         options = ("-c", "user.name=a", "-c", "user.email=a@b")
