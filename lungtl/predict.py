@@ -86,14 +86,14 @@ def predict_series(classifier: BagClassifier, series: Series) -> tuple[dict[str,
     with torch.inference_mode():
         frames = read_frames(volume.hu, np.arange(len(volume.hu)), classifier.preprocessor.neighbours)
         output = classifier([frames.to(device)])
-    probability = float(output.bag_logits.double().sigmoid())
+    probability = float(output.bag_logits.cpu().double().sigmoid())
     table = pd.DataFrame(
         {
             "bag_id": series.uid,
             "index": np.arange(len(volume.hu)),
             "z_mm": volume.z_mm,
-            "weight": output.weights[0].double().cpu().numpy(),
-            "p_malignant": output.slice_logits[0].double().softmax(-1)[:, MALIGNANT].cpu().numpy(),
+            "weight": output.weights[0].cpu().double().numpy(),
+            "p_malignant": output.slice_logits[0].cpu().double().softmax(-1)[:, MALIGNANT].numpy(),
         }
     )
     return {"bag_id": series.uid, "probability": probability, "n_slices": len(volume.hu)}, table

@@ -70,7 +70,7 @@ def predict_bags(
                 output = classifier.classify(batch.embeddings.to(device), batch.mask.to(device))
             else:
                 output = classifier([frames.to(device) for frames in batch.frames or []])
-            probabilities = output.bag_logits.double().sigmoid().cpu().numpy()
+            probabilities = output.bag_logits.cpu().double().sigmoid().numpy()
             bags += list(zip(batch.bag_ids, probabilities, strict=True))
             slices += [_slice_rows(output, store, row, bag_id) for row, bag_id in enumerate(batch.bag_ids)]
     return Predictions(pd.DataFrame(bags, columns=["bag_id", "probability"]), pd.concat(slices, ignore_index=True))
@@ -81,14 +81,14 @@ def _slice_rows(output: BagOutput, store: Store, row: int, bag_id: str) -> pd.Da
 
     labels = store.slice_labels(bag_id)
     count = len(labels)
-    p = output.slice_logits[row, :count].double().softmax(dim=-1).cpu().numpy()
+    p = output.slice_logits[row, :count].cpu().double().softmax(dim=-1).numpy()
     return pd.DataFrame(
         {
             "bag_id": bag_id,
             "index": np.arange(count),
             "z_mm": store.z_mm(bag_id),
             "label": labels,
-            "weight": output.weights[row, :count].double().cpu().numpy(),
+            "weight": output.weights[row, :count].cpu().double().numpy(),
             "p_non_nodule": p[:, NON_NODULE],
             "p_benign": p[:, BENIGN],
             "p_malignant": p[:, MALIGNANT],

@@ -94,7 +94,8 @@ class BagModule(pl.LightningModule):
         """Collect what the epoch's AUROC needs."""
         output = self(batch)
         self._log(self.loss(output, batch.bag_labels, batch.slice_labels), "val", len(batch.bag_ids))
-        self._validation.append((output.bag_logits.detach(), batch.bag_labels))
+        # on the CPU: ranking sums cumulatively, for which CUDA has no deterministic kernel, and MPS has no float64
+        self._validation.append((output.bag_logits.detach().cpu(), batch.bag_labels.cpu()))
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch's AUROC; 0.5 where only one class is there, since nothing can be ranked then; NaN of NaN."""

@@ -20,7 +20,7 @@ from lungtl.sources.lidc_nodules import Nodule, cluster_nodules
 from lungtl.sources.phantom.nodules import centre_mm
 from lungtl.sources.phantom.recipe import NATIVE_MATRIX, PhantomRecipe, generator
 
-# Preferred positives: seven pixels wide in a 128 matrix, and not pure ground glass, which drowns in the noise there.
+# Preferred positives: large enough for a small network to see, and not pure ground glass, which drowns in the noise.
 LEAST_DIAMETER_MM, LEAST_TEXTURE = 18.0, 3.0
 SPACING_MM = (1.0, 3.0)  # preferred: thinner slices only make more of them, thicker ones hide the nodules
 UNEVEN = 1.5  # a gap longer than this many median spacings; such scans try the reader, not the model
