@@ -66,8 +66,8 @@ def _decode(data_dir: Path) -> dict[str, str]:
     """A folder of DICOM to 1 mm HU volumes, against decoding the same files with pydicom and nothing else."""
     import pydicom
 
-    from lungtl.sources.dicom_series import find_series
-    from lungtl.sources.volume import read_volume, resample_z
+    from lungtl.sources.ct.series import find_series
+    from lungtl.sources.ct.volume import read_volume, resample_z
 
     files = sorted(data_dir.glob("phantom/**/*.dcm"))
     ours = fastest(lambda: [resample_z(read_volume(s)) for s in find_series(data_dir / "phantom")[0]])

@@ -16,7 +16,7 @@ from lungtl.runs import BUNDLE, find_model
 
 if TYPE_CHECKING:
     from lungtl.models.bag_classifier import BagClassifier
-    from lungtl.sources.dicom_series import Series
+    from lungtl.sources.ct.series import Series
 
 log = logging.getLogger(__name__)
 PREDICTIONS, SLICES, QUARANTINE = "predictions.csv", "slices.csv", "quarantine.csv"
@@ -28,7 +28,7 @@ def run(config: PredictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from lungtl.progress import bar
-    from lungtl.sources.dicom_series import find_series
+    from lungtl.sources.ct.series import find_series
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     model = find_model(config.model, config.data_dir)
@@ -79,7 +79,7 @@ def predict_series(classifier: BagClassifier, series: Series) -> tuple[dict[str,
 
     from lungtl.data.bags import read_frames
     from lungtl.sources.base import MALIGNANT
-    from lungtl.sources.volume import read_volume, resample_z
+    from lungtl.sources.ct.volume import read_volume, resample_z
 
     volume = resample_z(read_volume(series))
     device = next(classifier.parameters()).device

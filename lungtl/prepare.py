@@ -17,14 +17,12 @@ log = logging.getLogger(__name__)
 
 
 def open_store(config: PrepareConfig) -> Store:
-    """The dataset's store; prepares it when it is missing, with a progress bar."""
-    from lungtl.progress import bar
+    """The dataset's store; prepares it when it is missing."""
     from lungtl.store.writer import prepare
 
     workers = os.cpu_count() or 1 if config.workers == "auto" else config.workers
     source = plugins.build(config.dataset)
-    with bar(f"preparing {source.name}") as progress:
-        store = prepare(source, config.data_dir, workers, progress)
+    store = prepare(source, config.data_dir, workers)
     labels = store.manifest["bag_labels"]
     log.info(
         "%s: %d bags of %d patients (%s positive, %s negative, %s unlabelled), %d slices, %d refused%s",

@@ -35,7 +35,7 @@ class ToySource(Source):
     def listing(self) -> str:
         return ""
 
-    def inventory(self) -> Inventory:
+    def inventory(self, workers: int = 1) -> Inventory:
         return Inventory(tuple(Item(f"b{i:02d}", "", i) for i in range(len(self.lengths))))
 
     def load(self, item: Item) -> Bag:

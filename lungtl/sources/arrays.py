@@ -100,7 +100,7 @@ class ArraysSource(Source):
         """Hash sizes and times of the two files."""
         return list_files([self._file("images"), self._file("table")])
 
-    def inventory(self) -> Inventory:
+    def inventory(self, workers: int = 1) -> Inventory:
         """Check the table line by line, link it to the images, hash each bag's."""
         lines = self._lines()
         images = self._images()

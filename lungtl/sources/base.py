@@ -132,8 +132,15 @@ class Source(ABC):
         """Cheap hash of what lies there, so that an unchanged input is not read again."""
 
     @abstractmethod
-    def inventory(self) -> Inventory:
-        """Find the items; raises `LungtlError` only when nothing at all can be used."""
+    def inventory(self, workers: int = 1) -> Inventory:
+        """Find the items.
+
+        Args:
+            workers: processes that may work at it.
+
+        Raises:
+            LungtlError: nothing at all can be used.
+        """
 
     @abstractmethod
     def load(self, item: Item) -> Bag:

@@ -10,8 +10,8 @@ import numpy as np
 
 from lungtl.errors import LungtlError
 from lungtl.sources.base import UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint, list_files
-from lungtl.sources.dicom_series import check_gap, find_series
-from lungtl.sources.volume import read_volume, resample_z
+from lungtl.sources.ct.series import check_gap, find_series
+from lungtl.sources.ct.volume import read_volume, resample_z
 
 COLUMNS = ("series_uid", "patient_id", "label")
 
@@ -44,7 +44,7 @@ class DicomSource(Source):
                 raise LungtlError(f"dataset.{option}={path} does not exist; give {wanted}")
         return list_files([self._root, self._table])
 
-    def inventory(self) -> Inventory:
+    def inventory(self, workers: int = 1) -> Inventory:
         rows = read_table(self._table)
         found, refusals = find_series(self._root)
         refused = {refusal.item for refusal in refusals}

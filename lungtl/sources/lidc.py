@@ -11,10 +11,10 @@ import numpy as np
 
 from lungtl.errors import LungtlError, Refused
 from lungtl.sources.base import Bag, Inventory, Item, Refusal, Source, list_files
-from lungtl.sources.dicom_series import Series, check_gap, find_series
+from lungtl.sources.ct.series import Series, check_gap, find_series
+from lungtl.sources.ct.volume import read_volume, resample_z
 from lungtl.sources.lidc_database import Scan, read_scans, series_uids
 from lungtl.sources.lidc_nodules import Nodule, cluster_nodules, covered, label_slices
-from lungtl.sources.volume import read_volume, resample_z
 
 log = logging.getLogger(__name__)
 SAME_POSITION_MM = 0.01
@@ -53,7 +53,7 @@ class LidcSource(Source):
             raise LungtlError(f"dataset.root={root} is not a folder; give the folder with the LIDC-IDRI series")
         return list_files([root])
 
-    def inventory(self) -> Inventory:
+    def inventory(self, workers: int = 1) -> Inventory:
         found, refusals = find_series(Path(self.root).expanduser())
         patients = series_uids()
         items = []

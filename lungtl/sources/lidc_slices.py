@@ -88,7 +88,7 @@ class LidcSlicesSource(Source):
         """Hash names, sizes and times of the set's files."""
         return list_files(sorted({folder.parent for folder in self._patient_folders().values()}))
 
-    def inventory(self) -> Inventory:
+    def inventory(self, workers: int = 1) -> Inventory:
         """Match the folders with the annotated nodules; patients with two scans are ambiguous and refused."""
         patients = self._patient_folders()
         scans = _scans(patients)

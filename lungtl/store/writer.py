@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from lungtl.errors import LungtlError, Refused
+from lungtl.progress import bar
 from lungtl.sources.base import Bag, Inventory, Item, Refusal, Source, fingerprint
 from lungtl.store.reader import MANIFEST, STORE_FORMAT, Store, sha256
 
@@ -33,18 +34,14 @@ log = logging.getLogger(__name__)
 PARTS = "parts"
 FEW_ITEMS = 8  # fewer are done faster than worker processes start
 
-Progress = Callable[[int, int], None]
-"""Called with (bags done, bags in all)."""
 
-
-def prepare(source: Source, data_dir: Path, workers: int = 1, progress: Progress | None = None) -> Store:
+def prepare(source: Source, data_dir: Path, workers: int = 1) -> Store:
     """Write the source's store, or open it when it is there.
 
     Args:
         source: what to prepare.
         data_dir: stores live in its folder `stores`.
         workers: processes that decode in parallel.
-        progress: told after every bag.
 
     Raises:
         LungtlError: nothing in the source can be used, or the disk is full.
@@ -57,7 +54,7 @@ def prepare(source: Source, data_dir: Path, workers: int = 1, progress: Progress
     )
     if memo.is_file() and (stores / memo.read_text() / MANIFEST).is_file():
         return Store(stores / memo.read_text())
-    inventory = source.inventory()
+    inventory = source.inventory(workers)
     if not inventory.items:
         first = (
             inventory.refusals[0] if inventory.refusals else Refusal(source.name, "it is empty", "check its options")
@@ -72,7 +69,7 @@ def prepare(source: Source, data_dir: Path, workers: int = 1, progress: Progress
         folder.mkdir(parents=True, exist_ok=True)
         with _lock(folder):
             if not (folder / MANIFEST).is_file():
-                _load_all(source, inventory, folder, workers, progress)
+                _load_all(source, inventory, folder, workers)
                 _finish(source, inventory, folder)
             shutil.rmtree(folder / PARTS, ignore_errors=True)  # here, for a kill may have come after the manifest
             _write(memo, folder.name.encode())
@@ -94,15 +91,15 @@ def _lock(folder: Path) -> FileLock:
     return lock
 
 
-def _load_all(source: Source, inventory: Inventory, folder: Path, workers: int, progress: Progress | None) -> None:
+def _load_all(source: Source, inventory: Inventory, folder: Path, workers: int) -> None:
     (folder / PARTS).mkdir(exist_ok=True)
     (folder / "voxels").mkdir(exist_ok=True)
     todo = [item for item in inventory.items if not _part_path(folder, item.bag_id).is_file()]
     done = len(inventory.items) - len(todo)
     if done:
         log.info("%s: %d of %d bags are there already", folder.name, done, len(inventory.items))
-    for count, _ in enumerate(_run(source, todo, folder, workers), start=done + 1):
-        if progress is not None:
+    with bar(f"preparing {source.name}") as progress:
+        for count, _ in enumerate(_run(source, todo, folder, workers), start=done + 1):
             progress(count, len(inventory.items))
 
 

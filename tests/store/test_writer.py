@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class Made(Source):
     def listing(self) -> str:
         return fingerprint([*self.ids, *self.at_sight])
 
-    def inventory(self) -> Inventory:
+    def inventory(self, workers: int = 1) -> Inventory:
         self._note("inventory")
         return Inventory(
             tuple(Item(bag_id, fingerprint(bag_id), k) for k, bag_id in enumerate(self.ids)),
@@ -107,12 +108,24 @@ def test_two_preparations(tmp_path: Path) -> None:
     assert len(content(stores[0].path)) == 5 + 12
 
 
-def test_workers_write_the_same(tmp_path: Path) -> None:
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """What the progress bar was told."""
+    told: list[tuple[int, int]] = []
+
+    @contextmanager
+    def bar(title: str) -> Iterator[Callable[[int, int], None]]:
+        yield lambda done, total: told.append((done, total))
+
+    monkeypatch.setattr(writer, "bar", bar)
+    return told
+
+
+def test_workers_write_the_same(tmp_path: Path, shown: list[tuple[int, int]]) -> None:
     source = Made(str(tmp_path / "diary"), refused=("bag-03",))
-    progress: list[tuple[int, int]] = []
-    store = prepare(source, tmp_path, workers=2, progress=lambda done, total: progress.append((done, total)))
+    store = prepare(source, tmp_path, workers=2)
     assert content(store.path) == undisturbed(tmp_path, refused=("bag-03",))
-    assert progress == [(k, 12) for k in range(1, 13)]
+    assert shown[:12] == [(k, 12) for k in range(1, 13)]
     assert sorted(diary(source)) == sorted(["inventory", *(f"load bag-{k:02d}" for k in range(12))])
 
 
@@ -158,7 +171,7 @@ def test_a_deleted_store_is_made_again(tmp_path: Path) -> None:
 # Interrupted
 
 
-def test_the_rest_is_done_after_an_interruption(tmp_path: Path) -> None:
+def test_the_rest_is_done_after_an_interruption(tmp_path: Path, shown: list[tuple[int, int]]) -> None:
     broken = Made(str(tmp_path / "diary"), interrupt_at="bag-05")
     with pytest.raises(KeyboardInterrupt):
         prepare(broken, tmp_path)
@@ -166,10 +179,9 @@ def test_the_rest_is_done_after_an_interruption(tmp_path: Path) -> None:
     with pytest.raises(LungtlError, match="is not a finished store"):
         Store(folder)
     again = Made(str(tmp_path / "second-diary"))
-    progress: list[tuple[int, int]] = []
-    store = prepare(again, tmp_path, progress=lambda done, total: progress.append((done, total)))
+    store = prepare(again, tmp_path)
     assert diary(again) == ["inventory", *(f"load bag-{k:02d}" for k in range(5, 12))]
-    assert progress[0] == (6, 12)
+    assert shown[5] == (6, 12)  # after the five of the interrupted one
     assert store.path == folder
     assert content(folder) == undisturbed(tmp_path)
 

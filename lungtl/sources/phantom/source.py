@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,14 +45,14 @@ class PhantomSource(Source):
     def listing(self) -> str:
         return fingerprint(self.recipe())  # the recipe decides every byte
 
-    def inventory(self) -> Inventory:
+    def inventory(self, workers: int = 1) -> Inventory:
         """Write the series that are missing, then find them as LIDC's."""
         from lungtl.progress import bar
         from lungtl.sources.phantom.write import write_phantom
 
         with bar("rendering phantoms") as progress:
-            write_phantom(self._phantom, self.folder, progress, workers=os.cpu_count() or 1)
-        return self._lidc.inventory()
+            write_phantom(self._phantom, self.folder, progress, workers)
+        return self._lidc.inventory(workers)
 
     def load(self, item: Item) -> Bag:
         return self._lidc.load(item)

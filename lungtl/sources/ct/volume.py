@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lungtl.errors import Refused
-from lungtl.sources.dicom_series import Series, said
+from lungtl.sources.ct.series import Series, said
 
 INT16 = np.iinfo(np.int16)
 

@@ -13,8 +13,8 @@ import pytest
 from pydicom.dataset import FileDataset
 
 from lungtl.errors import LungtlError
-from lungtl.sources.dicom_series import Series, find_series
-from lungtl.sources.volume import read_volume
+from lungtl.sources.ct.series import Series, find_series
+from lungtl.sources.ct.volume import read_volume
 from tests.dicom_files import UID, Edit, ramp, truncate, write_series
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # our values are bad on purpose

@@ -16,8 +16,8 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGLosslessSV1
 
 from lungtl.errors import Refused
-from lungtl.sources.dicom_series import Series, find_series
-from lungtl.sources.volume import Volume, read_volume, resample_z
+from lungtl.sources.ct.series import Series, find_series
+from lungtl.sources.ct.volume import Volume, read_volume, resample_z
 from tests.dicom_files import ramp, truncate, write_series
 
 sitk: Any = SimpleITK
