@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train sweep ui prepare test doctor lint bench clean
+.PHONY: help setup demo train sweep ui lidc prepare test fuzz doctor lint bench clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,11 +32,18 @@ sweep: setup  ## compare all aggregators on the phantom, or sweep ARGS="key=a,b 
 ui: setup  ## open the MLflow UI on http://127.0.0.1:5000
 	$(BIN)/python -m lungtl.ui $(ARGS)
 
+lidc: setup  ## download LIDC-IDRI scans: ARGS="scans=20 root=data/LIDC-IDRI"
+	$(BIN)/python -m pip install --quiet --editable '.[download]'
+	$(BIN)/python -m lungtl.download $(ARGS)
+
 prepare: setup  ## python -m lungtl.prepare, with ARGS="dataset=lidc dataset.root=..."
 	$(BIN)/python -m lungtl.prepare $(ARGS)
 
 test: setup  ## all tests; those on real data where it is found
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope $(ARGS)
+
+fuzz: setup  ## 10,000 damaged DICOM series through the reader, or ARGS="COUNT FIRST_SEED"
+	$(BIN)/python -W ignore -m tests.fuzz $(ARGS)
 
 doctor: setup  ## check packages, weights, device, stores
 	$(BIN)/python -m lungtl.doctor $(ARGS)
@@ -46,7 +53,8 @@ lint: setup  ## ruff and mypy --strict
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: setup  ## measure preparation, the feature cache and training, as ratios
+bench: setup  ## measure reading (beside other packages) and training, as ratios
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 clean:  ## remove .venv and caches; data/ stays

@@ -1,14 +1,16 @@
-"""`python -m lungtl.prepare dataset=...`: turn a dataset into a store and print the store's folder."""
+"""`python -m lungtl.prepare dataset=...`: turn a dataset into a store (or label tables) and print the folder."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lungtl import cli, plugins
-from lungtl.config import PrepareConfig
+from lungtl.config import DatasetConfig, PrepareConfig
+from lungtl.errors import UsageError
 
 if TYPE_CHECKING:
     from lungtl.store.reader import Store
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def open_store(config: PrepareConfig) -> Store:
+def open_store(config: DatasetConfig) -> Store:
     """The dataset's store; prepares it when it is missing."""
     from lungtl.store.writer import prepare
 
@@ -35,7 +37,32 @@ def open_store(config: PrepareConfig) -> Store:
 
 def run(config: PrepareConfig) -> None:
     """Prepare, and print where."""
-    print(open_store(config).path, file=sys.stdout)
+    print(label_tables(config) if config.labels_only else open_store(config).path, file=sys.stdout)
+
+
+def label_tables(config: PrepareConfig) -> Path:
+    """The folder of LIDC-IDRI's label tables; shows their counts on standard error."""
+    import pandas as pd
+    from rich.console import Console
+    from rich.table import Table
+
+    from lungtl.sources.lidc import LidcSource
+    from lungtl.sources.lidc_tables import COUNTS_HEADER, counts, write_labels
+    from lungtl.store.files import writing
+
+    source = plugins.build(config.dataset)
+    if not isinstance(source, LidcSource):
+        raise UsageError(
+            f"labels_only=true with dataset {source.name}: only LIDC-IDRI has labels apart from its images; "
+            "add dataset=lidc"
+        )
+    with writing(config.data_dir / "labels"):
+        folder = write_labels(source.labels, config.data_dir)
+    table = Table(*COUNTS_HEADER, title=source.labels.describe(), title_justify="left")
+    for row in counts(pd.read_parquet(folder / "nodules.parquet"), pd.read_parquet(folder / "scans.parquet")):
+        table.add_row(*row)
+    Console(stderr=True, width=None if sys.stderr.isatty() else 120).print(table)
+    return folder
 
 
 if __name__ == "__main__":

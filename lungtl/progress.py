@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
+
+SPEED_PERIOD_S = 600  # a scan can take half a minute: the time left needs more than the last few
+
+
+class Update(Protocol):
+    """Tell a bar how far the work is."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Show `done` of `total`, and a note behind it (a rate, what was refused)."""
 
 
 @contextmanager
-def bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar that appears with its first update.
+def bar(title: str) -> Iterator[Update]:
+    """A bar that appears with its first update; where no terminal shows it, one line at the end.
 
     Yields:
-        A function to call with (done, in all).
+        A function to call with (done, in all) or (done, in all, note).
     """
     from rich.console import Console
     from rich.progress import (
@@ -24,14 +34,19 @@ def bar(title: str) -> Iterator[Callable[[int, int], None]]:
     )
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = None
+               TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))  # fmt: skip
+    progress = Progress(*columns, console=Console(stderr=True), speed_estimate_period=SPEED_PERIOD_S)
+    task = None
 
-        def update(done: int, total: int) -> None:
-            nonlocal task
-            if task is None:
-                task = progress.add_task(title, total=total)
-            progress.update(task, completed=done, total=total)
+    def update(done: int, total: int, note: str = "") -> None:
+        nonlocal task
+        if task is None:
+            task = progress.add_task(title, total=total, note=note)
+            progress.start()
+        progress.update(task, completed=done, total=total, note=note)
 
+    try:
         yield update
+    finally:
+        if task is not None:
+            progress.stop()

@@ -39,7 +39,7 @@ class Bag:
         bag_label: -1 unknown, 0 or 1.
         pixel_spacing_mm: (row, column) spacing; NaN where unknown.
         split: the split the source itself assigns, if any.
-        diameter_mm: of the bag's (largest) annotated nodule; 0 when it has none, NaN when unknown.
+        diameter_mm: of the bag's largest annotated nodule that counts; 0 when it has none, NaN when unknown.
         nodules: one row a nodule, the columns of `nodules.parquet` beside bag_id.
         details: further columns of `bags.parquet`, scalars; never anything that identifies a person.
     """
@@ -107,8 +107,10 @@ class Inventory:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of everything the bags are made from."""
-        return fingerprint([[item.bag_id, item.fingerprint] for item in self.items])
+        """Hash of everything the bags are made from, and of what is refused: that is in the store too."""
+        return fingerprint(
+            [[[item.bag_id, item.fingerprint] for item in self.items], [vars(refusal) for refusal in self.refusals]]
+        )
 
 
 class Source(ABC):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from lungtl.errors import LungtlError
 from lungtl.sources.base import UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint, list_files
-from lungtl.sources.ct.series import check_gap, find_series
-from lungtl.sources.ct.volume import read_volume, resample_z
+from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series
+from lungtl.sources.ct.series import find_series
+from lungtl.sources.ct.syntaxes import decoders
 
 COLUMNS = ("series_uid", "patient_id", "label")
 
@@ -25,28 +26,30 @@ class DicomSource(Source):
         table: a CSV with the columns series_uid, patient_id (use pseudonyms) and label (0, 1, or empty for
             unknown), optionally split (train, val, test).
         max_gap_mm: refuse a series with a larger gap between neighbouring slices.
+        crop: lungs cuts every slice to one square around the scan's lungs.
         name: first part of the store's name.
     """
 
     root: str
     table: str
     max_gap_mm: float = 10.0
+    crop: Literal["none", "lungs"] = "none"
     name: str = "dicom"
 
-    slice_step_mm = 1.0
+    slice_step_mm = SLICE_STEP_MM
 
     def recipe(self) -> dict[str, Any]:
-        return {"kind": "dicom", "max_gap_mm": self.max_gap_mm}
+        return {"kind": "dicom", "max_gap_mm": self.max_gap_mm, "crop": self.crop}
 
     def listing(self) -> str:
         for option, path, wanted in (("root", self._root, "a folder"), ("table", self._table, "a CSV file")):
             if not path.exists():
                 raise LungtlError(f"dataset.{option}={path} does not exist; give {wanted}")
-        return list_files([self._root, self._table])
+        return fingerprint([list_files([self._root, self._table]), decoders()])
 
     def inventory(self, workers: int = 1) -> Inventory:
         rows = read_table(self._table)
-        found, refusals = find_series(self._root)
+        found, refusals = find_series(self._root, workers=workers)
         refused = {refusal.item for refusal in refusals}
         unknown = sorted(set(rows) - {series.uid for series in found} - refused)
         if unknown:
@@ -65,8 +68,7 @@ class DicomSource(Source):
 
     def load(self, item: Item) -> Bag:
         series, row = item.content
-        check_gap(series, self.max_gap_mm)
-        volume = resample_z(read_volume(series))
+        volume, details = prepare_series(series, self.max_gap_mm, self.crop)
         return Bag(
             bag_id=series.uid,
             patient_id=row["patient_id"],
@@ -76,12 +78,7 @@ class DicomSource(Source):
             bag_label=row["label"],
             pixel_spacing_mm=series.pixel_spacing_mm,
             split=row["split"],
-            details={
-                "n_native_slices": len(series.files),
-                "native_spacing_mm": series.native_spacing_mm,
-                "slice_thickness_mm": series.slice_thickness_mm,
-                "manufacturer": series.manufacturer,
-            },
+            details=details,
         )
 
     @property

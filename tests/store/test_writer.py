@@ -4,96 +4,27 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from lungtl.errors import LungtlError, Refused
-from lungtl.sources.base import Bag, Inventory, Item, Refusal, Source, fingerprint
+from lungtl.errors import LungtlError
+from lungtl.progress import Update
+from lungtl.sources.base import Inventory
 from lungtl.sources.dicom import DicomSource
-from lungtl.store import writer
+from lungtl.store import tables, writer
+from lungtl.store.parts import write_part
 from lungtl.store.reader import Store
 from lungtl.store.writer import prepare
 from tests.dicom_files import UID, write_series
-
-REPOSITORY = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class Made(Source):
-    """Bags made on the spot; bag k is full of k. Calls are counted in files, which workers can do too."""
-
-    diary: str
-    ids: tuple[str, ...] = tuple(f"bag-{k:02d}" for k in range(12))
-    refused: tuple[str, ...] = ()
-    at_sight: tuple[str, ...] = ()
-    interrupt_at: str | None = None
-    seconds: float = 0.0
-    option: int = 1
-    name: str = "made"
-    value_range: tuple[int, int] | None = field(default=None)
-
-    def recipe(self) -> dict[str, Any]:
-        return {"kind": "made", "option": self.option}
-
-    def listing(self) -> str:
-        return fingerprint([*self.ids, *self.at_sight])
-
-    def inventory(self, workers: int = 1) -> Inventory:
-        self._note("inventory")
-        return Inventory(
-            tuple(Item(bag_id, fingerprint(bag_id), k) for k, bag_id in enumerate(self.ids)),
-            tuple(Refusal(item, "unreadable", "look at it") for item in self.at_sight),
-        )
-
-    def load(self, item: Item) -> Bag:
-        self._note(f"load {item.bag_id}")
-        time.sleep(self.seconds)
-        if item.bag_id == self.interrupt_at:
-            raise KeyboardInterrupt
-        if item.bag_id in self.refused:
-            raise Refused(f"{item.bag_id} is bad", "mend it")
-        k = int(item.content)
-        return Bag(
-            bag_id=item.bag_id,
-            patient_id=f"p{k // 2}",
-            voxels=np.full((k % 3 + 1, 2, 4), k, np.int16),
-            z_mm=np.arange(k % 3 + 1, dtype=np.float64) + 0.5,
-            slice_labels=np.array([k % 3] * (k % 3 + 1), np.int8),
-            bag_label=k % 2,
-            nodules=({"nodule": 0, "malignancy": 2.5},) if k == 1 else (),
-            details={"colour": "grey"},
-        )
-
-    def _note(self, line: str) -> None:
-        with Path(self.diary).open("a") as file:
-            file.write(f"{line}\n")
-
-
-def diary(source: Made) -> list[str]:
-    path = Path(source.diary)
-    return path.read_text().splitlines() if path.is_file() else []
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def undisturbed(tmp_path: Path, **options: Any) -> dict[str, bytes]:
-    return content(prepare(Made(str(tmp_path / "other-diary"), **options), tmp_path / "undisturbed").path)
-
+from tests.store.made import Made, content, noted, store_folder, undisturbed
 
 # The same inputs, the same bytes
 
@@ -109,24 +40,25 @@ def test_two_preparations(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, str]]:
     """What the progress bar was told."""
-    told: list[tuple[int, int]] = []
+    told: list[tuple[int, int, str]] = []
 
     @contextmanager
-    def bar(title: str) -> Iterator[Callable[[int, int], None]]:
-        yield lambda done, total: told.append((done, total))
+    def bar(title: str) -> Iterator[Update]:
+        yield lambda done, total, note="": told.append((done, total, note))
 
     monkeypatch.setattr(writer, "bar", bar)
     return told
 
 
-def test_workers_write_the_same(tmp_path: Path, shown: list[tuple[int, int]]) -> None:
+def test_workers_write_the_same(tmp_path: Path, shown: list[tuple[int, int, str]]) -> None:
     source = Made(str(tmp_path / "diary"), refused=("bag-03",))
     store = prepare(source, tmp_path, workers=2)
     assert content(store.path) == undisturbed(tmp_path, refused=("bag-03",))
-    assert shown[:12] == [(k, 12) for k in range(1, 13)]
-    assert sorted(diary(source)) == sorted(["inventory", *(f"load bag-{k:02d}" for k in range(12))])
+    assert [(done, total) for done, total, _ in shown[:13]] == [(k, 12) for k in range(13)]
+    assert (shown[0][2], shown[12][2].split(", ")[0]) == ("0 refused", "1 refused")
+    assert sorted(noted(source.diary)) == sorted(["inventory", *(f"load bag-{k:02d}" for k in range(12))])
 
 
 def test_layout_of_the_files_does_not_matter(tmp_path: Path) -> None:
@@ -141,7 +73,8 @@ def test_layout_of_the_files_does_not_matter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"option": 2}, {"ids": ("bag-00", "bag-01")}, {"value_range": (0, 255)}, {"name": "other"}]
+    "options",
+    [{"option": 2}, {"ids": ("bag-00", "bag-01")}, {"value_range": (0, 255)}, {"name": "other"}, {"at_sight": ("x",)}],
 )
 def test_a_change_gives_another_store(tmp_path: Path, options: dict[str, Any]) -> None:
     first = prepare(Made(str(tmp_path / "diary")), tmp_path)
@@ -154,10 +87,10 @@ def test_a_change_gives_another_store(tmp_path: Path, options: dict[str, Any]) -
 def test_a_prepared_store_is_only_opened(tmp_path: Path) -> None:
     source = Made(str(tmp_path / "diary"))
     first = prepare(source, tmp_path)
-    noted = diary(source)
-    assert len(noted) == 13
+    before = noted(source.diary)
+    assert len(before) == 13
     assert prepare(source, tmp_path).path == first.path
-    assert diary(source) == noted
+    assert noted(source.diary) == before
 
 
 def test_a_deleted_store_is_made_again(tmp_path: Path) -> None:
@@ -171,113 +104,142 @@ def test_a_deleted_store_is_made_again(tmp_path: Path) -> None:
 # Interrupted
 
 
-def test_the_rest_is_done_after_an_interruption(tmp_path: Path, shown: list[tuple[int, int]]) -> None:
+def test_the_rest_is_done_after_an_interruption(tmp_path: Path, shown: list[tuple[int, int, str]]) -> None:
+    options: dict[str, Any] = {"refused": ("bag-01",), "at_sight": ("x", "y")}
+    with pytest.raises(KeyboardInterrupt):
+        prepare(Made(str(tmp_path / "diary"), interrupt_at="bag-05", **options), tmp_path)
+    folder = store_folder(tmp_path)
+    with pytest.raises(LungtlError, match="is not a finished store"):
+        Store(folder)
+    again = Made(str(tmp_path / "second-diary"), **options)
+    store = prepare(again, tmp_path)
+    assert noted(again.diary) == ["inventory", *(f"load bag-{k:02d}" for k in range(5, 12))]
+    assert shown[6] == (5, 12, "3 refused")  # after the five of the interrupted one
+    assert store.path == folder
+    assert content(folder) == undisturbed(tmp_path, **options)
+
+
+@given(
+    interruptions=st.lists(st.integers(0, 11), max_size=4),
+    refused=st.sets(st.integers(0, 11), max_size=3),
+)
+@settings(max_examples=12, deadline=None)
+def test_interruptions_leave_no_trace(
+    tmp_path_factory: pytest.TempPathFactory, interruptions: list[int], refused: set[int]
+) -> None:
+    tmp_path = tmp_path_factory.mktemp("interrupted")
+    options: dict[str, Any] = {"refused": tuple(f"bag-{k:02d}" for k in refused)}
+    for k in interruptions:
+        try:
+            prepare(Made(str(tmp_path / "diary"), interrupt_at=f"bag-{k:02d}", **options), tmp_path)
+        except KeyboardInterrupt:
+            continue
+        break
+    assert content(prepare(Made(str(tmp_path / "diary"), **options), tmp_path).path) == undisturbed(tmp_path, **options)
+
+
+@given(order=st.permutations(range(12)))
+@settings(max_examples=6, deadline=None)
+def test_the_order_in_which_bags_are_done_does_not_matter(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int]
+) -> None:
+    tmp_path = tmp_path_factory.mktemp("order")
+    with pytest.raises(KeyboardInterrupt):
+        prepare(Made(str(tmp_path / "diary"), interrupt_at="bag-00"), tmp_path)
+    source = Made(str(tmp_path / "second-diary"))
+    items = source.inventory().items
+    for k in order:
+        write_part(source, items[k], store_folder(tmp_path))
+    assert content(prepare(source, tmp_path).path) == undisturbed(tmp_path)
+    assert len(noted(source.diary)) == 1 + 12 + 1
+
+
+@pytest.mark.parametrize("lost", ["parts/bag-03.json", "voxels/bag-03.npy"])
+@pytest.mark.parametrize("left", [b"", b"\0\0\0\0", None])
+def test_what_a_power_cut_took_is_done_again(tmp_path: Path, lost: str, left: bytes | None) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        prepare(Made(str(tmp_path / "diary"), interrupt_at="bag-05"), tmp_path)
+    file = store_folder(tmp_path) / lost
+    file.unlink() if left is None else file.write_bytes(left)
+    again = Made(str(tmp_path / "second-diary"))
+    assert content(prepare(again, tmp_path).path) == undisturbed(tmp_path)
+    assert noted(again.diary) == ["inventory", "load bag-03", *(f"load bag-{k:02d}" for k in range(5, 12))]
+
+
+def test_what_a_kill_left_half_written_does_not_stay(tmp_path: Path) -> None:
     broken = Made(str(tmp_path / "diary"), interrupt_at="bag-05")
     with pytest.raises(KeyboardInterrupt):
         prepare(broken, tmp_path)
-    (folder,) = (p for p in (tmp_path / "stores").iterdir() if p.is_dir() and p.name.startswith("made"))
-    with pytest.raises(LungtlError, match="is not a finished store"):
-        Store(folder)
-    again = Made(str(tmp_path / "second-diary"))
-    store = prepare(again, tmp_path)
-    assert diary(again) == ["inventory", *(f"load bag-{k:02d}" for k in range(5, 12))]
-    assert shown[5] == (6, 12)  # after the five of the interrupted one
-    assert store.path == folder
-    assert content(folder) == undisturbed(tmp_path)
+    left = store_folder(tmp_path) / "parts" / "bag-05.npy.123.tmp"
+    left.touch()
+    with pytest.raises(KeyboardInterrupt):
+        prepare(broken, tmp_path)
+    assert not left.exists()
 
 
-def killed(tmp_path: Path, when: int, seconds: float = 0.2) -> Made:
-    """Prepare in another process and kill it when some bags are begun."""
-    source = Made(str(tmp_path / "diary"), seconds=seconds)
-    process = started(source, tmp_path)
-    while len(diary(source)) < when + 1:
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    return source
-
-
-def started(source: Made, data_dir: Path) -> subprocess.Popen[bytes]:
-    code = (
-        "from pathlib import Path; from tests.store.test_writer import Made; "
-        "from lungtl.store.writer import prepare; "
-        f"prepare(Made({source.diary!r}, seconds={source.seconds}), Path({str(data_dir)!r}))"
-    )
-    return subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY)
-
-
-def test_the_rest_is_done_after_a_kill(tmp_path: Path) -> None:
-    killed(tmp_path, when=4)
-    again = Made(str(tmp_path / "second-diary"))
-    store = prepare(again, tmp_path)
-    assert 12 - 4 <= len(diary(again)) - 1 <= 12 - 3
-    assert content(store.path) == undisturbed(tmp_path)
-
-
-@pytest.mark.parametrize("step", ["quarantine.jsonl", "bags.parquet", "nodules.parquet", "manifest.json", "parts"])
-def test_killed_while_finishing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    class Killed(BaseException):
-        pass
-
-    def killing(function: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **options: Any) -> Any:
-            if any(isinstance(arg, Path) and arg.name == step for arg in args):
-                raise Killed
-            return function(*args, **options)
-
-        return run
-
-    with monkeypatch.context() as patch:
-        patch.setattr(writer, "_write", killing(writer._write))
-        patch.setattr(writer, "_write_table", killing(writer._write_table))
-        patch.setattr(shutil, "rmtree", killing(shutil.rmtree))
-        with pytest.raises(Killed):
-            prepare(Made(str(tmp_path / "diary")), tmp_path)
-    again = Made(str(tmp_path / "second-diary"))
-    assert content(prepare(again, tmp_path).path) == undisturbed(tmp_path)
-    assert diary(again) == ["inventory"]
-
-
-def test_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_between_the_manifest_and_the_end(tmp_path: Path) -> None:
     source = Made(str(tmp_path / "diary"))
+    store = prepare(source, tmp_path)
+    before = content(store.path)
+    (store.path / "parts").mkdir()
+    (store.path / "parts" / "bag-00.json").touch()
+    assert content(prepare(source, tmp_path).path) == before
+    assert len(noted(source.diary)) == 13 + 1  # the inventory, but no bag again
+
+
+@pytest.mark.parametrize("kept", [0, 1, 5, 10])
+def test_a_memo_that_was_cut_is_not_believed(tmp_path: Path, kept: int) -> None:
+    source = Made(str(tmp_path / "diary"))
+    before = content(prepare(source, tmp_path).path)
+    (memo,) = (tmp_path / "stores" / ".known").glob("*.txt")
+    memo.write_text(memo.read_text()[:kept])
+    assert content(prepare(source, tmp_path).path) == before
+    assert noted(source.diary).count("inventory") == 2
+    assert len(noted(source.diary)) == 2 + 12
+
+
+def test_a_bag_that_vanishes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def finish(source: Made, inventory: Inventory, folder: Path) -> None:
+        (folder / "voxels" / "bag-03.npy").unlink()
+        tables.finish(source, inventory, folder)
+
     with monkeypatch.context() as patch:
-        save, count = np.save, iter(range(100))
-
-        def full(file: Any, *args: Any, **options: Any) -> None:
-            if next(count) == 4:
-                file.write(b"half a")
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            save(file, *args, **options)
-
-        patch.setattr(np, "save", full)
-        with pytest.raises(LungtlError, match=r"no space left for .*made-.*; free some and run the same command"):
-            prepare(source, tmp_path)
-    assert content(prepare(source, tmp_path).path) == undisturbed(tmp_path)
+        patch.setattr(writer, "finish", finish)
+        with pytest.raises(
+            LungtlError, match=r"made-\w+ was altered while it was prepared \(bag bag-03\); run the same"
+        ):
+            prepare(Made(str(tmp_path / "diary")), tmp_path)
+    assert content(prepare(Made(str(tmp_path / "diary")), tmp_path).path) == undisturbed(tmp_path)
 
 
-def test_other_failures_of_the_system_are_not_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any, **__: Any) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+# Where nothing can be written
 
-    monkeypatch.setattr(np, "save", broken)
-    with pytest.raises(OSError, match="Input/output error"):
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    wanted = (
+        rf"cannot write {tmp_path}/stores/\.known \({os.strerror(code)}\); make the folder writable or name another "
+    )
+    with pytest.raises(LungtlError, match=wanted + "with data_dir=FOLDER"):
         prepare(Made(str(tmp_path / "diary")), tmp_path)
 
 
-def test_a_second_process_waits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    first = Made(str(tmp_path / "diary"), seconds=0.1)
-    process = started(first, tmp_path)
-    while len(diary(first)) < 2:
-        assert process.poll() is None
-        time.sleep(0.01)
-    second = Made(str(tmp_path / "second-diary"))
-    with caplog.at_level(logging.WARNING):
-        store = prepare(second, tmp_path)
-    assert process.wait(10) == 0
-    assert "is being prepared by another process; waiting for it" in caplog.text
-    assert diary(second) == ["inventory"]
-    assert content(store.path) == undisturbed(tmp_path)
+def test_data_dir_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    with pytest.raises(LungtlError, match=r"cannot write .*data/stores/.known \(Not a directory\); check the disk and"):
+        prepare(Made(str(tmp_path / "diary")), tmp_path / "data")
+
+
+def test_a_store_that_is_there_opens_from_a_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Made(str(tmp_path / "diary"))
+    path = prepare(source, tmp_path).path
+    monkeypatch.setattr(Path, "mkdir", None)
+    monkeypatch.setattr(writer, "_locked", None)
+    assert prepare(source, tmp_path).path == path
 
 
 # Refused
@@ -297,6 +259,19 @@ def test_quarantine(tmp_path: Path) -> None:
     ]
     assert (store.manifest["n_refused"], store.manifest["n_bags"]) == (3, 10)
     assert not {"bag-02", "bag-04"} & set(store.bags["bag_id"])
+
+
+def test_the_quarantine_is_that_of_the_input(tmp_path: Path) -> None:
+    write_series(tmp_path / "scans", [0, 2])
+    (tmp_path / "labels.csv").write_text(f"series_uid,patient_id,label\n{UID},p,1\n")
+    source = DicomSource(str(tmp_path / "scans"), str(tmp_path / "labels.csv"))
+    clean = prepare(source, tmp_path)
+    (tmp_path / "scans" / "broken.dcm").write_bytes(b"no DICOM")
+    broken = prepare(source, tmp_path)
+    assert (lines(clean.path), [line["item"] for line in lines(broken.path)]) == ([], ["broken.dcm"])
+    assert broken.fingerprint == clean.fingerprint  # the tables and voxels are the same
+    (tmp_path / "scans" / "broken.dcm").unlink()
+    assert prepare(source, tmp_path).path == clean.path
 
 
 def test_nothing_refused(tmp_path: Path) -> None:

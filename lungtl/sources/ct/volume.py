@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lungtl.errors import Refused
-from lungtl.sources.ct.series import Series, said
-
-INT16 = np.iinfo(np.int16)
+from lungtl.sources.ct.pixels import read_hu
+from lungtl.sources.ct.series import Series
+from lungtl.sources.ct.stack import check_voxels
+from lungtl.sources.ct.stream import quiet_pydicom
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,12 @@ def read_volume(series: Series) -> Volume:
     """Decode a series: HU = slope * stored + intercept, by each slice's own coefficients.
 
     Raises:
-        Refused: pixels that are damaged, cannot be decoded here, exceed int16 as HU, or exceed the memory.
+        Refused: pixels that are damaged or were changed, exceed int16 as HU, or exceed the memory.
     """
-    try:
-        hu = np.empty((len(series.files), *series.shape), dtype=np.int16)
-    except MemoryError as error:
-        raise Refused(f"does not fit into memory ({said(error)})", "use a larger machine") from error
-    for index, file in enumerate(series.files):
-        hu[index] = _read_hu(Path(file.path), series.shape)
+    hu = _allocate(len(series.files), series.shape)
+    with quiet_pydicom():
+        for file, out in zip(series.files, hu, strict=True):
+            read_hu(file, out)
     return Volume(hu, series.z_mm, series.pixel_spacing_mm)
 
 
@@ -54,57 +51,38 @@ def resample_z(volume: Volume, step_mm: float = 1.0) -> Volume:
     Args:
         volume: native slices, ascending.
         step_mm: distance of the new slices.
+
+    Raises:
+        Refused: the result would exceed MAX_VOXELS or the memory.
     """
     z0, z1 = float(volume.z_mm[0]), float(volume.z_mm[-1])
     count = int(np.floor((z1 - z0) / step_mm + 1e-6)) + 1
+    out = _allocate(count, (volume.hu.shape[1], volume.hu.shape[2]))
     z_new = np.arange(count, dtype=np.float64) * step_mm + z0
     below = np.clip(np.searchsorted(volume.z_mm, z_new, side="right") - 1, 0, len(volume.z_mm) - 2)
     gap = volume.z_mm[below + 1] - volume.z_mm[below]
     weight = np.clip((z_new - volume.z_mm[below]) / gap, 0.0, 1.0).astype(np.float32)
-    out = np.empty((count, *volume.hu.shape[1:]), dtype=np.int16)
-    for k in range(count):  # slice by slice: float copies of one slice, not of the volume
-        low, high, w = volume.hu[below[k]], volume.hu[below[k] + 1], weight[k]
+    # float32 buffers of one slice, used again for each: new ones cost more than the arithmetic
+    low, high = np.empty((2, *volume.hu.shape[1:]), dtype=np.float32)
+    for k, (index, w) in enumerate(zip(below, weight, strict=True)):
         if w == 0:
-            out[k] = low
+            out[k] = volume.hu[index]
         elif w == 1:
-            out[k] = high
+            out[k] = volume.hu[index + 1]
         else:
-            out[k] = np.rint(low * (np.float32(1) - w) + high * w)
+            np.multiply(volume.hu[index], np.float32(1) - w, out=low)
+            np.multiply(volume.hu[index + 1], w, out=high)
+            np.add(low, high, out=low)
+            np.rint(low, out=low)
+            out[k] = low
     return Volume(out, z_new, volume.pixel_spacing_mm)
 
 
-def _read_hu(path: Path, shape: tuple[int, int]) -> NDArray[np.int16]:
-    """int16 [H, W] of one file."""
-    import pydicom
-
+def _allocate(n_slices: int, shape: tuple[int, int]) -> NDArray[np.int16]:
+    check_voxels(n_slices, *shape)
     try:
-        dataset = pydicom.dcmread(path)
-        stored = _decode(dataset, path.name)
-        slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
-    except Refused:
-        raise
-    except OSError as error:
-        raise Refused(f"{path.name} cannot be read ({error.strerror})", "check its permissions") from error
-    except Exception as error:
-        raise Refused(f"{path.name} is damaged ({said(error)})", "fetch the series again") from error
-    if stored.shape != shape:
-        raise Refused(f"{path.name} holds {stored.shape} pixels, its header says {shape}", "fetch it again")
-    if not (np.isfinite(slope) and np.isfinite(intercept)) or slope == 0:
-        raise Refused(f"{path.name}: rescale slope {slope}, intercept {intercept}", "mend the header")
-    hu = np.rint(stored.astype(np.float64) * slope + intercept)
-    if not (hu.min() >= INT16.min and hu.max() <= INT16.max):  # NaN is refused too
-        raise Refused(f"{path.name}: HU from {hu.min():g} to {hu.max():g} exceed int16", "check the rescale tags")
-    return hu.astype(np.int16)
-
-
-def _decode(dataset: Any, name: str) -> NDArray[Any]:
-    """The stored values; raises Refused when this machine has no decoder for the file's compression."""
-    from pydicom.pixels.decoders.base import get_decoder
-
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax.is_compressed and not get_decoder(syntax).is_available:
+        return np.empty((n_slices, *shape), dtype=np.int16)
+    except MemoryError:
         raise Refused(
-            f"{name} is compressed ({syntax.name}) and no decoder is installed",
-            "pip install 'lungtl[compressed]'",
-        )
-    return np.asarray(dataset.pixel_array)
+            f"{n_slices} slices of {shape[0]} x {shape[1]} do not fit into memory", "use a machine with more of it"
+        ) from None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 
 from lungtl.sources.base import Bag, Inventory, Item, Source, fingerprint
+from lungtl.sources.ct.prepare import SLICE_STEP_MM
 from lungtl.sources.lidc import LidcSource
 from lungtl.sources.phantom.recipe import PhantomRecipe
 
@@ -26,6 +27,7 @@ class PhantomSource(Source):
         field_mm: width of a targeted field of view around the nodule; None is the whole chest.
         z_range_mm: how much of each scan is written; None writes all of it.
         seed: of anatomy, noise and choice.
+        crop: lungs cuts every slice to one square around the lungs; needs field_mm=None.
         name: first part of the store's name.
     """
 
@@ -35,12 +37,13 @@ class PhantomSource(Source):
     field_mm: Annotated[float, Ge(60)] | None = 70.0
     z_range_mm: Annotated[float, Gt(0)] | None = 24.0
     seed: Annotated[int, Ge(0)] = 0
+    crop: Literal["none", "lungs"] = "none"
     name: str = "phantom"
 
-    slice_step_mm = 1.0
+    slice_step_mm = SLICE_STEP_MM
 
     def recipe(self) -> dict[str, Any]:
-        return {"kind": "phantom", "version": VERSION, **vars(self._phantom), "labels": self._lidc.recipe()}
+        return self._lidc.recipe() | {"kind": "phantom", "version": VERSION, **vars(self._phantom)}
 
     def listing(self) -> str:
         return fingerprint(self.recipe())  # the recipe decides every byte
@@ -69,4 +72,4 @@ class PhantomSource(Source):
     @property
     def _lidc(self) -> LidcSource:
         # partial: the phantom writes a range of each scan
-        return LidcSource(str(self.folder), allow_partial=True, name=self.name)
+        return LidcSource(str(self.folder), allow_partial=True, crop=self.crop, name=self.name)

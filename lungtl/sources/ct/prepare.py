@@ -1,0 +1,47 @@
+"""What becomes of a series before a model sees it: gaps checked, HU, 1 mm slices, and the crop if one is wanted."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from lungtl.sources.ct.lungs import crop_to_lungs
+from lungtl.sources.ct.series import Series, check_gap
+from lungtl.sources.ct.volume import Volume, read_volume, resample_z
+
+Crop = Literal["none", "lungs"]
+SLICE_STEP_MM = 1.0
+MAX_GAP_MM = 10.0  # between neighbouring slices
+
+
+def prepare_series(
+    series: Series, max_gap_mm: float = MAX_GAP_MM, crop: Crop = "none"
+) -> tuple[Volume, dict[str, Any]]:
+    """Read a series as a dataset's bags and `lungtl.predict` need it.
+
+    Args:
+        series: one CT series.
+        max_gap_mm: the largest gap between neighbouring slices that is interpolated over.
+        crop: none, or lungs: every slice is cut to one square around the lungs.
+
+    Returns:
+        The volume, and what `bags.parquet` says of it: n_native_slices, native_spacing_mm, largest_gap_mm,
+        slice_thickness_mm, manufacturer, and the row and column at which the crop begins (0 without one).
+
+    Raises:
+        Refused: a larger gap, pixels that cannot be read, or no lungs to crop to.
+    """
+    check_gap(series, max_gap_mm)
+    volume = read_volume(series)
+    top = left = 0
+    if crop == "lungs":  # before resampling, which then has less to do
+        volume, box = crop_to_lungs(volume)
+        top, left = box.top, box.left
+    return resample_z(volume, SLICE_STEP_MM), {
+        "n_native_slices": len(series.files),
+        "native_spacing_mm": series.native_spacing_mm,
+        "largest_gap_mm": series.largest_gap_mm,
+        "slice_thickness_mm": series.slice_thickness_mm,
+        "manufacturer": series.manufacturer,
+        "crop_top": top,
+        "crop_left": left,
+    }

@@ -1,0 +1,158 @@
+"""Small CT series, and what can happen to their files; the same seed, the same series."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom import config
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import FileDataset
+from pydicom.tag import Tag
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from tests.dicom_files import UID, write_series
+
+WILD = (b"", b"NaN", b"1e308", b"-1e308", b"inf", b"abc", b"0", b"-1", b"1\\2\\3\\4\\5\\6\\7", b"\\",
+        b"\xff\xff\xff\xff", b"\x60\xea", b"\x00\x00", b"\xff\xff", b"1e-320", b"60000", b" ", b"1.5\\",
+        b"\x00" * 64, b"9" * 70)  # fmt: skip
+KEYWORDS = (
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "SliceThickness", "Manufacturer",
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "NumberOfFrames",
+    "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "RescaleSlope", "RescaleIntercept", "PixelData", "SpecificCharacterSet",
+)  # fmt: skip
+Mutation = Callable[[Path, np.random.Generator], None]
+
+
+def write_mutated(folder: Path, seed: int) -> list[str]:
+    """Write one series and damage it.
+
+    Args:
+        folder: gets the files.
+        seed: decides everything.
+
+    Returns:
+        What was done, for the report of a failure.
+    """
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(2, 6))
+    z = np.cumsum(rng.choice([0.5, 1.0, 1.25, 2.5, 5.0], count))
+    stored = rng.integers(0, 4096, (count, 6, 5)).astype(np.int16 if rng.random() < 0.7 else np.uint16)
+    syntax = rng.choice(["explicit", "implicit", "big", "rle"], p=[0.55, 0.2, 0.1, 0.15])
+    slope = float(rng.choice([1.0, 1.0, 0.5, 1.37]))
+    paths = write_series(folder, z, stored, uid=UID, slope=slope, rle=syntax == "rle")
+    done = [f"{count} slices, {syntax}, slope {slope}"]
+    if syntax in ("implicit", "big"):
+        for path in paths:
+            _rewrite(path, str(syntax))
+    for _ in range(int(rng.integers(1, 4))):
+        mutation = MUTATIONS[int(rng.integers(len(MUTATIONS)))]
+        everywhere = rng.random() < 0.25
+        hit = paths if everywhere else [paths[int(rng.integers(count))]]
+        state = int(rng.integers(2**32))
+        for path in hit:
+            mutation(path, np.random.default_rng(state))  # the same damage to every file
+        done.append(f"{mutation.__name__}({state}) in {'all' if everywhere else hit[0].name}")
+    return done
+
+
+def _rewrite(path: Path, syntax: str) -> None:
+    """The same slice in another transfer syntax."""
+    dataset = pydicom.dcmread(path)
+    fresh = pydicom.Dataset()
+    fresh.file_meta = dataset.file_meta
+    fresh.file_meta.TransferSyntaxUID = ExplicitVRBigEndian if syntax == "big" else ImplicitVRLittleEndian
+    for element in dataset:  # decoded here, so that they are encoded anew
+        fresh.add(element)
+    if syntax == "big":
+        fresh.PixelData = np.frombuffer(dataset.PixelData, np.uint16).byteswap().tobytes()
+    pydicom.dcmwrite(path, fresh, enforce_file_format=True)
+
+
+def flip_bytes(path: Path, rng: np.random.Generator) -> None:
+    """A few bytes anywhere become others."""
+    content = bytearray(path.read_bytes())
+    for position in rng.integers(0, max(1, len(content)), int(rng.integers(1, 12))):
+        if content:
+            content[int(position)] = int(rng.integers(256))
+    path.write_bytes(content)
+
+
+def flip_a_bit_behind_the_preamble(path: Path, rng: np.random.Generator) -> None:
+    """One bit of what follows the 132 bytes that every file has."""
+    content = bytearray(path.read_bytes())
+    if len(content) > 133:
+        content[int(rng.integers(132, len(content)))] ^= 1 << int(rng.integers(8))
+    path.write_bytes(content)
+
+
+def cut(path: Path, rng: np.random.Generator) -> None:
+    """The file ends somewhere."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(rng.integers(0, len(content) + 1))])
+
+
+def repeat_a_piece(path: Path, rng: np.random.Generator) -> None:
+    """A piece stands twice."""
+    content = path.read_bytes()
+    start, stop = sorted(rng.integers(0, len(content) + 1, 2).tolist())
+    path.write_bytes(content[:stop] + content[start:])
+
+
+def drop_tag(path: Path, rng: np.random.Generator) -> None:
+    """A tag is missing."""
+    dataset = _read(path)
+    keyword = KEYWORDS[int(rng.integers(len(KEYWORDS)))]
+    if dataset is not None and keyword in dataset:
+        del dataset[keyword]
+        _save(dataset, path)
+
+
+def wild_value(path: Path, rng: np.random.Generator) -> None:
+    """A tag holds what no scanner writes."""
+    dataset = _read(path)
+    keyword = KEYWORDS[int(rng.integers(len(KEYWORDS)))]
+    value = WILD[int(rng.integers(len(WILD)))]
+    if dataset is None or keyword not in dataset:
+        return
+    tag = Tag(keyword)
+    value += b"\0" * (len(value) % 2)
+    little = not str(dataset.file_meta.get("TransferSyntaxUID", "")).endswith("1.2.2")
+    dataset._dict[tag] = RawDataElement(tag, dataset.get_item(tag).VR, len(value), value, 0, False, little)
+    _save(dataset, path)
+
+
+def far_away(path: Path, rng: np.random.Generator) -> None:
+    """A slice lies where no body is, or where another one does."""
+    dataset = _read(path)
+    if dataset is not None and "ImagePositionPatient" in dataset:
+        z = rng.choice(["1e300", "-1e16", "NaN", "0.001", "0.5", "1000000", "1e-300"])
+        dataset.ImagePositionPatient = ["-10", "-20", str(z)]
+        _save(dataset, path)
+
+
+MUTATIONS: tuple[Mutation, ...] = (
+    flip_bytes, flip_a_bit_behind_the_preamble, flip_a_bit_behind_the_preamble, cut, repeat_a_piece, drop_tag,
+    wild_value, wild_value, far_away,
+)  # fmt: skip
+
+
+def _read(path: Path) -> FileDataset | None:
+    """The file where it is still one; damage upon damage is made on the bytes."""
+    try:
+        return pydicom.dcmread(path)
+    except Exception:  # whatever pydicom raises for what an earlier mutation left
+        return None
+
+
+def _save(dataset: FileDataset, path: Path) -> None:
+    before, config.settings.writing_validation_mode = config.settings.writing_validation_mode, config.IGNORE
+    try:
+        dataset.save_as(path)
+    except Exception:  # it cannot be written so: the file stays as it was
+        return
+    finally:
+        config.settings.writing_validation_mode = before

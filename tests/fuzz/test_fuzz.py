@@ -1,0 +1,48 @@
+"""A short slice of `make fuzz`, and proof that its check would notice."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lungtl.sources.ct.series import find_series
+from lungtl.sources.ct.volume import read_volume, resample_z
+from tests.dicom_files import write_series
+from tests.fuzz.confirm import confirm, read_everything
+from tests.fuzz.mutate import write_mutated
+
+
+@pytest.mark.parametrize("first", range(0, 300, 30))
+def test_damaged_series_are_refused_or_right(tmp_path: Path, first: int) -> None:
+    for seed in range(first, first + 30):
+        write_mutated(tmp_path / str(seed), seed)
+        read_everything(tmp_path / str(seed))
+
+
+def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
+    for where in "ab":
+        write_mutated(tmp_path / where, 7)
+    a, b = ([p.read_bytes() for p in sorted((tmp_path / where).iterdir())] for where in "ab")
+    assert a == b
+
+
+def test_a_sound_series_gives_a_volume(tmp_path: Path) -> None:
+    write_series(tmp_path, [0, 2.5, 5])
+    assert read_everything(tmp_path) == "volume"
+
+
+@pytest.mark.parametrize("wrong", ["order", "hu", "position"])
+def test_the_check_notices_a_wrong_volume(tmp_path: Path, wrong: str) -> None:
+    write_series(tmp_path, [0, 2.5, 5])
+    (series,), _ = find_series(tmp_path)
+    volume = read_volume(series)
+    bad = {
+        "order": lambda: dataclasses.replace(volume, hu=volume.hu[::-1]),
+        "hu": lambda: dataclasses.replace(volume, hu=volume.hu + np.int16(1)),
+        "position": lambda: dataclasses.replace(volume, z_mm=volume.z_mm + 0.1),
+    }[wrong]()
+    with pytest.raises(AssertionError):
+        confirm(series, bad, resample_z(bad))

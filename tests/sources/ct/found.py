@@ -1,0 +1,43 @@
+"""What `find_series` makes of a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lungtl.errors import Refused
+from lungtl.sources.ct.series import Series, find_series
+from lungtl.sources.ct.volume import read_volume
+from tests.dicom_files import UID, ramp, write_series
+
+OTHER = f"{UID}.9"
+Z = (-30.0, -27.5, -25.0, -22.5)
+
+
+def only(root: Path) -> Series:
+    """The one series below root, where nothing is refused."""
+    series, refusals = find_series(root)
+    assert refusals == []
+    assert len(series) == 1
+    return series[0]
+
+
+def reasons(root: Path) -> dict[str, str]:
+    """What is refused below root, beside one good series that must not suffer."""
+    write_series(root / "good", Z, uid=OTHER)
+    series, refusals = find_series(root)
+    assert [s.uid for s in series] == [OTHER]
+    assert np.array_equal(read_volume(series[0]).hu, ramp(4) - 1024)
+    assert all(refusal.remedy for refusal in refusals)
+    assert len({refusal.item for refusal in refusals}) == len(refusals)
+    return {refusal.item: refusal.reason for refusal in refusals}
+
+
+def unreadable(root: Path) -> str:
+    """Why the pixels of the one series below root are refused, though its headers are not."""
+    with pytest.raises(Refused) as caught:
+        read_volume(only(root))
+    assert "\n" not in caught.value.reason
+    return caught.value.reason

@@ -1,0 +1,34 @@
+"""Every case in docs/dicom.md is a test here, and no test of what is refused is missing from it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROWS = [
+    line
+    for line in (HERE.parents[2] / "docs" / "dicom.md").read_text(encoding="utf-8").splitlines()
+    if line.startswith("| ") and not line.startswith("| ---") and not line.endswith("| test |")
+]
+TESTS = {
+    path.stem: re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    for path in HERE.glob("test_*.py")
+}
+
+
+def test_each_row_has_its_test() -> None:
+    known = {name for names in TESTS.values() for name in names}
+    assert len(ROWS) > 70
+    for row in ROWS:
+        named = re.findall(r"`(test_\w+)`", row)
+        assert named, f"no test in the row {row}"
+        assert set(named) <= known, row
+
+
+def test_each_refusal_has_its_row() -> None:
+    named = set(re.findall(r"`(test_\w+)`", "\n".join(ROWS)))
+    undocumented = {"test_printable_keeps_letters_of_all_languages", "test_decoders_here_are_all"}
+    for module in ("test_files", "test_stack", "test_pixels", "test_compressed"):
+        missing = set(TESTS[module]) - named - undocumented
+        assert not missing, f"{missing} of {module}.py in no row of docs/dicom.md"

@@ -1,0 +1,96 @@
+"""Which files below a folder are read, passed over or refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.uid import MediaStorageDirectoryStorage
+
+from lungtl.sources.ct.files import printable
+from lungtl.sources.ct.series import find_series
+from lungtl.sources.ct.volume import read_volume
+from tests.dicom_files import UID, ramp, truncate, write_series
+from tests.sources.ct.found import Z, only, reasons
+
+
+def test_empty_files(tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    for name in ("zero.dcm", "ZERO.IMA", "zero"):
+        (tmp_path / "bad" / name).touch()
+    assert reasons(tmp_path) == {
+        "bad/zero.dcm": "an empty file (0 bytes)",
+        "bad/ZERO.IMA": "an empty file (0 bytes)",
+        "bad/zero": "an empty file (0 bytes)",
+    }
+
+
+def test_dicomdir_is_passed_over(tmp_path: Path) -> None:
+    write_series(tmp_path, Z)
+    dataset = pydicom.dcmread(tmp_path / "slice-000.dcm")
+    dataset.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    dataset.save_as(tmp_path / "DICOMDIR")
+    assert len(only(tmp_path).files) == 4
+
+
+def test_pipe(tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    os.mkfifo(tmp_path / "bad" / "pipe.dcm")  # to open it would wait for ever
+    assert reasons(tmp_path) == {"bad/pipe.dcm": "not a regular file"}
+
+
+def test_links_are_followed_and_each_folder_read_once(tmp_path: Path) -> None:
+    paths = write_series(tmp_path / "elsewhere" / "a", Z[:3])
+    (other,) = write_series(tmp_path / "b", Z[3:], ramp(4)[3:], names=["last.dcm"], edit=lambda _, d: rename(d))
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "one").symlink_to(paths[0].parent, target_is_directory=True)
+    (root / "two").symlink_to(paths[0].parent, target_is_directory=True)
+    (root / "up").symlink_to(root, target_is_directory=True)
+    (paths[0].parent / "back").symlink_to(root, target_is_directory=True)
+    (root / "last").symlink_to(other)
+    assert np.array_equal(read_volume(only(root)).hu, ramp(4) - 1024)
+
+
+def rename(dataset: pydicom.FileDataset) -> None:
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.UID(f"{UID}.7")
+
+
+def test_links_that_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "nowhere.dcm").symlink_to(tmp_path / "gone")
+    (tmp_path / "bad" / "itself").symlink_to(tmp_path / "bad" / "itself")
+    assert reasons(tmp_path) == {
+        "bad/nowhere.dcm": "a link that leads nowhere (No such file or directory)",
+        "bad/itself": "a link that leads nowhere (Too many levels of symbolic links)",
+    }
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / os.fsdecode(b"a\n\xff.dcm")).write_text("no DICOM")
+    found = reasons(tmp_path)
+    assert found == {r"bad/a\n\udcff.dcm": "not a DICOM file (8 bytes)"}
+    assert next(iter(found)).encode("utf-8")
+
+
+def test_printable_keeps_letters_of_all_languages() -> None:
+    assert printable("Ströme 日本.dcm") == "Ströme 日本.dcm"
+    assert printable("a\x1b[31m\r") == r"a\x1b[31m\r"
+
+
+def test_file_cut_before_its_series_uid(tmp_path: Path) -> None:
+    path = write_series(tmp_path, Z, names=["bad/0", "1", "2", "3"])[0]
+    truncate(path, path.read_bytes().index(b"\x20\x00\x0e\x00UI"))
+    series, (refusal,) = find_series(tmp_path)
+    assert [len(s.files) for s in series] == [3]
+    assert (refusal.item, refusal.reason) == ("(no SeriesInstanceUID)", "1 files without SeriesInstanceUID")
+
+
+def test_uid_that_is_none(tmp_path: Path) -> None:
+    write_series(tmp_path / "bad", Z[:1])
+    path = tmp_path / "bad" / "slice-000.dcm"
+    path.write_bytes(path.read_bytes().replace(UID.encode(), b"DOE^JOHN".ljust(len(UID))))
+    assert reasons(tmp_path) == {"bad/slice-000.dcm": "has a SeriesInstanceUID that is no UID"}
