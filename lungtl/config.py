@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lungtl import plugins
+from lungtl.errors import UsageError
 
 Part = dict[str, Any]
 FullPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
@@ -108,6 +109,20 @@ class TrainerConfig(Strict):
     limit_batches: Annotated[int, Field(ge=1)] | None
 
 
+class CacheConfig(Strict):
+    """What frozen blocks compute, kept on disk and shared by runs; one bound for all of it."""
+
+    enabled: bool
+    max_gb: Annotated[float, Field(gt=0)]
+
+
+class TrainCacheConfig(CacheConfig):
+    """Likewise, and what is kept."""
+
+    precision: Literal["float32", "float16"]
+    views: Literal[1, 8]
+
+
 class TrackingConfig(Strict):
     """Where runs are recorded."""
 
@@ -123,18 +138,29 @@ class Common(Strict):
     workers: Annotated[int, Field(ge=1)] | Literal["auto"]
 
 
-class PrepareConfig(Common):
-    """`python -m lungtl.prepare`."""
+class DatasetConfig(Common):
+    """What every command that reads a dataset has."""
 
     dataset: Part
 
     @model_validator(mode="after")
-    def _check_parts(self) -> PrepareConfig:
+    def _check_dataset(self) -> DatasetConfig:
         plugins.check(self.dataset, "dataset")
+        if "root" in self.dataset and self.dataset["root"] is None and not getattr(self, "labels_only", False):
+            raise UsageError(
+                "dataset.root is missing; give dataset.root=FOLDER with the series (labels alone need none: "
+                "python -m lungtl.prepare dataset=lidc labels_only=true)"
+            )
         return self
 
 
-class TrainConfig(PrepareConfig):
+class PrepareConfig(DatasetConfig):
+    """`python -m lungtl.prepare`."""
+
+    labels_only: bool
+
+
+class TrainConfig(DatasetConfig):
     """`python -m lungtl.train`."""
 
     backbone: Part
@@ -148,20 +174,28 @@ class TrainConfig(PrepareConfig):
     trainer: TrainerConfig
     tracking: TrackingConfig
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    cache: bool
+    cache: TrainCacheConfig
     resume: str | None
     name: str | None
+    dry_run: bool
 
     @model_validator(mode="after")
     def _check_model_parts(self) -> TrainConfig:
+        if self.dry_run and self.resume is not None:  # Hydra would note the dry run among the run's own overrides
+            raise UsageError(f"dry_run=true with resume={self.resume}: a resumed run trains as it did; leave one out")
         plugins.check(self.backbone, "backbone")
         plugins.check(self.freezing, "freezing")
         plugins.check(self.aggregator, "aggregator", frozenset({"dim"}))
         plugins.check(self.loss, "loss")
+        if self.cache.views > 1 and self.image.augment == "none":
+            raise UsageError(
+                f"cache.views={self.cache.views}: without augmentation one view is seen; give image.augment=dihedral "
+                "or cache.views=1"
+            )
         return self
 
 
-class EvaluateConfig(PrepareConfig):
+class EvaluateConfig(DatasetConfig):
     """`python -m lungtl.evaluate`."""
 
     model: str
@@ -169,6 +203,7 @@ class EvaluateConfig(PrepareConfig):
     threshold: Annotated[float, Field(ge=0, le=1)]
     resamples: Annotated[int, Field(ge=10)]
     accelerator: Literal["auto", "cpu", "gpu", "mps"]
+    cache: CacheConfig
 
 
 class PredictConfig(Common):
@@ -185,3 +220,20 @@ class ReportConfig(Common):
     sweep: FullPath
     out: FullPath | None
     title: str | None
+
+
+class DownloadConfig(Common):
+    """`python -m lungtl.download`."""
+
+    dataset: Part
+    root: FullPath
+    scans: Annotated[int, Field(ge=1)] | Literal["auto", "all"]
+    patients: Annotated[list[str], Field(min_length=1)] | None
+    endpoint: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    dry_run: bool
+
+    @model_validator(mode="after")
+    def _can_be_fetched(self) -> DownloadConfig:
+        if self.dataset.get(plugins.TARGET) != "lungtl.sources.lidc.LidcSource":
+            raise UsageError("only LIDC-IDRI can be fetched; leave dataset away or write dataset=lidc")
+        return self

@@ -39,7 +39,10 @@ def run(config: EvaluateConfig) -> None:
     if train is None and bundle["provenance"]["store_fingerprint"] == store.fingerprint:
         log.warning("the model was trained on bags of this dataset: scores are too good; give its run, not its bundle")
     device = pick_device(config.accelerator)
-    features = cached_features(classifier, store, config.data_dir, device, classifier.backbone.fingerprint())
+    features = None
+    if config.cache.enabled:
+        weights = classifier.backbone.fingerprint()
+        features = cached_features(classifier, store, config.data_dir, device, weights, max_gb=config.cache.max_gb)
     predictions = predict_bags(classifier, store, list(bags["bag_id"]), features, device)
     document = write_results(
         folder, store, predictions, bags, train, split, classifier.preprocessor.windows[0],
@@ -93,11 +96,14 @@ def choose_bags(model: Path, store: Store, wanted: str) -> tuple[pd.DataFrame, p
 
 
 def check_values(store: Store, provenance: dict[str, object]) -> None:
-    """A model of HU cannot score grey values, nor the reverse; raises LungtlError."""
+    """A model of HU cannot score grey values, nor the reverse; raises LungtlError. Another crop is only a warning."""
     expected, seen = provenance["value_range"], store.manifest["value_range"]
     if expected != seen:
         names = ["HU" if v is None else f"grey values {v}" for v in (expected, seen)]
         raise LungtlError(f"the model was trained on {names[0]}, {store.name} holds {names[1]}; choose another dataset")
+    crop = store.manifest["recipe"].get("crop", "none")
+    if provenance["crop"] != crop:
+        log.warning("the model was trained with dataset.crop=%s, %s has %s", provenance["crop"], store.name, crop)
 
 
 def _shared_patients(bags: pd.DataFrame, train: pd.DataFrame | None) -> int | None:

@@ -16,6 +16,7 @@ from lungtl.runs import BUNDLE, find_model
 
 if TYPE_CHECKING:
     from lungtl.models.bag_classifier import BagClassifier
+    from lungtl.sources.ct.prepare import Crop
     from lungtl.sources.ct.series import Series
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def run(config: PredictConfig) -> None:
     with bar("predicting series") as progress:
         for number, series in enumerate(found, start=1):
             try:
-                row, table = predict_series(classifier, series)
+                row, table = predict_series(classifier, series, bundle["provenance"]["crop"])
             except Refused as refused:
                 quarantine.append({"item": series.uid, "reason": refused.reason, "remedy": refused.remedy})
             else:
@@ -64,8 +65,8 @@ def run(config: PredictConfig) -> None:
     print(folder)
 
 
-def predict_series(classifier: BagClassifier, series: Series) -> tuple[dict[str, Any], Any]:
-    """One series.
+def predict_series(classifier: BagClassifier, series: Series, crop: Crop) -> tuple[dict[str, Any], Any]:
+    """One series, cropped as those that the classifier was trained on.
 
     Returns:
         bag_id, probability, n_slices; and a table index, z_mm, weight, p_malignant of its slices.
@@ -79,9 +80,9 @@ def predict_series(classifier: BagClassifier, series: Series) -> tuple[dict[str,
 
     from lungtl.data.bags import read_frames
     from lungtl.sources.base import MALIGNANT
-    from lungtl.sources.ct.volume import read_volume, resample_z
+    from lungtl.sources.ct.prepare import prepare_series
 
-    volume = resample_z(read_volume(series))
+    volume, _ = prepare_series(series, crop=crop)
     device = next(classifier.parameters()).device
     with torch.inference_mode():
         frames = read_frames(volume.hu, np.arange(len(volume.hu)), classifier.preprocessor.neighbours)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,12 @@ PLACES = ("data_dir", ".root", ".table", ".images", "tracking", "tracking.uri", 
 
 
 def run(config: TrainConfig) -> None:
-    """One run, in the folder that Hydra made for it; prints that folder."""
+    """One run, in the folder that Hydra made for it; prints that folder. With `dry_run` prints what would train."""
+    if config.dry_run:
+        from lungtl.training.plan import print_plan
+
+        print_plan(config)
+        return
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -90,9 +96,10 @@ def _train_and_evaluate(
     from lungtl.data.splits import split_fingerprint
     from lungtl.evaluation.schema import flat_metrics, rows_for_table
     from lungtl.results import write_results
+    from lungtl.sources.lidc_labels import describe_labels
     from lungtl.training.build import build_classifier, trainable_share
     from lungtl.training.datamodule import BagDataModule
-    from lungtl.training.feature_cache import cached_features
+    from lungtl.training.feature_cache import run_features
     from lungtl.training.fit import fit, seed_everything
     from lungtl.training.inference import pick_device, predict_bags
     from lungtl.training.module import BagModule
@@ -106,14 +113,21 @@ def _train_and_evaluate(
         "mlflow_run_id": tracker.run_id or (earlier or {}).get("mlflow_run_id"),
         "store": store.name,
         "value_range": store.manifest["value_range"],
+        "crop": store.manifest["recipe"].get("crop", "none"),
         "store_fingerprint": store.fingerprint,
         "split_fingerprint": split_fingerprint(split),
         "weights_fingerprint": weights,
-        "weights_source": classifier.backbone.weights_source,
+        **{f"weights_{key}": value for key, value in asdict(classifier.backbone.loaded_weights).items()},
         "seed": config.seed,
     }
     _check_same(earlier, record)
+    if record["weights_split_fingerprint"] not in (None, record["split_fingerprint"]):
+        log.warning(
+            "backbone.weights is of a run with another split, which may have trained on this run's test patients; "
+            "use the same dataset and split"
+        )
     write_record(folder, record)
+    freezing.adapt(classifier.backbone)
     trained, total = trainable_share(classifier, freezing)
     log.info(
         "%s (weights: %s), %s of %s parameters train", classifier.backbone.name, record["weights_source"],
@@ -122,16 +136,14 @@ def _train_and_evaluate(
     if earlier is None or earlier["mlflow_run_id"] is None:
         tracker.params(flatten(config.model_dump(mode="json")))
         tracker.tags({**choices, "lungtl.kind": "run", "lungtl.folder": str(folder), **{
-            f"lungtl.{key}": str(value) for key, value in record.items() if "fingerprint" in key or key == "store"
+            f"lungtl.{key}": str(value) for key, value in record.items()
+            if "fingerprint" in key or key in ("store", "weights_source")
         }})  # fmt: skip
         tracker.artifacts(folder / SPLIT)
     tracker.artifacts(folder / ".hydra" / "config.yaml")  # a resumed run may have other settings
 
     device = pick_device(config.trainer.accelerator)
-    features = None
-    frozen = freezing.is_frozen(classifier.backbone)
-    if config.cache and config.image.augment == "none" and frozen:
-        features = cached_features(classifier, store, config.data_dir, device, weights)
+    features = run_features(config, classifier, freezing, store, device, weights)
     loss = plugins.build(config.loss)
     training = split[split["split"] == "train"]
     loss.count(
@@ -141,15 +153,19 @@ def _train_and_evaluate(
     module = BagModule(
         classifier, freezing, loss, config.optimizer, config.trainer.max_epochs, config.image.augment != "none"
     )
-    data = BagDataModule(store, split, config, features, backbone_trains=not frozen)
+    data = BagDataModule(store, split, config, features, backbone_trains=not freezing.is_frozen(classifier.backbone))
     fitted = fit(module, data, config.trainer, folder, tracker.metrics, resume=config.resume is not None)
     log.info("trained %d epochs; the best is epoch %d", fitted["epochs"], fitted["best_epoch"])
+    freezing.merge(classifier.backbone)
+    if features is not None:
+        classifier.cut(classifier.split.blocks)  # the merge may have exchanged modules
 
     test = split[split["split"] == "test"]
     predictions = predict_bags(classifier, store, list(test["bag_id"]), features, device, config.trainer.batch_size)
     window = classifier.preprocessor.windows[0]
     document = write_results(folder, store, predictions, test, training, "test", window, run=record, training=fitted)
-    settings = choices | {key: str(value) for key, value in record.items()}
+    labels = describe_labels(store.manifest["recipe"])
+    settings = choices | {"labels": labels} | {key: str(value) for key, value in record.items()}
     card = model_card(name, settings, rows_for_table(document))
     save_bundle(classifier, config.aggregator, folder / BUNDLE, record, card)
     tracker.metrics(flat_metrics(document) | {"trainable_parameters": trained, "epochs": fitted["epochs"]})
@@ -171,9 +187,9 @@ def run_name(choices: Mapping[str, str], overrides: Iterable[str]) -> str:
     """The four choices, then what else was overridden, less what only says where things are."""
     parts = [choices[group] for group in ("dataset", "backbone", "freezing", "aggregator")]
     for override in overrides:
-        key = override.partition("=")[0].lstrip("+~")
-        if key not in choices and not key.endswith(PLACES):
-            parts.append(override)
+        key, _, value = override.partition("=")
+        if key.lstrip("+~") not in choices and not key.endswith(PLACES):
+            parts.append(f"{key}={Path(value).name}" if "/" in value else override)  # of a file, its name
     return " ".join(parts)
 
 

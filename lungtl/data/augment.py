@@ -1,13 +1,21 @@
-"""Random views of a bag while training."""
+"""Views of a bag: flips and quarter turns."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+DIHEDRAL_VIEWS = 8
+"""View 0 is the bag as it is; 0 to 3 are its quarter turns, 4 to 7 those mirrored."""
 
-def random_dihedral(frames: Tensor) -> Tensor:
-    """One of the eight flips and quarter turns, the same for all slices of a bag: [S, C, H, W]."""
-    turns = int(torch.randint(4, ()))
-    turned = torch.rot90(frames, turns, dims=(-2, -1))
-    return turned.flip(-1) if torch.rand(()) < 0.5 else turned
+
+def dihedral(frames: Tensor, view: int) -> Tensor:
+    """One of the eight views, the same for all slices of a bag: [S, C, H, W]."""
+    mirrored, turns = divmod(view, 4)
+    turned = torch.rot90(frames, turns, dims=(-2, -1)) if turns else frames
+    return turned.flip(-1) if mirrored else turned
+
+
+def random_view() -> int:
+    """A view, each as likely; from torch's generator, which is seeded with the run."""
+    return int(torch.randint(DIHEDRAL_VIEWS, ()))

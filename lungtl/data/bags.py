@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,8 +13,22 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
+from lungtl.data.augment import random_view
 from lungtl.sources.base import UNKNOWN
 from lungtl.store.reader import Store
+
+
+class Features(Protocol):
+    """What a frozen prefix of the backbone computes of each slice."""
+
+    def rows(self, bag_id: str, view: int, kept: Tensor | None) -> Tensor:
+        """Some slices of a bag, or all: float [n, K], a copy.
+
+        Args:
+            bag_id: which bag.
+            view: which of its dihedral views; 0 is the bag as it is.
+            kept: int64 [n], ascending indices; None is all.
+        """
 
 
 @dataclass
@@ -25,16 +40,18 @@ class Batch:
         bag_labels: int64 [B]; -1 unknown.
         slice_labels: int64 [B, S]; -1 unknown or padding.
         mask: bool [B, S]; True where a slice is real.
-        embeddings: float [B, S, D] from the feature cache, or None.
-        frames: int16 [S_i, C, H, W] a bag, or None when there are embeddings.
+        features: float [S_i, K] a bag, from the feature cache, or None.
+        frames: int16 [S_i, C, H, W] a bag, not turned yet, or None when there are features.
+        views: the dihedral view each bag is to be seen in; features are of that view.
     """
 
     bag_ids: list[str]
     bag_labels: Tensor
     slice_labels: Tensor
     mask: Tensor
-    embeddings: Tensor | None
+    features: list[Tensor] | None
     frames: list[Tensor] | None
+    views: list[int]
 
 
 @dataclass(frozen=True)
@@ -44,8 +61,9 @@ class Sample:
     bag_id: str
     bag_label: int
     slice_labels: Tensor
-    embeddings: Tensor | None
+    features: Tensor | None
     frames: Tensor | None
+    view: int = 0
 
 
 class BagDataset(Dataset[Sample]):
@@ -55,9 +73,10 @@ class BagDataset(Dataset[Sample]):
         store: where they lie.
         bag_ids: which, in this order.
         labels: bag_id -> label.
-        features: bag_id -> float [S, D] from the feature cache; None reads voxels.
+        features: from the feature cache; None reads voxels.
         neighbours: frames are the slice before, the slice and the slice after.
         draw: slices drawn at random from a longer bag, afresh each time; None takes all.
+        augment: draw a dihedral view of each bag, afresh each time.
     """
 
     def __init__(
@@ -65,9 +84,10 @@ class BagDataset(Dataset[Sample]):
         store: Store,
         bag_ids: Sequence[str],
         labels: Mapping[str, int],
-        features: Mapping[str, NDArray[np.float32]] | None = None,
+        features: Features | None = None,
         neighbours: bool = False,
         draw: int | None = None,
+        augment: bool = False,
     ) -> None:
         self.store = store
         self.bag_ids = list(bag_ids)
@@ -75,6 +95,7 @@ class BagDataset(Dataset[Sample]):
         self.features = features
         self.neighbours = neighbours
         self.draw = draw
+        self.augment = augment
 
     def __len__(self) -> int:
         return len(self.bag_ids)
@@ -83,16 +104,19 @@ class BagDataset(Dataset[Sample]):
         bag_id = self.bag_ids[index]
         labels = torch.from_numpy(self.store.slice_labels(bag_id).astype(np.int64))
         kept = self._drawn(len(labels))
-        embeddings = frames = None
+        view = random_view() if self.augment else 0
+        features = frames = None
         if self.features is not None:
-            embeddings = torch.from_numpy(np.array(self.features[bag_id]))[kept]
+            features = self.features.rows(bag_id, view, kept)
         else:
-            frames = read_frames(self.store.voxels(bag_id), kept.numpy(), self.neighbours)
-        return Sample(bag_id, self.labels.get(bag_id, UNKNOWN), labels[kept], embeddings, frames)
+            indices = np.arange(len(labels)) if kept is None else kept.numpy()
+            frames = read_frames(self.store.voxels(bag_id), indices, self.neighbours)
+        bag_label = self.labels.get(bag_id, UNKNOWN)
+        return Sample(bag_id, bag_label, labels if kept is None else labels[kept], features, frames, view)
 
-    def _drawn(self, count: int) -> Tensor:
+    def _drawn(self, count: int) -> Tensor | None:
         if self.draw is None or count <= self.draw:
-            return torch.arange(count)
+            return None
         return torch.randperm(count)[: self.draw].sort().values  # torch's generator: seeded with the run
 
 
@@ -105,15 +129,14 @@ def read_frames(voxels: NDArray[np.int16], indices: NDArray[np.int64], neighbour
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Pad samples to the longest."""
+    """Put samples together; only their labels are padded to the longest."""
     lengths = torch.tensor([len(sample.slice_labels) for sample in samples])
-    embeddings = [s.embeddings for s in samples if s.embeddings is not None]
-    frames = [s.frames for s in samples if s.frames is not None]
     return Batch(
         bag_ids=[sample.bag_id for sample in samples],
         bag_labels=torch.tensor([sample.bag_label for sample in samples]),
         slice_labels=pad_sequence([s.slice_labels for s in samples], batch_first=True, padding_value=UNKNOWN),
         mask=torch.arange(int(lengths.max())) < lengths[:, None],
-        embeddings=pad_sequence(embeddings, batch_first=True) if embeddings else None,
-        frames=frames or None,
+        features=[s.features for s in samples if s.features is not None] or None,
+        frames=[s.frames for s in samples if s.frames is not None] or None,
+        views=[sample.view for sample in samples],
     )

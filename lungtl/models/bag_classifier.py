@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from lungtl.data.windows import SlicePreprocessor
 from lungtl.models.aggregators.base import Aggregator
+from lungtl.models.backbones.split import Split, split_backbone
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.slice_projection import SliceProjection
 
-# On a CPU few slices at once are faster, since their activations stay in the caches (see benchmarks/results.csv); a
+# On a CPU few slices at once are faster, since their activations stay in the caches (see benchmarks/transfer.csv); a
 # GPU wants to be filled.
 CPU_CHUNK, GPU_CHUNK = 8, 128
 N_CLASSES = 3  # non-nodule, benign, malignant
@@ -41,6 +42,9 @@ class BagClassifier(nn.Module):
         projection: embedding -> what slice head and aggregator see.
         aggregator: projected embeddings and slice logits -> bag logit.
         chunk: slices that pass the backbone at once when nothing trains in it; None: what the device likes best.
+
+    Attributes:
+        split: where the backbone is cut for the feature cache; behind its end unless `cut` says otherwise.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class BagClassifier(nn.Module):
         self.slice_head = nn.Linear(projection.linear.out_features, N_CLASSES)
         self.aggregator = aggregator
         self._chunk = chunk
+        self.split = Split(backbone)
 
     @property
     def chunk(self) -> int:
@@ -74,26 +79,41 @@ class BagClassifier(nn.Module):
         with torch.no_grad():
             return torch.cat([self.backbone(self.preprocessor(part)) for part in frames.split(self.chunk)])
 
-    def classify(self, embeddings: Tensor, mask: Tensor) -> BagOutput:
-        """Classify bags from embeddings: float [B, S, D], bool [B, S]."""
-        projected = self.projection(embeddings[mask])
-        h = projected.new_zeros(*mask.shape, projected.shape[-1])
-        h[mask] = projected
-        slice_logits = self.slice_head(h)
-        bag_logits, weights = self.aggregator(h, slice_logits, mask)
-        return BagOutput(bag_logits, weights, slice_logits)
+    def cut(self, frozen_blocks: int) -> None:
+        """Let `classify` take what the backbone's first blocks compute, which never train.
+
+        Args:
+            frozen_blocks: how many; at least one, and all of them make it the embeddings.
+
+        Raises:
+            CannotSplit: this backbone cannot be cut there.
+        """
+        self.split = split_backbone(self.backbone, frozen_blocks, self.preprocessor.size)
 
     def forward(self, frames: list[Tensor]) -> BagOutput:
         """Classify bags from their voxels: one int16 [S_i, C, H, W] a bag."""
+        lengths = [len(bag) for bag in frames]
         if self._backbone_learns():  # all bags at once: batch norm must not take its statistics from a single bag
-            images = torch.cat([self.preprocessor(bag) for bag in frames])
-            embeddings = self.backbone(images).split([len(bag) for bag in frames])
-        else:
-            embeddings = [self.embed(bag) for bag in frames]
-        padded = nn.utils.rnn.pad_sequence(embeddings, batch_first=True)
-        lengths = torch.tensor([len(e) for e in embeddings], device=padded.device)
-        mask = torch.arange(padded.shape[1], device=padded.device) < lengths.unsqueeze(1)
-        return self.classify(padded, mask)
+            return self._aggregated(self.backbone(torch.cat([self.preprocessor(bag) for bag in frames])), lengths)
+        return self._aggregated(torch.cat([self.embed(bag) for bag in frames]), lengths)
+
+    def classify(self, features: list[Tensor]) -> BagOutput:
+        """Classify bags from what `split` computed of their slices: one float [S_i, split.width] a bag."""
+        lengths = [len(bag) for bag in features]
+        rows = torch.cat(features).float()
+        if self.split.whole or self._backbone_learns():
+            return self._aggregated(self.split.suffix(rows), lengths)
+        with torch.no_grad():
+            embeddings = torch.cat([self.split.suffix(part) for part in rows.split(self.chunk)])
+        return self._aggregated(embeddings, lengths)
+
+    def _aggregated(self, embeddings: Tensor, lengths: list[int]) -> BagOutput:
+        """Head and aggregator on float [N, D], the slices of all bags, so many each."""
+        h = nn.utils.rnn.pad_sequence(self.projection(embeddings).split(lengths), batch_first=True)
+        mask = torch.arange(h.shape[1], device=h.device) < torch.tensor(lengths, device=h.device).unsqueeze(1)
+        slice_logits = self.slice_head(h)
+        bag_logits, weights = self.aggregator(h, slice_logits, mask)
+        return BagOutput(bag_logits, weights, slice_logits)
 
     def _backbone_learns(self) -> bool:
         return torch.is_grad_enabled() and any(p.requires_grad for p in self.backbone.parameters())

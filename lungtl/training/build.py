@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+
 from lungtl import plugins
 from lungtl.config import TrainConfig
 from lungtl.data.windows import SlicePreprocessor
+from lungtl.errors import UsageError
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.freezing.base import FreezingStrategy
 from lungtl.models.slice_projection import SliceProjection
 
+log = logging.getLogger(__name__)
+
 
 def build_classifier(config: TrainConfig, value_range: tuple[int, int] | None) -> BagClassifier:
-    """The network of a run, its backbone's weights loaded.
+    """The network of a run, its backbone's weights loaded (see `starting_weights`).
 
     Args:
         config: of the run.
         value_range: of the store's voxels; None for HU.
     """
-    backbone: TimmBackbone = plugins.build(config.backbone)
+    backbone: TimmBackbone = plugins.build({**config.backbone, "weights": starting_weights(config)})
     preprocessor = SlicePreprocessor.from_config(
         config.image, value_range, backbone.input_size, backbone.mean, backbone.std
     )
@@ -28,8 +33,29 @@ def build_classifier(config: TrainConfig, value_range: tuple[int, int] | None) -
     return BagClassifier(preprocessor, backbone, projection, aggregator)
 
 
+def starting_weights(config: TrainConfig) -> str:
+    """`backbone.weights`, or what the freezing strategy wants in the place of `auto`.
+
+    Raises:
+        UsageError: the strategy wants other weights than those that the user names.
+    """
+    given = str(config.backbone.get("weights", "auto"))
+    strategy: FreezingStrategy = plugins.build(config.freezing)
+    if strategy.weights is None or strategy.weights == given:
+        return given
+    name = type(strategy).__name__
+    if given != "auto":
+        raise UsageError(
+            f"backbone.weights={given}: {name} starts from backbone.weights={strategy.weights}; leave backbone.weights "
+            "out, or choose another freezing strategy"
+        )
+    log.info("%s starts from backbone.weights=%s", name, strategy.weights)
+    return strategy.weights
+
+
 def trainable_share(classifier: BagClassifier, freezing: FreezingStrategy) -> tuple[int, int]:
-    """(parameters that train at the first epoch, all parameters)."""
-    freezing.apply(classifier.backbone, epoch=0)
-    parameters = list(classifier.parameters())
-    return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
+    """(parameters that train at any time, all parameters), of a network that the strategy has adapted."""
+    backbone = {f"backbone.{name}" for name, _ in classifier.backbone.named_parameters()}
+    trained = {f"backbone.{name}" for group in freezing.groups(classifier.backbone) for name in group.parameters}
+    sizes = {name: parameter.numel() for name, parameter in classifier.named_parameters()}
+    return sum(size for name, size in sizes.items() if name in trained or name not in backbone), sum(sizes.values())

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytorch_lightning as pl
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from lungtl.config import TrainConfig
-from lungtl.data.bags import BagDataset, Sample, collate
+from lungtl.data.bags import BagDataset, Features, Sample, collate
 from lungtl.store.reader import Store
 
 if TYPE_CHECKING:
@@ -25,7 +22,7 @@ class BagDataModule(pl.LightningDataModule):
         store: where the bags lie.
         split: bag_id, patient_id, label, split; checked (see `lungtl.data.splits`).
         config: of the run.
-        features: from the feature cache, when the backbone is frozen.
+        features: from the feature cache; None reads voxels.
         backbone_trains: then a training step sees `image.train_slices` of each bag; otherwise all of them.
     """
 
@@ -34,7 +31,7 @@ class BagDataModule(pl.LightningDataModule):
         store: Store,
         split: pd.DataFrame,
         config: TrainConfig,
-        features: Mapping[str, NDArray[np.float32]] | None,
+        features: Features | None,
         backbone_trains: bool,
     ) -> None:
         super().__init__()
@@ -45,19 +42,19 @@ class BagDataModule(pl.LightningDataModule):
         self.backbone_trains = backbone_trains
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Shuffled; a fine-tuned backbone sees a random part of each bag's slices."""
-        return self._loader("train", draw=self.config.image.train_slices if self.backbone_trains else None)
+        """Shuffled and augmented; a fine-tuned backbone sees a random part of each bag's slices."""
+        draw = self.config.image.train_slices if self.backbone_trains else None
+        return self._loader("train", draw, augment=self.config.image.augment != "none")
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """All slices, in the table's order."""
-        return self._loader("val", draw=None)
+        """All slices, in the table's order, as they are."""
+        return self._loader("val", draw=None, augment=False)
 
-    def _loader(self, name: str, draw: int | None) -> DataLoader[Sample]:
+    def _loader(self, name: str, draw: int | None, augment: bool) -> DataLoader[Sample]:
         part = self.split[self.split["split"] == name]
         labels = dict(zip(part["bag_id"], part["label"], strict=True))
-        dataset = BagDataset(
-            self.store, list(part["bag_id"]), labels, self.features, self.config.image.neighbours, draw
-        )
+        neighbours = self.config.image.neighbours
+        dataset = BagDataset(self.store, list(part["bag_id"]), labels, self.features, neighbours, draw, augment)
         trainer = self.config.trainer
         return DataLoader(
             dataset,
@@ -65,6 +62,6 @@ class BagDataModule(pl.LightningDataModule):
             shuffle=name == "train",
             collate_fn=collate,
             num_workers=trainer.workers,
-            persistent_workers=trainer.workers > 0,
+            persistent_workers=False,  # new ones take their seed from the run's generator: a resumed run draws the same
             pin_memory=trainer.accelerator == "gpu",
         )

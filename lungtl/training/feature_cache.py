@@ -1,122 +1,220 @@
-"""What a frozen backbone computes, computed once and shared by every run that asks for it again.
+"""What the frozen blocks of a backbone compute, computed once and shared by every run that asks for it again.
 
-An entry is addressed by the store's content, the backbone's weights and the preprocessing; it holds one float32
-array of all slices' embeddings. It appears whole (written beside and renamed) and is read through a memory map.
+An entry is addressed by all that decides its numbers: the store's content, the backbone's weights, the preprocessing,
+where the backbone is cut, the views and the precision. It holds one row a slice (see `lungtl.models.backbones.split`),
+all slices in the store's order, one dihedral view after the other.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
-from collections.abc import Iterator, Mapping
+import os
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
-from numpy.lib.format import open_memmap
-from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
+from lungtl.config import TrainConfig
+from lungtl.data.augment import dihedral
 from lungtl.data.bags import read_frames
+from lungtl.data.cache_folder import GB, CacheFolder, Layout, map_array
+from lungtl.errors import LungtlError
+from lungtl.models.backbones.split import CannotSplit
 from lungtl.models.bag_classifier import BagClassifier
+from lungtl.models.freezing.base import FreezingStrategy
 from lungtl.progress import bar
 from lungtl.sources.base import fingerprint
 from lungtl.store.reader import Store
 
 log = logging.getLogger(__name__)
-CODE_VERSION = 1  # raise when the same weights and preprocessing would give other features
-FEATURES = "features.npy"
+CODE_VERSION = 2  # raise when the same address would give other features
 
 
-class CachedFeatures(Mapping[str, NDArray[np.float32]]):
-    """bag_id -> float32 [S, D], views into a memory-mapped array of all slices in the store's order."""
+class CachedFeatures:
+    """The rows of a store's slices, memory-mapped: `lungtl.data.bags.Features`.
 
-    def __init__(self, array: NDArray[np.float32], store: Store) -> None:
+    Args:
+        file: of the entry.
+        layout: of its array; as many rows as the store has slices, times the views.
+        store: whose slices.
+    """
+
+    def __init__(self, file: Path, layout: Layout, store: Store) -> None:
+        self._file, self._layout = file, layout
+        self._table = _as_tensor(file, layout)
+        self._slices = len(store.slices)
         ends = np.cumsum(store.bags["n_slices"].to_numpy())
-        self._array = array
-        self._rows = {
-            str(bag_id): (int(end - n), int(end))
+        self._bags = {
+            str(bag_id): (int(end - n), int(n))
             for bag_id, n, end in zip(store.bags["bag_id"], store.bags["n_slices"], ends, strict=True)
         }
 
-    def __getitem__(self, bag_id: str) -> NDArray[np.float32]:
-        start, end = self._rows[bag_id]
-        return self._array[start:end]
+    def rows(self, bag_id: str, view: int = 0, kept: Tensor | None = None) -> Tensor:
+        """Some slices of a bag, or all: float32 or float16 [n, K]; see `Features`."""
+        start, count = self._bags[bag_id]
+        rows = self._table.narrow(0, view * self._slices + start, count)
+        return rows.clone() if kept is None else rows.index_select(0, kept)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._rows)
+    def __getstate__(self) -> dict[str, Any]:
+        """What a loader process gets where processes are spawned: not the array, but where it is."""
+        return {key: value for key, value in self.__dict__.items() if key != "_table"}
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._table = _as_tensor(self._file, self._layout)
+
+
+def run_features(
+    config: TrainConfig,
+    classifier: BagClassifier,
+    freezing: FreezingStrategy,
+    store: Store,
+    device: torch.device,
+    weights: str,
+) -> CachedFeatures | None:
+    """What a training run reads instead of voxels; cuts the classifier's backbone accordingly.
+
+    Args:
+        config: of the run.
+        classifier: as it starts to train.
+        freezing: which of its blocks never train.
+        store: whose slices.
+        device: where to compute.
+        weights: the backbone's fingerprint.
+
+    Returns:
+        None where nothing is frozen or can be kept; then the run computes everything in every epoch.
+    """
+    cache = config.cache
+    blocks = freezing.frozen_blocks(classifier.backbone)
+    turned = config.image.augment != "none"
+    if not cache.enabled or blocks == 0 or (turned and cache.views == 1):
+        return None
+    try:
+        classifier.cut(blocks)
+    except CannotSplit as error:
+        log.warning("features: %s; this run computes them anew in every epoch", error)
+        return None
+    return cached_features(classifier, store, config.data_dir, device, weights, cache.views, cache.precision,
+                           cache.max_gb)  # fmt: skip
 
 
 def cached_features(
-    classifier: BagClassifier, store: Store, data_dir: Path, device: torch.device, weights: str
-) -> CachedFeatures:
-    """Read the embeddings of a store's slices from the cache; compute them first when they are not there.
+    classifier: BagClassifier,
+    store: Store,
+    data_dir: Path,
+    device: torch.device,
+    weights: str,
+    views: int = 1,
+    precision: str = "float32",
+    max_gb: float = 50,
+) -> CachedFeatures | None:
+    """Read the features of a store's slices from the cache; compute them first when they are not there.
 
     Args:
-        classifier: its preprocessor and backbone are used, the backbone in evaluation mode.
+        classifier: its preprocessor and the prefix of its split are used, in evaluation mode.
         store: whose slices.
         data_dir: the cache is its folder `cache/features`.
         device: where to compute.
         weights: the backbone's fingerprint.
+        views: the first so many dihedral views of every slice.
+        precision: float32 or float16, of what is kept.
+        max_gb: of all entries together.
+
+    Returns:
+        None where they do not fit into `max_gb`.
+
+    Raises:
+        LungtlError: the disk is full, or float16 cannot hold the features.
     """
+    split = classifier.split
     address = {
         "code": CODE_VERSION,
         "store": store.fingerprint,
+        "store_name": store.name,
+        "backbone": classifier.backbone.name,
         "weights": weights,
         "features": classifier.backbone.features,
+        "blocks": split.blocks,
+        "whole": split.whole,
         "preprocessing": classifier.preprocessor.describe(),
+        "views": views,
+        "precision": precision,
     }
-    folder = data_dir / "cache" / "features" / fingerprint(address)[:16]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):  # of runs that start together, one computes
-        if (folder / FEATURES).is_file():
-            log.info("features: from the cache (%s)", folder.name)
+    layout = Layout(views * len(store.slices), split.width, precision)
+    folder = CacheFolder(data_dir)
+    name = fingerprint(address)[:16]
+    with folder.claimed(name):  # of runs that start together, one computes
+        if folder.holds(name, address, layout):
+            log.info("features: from the cache (%s)", name)
         else:
-            _compute(classifier, store, folder, device)
-            (folder / "address.json").write_text(json.dumps(address, indent=2))  # for people
-    return CachedFeatures(np.load(folder / FEATURES, mmap_mode="r", allow_pickle=False), store)
+            try:
+                with folder.room_needed(layout):
+                    file = folder.reserve(name, layout, max_gb)
+                    if file is None:
+                        return None
+                    _compute(classifier, store, file, layout, views, device)
+            except BaseException:  # an interrupt too: the space is wanted elsewhere
+                folder.discard(name)
+                raise
+            folder.publish(name, address)
+            log.info("features: %.2f GB kept for the next run (%s)", layout.size / GB, name)
+        return CachedFeatures(folder.file(name), layout, store)
 
 
-def _compute(classifier: BagClassifier, store: Store, folder: Path, device: torch.device) -> None:
-    partial = folder.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    total = len(store.slices)
-    array = open_memmap(partial / FEATURES, "w+", np.float32, (total, classifier.backbone.dim))
-    done = 0
-    with evaluating(classifier), torch.inference_mode(), bar("embedding slices") as progress:
+def _compute(
+    classifier: BagClassifier, store: Store, file: Path, layout: Layout, views: int, device: torch.device
+) -> None:
+    done, dtype = 0, getattr(torch, layout.dtype)
+    with (
+        evaluating(classifier),
+        torch.inference_mode(),
+        file.open("r+b") as opened,
+        bar("embedding slices") as progress,
+    ):
         classifier.to(device)
-        for images in _chunks(classifier, store, device):
-            array[done : done + len(images)] = classifier.backbone(images).float().cpu().numpy()
-            done += len(images)
-            progress(done, total)
-    array.flush()
-    del array
-    shutil.rmtree(folder, ignore_errors=True)  # an entry whose features someone deleted
-    partial.replace(folder)
+        opened.seek(len(layout.header))
+        for view in range(views):
+            for images in _chunks(classifier, store, device, view):
+                rows = classifier.split.prefix(images).to(dtype)
+                if dtype is torch.float16 and not rows.isfinite().all():
+                    raise LungtlError(
+                        f"features of {classifier.backbone.name} exceed float16 (65504); give cache.precision=float32"
+                    )
+                opened.write(rows.cpu().contiguous().numpy().data)
+                done += len(rows)
+                progress(done, layout.rows)
+        opened.flush()
+        os.fsync(opened.fileno())  # the entry must not outlive its bytes
 
 
-def _chunks(classifier: BagClassifier, store: Store, device: torch.device) -> Iterator[torch.Tensor]:
+def _chunks(classifier: BagClassifier, store: Store, device: torch.device, view: int) -> Iterator[Tensor]:
     """Preprocessed slices in the store's order, in full chunks: small bags share one."""
-    waiting: list[torch.Tensor] = []
+    waiting: list[Tensor] = []
     for bag_id in store.bags["bag_id"]:
         voxels = store.voxels(bag_id)
         for start in range(0, len(voxels), classifier.chunk):
             indices = np.arange(start, min(start + classifier.chunk, len(voxels)))
             frames = read_frames(voxels, indices, classifier.preprocessor.neighbours)
-            waiting.append(classifier.preprocessor(frames.to(device)))
+            waiting.append(classifier.preprocessor(dihedral(frames.to(device), view)))
             if sum(map(len, waiting)) >= classifier.chunk:
                 images = torch.cat(waiting)
                 yield images[: classifier.chunk]
                 waiting = [images[classifier.chunk :]]
     if sum(map(len, waiting)):
         yield torch.cat(waiting)
+
+
+def _as_tensor(file: Path, layout: Layout) -> Tensor:
+    array = map_array(file, layout)
+    with warnings.catch_warnings():  # torch cannot mark a tensor read-only and says so; rows are handed out as copies
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        return torch.from_numpy(array)
 
 
 @contextmanager

@@ -6,15 +6,16 @@ import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
 
 from lungtl.config import TrainerConfig
 from lungtl.errors import LungtlError
 from lungtl.training.module import BagModule
+from lungtl.training.thawing import StopWhenThawed, TellStrategy, check_devices
 
 log = logging.getLogger(__name__)
 LogMetrics = Callable[[dict[str, float], int], None]
@@ -60,22 +61,24 @@ def fit(
         best_epoch, epochs, and the monitored value.
 
     Raises:
-        LungtlError: there is nothing to resume, or the loss is not finite.
+        LungtlError: there is nothing to resume, the loss is not finite, or the freezing strategy cannot train on so
+            many devices.
     """
     _quieten()
     checkpoints = folder / CHECKPOINTS
     last = checkpoints / LAST
     if resume:
         check_checkpoint(folder)
-    mode = "max" if config.monitor == "val/auroc" else "min"
+    mode: Literal["min", "max"] = "max" if config.monitor == "val/auroc" else "min"
     best = ModelCheckpoint(
-        dirpath=checkpoints, filename="best", monitor=config.monitor, mode=mode, save_last=True,
-        enable_version_counter=False,
-    )  # fmt: skip
+        dirpath=checkpoints, filename="best", monitor=config.monitor, mode=mode, enable_version_counter=False
+    )
+    # by itself: `save_last=True` would write it only in epochs that are the best so far
+    every = ModelCheckpoint(dirpath=checkpoints, filename=last.stem, enable_version_counter=False)
     bar = RichProgressBar(leave=False, console_kwargs={"stderr": True})
-    callbacks: list[Callback] = [best, bar, EpochLog(log_metrics)]
+    callbacks: list[Callback] = [best, every, bar, EpochLog(log_metrics), TellStrategy(config.monitor, mode)]
     if config.patience is not None:
-        callbacks.append(EarlyStopping(config.monitor, patience=config.patience, mode=mode, check_finite=True))
+        callbacks.append(StopWhenThawed(config.monitor, mode, config.patience))
     trainer = pl.Trainer(
         max_epochs=config.max_epochs,
         accelerator=config.accelerator,
@@ -93,6 +96,7 @@ def fit(
         default_root_dir=folder,
         log_every_n_steps=1,
     )
+    check_devices(trainer, module)
     trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
     if best.best_model_score is None or not torch.isfinite(best.best_model_score):
         raise LungtlError(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from lungtl.data.bags import BagDataset, collate
+from lungtl.data.bags import BagDataset, Features, collate
 from lungtl.models.bag_classifier import BagClassifier, BagOutput
 from lungtl.sources.base import BENIGN, MALIGNANT, NON_NODULE
 from lungtl.store.reader import Store
@@ -45,7 +44,7 @@ def predict_bags(
     classifier: BagClassifier,
     store: Store,
     bag_ids: Sequence[str],
-    features: Mapping[str, NDArray[np.float32]] | None,
+    features: Features | None,
     device: torch.device,
     batch_size: int = 8,
 ) -> Predictions:
@@ -55,7 +54,7 @@ def predict_bags(
         classifier: trained.
         store: where the bags lie.
         bag_ids: which.
-        features: cached embeddings; None computes them.
+        features: from the feature cache, of the classifier's split; None reads voxels.
         device: where to compute.
         batch_size: bags at once; a bag's slices pass the backbone in the classifier's chunks.
     """
@@ -66,8 +65,8 @@ def predict_bags(
     with evaluating(classifier), torch.inference_mode():
         classifier.to(device)
         for batch in DataLoader(dataset, batch_size=batch_size, collate_fn=collate):
-            if batch.embeddings is not None:
-                output = classifier.classify(batch.embeddings.to(device), batch.mask.to(device))
+            if batch.features is not None:
+                output = classifier.classify([rows.to(device) for rows in batch.features])
             else:
                 output = classifier([frames.to(device) for frames in batch.frames or []])
             probabilities = output.bag_logits.cpu().double().sigmoid().numpy()

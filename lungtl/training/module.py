@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -11,11 +12,13 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
 from lungtl.config import OptimizerConfig
-from lungtl.data.augment import random_dihedral
+from lungtl.data.augment import dihedral
 from lungtl.data.bags import Batch
 from lungtl.models.bag_classifier import BagClassifier, BagOutput
 from lungtl.models.freezing.base import FreezingStrategy, set_train_mode
 from lungtl.training.losses import BagAndSliceLoss
+
+log = logging.getLogger(__name__)
 
 
 class BagModule(pl.LightningModule):
@@ -23,7 +26,7 @@ class BagModule(pl.LightningModule):
 
     Args:
         classifier: the network.
-        freezing: which of the backbone's parameters train.
+        freezing: which of the backbone's parameters train; has adapted the backbone already.
         loss: what is minimised.
         optimizer: of everything that trains.
         max_epochs: the length of the learning-rate schedule.
@@ -50,27 +53,34 @@ class BagModule(pl.LightningModule):
         freezing.apply(classifier.backbone, epoch=0)
 
     def forward(self, batch: Batch) -> BagOutput:
-        """Classify a batch, from cached embeddings where it has them."""
-        if batch.embeddings is not None:
-            return self.classifier.classify(batch.embeddings, batch.mask)
+        """Classify a batch, from cached features where it has them, each bag in its view."""
+        if batch.features is not None:
+            return self.classifier.classify(batch.features)
         assert batch.frames is not None
-        frames = [random_dihedral(f) for f in batch.frames] if self.augment and self.training else batch.frames
-        output: BagOutput = self.classifier(frames)
+        output: BagOutput = self.classifier(
+            [dihedral(frames, view) for frames, view in zip(batch.frames, batch.views, strict=True)]
+        )
         return output
 
     def on_train_epoch_start(self) -> None:
         """Thaw what the strategy thaws now; Lightning itself leaves the modes as it finds them."""
-        self.freezing.apply(self.classifier.backbone, self.current_epoch)
+        backbone = self.classifier.backbone
+        self.freezing.apply(backbone, self.current_epoch)
         self.train()
+        thawed = [group.name for group in self.freezing.groups(backbone) if 0 < group.epoch == self.current_epoch]
+        if thawed:
+            log.info("epoch %d: %s trains from now on", self.current_epoch, ", ".join(thawed))
         # here, since the scheduler has stepped when the epoch ends
         self.log("lr", float(self.trainer.optimizers[0].param_groups[0]["lr"]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the random state, so that a resumed run draws what it would have drawn."""
+        """Keep what the strategy has decided, and the random state: a resumed run draws what it would have drawn."""
+        checkpoint["freezing"] = self.freezing.state()
         checkpoint["random_state"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore it."""
+        """Restore them."""
+        self.freezing.restore(checkpoint["freezing"])
         torch.set_rng_state(checkpoint["random_state"]["cpu"].cpu())
         states = checkpoint["random_state"]["cuda"]
         if len(states) == torch.cuda.device_count():  # the run may go on elsewhere

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from lungtl.data.bags import BagDataset, collate, read_frames
 from lungtl.store.reader import Store
@@ -15,6 +16,14 @@ IDS = ["b00", "b01", "b02"]
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return toy_store(tmp_path_factory.mktemp("data"), LENGTHS)
+
+
+class Numbered:
+    """A row a slice: the bag's number, the slice's index, the view."""
+
+    def rows(self, bag_id: str, view: int, kept: Tensor | None) -> Tensor:
+        indices = torch.arange(LENGTHS[IDS.index(bag_id)]) if kept is None else kept
+        return torch.tensor([[float(IDS.index(bag_id)), float(i), float(view)] for i in indices])
 
 
 def numbered(count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
@@ -44,7 +53,7 @@ def test_neighbours_of_a_single_slice_are_itself() -> None:
 
 def test_a_sample_holds_the_voxels_and_labels_of_its_bag(store: Store) -> None:
     sample = BagDataset(store, IDS, {"b01": 1})[1]
-    assert (sample.bag_id, sample.bag_label, sample.embeddings) == ("b01", 1, None)
+    assert (sample.bag_id, sample.bag_label, sample.features, sample.view) == ("b01", 1, None, 0)
     assert sample.slice_labels.tolist() == [0, 0, 0, 0, 0, 2, 0, 0, 0, 0]
     assert sample.frames is not None
     np.testing.assert_array_equal(sample.frames[:, 0].numpy(), store.voxels("b01"))
@@ -65,38 +74,69 @@ def test_padding_is_masked_and_its_labels_are_unknown(store: Store) -> None:
     assert all(row[:n].all() and not row[n:].any() for row, n in zip(batch.mask, LENGTHS, strict=True))
     assert (batch.slice_labels[~batch.mask] == -1).all()
     assert batch.slice_labels[0, :3].tolist() == [0, 0, 0]
-    assert batch.embeddings is None
+    assert batch.features is None
+    assert batch.views == [0, 0, 0]
     assert batch.frames is not None
     assert [tuple(f.shape) for f in batch.frames] == [(n, 1, SIZE, SIZE) for n in LENGTHS]
 
 
-def test_cached_features_take_the_place_of_voxels(store: Store) -> None:
-    features = {
-        bag_id: np.full((n, 4), i, dtype=np.float32) for i, (bag_id, n) in enumerate(zip(IDS, LENGTHS, strict=True))
-    }
-    dataset = BagDataset(store, IDS, {}, features)
+def test_cached_features_take_the_place_of_voxels_and_are_not_padded(store: Store) -> None:
+    dataset = BagDataset(store, IDS, {}, Numbered())
     batch = collate([dataset[i] for i in range(3)])
     assert batch.frames is None
-    assert batch.embeddings is not None
-    assert batch.embeddings.shape == (3, 10, 4)
-    assert all((batch.embeddings[i, : LENGTHS[i]] == i).all() for i in range(3))
-    assert torch.isfinite(batch.embeddings).all()
+    assert batch.features is not None
+    assert [rows.tolist() for rows in batch.features] == [
+        [[bag, i, 0] for i in range(n)] for bag, n in enumerate(LENGTHS)
+    ]
+    assert batch.mask.sum(dim=1).tolist() == list(LENGTHS)
 
 
 def test_drawn_slices_are_sorted_distinct_and_keep_their_labels_and_features(store: Store) -> None:
-    features = {"b01": np.arange(10, dtype=np.float32)[:, None]}
-    dataset = BagDataset(store, ["b01"], {}, features, draw=4)
+    dataset = BagDataset(store, ["b01"], {}, Numbered(), draw=4)
     torch.manual_seed(0)
     seen = set()
     for _ in range(200):
         sample = dataset[0]
-        assert sample.embeddings is not None
-        indices = sample.embeddings[:, 0].long()
+        assert sample.features is not None
+        indices = sample.features[:, 1].long()
         assert len(indices) == 4
         assert (indices.diff() > 0).all()
         assert sample.slice_labels.tolist() == [2 if i == 5 else 0 for i in indices]
         seen.update(indices.tolist())
     assert seen == set(range(10))
+
+
+@pytest.mark.parametrize("features", [None, Numbered()], ids=["voxels", "features"])
+def test_a_view_is_drawn_for_each_bag_and_time(store: Store, features: Numbered | None) -> None:
+    dataset = BagDataset(store, IDS, {}, features, augment=True)
+    torch.manual_seed(0)
+    views = [tuple(collate([dataset[i] for i in range(3)]).views) for _ in range(60)]
+    assert {view for batch in views for view in batch} == set(range(8))
+    assert len(set(views)) > 40  # bags turn independently of each other
+
+
+def test_cached_features_are_of_the_view_that_was_drawn(store: Store) -> None:
+    dataset = BagDataset(store, ["b01"], {}, Numbered(), augment=True)
+    for _ in range(20):
+        sample = dataset[0]
+        assert sample.features is not None
+        assert (sample.features[:, 2] == sample.view).all()
+
+
+def test_slices_and_views_drawn_are_the_same_with_and_without_features(store: Store) -> None:
+    def draws(features: Numbered | None) -> list[tuple[list[int], int]]:
+        torch.manual_seed(3)
+        dataset = BagDataset(store, ["b01", "b00"], {}, features, draw=4, augment=True)
+        samples = [dataset[i % 2] for i in range(30)]
+        voxels = [store.voxels(sample.bag_id) for sample in samples]
+        return [
+            (s.features[:, 1].int().tolist(), s.view)
+            if s.features is not None
+            else ([int((v == f[0].numpy()).all((1, 2)).argmax()) for f in s.frames], s.view)  # type: ignore[union-attr]
+            for s, v in zip(samples, voxels, strict=True)
+        ]
+
+    assert draws(None) == draws(Numbered())
 
 
 def test_the_draw_follows_from_the_seed(store: Store) -> None:

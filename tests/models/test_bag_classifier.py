@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from lungtl.data.windows import SlicePreprocessor
@@ -76,21 +77,41 @@ def test_three_neighbouring_slices_are_the_three_channels() -> None:
         assert not np.allclose(classifier.embed(frames), repeated)
 
 
-def test_padding_holds_nothing_of_the_projection() -> None:
-    classifier = tiny_classifier().train()
-    torch.manual_seed(0)
-    embeddings = torch.randn(2, 4, classifier.backbone.dim)
-    mask = torch.tensor([[True] * 4, [True, True, False, False]])
-    state = {key: value.clone() for key, value in classifier.state_dict().items()}
-    torch.manual_seed(1)
-    clean = classifier.classify(embeddings, mask)
-    statistics = classifier.projection.standardise.running_mean.clone()  # type: ignore[union-attr]
-    classifier.load_state_dict(state)
-    embeddings[~mask] = 1e6
-    torch.manual_seed(1)
-    dirty = classifier.classify(embeddings, mask)
-    assert torch.equal(clean.bag_logits, dirty.bag_logits)
-    assert torch.equal(statistics, classifier.projection.standardise.running_mean)  # type: ignore[arg-type]
+def test_features_of_all_blocks_are_embeddings() -> None:
+    classifier = tiny_classifier(chunk=2)
+    with torch.no_grad():
+        rows = [classifier.embed(bag) for bag in BAGS]
+        for a, b in zip(classifier.classify(rows), classifier(BAGS), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("learning", [True, False])
+@pytest.mark.parametrize("blocks", [1, 3, 4])
+def test_what_the_frozen_blocks_compute_is_classified_as_the_voxels_are(blocks: int, learning: bool) -> None:
+    classifier = tiny_classifier(chunk=2)
+    classifier.cut(blocks)
+    with torch.no_grad():
+        rows = [classifier.split.prefix(classifier.preprocessor(bag)) for bag in BAGS]
+    with torch.set_grad_enabled(learning):
+        for a, b in zip(classifier.classify(rows), classifier(BAGS), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+def test_features_of_half_precision_are_computed_with_in_float32() -> None:
+    classifier = tiny_classifier()
+    with torch.no_grad():
+        rows = [classifier.embed(bag) for bag in BAGS]
+        halves = classifier.classify([r.half() for r in rows])
+        assert halves.bag_logits.dtype == torch.float32
+        torch.testing.assert_close(halves.bag_logits, classifier.classify(rows).bag_logits, atol=1e-2, rtol=0)
+
+
+def test_the_cut_adds_nothing_to_what_is_saved() -> None:
+    classifier = tiny_classifier()
+    before = set(classifier.state_dict())
+    classifier.cut(3)
+    assert set(classifier.state_dict()) == before
+    assert len(list(classifier.parameters())) == len(list(tiny_classifier().parameters()))
 
 
 def test_a_cpu_takes_small_chunks() -> None:

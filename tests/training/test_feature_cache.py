@@ -1,15 +1,23 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+import pickle
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from lungtl.data.augment import dihedral
 from lungtl.data.bags import read_frames
+from lungtl.data.cache_folder import CacheFolder, Layout
 from lungtl.data.windows import SlicePreprocessor
+from lungtl.errors import LungtlError
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.store.reader import Store
@@ -19,6 +27,7 @@ from tests.stores import toy_store
 
 CPU = torch.device("cpu")
 LENGTHS = (1, 5, 3, 9, 2, 1)
+LAYOUT = Layout(sum(LENGTHS), 96, "float32")  # of test_resnet's embeddings
 
 
 @pytest.fixture(scope="module")
@@ -26,49 +35,97 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return toy_store(tmp_path_factory.mktemp("data"), LENGTHS)
 
 
-def cache(classifier: BagClassifier, store: Store, folder: Path, weights: str = "w") -> CachedFeatures:
-    return cached_features(classifier, store, folder, CPU, weights)
+def cache(classifier: BagClassifier, store: Store, folder: Path, weights: str = "w", **options: Any) -> CachedFeatures:
+    features = cached_features(classifier, store, folder, CPU, weights, **options)
+    assert features is not None
+    return features
 
 
 def entries(folder: Path) -> list[Path]:
-    files = (folder / "cache" / "features").glob("*/features.npy")
-    return sorted(file for file in files if file.parent.suffix != ".partial")
+    return sorted(entry.folder / "features.npy" for entry in CacheFolder(folder).entries())
 
 
-def direct(classifier: BagClassifier, store: Store, bag_id: str) -> torch.Tensor:
+def direct(classifier: BagClassifier, store: Store, bag_id: str, view: int = 0) -> torch.Tensor:
+    """The prefix of a bag's slices, turned, without the cache."""
     voxels = store.voxels(bag_id)
-    with torch.no_grad():
-        return classifier.embed(read_frames(voxels, np.arange(len(voxels)), classifier.preprocessor.neighbours))
+    frames = read_frames(voxels, np.arange(len(voxels)), classifier.preprocessor.neighbours)
+    with torch.no_grad(), evaluating(classifier):
+        return classifier.split.prefix(classifier.preprocessor(dihedral(frames, view)))
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 4, 7, 64])
-def test_cached_embeddings_are_those_of_the_backbone(store: Store, tmp_path: Path, chunk: int) -> None:
+def test_cached_features_are_those_of_the_backbone(store: Store, tmp_path: Path, chunk: int) -> None:
     classifier = tiny_classifier(chunk=chunk)
     features = cache(classifier, store, tmp_path)
-    assert list(features) == list(store.bags["bag_id"])
-    assert [len(features[bag_id]) for bag_id in features] == list(LENGTHS)
-    for bag_id in features:
-        torch.testing.assert_close(torch.tensor(features[bag_id]), direct(classifier, store, bag_id), atol=1e-5, rtol=0)
-    assert len({features[bag_id].tobytes() for bag_id in features}) == len(LENGTHS)
+    for bag_id, count in zip(store.bags["bag_id"], LENGTHS, strict=True):
+        rows = features.rows(bag_id)
+        assert rows.shape == (count, classifier.backbone.dim)
+        torch.testing.assert_close(rows, direct(classifier, store, bag_id), atol=1e-5, rtol=0)
+    assert len({features.rows(bag_id).numpy().tobytes() for bag_id in store.bags["bag_id"]}) == len(LENGTHS)
 
 
-def test_cached_embeddings_of_neighbouring_slices(store: Store, tmp_path: Path) -> None:
+def test_cached_features_of_neighbouring_slices(store: Store, tmp_path: Path) -> None:
     classifier = tiny_classifier(chunk=4)  # smaller than a bag: neighbours lie in another chunk
     backbone = classifier.backbone
     classifier.preprocessor = SlicePreprocessor(LUNG, True, 32, None, backbone.mean, backbone.std)
     features = cache(classifier, store, tmp_path)
-    for bag_id in features:
-        torch.testing.assert_close(torch.tensor(features[bag_id]), direct(classifier, store, bag_id), atol=1e-5, rtol=0)
+    for bag_id in store.bags["bag_id"]:
+        torch.testing.assert_close(features.rows(bag_id), direct(classifier, store, bag_id), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("blocks", [2, 5])
+def test_every_view_of_every_bag(store: Store, tmp_path: Path, blocks: int) -> None:
+    classifier = tiny_classifier(chunk=4)
+    classifier.cut(blocks)
+    features = cache(classifier, store, tmp_path, views=8)
+    for view in range(8):
+        rows = [features.rows(bag_id, view) for bag_id in ("b01", "b03")]
+        for found, bag_id in zip(rows, ("b01", "b03"), strict=True):
+            torch.testing.assert_close(found, direct(classifier, store, bag_id, view), atol=1e-5, rtol=0)
+    assert not torch.allclose(features.rows("b03", 0), features.rows("b03", 6), atol=1e-3)
+
+
+def test_some_slices_of_a_bag_are_copies(store: Store, tmp_path: Path) -> None:
+    features = cache(tiny_classifier(), store, tmp_path)
+    kept = torch.tensor([1, 4, 7])
+    before = features.rows("b03").clone()
+    features.rows("b03").zero_()
+    features.rows("b03", 0, kept).zero_()
+    assert torch.equal(features.rows("b03"), before)
+    assert torch.equal(features.rows("b03", 0, kept), before[kept])
+
+
+def test_half_precision_is_half_the_size_and_rounded(store: Store, tmp_path: Path) -> None:
+    whole, half = (cache(tiny_classifier(), store, tmp_path, precision=p) for p in ("float32", "float16"))
+    assert half.rows("b03").dtype == torch.float16
+    assert torch.equal(half.rows("b03"), whole.rows("b03").half())
+    sizes = sorted(file.stat().st_size for file in entries(tmp_path))
+    assert (sizes[1] - 128) == 2 * (sizes[0] - 128)  # numpy's header has 128 bytes
+
+
+def test_features_beyond_float16_are_refused(store: Store, tmp_path: Path) -> None:
+    classifier = tiny_classifier()
+    with torch.no_grad():
+        classifier.backbone.get_parameter("net.layer4.0.bn2.weight").fill_(1e6)
+    with pytest.raises(LungtlError, match=r"test_resnet exceed float16 \(65504\); give cache\.precision=float32"):
+        cache(classifier, store, tmp_path, precision="float16")
+    assert not list((tmp_path / "cache" / "features").glob("*/"))
+    cache(classifier, store, tmp_path)
 
 
 def test_the_backbone_runs_once(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = cache(tiny_classifier(), store, tmp_path)
-    expected = {bag_id: np.array(first[bag_id]) for bag_id in first}
-    classifier = tiny_classifier()
     monkeypatch.setattr(TimmBackbone, "forward", lambda *_: pytest.fail("the backbone ran again"))
-    again = cache(classifier, store, tmp_path)
-    assert all(np.array_equal(again[bag_id], expected[bag_id]) for bag_id in expected)
+    again = cache(tiny_classifier(), store, tmp_path)
+    assert all(torch.equal(again.rows(bag_id), first.rows(bag_id)) for bag_id in store.bags["bag_id"])
     assert len(entries(tmp_path)) == 1
+
+
+def test_a_loader_process_opens_the_entry_instead_of_copying_it(store: Store, tmp_path: Path) -> None:
+    features = cache(tiny_classifier(), store, tmp_path)
+    sent = pickle.dumps(features)
+    assert features.rows("b03").numpy().tobytes()[:64] not in sent
+    assert torch.equal(pickle.loads(sent).rows("b03"), features.rows("b03"))  # noqa: S301
 
 
 def preprocessed(classifier: BagClassifier, **changes: object) -> BagClassifier:
@@ -89,10 +146,10 @@ def preprocessed(classifier: BagClassifier, **changes: object) -> BagClassifier:
 def test_other_preprocessing_is_another_entry(
     store: Store, tmp_path: Path, change: Callable[[BagClassifier], BagClassifier]
 ) -> None:
-    before = np.array(cache(tiny_classifier(), store, tmp_path)["b01"])
-    after = cache(change(tiny_classifier()), store, tmp_path)["b01"]
+    before = cache(tiny_classifier(), store, tmp_path).rows("b01")
+    after = cache(change(tiny_classifier()), store, tmp_path).rows("b01")
     assert len(entries(tmp_path)) == 2
-    assert not np.allclose(before, after, atol=1e-3)
+    assert not torch.allclose(before, after, atol=1e-3)
 
 
 def test_other_weights_or_another_store_are_another_entry(store: Store, tmp_path: Path) -> None:
@@ -100,9 +157,20 @@ def test_other_weights_or_another_store_are_another_entry(store: Store, tmp_path
     cache(tiny_classifier(0), store, tmp_path, a)
     other = cache(tiny_classifier(1), store, tmp_path, b)
     assert len(entries(tmp_path)) == 2
-    torch.testing.assert_close(torch.tensor(other["b01"]), direct(tiny_classifier(1), store, "b01"), atol=1e-5, rtol=0)
+    torch.testing.assert_close(other.rows("b01"), direct(tiny_classifier(1), store, "b01"), atol=1e-5, rtol=0)
     cache(tiny_classifier(0), toy_store(tmp_path, LENGTHS, seed=1), tmp_path, a)
     assert len(entries(tmp_path)) == 3
+
+
+def test_another_cut_view_or_precision_is_another_entry(store: Store, tmp_path: Path) -> None:
+    classifier = tiny_classifier()
+    kept: list[tuple[int, dict[str, Any]]] = [
+        (5, {}), (4, {}), (3, {}), (3, {"views": 8}), (3, {"precision": "float16"}),
+    ]  # fmt: skip
+    for count, (blocks, options) in enumerate(kept, start=1):
+        classifier.cut(blocks)
+        cache(classifier, store, tmp_path, **options)
+        assert len(entries(tmp_path)) == count
 
 
 def test_head_aggregator_and_chunk_share_an_entry(store: Store, tmp_path: Path) -> None:
@@ -123,38 +191,88 @@ def test_the_network_stays_as_it_was(store: Store, tmp_path: Path, mode: bool) -
     after = classifier.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
     # and evaluation mode is what was computed in
-    torch.testing.assert_close(
-        torch.tensor(features["b03"]), direct(tiny_classifier(), store, "b03"), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(features.rows("b03"), direct(tiny_classifier(), store, "b03"), atol=1e-5, rtol=0)
 
 
-def test_classifying_from_the_cache_is_classifying_voxels(store: Store, tmp_path: Path) -> None:
-    classifier = tiny_classifier()
-    features = cache(classifier, store, tmp_path)
-    embeddings = torch.tensor(features["b03"])[None]
-    with torch.no_grad():
-        cached = classifier.classify(embeddings, torch.ones(1, 9, dtype=torch.bool))
-        fresh = classifier([read_frames(store.voxels("b03"), np.arange(9), False)])
-    for a, b in zip(cached, fresh, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
-
-
-def test_what_a_killed_run_left_behind_is_harmless(store: Store, tmp_path: Path) -> None:
+def test_what_a_killed_run_left_behind_is_removed(store: Store, tmp_path: Path) -> None:
     cache(tiny_classifier(), store, tmp_path / "clean")
     (entry,) = entries(tmp_path / "clean")
-    partial = tmp_path / "cache" / "features" / f"{entry.parent.name}.partial"
-    partial.mkdir(parents=True)
-    (partial / "features.npy").write_bytes(b"half of it")
+    folder = tmp_path / "cache" / "features"
+    for name in (entry.parent.name, "0123456789abcdef"):  # its own, and another's
+        (folder / f"{name}.partial").mkdir(parents=True)
+        (folder / f"{name}.partial" / "features.npy").write_bytes(b"half of it")
     cache(tiny_classifier(), store, tmp_path)
     assert entries(tmp_path)[0].read_bytes() == entry.read_bytes()
-    assert not partial.exists()
+    assert not list(folder.glob("*.partial"))
 
 
-def test_an_entry_without_its_features_is_computed_again(store: Store, tmp_path: Path) -> None:
+def cut_short(file: Path) -> None:
+    os.truncate(file, file.stat().st_size - 4)
+
+
+def other_shape(file: Path) -> None:
+    array = np.load(file)
+    np.save(file, array.reshape(-1, array.shape[1] // 2))
+
+
+def other_type(file: Path) -> None:
+    np.save(file, np.load(file).view(np.int32))
+
+
+def other_address(file: Path) -> None:
+    path = file.parent / "address.json"
+    path.write_text(path.read_text().replace('"weights": "w"', '"weights": "v"'))
+
+
+def no_address(file: Path) -> None:
+    (file.parent / "address.json").write_text("{")
+
+
+@pytest.mark.parametrize("damage", [cut_short, other_shape, other_type, other_address, no_address, Path.unlink])
+def test_a_damaged_entry_is_computed_again(
+    store: Store, tmp_path: Path, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
     cache(tiny_classifier(), store, tmp_path)
-    entries(tmp_path)[0].unlink()  # someone made room
+    (file,) = entries(tmp_path)
+    before = file.read_bytes()
+    damage(file)
+    with caplog.at_level("WARNING"):
+        cache(tiny_classifier(), store, tmp_path)
+    assert f"the cache entry {file.parent.name} is damaged; computing it again" in caplog.text
+    assert entries(tmp_path)[0].read_bytes() == before
+    caplog.clear()
     cache(tiny_classifier(), store, tmp_path)
-    assert len(entries(tmp_path)) == 1
+    assert not caplog.records
+
+
+def test_an_entry_beyond_the_bound_is_not_made(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert cached_features(tiny_classifier(), store, tmp_path, CPU, "w", max_gb=1e-6) is None
+    assert [r.levelname for r in caplog.records] == ["WARNING"]
+    assert "do not fit into the cache (cache.max_gb=1e-06" in caplog.text
+    assert entries(tmp_path) == []
+
+
+def test_a_new_entry_pushes_out_the_least_recently_used(store: Store, tmp_path: Path) -> None:
+    bound = 2.5 * LAYOUT.size / 1e9
+    names = {}
+    for age, weights in ((30, "a"), (20, "b")):
+        cache(tiny_classifier(), store, tmp_path, weights, max_gb=bound)
+        names[weights] = next(e for e in CacheFolder(tmp_path).entries() if e.address["weights"] == weights).folder
+        os.utime(names[weights] / "address.json", (time.time() - age,) * 2)
+    cache(tiny_classifier(), store, tmp_path, "a", max_gb=bound)  # used again: b is the older one now
+    cache(tiny_classifier(), store, tmp_path, "c", max_gb=bound)
+    assert {e.address["weights"] for e in CacheFolder(tmp_path).entries()} == {"a", "c"}
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full, raising=False)
+    monkeypatch.setattr(TimmBackbone, "forward", lambda *_: pytest.fail("the space is wanted first"))
+    with pytest.raises(LungtlError, match=r"the features need 0\.00 GB in .*; make room, or give cache\.precision"):
+        cache(tiny_classifier(), store, tmp_path)
+    assert not list((tmp_path / "cache" / "features").glob("*/"))
 
 
 def test_a_failure_leaves_no_entry(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def split_of(store: Store) -> pd.DataFrame:
     return table.assign(split=["train"] * 8 + ["val"] * 4)
 
 
-def config_of(folder: Path, train_slices: int | None = 2, **trainer: Any) -> TrainConfig:
+def config_of(folder: Path, train_slices: int | None = 2, augment: str = "none", **trainer: Any) -> TrainConfig:
     settings: dict[str, Any] = {
         "max_epochs": 4, "batch_size": 3, "patience": None, "monitor": "val/loss", "accelerator": "cpu", "devices": 1,
         "precision": "32-true", "accumulate": 1, "clip_norm": 1.0, "workers": 0, "limit_batches": None, **trainer,
@@ -75,7 +75,7 @@ def config_of(folder: Path, train_slices: int | None = 2, **trainer: Any) -> Tra
         "aggregator": {plugins.TARGET: f"{models}.aggregators.attention.Attention"},
         "loss": {plugins.TARGET: "lungtl.training.losses.BagAndSliceLoss"},
         "image": {
-            "windows": "auto", "neighbours": False, "size": 32, "crop": None, "augment": "none",
+            "windows": "auto", "neighbours": False, "size": 32, "crop": None, "augment": augment,
             "train_slices": train_slices,
         },
         "head": {"width": 16, "dropout": 0.1},
@@ -85,7 +85,8 @@ def config_of(folder: Path, train_slices: int | None = 2, **trainer: Any) -> Tra
             "warmup_epochs": 1,
         },
         "trainer": settings, "tracking": {"enabled": False, "uri": None, "experiment": "x"}, "seed": 0,
-        "cache": True, "resume": None, "name": None,
+        "cache": {"enabled": True, "precision": "float32", "views": 1, "max_gb": 1}, "resume": None, "name": None,
+        "dry_run": False,
     })  # fmt: skip
 
 
@@ -101,7 +102,7 @@ def train(
     **trainer: Any,
 ) -> tuple[BagModule, dict[str, Any]]:
     """What `lungtl.train` does with a store, on the tiny network."""
-    config = config_of(folder, **trainer)
+    config = config_of(folder, augment="dihedral" if augment else "none", **trainer)
     seed_everything(0)
     classifier = classifier or tiny_classifier()
     features = cached_features(classifier, store, cache, CPU, "w") if cache else None

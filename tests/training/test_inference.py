@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from lungtl.data.bags import read_frames
 from lungtl.store.reader import Store
@@ -31,9 +29,7 @@ def test_predictions_are_what_the_network_says_of_each_bag_alone(
     store: Store, tmp_path: Path, cached: bool, batch_size: int
 ) -> None:
     classifier = tiny_classifier()
-    features: Mapping[str, NDArray[np.float32]] | None = None
-    if cached:
-        features = cached_features(classifier, store, tmp_path, CPU, "w")
+    features = cached_features(classifier, store, tmp_path, CPU, "w") if cached else None
     classifier.train()  # it must not matter
     predictions = predict_bags(classifier, store, ASKED, features, CPU, batch_size)
     assert classifier.training

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 from unittest import mock
@@ -7,7 +8,6 @@ from unittest import mock
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
-from torch import Tensor
 
 from lungtl.config import OptimizerConfig
 from lungtl.data.bags import Batch
@@ -76,7 +76,7 @@ def validated(logits: list[list[float]], labels: list[list[int]]) -> float:
             n = len(batch_labels)
             output = BagOutput(torch.tensor(batch_logits), torch.ones(n, 1), torch.zeros(n, 1, 3))
             mask = torch.ones(n, 1, dtype=torch.bool)
-            batch = Batch([""] * n, torch.tensor(batch_labels), torch.zeros(n, 1, dtype=torch.long), mask, None, [])
+            batch = Batch([""] * n, torch.tensor(batch_labels), torch.zeros(n, 1, dtype=torch.long), mask, None, [], [])
             with mock.patch.object(module, "forward", return_value=output):
                 module.validation_step(batch, 0)
         module.on_validation_epoch_end()
@@ -116,31 +116,28 @@ def test_an_epoch_starts_from_nothing() -> None:
     assert module._validation == []
 
 
-def test_augmentation_is_for_training_alone() -> None:
-    batch = noise_batch()
-    turned: list[Tensor] = []
-
-    def note(frames: Tensor) -> Tensor:
-        turned.append(frames)
-        return frames
-
-    with mock.patch("lungtl.training.module.random_dihedral", note):
-        module_of(augment=True).eval()(batch)
-        module_of(augment=False).train()(batch)
-        assert turned == []
-        module_of(augment=True).train()(batch)
-    assert len(turned) == 2  # once a bag
+def test_each_bag_is_seen_in_its_view() -> None:
+    module = module_of().eval()
+    batch = noise_batch((3, 2))
+    assert batch.frames is not None
+    with torch.no_grad():
+        batch.views = [0, 5]
+        turned = module(batch)
+        frames = [batch.frames[0], torch.rot90(batch.frames[1], 1, (-2, -1)).flip(-1)]
+        expected = module.classifier(frames)
+        plain = module.classifier(batch.frames)
+    assert torch.equal(turned.bag_logits, expected.bag_logits)
+    assert not torch.allclose(turned.slice_logits[1], plain.slice_logits[1], atol=1e-4)
 
 
-def test_a_batch_of_cached_embeddings_is_what_its_voxels_are() -> None:
+def test_a_batch_of_cached_features_is_what_its_voxels_are() -> None:
     module = module_of().eval()
     batch = noise_batch((3, 2))
     assert batch.frames is not None
     with torch.no_grad():
         from_voxels = module(batch)
-        parts = [module.classifier.embed(frames) for frames in batch.frames]
-        embeddings = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
-        from_cache = module(Batch(batch.bag_ids, batch.bag_labels, batch.slice_labels, batch.mask, embeddings, None))
+        features = [module.classifier.embed(frames) for frames in batch.frames]
+        from_cache = module(dataclasses.replace(batch, features=features, frames=None))
     for a, b in zip(from_voxels, from_cache, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
 

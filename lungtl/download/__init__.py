@@ -1,0 +1,1 @@
+"""Fetch LIDC-IDRI's CT series from the NCI Imaging Data Commons (IDC)."""

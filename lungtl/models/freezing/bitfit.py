@@ -1,0 +1,31 @@
+"""Train the biases alone."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Gt
+
+from lungtl.errors import UsageError
+from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.freezing.base import FreezingStrategy, Group
+
+
+class BitFit(FreezingStrategy):
+    """Every bias trains, those of normalisation layers too; batch-norm statistics stay, as their weights do.
+
+    Ben Zaken et al. (2022), "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked
+    Language-models"; for CNNs, Cai et al. (2020), "TinyTL".
+
+    Args:
+        lr_scale: their learning rate as a share of the head's.
+    """
+
+    def __init__(self, lr_scale: Annotated[float, Gt(0)] = 1.0) -> None:
+        self.lr_scale = lr_scale
+
+    def groups(self, backbone: TimmBackbone) -> list[Group]:
+        names = tuple(name for name, _ in backbone.named_parameters() if name.endswith("bias"))
+        if not names:
+            raise UsageError(f"freezing=bitfit: {backbone.name} has no biases; use freezing=norm_only")
+        return [Group("biases", names, self.lr_scale)]

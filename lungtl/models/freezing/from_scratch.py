@@ -1,0 +1,18 @@
+"""Train everything from random weights: the control that shows what transfer is worth."""
+
+from __future__ import annotations
+
+from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.freezing.base import FreezingStrategy, Group
+
+
+class FromScratch(FreezingStrategy):
+    """Random weights, drawn from the run's seed; every parameter trains at the head's learning rate.
+
+    Raghu et al. (2019), "Transfusion: Understanding Transfer Learning for Medical Imaging", compare with it.
+    """
+
+    weights = "none"
+
+    def groups(self, backbone: TimmBackbone) -> list[Group]:
+        return [Group("backbone", tuple(name for name, _ in backbone.named_parameters()), 1.0)]

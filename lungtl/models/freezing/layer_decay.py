@@ -1,0 +1,32 @@
+"""Fine-tune everything, the more gently the nearer to the input."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Gt, Le
+
+from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.freezing.base import FreezingStrategy, Group
+from lungtl.models.freezing.top_blocks import top_blocks
+
+
+class LayerDecay(FreezingStrategy):
+    """Every block trains; its learning rate is lr * lr_scale * decay ** (how many blocks lie behind it).
+
+    Layer-wise learning-rate decay, as in Bao et al. (2022), "BEiT: BERT Pre-Training of Image Transformers".
+
+    Args:
+        decay: from each block to the one before it.
+        lr_scale: the last block's learning rate as a share of the head's.
+    """
+
+    def __init__(self, decay: Annotated[float, Gt(0), Le(1)] = 0.75, lr_scale: Annotated[float, Gt(0)] = 0.1) -> None:
+        self.decay = decay
+        self.lr_scale = lr_scale
+
+    def groups(self, backbone: TimmBackbone) -> list[Group]:
+        return [
+            Group(block.name, block.parameters, self.lr_scale * self.decay**depth)
+            for depth, block in enumerate(top_blocks(backbone, None, "freezing"))
+        ]

@@ -1,0 +1,89 @@
+"""Low-rank adaptation: the network stays, small matrices beside its layers train."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Lt
+from torch import nn
+
+from lungtl.errors import LungtlError, UsageError
+from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.freezing.base import FreezingStrategy, Group
+
+ADAPTER = ".lora_"
+"""Part of the name of every parameter that `peft` adds."""
+
+
+class Lora(FreezingStrategy):
+    """Each adapted layer computes W x + alpha / rank * B A x, where only A and B train; B starts at zero.
+
+    Hu et al. (2022), "LoRA: Low-Rank Adaptation of Large Language Models", by Hugging Face's `peft`. After training
+    the product is added to W, so that predictions and bundles have the plain network.
+
+    Args:
+        rank: of the product B A.
+        alpha: how much it counts, over the rank.
+        dropout: share of an adapter's input that is dropped while training.
+        targets: which layers: linear; conv, the dense convolutions (no depthwise or grouped ones); auto, the linear
+            layers of a network that has any (ViTs), the dense convolutions of one that has none (CNNs).
+        lr_scale: the adapters' learning rate as a share of the head's.
+    """
+
+    def __init__(
+        self,
+        rank: Annotated[int, Ge(1)] = 8,
+        alpha: Annotated[float, Gt(0)] = 16.0,
+        dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
+        targets: Literal["auto", "linear", "conv"] = "auto",
+        lr_scale: Annotated[float, Gt(0)] = 1.0,
+    ) -> None:
+        self.rank = rank
+        self.alpha = alpha
+        self.dropout = dropout
+        self.targets = targets
+        self.lr_scale = lr_scale
+
+    def groups(self, backbone: TimmBackbone) -> list[Group]:
+        names = tuple(name for name, _ in backbone.named_parameters() if ADAPTER in name)
+        if not names:
+            raise RuntimeError("LoRA's adapters are not in the backbone: call adapt first, merge last")
+        return [Group("adapters", names, self.lr_scale)]
+
+    def adapt(self, backbone: TimmBackbone) -> None:
+        try:
+            from peft import LoraConfig, inject_adapter_in_model
+        except ImportError as error:
+            raise LungtlError("freezing=lora needs the package peft; pip install 'lungtl[lora]'") from error
+        names = self._target_names(backbone)
+        config = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]  # any number: it is only ever divided by the rank
+            lora_dropout=self.dropout,
+            target_modules="|".join(map(re.escape, names)),
+        )
+        inject_adapter_in_model(config, backbone.net)
+
+    def merge(self, backbone: TimmBackbone) -> None:
+        from peft.tuners.lora import LoraLayer
+
+        adapted = [(path, module) for path, module in backbone.net.named_modules() if isinstance(module, LoraLayer)]
+        for path, module in adapted:
+            module.merge()
+            holder, _, name = path.rpartition(".")
+            setattr(backbone.net.get_submodule(holder), name, module.get_base_layer())
+        del backbone.net.peft_config
+
+    def _target_names(self, backbone: TimmBackbone) -> list[str]:
+        # exact types: a subclass computes more than the product that LoRA adds to (padding, standardised weights)
+        modules = list(backbone.net.named_modules())
+        linear = [path for path, module in modules if type(module) is nn.Linear]
+        conv = [path for path, module in modules if type(module) is nn.Conv2d and module.groups == 1]
+        names = {"linear": linear, "conv": conv, "auto": linear or conv}[self.targets]
+        if not names:
+            raise UsageError(
+                f"freezing.targets={self.targets}: {backbone.name} has no such layers; use freezing.targets=auto or "
+                "another strategy"
+            )
+        return names

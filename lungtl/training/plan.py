@@ -1,0 +1,108 @@
+"""Which parameters a run would train, block by block: `python -m lungtl.train dry_run=true`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from lungtl import plugins
+from lungtl.config import TrainConfig
+from lungtl.models.bag_classifier import BagClassifier
+from lungtl.models.freezing.base import FreezingStrategy, Group
+from lungtl.training.build import build_classifier, starting_weights
+
+HEADER = ("part", "parameters", "trainable", "learning rate", "from epoch")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One part of the network.
+
+    Attributes:
+        part: a block of the backbone, or a module behind it.
+        parameters: how many it has.
+        trainable: how many of them train at any time.
+        rates: their learning rates before the schedule.
+        epochs: from when they train.
+    """
+
+    part: str
+    parameters: int
+    trainable: int
+    rates: tuple[float, ...]
+    epochs: tuple[str, ...]
+
+    def cells(self) -> tuple[str, ...]:
+        """As the table shows it."""
+        rates = ", ".join(f"{rate:.3g}" for rate in self.rates) or "-"
+        return self.part, f"{self.parameters:,}", f"{self.trainable:,}", rates, ", ".join(self.epochs) or "never"
+
+
+def training_plan(classifier: BagClassifier, freezing: FreezingStrategy, lr: float, max_epochs: int) -> list[Row]:
+    """One row a block of the backbone, then one a module behind it.
+
+    Args:
+        classifier: its backbone adapted by the strategy.
+        freezing: of the run.
+        lr: the head's learning rate.
+        max_epochs: the length of the run.
+    """
+    backbone = classifier.backbone
+    sizes = {name: parameter.numel() for name, parameter in backbone.named_parameters()}
+    groups = freezing.groups(backbone)
+    rows = []
+    for block in backbone.blocks():
+        trained = {group: set(block.parameters).intersection(group.parameters) for group in groups}
+        here = [group for group in groups if trained[group]]
+        rows.append(
+            Row(
+                block.name,
+                sum(sizes[name] for name in block.parameters),
+                sum(sizes[name] for group in here for name in trained[group]),
+                tuple(dict.fromkeys(lr * group.lr_scale for group in here)),
+                tuple(dict.fromkeys(_start(group, max_epochs) for group in here)),
+            )
+        )
+    behind = [(name, _size(module)) for name, module in classifier.named_children() if module is not backbone]
+    return rows + [Row(name, size, size, (lr,), ("0",)) for name, size in behind if size]
+
+
+def print_plan(config: TrainConfig) -> None:
+    """Print the plan of a run on standard output; reads neither data nor weights."""
+    weights = starting_weights(config)
+    untrained = config.model_copy(update={"backbone": {**config.backbone, "weights": "none"}})
+    classifier = build_classifier(untrained, value_range=None)
+    freezing: FreezingStrategy = plugins.build(config.freezing)
+    freezing.adapt(classifier.backbone)
+    rows = training_plan(classifier, freezing, config.optimizer.lr, config.trainer.max_epochs)
+    title = f"{classifier.backbone.name} (weights: {weights}), {type(freezing).__name__}"
+    Console(width=None if sys.stdout.isatty() else 120).print(_table(title, rows))
+
+
+def _table(title: str, rows: Iterable[Row]) -> Table:
+    rows = list(rows)
+    table = Table(title=title, title_justify="left")
+    for column in HEADER:
+        table.add_column(column, justify="left" if column == "part" else "right")
+    for row in rows:
+        table.add_row(*row.cells())
+    table.add_section()
+    table.add_row(
+        "total", f"{sum(row.parameters for row in rows):,}", f"{sum(row.trainable for row in rows):,}", "", ""
+    )
+    return table
+
+
+def _start(group: Group, max_epochs: int) -> str:
+    if group.at_latest:
+        return f"{group.epoch} at the latest"
+    return str(group.epoch) if group.epoch < max_epochs else f"{group.epoch}, after the end"
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

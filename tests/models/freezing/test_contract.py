@@ -1,0 +1,81 @@
+"""What every freezing strategy keeps: the intended parameters train, bit by bit nothing else moves."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from lungtl import cli, plugins
+from tests.models.freezing.cases import CASES, EPOCHS, NETWORKS, adapted_module, epochs_of, needs_peft, optimizer_of
+from tests.models.tiny import tiny_backbone
+
+CONFIGS = {path.stem: yaml.safe_load(path.read_text()) for path in (cli.conf_dir() / "freezing").glob("*.yaml")}
+every_case = pytest.mark.parametrize(
+    "case", [pytest.param(name, marks=needs_peft if name == "lora" else ()) for name in CASES]
+)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@every_case
+def test_what_is_to_train_changes_and_nothing_else(case: str, name: str) -> None:
+    module = adapted_module(name, CASES[case].build())
+    optimizer = optimizer_of(module)
+    backbone = module.classifier.backbone
+    named = dict(backbone.named_parameters())
+    trained: set[str] = set()
+    for epoch, moved in enumerate(epochs_of(module, optimizer)):
+        assert moved == {key for key in backbone.state_dict() if CASES[case].moves(name, key, epoch)}, epoch
+        trained |= {key for key in moved if key in named}
+        stepped = {id(parameter) for parameter in optimizer.state}
+        # parameters that wait to be thawed have no state in the optimiser: it has passed over them
+        assert {key for key, parameter in named.items() if id(parameter) in stepped} == trained
+        assert {key for key, parameter in named.items() if parameter.requires_grad} == trained
+
+
+@every_case
+def test_every_parameter_that_trains_is_in_the_optimiser_once(case: str) -> None:
+    module = adapted_module("resnet18", CASES[case].build())
+    backbone = {name: id(parameter) for name, parameter in module.classifier.backbone.named_parameters()}
+    head = {id(parameter) for parameter in module.classifier.parameters()} - set(backbone.values())
+    ever = {i for key, i in backbone.items() if any(CASES[case].moves("resnet18", key, e) for e in range(EPOCHS + 9))}
+    given = [id(parameter) for group in optimizer_of(module).param_groups for parameter in group["params"]]
+    assert len(given) == len(set(given))
+    assert set(given) == head | ever
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@every_case
+def test_how_many_blocks_never_train(case: str, name: str) -> None:
+    backbone, freezing = tiny_backbone(name=name), CASES[case].build()
+    freezing.adapt(backbone)
+    assert freezing.frozen_blocks(backbone) == CASES[case].frozen_blocks[NETWORKS.index(name)]
+    assert freezing.is_frozen(backbone) == (case == "frozen")
+
+
+@every_case
+def test_the_groups_are_the_same_at_any_epoch(case: str) -> None:
+    module = adapted_module("resnet18", CASES[case].build())
+    freezing, backbone = module.freezing, module.classifier.backbone
+
+    def names() -> list[tuple[str, tuple[str, ...]]]:
+        return [(group.name, group.parameters) for group in freezing.groups(backbone)]
+
+    before = names()
+    for epoch in range(EPOCHS):
+        freezing.apply(backbone, epoch)
+        freezing.after_epoch(epoch, 1.0)
+    assert names() == before
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_config_is_of_a_strategy_that_is_tested(config: str) -> None:
+    plugins.check(CONFIGS[config], "freezing")
+    assert config in CASES
+    strategy = plugins.build(CONFIGS[config])
+    assert type(strategy) is type(CASES[config].build())
+    expected = {key: value for key, value in CONFIGS[config].items() if key != plugins.TARGET}
+    assert set(expected) == set(plugins.signature(CONFIGS[config][plugins.TARGET], "freezing"))
+
+
+def test_every_strategy_has_a_config() -> None:
+    assert set(CASES) - {"gradual_most"} == set(CONFIGS)

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lungtl import plugins
+from lungtl.config import TrainConfig
+from lungtl.errors import UsageError
+from lungtl.training.build import build_classifier, starting_weights
+from lungtl.training.fit import seed_everything
+from tests.training.test_fit import config_of
+
+FROM_SCRATCH = {plugins.TARGET: "lungtl.models.freezing.from_scratch.FromScratch"}
+
+
+def scratch_config(folder: Path, **backbone: str) -> TrainConfig:
+    config = config_of(folder)
+    return config.model_copy(update={"freezing": FROM_SCRATCH, "backbone": {**config.backbone, **backbone}})
+
+
+def test_from_scratch_starts_from_random_weights_of_the_seed(tmp_path: Path) -> None:
+    # by itself, auto would take this network's ImageNet weights from their package
+    config = scratch_config(tmp_path, name="tf_efficientnet_lite0", weights="auto")
+    stems = []
+    for seed in (0, 0, 1):
+        seed_everything(seed)
+        backbone = build_classifier(config, None).backbone
+        assert backbone.weights_source == "none"
+        stems.append(backbone.net.get_parameter("conv_stem.weight"))
+    assert torch.equal(stems[0], stems[1])
+    assert not torch.equal(stems[0], stems[2])
+
+
+def test_other_strategies_leave_the_weights_to_the_user(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    assert starting_weights(config) == "auto"
+    assert starting_weights(config.model_copy(update={"backbone": {**config.backbone, "weights": "hub"}})) == "hub"
+
+
+@pytest.mark.parametrize("weights", ["hub", "wheel", "/x.safetensors"])
+def test_from_scratch_refuses_weights_that_someone_names(tmp_path: Path, weights: str) -> None:
+    with pytest.raises(UsageError, match=f"backbone.weights={weights}: FromScratch starts from backbone.weights=none"):
+        starting_weights(scratch_config(tmp_path, weights=weights))
+
+
+def test_from_scratch_and_random_weights_agree(tmp_path: Path) -> None:
+    assert starting_weights(scratch_config(tmp_path, weights="none")) == "none"
+    assert starting_weights(scratch_config(tmp_path)) == "none"
