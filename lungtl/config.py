@@ -146,7 +146,8 @@ class DatasetConfig(Common):
     @model_validator(mode="after")
     def _check_dataset(self) -> DatasetConfig:
         plugins.check(self.dataset, "dataset")
-        if "root" in self.dataset and self.dataset["root"] is None and not getattr(self, "labels_only", False):
+        reads_data = not (getattr(self, "labels_only", False) or getattr(self, "dry_run", False))
+        if "root" in self.dataset and self.dataset["root"] is None and reads_data:
             raise UsageError(
                 "dataset.root is missing; give dataset.root=FOLDER with the series (labels alone need none: "
                 "python -m lungtl.prepare dataset=lidc labels_only=true)"

@@ -10,5 +10,10 @@ def test_a_run_is_named_by_its_choices_and_what_else_differs() -> None:
     assert run_name(CHOICES, overrides) == "phantom resnet18 frozen max optimizer.lr=0.1 +seed=3"
 
 
+def test_a_file_is_named_without_its_folder() -> None:
+    name = run_name(CHOICES, ["backbone.weights=/data/run-7", "+backbone.weights=b/c.pth"])
+    assert name == "phantom resnet18 frozen max backbone.weights=run-7 +backbone.weights=c.pth"
+
+
 def test_settings_are_flattened_for_the_tracker() -> None:
     assert flatten({"a": {"b": 1, "c": {"d": None}}, "e": [1]}) == {"a.b": 1, "a.c.d": None, "e": [1]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
@@ -32,7 +33,7 @@ def run(config: DownloadConfig) -> None:
             problems = fetch(incomplete, config.root, config.endpoint, progress)
         _complain(problems, len(chosen))
     print(config.root)
-    log.info("next: python -m lungtl.prepare dataset=lidc %s", shlex.quote(f"dataset.root={config.root}"))
+    log.info("next: python -m lungtl.prepare dataset=lidc %s", shlex.quote(f"dataset.root={_quoted(config.root)}"))
 
 
 def _announce(chosen: Sequence[RemoteSeries], incomplete: Sequence[RemoteSeries], root: Path) -> None:
@@ -90,6 +91,14 @@ def _locked(root: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _quoted(path: Path) -> str:
+    """A path as Hydra reads it back; plain where nothing in it needs quotes."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    plain = str(path)
+    return plain if re.fullmatch(r"[\w/.-]+", plain) else QuotedString(plain, Quote.single).with_quotes()
 
 
 def _size(n_bytes: int) -> str:

@@ -28,7 +28,7 @@ class SweepParent(Callback):
         """Create the parent run and leave its id in the sweep's folder."""
         self.folder = Path(config.hydra.sweep.dir)
         _started.append(self)
-        if not config.tracking.enabled:
+        if not config.tracking.enabled or config.dry_run:
             return
         from lungtl.config import TrackingConfig
         from lungtl.tracking.tracker import MlflowTracker

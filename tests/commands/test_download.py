@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lungtl import cli
 from lungtl.config import DownloadConfig
@@ -118,7 +120,10 @@ def test_the_series_are_fetched_and_can_be_prepared(cloud: Cloud) -> None:
     assert cloud.fetched() == cloud.files
     assert "3 CT series of 3 patients, 78 files, 0.1 MB" in done.err
     assert "has 0 of them; 3 to fetch, 0.1 MB" in done.err
-    assert "next: python -m lungtl.prepare dataset=lidc " in done.err
+    *program, dataset, root = shlex.split(done.err.splitlines()[-1])
+    assert program == ["next:", "python", "-m", "lungtl.prepare"]
+    assert dataset == "dataset=lidc"
+    assert OverridesParser.create().parse_override(root).value() == str(cloud.root)
     inventory = LidcSource(root=str(cloud.root)).inventory()
     assert {item.bag_id for item in inventory.items} == {row["SeriesInstanceUID"] for row in cloud.rows}
     assert inventory.refusals == ()
