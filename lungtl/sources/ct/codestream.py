@@ -51,7 +51,7 @@ def _jpeg(frame: bytes) -> tuple[int, int, int, int]:
     frames = START_OF_FRAME & segments.keys()
     if len(frames) != 1 or (0xC3 in frames and HUFFMAN_TABLE not in segments):
         raise undecodable()
-    bits, rows, columns, components = struct.unpack_from(">BHHB", frame, segments[frames.pop()])
+    bits, rows, columns, components = struct.unpack_from(">BHHB", frame, segments[min(frames)])
     return rows, columns, components, bits
 
 

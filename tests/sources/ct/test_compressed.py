@@ -120,6 +120,15 @@ def test_frame_cut_short(tmp_path: Path, syntax: str) -> None:
     assert unreadable(tmp_path) == "slice-001.dcm is damaged: its compressed pixels are cut short"
 
 
+@pytest.mark.parametrize("lost", [b"\x64\xc4", b"\xff\xe0"])
+def test_frame_without_its_huffman_table(tmp_path: Path, lost: bytes) -> None:
+    """GDCM would end the whole process."""
+    paths = write_series(tmp_path, [0, 1], stored(16, True), intercept=0)
+    compress(paths[1], JPEGLosslessSV1)
+    edit_of(paths[1], swapped(b"\xff\xc4\x00", lost + b"\x00"))
+    assert unreadable(tmp_path) == "slice-001.dcm is damaged: its compressed pixels cannot be decoded"
+
+
 def test_frame_that_decodes_to_too_little(tmp_path: Path) -> None:
     path = write_series(tmp_path, [0, 1], np.zeros((2, 8, 8), np.int16), rle=True)[1]
     end = path.read_bytes().rindex(b"\xfe\xff\xdd\xe0")
