@@ -150,9 +150,7 @@ def _train_and_evaluate(
         torch.tensor(training["label"].to_numpy()),
         torch.cat([torch.from_numpy(store.slice_labels(bag_id).astype("int64")) for bag_id in training["bag_id"]]),
     )
-    module = BagModule(
-        classifier, freezing, loss, config.optimizer, config.trainer.max_epochs, config.image.augment != "none"
-    )
+    module = BagModule(classifier, freezing, loss, config.optimizer, config.trainer.max_epochs)
     data = BagDataModule(store, split, config, features, backbone_trains=not freezing.is_frozen(classifier.backbone))
     fitted = fit(module, data, config.trainer, folder, tracker.metrics, resume=config.resume is not None)
     log.info("trained %d epochs; the best is epoch %d", fitted["epochs"], fitted["best_epoch"])

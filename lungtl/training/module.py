@@ -30,7 +30,6 @@ class BagModule(pl.LightningModule):
         loss: what is minimised.
         optimizer: of everything that trains.
         max_epochs: the length of the learning-rate schedule.
-        augment: draw a random flip or quarter turn of every bag.
     """
 
     def __init__(
@@ -40,7 +39,6 @@ class BagModule(pl.LightningModule):
         loss: BagAndSliceLoss,
         optimizer: OptimizerConfig,
         max_epochs: int,
-        augment: bool,
     ) -> None:
         super().__init__()
         self.classifier = classifier
@@ -48,7 +46,6 @@ class BagModule(pl.LightningModule):
         self.loss = loss
         self.optimizer_config = optimizer
         self.max_epochs = max_epochs
-        self.augment = augment
         self._validation: list[tuple[Tensor, Tensor]] = []
         freezing.apply(classifier.backbone, epoch=0)
 

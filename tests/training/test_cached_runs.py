@@ -99,8 +99,7 @@ def run(
     classifier = build_classifier(config, store.value_range)
     weights = classifier.backbone.fingerprint()
     features = run_features(config, classifier, freezing, store, CPU, weights)
-    augment = config.image.augment != "none"
-    module = Recorded(classifier, freezing, BagAndSliceLoss(), config.optimizer, config.trainer.max_epochs, augment)
+    module = Recorded(classifier, freezing, BagAndSliceLoss(), config.optimizer, config.trainer.max_epochs)
     module.steps = []
     data = BagDataModule(store, split_of(store), config, features, not freezing.is_frozen(classifier.backbone))
     fit(module, data, config.trainer, folder, log_metrics, resume)

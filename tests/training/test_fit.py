@@ -106,7 +106,7 @@ def train(
     seed_everything(0)
     classifier = classifier or tiny_classifier()
     features = cached_features(classifier, store, cache, CPU, "w") if cache else None
-    module = BagModule(classifier, freezing, BagAndSliceLoss(), config.optimizer, config.trainer.max_epochs, augment)
+    module = BagModule(classifier, freezing, BagAndSliceLoss(), config.optimizer, config.trainer.max_epochs)
     data = BagDataModule(store, split_of(store), config, features, not freezing.is_frozen(classifier.backbone))
     return module, fit(module, data, config.trainer, folder, epochs or Epochs(), resume)
 

@@ -24,9 +24,9 @@ def optimizer(**changes: Any) -> OptimizerConfig:
     return OptimizerConfig.model_validate({**base, "warmup_epochs": 0, **changes})
 
 
-def module_of(config: OptimizerConfig | None = None, epochs: int = 4, augment: bool = False) -> BagModule:
+def module_of(config: OptimizerConfig | None = None, epochs: int = 4) -> BagModule:
     loss = BagAndSliceLoss()
-    return BagModule(tiny_classifier(), Full(), loss, config or optimizer(), epochs, augment)
+    return BagModule(tiny_classifier(), Full(), loss, config or optimizer(), epochs)
 
 
 def schedule(config: OptimizerConfig, epochs: int) -> list[float]:
@@ -143,7 +143,7 @@ def test_a_batch_of_cached_features_is_what_its_voxels_are() -> None:
 
 
 def test_training_mode_keeps_a_frozen_backbone_in_evaluation_mode() -> None:
-    module = BagModule(tiny_classifier(), Frozen(), BagAndSliceLoss(), optimizer(), 1, False).train()
+    module = BagModule(tiny_classifier(), Frozen(), BagAndSliceLoss(), optimizer(), 1).train()
     assert not any(part.training for part in module.classifier.backbone.net.modules())
     assert module.classifier.aggregator.training
     module.eval()

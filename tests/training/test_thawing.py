@@ -139,7 +139,7 @@ def test_the_strategy_is_told_what_is_monitored_such_that_lower_is_better(
 
 @pytest.mark.parametrize(("freezing", "refused"), [(Frozen(), False), (Gradual(1), True), (LpFt(), True)])
 def test_what_thaws_later_needs_one_device(freezing: FreezingStrategy, refused: bool) -> None:
-    module = BagModule(tiny_classifier(), freezing, BagAndSliceLoss(), ADAMW, 1, augment=False)
+    module = BagModule(tiny_classifier(), freezing, BagAndSliceLoss(), ADAMW, 1)
     several: Any = SimpleNamespace(world_size=2)
     if refused:
         with pytest.raises(UsageError, match=r"2 processes.*give trainer\.devices=1"):

@@ -92,7 +92,7 @@ def adapted_module(name: str, freezing: FreezingStrategy, lr: float = ADAMW.lr) 
     classifier = tiny_classifier(name=name)
     freezing.adapt(classifier.backbone)
     config = ADAMW.model_copy(update={"lr": lr})
-    return BagModule(classifier, freezing, BagAndSliceLoss(), config, EPOCHS, augment=False)
+    return BagModule(classifier, freezing, BagAndSliceLoss(), config, EPOCHS)
 
 
 def optimizer_of(module: BagModule) -> torch.optim.Optimizer:
