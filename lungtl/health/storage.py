@@ -53,7 +53,8 @@ def check_stores(data_dir: Path) -> Iterator[Finding]:
             store = Store(folder)
             altered = store.altered_files()
         except LungtlError as error:
-            yield fails(f"store {folder.name}: {error}", remedy)
+            what, _, todo = str(error).rpartition("; ")
+            yield fails(f"store {folder.name}: {what}", todo)
             continue
         if altered:
             yield fails(f"store {folder.name}: {len(altered)} files altered, the first {altered[0]}", remedy)

@@ -156,9 +156,11 @@ def fingerprint(value: Any) -> str:
 
 def list_files(paths: Iterable[Path]) -> str:
     """Hash of the files below the given files and folders: relative path, size, modification time, permissions."""
+    from lungtl.sources.ct.files import walk  # follows links, as the reader does; it imports this module
+
     rows = []
     for path in paths:
-        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+        files = [path] if path.is_file() else [p for p in walk(path)[0] if p.is_file()]
         for file in files:
             stat = file.stat()
             rows.append([str(file.relative_to(path.parent)), stat.st_size, stat.st_mtime_ns, stat.st_mode])

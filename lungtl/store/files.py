@@ -51,9 +51,3 @@ def whole_file(path: Path, scratch: Path) -> Iterator[BinaryIO]:
         with temporary.open("wb") as file:
             yield file
         temporary.replace(path)
-
-
-def flush_to_disk(path: Path) -> None:
-    """Wait until a file's content would survive a power cut."""
-    with writing(path), path.open("rb") as file:
-        os.fsync(file.fileno())

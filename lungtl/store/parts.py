@@ -1,7 +1,7 @@
 """What one finished bag leaves in an unfinished store: its voxel file, and a part (a JSON file with its rows).
 
-Parts and voxel files are not forced to disk one by one, which would cost a set of thousands of small bags more than
-loading them. So after a power cut a file of the last half minute can be short or empty: a bag counts as finished
+Parts and voxel files are not forced to disk one by one: for a set of thousands of small bags that takes longer than
+loading them. So after a power cut a file of the last half minute can be short or empty, and a bag counts as finished
 only when its part can be read and its voxel file has the size that the part says.
 """
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from lungtl.errors import LungtlError
 from lungtl.sources.base import Inventory, Source, fingerprint
-from lungtl.store.files import flush_to_disk, whole_file
+from lungtl.store.files import whole_file
 from lungtl.store.parts import PARTS, read_part
 from lungtl.store.reader import MANIFEST, QUARANTINE, STORE_FORMAT, checksum
 
@@ -66,9 +66,6 @@ def finish(source: Source, inventory: Inventory, folder: Path) -> None:
         "quarantine": quarantine_hash,
         "fingerprint": fingerprint(hashes),
     }
-    # The manifest vouches for all other files: a power cut that spares it must spare them.
-    for name in bags["voxels"]:
-        flush_to_disk(folder / name)
     manifest["checksum"] = checksum(manifest)
     _write(folder, MANIFEST, json.dumps(manifest, indent=2, sort_keys=True).encode())
 
@@ -106,7 +103,11 @@ def _tables(parts: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
 
 
 def _write(folder: Path, name: str, content: bytes) -> str:
-    """Write one of the store's own files, and to the disk before it gets its name; gives its SHA-256."""
+    """Write one of the store's own files; gives its SHA-256.
+
+    These few are forced to disk before they get their names, so that a power cut leaves a manifest whole or not
+    written. Voxel files are not (see `parts`): `Store.voxels` refuses one that was cut, `altered_files` finds it.
+    """
     with whole_file(folder / name, folder / PARTS) as file:
         file.write(content)
         file.flush()

@@ -167,3 +167,12 @@ def test_listing_sees_a_decoder_that_was_installed_since(make: Make, monkeypatch
     before = source.listing()
     monkeypatch.setattr("lungtl.sources.dicom.decoders", lambda: ["1.2.3"])
     assert source.listing() != before
+
+
+def test_listing_sees_behind_a_linked_folder(make: Make, tmp_path: Path) -> None:
+    source = make(f"{HEAD}{A},p1,1\n")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "scans" / "link").symlink_to(tmp_path / "elsewhere")
+    before = source.listing()
+    (tmp_path / "elsewhere" / "new.dcm").write_bytes(b"x")
+    assert source.listing() != before

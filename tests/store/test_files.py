@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from lungtl.errors import LungtlError
-from lungtl.store.files import flush_to_disk, whole_file, writing
+from lungtl.store.files import whole_file, writing
 
 
 def test_a_file_has_no_name_before_its_end(tmp_path: Path) -> None:
@@ -55,8 +55,3 @@ def test_what_the_system_refuses(code: int, remedy: str) -> None:
 def test_other_failures_pass() -> None:
     with pytest.raises(ValueError, match="no matter"), writing(Path("x")):
         raise ValueError("no matter of the disk")
-
-
-def test_flushing_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(LungtlError, match="gone"):
-        flush_to_disk(tmp_path / "gone")
