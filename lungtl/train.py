@@ -121,7 +121,7 @@ def _train_and_evaluate(
         "seed": config.seed,
     }
     _check_same(earlier, record)
-    if record["weights_split_fingerprint"] not in (None, record["split_fingerprint"]):
+    if record["weights_split_fingerprint"] not in ("", record["split_fingerprint"]):
         log.warning(
             "backbone.weights is of a run with another split, which may have trained on this run's test patients; "
             "use the same dataset and split"

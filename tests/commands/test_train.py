@@ -137,6 +137,16 @@ def test_nothing_is_written_beside_the_data_folder(lab: Lab, trained: Trained) -
     assert not [path.name for path in lab.root.iterdir() if path.name in ("outputs", "multirun", "mlruns", "mlflow.db")]
 
 
+@pytest.mark.parametrize("split_seed", [0, 1])
+def test_weights_of_an_earlier_run_warn_of_another_split(lab: Lab, trained: Trained, split_seed: int) -> None:
+    assert "another split" not in trained.done.err
+    done = lab.train(f"backbone.weights={trained.folder}", f"split.seed={split_seed}", "tracking=none")
+    assert ("backbone.weights is of a run with another split" in done.err) == (split_seed == 1)
+    record = read_json(Path(done.out.strip()) / "run.json")
+    assert (record["weights_source"], record["weights_file_name"]) == ("bundle", "model.safetensors")
+    assert re.fullmatch("[0-9a-f]{64}", record["weights_sha256"])
+
+
 def test_too_few_patients(lab: Lab) -> None:
     table = lab.table("few.csv", lab.rows([0, 1, 2]))
     message = lab.train(f"dataset.table={table}", "tracking=none").complaint()
