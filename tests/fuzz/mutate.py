@@ -118,10 +118,7 @@ def wild_value(path: Path, rng: np.random.Generator) -> None:
     value = WILD[int(rng.integers(len(WILD)))]
     if dataset is None or keyword not in dataset:
         return
-    tag = Tag(keyword)
-    value += b"\0" * (len(value) % 2)
-    little = not str(dataset.file_meta.get("TransferSyntaxUID", "")).endswith("1.2.2")
-    dataset._dict[tag] = RawDataElement(tag, dataset.get_item(tag).VR, len(value), value, 0, False, little)
+    _put(dataset, keyword, value)
     _save(dataset, path)
 
 
@@ -130,7 +127,7 @@ def far_away(path: Path, rng: np.random.Generator) -> None:
     dataset = _read(path)
     if dataset is not None and "ImagePositionPatient" in dataset:
         z = rng.choice(["1e300", "-1e16", "NaN", "0.001", "0.5", "1000000", "1e-300"])
-        dataset.ImagePositionPatient = ["-10", "-20", str(z)]
+        _put(dataset, "ImagePositionPatient", f"-10\\-20\\{z}".encode())
         _save(dataset, path)
 
 
@@ -138,6 +135,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     flip_bytes, flip_a_bit_behind_the_preamble, flip_a_bit_behind_the_preamble, cut, repeat_a_piece, drop_tag,
     wild_value, wild_value, far_away,
 )  # fmt: skip
+
+
+def _put(dataset: FileDataset, keyword: str, value: bytes) -> None:
+    """Give an element other bytes; neither the old nor the new ones are decoded."""
+    tag = Tag(keyword)
+    value += b"\0" * (len(value) % 2)
+    little = not str(dataset.file_meta.get("TransferSyntaxUID", "")).endswith("1.2.2")
+    dataset._dict[tag] = RawDataElement(tag, dataset.get_item(tag).VR, len(value), value, 0, False, little)
 
 
 def _read(path: Path) -> FileDataset | None:

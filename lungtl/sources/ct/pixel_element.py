@@ -11,6 +11,7 @@ from lungtl.errors import Refused
 
 PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_PIXEL_DATA = (0x7FE0, 0x0010), (0x7FE0, 0x0008), (0x7FE0, 0x0009)
 UNDEFINED_LENGTH = 0xFFFFFFFF
+TAIL_BYTES = 2**16  # of what follows the pixels, more than enough to tell what it is
 
 
 @dataclass(frozen=True)
@@ -67,3 +68,14 @@ def check_length(stream: BinaryIO, element: PixelElement, compressed: bool, n_by
         raise Refused(f"is damaged: {claim} bytes of pixels, its header wants {n_bytes}", "fetch the file again")
     if held < n_bytes:
         raise Refused(f"is damaged: cut short, {held} of {n_bytes} bytes of pixels are there", "fetch the file again")
+    _check_end(stream, element)
+
+
+def _check_end(stream: BinaryIO, element: PixelElement) -> None:
+    """Raise Refused where what follows the pixels is no later element: a piece that stands twice has two PixelData."""
+    stream.seek(element.value + element.length)
+    tail = stream.read(TAIL_BYTES)
+    if len(tail) >= 4 and tail.strip(b"\0"):  # some writers fill up with zeros
+        tag = struct.unpack_from("<HH" if element.little_endian else ">HH", tail)
+        if tag <= PIXEL_DATA:
+            raise Refused("is damaged: earlier elements follow its pixels", "fetch the file again")

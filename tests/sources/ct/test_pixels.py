@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,17 @@ def floating(k: int, dataset: FileDataset) -> None:
 def test_pixels_that_are_refused(tmp_path: Path, edit: Edit, reason: str) -> None:
     write_series(tmp_path / "bad", Z, edit=edit)
     assert reasons(tmp_path)[UID].startswith(f"slice-001.dcm {reason}")
+
+
+def test_elements_after_the_pixels(tmp_path: Path) -> None:
+    path = write_series(tmp_path / "in", Z)[1]
+    content = path.read_bytes()
+    padding = struct.pack("<HH2sxxI", 0xFFFC, 0xFFFC, b"OB", 2) + b"\1\1"
+    for accepted in (b"\0" * 12, padding):
+        path.write_bytes(content + accepted)
+        assert np.array_equal(read_volume(only(tmp_path / "in")).hu, ramp(4) - 1024)
+    path.write_bytes(content + content[content.index(struct.pack("<HH", 0x7FE0, 0x0010)) :])  # the pixels twice
+    assert reasons(tmp_path) == {UID: "slice-001.dcm is damaged: earlier elements follow its pixels"}
 
 
 def test_pixels_cut_short(tmp_path: Path) -> None:
