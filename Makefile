@@ -32,9 +32,9 @@ sweep: setup  ## compare all aggregators on the phantom, or sweep ARGS="key=a,b 
 ui: setup  ## open the MLflow UI on http://127.0.0.1:5000
 	$(BIN)/python -m lungtl.ui $(ARGS)
 
-lidc: setup  ## download LIDC-IDRI scans: ARGS="scans=20 root=data/LIDC-IDRI"
+lidc: setup  ## download 20 LIDC-IDRI scans to data/LIDC-IDRI, or ARGS="scans=all root=..."
 	$(BIN)/python -m pip install --quiet --editable '.[download]'
-	$(BIN)/python -m lungtl.download $(ARGS)
+	$(BIN)/python -m lungtl.download $(if $(ARGS),$(ARGS),scans=20 root=data/LIDC-IDRI)
 
 prepare: setup  ## python -m lungtl.prepare, with ARGS="dataset=lidc dataset.root=..."
 	$(BIN)/python -m lungtl.prepare $(ARGS)

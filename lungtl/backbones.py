@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from lungtl import cli
 from lungtl.cli import conf_dir
-from lungtl.errors import LungtlError, UsageError
+from lungtl.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except LungtlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    cli.plain(main)

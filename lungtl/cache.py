@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from datetime import datetime
 
+from lungtl import cli
 from lungtl.data.cache_folder import GB, CacheFolder, Entry
-from lungtl.errors import LungtlError, UsageError
+from lungtl.errors import UsageError
 from lungtl.runs import data_dir_of
 
 KEYS = "data_dir=FOLDER, prune=all or max_gb=NUMBER"
@@ -93,8 +93,4 @@ def _bytes(value: str) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except LungtlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    cli.plain(main)

@@ -88,6 +88,14 @@ def main(config_name: str, schema: type[C], task: Callable[[C], None]) -> None:
         sys.exit(130)
 
 
+def plain(command: Callable[[], None]) -> None:
+    """Run a command without a config; errors become one line and an exit code."""
+    try:
+        command()
+    except LungtlError as error:
+        _fail(error)
+
+
 def _end_sweep(status: str) -> None:
     module = sys.modules.get("lungtl.tracking.sweep")
     if module is not None:

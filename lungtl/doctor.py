@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from lungtl.errors import LungtlError, UsageError
+from lungtl import cli
+from lungtl.errors import UsageError
 from lungtl.health.finding import Finding
 from lungtl.runs import data_dir_of
 
@@ -58,8 +59,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except LungtlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    cli.plain(main)

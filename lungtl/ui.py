@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 
+from lungtl import cli
 from lungtl.errors import LungtlError, UsageError
 from lungtl.runs import data_dir_of
 
@@ -51,8 +52,4 @@ def check_port(port: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except LungtlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    cli.plain(main)

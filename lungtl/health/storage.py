@@ -47,7 +47,7 @@ def check_stores(data_dir: Path) -> Iterator[Finding]:
     for folder in sorted((data_dir / "stores").glob("[!.]*/")):
         remedy = f"remove {folder} and prepare it again"
         if not (folder / MANIFEST).is_file():
-            yield warns(f"store {folder.name} is unfinished", "run the same prepare again")
+            yield warns(f"store {folder.name} is unfinished", f"run the same prepare again, or remove {folder}")
             continue
         try:
             store = Store(folder)

@@ -154,6 +154,12 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=True).encode()).hexdigest()
 
 
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def list_files(paths: Iterable[Path]) -> str:
     """Hash of the files below the given files and folders: relative path, size, modification time, permissions."""
     from lungtl.sources.ct.files import walk  # follows links, as the reader does; it imports this module

@@ -6,7 +6,6 @@ database has everything, and is opened read-only.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import sqlite3
 from collections import defaultdict
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lungtl.errors import LungtlError
+from lungtl.sources.base import sha256
 
 RATINGS = (
     "subtlety", "internalStructure", "calcification", "sphericity", "margin",
@@ -103,8 +103,7 @@ def database_path() -> Path:
 
 def database_sha256() -> str:
     """Hash of the database's bytes."""
-    with _existing_database().open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(_existing_database())
 
 
 def _existing_database() -> Path:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lungtl.errors import LungtlError
 from lungtl.progress import bar
-from lungtl.sources.base import fingerprint
+from lungtl.sources.base import fingerprint, sha256
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -160,11 +160,12 @@ class Store:
             raise self._damaged(MANIFEST, f"cannot be read ({error.strerror})") from error
         except ValueError as error:
             raise self._damaged(MANIFEST, "is no JSON") from error
-        if not isinstance(manifest, dict) or "format" not in manifest:
+        if not isinstance(manifest, dict) or type(manifest.get("format")) is not int:
             raise self._damaged(MANIFEST, "is no manifest")
         if manifest["format"] != STORE_FORMAT:
             raise LungtlError(
-                f"{self.path} has store format {manifest['format']}, this lungtl reads {STORE_FORMAT}; prepare it again"
+                f"{self.path} has store format {manifest['format']}, this lungtl reads {STORE_FORMAT}; "
+                f"remove it and prepare again"
             )
         # A sum over all of it, so that nothing in it needs to be checked where it is used.
         if manifest.get("checksum") != checksum(manifest):
@@ -191,12 +192,6 @@ class Store:
 def checksum(manifest: dict[str, Any]) -> str:
     """Hash of everything in a manifest but this hash."""
     return fingerprint({key: value for key, value in manifest.items() if key != "checksum"})
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_intact(path: Path, digest: str) -> bool:

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lungtl.errors import LungtlError
+from lungtl.sources.base import sha256
 from lungtl.sources.dicom import DicomSource
 from lungtl.store import reader
-from lungtl.store.reader import Store, sha256
+from lungtl.store.reader import Store
 from lungtl.store.writer import prepare
 from tests.dicom_files import UID, ramp, write_series
 from tests.store.made import Made
@@ -315,5 +316,5 @@ def test_missing_folder(tmp_path: Path) -> None:
 
 def test_another_format(store: Store) -> None:
     (store.path / "manifest.json").write_text(json.dumps({**store.manifest, "format": 99}))
-    with pytest.raises(LungtlError, match="has store format 99, this lungtl reads 2; prepare it again"):
+    with pytest.raises(LungtlError, match="has store format 99, this lungtl reads 2; remove it and prepare again"):
         Store(store.path)

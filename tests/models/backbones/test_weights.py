@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lungtl.errors import LungtlError, UsageError
+from lungtl.models.backbones.loading import LoadedWeights
 from lungtl.models.backbones.timm_backbone import TimmBackbone
-from lungtl.models.backbones.weights import LoadedWeights, load_model
+from lungtl.models.backbones.weights import load_model
 from tests.models.tiny import tiny_backbone
 
 NAME = "test_resnet"
