@@ -43,6 +43,7 @@ class Batch:
         features: float [S_i, K] a bag, from the feature cache, or None.
         frames: int16 [S_i, C, H, W] a bag, not turned yet, or None when there are features.
         views: the dihedral view each bag is to be seen in; features are of that view.
+        positions: int64 [S_i] a bag: which of the bag's slices these are, ascending.
     """
 
     bag_ids: list[str]
@@ -52,6 +53,7 @@ class Batch:
     features: list[Tensor] | None
     frames: list[Tensor] | None
     views: list[int]
+    positions: list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Sample:
     bag_id: str
     bag_label: int
     slice_labels: Tensor
+    positions: Tensor
     features: Tensor | None
     frames: Tensor | None
     view: int = 0
@@ -104,15 +107,15 @@ class BagDataset(Dataset[Sample]):
         bag_id = self.bag_ids[index]
         labels = torch.from_numpy(self.store.slice_labels(bag_id).astype(np.int64))
         kept = self._drawn(len(labels))
+        positions = torch.arange(len(labels)) if kept is None else kept
         view = random_view() if self.augment else 0
         features = frames = None
         if self.features is not None:
             features = self.features.rows(bag_id, view, kept)
         else:
-            indices = np.arange(len(labels)) if kept is None else kept.numpy()
-            frames = read_frames(self.store.voxels(bag_id), indices, self.neighbours)
+            frames = read_frames(self.store.voxels(bag_id), positions.numpy(), self.neighbours)
         bag_label = self.labels.get(bag_id, UNKNOWN)
-        return Sample(bag_id, bag_label, labels if kept is None else labels[kept], features, frames, view)
+        return Sample(bag_id, bag_label, labels[positions], positions, features, frames, view)
 
     def _drawn(self, count: int) -> Tensor | None:
         if self.draw is None or count <= self.draw:
@@ -139,4 +142,5 @@ def collate(samples: Sequence[Sample]) -> Batch:
         features=[s.features for s in samples if s.features is not None] or None,
         frames=[s.frames for s in samples if s.frames is not None] or None,
         views=[sample.view for sample in samples],
+        positions=[sample.positions for sample in samples],
     )

@@ -90,29 +90,37 @@ class BagClassifier(nn.Module):
         """
         self.split = split_backbone(self.backbone, frozen_blocks, self.preprocessor.size)
 
-    def forward(self, frames: list[Tensor]) -> BagOutput:
-        """Classify bags from their voxels: one int16 [S_i, C, H, W] a bag."""
+    def forward(self, frames: list[Tensor], positions: list[Tensor] | None = None) -> BagOutput:
+        """Classify bags from their voxels.
+
+        Args:
+            frames: int16 [S_i, C, H, W] a bag.
+            positions: int64 [S_i] a bag, the slices' indices in it, where they are only some of it.
+        """
         lengths = [len(bag) for bag in frames]
         if self._backbone_learns():  # all bags at once: batch norm must not take its statistics from a single bag
-            return self._aggregated(self.backbone(torch.cat([self.preprocessor(bag) for bag in frames])), lengths)
-        return self._aggregated(torch.cat([self.embed(bag) for bag in frames]), lengths)
+            embeddings = self.backbone(torch.cat([self.preprocessor(bag) for bag in frames]))
+        else:
+            embeddings = torch.cat([self.embed(bag) for bag in frames])
+        return self._aggregated(embeddings, lengths, positions)
 
-    def classify(self, features: list[Tensor]) -> BagOutput:
-        """Classify bags from what `split` computed of their slices: one float [S_i, split.width] a bag."""
+    def classify(self, features: list[Tensor], positions: list[Tensor] | None = None) -> BagOutput:
+        """Classify bags from what `split` computed of their slices, float [S_i, split.width] a bag; see `forward`."""
         lengths = [len(bag) for bag in features]
         rows = torch.cat(features).float()
         if self.split.whole or self._backbone_learns():
-            return self._aggregated(self.split.suffix(rows), lengths)
+            return self._aggregated(self.split.suffix(rows), lengths, positions)
         with torch.no_grad():
             embeddings = torch.cat([self.split.suffix(part) for part in rows.split(self.chunk)])
-        return self._aggregated(embeddings, lengths)
+        return self._aggregated(embeddings, lengths, positions)
 
-    def _aggregated(self, embeddings: Tensor, lengths: list[int]) -> BagOutput:
+    def _aggregated(self, embeddings: Tensor, lengths: list[int], positions: list[Tensor] | None) -> BagOutput:
         """Head and aggregator on float [N, D], the slices of all bags, so many each."""
         h = nn.utils.rnn.pad_sequence(self.projection(embeddings).split(lengths), batch_first=True)
         mask = torch.arange(h.shape[1], device=h.device) < torch.tensor(lengths, device=h.device).unsqueeze(1)
         slice_logits = self.slice_head(h)
-        bag_logits, weights = self.aggregator(h, slice_logits, mask)
+        places = None if positions is None else nn.utils.rnn.pad_sequence(positions, batch_first=True)
+        bag_logits, weights = self.aggregator(h, slice_logits, mask, places)
         return BagOutput(bag_logits, weights, slice_logits)
 
     def _backbone_learns(self) -> bool:

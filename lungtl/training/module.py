@@ -52,10 +52,10 @@ class BagModule(pl.LightningModule):
     def forward(self, batch: Batch) -> BagOutput:
         """Classify a batch, from cached features where it has them, each bag in its view."""
         if batch.features is not None:
-            return self.classifier.classify(batch.features)
+            return self.classifier.classify(batch.features, batch.positions)
         assert batch.frames is not None
         output: BagOutput = self.classifier(
-            [dihedral(frames, view) for frames, view in zip(batch.frames, batch.views, strict=True)]
+            [dihedral(frames, view) for frames, view in zip(batch.frames, batch.views, strict=True)], batch.positions
         )
         return output
 

@@ -60,5 +60,5 @@ def noise_batch(lengths: tuple[int, ...] = (3, 2), size: int = 32) -> Batch:
     for i, count in enumerate(lengths):
         labels = torch.zeros(count, dtype=torch.int64)
         labels[0] = 2 * (i % 2)
-        samples.append(Sample(f"b{i}", i % 2, labels, None, noise_frames(count, size, seed=i)))
+        samples.append(Sample(f"b{i}", i % 2, labels, torch.arange(count), None, noise_frames(count, size, seed=i)))
     return collate(samples)

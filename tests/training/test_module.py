@@ -76,7 +76,9 @@ def validated(logits: list[list[float]], labels: list[list[int]]) -> float:
             n = len(batch_labels)
             output = BagOutput(torch.tensor(batch_logits), torch.ones(n, 1), torch.zeros(n, 1, 3))
             mask = torch.ones(n, 1, dtype=torch.bool)
-            batch = Batch([""] * n, torch.tensor(batch_labels), torch.zeros(n, 1, dtype=torch.long), mask, None, [], [])
+            batch = Batch(
+                [""] * n, torch.tensor(batch_labels), torch.zeros(n, 1, dtype=torch.long), mask, None, [], [], []
+            )
             with mock.patch.object(module, "forward", return_value=output):
                 module.validation_step(batch, 0)
         module.on_validation_epoch_end()

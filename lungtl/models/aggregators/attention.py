@@ -27,6 +27,8 @@ class Attention(Aggregator):
         self.attention = nn.Sequential(nn.Linear(dim, hidden), nn.Tanh(), nn.Linear(hidden, 1, bias=False))
         self.classifier = nn.Linear(dim, 1)
 
-    def forward(self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor, positions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         weights = masked_softmax(self.attention(embeddings).squeeze(-1), mask)
         return self.classifier(weighted_mean(embeddings, weights, mask)).squeeze(-1), weights

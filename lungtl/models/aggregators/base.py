@@ -24,13 +24,17 @@ class Aggregator(nn.Module, ABC):
     order_matters = False
 
     @abstractmethod
-    def forward(self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor, positions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Aggregate.
 
         Args:
             embeddings: float [B, S, D].
             slice_logits: float [B, S, 3] of non-nodule, benign, malignant.
             mask: bool [B, S].
+            positions: int64 [B, S], each slice's index in its whole bag, ascending; None: 0, 1, 2, ... A training step
+                may see only some slices of a bag.
 
         Returns:
             bag_logit float [B], and weights float [B, S]: how much each slice counted; >= 0, 0 on padding, sum 1.

@@ -30,7 +30,9 @@ class GatedAttention(Aggregator):
         self.score = nn.Linear(hidden, 1, bias=False)
         self.classifier = nn.Linear(dim, 1)
 
-    def forward(self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor, positions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         scores = self.score(torch.tanh(self.features(embeddings)) * torch.sigmoid(self.gate(embeddings))).squeeze(-1)
         weights = masked_softmax(scores, mask)
         return self.classifier(weighted_mean(embeddings, weights, mask)).squeeze(-1), weights

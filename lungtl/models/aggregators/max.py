@@ -27,7 +27,9 @@ class Max(Aggregator):
         self.level = level
         self.classifier = nn.Linear(dim, 1) if level == "embedding" else None
 
-    def forward(self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor, positions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         count = mask.shape[1]
         if self.classifier is not None:
             largest, winners = embeddings.masked_fill(~mask.unsqueeze(-1), -torch.inf).max(dim=1)

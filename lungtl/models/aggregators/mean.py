@@ -27,7 +27,9 @@ class Mean(Aggregator):
         self.level = level
         self.classifier = nn.Linear(dim, 1) if level == "embedding" else None
 
-    def forward(self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor, positions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         weights = uniform_weights(mask)
         if self.classifier is not None:
             return self.classifier(weighted_mean(embeddings, weights, mask)).squeeze(-1), weights
