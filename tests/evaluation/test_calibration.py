@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, logit
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, roc_auc_score
+
+from lungtl.errors import LungtlError
+from lungtl.evaluation.calibration import TEMPERATURES, Calibration, fit_isotonic, fit_temperature
+
+Rows = tuple[NDArray[np.int64], NDArray[np.float64]]
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> Rows:
+    """Both classes; probabilities that often tie, and whose log-odds over the coldest temperature float64 tells."""
+    n = draw(st.integers(2, 40))
+    labels = np.array([0, 1, *draw(st.lists(st.integers(0, 1), min_size=n - 2, max_size=n - 2))])
+    return labels, np.array(draw(st.lists(st.integers(17, 83), min_size=n, max_size=n))) / 100
+
+
+def loss(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:
+    """Mean log-loss; a probability of 0 or 1 that is right costs nothing."""
+    of_truth = np.where(labels == 1, probabilities, 1 - probabilities)
+    with np.errstate(divide="ignore"):
+        return float(-np.log(of_truth).mean())
+
+
+def test_a_model_whose_log_odds_are_twice_too_large_has_temperature_two() -> None:
+    # At each probability p there are exactly as many positives as p promises; then the log-odds are doubled.
+    true = np.repeat([0.1, 0.3, 0.5, 0.7, 0.9], 10)
+    labels = np.concatenate([np.arange(10) < 10 * p for p in (0.1, 0.3, 0.5, 0.7, 0.9)]).astype(int)
+    found = fit_temperature(labels, expit(2 * logit(true)))
+    assert found.temperature == pytest.approx(2)
+    np.testing.assert_allclose(found.apply(expit(2 * logit(true))), true)
+
+
+def test_the_temperature_is_the_slope_of_a_logistic_regression_without_intercept() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 80)
+    p = expit(rng.normal(1.5 * labels - 0.7, 1.5))
+    model = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10).fit(logit(p)[:, None], labels)
+    assert fit_temperature(labels, p).temperature == pytest.approx(1 / model.coef_[0, 0], rel=1e-4)
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows())
+def test_a_temperature_is_the_best_one_and_keeps_every_rank(data: Rows) -> None:
+    labels, p = data
+    found = fit_temperature(labels, p)
+    calibrated = found.apply(p)
+    assert loss(labels, calibrated) <= loss(labels, p) + 1e-12
+    assert roc_auc_score(labels, calibrated) == roc_auc_score(labels, p)
+
+    def at(log_temperature: float) -> float:
+        return loss(labels, expit(logit(p) / np.exp(log_temperature)))
+
+    ends = (float(np.log(TEMPERATURES[0])), float(np.log(TEMPERATURES[1])))
+    best = minimize_scalar(at, bounds=ends, method="bounded", options={"xatol": 1e-9})
+    if found.temperature is not None:
+        assert loss(labels, calibrated) <= best.fun + 1e-12
+    else:
+        assert min(at(end) for end in ends) <= best.fun + 1e-12
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows())
+def test_isotonic_is_scikit_learns_and_never_less_likely(data: Rows) -> None:
+    labels, p = data
+    found = fit_isotonic(labels, p)
+    grid = np.linspace(0, 1, 101)
+    oracle = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(p, labels)
+    np.testing.assert_allclose(found.apply(grid), oracle.predict(grid), atol=1e-12)
+    assert loss(labels, found.apply(p)) <= loss(labels, p) + 1e-12
+    assert (np.diff(found.apply(grid)) >= 0).all()
+
+
+def test_isotonic_hand_computed() -> None:
+    # 0.4 and 0.6 are the wrong way round, so both become one half; below 0.2 and above 0.8 nothing more is known.
+    found = fit_isotonic([0, 1, 0, 1], [0.2, 0.4, 0.6, 0.8])
+    assert (found.inputs, found.outputs) == ((0.2, 0.4, 0.6, 0.8), (0.0, 0.5, 0.5, 1.0))
+    np.testing.assert_allclose(found.apply([0.0, 0.3, 0.5, 0.7, 1.0]), [0, 0.25, 0.5, 0.75, 1])
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows())
+def test_a_calibration_survives_json(data: Rows) -> None:
+    for found in (fit_temperature(*data), fit_isotonic(*data), Calibration()):
+        read = Calibration.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)))
+        assert read == found
+        np.testing.assert_array_equal(read.apply(data[1]), found.apply(data[1]))
+
+
+def test_none_changes_nothing() -> None:
+    np.testing.assert_array_equal(Calibration().apply([0.0, 0.2, 1.0]), [0.0, 0.2, 1.0])
+
+
+def test_zero_and_one_stay_and_do_not_decide_the_fit_alone() -> None:
+    # 45 of 50 are right at 0.8 in each class; one more negative has a probability of exactly 1.
+    labels = np.repeat([0, 1, 0], [50, 50, 1])
+    p = np.r_[np.repeat([0.2, 0.8, 0.8, 0.2], [45, 5, 45, 5]), 1.0]
+    found = fit_temperature(labels, p)
+    # log(9) / log(4) would be the coldness without it.
+    assert found.temperature is not None
+    assert np.log(4) / np.log(9) < found.temperature < 20
+    np.testing.assert_array_equal(found.apply([0.0, 0.5, 1.0]), [0.0, 0.5, 1.0])
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_class_calibrates_nothing_and_says_so(label: int) -> None:
+    for fit in (fit_temperature, fit_isotonic):
+        found = fit([label] * 3, [0.1, 0.5, 0.9])
+        assert found == Calibration(reason=f"only one class: {3 * label} of 3 validation bags positive")
+
+
+def test_bags_that_are_all_right_or_mostly_wrong_have_no_best_temperature() -> None:
+    right = fit_temperature([0, 0, 1, 1], [0.1, 0.4, 0.6, 0.9])
+    assert (right.kind, right.temperature) == ("none", None)
+    assert right.reason == "no temperature from 0.05 is best: every bag is on its side of 0.5, or nearly"
+    wrong = fit_temperature([1, 1, 0, 0], [0.1, 0.4, 0.6, 0.9])
+    assert wrong.reason == "no temperature up to 20 is best: the bags are no more right than wrong"
+    assert fit_temperature([0, 1], [0.5, 0.5]).reason == wrong.reason
+
+
+@settings(deadline=None)
+@given(rows())
+def test_the_log_loss_here_is_scikit_learns(data: Rows) -> None:
+    assume(data[0].min() < data[0].max())
+    assert loss(*data) == pytest.approx(log_loss(*data))
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ({"kind": "temperature", "temperature": 0.0, "inputs": [], "outputs": []}, "temperature 0.0"),
+        ({"kind": "temperature", "temperature": None, "inputs": [], "outputs": []}, "temperature None"),
+        ({"kind": "none", "temperature": 2.0, "inputs": [], "outputs": []}, "kind none with temperature 2.0"),
+        ({"kind": "isotonic", "inputs": [0.1, 0.2], "outputs": [0.5]}, "2 knots"),
+        ({"kind": "isotonic", "inputs": [0.2, 0.1], "outputs": [0.5, 0.6]}, "ascending"),
+        ({"kind": "isotonic", "inputs": [0.1, 0.2], "outputs": [0.5, 1.6]}, "ascending knots in"),
+        ({"kind": "isotonic", "inputs": [], "outputs": []}, "0 knots"),
+        ({"kind": "isotonic", "temperature": 2.0, "inputs": [0.1], "outputs": [0.5]}, "temperature 2.0"),
+        ({"kind": "platt", "inputs": [], "outputs": []}, "kind platt"),
+        ({"kind": "none"}, "'inputs'"),
+        ({"kind": "none", "inputs": [], "outputs": [], "slope": 1}, "slope"),
+        ({"kind": "isotonic", "inputs": ["a"], "outputs": [1]}, "could not convert"),
+    ],
+)
+def test_what_is_no_calibration_is_refused(document: dict[str, object], said: str) -> None:
+    with pytest.raises(LungtlError, match=said) as refusal:
+        Calibration.from_dict(document)
+    assert "\n" not in str(refusal.value)
+
+
+def test_what_is_no_probability_is_refused() -> None:
+    with pytest.raises(LungtlError, match=r"hold 1\.5"):
+        Calibration("temperature", temperature=2.0).apply([0.5, 1.5])
