@@ -19,9 +19,11 @@ class Aggregator(nn.Module, ABC):
 
     Attributes:
         order_matters: whether the slices' order changes the result.
+        uses_slice_logits: whether the bag's logit comes from the slice logits, so that its loss trains the slice head.
     """
 
     order_matters = False
+    uses_slice_logits = False
 
     @abstractmethod
     def forward(
@@ -42,14 +44,16 @@ class Aggregator(nn.Module, ABC):
 
 
 def malignancy_logits(slice_logits: Tensor) -> Tensor:
-    """Log p / (1 - p) of the malignant class under softmax: [B, S, 3] -> [B, S]."""
-    others = torch.cat([slice_logits[..., :MALIGNANT], slice_logits[..., MALIGNANT + 1 :]], dim=-1)
-    return slice_logits[..., MALIGNANT] - torch.logsumexp(others, dim=-1)
+    """Log p / (1 - p) of the malignant class under softmax: [B, S, 3] -> float32 [B, S], mixed precision or not."""
+    logits = slice_logits.float()
+    others = torch.cat([logits[..., :MALIGNANT], logits[..., MALIGNANT + 1 :]], dim=-1)
+    return logits[..., MALIGNANT] - torch.logsumexp(others, dim=-1)
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the real slices: [B, S] -> [B, S], 0 on padding."""
-    return torch.softmax(scores.masked_fill(~mask, -torch.inf), dim=1)
+    """Softmax over the real slices, 0 on padding: [B, S] or [B, S, H] with H sets of scores -> float32, likewise."""
+    real = mask if scores.ndim == 2 else mask.unsqueeze(-1)
+    return torch.softmax(scores.float().masked_fill(~real, -torch.inf), dim=1)
 
 
 def uniform_weights(mask: Tensor) -> Tensor:

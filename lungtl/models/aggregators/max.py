@@ -25,6 +25,7 @@ class Max(Aggregator):
     def __init__(self, dim: int, level: Literal["embedding", "instance"] = "instance") -> None:
         super().__init__()
         self.level = level
+        self.uses_slice_logits = level == "instance"
         self.classifier = nn.Linear(dim, 1) if level == "embedding" else None
 
     def forward(
@@ -33,7 +34,7 @@ class Max(Aggregator):
         count = mask.shape[1]
         if self.classifier is not None:
             largest, winners = embeddings.masked_fill(~mask.unsqueeze(-1), -torch.inf).max(dim=1)
-            weights = F.one_hot(winners, count).to(embeddings.dtype).mean(dim=1)
+            weights = F.one_hot(winners, count).float().mean(dim=1)
             return self.classifier(largest).squeeze(-1), weights
         z, winner = malignancy_logits(slice_logits).masked_fill(~mask, -torch.inf).max(dim=1)
-        return z, F.one_hot(winner, count).to(z.dtype)
+        return z, F.one_hot(winner, count).float()

@@ -25,6 +25,7 @@ class Mean(Aggregator):
     def __init__(self, dim: int, level: Literal["embedding", "instance"] = "embedding") -> None:
         super().__init__()
         self.level = level
+        self.uses_slice_logits = level == "instance"
         self.classifier = nn.Linear(dim, 1) if level == "embedding" else None
 
     def forward(

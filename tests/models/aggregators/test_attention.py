@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lungtl.models.aggregators.attention import Attention
-from tests.models.aggregators.cases import DIM, bags
+from tests.models.aggregators.cases import DIM, bags, needs_torchmil, renamed
 
 
 def test_the_formula_in_numpy() -> None:
@@ -41,3 +41,17 @@ def test_attention_does_not_look_at_the_slice_logits() -> None:
     attention = Attention(DIM).eval()
     embeddings, slice_logits, mask = bags([4])
     assert torch.equal(attention(embeddings, slice_logits, mask)[0], attention(embeddings, -slice_logits, mask)[0])
+
+
+@needs_torchmil
+def test_it_is_abmil_of_torchmil() -> None:
+    from torchmil.models import ABMIL
+
+    attention, theirs = Attention(DIM, hidden=5).eval(), ABMIL((DIM,), att_dim=5).eval()
+    names = {"attention.0": "pool.fc1.module", "attention.2": "pool.fc2", "classifier": "classifier.module"}
+    theirs.load_state_dict(renamed(attention, names))
+    embeddings, slice_logits, mask = bags([6, 3])
+    logits, weights = attention(embeddings, slice_logits, mask)
+    expected, scores = theirs(embeddings, mask, return_att=True)
+    torch.testing.assert_close(logits, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(weights, scores.masked_fill(~mask, -torch.inf).softmax(dim=1), atol=1e-6, rtol=0)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lungtl.models.aggregators.gated_attention import GatedAttention
-from tests.models.aggregators.cases import DIM, bags
+from tests.models.aggregators.cases import DIM, bags, needs_torchmil, renamed
 
 
 def test_the_formula_in_numpy() -> None:
@@ -39,3 +39,17 @@ def test_a_closed_gate_silences_what_tanh_says() -> None:
     embeddings = torch.tensor([[[3.0, -3.0], [3.0, 3.0]]])
     _, weights = gated(embeddings, torch.zeros(1, 2, 3), torch.ones(1, 2, dtype=torch.bool))
     assert weights[0].tolist() == pytest.approx([0, 1], abs=1e-6)
+
+
+@needs_torchmil
+def test_it_is_gated_abmil_of_torchmil() -> None:
+    from torchmil.models import ABMIL
+
+    gated, theirs = GatedAttention(DIM, hidden=5).eval(), ABMIL((DIM,), att_dim=5, gated=True).eval()
+    names = {"features": "pool.fc1.module", "gate": "pool.fc_gated.module", "score": "pool.fc2"}
+    theirs.load_state_dict(renamed(gated, names | {"classifier": "classifier.module"}))
+    embeddings, slice_logits, mask = bags([6, 3])
+    logits, weights = gated(embeddings, slice_logits, mask)
+    expected, scores = theirs(embeddings, mask, return_att=True)
+    torch.testing.assert_close(logits, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(weights, scores.masked_fill(~mask, -torch.inf).softmax(dim=1), atol=1e-6, rtol=0)

@@ -1,0 +1,41 @@
+"""CLAM."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from lungtl.models.aggregators.torchmil_model import TorchmilModel, torchmil_models
+
+
+class Clam(TorchmilModel):
+    """CLAM with a single branch, by torchmil: gated attention as in `gated_attention`.
+
+    w_s = softmax_s(a . (tanh(V h_s) * sigmoid(U h_s))),  logit = u . sum_s w_s h_s + b
+
+    What sets CLAM apart in training, clustering the slices of the highest and lowest attention by an instance loss, is
+    left out with the two classifiers that it trains.
+
+    Lu et al.: Data-efficient and weakly supervised computational pathology on whole-slide images, Nature Biomedical
+    Engineering 2021.
+
+    Args:
+        dim: size of the embedding.
+        hidden: width of the attention network.
+        gated: whether the features pass a gate; without one it is `attention`.
+
+    Raises:
+        LungtlError: torchmil is not installed.
+    """
+
+    def __init__(self, dim: int, hidden: Annotated[int, Ge(1)] = 128, gated: bool = True) -> None:
+        model = torchmil_models().CLAM_SB(in_shape=(dim,), att_dim=hidden, gated=gated)
+        model.inst_classifiers = nn.ModuleList()
+        super().__init__(model)
+
+    def judge(self, bag: Tensor) -> tuple[Tensor, Tensor]:
+        logit, scores = self.model(bag, return_att=True)
+        return logit, torch.softmax(scores, dim=1)

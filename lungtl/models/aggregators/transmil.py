@@ -1,0 +1,51 @@
+"""TransMIL."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lungtl.errors import UsageError
+from lungtl.models.aggregators.torchmil_model import TorchmilModel, torchmil_models
+
+
+class TransMil(TorchmilModel):
+    """TransMIL, by torchmil: a transformer with a class token whose positions come from convolutions over a square.
+
+    The slices, and the first of them again until they fill a square, follow a class token:
+    x <- x + NystromMSA(LN(x)); x <- x + conv7(x) + conv5(x) + conv3(x) on the square; x <- x + NystromMSA(LN(x));
+    logit = u . LN(x_c) + b. Nystrom's approximation of the attention has width / 2 landmarks. Weights: the class
+    token's attention in the last layer, averaged over the heads; the approximation may be negative and has no sum of 1,
+    so its absolute values are taken and divided by their sum. Copies that fill the square are not counted.
+
+    The order of the slices matters, their positions in the scan are not used.
+
+    Shao et al.: TransMIL: Transformer based Correlated Multiple Instance Learning for Whole Slide Image Classification,
+    NeurIPS 2021, algorithm 2.
+
+    Args:
+        dim: size of the embedding.
+        width: of the transformer.
+        heads: of each attention; they divide `width`.
+
+    Raises:
+        LungtlError: torchmil is not installed.
+        UsageError: the heads do not divide the width.
+    """
+
+    order_matters = True
+
+    def __init__(self, dim: int, width: Annotated[int, Ge(2)] = 128, heads: Annotated[int, Ge(1)] = 4) -> None:
+        if width % heads:
+            raise UsageError(f"aggregator.heads={heads} does not divide aggregator.width={width}; change one of them")
+        model = torchmil_models().TransMIL(in_shape=(dim,), att_dim=width, n_heads=heads)
+        for layer in model.layers:
+            layer.norm2 = nn.Identity()  # of an MLP that TransMIL's layers do not have
+        super().__init__(model)
+
+    def judge(self, bag: Tensor) -> tuple[Tensor, Tensor]:
+        logit, attention = self.model(bag, return_att=True)
+        return logit, F.normalize(attention.abs(), p=1, dim=1)
