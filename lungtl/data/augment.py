@@ -16,6 +16,6 @@ def dihedral(frames: Tensor, view: int) -> Tensor:
     return turned.flip(-1) if mirrored else turned
 
 
-def random_view() -> int:
-    """A view, each as likely; from torch's generator, which is seeded with the run."""
-    return int(torch.randint(DIHEDRAL_VIEWS, ()))
+def random_view(generator: torch.Generator) -> int:
+    """A view, each as likely."""
+    return int(torch.randint(DIHEDRAL_VIEWS, (), generator=generator))

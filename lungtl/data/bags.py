@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from lungtl.data.augment import random_view
-from lungtl.sources.base import UNKNOWN
+from lungtl.sources.base import NON_NODULE, UNKNOWN
 from lungtl.store.reader import Store
 
 
@@ -39,7 +39,6 @@ class Batch:
         bag_ids: B of them.
         bag_labels: int64 [B]; -1 unknown.
         slice_labels: int64 [B, S]; -1 unknown or padding.
-        mask: bool [B, S]; True where a slice is real.
         features: float [S_i, K] a bag, from the feature cache, or None.
         frames: int16 [S_i, C, H, W] a bag, not turned yet, or None when there are features.
         views: the dihedral view each bag is to be seen in; features are of that view.
@@ -49,11 +48,21 @@ class Batch:
     bag_ids: list[str]
     bag_labels: Tensor
     slice_labels: Tensor
-    mask: Tensor
     features: list[Tensor] | None
     frames: list[Tensor] | None
     views: list[int]
     positions: list[Tensor]
+
+    def pin_memory(self) -> Batch:
+        """Itself in page-locked memory, from which a GPU copies faster; what a loader with `pin_memory=True` calls."""
+        return replace(
+            self,
+            bag_labels=self.bag_labels.pin_memory(),
+            slice_labels=self.slice_labels.pin_memory(),
+            features=None if self.features is None else [rows.pin_memory() for rows in self.features],
+            frames=None if self.frames is None else [frames.pin_memory() for frames in self.frames],
+            positions=[positions.pin_memory() for positions in self.positions],
+        )
 
 
 @dataclass(frozen=True)
@@ -72,14 +81,18 @@ class Sample:
 class BagDataset(Dataset[Sample]):
     """Bags of a store.
 
+    What is drawn of a bag follows from `key` and the index alone: the same in every process, and in a resumed run. An
+    index beyond the number of bags means the same bags once more, drawn anew.
+
     Args:
         store: where they lie.
         bag_ids: which, in this order.
         labels: bag_id -> label.
         features: from the feature cache; None reads voxels.
         neighbours: frames are the slice before, the slice and the slice after.
-        draw: slices drawn at random from a longer bag, afresh each time; None takes all.
-        augment: draw a dihedral view of each bag, afresh each time.
+        draw: slices drawn from a longer bag, see `draw_slices`; None takes all.
+        augment: draw a dihedral view of each bag.
+        key: the run's seed and the epoch.
     """
 
     def __init__(
@@ -91,6 +104,7 @@ class BagDataset(Dataset[Sample]):
         neighbours: bool = False,
         draw: int | None = None,
         augment: bool = False,
+        key: tuple[int, int] = (0, 0),
     ) -> None:
         self.store = store
         self.bag_ids = list(bag_ids)
@@ -99,16 +113,20 @@ class BagDataset(Dataset[Sample]):
         self.neighbours = neighbours
         self.draw = draw
         self.augment = augment
+        self.key = key
 
     def __len__(self) -> int:
         return len(self.bag_ids)
 
     def __getitem__(self, index: int) -> Sample:
-        bag_id = self.bag_ids[index]
+        bag_id = self.bag_ids[index % len(self.bag_ids)]
         labels = torch.from_numpy(self.store.slice_labels(bag_id).astype(np.int64))
-        kept = self._drawn(len(labels))
+        generator = self._generator(index)
+        kept = None
+        if self.draw is not None and len(labels) > self.draw:
+            kept = draw_slices(labels, self.draw, generator)
         positions = torch.arange(len(labels)) if kept is None else kept
-        view = random_view() if self.augment else 0
+        view = random_view(generator) if self.augment else 0
         features = frames = None
         if self.features is not None:
             features = self.features.rows(bag_id, view, kept)
@@ -117,10 +135,27 @@ class BagDataset(Dataset[Sample]):
         bag_label = self.labels.get(bag_id, UNKNOWN)
         return Sample(bag_id, bag_label, labels[positions], positions, features, frames, view)
 
-    def _drawn(self, count: int) -> Tensor | None:
-        if self.draw is None or count <= self.draw:
-            return None
-        return torch.randperm(count)[: self.draw].sort().values  # torch's generator: seeded with the run
+    def _generator(self, index: int) -> torch.Generator:
+        (seed,) = np.random.SeedSequence([*self.key, index]).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(seed))
+
+
+def draw_slices(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Some slices of a bag: those with a nodule first, then others at random; a random part of either when too many.
+
+    Nodules are in few slices of a scan, of which a plain draw would miss most.
+
+    Args:
+        labels: int64 [S]; slices of unknown label are among the others.
+        count: how many, at most S.
+        generator: of the draw.
+
+    Returns:
+        int64 [count], ascending indices.
+    """
+    order = torch.randperm(len(labels), generator=generator)
+    first = (labels[order] <= NON_NODULE).int().argsort(stable=True)
+    return order[first][:count].sort().values
 
 
 def read_frames(voxels: NDArray[np.int16], indices: NDArray[np.int64], neighbours: bool) -> Tensor:
@@ -133,12 +168,10 @@ def read_frames(voxels: NDArray[np.int16], indices: NDArray[np.int64], neighbour
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Put samples together; only their labels are padded to the longest."""
-    lengths = torch.tensor([len(sample.slice_labels) for sample in samples])
     return Batch(
         bag_ids=[sample.bag_id for sample in samples],
         bag_labels=torch.tensor([sample.bag_label for sample in samples]),
         slice_labels=pad_sequence([s.slice_labels for s in samples], batch_first=True, padding_value=UNKNOWN),
-        mask=torch.arange(int(lengths.max())) < lengths[:, None],
         features=[s.features for s in samples if s.features is not None] or None,
         frames=[s.frames for s in samples if s.frames is not None] or None,
         views=[sample.view for sample in samples],

@@ -1,4 +1,4 @@
-"""HU -> the three normalised channels that an ImageNet backbone expects, batched on the device."""
+"""HU -> the normalised channels that an ImageNet backbone expects, batched on the device."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ DEFAULT_WINDOWS = ("lung", "mediastinal", "wide")
 
 
 def resolve_windows(
-    windows: str | Sequence[str | tuple[float, float]], neighbours: bool, value_range: tuple[int, int] | None
+    windows: str | Sequence[str | tuple[float, float]],
+    neighbours: bool,
+    value_range: tuple[int, int] | None,
+    channels: int = 3,
 ) -> list[tuple[float, float]]:
     """Windows by name, pair or `auto` -> (centre, width) each.
 
     Args:
-        windows: `auto`, or one or three windows.
+        windows: `auto`, or one window, or one a channel.
         neighbours: 2.5D: `auto` is then one window.
         value_range: None for HU; else the grey values' range, which `auto` spans.
+        channels: of the images.
 
     Raises:
         LungtlError: windows of HU are asked for where voxels are not HU.
@@ -39,18 +43,19 @@ def resolve_windows(
     if value_range is not None:
         low, high = value_range
         return [((low + high) / 2, float(high - low))]
-    return [WINDOWS[name] for name in (DEFAULT_WINDOWS[:1] if neighbours else DEFAULT_WINDOWS)]
+    one_each = not neighbours and channels == len(DEFAULT_WINDOWS)
+    return [WINDOWS[name] for name in (DEFAULT_WINDOWS if one_each else DEFAULT_WINDOWS[:1])]
 
 
 class SlicePreprocessor(nn.Module):
     """Window, resize, normalise.
 
     Args:
-        windows: (centre, width) of one window or three; one is repeated over the channels.
+        windows: (centre, width) of one window, which is repeated over the channels, or of one a channel.
         neighbours: frames carry three neighbouring slices, each seen through the one window.
         size: pixels a side that the backbone sees.
         crop: cut this many pixels around the centre first.
-        mean: of each channel, on the scale 0..1.
+        mean: of each channel, on the scale 0..1; there are as many channels as it has values.
         std: likewise.
     """
 
@@ -73,18 +78,18 @@ class SlicePreprocessor(nn.Module):
         self.neighbours = neighbours
         self.size = size
         self.crop = crop
-        channels = self.windows * 3 if len(self.windows) == 1 else self.windows
+        channels = self.windows * len(mean) if len(self.windows) == 1 else self.windows
         low = torch.tensor([centre - width / 2 for centre, width in channels])
         width = torch.tensor([width for _, width in channels])
         for name, values in (("low", low), ("width", width), ("mean", torch.tensor(mean)), ("std", torch.tensor(std))):
-            self.register_buffer(name, values.view(1, 3, 1, 1), persistent=False)
+            self.register_buffer(name, values.view(1, -1, 1, 1), persistent=False)
 
     @classmethod
     def from_config(
         cls, config: ImageConfig, value_range: tuple[int, int] | None, size: int, mean: Any, std: Any
     ) -> SlicePreprocessor:
         """Resolve every `auto` of the config for a dataset and a backbone."""
-        windows = resolve_windows(config.windows, config.neighbours, value_range)
+        windows = resolve_windows(config.windows, config.neighbours, value_range, config.channels)
         wanted = size if config.size == "auto" else config.size
         return cls(windows, config.neighbours, wanted, config.crop, mean, std)
 
@@ -96,7 +101,7 @@ class SlicePreprocessor(nn.Module):
         }  # fmt: skip
 
     def forward(self, frames: Tensor) -> Tensor:
-        """int16 [N, C, H, W] (C = 1, or 3 neighbouring slices) -> float [N, 3, size, size]."""
+        """int16 [N, C, H, W] (C = 1, or 3 neighbouring slices) -> float [N, channels, size, size]."""
         if self.crop is not None:
             frames = self._cropped(frames)
         images = ((frames.float() - self.low) / self.width).clamp(0, 1)

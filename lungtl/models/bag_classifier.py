@@ -13,9 +13,8 @@ from lungtl.models.backbones.split import Split, split_backbone
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.slice_projection import SliceProjection
 
-# On a CPU few slices at once are faster, since their activations stay in the caches (see benchmarks/transfer.csv); a
-# GPU wants to be filled.
-CPU_CHUNK, GPU_CHUNK = 8, 128
+# see benchmarks/passes.csv; a GPU wants to be filled
+CPU_CHUNK, GPU_CHUNK = 16, 128
 N_CLASSES = 3  # non-nodule, benign, malignant
 
 

@@ -2,8 +2,50 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from lungtl.collective import processes, summed, total_count
+
+
+class Standardise(nn.BatchNorm1d):
+    """Batch norm without weights, its statistics those of all slices of a batch, whichever process holds them.
+
+    torch's SyncBatchNorm knows no CPU.
+
+    Args:
+        dim: size of the embedding.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, affine=False)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Standardise float [N, dim]; running statistics stand in for those of a single slice, which has none."""
+        if not self.training:
+            return super().forward(embeddings)
+        count = total_count(len(embeddings), embeddings.device)
+        if count == 1:
+            return F.batch_norm(embeddings, self.running_mean, self.running_var, eps=self.eps)
+        if processes() == 1:
+            return super().forward(embeddings)
+        rows = embeddings.float()
+        mean = summed(rows.sum(dim=0)) / count
+        variance = summed((rows - mean).square().sum(dim=0)) / count
+        with torch.no_grad():
+            self._follow(mean, variance * count / (count - 1))
+        return ((rows - mean) * (variance + self.eps).rsqrt()).to(embeddings.dtype)
+
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics towards a batch's, as `nn.BatchNorm1d` does."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+        self.num_batches_tracked.add_(1)
 
 
 class SliceProjection(nn.Module):
@@ -21,16 +63,11 @@ class SliceProjection(nn.Module):
 
     def __init__(self, dim: int, width: int, dropout: float) -> None:
         super().__init__()
-        self.standardise = nn.BatchNorm1d(dim, affine=False)
+        self.standardise = Standardise(dim)
         self.linear = nn.Linear(dim, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Project float [N, dim], real slices only -> [N, width]."""
-        if self.training and len(embeddings) == 1:  # one slice has no variance
-            norm = self.standardise
-            h = F.batch_norm(embeddings, norm.running_mean, norm.running_var, eps=norm.eps)
-        else:
-            h = self.standardise(embeddings)
-        projected: Tensor = self.dropout(F.relu(self.linear(h)))
+        projected: Tensor = self.dropout(F.relu(self.linear(self.standardise(embeddings))))
         return projected

@@ -23,7 +23,9 @@ def build_classifier(config: TrainConfig, value_range: tuple[int, int] | None) -
         config: of the run.
         value_range: of the store's voxels; None for HU.
     """
-    backbone: TimmBackbone = plugins.build({**config.backbone, "weights": starting_weights(config)})
+    backbone: TimmBackbone = plugins.build(
+        {**config.backbone, "weights": starting_weights(config)}, in_chans=config.image.channels
+    )
     preprocessor = SlicePreprocessor.from_config(
         config.image, value_range, backbone.input_size, backbone.mean, backbone.std
     )

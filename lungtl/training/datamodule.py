@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytorch_lightning as pl
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from lungtl.collective import processes, rank
 from lungtl.config import TrainConfig
 from lungtl.data.bags import BagDataset, Features, Sample, collate
+from lungtl.data.batching import TOLERATED, balanced, bucketed, loads, numbered, padding, pieces, share, shuffled
+from lungtl.errors import UsageError
 from lungtl.store.reader import Store
+from lungtl.training.devices import pick_device
+from lungtl.training.inference import MOST_SLICES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +25,9 @@ if TYPE_CHECKING:
 
 class BagDataModule(pl.LightningDataModule):
     """Training and validation bags.
+
+    Loaders are made anew for each epoch (`reload_dataloaders_every_n_epochs=1`): what they draw follows from the run's
+    seed and the epoch. Of several processes each gets its share of the same batches.
 
     Args:
         store: where the bags lie.
@@ -42,26 +53,64 @@ class BagDataModule(pl.LightningDataModule):
         self.backbone_trains = backbone_trains
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Shuffled and augmented; a fine-tuned backbone sees a random part of each bag's slices."""
+        """The epoch's batches, augmented; a fine-tuned backbone sees a part of each bag's slices.
+
+        Raises:
+            UsageError: there are more processes than bags in a batch.
+        """
+        seed, epoch, settings = self.config.seed, self.trainer.current_epoch if self.trainer else 0, self.config.trainer
         draw = self.config.image.train_slices if self.backbone_trains else None
-        return self._loader("train", draw, augment=self.config.image.augment != "none")
+        dataset = self._dataset("train", draw, self.config.image.augment != "none", (seed, epoch))
+        count = len(dataset)
+        if settings.sampler == "balanced":
+            order = balanced([dataset.labels[bag_id] for bag_id in dataset.bag_ids], seed, epoch)
+        else:
+            order = shuffled(count, seed, epoch)
+        lengths = self._lengths(dataset) if draw is None else np.minimum(self._lengths(dataset), draw)
+        if self._buckets(lengths):
+            batches = bucketed(order, lengths, settings.batch_size, seed, epoch)
+        else:
+            batches = pieces(order, settings.batch_size)
+        return self._loader(dataset, share(numbered(batches, count), rank(), processes()))
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """All slices, in the table's order, as they are."""
-        return self._loader("val", draw=None, augment=False)
+        """All slices of this process's bags, in the table's order, as they are.
 
-    def _loader(self, name: str, draw: int | None, augment: bool) -> DataLoader[Sample]:
+        Raises:
+            UsageError: there are more processes than bags.
+        """
+        dataset = self._dataset("val", draw=None, augment=False, key=(self.config.seed, 0))
+        if len(dataset) < processes():
+            raise UsageError(
+                f"{len(dataset)} bags validate, fewer than the {processes()} processes; give "
+                f"trainer.devices={len(dataset)} or a larger split.val"
+            )
+        dataset.bag_ids = dataset.bag_ids[rank() :: processes()]
+        return self._loader(dataset, loads(list(self._lengths(dataset)), self.config.trainer.batch_size, MOST_SLICES))
+
+    def _buckets(self, lengths: NDArray[np.int64]) -> bool:
+        """Whether bags of like length share a batch, given the slices that each shows: the same in every epoch."""
+        settings = self.config.trainer
+        if settings.bucket != "auto":
+            return settings.bucket
+        first = pieces(shuffled(len(lengths), self.config.seed, epoch=0), settings.batch_size)
+        return padding(first, lengths) > TOLERATED
+
+    def _dataset(self, name: str, draw: int | None, augment: bool, key: tuple[int, int]) -> BagDataset:
         part = self.split[self.split["split"] == name]
         labels = dict(zip(part["bag_id"], part["label"], strict=True))
         neighbours = self.config.image.neighbours
-        dataset = BagDataset(self.store, list(part["bag_id"]), labels, self.features, neighbours, draw, augment)
+        return BagDataset(self.store, list(part["bag_id"]), labels, self.features, neighbours, draw, augment, key)
+
+    def _lengths(self, dataset: BagDataset) -> NDArray[np.int64]:
+        return self.store.bags.set_index("bag_id")["n_slices"][dataset.bag_ids].to_numpy(np.int64)
+
+    def _loader(self, dataset: BagDataset, batches: Sequence[list[int]]) -> DataLoader[Sample]:
         trainer = self.config.trainer
         return DataLoader(
             dataset,
-            batch_size=trainer.batch_size,
-            shuffle=name == "train",
+            batch_sampler=batches,
             collate_fn=collate,
             num_workers=trainer.workers,
-            persistent_workers=False,  # new ones take their seed from the run's generator: a resumed run draws the same
-            pin_memory=trainer.accelerator == "gpu",
+            pin_memory=pick_device(trainer.accelerator).type == "cuda",
         )

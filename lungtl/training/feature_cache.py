@@ -10,26 +10,24 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lungtl.config import TrainConfig
-from lungtl.data.augment import dihedral
-from lungtl.data.bags import read_frames
 from lungtl.data.cache_folder import GB, CacheFolder, Layout, map_array
 from lungtl.errors import LungtlError
 from lungtl.models.backbones.split import CannotSplit
 from lungtl.models.bag_classifier import BagClassifier
+from lungtl.models.evaluating import evaluating
 from lungtl.models.freezing.base import FreezingStrategy
 from lungtl.progress import bar
 from lungtl.sources.base import fingerprint
 from lungtl.store.reader import Store
+from lungtl.training.images import image_chunks
 
 log = logging.getLogger(__name__)
 CODE_VERSION = 2  # raise when the same address would give other features
@@ -180,7 +178,7 @@ def _compute(
         classifier.to(device)
         opened.seek(len(layout.header))
         for view in range(views):
-            for images in _chunks(classifier, store, device, view):
+            for images in image_chunks(classifier, store, list(store.bags["bag_id"]), device, view):
                 rows = classifier.split.prefix(images).to(dtype)
                 if dtype is torch.float16 and not rows.isfinite().all():
                     raise LungtlError(
@@ -193,36 +191,8 @@ def _compute(
         os.fsync(opened.fileno())  # the entry must not outlive its bytes
 
 
-def _chunks(classifier: BagClassifier, store: Store, device: torch.device, view: int) -> Iterator[Tensor]:
-    """Preprocessed slices in the store's order, in full chunks: small bags share one."""
-    waiting: list[Tensor] = []
-    for bag_id in store.bags["bag_id"]:
-        voxels = store.voxels(bag_id)
-        for start in range(0, len(voxels), classifier.chunk):
-            indices = np.arange(start, min(start + classifier.chunk, len(voxels)))
-            frames = read_frames(voxels, indices, classifier.preprocessor.neighbours)
-            waiting.append(classifier.preprocessor(dihedral(frames.to(device), view)))
-            if sum(map(len, waiting)) >= classifier.chunk:
-                images = torch.cat(waiting)
-                yield images[: classifier.chunk]
-                waiting = [images[classifier.chunk :]]
-    if sum(map(len, waiting)):
-        yield torch.cat(waiting)
-
-
 def _as_tensor(file: Path, layout: Layout) -> Tensor:
     array = map_array(file, layout)
     with warnings.catch_warnings():  # torch cannot mark a tensor read-only and says so; rows are handed out as copies
         warnings.filterwarnings("ignore", message=".*not writable.*")
         return torch.from_numpy(array)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while."""
-    before = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(before)

@@ -1,25 +1,33 @@
-"""Run Lightning's trainer: checkpoints, early stopping, resume, one log line an epoch."""
+"""Run Lightning's trainer as the config says, from the start or from the last checkpoint."""
 
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import Callback, RichProgressBar
 
 from lungtl.config import TrainerConfig
 from lungtl.errors import LungtlError
+from lungtl.training.averaging import AveragedWeights
+from lungtl.training.checkpoints import BEST, CHECKPOINTS, LAST, Checkpoints, WholeFiles
+from lungtl.training.compiling import compiled
+from lungtl.training.datamodule import BagDataModule
+from lungtl.training.devices import check_precision, device_count
+from lungtl.training.diverging import StopWhenDiverged
 from lungtl.training.module import BagModule
+from lungtl.training.processes import Place, others, strategy
+from lungtl.training.pruning import pruning
+from lungtl.training.quiet import quieten
 from lungtl.training.thawing import StopWhenThawed, TellStrategy, check_devices
 
 log = logging.getLogger(__name__)
 LogMetrics = Callable[[dict[str, float], int], None]
-CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
 
 
 class EpochLog(Callback):
@@ -41,11 +49,12 @@ def seed_everything(seed: int) -> None:
 
 def fit(
     module: BagModule,
-    data: pl.LightningDataModule,
+    data: BagDataModule,
     config: TrainerConfig,
     folder: Path,
     log_metrics: LogMetrics,
     resume: bool,
+    place: Place | None = None,
 ) -> dict[str, Any]:
     """Train, then load the weights of the best epoch into the module.
 
@@ -54,35 +63,45 @@ def fit(
         data: its loaders.
         config: how long and on what.
         folder: gets `checkpoints/`.
-        log_metrics: called once an epoch with (metrics, epoch).
-        resume: go on from the folder's last checkpoint.
+        log_metrics: called once an epoch with (metrics, epoch), before the epoch's checkpoint is written: a run that
+            is killed in between tells the epoch again, the same numbers, when it goes on.
+        resume: go on from the folder's last checkpoint, see `check_checkpoint`; a run that was stopped before its
+            first one begins again.
+        place: of this process among those that train together; None starts the others, one for each further device.
 
     Returns:
         best_epoch, epochs, and the monitored value.
 
     Raises:
-        LungtlError: there is nothing to resume, the loss is not finite, or the freezing strategy cannot train on so
-            many devices.
+        UsageError: the precision does not exist on the device, or the freezing strategy cannot train on so many.
+        LungtlError: what is monitored was not finite in any epoch, is not what the last checkpoint was judged by, or
+            the backbone cannot be compiled.
     """
-    _quieten()
+    quieten()
+    place = place or Place()
+    count = device_count(config)
+    device = check_precision(config)
     checkpoints = folder / CHECKPOINTS
-    last = checkpoints / LAST
-    if resume:
-        check_checkpoint(folder)
+    goes_on = resume and (checkpoints / LAST).is_file()
+    if resume and not goes_on:
+        log.info("there is no checkpoint yet: the run begins again")
     mode: Literal["min", "max"] = "max" if config.monitor == "val/auroc" else "min"
-    best = ModelCheckpoint(
-        dirpath=checkpoints, filename="best", monitor=config.monitor, mode=mode, enable_version_counter=False
-    )
-    # by itself: `save_last=True` would write it only in epochs that are the best so far
-    every = ModelCheckpoint(dirpath=checkpoints, filename=last.stem, enable_version_counter=False)
+    kept = Checkpoints(checkpoints, config.monitor, mode)
     bar = RichProgressBar(leave=False, console_kwargs={"stderr": True})
-    callbacks: list[Callback] = [best, every, bar, EpochLog(log_metrics), TellStrategy(config.monitor, mode)]
+    tell = TellStrategy(config.monitor, mode)
+    callbacks: list[Callback] = [kept, bar, EpochLog(log_metrics), tell, StopWhenDiverged()]
+    callbacks += pruning(folder, config.monitor)
+    if config.ema is not None:
+        callbacks.append(AveragedWeights(config.ema, device))
     if config.patience is not None:
         callbacks.append(StopWhenThawed(config.monitor, mode, config.patience))
     trainer = pl.Trainer(
         max_epochs=config.max_epochs,
         accelerator=config.accelerator,
-        devices=config.devices,
+        devices=count,
+        strategy=strategy(count, place),
+        use_distributed_sampler=False,
+        reload_dataloaders_every_n_epochs=1,
         precision=config.precision,
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip_norm,
@@ -90,6 +109,7 @@ def fit(
         limit_val_batches=config.limit_batches,
         num_sanity_val_steps=0,
         callbacks=callbacks,
+        plugins=[WholeFiles()],
         logger=False,
         deterministic=True,
         enable_model_summary=False,
@@ -97,43 +117,23 @@ def fit(
         log_every_n_steps=1,
     )
     check_devices(trainer, module)
-    trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
-    if best.best_model_score is None or not torch.isfinite(best.best_model_score):
+    if config.compile and data.features is not None:
+        log.warning("trainer.compile: nothing is compiled, since this run reads features (see cache.enabled)")
+    with (
+        others(count, place, fit, module.cpu(), data, config, folder, _tell_nobody, resume),
+        compiled(module.classifier.backbone) if config.compile else nullcontext(),
+    ):
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoints / LAST if goes_on else None, weights_only=True)
+    if place.rank > 0:  # the first process says how it went
+        return {}
+    if kept.best_epoch is None:
         raise LungtlError(
             f"training ended without a usable epoch ({config.monitor} was never finite); lower optimizer.lr"
         )
-    checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-    module.load_state_dict(checkpoint["state_dict"])
-    return {
-        "best_epoch": int(checkpoint["epoch"]),
-        "epochs": trainer.current_epoch,
-        config.monitor: float(best.best_model_score),
-    }
+    best = torch.load(checkpoints / BEST, map_location="cpu", weights_only=True)
+    module.load_state_dict(best["state_dict"])
+    return {"best_epoch": best["epoch"], "epochs": trainer.current_epoch, config.monitor: best["best"]["value"]}
 
 
-def check_checkpoint(folder: Path) -> None:
-    """Raise LungtlError unless a run's folder has a last checkpoint that Lightning wrote."""
-    path = folder / CHECKPOINTS / LAST
-    if not path.is_file():
-        raise LungtlError(f"nothing to resume: {path} is missing; start the run anew")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is none; each means the same to the user
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise LungtlError(f"{path} is not a checkpoint ({reason}); start the run anew") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "loops" not in checkpoint:
-        raise LungtlError(f"{path} is not a checkpoint of a run; start the run anew")
-
-
-def _quieten() -> None:
-    """Silence what a user cannot act on."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    # loaders over cached features are fastest in the main process:
-    # https://lightning.ai/docs/pytorch/stable/advanced/speed.html#dataloaders
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")  # a resume
-    # frozen layers are in evaluation mode on purpose:
-    # https://lightning.ai/docs/pytorch/stable/common/lightning_module.html#on-fit-start
-    warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode at the start of training.*")
-    # Lightning 2.6 on torch 2.13: https://github.com/Lightning-AI/pytorch-lightning/blob/master/src/lightning/pytorch/utilities/_pytree.py
-    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+def _tell_nobody(metrics: dict[str, float], epoch: int) -> None:
+    """The first process tells the tracker."""

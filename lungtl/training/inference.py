@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch import Tensor
 
-from lungtl.data.bags import BagDataset, Features, collate
+from lungtl.data.bags import Features
+from lungtl.data.batching import loads
 from lungtl.models.bag_classifier import BagClassifier, BagOutput
+from lungtl.models.evaluating import evaluating
 from lungtl.sources.base import BENIGN, MALIGNANT, NON_NODULE
 from lungtl.store.reader import Store
-from lungtl.training.feature_cache import evaluating
+from lungtl.training.images import image_chunks
+
+MOST_SLICES = 512
+"""At once where nothing trains, unless one bag alone has more: scans of 512 x 512 pixels are 0.3 GB then."""
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,13 +38,6 @@ class Predictions:
     slices: pd.DataFrame
 
 
-def pick_device(accelerator: str) -> torch.device:
-    """The device that auto, cpu, gpu or mps means here."""
-    if accelerator == "auto":
-        accelerator = "gpu" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    return torch.device({"gpu": "cuda"}.get(accelerator, accelerator))
-
-
 def predict_bags(
     classifier: BagClassifier,
     store: Store,
@@ -56,23 +54,33 @@ def predict_bags(
         bag_ids: which.
         features: from the feature cache, of the classifier's split; None reads voxels.
         device: where to compute.
-        batch_size: bags at once; a bag's slices pass the backbone in the classifier's chunks.
+        batch_size: bags at once, fewer where they are long; slices are read and embedded in the classifier's chunks.
     """
     import pandas as pd
 
-    dataset = BagDataset(store, bag_ids, {}, features, classifier.preprocessor.neighbours)
+    lengths = store.bags.set_index("bag_id")["n_slices"][list(bag_ids)].tolist()
     bags, slices = [], []
     with evaluating(classifier), torch.inference_mode():
         classifier.to(device)
-        for batch in DataLoader(dataset, batch_size=batch_size, collate_fn=collate):
-            if batch.features is not None:
-                output = classifier.classify([rows.to(device) for rows in batch.features])
+        for load in loads(lengths, batch_size, MOST_SLICES):
+            ids = [bag_ids[i] for i in load]
+            if features is not None:
+                rows = [features.rows(bag_id, 0, None).to(device) for bag_id in ids]
             else:
-                output = classifier([frames.to(device) for frames in batch.frames or []])
+                rows = _rows(classifier, store, ids, device, [lengths[i] for i in load])
+            output = classifier.classify(rows)
             probabilities = output.bag_logits.cpu().double().sigmoid().numpy()
-            bags += list(zip(batch.bag_ids, probabilities, strict=True))
-            slices += [_slice_rows(output, store, row, bag_id) for row, bag_id in enumerate(batch.bag_ids)]
+            bags += list(zip(ids, probabilities, strict=True))
+            slices += [_slice_rows(output, store, row, bag_id) for row, bag_id in enumerate(ids)]
     return Predictions(pd.DataFrame(bags, columns=["bag_id", "probability"]), pd.concat(slices, ignore_index=True))
+
+
+def _rows(
+    classifier: BagClassifier, store: Store, bag_ids: Sequence[str], device: torch.device, lengths: list[int]
+) -> list[Tensor]:
+    """What the feature cache would hold of bags, float [S_i, K] each."""
+    chunks = [classifier.split.prefix(images) for images in image_chunks(classifier, store, bag_ids, device)]
+    return list(torch.cat(chunks).split(lengths))
 
 
 def _slice_rows(output: BagOutput, store: Store, row: int, bag_id: str) -> pd.DataFrame:

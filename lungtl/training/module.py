@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
+from lungtl.collective import gathered, rank, total_count
 from lungtl.config import OptimizerConfig
 from lungtl.data.augment import dihedral
 from lungtl.data.bags import Batch
 from lungtl.models.bag_classifier import BagClassifier, BagOutput
 from lungtl.models.freezing.base import FreezingStrategy, set_train_mode
-from lungtl.training.losses import BagAndSliceLoss
+from lungtl.training.losses import BagAndSliceLoss, Part
+from lungtl.training.norm_statistics import pool_statistics
+from lungtl.training.shared_loss import added, own_share
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +49,9 @@ class BagModule(pl.LightningModule):
         self.loss = loss
         self.optimizer_config = optimizer
         self.max_epochs = max_epochs
+        self._training: list[tuple[int, dict[str, Tensor]]] = []
         self._validation: list[tuple[Tensor, Tensor]] = []
+        self._validation_parts: list[dict[str, Part]] = []
         freezing.apply(classifier.backbone, epoch=0)
 
     def forward(self, batch: Batch) -> BagOutput:
@@ -64,24 +69,30 @@ class BagModule(pl.LightningModule):
         backbone = self.classifier.backbone
         self.freezing.apply(backbone, self.current_epoch)
         self.train()
+        self._training.clear()
         thawed = [group.name for group in self.freezing.groups(backbone) if 0 < group.epoch == self.current_epoch]
         if thawed:
             log.info("epoch %d: %s trains from now on", self.current_epoch, ", ".join(thawed))
         # here, since the scheduler has stepped when the epoch ends
-        self.log("lr", float(self.trainer.optimizers[0].param_groups[0]["lr"]))
+        self.log("lr", float(self.trainer.optimizers[0].param_groups[0]["lr"]), sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what the strategy has decided, and the random state: a resumed run draws what it would have drawn."""
         checkpoint["freezing"] = self.freezing.state()
-        checkpoint["random_state"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+        state, device = {"cpu": torch.get_rng_state()}, self.trainer.strategy.root_device
+        if device.type != "cpu":
+            state[device.type] = torch.get_device_module(device).get_rng_state(device)
+        checkpoint["random_state"] = gathered(state)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore them."""
         self.freezing.restore(checkpoint["freezing"])
-        torch.set_rng_state(checkpoint["random_state"]["cpu"].cpu())
-        states = checkpoint["random_state"]["cuda"]
-        if len(states) == torch.cuda.device_count():  # the run may go on elsewhere
-            torch.cuda.set_rng_state_all([state.cpu() for state in states])
+        if rank() >= len(checkpoint["random_state"]):  # the run goes on in more processes
+            return
+        state, device = checkpoint["random_state"][rank()], self.trainer.strategy.root_device
+        torch.set_rng_state(state["cpu"].cpu())
+        if device.type != "cpu" and device.type in state:  # the run may go on elsewhere
+            torch.get_device_module(device).set_rng_state(state[device.type].cpu(), device)
 
     def train(self, mode: bool = True) -> BagModule:
         """Train mode for what trains; frozen parts keep their batch-norm statistics."""
@@ -91,29 +102,74 @@ class BagModule(pl.LightningModule):
         return self
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """One batch's loss."""
-        losses = self.loss(self(batch), batch.bag_labels, batch.slice_labels)
-        self._log(losses, "train", len(batch.bag_ids))
-        loss: Tensor = losses["loss"]
-        return loss
+        """One batch's loss, or this process's share of it."""
+        losses = self.loss.total(own_share(self.loss.parts(self(batch), batch.bag_labels, batch.slice_labels)))
+        count = total_count(len(batch.bag_ids), self.device)
+        self._training.append((count, {name: value.detach() for name, value in losses.items()}))
+        if batch_index + 1 == self.trainer.num_training_batches:
+            self._log_training()
+        return losses["loss"] * self._window_share(batch_index)
+
+    def _window_share(self, batch_index: int) -> float:
+        """What makes the gradient of a step the mean of its batches'.
+
+        Lightning divides by `trainer.accumulate` in an epoch's last step too, which may have fewer batches.
+        """
+        window, batches = self.trainer.accumulate_grad_batches, int(self.trainer.num_training_batches)
+        rest = batches % window
+        return window / rest if batch_index >= batches - rest else 1.0
+
+    def _log_training(self) -> None:
+        """The epoch's losses at once: a call for each step would take longer than a step on cached features."""
+        for name in dict.fromkeys(name for _, losses in self._training for name in losses):
+            known = [(count, losses[name]) for count, losses in self._training if name in losses]
+            mean = torch.stack([count * value for count, value in known]).sum() / sum(count for count, _ in known)
+            self.log(
+                f"train/{name}",
+                mean,
+                on_step=False,
+                on_epoch=True,
+                prog_bar=name == "loss",
+                batch_size=1,
+                sync_dist=True,
+            )
+        self._training.clear()
+
+    def on_validation_start(self) -> None:
+        """All processes go on with the same statistics of batch norm: those that a checkpoint keeps."""
+        pool_statistics(self.classifier)
+
+    def on_validation_epoch_start(self) -> None:
+        """The average of the weights, which may have taken their place by now, has statistics of its own."""
+        pool_statistics(self.classifier)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Collect what the epoch's AUROC needs."""
+        """Collect what the epoch's loss and AUROC need."""
         output = self(batch)
-        self._log(self.loss(output, batch.bag_labels, batch.slice_labels), "val", len(batch.bag_ids))
+        self._validation_parts.append(self.loss.parts(output, batch.bag_labels, batch.slice_labels))
         # on the CPU: ranking sums cumulatively, for which CUDA has no deterministic kernel, and MPS has no float64
         self._validation.append((output.bag_logits.detach().cpu(), batch.bag_labels.cpu()))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the epoch's AUROC; 0.5 where only one class is there, since nothing can be ranked then; NaN of NaN."""
-        logits, labels = (torch.cat(parts) for parts in zip(*self._validation, strict=True))
+        """Log the loss of the epoch, and its AUROC: 0.5 where one class alone is there, which cannot be ranked.
+
+        Both are those of all bags at once, however they were batched, and whichever process has seen them. Where a
+        logit is not finite the AUROC is NaN.
+        """
+        parts = added(self._validation_parts)
+        self._validation_parts.clear()
+        for name, value in self.loss.total(parts).items():
+            self.log(f"val/{name}", value, prog_bar=name == "loss", sync_dist=True)
+        logits, labels = (
+            torch.cat(seen) for seen in zip(*(bags for own in gathered(self._validation) for bags in own), strict=True)
+        )
         self._validation.clear()
         # float64 probabilities: torchmetrics takes values outside 0..1 for logits batch by batch, and float32
         # sigmoids of confident logits tie
         both = 0 < int(labels.sum()) < len(labels)
         auroc = binary_auroc(logits.double().sigmoid(), labels) if both else torch.tensor(0.5)
         auroc = auroc.float() if logits.isfinite().all() else torch.tensor(math.nan)
-        self.log("val/auroc", auroc, prog_bar=True)
+        self.log("val/auroc", auroc, prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """Head and aggregator at the full learning rate, the backbone as the strategy says."""
@@ -141,8 +197,3 @@ class BagModule(pl.LightningModule):
         if self.optimizer_config.schedule == "constant":
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / max(1, self.max_epochs - warmup)))
-
-    def _log(self, losses: dict[str, Tensor], stage: str, count: int) -> None:
-        for name, value in losses.items():
-            shown = name == "loss"
-            self.log(f"{stage}/{name}", value, on_step=False, on_epoch=True, batch_size=count, prog_bar=shown)

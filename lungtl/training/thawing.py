@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, EarlyStopping
@@ -42,6 +42,14 @@ class StopWhenThawed(EarlyStopping):
 
     def __init__(self, monitor: str, mode: Literal["min", "max"], patience: int) -> None:
         super().__init__(monitor, patience=patience, mode=mode, check_finite=True, check_on_train_epoch_end=True)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what was seen, not how long the run was to wait then."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A run that had stopped stays stopped: Lightning forgets that it had."""
+        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look, or wait."""

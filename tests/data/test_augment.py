@@ -23,8 +23,8 @@ def test_view_0_is_the_bag_itself() -> None:
 
 
 def test_views_are_drawn_about_equally_often_and_no_others() -> None:
-    torch.manual_seed(0)
-    drawn = [random_view() for _ in range(800)]
+    generator = torch.Generator().manual_seed(0)
+    drawn = [random_view(generator) for _ in range(800)]
     assert set(drawn) == set(range(8))
     assert all(60 <= drawn.count(view) <= 140 for view in range(8))  # 100 expected, standard deviation 9.4
 
@@ -39,7 +39,7 @@ def test_all_slices_and_channels_of_a_bag_turn_together() -> None:
 
 def test_draws_follow_from_the_seed() -> None:
     def draw() -> list[int]:
-        torch.manual_seed(7)
-        return [random_view() for _ in range(30)]
+        generator = torch.Generator().manual_seed(7)
+        return [random_view(generator) for _ in range(30)]
 
     assert draw() == draw()

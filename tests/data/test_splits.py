@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lungtl.config import SplitConfig
+from lungtl.data import splits
 from lungtl.data.splits import check_split, read_split, save_split, split_bags, split_fingerprint
 from lungtl.errors import LungtlError, UsageError
 
@@ -65,17 +66,22 @@ def test_what_holds_for_every_split(bags: pd.DataFrame, kind: str, seed: int, fo
 @settings(max_examples=15, deadline=None)
 @given(cohorts(), st.integers(3, 6))
 def test_folds_test_and_validate_every_patient_exactly_once(bags: pd.DataFrame, folds: int) -> None:
-    splits = [split_bags(bags, config(kind="kfold", folds=folds, fold=fold)) for fold in range(folds)]
+    drawn = [split_bags(bags, config(kind="kfold", folds=folds, fold=fold)) for fold in range(folds)]
     for side in ("test", "val"):
-        seen = [p for split in splits for p in split.loc[split["split"] == side, "patient_id"].unique()]
-        assert sorted(seen) == sorted(splits[0]["patient_id"].unique()), side
-    for current, after in zip(splits, splits[1:] + splits[:1], strict=True):  # fold k + 1 validates
+        seen = [p for split in drawn for p in split.loc[split["split"] == side, "patient_id"].unique()]
+        assert sorted(seen) == sorted(drawn[0]["patient_id"].unique()), side
+    for current, after in zip(drawn, drawn[1:] + drawn[:1], strict=True):  # fold k + 1 validates
         assert set(current["bag_id"][current["split"] == "val"]) == set(after["bag_id"][after["split"] == "test"])
+
+
+def test_folds_are_of_no_concern_to_the_other_kinds() -> None:
+    bags = table([0, 1] * 20)
+    pd.testing.assert_frame_equal(split_bags(bags, config(folds=2, fold=9)), split_bags(bags, config()))
 
 
 def test_two_folds_leave_nothing_to_train_on() -> None:
     with pytest.raises(UsageError, match=r"split\.folds=2: .*give at least 3"):
-        split_bags(table([0, 1] * 10), config(kind="kfold", folds=2))
+        config(kind="kfold", folds=2)
 
 
 def test_shares_and_classes_are_as_asked() -> None:
@@ -152,11 +158,28 @@ def test_splits_that_cannot_be_used_are_refused(names: str, message: str) -> Non
     assert "split.kind=holdout" in str(error.value)
 
 
-def test_a_dataset_that_puts_a_patient_on_two_sides_is_refused() -> None:
-    bags = given_splits("ttve")
-    bags.loc[bags["split"] == "test", "patient_id"] = "p0"
+@pytest.mark.parametrize("names", ["ttve", "tttttv", "ttttte"])
+def test_a_dataset_that_puts_a_patient_on_two_sides_is_refused(names: str) -> None:
+    bags = given_splits(names)
+    bags.loc[bags["split"] != "train", "patient_id"] = "p0"
     with pytest.raises(LungtlError, match="patient p0 on two sides"):
         split_bags(bags, config(kind="source"))
+
+
+@pytest.mark.parametrize("kind", ["holdout", "kfold", "source"])
+def test_no_split_that_separates_the_bags_of_a_patient_gets_through(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever draws the sides: here bag by bag, as a careless split of slices or nodules would."""
+
+    def bag_by_bag(table: pd.DataFrame, *_: object) -> pd.Series:
+        return pd.Series([("train", "val", "test")[i % 3] for i in range(len(table))], table.index)
+
+    monkeypatch.setattr(splits, "_drawn", bag_by_bag)
+    monkeypatch.setattr(splits, "_given", bag_by_bag)
+    patients = [i // 2 for i in range(24)]
+    with pytest.raises(LungtlError, match=r"patient p0 stands on two sides of the split \(12 such patients\)"):
+        split_bags(table([0, 1] * 12, patients), config(kind=kind))
+    one_each = split_bags(table([0, 1] * 12), config(kind=kind))
+    assert one_each["split"].nunique() == 3
 
 
 def test_too_few_patients_of_a_class_for_a_holdout() -> None:
@@ -189,7 +212,7 @@ def test_shares_that_leave_nothing_to_train_on_are_wrong_usage() -> None:
 
 def test_a_fold_that_does_not_exist_is_wrong_usage() -> None:
     with pytest.raises(UsageError, match=r"split\.fold=5: with split\.folds=5, give 0 to 4"):
-        split_bags(table([0, 1] * 20), config(kind="kfold", fold=5))
+        config(kind="kfold", fold=5)
 
 
 def checked(splits: list[str], labels: list[int], patients: list[str] | None = None) -> pd.DataFrame:

@@ -98,6 +98,19 @@ def test_automatic_windows() -> None:
         assert resolve_windows("auto", neighbours, (0, 255)) == [(127.5, 255.0)]
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_another_number_of_channels(channels: int) -> None:
+    windows = resolve_windows("auto", False, None, channels)
+    assert windows == [LUNG]
+    images = SlicePreprocessor(windows, False, 2, None, (0,) * channels, (1,) * channels)(frames(-600, 150))
+    assert images[0, :, 0].tolist() == [[0.5, 1]] * channels
+
+
+def test_a_window_a_channel() -> None:
+    preprocess = SlicePreprocessor([LUNG, WIDE], False, 2, None, (0, 0), (1, 1))
+    assert preprocess(frames(-600, 150))[0, :, 0].tolist() == [[0.5, 1], [pytest.approx(0.2), pytest.approx(0.575)]]
+
+
 def test_grey_values_span_their_range() -> None:
     windows = resolve_windows("auto", False, (0, 255))
     images = SlicePreprocessor(windows, False, 2, None, **AS_IT_IS)(frames(0, 255))
@@ -117,7 +130,7 @@ def test_windows_of_hu_are_refused_where_voxels_are_not_hu() -> None:
 @pytest.mark.parametrize(("size", "expected"), [("auto", 160), (96, 96)])
 def test_the_config_resolves_to_what_describe_says(size: str | int, expected: int) -> None:
     config = ImageConfig.model_validate({
-        "windows": "auto", "neighbours": False, "size": size, "crop": 64, "augment": "none",
+        "channels": 3, "windows": "auto", "neighbours": False, "size": size, "crop": 64, "augment": "none",
         "train_slices": None,
     })  # fmt: skip
     described = SlicePreprocessor.from_config(config, None, 160, (0.5, 0.25, 0.125), (1, 1, 1)).describe()

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from lungtl.models.slice_projection import SliceProjection
+from lungtl.models.slice_projection import SliceProjection, Standardise
+from tests.together import together
 
 
 def test_the_formula() -> None:
@@ -42,3 +46,54 @@ def test_dropout_is_for_training_alone() -> None:
     embeddings = torch.randn(8, 4)
     assert torch.equal(projection.eval()(embeddings), projection.eval()(embeddings))
     assert not torch.equal(projection.train()(embeddings), projection.train()(embeddings))
+
+
+SHARES = [slice(0, 3), slice(3, 11)]
+
+
+def standardised(rows: torch.Tensor, part: slice, weights: torch.Tensor) -> dict[str, Any]:
+    """Two training steps of batch norm: results, gradients (of a weighted sum), running statistics."""
+    norm = Standardise(rows.shape[1]).train()
+    x = rows.clone().requires_grad_()
+    norm(x[part] / 2)
+    found = norm(x[part])
+    (weights[part] * found).sum().backward()
+    return {"found": found.detach(), "grad": x.grad, "state": norm.state_dict()}
+
+
+def test_several_processes_standardise_with_the_statistics_of_all_slices(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    rows = 1000 + 3 * torch.randn(11, 4)  # a mean far from 0: sums of squares would lose it
+    weights = torch.randn(11, 4)
+    shares = together(tmp_path, lambda rank: standardised(rows, SHARES[rank], weights))
+
+    oracle = torch.nn.BatchNorm1d(4, affine=False, dtype=torch.float64).train()
+    x = rows.double().requires_grad_()
+    oracle(x / 2)
+    expected = oracle(x)
+    (weights * expected).sum().backward()
+    found = torch.cat([share["found"] for share in shares])
+    torch.testing.assert_close(found.double(), expected.detach(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(sum(share["grad"] for share in shares).double(), x.grad, atol=1e-3, rtol=0)
+    for share in shares:
+        assert share["state"].keys() == oracle.state_dict().keys()
+        for key, value in oracle.state_dict().items():
+            torch.testing.assert_close(share["state"][key].double(), value.double(), atol=0, rtol=1e-5)
+
+
+def test_a_process_with_a_single_slice_takes_part(tmp_path: Path) -> None:
+    rows = torch.tensor([[1.0], [3.0]])
+
+    def share(rank: int) -> torch.Tensor:
+        found: torch.Tensor = Standardise(1).train()(rows[rank : rank + 1])
+        return found
+
+    # of 1 and 3: mean 2, variance 1
+    assert torch.cat(together(tmp_path, share)).flatten().tolist() == pytest.approx([-1, 1], abs=1e-4)
+
+
+def test_evaluation_asks_no_other_process(tmp_path: Path) -> None:
+    def alone(rank: int) -> torch.Tensor:
+        return Standardise(2).eval()(torch.ones(1, 2)) if rank == 0 else torch.zeros(1, 2)
+
+    assert together(tmp_path, alone)[0].flatten().tolist() == pytest.approx([1, 1], abs=1e-4)

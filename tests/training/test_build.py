@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from lungtl import plugins
-from lungtl.config import TrainConfig
+from lungtl.bundle import load_bundle, save_bundle
+from lungtl.config import ImageConfig, TrainConfig
 from lungtl.errors import UsageError
 from lungtl.training.build import build_classifier, starting_weights
 from lungtl.training.fit import seed_everything
+from tests.models.tiny import noise_frames
 from tests.training.test_fit import config_of
 
 FROM_SCRATCH = {plugins.TARGET: "lungtl.models.freezing.from_scratch.FromScratch"}
@@ -48,3 +51,34 @@ def test_from_scratch_refuses_weights_that_someone_names(tmp_path: Path, weights
 def test_from_scratch_and_random_weights_agree(tmp_path: Path) -> None:
     assert starting_weights(scratch_config(tmp_path, weights="none")) == "none"
     assert starting_weights(scratch_config(tmp_path)) == "none"
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_another_number_of_channels_reaches_cut_and_bundle(tmp_path: Path, channels: int) -> None:
+    config = config_of(tmp_path)
+    image = {**config.image.model_dump(), "channels": channels, "windows": ["lung", "wide"][:channels]}
+    backbone = {**config.backbone, "weights": "none"}
+    config = TrainConfig.model_validate({**config.model_dump(), "image": image, "backbone": backbone})
+    classifier = build_classifier(config, None).eval()
+    assert classifier.backbone.in_chans == channels
+    classifier.cut(2)
+    save_bundle(classifier, config.aggregator, tmp_path / "bundle", {}, "# card\n")
+    loaded, _ = load_bundle(tmp_path / "bundle")
+    bags = [noise_frames(4), noise_frames(1, seed=1)]
+    with torch.no_grad():
+        expected, found = classifier(bags), loaded(bags)
+        rows = [classifier.split.prefix(classifier.preprocessor(bag)) for bag in bags]
+        torch.testing.assert_close(classifier.classify(rows).bag_logits, expected.bag_logits)
+    assert torch.equal(found.bag_logits, expected.bag_logits)
+
+
+@pytest.mark.parametrize(
+    ("channels", "windows", "neighbours"),
+    [(1, ["lung", "wide"], False), (3, ["lung", "wide"], False), (5, "auto", True)],
+)
+def test_channels_that_do_not_go_with_the_windows(
+    tmp_path: Path, channels: int, windows: list[str] | str, neighbours: bool
+) -> None:
+    image = config_of(tmp_path).image.model_dump()
+    with pytest.raises(ValidationError, match=r"one window|one a channel"):
+        ImageConfig.model_validate({**image, "channels": channels, "windows": windows, "neighbours": neighbours})

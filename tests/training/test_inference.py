@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import torch
 
 from lungtl.data.bags import read_frames
 from lungtl.store.reader import Store
+from lungtl.training import images, inference
 from lungtl.training.feature_cache import cached_features
-from lungtl.training.inference import pick_device, predict_bags
+from lungtl.training.inference import predict_bags
 from tests.models.tiny import tiny_classifier
 from tests.stores import toy_store
 
@@ -57,6 +59,36 @@ def test_predictions_are_what_the_network_says_of_each_bag_alone(
         )
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_long_bags_are_classified_by_themselves_and_no_scan_is_read_as_a_whole(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
+) -> None:
+    asked = ["b02", "b00", "b01", "b03"]  # 7, 4, 1 and 3 slices
+    classifier = tiny_classifier(chunk=4)
+    features = cached_features(classifier, store, tmp_path, CPU, "w") if cached else None
+    expected = predict_bags(classifier, store, asked, features, CPU)
+    read: list[int] = []
+    classified: list[list[int]] = []
+
+    def noting_reads(voxels: Any, indices: Any, neighbours: bool) -> torch.Tensor:
+        read.append(len(indices))
+        return read_frames(voxels, indices, neighbours)
+
+    def noting_rows(rows: list[torch.Tensor], classify: Any = classifier.classify) -> Any:
+        classified.append([len(bag) for bag in rows])
+        return classify(rows)
+
+    monkeypatch.setattr(images, "read_frames", noting_reads)
+    monkeypatch.setattr(classifier, "classify", noting_rows)
+    monkeypatch.setattr(inference, "MOST_SLICES", 5)
+    found = predict_bags(classifier, store, asked, features, CPU)
+    assert read == ([] if cached else [4, 3, 4, 1, 3])
+    assert classified == [[7], [4, 1], [3]]
+    assert found.bags["bag_id"].tolist() == asked
+    np.testing.assert_allclose(found.bags["probability"], expected.bags["probability"], atol=1e-6)
+    np.testing.assert_allclose(found.slices["weight"], expected.slices["weight"], atol=1e-6)
+
+
 def test_probabilities_of_confident_logits_are_not_tied(store: Store) -> None:
     classifier = tiny_classifier()
     with torch.no_grad():
@@ -74,11 +106,3 @@ def test_predicting_changes_nothing(store: Store) -> None:
     assert all(torch.equal(before[key], value) for key, value in classifier.state_dict().items())
     assert first.bags.equals(second.bags)
     assert first.slices.equals(second.slices)
-
-
-def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [pick_device(name).type for name in ("cpu", "gpu", "mps")] == ["cpu", "cuda", "mps"]
-    for cuda, mps, expected in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda answer=cuda: answer)
-        monkeypatch.setattr(torch.backends.mps, "is_available", lambda answer=mps: answer)
-        assert pick_device("auto").type == expected

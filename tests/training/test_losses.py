@@ -5,10 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
+from torch.nn import functional as F
 
+from lungtl.errors import UsageError
+from lungtl.models.aggregators.attention import Attention
 from lungtl.models.bag_classifier import BagOutput
-from lungtl.training.losses import BagAndSliceLoss
+from lungtl.training.losses import BagAndSliceLoss, Part, focal_cross_entropy
 
 BAG_LOGITS = torch.tensor([2.0, -1.0])
 SLICE_LOGITS = torch.tensor([
@@ -104,3 +109,174 @@ def test_confident_logits_stay_finite_and_are_punished_linearly() -> None:
 
 def test_class_weights_travel_with_the_checkpoint() -> None:
     assert weighted([1, 3], [1, 2, 5]).state_dict().keys() == {"bag_weights", "slice_weights"}
+
+
+def logits_and_labels(classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return 3 * torch.randn(64, classes, generator=generator), torch.randint(classes, (64,), generator=generator)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
+def test_the_focal_loss_of_two_classes_is_that_of_torchvision(gamma: float) -> None:
+    from torchvision.ops import sigmoid_focal_loss
+
+    logits, labels = logits_and_labels(2)
+    z = logits[:, 1].requires_grad_()
+    found = focal_cross_entropy(torch.stack([torch.zeros_like(z), z], dim=1), labels, gamma)
+    expected = sigmoid_focal_loss(z, labels.float(), alpha=-1, gamma=gamma)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found.sum(), z), torch.autograd.grad(expected.sum(), z))
+
+
+def test_the_focal_loss_of_three_classes_by_hand() -> None:
+    logits = torch.tensor([0.2, 0.5, 0.3]).log()[None]  # a softmax gives these back
+    assert float(focal_cross_entropy(logits, torch.tensor([1]), 2.0)) == pytest.approx(0.5**2 * -math.log(0.5))
+    smoothed = focal_cross_entropy(logits, torch.tensor([1]), 2.0, smoothing=0.3)
+    by_hand = -sum(q * (1 - p) ** 2 * math.log(p) for q, p in zip((0.1, 0.8, 0.1), (0.2, 0.5, 0.3), strict=True))
+    assert float(smoothed) == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_without_gamma_it_is_the_cross_entropy_of_torch(classes: int, smoothing: float) -> None:
+    logits, labels = logits_and_labels(classes)
+    expected = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+    torch.testing.assert_close(focal_cross_entropy(logits, labels, 0.0, smoothing), expected)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_confident_logits_keep_a_finite_gradient(gamma: float) -> None:
+    logits = torch.tensor([[200.0, 0.0, -200.0]] * 3, requires_grad=True)
+    loss = focal_cross_entropy(logits, torch.tensor([0, 1, 2]), gamma)
+    assert loss.tolist() == pytest.approx([0, 200, 400])
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    assert gradient.isfinite().all()
+
+
+def test_gamma_and_smoothing_of_bags_and_slices_go_to_their_part() -> None:
+    plain = BagAndSliceLoss()(OUTPUT, LABELS, SLICE_LABELS)
+    for option, changed, other in (
+        ({"bag_gamma": 2.0}, "bag_loss", "slice_loss"),
+        ({"bag_smoothing": 0.2}, "bag_loss", "slice_loss"),
+        ({"slice_gamma": 2.0}, "slice_loss", "bag_loss"),
+        ({"slice_smoothing": 0.2}, "slice_loss", "bag_loss"),
+    ):
+        losses = BagAndSliceLoss(**option)(OUTPUT, LABELS, SLICE_LABELS)  # type: ignore[arg-type]
+        assert losses[other] == plain[other], option
+        assert not torch.isclose(losses[changed], plain[changed]), option
+
+
+def test_class_weights_stand_for_the_alpha_of_the_focal_loss() -> None:
+    loss = BagAndSliceLoss(0.0, bag_gamma=2.0)
+    loss.bag_weights.copy_(torch.tensor([1.0, 3.0]))
+    p = torch.sigmoid(BAG_LOGITS)
+    by_hand = (3 * (1 - p[0]) ** 2 * -p[0].log() + p[1] ** 2 * -(1 - p[1]).log()) / 4
+    torch.testing.assert_close(loss(OUTPUT, LABELS, SLICE_LABELS)["bag_loss"], by_hand)
+
+
+# Attention supervision: bag 0 has two nodule slices, one without and one of unknown label; bag 1 has no slice without
+# a nodule; bag 2 ends with padding.
+WEIGHTS = torch.tensor([[0.2, 0.1, 0.3, 0.4], [0.5, 0.5, 0.0, 0.0], [0.25, 0.75, 0.0, 0.0]])
+KINDS = torch.tensor([[2, 1, 0, -1], [2, 2, -1, -1], [0, 1, -1, -1]])
+
+
+def attention_loss(weights: torch.Tensor, kinds: torch.Tensor = KINDS) -> torch.Tensor:
+    output = BagOutput(torch.zeros(len(kinds)), weights, torch.zeros(*kinds.shape, 3))
+    losses = BagAndSliceLoss(0.0, attention_weight=1.0)(output, torch.zeros(len(kinds), dtype=torch.long), kinds)
+    found: torch.Tensor = losses["attention_loss"]
+    return found
+
+
+def test_attention_supervision_by_hand() -> None:
+    first = -(math.log(2 * 0.2 / 0.6) + math.log(2 * 0.1 / 0.6)) / 2
+    third = -math.log(0.75)
+    assert float(attention_loss(WEIGHTS)) == pytest.approx((first + third) / 2)
+
+
+def test_attention_on_the_nodule_alone_costs_nothing_and_elsewhere_much() -> None:
+    kinds = torch.tensor([[2, 0, 0]])
+    assert float(attention_loss(torch.tensor([[1.0, 0.0, 0.0]]), kinds)) == pytest.approx(0, abs=1e-6)
+    wrong = attention_loss(torch.tensor([[0.0, 1.0, 0.0]]), kinds)
+    assert 80 < float(wrong) < math.inf
+
+
+def test_attention_shared_by_all_nodule_slices_costs_nothing_and_only_so() -> None:
+    kinds = torch.tensor([[2, 0, 1, -1]])
+    assert float(attention_loss(torch.tensor([[0.3, 0.0, 0.3, 0.4]]), kinds)) == pytest.approx(0, abs=1e-6)
+    # of 0.75 and 0.25: (log(0.5 / 0.75) + log(0.5 / 0.25)) / 2
+    uneven = attention_loss(torch.tensor([[0.75, 0.0, 0.25, 0.0]]), kinds)
+    assert float(uneven) == pytest.approx(math.log(4 / 3) / 2)
+
+
+def test_what_slices_of_unknown_label_and_padding_weigh_does_not_matter() -> None:
+    longer = F.pad(WEIGHTS, (0, 2)), F.pad(KINDS, (0, 2), value=-1)
+    torch.testing.assert_close(attention_loss(*longer), attention_loss(WEIGHTS))
+    less = WEIGHTS.clone()
+    less[0] = torch.tensor([0.1, 0.05, 0.15, 0.7])  # the same among the known
+    torch.testing.assert_close(attention_loss(less), attention_loss(WEIGHTS))
+
+
+def test_bags_without_both_kinds_of_slices_supervise_no_attention() -> None:
+    kinds = torch.tensor([[2, 1, -1, -1], [0, 0, 0, -1], [-1, -1, -1, -1]])
+    output = BagOutput(torch.zeros(3), WEIGHTS, torch.zeros(3, 4, 3))
+    losses = BagAndSliceLoss(0.0, attention_weight=1.0)(output, torch.tensor([0, 1, 1]), kinds)
+    assert losses.keys() == {"loss", "bag_loss"}
+    assert float(losses["loss"]) == pytest.approx(math.log(2))
+
+
+def test_its_gradient_reaches_the_attention_net_alone_and_moves_weight_to_the_nodule() -> None:
+    torch.manual_seed(0)
+    aggregator = Attention(dim=4, hidden=8)
+    embeddings, mask = torch.randn(3, 4, 4), torch.ones(3, 4, dtype=torch.bool)
+    optimizer = torch.optim.SGD(aggregator.parameters(), lr=1.0)
+    loss = BagAndSliceLoss(0.0, attention_weight=1.0)
+    for _ in range(200):
+        bag_logits, weights = aggregator(embeddings, torch.zeros(3, 4, 3), mask)
+        optimizer.zero_grad()
+        loss(BagOutput(bag_logits, weights, torch.zeros(3, 4, 3)), torch.tensor([0, 1, 1]), KINDS)[
+            "attention_loss"
+        ].backward()
+        optimizer.step()
+    assert aggregator.classifier.weight.grad is None
+    _, after = aggregator(embeddings, torch.zeros(3, 4, 3), mask)
+    assert after[0, :2].sum() / after[0, :3].sum() > 0.95
+    assert abs(float((after[0, 0] / after[0, 1]).detach()) - 1) < 0.2  # both nodule slices alike
+    assert after[2, 1] / after[2, :2].sum() > 0.95
+
+
+def test_an_aggregator_that_learns_no_weights_cannot_be_supervised() -> None:
+    output = BagOutput(torch.zeros(3, requires_grad=True), WEIGHTS, torch.zeros(3, 4, 3))
+    with pytest.raises(UsageError, match=r"loss\.attention_weight=0\.5: this aggregator does not learn.*attention"):
+        BagAndSliceLoss(attention_weight=0.5)(output, torch.tensor([0, 1, 1]), KINDS)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 3), st.sampled_from([0.0, 2.0]))
+def test_processes_that_share_a_batch_find_its_loss_and_gradient(seed: int, first: int, gamma: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(4, 3, generator=generator, requires_grad=True)
+    bag_labels = torch.randint(2, (4,), generator=generator)
+    slice_labels = torch.randint(-1, 3, (4, 3), generator=generator)
+    loss = BagAndSliceLoss(bag_gamma=gamma, attention_weight=0.3)
+    loss.bag_weights.copy_(torch.tensor([1.0, 3.0]))
+    loss.slice_weights.copy_(torch.tensor([1.0, 2.0, 5.0]))
+
+    def parts(rows: slice) -> dict[str, Part]:
+        own = scores[rows]
+        output = BagOutput(own.sum(dim=1), own.softmax(dim=1), torch.stack([own, 2 * own, -own], dim=2))
+        return loss.parts(output, bag_labels[rows], slice_labels[rows])
+
+    whole = loss.total(parts(slice(0, 4)))
+    shards = [parts(slice(0, first)), parts(slice(first, 4))]
+    totals = [
+        loss.total({
+            name: Part(2 * part.numerator, sum((other[name].denominator for other in shards), torch.zeros(())))
+            for name, part in shard.items()
+        })
+        for shard in shards
+    ]  # fmt: skip
+    for name, value in whole.items():
+        torch.testing.assert_close((totals[0][name] + totals[1][name]) / 2, value)
+    (expected,) = torch.autograd.grad(whole["loss"], scores, retain_graph=True)
+    (found,) = torch.autograd.grad((totals[0]["loss"] + totals[1]["loss"]) / 2, scores)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)

@@ -2,21 +2,27 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 
 from lungtl.config import OptimizerConfig
-from lungtl.data.bags import Batch
+from lungtl.data.bags import BagDataset, Batch, collate
+from lungtl.models.aggregators.mean import Mean
 from lungtl.models.bag_classifier import BagOutput
 from lungtl.models.freezing.frozen import Frozen
 from lungtl.models.freezing.full import Full
+from lungtl.training.feature_cache import cached_features
 from lungtl.training.losses import BagAndSliceLoss
 from lungtl.training.module import BagModule
-from tests.models.tiny import noise_batch, tiny_classifier
+from tests.models.tiny import WIDTH, noise_batch, tiny_classifier
+from tests.stores import toy_store
 
 
 def optimizer(**changes: Any) -> OptimizerConfig:
@@ -75,10 +81,8 @@ def validated(logits: list[list[float]], labels: list[list[int]]) -> float:
         for batch_logits, batch_labels in zip(logits, labels, strict=True):
             n = len(batch_labels)
             output = BagOutput(torch.tensor(batch_logits), torch.ones(n, 1), torch.zeros(n, 1, 3))
-            mask = torch.ones(n, 1, dtype=torch.bool)
-            batch = Batch(
-                [""] * n, torch.tensor(batch_labels), torch.zeros(n, 1, dtype=torch.long), mask, None, [], [], []
-            )
+            labels_of_slices = torch.zeros(n, 1, dtype=torch.long)
+            batch = Batch([""] * n, torch.tensor(batch_labels), labels_of_slices, None, [], [], [])
             with mock.patch.object(module, "forward", return_value=output):
                 module.validation_step(batch, 0)
         module.on_validation_epoch_end()
@@ -142,6 +146,77 @@ def test_a_batch_of_cached_features_is_what_its_voxels_are() -> None:
         from_cache = module(dataclasses.replace(batch, features=features, frames=None))
     for a, b in zip(from_voxels, from_cache, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+class Recording(Mean):
+    """Notes which slices it is told that it sees."""
+
+    seen: list[list[int]]
+
+    def forward(
+        self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor, positions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        assert positions is not None
+        self.seen = [row[real].tolist() for row, real in zip(positions, mask, strict=True)]
+        return super().forward(embeddings, slice_logits, mask, positions)
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["frames", "features"])
+def test_the_aggregator_is_told_which_slices_were_drawn(tmp_path: Path, cached: bool) -> None:
+    store, aggregator = toy_store(tmp_path, (9, 2, 7)), Recording(WIDTH)
+    classifier = tiny_classifier(aggregator=aggregator)
+    features = cached_features(classifier, store, tmp_path, torch.device("cpu"), "w") if cached else None
+    dataset = BagDataset(store, ["b00", "b01", "b02"], {}, features, draw=3)
+    batch = collate([dataset[i] for i in range(3)])
+    module = BagModule(classifier, Frozen(), BagAndSliceLoss(), optimizer(), 1).eval()
+    with torch.no_grad():
+        module(batch)
+    drawn = [positions.tolist() for positions in batch.positions]
+    assert aggregator.seen == drawn
+    assert [len(own) for own in drawn] == [3, 2, 3]
+    assert drawn[0] != [0, 1, 2]
+    assert drawn[2] != [0, 1, 2]
+
+
+class Generator:
+    """Stands in for `torch.cuda`."""
+
+    def __init__(self) -> None:
+        self.states = {"cuda:1": torch.tensor([1, 2], dtype=torch.uint8)}
+
+    def get_rng_state(self, device: torch.device) -> Tensor:
+        return self.states[str(device)]
+
+    def set_rng_state(self, state: Tensor, device: torch.device) -> None:
+        self.states[str(device)] = state
+
+
+def trains_on(device: str) -> BagModule:
+    module = module_of()
+    module._trainer = SimpleNamespace(  # type: ignore[assignment]
+        strategy=SimpleNamespace(root_device=torch.device(device))
+    )
+    return module
+
+
+def test_a_checkpoint_keeps_the_random_state_of_the_device_that_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = Generator()
+    monkeypatch.setattr(torch, "get_device_module", lambda device: cuda)
+    on_cpu: dict[str, Any] = {}
+    on_gpu: dict[str, Any] = {}
+    torch.manual_seed(5)
+    trains_on("cpu").on_save_checkpoint(on_cpu)
+    trains_on("cuda:1").on_save_checkpoint(on_gpu)
+    drawn = torch.rand(3)
+    assert [state.keys() for state in on_cpu["random_state"]] == [{"cpu"}]
+    assert [state.keys() for state in on_gpu["random_state"]] == [{"cpu", "cuda"}]
+    cuda.states = {}
+    trains_on("cuda:1").on_load_checkpoint(on_cpu)  # goes on elsewhere
+    assert torch.equal(torch.rand(3), drawn)
+    assert cuda.states == {}
+    trains_on("cuda:1").on_load_checkpoint(on_gpu)
+    assert torch.equal(torch.rand(3), drawn)
+    assert cuda.states["cuda:1"].tolist() == [1, 2]
 
 
 def test_training_mode_keeps_a_frozen_backbone_in_evaluation_mode() -> None:

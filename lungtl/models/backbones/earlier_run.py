@@ -44,7 +44,7 @@ class EarlierRun:
                 raise LungtlError(f"{place} has bundle format {config['format']}, this lungtl reads {FORMAT}")
             backbone, image = config["backbone"], config["preprocessing"]
             seen = {
-                "input_size": (3, int(image["size"]), int(image["size"])),
+                "input_size": (len(image["mean"]), int(image["size"]), int(image["size"])),
                 "mean": tuple(image["mean"]),
                 "std": tuple(image["std"]),
             }

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lungtl.errors import LungtlError
 from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.evaluating import evaluating
 
 
 class CannotSplit(LungtlError):
@@ -75,8 +76,8 @@ class BoundarySplit(Split):
         self.blocks = blocks
         device = next(backbone.parameters()).device
         # a generator of its own: a run draws the same with and without the cache
-        images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
-        with _evaluating(backbone), torch.enable_grad():
+        images = torch.randn(2, backbone.in_chans, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+        with evaluating(backbone), torch.enable_grad():
             try:
                 self._find(images)
                 _check(self, images)
@@ -128,7 +129,7 @@ class BoundarySplit(Split):
     def _parts_behind(self, activation: Tensor) -> list[Tensor]:
         """The parts of the embedding; those from before the boundary hold nothing."""
         nothing = activation.new_zeros(())  # stand-ins take no memory: one zero, seen as often as needed
-        images = nothing.expand(len(activation), 3, self._size, self._size)
+        images = nothing.expand(len(activation), self.backbone.in_chans, self._size, self._size)
         reached = False
         with ExitStack() as stand_ins:
             for module, shapes in self._skipped.items():
@@ -256,18 +257,6 @@ def _returning(module: nn.Module, outputs: list[Tensor]) -> Iterator[None]:
         yield
     finally:
         del module.forward
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; frozen and training parts get their own modes back."""
-    before = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in before.items():
-            part.training = mode
 
 
 @contextmanager

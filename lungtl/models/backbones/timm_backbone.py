@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -41,6 +42,7 @@ class TimmBackbone(nn.Module):
         weights: auto, hub, wheel, none, a .safetensors/.pth file, or an earlier run's folder (see `weights`).
         features: last: the network's own embedding, what its ImageNet classifier saw; stages: the mean and the
             maximum of each of its last three stages' maps, which keep small and local findings.
+        in_chans: channels of the images; weights for three are adapted to another number as timm does it.
 
     Attributes:
         dim: size of the embedding.
@@ -51,30 +53,32 @@ class TimmBackbone(nn.Module):
         loaded_weights: what was loaded, with its checksum.
     """
 
-    def __init__(self, name: str, weights: str = "auto", features: Literal["last", "stages"] = "last") -> None:
+    def __init__(
+        self, name: str, weights: str = "auto", features: Literal["last", "stages"] = "last", in_chans: int = 3
+    ) -> None:
         super().__init__()
         architecture = name.partition(".")[0]
         if not timm.is_model(architecture):
             raise UsageError(f"backbone.name={name} is no timm model; {nearest(architecture, timm.list_models())}")
         self.name = name
         self.features = features
+        self.in_chans = in_chans
         self.weights_source = resolve_weights(weights, architecture)
         # channels last: convolutions on CPUs and on tensor cores are faster so
         prune = _prune if features == "stages" else None
-        self.net, self.loaded_weights = load_model(name, self.weights_source, prune=prune)
+        self.net, self.loaded_weights = load_model(name, self.weights_source, in_chans, prune)
         for parameter in self.net.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         data = resolve_model_data_config(self.net)
         with torch.no_grad():  # num_features lies for heads that widen: ask the model itself
             size = data["input_size"][-1]
-            self.dim = sum(part.shape[-1] for part in self.eval().parts(torch.zeros(1, 3, size, size)))
+            self.dim = sum(part.shape[-1] for part in self.eval().parts(torch.zeros(1, in_chans, size, size)))
         self.input_size: int = data["input_size"][-1]
-        self.mean: tuple[float, ...] = tuple(data["mean"])
-        self.std: tuple[float, ...] = tuple(data["std"])
+        self.mean, self.std = (_a_channel(data[key], in_chans) for key in ("mean", "std"))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embed slices: float [N, 3, H, W], normalised -> [N, dim]."""
+        """Embed slices: float [N, in_chans, H, W], normalised -> [N, dim]."""
         return torch.cat(self.parts(images.contiguous(memory_format=torch.channels_last)), dim=1)
 
     def parts(self, images: Tensor) -> list[Tensor]:
@@ -115,6 +119,11 @@ class TimmBackbone(nn.Module):
             digest.update(key.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+def _a_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """A value a channel: those given, or where weights of another number of channels are adapted, their mean."""
+    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
 
 
 def _prune(net: Any, name: str) -> None:

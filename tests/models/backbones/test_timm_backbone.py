@@ -121,3 +121,19 @@ def test_a_normalisation_that_ends_the_network_is_no_block_of_its_own(name: str)
     backbone = TimmBackbone(name, "none")
     parameters = dict(backbone.named_parameters())
     assert any(parameters[n].ndim > 1 for n in backbone.blocks()[-1].parameters)
+
+
+def test_a_grey_backbone_sees_what_three_equal_channels_show() -> None:
+    grey = TimmBackbone("tf_efficientnet_lite0", "wheel", in_chans=1).eval()
+    rgb = TimmBackbone("tf_efficientnet_lite0", "wheel").eval()
+    assert grey.mean == rgb.mean[:1]  # so that both see the same values
+    images = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(grey(images), rgb(images.expand(-1, 3, -1, -1)), atol=1e-4, rtol=1e-4)
+
+
+def test_other_channels_share_the_mean_of_the_three() -> None:
+    backbone = TimmBackbone("resnet18", "none", in_chans=5)
+    assert backbone.mean == pytest.approx([(0.485 + 0.456 + 0.406) / 3] * 5)
+    assert backbone.std == pytest.approx([(0.229 + 0.224 + 0.225) / 3] * 5)
+    assert backbone.eval()(torch.zeros(1, 5, 64, 64)).shape == (1, 512)

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lungtl.models.evaluating import evaluating
+
+
+def test_each_part_gets_its_own_mode_back_also_when_something_fails() -> None:
+    norm = torch.nn.BatchNorm1d(2)
+    network = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Sequential(norm).eval())
+    norm.train()
+
+    def fail() -> None:
+        assert not any(part.training for part in network.modules())
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), evaluating(network):
+        fail()
+    assert [part.training for part in network.modules()] == [True, True, False, True]

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lungtl.models.freezing.frozen import Frozen
+from lungtl.training.module import BagModule
+from tests.stores import toy_store
+from tests.training.test_fit import Epochs, train
+
+
+class Diverges(BagModule):
+    """In epoch 1."""
+
+    def training_step(self, *args: Any) -> torch.Tensor:
+        return super().training_step(*args) * (torch.nan if self.current_epoch == 1 else 1.0)
+
+
+def test_a_run_that_diverged_ends_with_its_best_epoch_and_stays_ended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, epochs, resumed = toy_store(tmp_path / "data", (2, 3) * 6), Epochs(), Epochs()
+    _, result = train(store, tmp_path, Frozen(), epochs, kind=Diverges, max_epochs=9)
+    assert caplog.messages.count("training has diverged: weights are not finite; a lower optimizer.lr may help") == 1
+    assert list(epochs.seen) == [0, 1]
+    assert (result["best_epoch"], result["epochs"]) == (0, 2)
+    _, same = train(store, tmp_path, Frozen(), resumed, resume=True, kind=Diverges, max_epochs=9)
+    assert (same, resumed.seen) == (result, {})

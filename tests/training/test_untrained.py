@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+
+from lungtl import plugins
+from lungtl.bundle import UNTRAINED, load_bundle, load_untrained, save_bundle
+from lungtl.config import TrainConfig
+from lungtl.data.cache_folder import CacheFolder
+from lungtl.data.windows import SlicePreprocessor
+from lungtl.models.aggregators.attention import Attention
+from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.bag_classifier import BagClassifier
+from lungtl.models.slice_projection import SliceProjection, Standardise
+from lungtl.store.reader import Store
+from lungtl.training import untrained
+from lungtl.training.build import build_classifier
+from lungtl.training.fit import seed_everything
+from lungtl.training.inference import predict_bags
+from lungtl.training.losses import BagAndSliceLoss
+from lungtl.training.untrained import (
+    SEED,
+    Untrained,
+    draw_classifier,
+    random_weights,
+    take_noise_statistics,
+    train_untrained,
+    untrained_weights,
+)
+from tests.models.tiny import WIDTH, tiny_backbone, tiny_classifier
+from tests.stores import toy_store
+from tests.training.test_fit import config_of, split_of
+
+LENGTHS = (2, 3, 1, 4, 2, 3, 3, 2, 4, 1, 2, 3)
+TEST = ["b08", "b09", "b10", "b11"]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return toy_store(tmp_path_factory.mktemp("data"), LENGTHS)
+
+
+def control(store: Store, config: TrainConfig) -> Untrained:
+    trained = train_untrained(config, store, split_of(store), BagAndSliceLoss(), CPU)
+    assert trained is not None
+    return trained
+
+
+def said(store: Store, trained: Untrained) -> pd.Series:
+    bags = predict_bags(trained.classifier, store, TEST, trained.features, CPU).bags
+    return bags.set_index("bag_id").loc[TEST, "probability"]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    return config_of(tmp_path_factory.mktemp("control"), max_epochs=2)
+
+
+@pytest.fixture(scope="module")
+def trained(store: Store, config: TrainConfig) -> Untrained:
+    return control(store, config)
+
+
+def test_the_same_settings_give_the_same_control(store: Store, config: TrainConfig, trained: Untrained) -> None:
+    torch.rand(3)  # what was drawn before does not matter
+    assert said(store, control(store, config)).equals(said(store, trained))
+
+
+def test_runs_of_other_seeds_share_the_backbone_but_not_the_head(
+    store: Store, config: TrainConfig, trained: Untrained
+) -> None:
+    other = control(store, config.model_copy(update={"seed": 1}))
+    assert other.fingerprint == trained.fingerprint
+    assert len(CacheFolder(config.data_dir).entries()) == 1
+    assert not torch.equal(other.classifier.projection.linear.weight, trained.classifier.projection.linear.weight)
+
+
+def test_the_control_of_a_run_with_random_weights_is_not_that_run(
+    store: Store, config: TrainConfig, trained: Untrained
+) -> None:
+    random = config.model_copy(update={"backbone": {**config.backbone, "weights": "none"}})
+    seed_everything(config.seed)
+    own = build_classifier(random, None).backbone.state_dict()
+    drawn, fingerprint = draw_classifier(lambda: build_classifier(random, None))
+    assert fingerprint == trained.fingerprint
+    convolutions = [key for key, value in own.items() if value.ndim == 4]
+    assert convolutions
+    assert not any(torch.equal(own[key], drawn.backbone.state_dict()[key]) for key in convolutions)
+
+
+def test_whatever_the_run_does_with_its_backbone_the_control_s_is_frozen_and_random(
+    store: Store, config: TrainConfig, trained: Untrained
+) -> None:
+    full = {plugins.TARGET: "lungtl.models.freezing.full.Full"}
+    image = config.image.model_copy(update={"augment": "dihedral"})
+    weights = {**config.backbone, "weights": "nowhere.safetensors"}
+    changed = config.model_copy(update={"freezing": full, "image": image, "backbone": weights})
+    assert said(store, control(store, changed)).equals(said(store, trained))
+
+
+def test_the_head_has_learned_something(config: TrainConfig, tmp_path: Path) -> None:
+    larger = toy_store(tmp_path, [2] * 48)
+    split = larger.bags[["bag_id", "patient_id"]].assign(label=larger.bags["bag_label"].astype(int))
+    split["split"] = ["train"] * 32 + ["val"] * 8 + ["test"] * 8
+    trainer = config.trainer.model_copy(update={"max_epochs": 10})
+    config = config.model_copy(update={"trainer": trainer, "data_dir": tmp_path})
+    trained = train_untrained(config, larger, split, BagAndSliceLoss(), CPU)
+    assert trained is not None
+    tested = split[split["split"] == "test"]
+    found = predict_bags(trained.classifier, larger, list(tested["bag_id"]), trained.features, CPU).bags
+    probabilities = found["probability"].to_numpy()
+    # the bright square of the positive bags shows in random features too
+    assert roc_auc_score(tested["label"], probabilities) == 1
+
+
+def test_without_the_feature_cache_there_is_none(
+    store: Store, config: TrainConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = config.cache.model_copy(update={"enabled": False})
+    with caplog.at_level(logging.WARNING):
+        uncached = config.model_copy(update={"cache": cache})
+        assert train_untrained(uncached, store, split_of(store), BagAndSliceLoss(), CPU) is None
+    assert "needs the feature cache" in caplog.text
+
+
+def test_a_full_cache_does_not_stop_the_run(
+    store: Store, config: TrainConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = config.cache.model_copy(update={"max_gb": 1e-6})
+    image = config.image.model_copy(update={"size": 64})  # features that are not there yet
+    with caplog.at_level(logging.WARNING):
+        full = config.model_copy(update={"cache": cache, "image": image})
+        assert train_untrained(full, store, split_of(store), BagAndSliceLoss(), CPU) is None
+    assert "no untrained control: the features of a random backbone exceed cache.max_gb=1e-06" in caplog.text
+
+
+def test_a_diverging_control_does_not_stop_the_run(
+    store: Store, config: TrainConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    optimizer = config.optimizer.model_copy(update={"lr": 1e30})
+    with caplog.at_level(logging.WARNING):
+        diverging = config.model_copy(update={"optimizer": optimizer})
+        assert train_untrained(diverging, store, split_of(store), BagAndSliceLoss(), CPU) is None
+    assert "without a usable epoch" in caplog.text
+
+
+@pytest.fixture
+def bundle(config: TrainConfig, trained: Untrained, tmp_path: Path) -> Path:
+    model = tiny_classifier(aggregator=Attention(WIDTH))
+    save_bundle(model, config.aggregator, tmp_path / "bundle", {}, "# card\n", untrained=trained)
+    return tmp_path / "bundle"
+
+
+def test_a_bundle_carries_the_control_without_its_backbone(
+    store: Store, config: TrainConfig, trained: Untrained, tmp_path: Path
+) -> None:
+    model = tiny_classifier(aggregator=Attention(WIDTH))
+    model.preprocessor = trained.classifier.preprocessor
+    save_bundle(model, config.aggregator, tmp_path, {}, "# card\n", untrained=trained)
+    assert not [key for key in load_file(tmp_path / UNTRAINED) if key.startswith("backbone")]
+    found = load_untrained(tmp_path, load_bundle(tmp_path)[1])
+    assert found is not None
+    loaded, fingerprint = found
+    assert fingerprint == trained.fingerprint
+    assert not any(module.training for module in loaded.modules())
+    again = predict_bags(loaded, store, TEST, None, CPU).bags.set_index("bag_id").loc[TEST, "probability"]
+    assert again.to_numpy() == pytest.approx(said(store, trained).to_numpy(), abs=1e-6)
+
+
+def test_a_backbone_that_is_drawn_otherwise_today_makes_no_control(
+    bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_file(load_file(bundle / UNTRAINED), bundle / UNTRAINED, {"backbone": "another"})
+    with caplog.at_level(logging.WARNING):
+        assert load_untrained(bundle, load_bundle(bundle)[1]) is None
+    assert "draws its random backbone otherwise" in caplog.text
+
+
+def test_a_bundle_may_have_no_control(bundle: Path) -> None:
+    with safe_open(bundle / UNTRAINED, "pt") as file:
+        assert file.metadata()["backbone"]
+    (bundle / UNTRAINED).unlink()
+    assert load_untrained(bundle, load_bundle(bundle)[1]) is None
+
+
+def test_random_weights_leave_the_run_s_own_draws_alone() -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(2)
+    torch.manual_seed(7)
+    with random_weights():
+        first = torch.rand(2)
+    assert torch.equal(torch.rand(2), expected)
+    with random_weights():
+        assert torch.equal(torch.rand(2), first)
+
+
+def chests(count: int, size: int) -> Tensor:
+    """int16 [count, 1, size, size], HU: a body with two lungs and a nodule, all of random size and place, and noise."""
+    generator = torch.Generator().manual_seed(5)
+    y, x = torch.meshgrid(torch.linspace(-1, 1, size), torch.linspace(-1, 1, size), indexing="ij")
+    frames = []
+    for _ in range(count):
+        hu = torch.full((size, size), -1000.0)
+        for centre_x, radius, value in ((0, 0.9, 40), (-0.4, 0.35, -850), (0.4, 0.35, -850), (0.4, 0.1, 30)):
+            dx, dy, scale = (torch.rand(3, generator=generator) - 0.5).tolist()
+            inside = (x - centre_x - 0.3 * dx) ** 2 + (y - 0.3 * dy) ** 2 < (radius * (1 + 0.6 * scale)) ** 2
+            hu[inside] = value
+        frames.append(hu + 30 * torch.randn(size, size, generator=generator))
+    return torch.stack(frames)[:, None].to(torch.int16)
+
+
+def spread(backbone: TimmBackbone, size: int) -> float:
+    """The share of components whose standard deviation over slices `Standardise` can bring near 1."""
+    preprocessor = SlicePreprocessor(
+        [(-600, 1500), (40, 400), (0, 2000)], False, size, None, backbone.mean, backbone.std
+    )
+    with torch.no_grad():
+        embeddings = backbone.eval()(preprocessor(chests(32, size))).double()
+    standardised = Standardise(backbone.dim).double()(embeddings)
+    return float((standardised.std(dim=0) > 0.5).double().mean())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "efficientnet_b0", "mobilenetv3_large_100", "densenet121", "regnety_032", "tf_efficientnet_lite0"],
+)
+def test_a_random_backbone_tells_slices_apart(name: str) -> None:
+    with random_weights():
+        backbone = TimmBackbone(name, weights="none").eval()
+    take_noise_statistics(backbone, 64)
+    assert not any(module.training for module in backbone.modules())
+    assert spread(backbone, 64) > 0.9
+
+
+def test_with_the_statistics_of_a_new_network_it_would_not() -> None:
+    with random_weights():
+        assert spread(TimmBackbone("efficientnet_b0", weights="none"), 64) == 0
+
+
+def test_batch_norms_have_the_statistics_of_their_own_input() -> None:
+    backbone = tiny_backbone()
+    take_noise_statistics(backbone, 32)
+    noise = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(SEED))
+    seen: list[Tensor] = []
+    norm = next(module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d))
+    norm.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    with torch.no_grad():
+        backbone(noise)
+    torch.testing.assert_close(norm.running_mean, seen[0].mean(dim=(0, 2, 3)), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(norm.running_var, seen[0].var(dim=(0, 2, 3)), atol=1e-6, rtol=1e-5)
+
+
+def test_a_backbone_without_batch_norm_stays_as_it_was() -> None:
+    backbone = tiny_backbone(name="test_vit", size=64)
+    before = backbone.fingerprint()
+    take_noise_statistics(backbone, 64)
+    assert backbone.fingerprint() == before
+
+
+def test_the_fingerprint_does_not_depend_on_the_last_digits_of_the_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = draw_classifier(tiny_random)[1]
+
+    def elsewhere(backbone: TimmBackbone, size: int) -> None:
+        take_noise_statistics(backbone, size)
+        for key, buffer in backbone.named_buffers():
+            if key.endswith("running_mean"):
+                buffer += 1e-6
+
+    monkeypatch.setattr(untrained, "take_noise_statistics", elsewhere)
+    assert draw_classifier(tiny_random)[1] == first
+
+
+def tiny_random() -> BagClassifier:
+    backbone = TimmBackbone("test_resnet", weights="none")
+    preprocessor = SlicePreprocessor([(-600, 1500)], False, 32, None, backbone.mean, backbone.std)
+    return BagClassifier(preprocessor, backbone, SliceProjection(backbone.dim, WIDTH, 0.0), Attention(WIDTH))
+
+
+def test_the_untrained_aggregator_sees_the_trained_embeddings(store: Store) -> None:
+    spec = {plugins.TARGET: "lungtl.models.aggregators.attention.Attention", "hidden": 8}
+    classifier = tiny_classifier(seed=3)
+    before = {key: value.clone() for key, value in classifier.state_dict().items()}
+    found = untrained_weights(classifier, spec, store, ["b03", "b05"], None, CPU)
+    assert not any(module.training for module in classifier.modules())
+    assert found["bag_id"].tolist() == ["b03"] * 4 + ["b05"] * 3
+    frames = torch.from_numpy(store.voxels("b05").copy())[:, None]
+    with random_weights():
+        fresh = Attention(WIDTH, hidden=8)
+    with torch.no_grad():
+        h = classifier.projection(classifier.embed(frames))
+        weights = torch.softmax(fresh.attention(h).squeeze(-1), dim=0)
+    assert found.loc[found["bag_id"] == "b05", "weight"].to_numpy() == pytest.approx(weights.numpy(), abs=1e-6)
+    assert all(torch.equal(value, before[key]) for key, value in classifier.state_dict().items())
