@@ -1,24 +1,43 @@
-"""A trained model that anyone can load without Hydra or pickle: a folder with config, safetensors and a card."""
+"""A trained model that anyone can load without Hydra or pickle: a folder with config, safetensors and a card.
+
+Beside them, `calibration.json` holds what the validation bags chose (see `lungtl.evaluation.chosen`), and
+`untrained.safetensors` the head of the untrained control (see `lungtl.training.untrained`), whose random backbone is
+drawn again from its seed. Either may be missing.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lungtl import __version__, plugins
 from lungtl.errors import LungtlError
+from lungtl.evaluation.chosen import Chosen, write_chosen
+from lungtl.evaluation.schema import INTERVALS, Rows, markdown_table
 
 if TYPE_CHECKING:
     from lungtl.models.bag_classifier import BagClassifier
+    from lungtl.training.untrained import Untrained
 
+log = logging.getLogger(__name__)
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+UNTRAINED = "untrained.safetensors"
+BACKBONE = "backbone."
 
 
 def save_bundle(
-    classifier: BagClassifier, aggregator: Mapping[str, Any], folder: Path, provenance: Mapping[str, Any], card: str
+    classifier: BagClassifier,
+    aggregator: Mapping[str, Any],
+    folder: Path,
+    provenance: Mapping[str, Any],
+    card: str,
+    chosen: Chosen | None = None,
+    untrained: Untrained | None = None,
+    slices_trained: bool = True,
 ) -> None:
     """Write a bundle.
 
@@ -28,6 +47,9 @@ def save_bundle(
         folder: is created.
         provenance: what it was trained on: store, split, weights fingerprints.
         card: Markdown, see `model_card`.
+        chosen: what the validation bags chose.
+        untrained: the control that goes with it.
+        slices_trained: whether anything trained the slice head.
     """
     from safetensors.torch import save_file
 
@@ -35,18 +57,29 @@ def save_bundle(
     config = {
         "format": FORMAT,
         "lungtl": __version__,
-        "backbone": {"name": classifier.backbone.name, "features": classifier.backbone.features},
+        "backbone": {
+            "name": classifier.backbone.name,
+            "features": classifier.backbone.features,
+            "in_chans": classifier.backbone.in_chans,
+        },
         "head": {
             "width": classifier.projection.linear.out_features,
             "dropout": classifier.projection.dropout.p,
         },
         "aggregator": dict(aggregator),
+        "slices_trained": slices_trained,
         "preprocessing": classifier.preprocessor.describe(),
         "provenance": dict(provenance),
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2))
     save_file({k: v.cpu().contiguous() for k, v in classifier.state_dict().items()}, folder / WEIGHTS)
     (folder / CARD).write_text(card)
+    if chosen is not None:
+        write_chosen(chosen, folder)
+    if untrained is not None:
+        state = untrained.classifier.state_dict()
+        head = {k: v.cpu().contiguous() for k, v in state.items() if not k.startswith(BACKBONE)}
+        save_file(head, folder / UNTRAINED, {"backbone": untrained.fingerprint})
 
 
 def load_bundle(folder: Path) -> tuple[BagClassifier, dict[str, Any]]:
@@ -61,41 +94,85 @@ def load_bundle(folder: Path) -> tuple[BagClassifier, dict[str, Any]]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from lungtl.data.windows import SlicePreprocessor
-    from lungtl.models.backbones.timm_backbone import TimmBackbone
-    from lungtl.models.bag_classifier import BagClassifier
-    from lungtl.models.slice_projection import SliceProjection
-
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         raise LungtlError(f"{folder} is not a bundle ({CONFIG} and {WEIGHTS}); give a run's folder or its bundle/")
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
         if config.get("format") != FORMAT:
             raise LungtlError(f"{folder} has bundle format {config.get('format')}, this lungtl reads {FORMAT}")
-        backbone = TimmBackbone(**config["backbone"], weights="none")
-        preprocessor = SlicePreprocessor(**config["preprocessing"])
-        backbone.set_input_size(preprocessor.size)
-        width = config["head"]["width"]
-        projection = SliceProjection(backbone.dim, width, config["head"]["dropout"])
-        aggregator = plugins.build(config["aggregator"], dim=width)
-        classifier = BagClassifier(preprocessor, backbone, projection, aggregator)
+        config.setdefault("slices_trained", True)  # bundles of version 0.1.0 do not say
+        classifier = _network(config)
         classifier.load_state_dict(load_file(folder / WEIGHTS))
     except (LookupError, TypeError, AttributeError, ImportError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise LungtlError(f"{folder} is a damaged bundle ({reason}); fetch it again") from error
+        raise _damaged(folder, error) from error
     return classifier.eval(), config
 
 
-def model_card(title: str, settings: Mapping[str, str], rows: list[tuple[str, ...]]) -> str:
+def load_untrained(folder: Path, config: Mapping[str, Any]) -> tuple[BagClassifier, str] | None:
+    """Rebuild the untrained control of a bundle.
+
+    Args:
+        folder: of the bundle.
+        config: the bundle's.
+
+    Returns:
+        The classifier in evaluation mode and the fingerprint of its backbone. None where the bundle has none, or,
+        which is logged, where this version of lungtl, timm or torch draws another random backbone than the one that
+        its head was trained on.
+
+    Raises:
+        LungtlError: the file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from lungtl.training.untrained import draw_classifier
+
+    if not (folder / UNTRAINED).is_file():
+        return None
+    try:
+        with safe_open(folder / UNTRAINED, "pt") as file:
+            head = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is no mapping
+            fingerprint = file.metadata()["backbone"]
+        classifier, drawn = draw_classifier(lambda: _network(config))
+        if drawn != fingerprint:
+            log.warning("no untrained control: this lungtl, torch or timm draws its random backbone otherwise")
+            return None
+        backbone = {key: value for key, value in classifier.state_dict().items() if key.startswith(BACKBONE)}
+        classifier.load_state_dict(backbone | head)
+    except (LookupError, TypeError, RuntimeError, SafetensorError) as error:
+        raise _damaged(folder, error) from error
+    return classifier.eval(), drawn
+
+
+def _network(config: Mapping[str, Any]) -> BagClassifier:
+    """The network that a bundle's config describes, with random weights; the backbone's are drawn first."""
+    from lungtl.data.windows import SlicePreprocessor
+    from lungtl.models.backbones.timm_backbone import TimmBackbone
+    from lungtl.models.bag_classifier import BagClassifier
+    from lungtl.models.slice_projection import SliceProjection
+
+    backbone = TimmBackbone(**config["backbone"], weights="none")
+    preprocessor = SlicePreprocessor(**config["preprocessing"])
+    backbone.set_input_size(preprocessor.size)
+    width = config["head"]["width"]
+    projection = SliceProjection(backbone.dim, width, config["head"]["dropout"])
+    aggregator = plugins.build(config["aggregator"], dim=width)
+    return BagClassifier(preprocessor, backbone, projection, aggregator)
+
+
+def _damaged(folder: Path, error: Exception) -> LungtlError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return LungtlError(f"{folder} is a damaged bundle ({reason}); fetch it again")
+
+
+def model_card(title: str, settings: Mapping[str, str], *tables: Rows) -> str:
     """The bundle's README: what it is, what it is for, how it scored.
 
     Args:
         title: the run's name.
         settings: dataset, backbone, freezing, aggregator, fingerprints.
-        rows: the metrics table, its header first.
+        tables: of the metrics, the header of each first; empty ones are left out.
     """
-    table = [f"| {' | '.join(row)} |" for row in rows]
-    table.insert(1, "|" + " --- |" * len(rows[0]))
     lines = [
         f"# {title}",
         "",
@@ -104,9 +181,11 @@ def model_card(title: str, settings: Mapping[str, str], rows: list[tuple[str, ..
         "",
         *(f"- {key}: {value}" for key, value in settings.items()),
         "",
-        "Test metrics with 95 % intervals (bootstrap over patients), beside trivial predictors on the same split:",
+        "Test metrics beside those of trivial predictors on the same split.",
+        f"{INTERVALS}.",
         "",
-        *table,
+        *(line for rows in tables if rows for line in [*markdown_table(rows), ""]),
+        "Calibration and thresholds were chosen on the validation split (`calibration.json`).",
         "",
         "Load it: `from lungtl.bundle import load_bundle; classifier, config = load_bundle(Path(...))`.",
         "",

@@ -1,10 +1,13 @@
-"""`python -m lungtl.evaluate model=RUN dataset=...`: score a trained model on any prepared dataset."""
+"""`python -m lungtl.evaluate model=RUN dataset=...`: score a trained model on any prepared dataset.
+
+Calibration and thresholds are those that the model's validation bags chose; nothing is fitted to the dataset.
+"""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lungtl import cli
 from lungtl.config import EvaluateConfig
@@ -14,8 +17,14 @@ from lungtl.runs import BUNDLE, SPLIT, find_model, read_record
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
+    from lungtl.data.bags import Features
+    from lungtl.evaluation.schema import Document
+    from lungtl.models.bag_classifier import BagClassifier
     from lungtl.store.reader import Store
+    from lungtl.tracking.tracker import Tracker
+    from lungtl.training.untrained import Untrained
 
 log = logging.getLogger(__name__)
 
@@ -27,28 +36,40 @@ def run(config: EvaluateConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     model = find_model(config.model, config.data_dir)
     store = open_store(config)
-    bags, train, split = choose_bags(model, store, config.split)
+    bags, trained_with, split = choose_bags(model, store, config.split)
+    training, validation = (shared_patients(bags, trained_with, side) for side in ("train", "val"))
 
     from lungtl.bundle import load_bundle
-    from lungtl.results import print_summary, write_results
-    from lungtl.training.feature_cache import cached_features
-    from lungtl.training.inference import pick_device, predict_bags
+    from lungtl.evaluation.chosen import FILE, read_chosen
+    from lungtl.results import ScoredModel, write_results
+    from lungtl.summary import print_summary
+    from lungtl.tracking.tracker import tracked
+    from lungtl.training.devices import pick_device
 
-    classifier, bundle = load_bundle(model / BUNDLE if (model / BUNDLE).is_dir() else model)
-    check_values(store, bundle["provenance"])
-    if train is None and bundle["provenance"]["store_fingerprint"] == store.fingerprint:
+    where = model / BUNDLE if (model / BUNDLE).is_dir() else model
+    classifier, bundle = load_bundle(where)
+    provenance = bundle["provenance"]
+    check_values(store, provenance)
+    if trained_with is None and provenance["store_fingerprint"] == store.fingerprint:
         log.warning("the model was trained on bags of this dataset: scores are too good; give its run, not its bundle")
+    chosen = read_chosen(where)
+    if chosen is None:
+        log.warning("the model has no %s: no calibration and no operating points", FILE)
     device = pick_device(config.accelerator)
-    features = None
-    if config.cache.enabled:
-        weights = classifier.backbone.fingerprint()
-        features = cached_features(classifier, store, config.data_dir, device, weights, max_gb=config.cache.max_gb)
-    predictions = predict_bags(classifier, store, list(bags["bag_id"]), features, device)
-    document = write_results(
-        folder, store, predictions, bags, train, split, classifier.preprocessor.windows[0],
-        threshold=config.threshold, resamples=config.resamples, model=str(model), store_name=store.name,
-        trained_on=bundle["provenance"]["store"], training_patients=_shared_patients(bags, train),
-    )  # fmt: skip
+    features = _features(config, classifier, classifier.backbone.fingerprint(), bundle, store, device)
+    untrained = _untrained(config, where, bundle, store, device) if config.untrained else None
+    train = None if trained_with is None else trained_with[trained_with["split"] == "train"]
+    scored = ScoredModel(classifier, bundle["aggregator"], features, device, chosen, train, untrained,
+                         bundle["slices_trained"], config.heatmaps)  # fmt: skip
+    reference = provenance["mlflow_run_id"] or model.name
+    with tracked(_tracker(config, f"{provenance['name']} on {store.name}")) as tracker:
+        document = write_results(
+            folder, store, scored, bags, split, chose=validation == bags["patient_id"].nunique(),
+            threshold=config.threshold, resamples=config.resamples,
+            model=reference, store_name=store.name, trained_on=provenance["store"],
+            training_patients=training, validation_patients=validation,
+        )  # fmt: skip
+        _record(tracker, config, folder, store, document, reference)
     print_summary(document, folder, ["figures/, metrics.json, predictions.csv and slices.csv lie in that folder"])
     print(folder)
 
@@ -62,8 +83,8 @@ def choose_bags(model: Path, store: Store, wanted: str) -> tuple[pd.DataFrame, p
         wanted: all, train, val, test, or auto: test for the store that the run was trained on, all otherwise.
 
     Returns:
-        The bags to score and the model's training bags (None for a bundle without its run), both with bag_id,
-        patient_id, label, diameter_mm, split; and the split's name.
+        The bags to score and the split that the model was trained with (None for a bundle without its run), both with
+        bag_id, patient_id, label, diameter_mm, split; and the name of the bags' split.
 
     Raises:
         LungtlError: no labelled bag is left, or a split is asked for that this store does not have.
@@ -78,7 +99,6 @@ def choose_bags(model: Path, store: Store, wanted: str) -> tuple[pd.DataFrame, p
     if wanted == "auto":
         wanted = "test" if same_store else "all"
         log.info("split=%s: the model was %strained on this dataset", wanted, "" if same_store else "not ")
-    train = split[split["split"] == "train"] if split is not None else None
     if same_store and split is not None:
         bags = bags.merge(split[["bag_id", "split"]], on="bag_id")
     else:
@@ -90,9 +110,18 @@ def choose_bags(model: Path, store: Store, wanted: str) -> tuple[pd.DataFrame, p
         bags = bags[bags["split"] == wanted]
     if bags.empty:
         raise LungtlError(f"{store.name} has no labelled bag to score; give the dataset labels")
-    if shared := _shared_patients(bags, train):
-        log.warning("%d of the patients scored here trained the model: those scores are too good", shared)
-    return bags.reset_index(drop=True), train, wanted
+    if trained := shared_patients(bags, split, "train"):
+        log.warning("%d of the patients scored here trained the model: those scores are too good", trained)
+    if chose := shared_patients(bags, split, "val"):
+        log.warning("%d of the patients scored here chose the epoch, calibration and thresholds: too good", chose)
+    return bags.reset_index(drop=True), split, wanted
+
+
+def shared_patients(bags: pd.DataFrame, split: pd.DataFrame | None, side: str) -> int | None:
+    """How many patients of the bags stand on a side of the model's split; None where that is not known."""
+    if split is None:
+        return None
+    return len(set(bags["patient_id"]) & set(split.loc[split["split"] == side, "patient_id"]))
 
 
 def check_values(store: Store, provenance: dict[str, object]) -> None:
@@ -106,10 +135,66 @@ def check_values(store: Store, provenance: dict[str, object]) -> None:
         log.warning("the model was trained with dataset.crop=%s, %s has %s", provenance["crop"], store.name, crop)
 
 
-def _shared_patients(bags: pd.DataFrame, train: pd.DataFrame | None) -> int | None:
-    if train is None:
+def _features(
+    config: EvaluateConfig,
+    classifier: BagClassifier,
+    weights: str,
+    bundle: dict[str, Any],
+    store: Store,
+    device: torch.device,
+) -> Features | None:
+    """What the backbone with these weights computes of the store, in the precision that training kept."""
+    from lungtl.training.feature_cache import cached_features
+
+    if not config.cache.enabled:
         return None
-    return len(set(bags["patient_id"]) & set(train["patient_id"]))
+    precision = bundle["provenance"].get("cache_precision", "float32")  # bundles of version 0.1.0 do not say
+    return cached_features(
+        classifier, store, config.data_dir, device, weights, precision=precision, max_gb=config.cache.max_gb
+    )
+
+
+def _untrained(
+    config: EvaluateConfig, folder: Path, bundle: dict[str, Any], store: Store, device: torch.device
+) -> Untrained | None:
+    """The bundle's untrained control; None, and the reason in the log, where it has none."""
+    from lungtl.bundle import load_untrained
+    from lungtl.training.untrained import Untrained
+
+    found = load_untrained(folder, bundle)
+    if found is None:
+        return None
+    classifier, weights = found
+    return Untrained(classifier, _features(config, classifier, weights, bundle, store, device), weights)
+
+
+def _tracker(config: EvaluateConfig, name: str) -> Tracker:
+    from lungtl.tracking.tracker import MlflowTracker, NoTracker
+
+    return MlflowTracker(config.tracking, config.data_dir, name) if config.tracking.enabled else NoTracker()
+
+
+def _record(
+    tracker: Tracker, config: EvaluateConfig, folder: Path, store: Store, document: Document, model: str
+) -> None:
+    """An evaluation is a run of its own, which names the run of its model."""
+    from lungtl.evaluation.schema import flat_metrics
+    from lungtl.results import FIGURES, METRICS, PREDICTIONS, SLICES
+
+    tracker.tags(
+        {
+            "lungtl.kind": "evaluation",
+            "lungtl.folder": str(folder),
+            "lungtl.model": model,
+            "lungtl.store": store.name,
+            "lungtl.store_fingerprint": store.fingerprint,
+        }
+    )
+    tracker.params({"model": model, **config.model_dump(mode="json", include={"split", "threshold", "resamples"})})
+    tracker.metrics(flat_metrics(document))
+    for name in (METRICS, PREDICTIONS, SLICES):
+        tracker.artifacts(folder / name)
+    tracker.artifacts(folder / FIGURES, FIGURES)
 
 
 if __name__ == "__main__":

@@ -37,9 +37,12 @@ def run(config: PredictConfig) -> None:
     quarantine = [vars(refusal) for refusal in refusals]
 
     from lungtl.bundle import load_bundle
-    from lungtl.training.inference import pick_device
+    from lungtl.evaluation.chosen import read_chosen
+    from lungtl.training.devices import pick_device
 
-    classifier, bundle = load_bundle(model / BUNDLE if (model / BUNDLE).is_dir() else model)
+    where = model / BUNDLE if (model / BUNDLE).is_dir() else model
+    classifier, bundle = load_bundle(where)
+    chosen = read_chosen(where)
     if bundle["provenance"]["value_range"] is not None:
         raise LungtlError(f"{model} was trained on grey values, not HU; it cannot read DICOM: choose another model")
     classifier.to(pick_device(config.accelerator))
@@ -48,6 +51,8 @@ def run(config: PredictConfig) -> None:
         for number, series in enumerate(found, start=1):
             try:
                 row, table = predict_series(classifier, series, bundle["provenance"]["crop"])
+                if not bundle["slices_trained"]:
+                    table["p_malignant"] = None
             except Refused as refused:
                 quarantine.append({"item": series.uid, "reason": refused.reason, "remedy": refused.remedy})
             else:
@@ -57,10 +62,14 @@ def run(config: PredictConfig) -> None:
     pd.DataFrame(quarantine, columns=["item", "reason", "remedy"]).to_csv(folder / QUARANTINE, index=False)
     if not rows:
         raise LungtlError(f"no series below {config.input} could be read; the reasons are in {folder / QUARANTINE}")
-    pd.DataFrame(rows).to_csv(folder / PREDICTIONS, index=False)
+    predicted = pd.DataFrame(rows)
+    calibrated = None if chosen is None else chosen.calibrated(predicted["probability"])
+    predicted["calibrated"] = calibrated
+    predicted.to_csv(folder / PREDICTIONS, index=False)
     pd.concat(slices).to_csv(folder / SLICES, index=False)
-    for row in rows:
-        log.info("%s: probability %.3f (%d slices)", row["bag_id"], row["probability"], row["n_slices"])
+    for one in predicted.to_dict("records"):
+        also = "" if calibrated is None else f", calibrated {one['calibrated']:.3f}"
+        log.info("%s: probability %.3f%s (%d slices)", one["bag_id"], one["probability"], also, one["n_slices"])
     log.info("%d series predicted, %d refused; not a medical device", len(rows), len(quarantine))
     print(folder)
 

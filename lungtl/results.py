@@ -3,167 +3,136 @@
 from __future__ import annotations
 
 import json
-import logging
-import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lungtl.sources.base import BENIGN, MALIGNANT, NON_NODULE, UNKNOWN
 from lungtl.store.reader import Store
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
+    from lungtl.data.bags import Features
+    from lungtl.evaluation.chosen import Chosen
+    from lungtl.models.bag_classifier import BagClassifier
     from lungtl.training.inference import Predictions
+    from lungtl.training.untrained import Untrained
 
-log = logging.getLogger(__name__)
 METRICS, PREDICTIONS, SLICES, FIGURES = "metrics.json", "predictions.csv", "slices.csv", "figures"
-SHOWN = 16  # slices in the montage
-SLICE_NAMES = {UNKNOWN: "unlabelled", NON_NODULE: "non-nodule", BENIGN: "benign", MALIGNANT: "malignant"}
+P_COLUMNS = ("p_non_nodule", "p_benign", "p_malignant")
+"""Of slices.csv: what the slice head says."""
+
+
+@dataclass(frozen=True)
+class ScoredModel:
+    """A trained model, and what it is scored by.
+
+    Attributes:
+        classifier: the model.
+        aggregator: its aggregator's config (`_target_` and options).
+        features: of the store that is scored, from the feature cache; None reads voxels.
+        device: where to compute.
+        chosen: calibration and thresholds, from the validation bags of its training; None where there are none.
+        train: label and diameter_mm of its training bags, for the controls; None where they are not known.
+        untrained: the untrained control, its features of the same store; None leaves it out.
+        slices_trained: whether anything trained its slice head, whose probabilities are left out otherwise.
+        heatmaps: draw Grad-CAM heatmaps too.
+    """
+
+    classifier: BagClassifier
+    aggregator: Mapping[str, Any]
+    features: Features | None
+    device: torch.device
+    chosen: Chosen | None
+    train: pd.DataFrame | None
+    untrained: Untrained | None
+    slices_trained: bool
+    heatmaps: bool
 
 
 def write_results(
     folder: Path,
     store: Store,
-    predictions: Predictions,
+    scored: ScoredModel,
     bags: pd.DataFrame,
-    train: pd.DataFrame | None,
     split: str,
-    window: tuple[float, float],
     *,
+    chose: bool = False,
     threshold: float = 0.5,
     resamples: int = 1000,
     **context: Any,
 ) -> dict[str, Any]:
-    """Score predictions and write everything.
+    """Predict bags, score the predictions beside their controls, and write everything.
 
     Args:
         folder: gets the files.
-        store: whose bags were predicted.
-        predictions: of the classifier.
-        bags: bag_id, patient_id, label, diameter_mm, split of the predicted bags; labels 0 or 1.
-        train: likewise of the training bags, for the controls; None leaves the controls out.
+        store: where the bags lie.
+        scored: predicts them.
+        bags: bag_id, patient_id, label (0 or 1), diameter_mm, split.
         split: the name under which the scores stand.
-        window: (centre, width) through which slices are shown.
+        chose: whether these are the bags that chose calibration and thresholds, which are then not scored on them.
         threshold: probability from which a bag counts as positive.
         resamples: of patients, for the intervals.
         context: further keys of metrics.json.
 
     Returns:
         The document that metrics.json holds.
+
+    Raises:
+        pydantic.ValidationError: it does not follow the schema; metrics.json is not written then.
     """
+    from lungtl.evaluation.assess import assess
     from lungtl.evaluation.controls import control_probabilities
-    from lungtl.evaluation.metrics import score
-    from lungtl.evaluation.schema import evaluation_document
+    from lungtl.evaluation.document import check_document
+    from lungtl.evaluation.subgroups import subgroups
+    from lungtl.result_figures import draw
+    from lungtl.training.inference import predict_bags
 
     folder.mkdir(parents=True, exist_ok=True)
+    predictions = predict_bags(scored.classifier, store, list(bags["bag_id"]), scored.features, scored.device)
+    if not scored.slices_trained:
+        predictions = replace(predictions, slices=predictions.slices.assign(**dict.fromkeys(P_COLUMNS)))
     table = bags.merge(predictions.bags, on="bag_id", validate="one_to_one")
-    table[["bag_id", "patient_id", "label", "probability", "split"]].to_csv(folder / PREDICTIONS, index=False)
+    chosen = scored.chosen
+    table["calibrated"] = None if chosen is None else chosen.calibrated(table["probability"])
+    columns = ["bag_id", "patient_id", "label", "probability", "calibrated", "split"]
     predictions.slices.to_csv(folder / SLICES, index=False)
-    options: dict[str, Any] = {"threshold": threshold, "resamples": resamples}
-    known = predictions.slices.merge(bags[["bag_id", "patient_id"]], on="bag_id").query("label != @UNKNOWN")
-    controls = control_probabilities(train, table) if train is not None else {}
-    document = evaluation_document(
+    controls = control_probabilities(scored.train, table) if scored.train is not None else {}
+    if scored.untrained is not None:
+        control = scored.untrained
+        said = predict_bags(control.classifier, store, list(table["bag_id"]), control.features, scored.device)
+        controls["untrained"] = table[["bag_id"]].merge(said.bags, on="bag_id")["probability"].to_numpy()
+        table["control_untrained"] = controls["untrained"]
+        columns.append("control_untrained")
+    table[columns].to_csv(folder / PREDICTIONS, index=False)
+    document = assess(
+        table,
+        predictions.slices,
         split=split,
-        bag=score(table["label"], table["probability"], table["patient_id"], **options),
-        slices=score(known["label"] == MALIGNANT, known["p_malignant"], known["patient_id"], **options)
-        if len(known)
-        else None,
-        controls={name: score(table["label"], p, table["patient_id"], **options) for name, p in controls.items()},
+        controls=controls,
+        chosen=chosen,
+        groups=subgroups(table[["bag_id"]].merge(store.bags, on="bag_id"), store.nodules),
+        untrained_weights=_untrained_weights(scored, store, predictions),
+        slices_trained=scored.slices_trained,
+        chose=chose,
+        threshold=threshold,
+        resamples=resamples,
         **context,
     )
+    check_document(document)
     (folder / METRICS).write_text(json.dumps(document, indent=2, allow_nan=False))
-    _draw(folder / FIGURES, store, predictions, table, controls, threshold, window)
+    draw(folder / FIGURES, store, scored, predictions, table, controls, document)
     return document
 
 
-def print_summary(document: dict[str, Any], folder: Path, next_steps: list[str]) -> None:
-    """The metrics as a table, where everything is, and what to type next; on standard error."""
-    from rich.console import Console
-    from rich.table import Table
+def _untrained_weights(model: ScoredModel, store: Store, predictions: Predictions) -> pd.DataFrame | None:
+    """Of the bags that can tell where nodules are; None where there are none, or the aggregator has no opinion."""
+    from lungtl.evaluation.localisation import telling_bags, weights_differ
+    from lungtl.training.untrained import untrained_weights
 
-    from lungtl.evaluation.schema import rows_for_table
-
-    console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
-    bag = document["bag"]
-    title = f"{document['split']}: {bag['n']} bags of {bag['n_patients']} patients, {bag['n_positive']} positive"
-    header, *rows = rows_for_table(document)
-    table = Table(title=title, caption="95 % intervals: bootstrap over patients", title_justify="left")
-    for column in header:
-        table.add_column(column, no_wrap=column == header[0])
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    if document["slice"] is not None:
-        auroc = next(row for row in rows_for_table(document, "slice") if row[0] == "auroc")[1]
-        console.print(f"slices, malignant against the rest: AUROC {auroc}")
-    console.print(f"results: {folder}", soft_wrap=True)
-    for step in next_steps:
-        console.print(f"  {step}", soft_wrap=True, highlight=False)
-
-
-def _draw(
-    folder: Path,
-    store: Store,
-    predictions: Predictions,
-    table: pd.DataFrame,
-    controls: dict[str, NDArray[np.float64]],
-    threshold: float,
-    window: tuple[float, float],
-) -> None:
-    from lungtl.evaluation.figures.canvas import save
-    from lungtl.evaluation.figures.curves import precision_recall, roc
-    from lungtl.evaluation.figures.decisions import confusion, reliability
-    from lungtl.evaluation.figures.slices import attention_along_z, montage
-
-    folder.mkdir(exist_ok=True)
-    labels, p, patients = table["label"].to_numpy(), table["probability"].to_numpy(), table["patient_id"].to_numpy()
-    save(roc(labels, p, patients, controls), folder / "roc.png")
-    save(precision_recall(labels, p, patients, controls), folder / "precision_recall.png")
-    save(reliability(labels, p), folder / "reliability.png")
-    save(confusion(labels, p, threshold), folder / "confusion.png")
-    slices = dict(list(predictions.slices.groupby("bag_id")))
-    images, captions = _most_weighted(store, slices, table, window)
-    save(montage(images, captions), folder / "montage.png")
-    for name, row in _telling_bags(table).items():
-        own = slices[row.bag_id]
-        if len(own) > 1:
-            title = f"{row.patient_id}: label {row.label}, p = {row.probability:.2f}"
-            figure = attention_along_z(own["z_mm"], own["weight"], own["p_malignant"], own["label"], title)
-            save(figure, folder / f"attention_{name}.png")
-
-
-def _most_weighted(
-    store: Store, slices: dict[Any, pd.DataFrame], table: pd.DataFrame, window: tuple[float, float]
-) -> tuple[list[NDArray[np.uint8]], list[str]]:
-    """The slice that weighed most in each of the bags with the highest probabilities."""
-    images, captions = [], []
-    for row in table.sort_values("probability", ascending=False).head(SHOWN).itertuples():
-        own = slices[row.bag_id]
-        top: Any = next(own.nlargest(1, "weight").rename(columns={"index": "slice_index"}).itertuples())
-        images.append(windowed(store.voxels(str(row.bag_id))[top.slice_index], window))
-        place = "" if np.isnan(top.z_mm) else f" z {top.z_mm:.0f} mm"
-        captions.append(f"{row.patient_id}{place}\nw={top.weight:.2f} p={row.probability:.2f} {SLICE_NAMES[top.label]}")
-    return images, captions
-
-
-def _telling_bags(table: pd.DataFrame) -> dict[str, Any]:
-    """The surest hit, the worst miss, and the worst false alarm."""
-    ordered = table.sort_values("probability", ascending=False)
-    chosen: dict[str, Any] = {}
-    for name, label, place in (("surest_hit", 1, 0), ("worst_miss", 1, -1), ("worst_alarm", 0, 0)):
-        rows = list(ordered[ordered["label"] == label].itertuples())
-        if rows:
-            chosen[name] = rows[place]
-    return chosen
-
-
-def windowed(hu: NDArray[np.int16], window: tuple[float, float]) -> NDArray[np.uint8]:
-    """A slice through a display window (centre, width): int16 [H, W] -> uint8 [H, W]."""
-    centre, width = window
-    grey = (hu.astype(np.float32) - (centre - width / 2)) / width * 255
-    image: NDArray[np.uint8] = np.clip(grey, 0, 255).astype(np.uint8)
-    return image
+    bags = telling_bags(predictions.slices)
+    if not bags or not weights_differ(predictions.slices):
+        return None
+    return untrained_weights(model.classifier, model.aggregator, store, bags, model.features, model.device)

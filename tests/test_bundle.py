@@ -57,10 +57,21 @@ def test_a_bundle_is_text_and_plain_tensors(saved: Path) -> None:
     assert sorted(path.name for path in saved.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     config = json.loads((saved / "config.json").read_text())
     assert config["aggregator"] == GATED
-    assert config["backbone"] == {"name": "test_resnet", "features": "last"}
+    assert config["backbone"] == {"name": "test_resnet", "features": "last", "in_chans": 3}
+    assert config["slices_trained"] is True
     assert (saved / "README.md").read_text() == "# card\n"
     header = (saved / "model.safetensors").read_bytes()
     assert header[8:9] == b"{"  # safetensors: eight bytes of length, then JSON; a pickle or zip begins otherwise
+
+
+def test_a_bundle_says_whether_its_slice_head_was_trained(bundle: Path, tmp_path: Path) -> None:
+    model = tiny_classifier(aggregator=GatedAttention(WIDTH, 5))
+    save_bundle(model, GATED, tmp_path / "other", {}, "# card\n", slices_trained=False)
+    assert load_bundle(tmp_path / "other")[1]["slices_trained"] is False
+    config = json.loads((bundle / "config.json").read_text())
+    del config["slices_trained"]  # as version 0.1.0 wrote it
+    (bundle / "config.json").write_text(json.dumps(config))
+    assert load_bundle(bundle)[1]["slices_trained"] is True
 
 
 def edit(bundle: Path, **changes: Any) -> None:
@@ -150,4 +161,5 @@ def test_the_card_says_what_it_must() -> None:
     assert card.startswith("# run 7\n")
     assert "not a medical device" in card
     assert "- dataset: phantom\n" in card
+    assert "bootstrap over patients; DeLong's where named and for gains; exact for rates of 0 and 1" in card
     assert "| metric | value |\n| --- | --- |\n| AUROC | 0.8 [0.7, 0.9] |\n" in card

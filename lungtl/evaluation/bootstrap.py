@@ -1,4 +1,7 @@
-"""Intervals by resampling patients: the bags or slices of one are alike, so they are drawn together."""
+"""Intervals by resampling patients: the bags or slices of one are alike, so they are drawn together.
+
+Where every resample gives the same rate, 0 or 1, the exact binomial interval stands in.
+"""
 
 from __future__ import annotations
 
@@ -72,3 +75,14 @@ def percentile_interval(distribution: Floats) -> tuple[Floats, Floats, Floats]:
     if kept.any():
         low[kept], high[kept] = np.nanpercentile(distribution[kept], PERCENTILES, axis=1)
     return low, high, undefined
+
+
+def exact_interval(n_patients: int, right: bool) -> tuple[float, float]:
+    """Give the exact 95 % binomial interval of a rate of 1 or 0 (Clopper & Pearson 1934).
+
+    Args:
+        n_patients: the trials; bags of one patient are alike, so they are one.
+        right: whether the rate is 1.
+    """
+    reach = 1 - 0.025 ** (1 / n_patients)
+    return (1 - reach, 1.0) if right else (0.0, reach)

@@ -9,11 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lungtl.errors import LungtlError
-from lungtl.evaluation.bootstrap import patient_bootstrap, percentile_interval
+from lungtl.evaluation.bootstrap import exact_interval, patient_bootstrap, percentile_interval
 from lungtl.evaluation.checks import check_labels, check_probabilities, patient_codes
-from lungtl.evaluation.weighted import METRICS, Rows, weighted_metrics
+from lungtl.evaluation.delong import Interval, auroc_interval
+from lungtl.evaluation.weighted import METRICS, Rows
 
-__all__ = ["METRICS", "Estimate", "ScoreTable", "score", "weighted_metrics"]
+NO_PAIR = "no two patients have a probability in the same bin"
+BIASED = "resampling adds to its upward bias; see calibration_error"
+
+__all__ = ["METRICS", "Estimate", "ScoreTable", "score"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class ScoreTable:
         n_positive: rows with label 1.
         threshold: from which probability on a row is called positive.
         metrics: name in `METRICS` -> estimate.
+        auroc_delong: the AUROC once more, with the analytic interval of DeLong and Obuchowski.
     """
 
     n: int
@@ -50,6 +55,7 @@ class ScoreTable:
     n_positive: int
     threshold: float
     metrics: Mapping[str, Estimate]
+    auroc_delong: Interval | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Give plain JSON values; what is undefined is null, never NaN."""
@@ -68,7 +74,9 @@ def score(
     """Compute every metric with a 95 % percentile interval from resampling PATIENTS with replacement.
 
     Resampling rows instead would call the bags of one patient independent, which makes intervals too narrow
-    (cluster bootstrap; Davison & Hinkley 1997, section 3.8).
+    (cluster bootstrap; Davison & Hinkley 1997, section 3.8). An accuracy, sensitivity or specificity of exactly 0 or 1
+    would get no width that way; its interval is the exact binomial one with the patients who have such rows as trials.
+    Another metric that is 0 or 1 in every resample gets no interval.
 
     Args:
         labels: int [N], 0 or 1.
@@ -87,31 +95,45 @@ def score(
     """
     y = check_labels(labels)
     p = check_probabilities(probabilities, len(y))
-    patients = patient_codes(patient_ids, len(y))
+    identities = list(patient_ids)
+    patients = patient_codes(identities, len(y))
     if resamples < 0:
         raise LungtlError(f"resamples is {resamples}; wanted 0 (no intervals) or more, such as 1000")
-    rows = Rows(y, p, threshold)
-    values = rows.metrics(np.ones((1, len(y))))[:, 0]
+    rows = Rows(y, p, threshold, patients)
+    named = list(zip(METRICS, rows.metrics(np.ones((1, len(y))))[:, 0], strict=True))
     n_patients = int(patients.max()) + 1
-    low = high = undefined = np.full(len(METRICS), np.nan)
-    no_interval = None
-    if resamples == 0:
-        no_interval = "resamples is 0"
-    elif n_patients == 1:
-        no_interval = "only one patient"
+    if resamples == 0 or n_patients == 1:
+        reason = "resamples is 0" if resamples == 0 else "only one patient"
+        estimates = {name: Estimate(float(value), undefined=f"no interval: {reason}") for name, value in named}
     else:
-        distribution = patient_bootstrap(rows.metrics, patients, resamples=resamples, seed=seed)
-        low, high, undefined = percentile_interval(distribution)
-    estimates = {}
-    for k, name in enumerate(METRICS):
-        if np.isnan(values[k]):
-            estimates[name] = Estimate(None, undefined=_one_class(y))
-        elif no_interval or np.isnan(low[k]):
-            reason = no_interval or f"{undefined[k]:.0%} of the resamples are undefined"
-            estimates[name] = Estimate(float(values[k]), undefined=f"no interval: {reason}")
-        else:
-            estimates[name] = Estimate(float(values[k]), float(low[k]), float(high[k]))
-    return ScoreTable(len(y), n_patients, int(y.sum()), float(threshold), estimates)
+        replicates = patient_bootstrap(rows.metrics, patients, resamples=resamples, seed=seed)
+        asked = {"accuracy": y >= 0, "sensitivity": y == 1, "specificity": y == 0}
+        trials = {name: len(np.unique(patients[of])) for name, of in asked.items()}
+        estimates = {
+            name: _estimate(name, float(value), own, trials.get(name))
+            for (name, value), own in zip(named, replicates, strict=True)
+        }
+    for name, value in named:
+        if np.isnan(value):
+            estimates[name] = Estimate(None, undefined=NO_PAIR if name == "calibration_error" else _one_class(y))
+    delong = auroc_interval(y, p, identities)
+    return ScoreTable(len(y), n_patients, int(y.sum()), float(threshold), estimates, delong)
+
+
+def _estimate(name: str, value: float, replicates: NDArray[np.float64], trials: int | None) -> Estimate:
+    """The 95 % interval of a metric from its replicates [R]; `trials`: the patients whose rows a rate is of."""
+    if name == "ece":
+        return Estimate(value, undefined=f"no interval: {BIASED}")
+    if trials is not None and value in (0, 1):
+        if trials == 1:
+            return Estimate(value, undefined="no interval: only one patient")
+        return Estimate(value, *exact_interval(trials, value == 1))
+    low, high, undefined = (float(part[0]) for part in percentile_interval(replicates[np.newaxis]))
+    if np.isnan(low):
+        return Estimate(value, undefined=f"no interval: {undefined:.0%} of the resamples are undefined")
+    if value in (0, 1) and np.nanmin(replicates) == np.nanmax(replicates) == value:
+        return Estimate(value, undefined=f"no interval: every resample gives {value:g}")
+    return Estimate(value, low, high)
 
 
 def _one_class(labels: NDArray[np.int64]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lungtl.errors import LungtlError
-from lungtl.evaluation.bootstrap import patient_bootstrap, percentile_interval
+from lungtl.evaluation.bootstrap import exact_interval, patient_bootstrap, percentile_interval
 from lungtl.evaluation.checks import check_labels, check_probabilities, check_threshold, patient_codes
 from lungtl.evaluation.metrics import Estimate
 
@@ -19,15 +19,16 @@ Floats = NDArray[np.float64]
 NAMES = ("specificity_90", "specificity_95", "sensitivity_90", "sensitivity_95", "youden")
 """The operating points."""
 
-NONE = {"sensitivity": "is positive", "specificity": "is negative",
-        "ppv": "is called positive", "npv": "is called negative"}  # fmt: skip
+MISSING_REASONS = {"sensitivity": "is positive", "specificity": "is negative",
+                   "ppv": "is called positive", "npv": "is called negative"}  # fmt: skip
 
 
 def choose_thresholds(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, float | None]:
     """Choose thresholds on VALIDATION bags; what they give must be measured on others (`at_threshold`).
 
-    A bag is called positive when its probability is at least the threshold. Only the bags' own probabilities are
-    tried, so bags with equal ones are never parted.
+    A bag is called positive when its probability is at least the threshold. A threshold lies halfway between two
+    neighbouring probabilities of the bags: those with equal ones are never parted, and rounding, which differs between
+    devices, flips none.
 
     Args:
         labels: int [N], 0 or 1.
@@ -46,17 +47,22 @@ def choose_thresholds(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, 
     p = check_probabilities(probabilities, len(y))
     if y.min() == y.max():
         return dict.fromkeys(NAMES)
-    thresholds = np.unique(p)
+    tried = np.unique(p)
     positives, negatives = np.sort(p[y == 1]), np.sort(p[y == 0])
     n_positive, n_negative = len(positives), len(negatives)
     # Counted in whole bags, so that nine of ten are 90 % and equal sums are equal.
-    right_positive = n_positive - np.searchsorted(positives, thresholds)
-    right_negative = np.searchsorted(negatives, thresholds)
+    right_positive = n_positive - np.searchsorted(positives, tried)
+    right_negative = np.searchsorted(negatives, tried)
 
     def best(reached: NDArray[np.bool_], gain: NDArray[np.int64], then: NDArray[np.int64]) -> float | None:
         """Give the threshold with the highest gain above 0, of equal ones that with the highest `then`."""
         place = np.lexsort((then, np.where(reached, gain, 0)))[-1]
-        return float(thresholds[place]) if reached[place] and gain[place] > 0 else None
+        if not reached[place] or gain[place] == 0:
+            return None
+        # Not the lowest: there every bag is called positive, which gains nothing.
+        lower, upper = float(tried[place - 1]), float(tried[place])
+        middle = (lower + upper) / 2
+        return middle if middle > lower else upper
 
     def specific(percent: int) -> float | None:
         return best(100 * right_negative >= percent * n_negative, right_positive, right_negative)
@@ -125,13 +131,13 @@ def at_threshold(
     for k, (name, rows) in enumerate(asked.items()):
         n_patients = len(np.unique(patients[rows]))
         if not n_patients:
-            estimate = Estimate(None, undefined=f"no bag {NONE[name]}")
+            estimate = Estimate(None, undefined=f"no bag {MISSING_REASONS[name]}")
         elif resamples == 0:
             estimate = Estimate(float(values[k]), undefined="no interval: resamples is 0")
         elif n_patients == 1:
             estimate = Estimate(float(values[k]), undefined="no interval: only one patient")
         elif values[k] in (0, 1):
-            estimate = Estimate(float(values[k]), *_exact_interval(n_patients, bool(values[k])))
+            estimate = Estimate(float(values[k]), *exact_interval(n_patients, bool(values[k])))
         elif np.isnan(low[k]):
             reason = f"{undefined[k]:.0%} of the resamples are undefined"
             estimate = Estimate(float(values[k]), undefined=f"no interval: {reason}")
@@ -139,9 +145,3 @@ def at_threshold(
             estimate = Estimate(float(values[k]), float(low[k]), float(high[k]))
         points[name] = asdict(estimate)
     return points
-
-
-def _exact_interval(n_patients: int, right: bool) -> tuple[float, float]:
-    """Give the 95 % binomial interval of n successes or failures in n trials."""
-    reach = 1 - 0.025 ** (1 / n_patients)
-    return (1 - reach, 1.0) if right else (0.0, reach)

@@ -18,11 +18,12 @@ METRICS: tuple[str, ...] = (
     "f1",
     "brier",
     "ece",
+    "calibration_error",
 )
 """What is computed, in the order in which it is shown."""
 
 CALIBRATION_BINS = 10
-"""Equal-width bins of the expected calibration error and of the reliability figure."""
+"""Equal-width bins of the calibration errors and of the reliability figure."""
 
 CHUNK_VALUES = 2_000_000
 """Weights worked on at a time; a handful of float64 temporaries of this size (16 MB each) exist at once."""
@@ -31,7 +32,11 @@ Floats = NDArray[np.float64]
 
 
 def weighted_metrics(
-    labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike, threshold: float = 0.5
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    weights: ArrayLike,
+    threshold: float = 0.5,
+    patients: NDArray[np.int64] | None = None,
 ) -> dict[str, Floats]:
     """Compute every metric for each of R weightings of the same N rows.
 
@@ -42,7 +47,13 @@ def weighted_metrics(
       one threshold, as in scikit-learn's `average_precision_score`. No interpolation.
     - ece: expected calibration error (Naeini et al., AAAI 2015), binary form: 10 equal-width bins of the
       POSITIVE class's probability, sum over bins of
-      (share of rows) x |mean probability - share of positives|.
+      (share of rows) x |mean probability - share of positives|. Of a perfectly calibrated model and 100 rows it is
+      about 0.10, and resampling adds that bias once more.
+    - calibration_error: its debiased root-mean-square form (l2-CE of Kumar et al., NeurIPS 2019): in the same bins,
+      sum over bins of (share of rows) x (mean probability - share of positives)^2, and its root. A bin's square
+      is the mean product of the gaps (probability - label) of two of its rows from DIFFERENT patients, which is
+      unbiased; a sum below 0 counts as 0, bins without such a pair are left out. Of a perfectly calibrated model and
+      100 rows it is 0 in more than half of all cases and about 0.035 on average.
     - brier: the mean squared difference between probability and label.
     - The others count a row as positive when its probability is at least `threshold`.
 
@@ -51,14 +62,17 @@ def weighted_metrics(
         probabilities: float [N] in [0, 1], of the positive class.
         weights: float [R, N], not negative.
         threshold: in [0, 1].
+        patients: int64 [N], the patient 0..P-1 of each row, whose rows must have one weight; None where every row is
+            another patient's.
 
     Returns:
         name in `METRICS` -> float64 [R]; NaN where the weighted rows leave a metric undefined: no positive
         for sensitivity and f1, no negative for specificity, either one for auroc, auprc and
-        balanced_accuracy, no row at all for the rest.
+        balanced_accuracy, no bin with two rows (a row drawn twice is one) for calibration_error, no row at all for
+        the rest.
 
     Raises:
-        LungtlError: on labels, probabilities, weights or a threshold that are not as above.
+        LungtlError: on labels, probabilities, weights, patients or a threshold that are not as above.
     """
     y = check_labels(labels)
     p = check_probabilities(probabilities, len(y))
@@ -67,7 +81,9 @@ def weighted_metrics(
         raise LungtlError(f"weights have shape {w.shape}; wanted [R, {len(y)}], one weight a label")
     if w.size and not w.min() >= 0:
         raise LungtlError(f"weights hold {w.min()}; wanted counts, which are 0 or more")
-    rows = Rows(y, p, threshold)
+    if patients is not None and patients.shape != y.shape:
+        raise LungtlError(f"patients have shape {patients.shape}, labels {y.shape}; wanted one a label")
+    rows = Rows(y, p, threshold, patients)
     chunk = max(1, CHUNK_VALUES // len(y))
     parts = [rows.metrics(w[start : start + chunk]) for start in range(0, len(w), chunk)]
     values = np.concatenate([np.empty((len(METRICS), 0)), *parts], axis=1)
@@ -88,9 +104,17 @@ class Rows:
         labels: int64 [N], 0 or 1.
         probabilities: float64 [N] in [0, 1].
         threshold: a row is called positive from here on.
+        patients: int64 [N], the patient 0..P-1 of each row, whose rows must have one weight; None where every row
+            is another patient's.
     """
 
-    def __init__(self, labels: NDArray[np.int64], probabilities: Floats, threshold: float) -> None:
+    def __init__(
+        self,
+        labels: NDArray[np.int64],
+        probabilities: Floats,
+        threshold: float,
+        patients: NDArray[np.int64] | None = None,
+    ) -> None:
         check_threshold(threshold)
         self.order = np.argsort(-probabilities, kind="stable")
         """int64 [N]: the rows by descending probability."""
@@ -100,6 +124,11 @@ class Rows:
         """float64 [G]: the distinct probabilities, descending."""
         self._positive = labels.astype(np.float64)[self.order]
         self._sums = _columns(labels.astype(np.float64), probabilities, probabilities >= threshold)
+        patients = np.arange(len(labels)) if patients is None else patients
+        self._first = np.unique(patients, return_index=True)[1]
+        bins = calibration_bin(probabilities)
+        self._counts = _of_patients(patients, bins, np.ones(len(labels)))
+        self._gaps = _of_patients(patients, bins, probabilities - labels)
 
     def ranked(self, weights: Floats) -> tuple[Floats, Floats]:
         """Give the weight of positives and of negatives at each distinct probability, two [R, G]."""
@@ -128,8 +157,19 @@ class Rows:
             "f1": np.where(tp + fn > 0, _ratio(2 * tp, 2 * tp + fp + fn), np.nan),
             "brier": _ratio(squared, total),
             "ece": _ratio(gaps, total),
+            "calibration_error": self._calibration_error(weights),
         }
         return np.stack([values[name] for name in METRICS])
+
+    def _calibration_error(self, weights: Floats) -> Floats:
+        weights = weights[:, self._first]
+        counts = weights @ self._counts
+        # All pairs of rows less those within a patient.
+        pairs = counts**2 - weights**2 @ self._counts**2
+        products = (weights @ self._gaps) ** 2 - weights**2 @ self._gaps**2
+        counts[pairs == 0] = 0
+        squared = np.divide(products, pairs, out=np.zeros_like(pairs), where=pairs > 0)
+        return np.sqrt(np.maximum(_ratio((counts * squared).sum(axis=1), counts.sum(axis=1)), 0))
 
     def _ranking_metrics(self, weights: Floats) -> dict[str, Floats]:
         positive, negative = self.ranked(weights)
@@ -153,6 +193,13 @@ def _columns(y: Floats, p: Floats, called: NDArray[np.bool_]) -> Floats:
     bins = calibration_bin(p)[:, None] == np.arange(CALIBRATION_BINS)
     counts = [y * called, y * ~called, (1 - y) * called, (1 - y) * ~called]
     return np.column_stack([*counts, (p - y) ** 2, bins * (p - y)[:, None]])
+
+
+def _of_patients(patients: NDArray[np.int64], bins: NDArray[np.int64], values: Floats) -> Floats:
+    """Sum the values of each patient in each bin, float64 [P, CALIBRATION_BINS]."""
+    shape = (int(patients.max()) + 1, CALIBRATION_BINS)
+    cells = np.bincount(patients * CALIBRATION_BINS + bins, values, shape[0] * shape[1])
+    return np.asarray(cells.reshape(shape), dtype=np.float64)
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:

@@ -99,6 +99,13 @@ def test_a_calibration_survives_json(data: Rows) -> None:
         np.testing.assert_array_equal(read.apply(data[1]), found.apply(data[1]))
 
 
+def test_the_coldest_temperature_parts_probabilities_up_to_where_it_says() -> None:
+    coldest = Calibration("temperature", temperature=TEMPERATURES[0])
+    parted = coldest.apply([0.5, 0.9, 0.99, 0.999, 0.9993])
+    assert (np.diff(parted) > 0).all()
+    np.testing.assert_array_equal(coldest.apply([0.9995, 0.9999]), [1, 1])
+
+
 def test_none_changes_nothing() -> None:
     np.testing.assert_array_equal(Calibration().apply([0.0, 0.2, 1.0]), [0.0, 0.2, 1.0])
 
@@ -124,7 +131,7 @@ def test_one_class_calibrates_nothing_and_says_so(label: int) -> None:
 def test_bags_that_are_all_right_or_mostly_wrong_have_no_best_temperature() -> None:
     right = fit_temperature([0, 0, 1, 1], [0.1, 0.4, 0.6, 0.9])
     assert (right.kind, right.temperature) == ("none", None)
-    assert right.reason == "no temperature from 0.05 is best: every bag is on its side of 0.5, or nearly"
+    assert right.reason == "no temperature from 0.2 is best: every bag is on its side of 0.5, or nearly"
     wrong = fit_temperature([1, 1, 0, 0], [0.1, 0.4, 0.6, 0.9])
     assert wrong.reason == "no temperature up to 20 is best: the bags are no more right than wrong"
     assert fit_temperature([0, 1], [0.5, 0.5]).reason == wrong.reason

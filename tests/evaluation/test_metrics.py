@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from lungtl.errors import LungtlError
@@ -107,7 +108,7 @@ def test_one_class_is_scored_as_far_as_it_can_be(label: int, undefined: set[str]
             assert one == Estimate(None, undefined=f"only one class: {12 * label} of 12 positive")
         else:
             assert one.value is not None
-            assert one.low is not None
+            assert (one.low is None) == (name == "ece")
 
 
 @pytest.mark.parametrize(
@@ -124,9 +125,45 @@ def test_mostly_undefined_replicates_give_no_interval_and_say_so() -> None:
     rows = ([1, 1, 0, 0], [0.9, 0.8, 0.2, 0.1], ["a", "a", "b", "b"])
     tables = [score(*rows, resamples=9, seed=seed) for seed in range(10)]
     auroc = {table.metrics["auroc"] for table in tables}
-    assert Estimate(1.0, 1.0, 1.0) in auroc
+    assert Estimate(1.0, undefined="no interval: every resample gives 1") in auroc
     assert Estimate(1.0, undefined="no interval: 67% of the resamples are undefined") in auroc
-    assert all(table.metrics["accuracy"] == Estimate(1.0, 1.0, 1.0) for table in tables)
+    assert all(is_exact(table.metrics["accuracy"], 2, 2) for table in tables)
+
+
+def is_exact(found: Estimate, right: int, patients: int) -> bool:
+    """Whether an estimate is the rate of so many patients with the exact binomial interval."""
+    interval = binomtest(right, patients).proportion_ci(0.95, method="exact")
+    return (found.value, found.low, found.high) == pytest.approx((right / patients, interval.low, interval.high))
+
+
+def test_a_perfect_rate_gets_the_exact_interval_of_its_patients() -> None:
+    # Seven bags of six patients: a, b and c have the positives, two of them a.
+    rows = ([1, 1, 1, 1, 0, 0, 0], "aabcdef")
+    right = score(rows[0], [0.9, 0.8, 0.7, 0.6, 0.3, 0.2, 0.1], rows[1], resamples=50).metrics
+    assert is_exact(right["accuracy"], 6, 6)
+    assert is_exact(right["sensitivity"], 3, 3)
+    assert is_exact(right["specificity"], 3, 3)
+    wrong = score(rows[0], [0.1] * 4 + [0.9] * 3, rows[1], resamples=50).metrics
+    assert is_exact(wrong["accuracy"], 0, 6)
+    assert is_exact(wrong["sensitivity"], 0, 3)
+
+
+def test_what_no_resample_changes_has_no_interval() -> None:
+    # Five patients of each class, so that hardly any resample lacks one.
+    labels, ids = [1] * 5 + [0] * 5, "abcdefghij"
+    right = score(labels, [0.9] * 5 + [0.1] * 5, ids, resamples=50).metrics
+    for name in ("auroc", "auprc", "balanced_accuracy", "f1"):
+        assert right[name] == Estimate(1.0, undefined="no interval: every resample gives 1")
+    wrong = score(labels, [0.1] * 5 + [0.9] * 5, ids, resamples=50).metrics
+    for name in ("auroc", "balanced_accuracy", "f1"):
+        assert wrong[name] == Estimate(0.0, undefined="no interval: every resample gives 0")
+    constant = score(labels, [0.3] * 10, ids, resamples=50).metrics["auroc"]
+    assert (constant.value, constant.low, constant.high) == (0.5, 0.5, 0.5)  # whatever the bags
+
+
+def test_a_perfect_rate_of_one_patient_has_no_interval() -> None:
+    sensitivity = score([1, 0, 0], [0.9, 0.1, 0.6], "abc", resamples=50).metrics["sensitivity"]
+    assert sensitivity == Estimate(1.0, undefined="no interval: only one patient")
 
 
 def test_the_table_is_json() -> None:

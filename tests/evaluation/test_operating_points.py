@@ -36,14 +36,30 @@ def test_hand_computed() -> None:
     p = [*np.arange(10) / 10 + 0.05, 0.5, 0.7, 0.9, 0.99]
     # One negative of ten may be called positive: from 0.9 on that is 0.95's. With none left only 0.99 is called.
     # All four positives are needed for 90 %: from 0.5 on five negatives are below. Youden: 0.5 gives 1 + 0.5, 0.7
-    # gives 0.75 + 0.7, 0.9 gives 0.5 + 0.9, 0.99 gives 0.25 + 1.
-    assert choose_thresholds(labels, p) == {
-        "specificity_90": 0.9,
-        "specificity_95": 0.99,
-        "sensitivity_90": 0.5,
-        "sensitivity_95": 0.5,
-        "youden": 0.5,
-    }
+    # gives 0.75 + 0.7, 0.9 gives 0.5 + 0.9, 0.99 gives 0.25 + 1. The next lower bags are at 0.85, 0.95 and 0.45.
+    assert choose_thresholds(labels, p) == pytest.approx(
+        {
+            "specificity_90": 0.875,
+            "specificity_95": 0.97,
+            "sensitivity_90": 0.475,
+            "sensitivity_95": 0.475,
+            "youden": 0.475,
+        }
+    )
+
+
+def test_rounding_flips_no_validation_bag() -> None:
+    data = cohort()
+    noise = np.random.default_rng(0).uniform(-1, 1, len(data.labels)) * 1e-6
+    for threshold in choose_thresholds(data.labels, data.probabilities).values():
+        assert threshold is not None
+        np.testing.assert_array_equal(data.probabilities >= threshold, data.probabilities + noise >= threshold)
+
+
+def test_a_threshold_between_neighbouring_floats_still_parts_them() -> None:
+    below = 0.5
+    above = np.nextafter(below, 1)
+    assert choose_thresholds([0, 1], [below, above])["youden"] == above
 
 
 def test_nine_of_ten_are_ninety_percent() -> None:
@@ -51,8 +67,8 @@ def test_nine_of_ten_are_ninety_percent() -> None:
     labels = [0] * 20 + [1] * 20
     p = [0.1] * 18 + [0.5, 0.9] + [0.05] + [0.5] + [0.9] * 18
     chosen = choose_thresholds(labels, p)
-    assert (chosen["specificity_90"], chosen["specificity_95"]) == (0.5, 0.9)
-    assert (chosen["sensitivity_90"], chosen["sensitivity_95"]) == (0.9, 0.5)
+    assert (chosen["specificity_90"], chosen["specificity_95"]) == (0.3, 0.7)  # between 0.1, 0.5 and 0.9
+    assert (chosen["sensitivity_90"], chosen["sensitivity_95"]) == (0.7, 0.3)
 
 
 def test_bags_that_tie_are_not_parted() -> None:
@@ -61,7 +77,7 @@ def test_bags_that_tie_are_not_parted() -> None:
     assert (chosen["specificity_90"], chosen["specificity_95"]) == (None, None)
     # All positives are reached only from 0.05 on, where every bag is called positive.
     assert (chosen["sensitivity_90"], chosen["sensitivity_95"]) == (None, None)
-    assert chosen["youden"] == 0.8
+    assert chosen["youden"] == pytest.approx(0.45)
 
 
 @pytest.mark.parametrize("label", [0, 1])
@@ -78,7 +94,7 @@ def test_probabilities_that_all_tie_have_no_operating_point() -> None:
 def test_each_point_is_the_best_of_all_thresholds(data: Rows) -> None:
     labels, p = data
     chosen = choose_thresholds(labels, p)
-    every = {threshold: rates(labels, p, threshold) for threshold in (*np.arange(21) / 20, *p)}
+    every = {threshold: rates(labels, p, threshold) for threshold in (*p, *filter(None, chosen.values()))}
     for percent in (90, 95):
         for k, name in ((0, f"specificity_{percent}"), (1, f"sensitivity_{percent}")):
             reaching = [(both[k], both[1 - k]) for both in every.values() if both[1 - k] >= percent / 100]

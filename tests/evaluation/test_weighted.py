@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.special import expit
 from sklearn import metrics as oracle
 from sklearn.calibration import calibration_curve
 
 from lungtl.errors import LungtlError
 from lungtl.evaluation import weighted
-from lungtl.evaluation.weighted import METRICS, calibration_bin, weighted_metrics
+from lungtl.evaluation.bootstrap import patient_bootstrap, percentile_interval
+from lungtl.evaluation.checks import patient_codes
+from lungtl.evaluation.metrics import score
+from lungtl.evaluation.weighted import METRICS, Rows, calibration_bin, weighted_metrics
+from tests.evaluation.cohort import cohort
 
-Rows = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
+Table = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
 
 # Few distinct values, so that ties (across classes, at the threshold and at bin edges) are the rule.
 tied = st.integers(0, 8).map(lambda eighths: eighths / 8)
@@ -20,7 +27,7 @@ loose = st.floats(0, 1)
 
 
 @st.composite
-def rows(draw: st.DrawFn) -> Rows:
+def rows(draw: st.DrawFn) -> Table:
     n = draw(st.integers(2, 25))
     labels = np.array(draw(st.lists(st.integers(0, 1), min_size=n, max_size=n)))
     probabilities = np.array(draw(st.lists(draw(st.sampled_from([tied, loose])), min_size=n, max_size=n)))
@@ -36,7 +43,7 @@ def one(labels: object, probabilities: object, weights: object, threshold: float
 
 @settings(max_examples=100, deadline=None)
 @given(rows(), st.sampled_from([0.0, 0.25, 0.5, 1.0]))
-def test_all_metrics_are_those_of_scikit_learn(data: Rows, threshold: float) -> None:
+def test_all_metrics_are_those_of_scikit_learn(data: Table, threshold: float) -> None:
     labels, probabilities, weights = data
     called = (probabilities >= threshold).astype(int)
     expected = {
@@ -55,11 +62,13 @@ def test_all_metrics_are_those_of_scikit_learn(data: Rows, threshold: float) -> 
 
 @settings(max_examples=60, deadline=None)
 @given(rows())
-def test_a_weight_is_a_row_repeated(data: Rows) -> None:
+def test_a_weight_is_a_row_repeated(data: Table) -> None:
     labels, probabilities, weights = data
     times = weights.astype(int)
     repeated = np.repeat(labels, times), np.repeat(probabilities, times)
-    assert one(labels, probabilities, weights) == pytest.approx(one(*repeated, np.ones(times.sum())), abs=1e-12)
+    found, expected = one(labels, probabilities, weights), one(*repeated, np.ones(times.sum()))
+    del found["calibration_error"], expected["calibration_error"]  # for which a row drawn twice is no evidence twice
+    assert found == pytest.approx(expected, abs=1e-12)
 
 
 @settings(max_examples=60, deadline=None)
@@ -74,10 +83,55 @@ def test_ece_is_what_the_calibration_curve_of_scikit_learn_gives(pairs: list[tup
     assert one(labels, probabilities, np.ones(len(labels)))["ece"] == pytest.approx(expected, abs=1e-12)
 
 
+@settings(max_examples=60, deadline=None)
+@given(rows(), st.lists(st.integers(0, 4), min_size=25, max_size=25))
+def test_the_calibration_error_is_that_of_all_pairs_of_different_patients(data: Table, drawn: list[int]) -> None:
+    labels, probabilities, weights = data
+    patients = np.unique(drawn[: len(labels)], return_inverse=True)[1]
+    weights = weights[np.unique(patients, return_index=True)[1]][patients]
+    gaps, bins = probabilities - labels, calibration_bin(probabilities)
+    squared, counts = 0.0, 0.0
+    for k in range(10):
+        own = np.flatnonzero(bins == k)
+        pairs = [(i, j) for i, j in product(own, own) if patients[i] != patients[j] and weights[i] * weights[j] > 0]
+        if pairs:
+            weight = sum(weights[i] * weights[j] for i, j in pairs)
+            square = sum(weights[i] * weights[j] * gaps[i] * gaps[j] for i, j in pairs) / weight
+            squared, counts = squared + weights[own].sum() * square, counts + weights[own].sum()
+    found = Rows(labels, probabilities, 0.5, patients).metrics(weights[None])[METRICS.index("calibration_error"), 0]
+    # A root of what rounding leaves of 0 is 1e-8.
+    assert found == pytest.approx(np.sqrt(max(squared / counts, 0)) if counts else np.nan, abs=1e-7, nan_ok=True)
+
+
+@pytest.mark.parametrize("overconfidence", [1.0, 2.0])
+def test_the_interval_of_the_calibration_error_covers_the_truth(overconfidence: float) -> None:
+    rng = np.random.default_rng(0)
+
+    def draw(n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        log_odds = rng.normal(0, 1.5, n)
+        return expit(log_odds), expit(overconfidence * log_odds)
+
+    true, claimed = draw(200_000)
+    gaps = [np.r_[0.0, (claimed - true)[calibration_bin(claimed) == k]] for k in range(10)]
+    truth = np.sqrt(sum(len(gap) * gap.mean() ** 2 for gap in gaps) / 200_000)
+    covered = []
+    for _ in range(100):
+        true, claimed = draw(100)
+        bags = Rows((rng.random(100) < true).astype(np.int64), claimed, 0.5)
+        errors = patient_bootstrap(bags.metrics, np.arange(100), resamples=200, seed=0)[
+            [METRICS.index("calibration_error")]
+        ]
+        low, high, _ = percentile_interval(errors)
+        covered.append(low[0] <= truth <= high[0])
+    # The interval of the usual form, with absolute gaps, covers 0 and 46 of 100.
+    assert np.mean(covered) >= 0.93
+
+
 def test_hand_computed() -> None:
     # Descending: 0.9 positive; 0.6 one of each; 0.2 negative. Pairs won: 1 + 1 + 0.5 + 1 of 4. Precision 1 at
     # recall 1/2, then 2/3 at recall 1. Called positive at 0.5: tp 2, fp 1, tn 1.
     # Bins: |0.9 - 1| x 1, |1.2 - 1| (two rows of 0.6), |0.2 - 0| x 1, over 4 rows.
+    # The only bin with two rows has gaps of 0.6 and -0.4, whose product is below 0.
     found = one([1, 1, 0, 0], [0.9, 0.6, 0.6, 0.2], [1, 1, 1, 1])
     assert found == pytest.approx(
         {
@@ -90,8 +144,15 @@ def test_hand_computed() -> None:
             "f1": 4 / 5,
             "brier": (0.01 + 0.16 + 0.36 + 0.04) / 4,
             "ece": (0.1 + 0.2 + 0.2) / 4,
+            "calibration_error": 0.0,
         }
     )
+
+
+def test_the_calibration_error_hand_computed() -> None:
+    # Bin 0.6 to 0.7: gaps 0.62 and 0.68; bin 0.1 to 0.2: gaps 0.1 and -0.9; the last bin has one row.
+    found = one([0, 0, 0, 1, 1], [0.62, 0.68, 0.1, 0.1, 1.0], np.ones(5))["calibration_error"]
+    assert found == pytest.approx(np.sqrt((2 * 0.62 * 0.68 - 2 * 0.1 * 0.9) / 4))
 
 
 def test_a_bin_holds_its_left_edge_and_the_last_one_also_its_right() -> None:
@@ -108,7 +169,7 @@ def test_a_bin_holds_its_left_edge_and_the_last_one_also_its_right() -> None:
     ],
 )
 def test_one_class_leaves_undefined_what_needs_the_other(label: int, undefined: set[str]) -> None:
-    found = one([label] * 3, [0.1, 0.6, 0.9], [1, 1, 1])
+    found = one([label] * 3, [0.1, 0.6, 0.63], [1, 1, 1])
     assert {name for name, value in found.items() if np.isnan(value)} == undefined
 
 
@@ -135,3 +196,31 @@ def test_each_weighting_is_computed_as_if_alone(monkeypatch: pytest.MonkeyPatch)
 def test_weights_that_do_not_fit_are_refused(weights: list[float], said: str) -> None:
     with pytest.raises(LungtlError, match=said):
         weighted_metrics([0, 1], [0.1, 0.9], weights)
+
+
+def test_pairs_within_a_patient_do_not_count_where_patients_are_given() -> None:
+    data = cohort()
+    patients = patient_codes(data.patient_ids, len(data.labels))
+    once = np.ones((1, len(data.labels)))
+    together = weighted_metrics(data.labels, data.probabilities, once, 0.4, patients)
+    table = score(data.labels, data.probabilities, data.patient_ids, threshold=0.4, resamples=0)
+    assert {name: found[0] for name, found in together.items()} == pytest.approx(
+        {name: one.value for name, one in table.metrics.items()}
+    )
+    assert weighted_metrics(data.labels, data.probabilities, once)["calibration_error"] != together["calibration_error"]
+
+
+def test_patients_of_another_number_of_rows_are_refused() -> None:
+    with pytest.raises(LungtlError, match="patients have shape"):
+        weighted_metrics([0, 1], [0.1, 0.9], [[1, 1]], patients=np.array([0]))
+
+
+def test_a_calibrated_model_of_100_rows_mostly_has_no_calibration_error() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.random((1000, 100))
+    y = (rng.random(p.shape) < p).astype(int)
+    found = [
+        float(weighted_metrics(a, b, np.ones((1, 100)))["calibration_error"][0]) for a, b in zip(y, p, strict=True)
+    ]
+    assert 0.5 < np.mean(np.array(found) == 0) < 0.6
+    assert np.mean(found) == pytest.approx(0.035, abs=0.004)

@@ -29,7 +29,7 @@ def crops(volume: Volume, box: Box, title: str = "") -> Figure:
     row_mm, column_mm = volume.pixel_spacing_mm
     count = len(volume.hu)
     chosen = np.unique(((np.arange(SLICES) + 0.5) * count / SLICES).astype(int))
-    figure = new_figure(4.0)
+    figure = new_figure(3.4)
     figure.suptitle(title, fontsize=10)
     grid = figure.subplots(2, len(chosen), squeeze=False)
     for (above, below), k in zip(grid.T, chosen, strict=True):

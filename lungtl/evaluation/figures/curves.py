@@ -10,15 +10,20 @@ from typing import Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
 from lungtl.evaluation.bootstrap import patient_bootstrap, percentile_interval
-from lungtl.evaluation.checks import check_labels, check_probabilities, patient_codes
-from lungtl.evaluation.figures.canvas import CONTROLS, GREY, MODEL, new_figure, say, tidy
+from lungtl.evaluation.checks import check_labels, check_probabilities, check_threshold, patient_codes
+from lungtl.evaluation.figures.canvas import BLACK, CONTROLS, GREY, MODEL, YELLOW, new_figure, say, tidy
 from lungtl.evaluation.metrics import score
 from lungtl.evaluation.weighted import Rows
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+MARKERS = "osD^vP"
+"""Of the operating points, in their order."""
 
 GRID = np.linspace(0, 1, 101)
 """Where on the x axis the band is evaluated."""
@@ -34,6 +39,7 @@ class Curve:
         area: what the legend calls that.
         points: weights of positives and negatives by descending probability, two [G] -> x and y of the curve.
         on_grid: x and y of the curve -> y at `GRID`.
+        at: which rows are positive and which are called so, two bool [N] -> x and y, and what the legend says of them.
         drawstyle: how matplotlib joins the points.
     """
 
@@ -45,6 +51,7 @@ class Curve:
     area: str
     points: Callable[[Floats, Floats], tuple[Floats, Floats]]
     on_grid: Callable[[Floats, Floats], Floats]
+    at: Callable[[Bools, Bools], tuple[tuple[float, float], str]]
     drawstyle: str
 
 
@@ -54,6 +61,7 @@ def roc(
     patient_ids: Iterable[object],
     controls: Mapping[str, ArrayLike] | None = None,
     *,
+    thresholds: Mapping[str, float | None] | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Figure:
@@ -65,6 +73,8 @@ def roc(
         patient_ids: one a row; the band is the pointwise 95 % interval from resampling patients.
         controls: name -> probabilities [N] of a trivial predictor, drawn dashed. One that says the same for
             all is left out: its curve is the reference line.
+        thresholds: name -> probability from which a bag is called positive; where the model is at it is marked. None
+            is left out, as `choose_thresholds` gives it for what cannot be reached.
         resamples: bootstrap replicates; 0 leaves the band out.
         seed: of the draws; with that of `score`, the legend has the same numbers.
 
@@ -74,7 +84,7 @@ def roc(
     Raises:
         LungtlError: on input that `score` refuses.
     """
-    return _plot(ROC, labels, probabilities, list(patient_ids), controls or {}, resamples, seed)
+    return _plot(ROC, labels, probabilities, list(patient_ids), controls or {}, thresholds or {}, resamples, seed)
 
 
 def precision_recall(
@@ -83,6 +93,7 @@ def precision_recall(
     patient_ids: Iterable[object],
     controls: Mapping[str, ArrayLike] | None = None,
     *,
+    thresholds: Mapping[str, float | None] | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Figure:
@@ -93,6 +104,7 @@ def precision_recall(
         probabilities: float [N].
         patient_ids: one a row.
         controls: name -> probabilities [N].
+        thresholds: name -> probability.
         resamples: bootstrap replicates.
         seed: of the draws.
 
@@ -102,7 +114,7 @@ def precision_recall(
     Raises:
         LungtlError: on input that `score` refuses.
     """
-    return _plot(PR, labels, probabilities, list(patient_ids), controls or {}, resamples, seed)
+    return _plot(PR, labels, probabilities, list(patient_ids), controls or {}, thresholds or {}, resamples, seed)
 
 
 def _plot(
@@ -111,13 +123,15 @@ def _plot(
     probabilities: ArrayLike,
     patient_ids: list[object],
     controls: Mapping[str, ArrayLike],
+    thresholds: Mapping[str, float | None],
     resamples: int,
     seed: int,
 ) -> Figure:
     table = score(labels, probabilities, patient_ids, resamples=resamples, seed=seed)
     y = check_labels(labels)
     p = check_probabilities(probabilities, len(y))
-    figure = new_figure(6.4)
+    marked = {name: threshold for name, threshold in thresholds.items() if threshold is not None}
+    figure = new_figure(5.2 + (0.35 + 0.2 * len(marked) if marked else 0))
     axes = figure.add_subplot(xlabel=curve.xlabel, ylabel=curve.ylabel, aspect="equal")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     axes.set_title(f"{curve.title}: n = {table.n}, {table.n_positive} positive, {table.n_patients} patients")
@@ -140,8 +154,25 @@ def _plot(
     _line(axes, curve, "any constant prediction", y, np.full(len(y), 0.5), GREY, ":")
     # First in the legend, yet drawn over the others.
     axes.lines[0].set(zorder=4, linewidth=2.2)
-    axes.legend(loc=curve.legend, framealpha=0.9)
+    axes.legend(loc=curve.legend, framealpha=0.9, fontsize=9)
+    if marked:
+        marks = _mark(axes, curve, y, p, marked)
+        figure.legend(
+            handles=marks, loc="outside lower center", fontsize=9, title="operating points: aim, threshold, result here"
+        )
     return figure
+
+
+def _mark(axes: Axes, curve: Curve, y: NDArray[np.int64], p: Floats, thresholds: Mapping[str, float]) -> list[Line2D]:
+    """Mark where the model is at each threshold; returns the marks, for a legend of their own."""
+    marks = []
+    for (name, threshold), marker in zip(thresholds.items(), cycle(MARKERS), strict=False):
+        called = p >= check_threshold(threshold)
+        point, said = curve.at(y == 1, called)
+        label = f"{name.replace('_', ' ')}, p >= {threshold:.2f}: {said}"
+        marks += axes.plot(*point, linestyle="", marker=marker, markersize=9, color=MODEL, label=label)
+        marks[-1].set(markerfacecolor=YELLOW, markeredgecolor=BLACK, zorder=5, clip_on=False)
+    return marks
 
 
 def _line(
@@ -188,6 +219,11 @@ def _roc_on_grid(x: Floats, y: Floats) -> Floats:
     return np.interp(GRID, x, y)
 
 
+def _roc_at(positive: Bools, called: Bools) -> tuple[tuple[float, float], str]:
+    sensitivity, specificity = called[positive].mean(), (~called[~positive]).mean()
+    return (1 - specificity, sensitivity), f"sensitivity {sensitivity:.2f}, specificity {specificity:.2f}"
+
+
 def _pr_points(positive: Floats, negative: Floats) -> tuple[Floats, Floats]:
     tp, fp = np.cumsum(positive), np.cumsum(negative)
     precision = tp / (tp + fp)
@@ -202,6 +238,14 @@ def _pr_on_grid(x: Floats, y: Floats) -> Floats:
     return y[np.searchsorted(x, np.maximum(GRID - 1e-9, 1e-9))]
 
 
+def _pr_at(positive: Bools, called: Bools) -> tuple[tuple[float, float], str]:
+    recall = called[positive].mean()
+    if not called.any():
+        return (recall, np.nan), "none called positive, precision undefined"
+    precision = positive[called].mean()
+    return (recall, precision), f"recall {recall:.2f}, precision {precision:.2f}"
+
+
 ROC = Curve(
     title="ROC",
     xlabel="1 - specificity (false positive rate)",
@@ -211,6 +255,7 @@ ROC = Curve(
     area="AUC",
     points=_roc_points,
     on_grid=_roc_on_grid,
+    at=_roc_at,
     drawstyle="default",
 )
 PR = Curve(
@@ -222,5 +267,6 @@ PR = Curve(
     area="AP",
     points=_pr_points,
     on_grid=_pr_on_grid,
+    at=_pr_at,
     drawstyle="steps-pre",
 )

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from lungtl.evaluation.checks import check_labels, check_probabilities, check_threshold
-from lungtl.evaluation.figures.canvas import BLACK, GREY, MODEL, new_figure, tidy
+from lungtl.evaluation.figures.canvas import BLACK, GREY, MODEL, VERMILLION, new_figure, tidy
 from lungtl.evaluation.metrics import score
 from lungtl.evaluation.weighted import CALIBRATION_BINS, calibration_bin
 
 
-def reliability(labels: ArrayLike, probabilities: ArrayLike) -> Figure:
+def reliability(labels: ArrayLike, probabilities: ArrayLike, calibrated: ArrayLike | None = None) -> Figure:
     """Draw the share of positives against the mean probability of ten equal-width bins, their counts below.
 
     Args:
         labels: int [N], 0 or 1.
         probabilities: float [N] in [0, 1], of the positive class.
+        calibrated: float [N], the same after calibration, drawn beside them.
 
     Returns:
         The figure; empty bins are left out.
@@ -26,32 +28,45 @@ def reliability(labels: ArrayLike, probabilities: ArrayLike) -> Figure:
         LungtlError: on input that `score` refuses.
     """
     y = check_labels(labels)
-    p = check_probabilities(probabilities, len(y))
-    metrics = score(y, p, range(len(y)), resamples=0).metrics
+    series = [("model", probabilities, MODEL, "o")]
+    if calibrated is not None:
+        series = [("before", probabilities, MODEL, "o"), ("after calibration", calibrated, VERMILLION, "D")]
+    figure = new_figure(5.6)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    above.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="perfectly calibrated")
+    width = 0.94 / CALIBRATION_BINS / len(series)
+    middles = (np.arange(CALIBRATION_BINS) + 0.5) / CALIBRATION_BINS
+    for k, (name, values, colour, marker) in enumerate(series):
+        p = check_probabilities(values, len(y))
+        metrics = score(y, p, range(len(y)), resamples=0).metrics
+        label = f"{name}: ECE {metrics['ece'].value:.3f}, Brier {metrics['brier'].value:.3f}"
+        counts = _draw_bins(above, y, p, colour, marker, label)
+        bars = below.bar(middles + (k - (len(series) - 1) / 2) * width, counts, width=width, color=colour, alpha=0.6)
+        below.bar_label(bars, [str(count) if count else "" for count in counts], fontsize=8)
+    above.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="observed share of positives")
+    above.set_title(f"Calibration (n = {len(y)}; area of a mark: count)")
+    above.legend(loc="upper left", framealpha=0.9)
+    below.set(xlabel="predicted probability", ylabel="count", xticks=np.arange(CALIBRATION_BINS + 1) / CALIBRATION_BINS)
+    below.margins(y=0.25)
+    tidy(above)
+    tidy(below)
+    return figure
+
+
+def _draw_bins(
+    axes: Axes, y: NDArray[np.int64], p: NDArray[np.float64], colour: str, marker: str, label: str
+) -> NDArray[np.int64]:
+    """Draw the filled bins; returns the rows in each, int64 [10]."""
     bins = calibration_bin(p)
     counts = np.bincount(bins, minlength=CALIBRATION_BINS)
     filled = np.flatnonzero(counts)
     observed = [y[bins == i].mean() for i in filled]
     predicted = [p[bins == i].mean() for i in filled]
-
-    figure = new_figure(7.0)
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    above.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="perfectly calibrated")
-    above.plot(predicted, observed, color=MODEL, linewidth=1, alpha=0.6)
+    axes.plot(predicted, observed, color=colour, linewidth=1, alpha=0.6)
     # A bin of one row is 0 or 1 whatever the model: let it look as light as it weighs.
-    sizes = 15 + 185 * counts[filled] / counts.max()
-    above.scatter(predicted, observed, s=sizes, color=MODEL, zorder=3, label="model (area: count)")
-    above.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="observed share of positives")
-    above.set_title(f"Calibration: ECE {metrics['ece'].value:.3f}, Brier {metrics['brier'].value:.3f} (n = {len(y)})")
-    above.legend(loc="upper left", framealpha=0.9)
-    width = 1 / CALIBRATION_BINS
-    bars = below.bar((np.arange(CALIBRATION_BINS) + 0.5) * width, counts, width=0.94 * width, color=MODEL, alpha=0.6)
-    below.bar_label(bars, [str(count) if count else "" for count in counts], fontsize=9)
-    below.set(xlabel="predicted probability", ylabel="count", xticks=np.arange(CALIBRATION_BINS + 1) * width)
-    below.margins(y=0.2)
-    tidy(above)
-    tidy(below)
-    return figure
+    sizes = 15 + 135 * counts[filled] / counts.max()
+    axes.scatter(predicted, observed, s=sizes, color=colour, marker=marker, zorder=3, label=label)
+    return counts
 
 
 def confusion(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5) -> Figure:
@@ -75,7 +90,7 @@ def confusion(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
 
-    figure = new_figure(5.6)
+    figure = new_figure(4.6)
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for i in range(2):

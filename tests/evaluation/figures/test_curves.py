@@ -104,6 +104,47 @@ def test_the_reference_of_precision_is_the_prevalence() -> None:
     assert legend(axes)[1] == f"any constant prediction, AP {prevalence:.2f}"
 
 
+def marks(figure: Figure) -> tuple[list[tuple[float, float]], list[str]]:
+    """The operating points on the curve, and what the legend says of them."""
+    drawn = [line for line in figure.axes[0].lines if line.get_linestyle() == "None"]
+    points = [(float(np.asarray(m.get_xdata())[0]), float(np.asarray(m.get_ydata())[0])) for m in drawn]
+    return points, [text.get_text() for box in figure.legends for text in box.get_texts()]
+
+
+def test_operating_points_are_where_the_thresholds_put_the_model() -> None:
+    # Positive: .9, .6, .2; negative: .7, .4, .3, .1. A threshold includes its own probability.
+    labels, p = [1, 1, 1, 0, 0, 0, 0], [0.9, 0.6, 0.2, 0.7, 0.4, 0.3, 0.1]
+    thresholds = {"specificity_90": 0.9, "youden": 0.6, "sensitivity_95": None}
+    points, said = marks(roc(labels, p, range(7), thresholds=thresholds, resamples=0))
+    np.testing.assert_allclose(points, [(0, 1 / 3), (0.25, 2 / 3)])
+    assert said == [
+        "specificity 90, p >= 0.90: sensitivity 0.33, specificity 1.00",
+        "youden, p >= 0.60: sensitivity 0.67, specificity 0.75",
+    ]
+    points, said = marks(precision_recall(labels, p, range(7), thresholds=thresholds, resamples=0))
+    np.testing.assert_allclose(points, [(1 / 3, 1), (2 / 3, 2 / 3)])
+    assert said[1] == "youden, p >= 0.60: recall 0.67, precision 0.67"
+
+
+def test_a_threshold_that_calls_none_positive_has_no_precision() -> None:
+    points, said = marks(precision_recall([0, 1], [0.1, 0.2], "ab", thresholds={"all": 0.9}, resamples=0))
+    assert np.isnan(points[0][1])
+    assert said == ["all, p >= 0.90: none called positive, precision undefined"]
+
+
+def test_operating_points_lie_on_the_roc() -> None:
+    thresholds = {str(p): float(p) for p in DATA.probabilities[:10]}
+    figure = roc(DATA.labels, DATA.probabilities, DATA.patient_ids, thresholds=thresholds, resamples=0)
+    corners = line(figure.axes[0], 0).T
+    for point in marks(figure)[0]:
+        assert np.abs(corners - point).sum(axis=1).min() < 1e-9
+
+
+def test_a_threshold_outside_the_unit_interval_is_refused() -> None:
+    with pytest.raises(LungtlError, match=r"threshold is -0.1"):
+        roc([0, 1], [0.2, 0.8], "ab", thresholds={"odd": -0.1}, resamples=0)
+
+
 @pytest.mark.parametrize("draw", [roc, precision_recall])
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_says_that_the_curve_is_undefined(draw: Callable[..., Figure], label: int) -> None:

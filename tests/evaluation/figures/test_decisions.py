@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix
 
@@ -9,7 +10,7 @@ from lungtl.errors import LungtlError
 from lungtl.evaluation.figures import confusion, reliability
 from lungtl.evaluation.metrics import score
 from tests.evaluation.cohort import cohort
-from tests.evaluation.figures.drawn import image, line
+from tests.evaluation.figures.drawn import image, legend, line
 
 DATA = cohort()
 
@@ -23,10 +24,26 @@ def test_reliability_draws_the_calibration_curve_with_the_counts_below() -> None
     np.testing.assert_array_equal([patch.get_height() for patch in below.patches], counts)  # type: ignore[attr-defined]
 
 
+def stated(name: str, probabilities: NDArray[np.float64]) -> str:
+    metrics = score(DATA.labels, probabilities, range(60), resamples=0).metrics
+    return f"{name}: ECE {metrics['ece'].value:.3f}, Brier {metrics['brier'].value:.3f}"
+
+
 def test_reliability_states_the_errors_of_the_score_table() -> None:
-    metrics = score(DATA.labels, DATA.probabilities, range(60), resamples=0).metrics
-    title = reliability(DATA.labels, DATA.probabilities).axes[0].get_title()
-    assert title == f"Calibration: ECE {metrics['ece'].value:.3f}, Brier {metrics['brier'].value:.3f} (n = 60)"
+    assert legend(reliability(DATA.labels, DATA.probabilities).axes[0])[1] == stated("model", DATA.probabilities)
+
+
+def test_reliability_draws_the_calibrated_probabilities_beside_the_others() -> None:
+    calibrated = DATA.probabilities**2
+    above, below = reliability(DATA.labels, DATA.probabilities, calibrated).axes
+    for index, values in ((1, DATA.probabilities), (2, calibrated)):
+        observed, predicted = calibration_curve(DATA.labels, values, n_bins=10, strategy="uniform")
+        np.testing.assert_allclose(line(above, index), [predicted, observed])
+    assert legend(above)[1:] == [stated("before", DATA.probabilities), stated("after calibration", calibrated)]
+    bars = [(patch.get_x(), patch.get_height()) for patch in below.patches]  # type: ignore[attr-defined]
+    before, after = bars[:10], bars[10:]
+    np.testing.assert_array_equal([height for _, height in after], np.histogram(calibrated, bins=10, range=(0, 1))[0])
+    assert all(left[0] < right[0] for left, right in zip(before, after, strict=True))
 
 
 def test_reliability_of_one_class_is_defined() -> None:

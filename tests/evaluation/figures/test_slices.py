@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from lungtl.errors import LungtlError
 from lungtl.evaluation.figures import attention_along_z, montage, save
+from lungtl.evaluation.figures.canvas import GREEN, VERMILLION
 from lungtl.evaluation.figures.slices import label_spans
 from tests.evaluation.figures.drawn import image, line
 
@@ -28,6 +30,12 @@ def test_weights_and_probabilities_are_drawn_from_low_to_high_z() -> None:
     np.testing.assert_allclose(line(above, 1)[1], [0.2, 0.2])
     assert below.get_xlabel() == "z (mm)"
     assert above.get_title() == "bag 7"
+
+
+def test_without_slice_probabilities_the_weights_stand_alone() -> None:
+    (alone,) = attention_along_z([-10, -12, -14, -16, -18], WEIGHTS, None, LABELS).axes
+    np.testing.assert_array_equal(line(alone, 0), [[-18, -16, -14, -12, -10], WEIGHTS[::-1]])
+    assert alone.get_xlabel() == "z (mm)"
 
 
 @pytest.mark.parametrize("z", [None, [np.nan] * 5, [1, 2, np.nan, 4, 5]])
@@ -85,6 +93,25 @@ def test_the_montage_shows_each_slice_in_grey_under_its_caption() -> None:
         assert axes.images[0].get_clim() == (0, 255)
 
 
+def test_slices_with_a_nodule_are_framed_in_its_colour() -> None:
+    figure = montage([np.zeros((8, 8), dtype=np.uint8)] * 4, ["s"] * 4, labels=[2, 0, 1, 2])
+    assert [axes.get_frame_on() for axes in figure.axes] == [True, False, True, True]
+    colours = [to_hex(axes.spines["left"].get_edgecolor()).upper() for axes in figure.axes]
+    assert [colours[0], colours[2], colours[3]] == [VERMILLION, GREEN, VERMILLION]
+    assert legend(figure) == ["frame: malignant (true)", "frame: benign (true)"]
+
+
+def test_slices_without_labels_have_no_frames() -> None:
+    figure = montage([np.zeros((8, 8), dtype=np.uint8)] * 2, ["s"] * 2)
+    assert not any(axes.get_frame_on() for axes in figure.axes)
+    assert not figure.legends
+
+
+def test_lines_of_a_caption_stay_lines() -> None:
+    figure = montage([np.zeros((8, 8), dtype=np.uint8)], ["LIDC-IDRI-0001 z 3 mm\nw=0.1"])
+    assert figure.axes[0].get_title() == "LIDC-IDRI-0001 z 3 mm\nw=0.1"
+
+
 def test_long_captions_stay_over_their_own_slice(tmp_path: Path) -> None:
     series = "1.3.6.1.4.1.14519.5.2.1.6279.6001.298806137288633453246975630178, z -120 mm, w=0.12"
     figure = montage([np.zeros((8, 8), dtype=np.uint8)] * 4, [series] * 4)
@@ -110,3 +137,5 @@ def test_images_that_are_not_grey_bytes_are_refused() -> None:
         montage([np.zeros((4, 4))], ["s"])  # type: ignore[list-item]
     with pytest.raises(LungtlError, match="1 images and 2 captions"):
         montage([np.zeros((4, 4), dtype=np.uint8)], ["a", "b"])
+    with pytest.raises(LungtlError, match="1 images and 2 labels"):
+        montage([np.zeros((4, 4), dtype=np.uint8)], ["a"], [0, 1])

@@ -1,0 +1,62 @@
+"""Grad-CAM heatmaps over the slices that they explain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from lungtl.errors import LungtlError
+from lungtl.evaluation.figures.grid import slice_grid
+
+COLOURS = "inferno"
+OPACITY = 0.6
+"""Of the hottest place; the slice must stay visible under it."""
+
+
+def gradcam_montage(
+    images: Sequence[NDArray[np.uint8]],
+    maps: Sequence[NDArray[np.float32]],
+    captions: Sequence[str],
+    labels: Sequence[int] | None = None,
+) -> Figure:
+    """Draw slices with their heatmaps over them, in the places of `montage`.
+
+    Each map is shown relative to its own largest value, since slices of different bags have no scale in common: it
+    says where in a slice the evidence lies, the weight in the caption how much the slice counted. A map of nothing
+    but zeros leaves its slice as it is.
+
+    Args:
+        images: uint8 [H, W] each, most important first; at most 16 are drawn.
+        maps: float32 [H, W] each, not negative, of `slice_heatmaps`.
+        captions: one an image.
+        labels: the slices' labels, framed as in `montage`.
+
+    Returns:
+        The figure.
+
+    Raises:
+        LungtlError: when the counts or shapes differ, or a map has a negative or non-finite value.
+    """
+    if len(maps) != len(images):
+        raise LungtlError(f"there are {len(images)} images and {len(maps)} maps; wanted one an image")
+    figure, grid = slice_grid(images, captions, labels)
+    for k, axes in enumerate(grid):
+        heat = np.asarray(maps[k], dtype=np.float64)
+        if heat.shape != images[k].shape:
+            raise LungtlError(f"map {k} has shape {heat.shape}, its image {images[k].shape}; wanted the same")
+        if not (np.isfinite(heat) & (heat >= 0)).all():
+            raise LungtlError(f"map {k} holds negative or non-finite values; give it as slice_heatmaps returns it")
+        if heat.max() > 0:
+            share = heat / heat.max()
+            axes.imshow(share, cmap=COLOURS, vmin=0, vmax=1, alpha=OPACITY * share)
+    if grid:
+        scale = ScalarMappable(Normalize(0, 1), COLOURS)
+        bar = figure.colorbar(scale, ax=grid, location="bottom", fraction=0.02, aspect=60, pad=0.02, ticks=[0, 1])
+        bar.ax.set_xticklabels(["none", "most"])
+        bar.set_label("evidence for malignancy within the slice (Grad-CAM)", labelpad=-10)
+    return figure

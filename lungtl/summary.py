@@ -1,0 +1,49 @@
+"""The scores as tables on the terminal."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from lungtl.evaluation.schema import Rows
+
+WIDTH = 140  # where standard error is no terminal
+
+
+def print_summary(document: dict[str, Any], folder: Path, next_steps: list[str]) -> None:
+    """The scores as tables, where everything is, and what to type next; on standard error."""
+    from rich.console import Console
+
+    from lungtl.evaluation.schema import INTERVALS, rows_for_table, rows_of_localisation, rows_of_points
+
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else WIDTH)
+    bag = document["bag"]
+    title = f"{document['split']}: {bag['n']} bags of {bag['n_patients']} patients, {bag['n_positive']} positive"
+    console.print(_table(rows_for_table(document), title, INTERVALS))
+    if points := rows_of_points(document):
+        console.print(_table(points, "decisions at thresholds that the validation split chose"))
+    if weights := rows_of_localisation(document):
+        found = document["localisation"]
+        title = f"where the weight lies: {found['n']} bags, {found['n_nodule_slices']} of {found['n_slices']} slices"
+        console.print(_table(weights, f"{title} with a nodule"))
+    if document["slice"] is not None:
+        auroc = next(row for row in rows_for_table(document, "slice") if row[0] == "auroc")[1]
+        console.print(f"slices, malignant against the rest: AUROC {auroc}")
+    console.print(f"results: {folder}", soft_wrap=True)
+    for step in next_steps:
+        console.print(f"  {step}", soft_wrap=True, highlight=False)
+
+
+def _table(rows: Rows, title: str, caption: str | None = None) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, caption=caption, title_justify="left")
+    for column in rows[0]:
+        table.add_column(column, no_wrap=column == rows[0][0])
+    for row in rows[1:]:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from lungtl.errors import LungtlError
+from lungtl.evaluation.figures import gradcam_montage
+
+IMAGE = np.full((4, 6), 90, dtype=np.uint8)
+HEAT = np.zeros((4, 6), dtype=np.float32)
+HEAT[1, 2], HEAT[3, 5] = 0.02, 0.01
+
+
+def test_the_heat_lies_over_the_slice_as_strong_as_its_share_of_the_hottest_place() -> None:
+    axes = gradcam_montage([IMAGE], [HEAT], ["s"]).axes[0]
+    below, above = axes.images
+    np.testing.assert_array_equal(np.asarray(below.get_array()), IMAGE)
+    np.testing.assert_allclose(np.asarray(above.get_array()), HEAT / 0.02)
+    np.testing.assert_allclose(above.get_alpha(), 0.6 * HEAT / 0.02)  # type: ignore[arg-type]
+    assert below.get_extent() == above.get_extent()
+    assert above.get_clim() == (0, 1)
+
+
+def test_a_slice_without_evidence_stays_as_it_is() -> None:
+    first, second = gradcam_montage([IMAGE, IMAGE], [np.zeros_like(HEAT), HEAT], ["a", "b"]).axes[:2]
+    assert len(first.images) == 1
+    assert len(second.images) == 2
+
+
+def test_frames_and_captions_are_those_of_the_montage() -> None:
+    figure = gradcam_montage([IMAGE] * 2, [HEAT] * 2, ["a", "b"], [1, 0])
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["a", "b"]
+    assert [axes.get_frame_on() for axes in figure.axes[:2]] == [True, False]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["frame: benign (true)"]
+
+
+def test_no_slices_are_said() -> None:
+    assert gradcam_montage([], [], []).axes[0].texts[0].get_text() == "no slices"
+
+
+@pytest.mark.parametrize(
+    ("maps", "said"),
+    [
+        ([], "1 images and 0 maps"),
+        ([HEAT.T], r"map 0 has shape \(6, 4\), its image \(4, 6\)"),
+        ([HEAT - 0.001], "map 0 holds negative"),
+        ([HEAT * np.nan], "map 0 holds negative or non-finite"),
+    ],
+)
+def test_maps_that_do_not_fit_are_refused(maps: list[NDArray[np.float32]], said: str) -> None:
+    with pytest.raises(LungtlError, match=said):
+        gradcam_montage([IMAGE], maps, ["s"])

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lungtl.errors import LungtlError
+from lungtl.evaluation.calibration import fit_isotonic, fit_temperature
+from lungtl.evaluation.chosen import FILE, Chosen, Kind, choose, read_chosen, write_chosen
+from lungtl.evaluation.operating_points import choose_thresholds
+from tests.evaluation.cohort import cohort
+
+
+@pytest.fixture(scope="module")
+def validation() -> pd.DataFrame:
+    data = cohort()
+    return pd.DataFrame({"patient_id": data.patient_ids, "label": data.labels, "probability": data.probabilities})
+
+
+def test_it_is_what_the_validation_bags_say(validation: pd.DataFrame) -> None:
+    chosen = choose(validation, "temperature")
+    labels, probabilities = validation["label"], validation["probability"]
+    assert (chosen.n, chosen.n_patients, chosen.n_positive) == (60, 50, int(labels.sum()))
+    assert chosen.temperature == fit_temperature(labels, probabilities)
+    assert chosen.isotonic == fit_isotonic(labels, probabilities)
+    assert chosen.thresholds == choose_thresholds(labels, probabilities)
+
+
+@pytest.mark.parametrize("kind", ["temperature", "isotonic", "none"])
+def test_predictions_carry_the_calibration_that_was_asked_for(validation: pd.DataFrame, kind: Kind) -> None:
+    chosen = choose(validation, kind)
+    given = np.array([0.1, 0.5, 0.93])
+    expected = {
+        "temperature": chosen.temperature.apply(given),
+        "isotonic": chosen.isotonic.apply(given),
+        "none": None,
+    }
+    np.testing.assert_array_equal(chosen.calibrated(given), expected[kind])
+
+
+def test_predictions_carry_none_where_it_could_not_be_fitted(validation: pd.DataFrame) -> None:
+    assert choose(validation.assign(label=0), "temperature").calibrated([0.3]) is None
+
+
+def test_a_file_gives_back_what_was_written(validation: pd.DataFrame, tmp_path: Path) -> None:
+    for bags in (validation, validation.assign(label=0)):  # one class: neither map nor threshold
+        chosen = choose(bags, "isotonic")
+        write_chosen(chosen, tmp_path)
+        assert read_chosen(tmp_path) == chosen
+
+
+def test_a_folder_without_the_file_has_nothing(tmp_path: Path) -> None:
+    assert read_chosen(tmp_path) is None
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"kind": "temperature"}'])
+def test_a_damaged_file_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / FILE).write_text(content)
+    with pytest.raises(LungtlError, match="fetch the bundle again"):
+        read_chosen(tmp_path)
+
+
+def test_an_unknown_key_is_refused(validation: pd.DataFrame) -> None:
+    with pytest.raises(LungtlError, match="surprise"):
+        Chosen.from_dict(choose(validation, "none").to_dict() | {"surprise": 1})
