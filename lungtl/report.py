@@ -1,4 +1,4 @@
-"""`python -m lungtl.report sweep=FOLDER`: the runs of a sweep side by side, beside the trivial predictors."""
+"""`python -m lungtl.report sweep=FOLDER`: the runs of a sweep compared, on a page and in tables."""
 
 from __future__ import annotations
 
@@ -16,23 +16,62 @@ from lungtl.runs import RECORD, read_record
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lungtl.reporting.sweep import Sweep
+
 log = logging.getLogger(__name__)
+REPORT, PAGE = "report", "report.html"
 SHOWN = ("auroc", "auprc", "sensitivity", "specificity", "brier")
 
 
 def run(config: ReportConfig) -> None:
-    """Write table.csv and README.md, and print their folder."""
-    out = config.out or config.sweep
-    table = collect(config.sweep)
+    """Compare the runs, and print the folder of the report."""
+    from lungtl.reporting.runs import find_sweep
+
+    sweep = find_sweep(config.sweep, config.data_dir)
+    page, *_ = write_report(sweep, config.out, config.title)
+    print_table(collect(sweep))
+    log.info("open %s in a browser", page)
+    print(page.parent)
+
+
+def write_report(folder: Path, out: Path | None = None, title: str | None = None) -> list[Path]:
+    """Write the comparison of a sweep's runs.
+
+    Args:
+        folder: of the sweep.
+        out: where to write; None: `report/` in the sweep's folder.
+        title: of the page and of README.md; None: the name of `out`, or of the sweep.
+
+    Returns:
+        What was written: report.html, README.md, the tables behind it (table.csv, settings.csv, comparisons.csv,
+        effects.csv) and its figures.
+
+    Raises:
+        LungtlError: no run finished, or a finished run's files do not fit each other.
+    """
+    import pandas as pd
+
+    from lungtl.reporting.page import write_page
+    from lungtl.reporting.sweep import comparison_rows, effect_rows, read_sweep, setting_rows
+
+    heading = title or (folder if out is None else out).name
+    out = out or folder / REPORT
+    table, sweep = collect(folder), read_sweep(folder)
     out.mkdir(parents=True, exist_ok=True)
     table.to_csv(out / "table.csv", index=False)
-    (out / "README.md").write_text(markdown(table, config.title or out.name))
-    print_table(table)
-    print(out)
+    (out / "README.md").write_text(markdown(table, heading))
+    rows = {"settings": setting_rows(sweep), "comparisons": comparison_rows(sweep.comparisons),
+            "effects": effect_rows(sweep.effects)}  # fmt: skip
+    tables = [out / f"{name}.csv" for name in rows]
+    for path, of in zip(tables, rows.values(), strict=True):
+        pd.DataFrame(of).to_csv(path, index=False)
+    figures = _draw(sweep, out)
+    write_page(sweep, heading, figures, out / PAGE)
+    return [out / PAGE, out / "README.md", out / "table.csv", *tables, *figures.values()]
 
 
 def collect(folder: Path) -> pd.DataFrame:
-    """One row a finished run, the best validation loss first, then one a control.
+    """One row a finished run, then the controls: one row each where all runs have the same, else one row a run.
 
     Returns:
         run (what differs between their names), n, n_positive, and for each metric its value, low and high; val/loss
@@ -43,20 +82,29 @@ def collect(folder: Path) -> pd.DataFrame:
     """
     import pandas as pd
 
+    from lungtl.reporting.runs import children, is_finished, nothing_finished
+    from lungtl.results import METRICS
+
     rows: list[dict[str, Any]] = []
-    controls: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.glob("*/metrics.json"), key=lambda p: (len(p.parent.name), p.parent.name)):
-        document = json.loads(path.read_text())
-        record = read_record(path.parent) if (path.parent / RECORD).is_file() else {}
+    controls: dict[str, list[tuple[int, dict[str, Any]]]] = {}  # name -> which run, its scores
+    for child in filter(is_finished, children(folder)):
+        document = json.loads((child / METRICS).read_text())
+        record = read_record(child) if (child / RECORD).is_file() else {}
         monitored = {k: v for k, v in document.get("training", {}).items() if k.startswith("val/")}
-        rows.append({"run": record.get("name", path.parent.name), **monitored, **_cells(document["bag"])})
+        rows.append({"run": record.get("name", child.name), **monitored, **_cells(document["bag"])})
         for name, scores in document["controls"].items():
-            controls.setdefault(name, {"run": f"control: {name}", **_cells(scores)})
+            controls.setdefault(name, []).append((len(rows) - 1, _cells(scores)))
     if not rows:
-        raise LungtlError(f"no finished run below {folder}; give the folder that train -m printed")
+        raise nothing_finished(folder)
     for row, name in zip(rows, differing([str(row["run"]) for row in rows]), strict=True):
         row["run"] = name
-    return pd.DataFrame([*rows, *controls.values()])
+    below: list[dict[str, Any]] = []
+    for name, found in controls.items():
+        if all(cells == found[0][1] for _, cells in found):
+            below.append({"run": f"control: {name}", **found[0][1]})
+        else:
+            below += [{"run": f"control: {name} of {rows[number]['run']}", **cells} for number, cells in found]
+    return pd.DataFrame([*rows, *below])
 
 
 def differing(names: list[str]) -> list[str]:
@@ -87,7 +135,7 @@ def print_sweep(folder: Path) -> None:
     except LungtlError as error:
         log.error("%s", error)
     else:
-        log.info("sweep: %s\n  next: make ui, or python -m lungtl.report sweep=%s", folder, folder)
+        log.info("sweep: %s\n  next: open %s, or make ui", folder, folder / REPORT / PAGE)
 
 
 def print_table(table: pd.DataFrame) -> None:
@@ -99,6 +147,25 @@ def print_table(table: pd.DataFrame) -> None:
     for row in table.to_dict("records"):
         view.add_row(str(row["run"]), *_shown(row))
     Console(stderr=True, width=None if sys.stderr.isatty() else 140).print(view)
+
+
+def _draw(sweep: Sweep, out: Path) -> dict[str, Path]:
+    """Write the figures: name -> path; those that would be empty are left out."""
+    from lungtl.evaluation.figures import save
+    from lungtl.reporting.comparisons import computed_controls
+    from lungtl.reporting.figures import cost_figure, effects_figure, intervals, roc_overlay
+    from lungtl.reporting.sweep import COMPARED_COSTS, cost
+
+    tested = sweep.tested
+    drawn = {"intervals": intervals(tested), "roc": roc_overlay(tested, computed_controls(tested))}
+    known = [effect for effect in sweep.effects if effect.pairs]
+    if known:
+        drawn["effects"] = effects_figure(known)
+    costs = {name: [cost(tested, setting, key) for setting in tested.settings] for key, name in COMPARED_COSTS.items()}
+    recorded = {name: values for name, values in costs.items() if any(values)}
+    if recorded:
+        drawn["cost"] = cost_figure(tested, recorded)
+    return {name: save(figure, out / f"{name}.png") for name, figure in drawn.items()}
 
 
 def _cells(scores: dict[str, Any]) -> dict[str, Any]:

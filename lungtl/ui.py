@@ -12,31 +12,48 @@ from lungtl.errors import LungtlError, UsageError
 from lungtl.runs import data_dir_of
 
 HOST = "127.0.0.1"  # loopback: the UI has no passwords
+KEYS = ("data_dir", "tracking.uri", "tracking.experiment", "port")
 
 
 def main() -> None:
-    """Start MLflow's server with one worker, which is up in a few seconds; Ctrl-C ends it."""
+    """Start MLflow's server with one worker, which is up in a few seconds; Ctrl-C ends it.
+
+    Of a server that runs elsewhere, only print where its runs are.
+    """
     parser = argparse.ArgumentParser(prog="python -m lungtl.ui", description="Open the MLflow UI on loopback.")
-    parser.add_argument("overrides", nargs="*", metavar="data_dir=FOLDER | tracking.uri=URI | port=5000")
+    parser.add_argument("overrides", nargs="*", metavar=" | ".join(f"{key}=..." for key in KEYS))
     values = {}
     for override in parser.parse_args().overrides:
         key, separator, value = override.partition("=")
-        if key not in ("data_dir", "tracking.uri", "port") or not separator:
-            raise UsageError(f"unknown argument {override}; wanted data_dir=FOLDER, tracking.uri=URI or port=NUMBER")
+        if key not in KEYS or not separator:
+            raise UsageError(f"unknown argument {override}; wanted KEY=VALUE with one of {', '.join(KEYS)}")
         values[key] = value
     port = values.get("port", "5000")
     check_port(port)
 
-    from lungtl.tracking.backend import ARTIFACTS, default_uri, open_client
+    from lungtl.tracking.backend import ARTIFACTS, default_uri, experiment_id, is_server, open_client
+    from lungtl.tracking.view import write_view
 
     data_dir = data_dir_of([f"data_dir={values['data_dir']}"] if "data_dir" in values else [])
     uri = values.get("tracking.uri") or default_uri(data_dir)
-    open_client(uri, data_dir)  # creates a fresh store safely, or says what is wrong
-    print(f"MLflow on http://{HOST}:{port} (Ctrl-C ends it)", file=sys.stderr)
+    client = open_client(uri, data_dir)  # creates a fresh store safely, or says what is wrong
+    experiment = experiment_id(client, values.get("tracking.experiment", _experiment()), uri, data_dir)
+    path = write_view(client, experiment)
+    if is_server(uri):
+        print(f"MLflow on {uri.rstrip('/')}{path}", file=sys.stderr)
+        return
+    print(f"MLflow on http://{HOST}:{port}{path} (Ctrl-C ends it)", file=sys.stderr)
     artifacts = (data_dir / ARTIFACTS).as_uri()
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--default-artifact-root",
                artifacts, "--host", HOST, "--port", port, "--workers", "1"]  # fmt: skip
     os.execv(sys.executable, command)
+
+
+def _experiment() -> str:
+    """The one that runs are recorded in unless told otherwise."""
+    from omegaconf import OmegaConf
+
+    return str(OmegaConf.load(cli.conf_dir() / "tracking" / "mlflow.yaml").experiment)
 
 
 def check_port(port: str) -> None:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import time
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lungtl import __version__
-from lungtl.tracking.backend import experiment_id, open_client
+from lungtl.errors import LungtlError
+from lungtl.provenance import own_commit
+from lungtl.tracking import entries
+from lungtl.tracking.backend import experiment_id, open_client, reason, shown, store_errors
+from lungtl.tracking.spool import Spool, send_all
 
 if TYPE_CHECKING:
     from lungtl.config import TrackingConfig
 
 log = logging.getLogger(__name__)
-BATCH = 100  # params that one MLflow request takes
 
 
 class Tracker(Protocol):
@@ -32,7 +34,10 @@ class Tracker(Protocol):
         """Record what runs are filtered by."""
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Record numbers of an epoch, or of the end."""
+        """Record numbers."""
+
+    def epoch(self, values: Mapping[str, float], epoch: int) -> None:
+        """Record an epoch's numbers, once: a run that was killed and goes on may tell one again."""
 
     def artifacts(self, path: Path, under: str | None = None) -> None:
         """Record a file or a folder's content."""
@@ -52,6 +57,8 @@ class NoTracker:
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
 
+    def epoch(self, values: Mapping[str, float], epoch: int) -> None: ...
+
     def artifacts(self, path: Path, under: str | None = None) -> None: ...
 
     def close(self, status: str) -> None: ...
@@ -60,57 +67,81 @@ class NoTracker:
 class MlflowTracker:
     """A run in MLflow.
 
+    When MLflow is lost while the run goes on, the run goes on: what cannot be sent is kept in the data folder, sent
+    at the end if MLflow is back by then, and by `python -m lungtl.sync` otherwise.
+
     Args:
         config: which store and experiment.
         data_dir: where a local store lies.
-        name: of the run.
-        parent: id of the sweep's run.
-        run_id: of the run to go on with, when resuming.
+        name: of a new run.
+        run_id: of the run to go on with.
+
+    Raises:
+        LungtlError: MLflow cannot be reached, or does not take what an earlier part of the run left.
     """
 
-    def __init__(
-        self, config: TrackingConfig, data_dir: Path, name: str, parent: str | None = None, run_id: str | None = None
-    ) -> None:
+    def __init__(self, config: TrackingConfig, data_dir: Path, name: str, run_id: str | None = None) -> None:
         self.client = open_client(config.uri, data_dir)
-        if run_id is None:
-            tags = {"mlflow.source.name": "lungtl", "lungtl.version": __version__, **git_tags()}
-            if parent is not None:
-                tags["mlflow.parentRunId"] = parent
-            experiment = experiment_id(self.client, config.experiment, config.uri, data_dir)
-            run_id = self.client.create_run(experiment, tags=tags, run_name=name).info.run_id
-        else:
-            self.client.update_run(run_id, status="RUNNING")
-        self.run_id: str | None = run_id
-        self._id: str = run_id
+        try:
+            self._id = self._create(config, data_dir, name) if run_id is None else run_id
+            self.spool = Spool(data_dir, self._id)
+            if run_id is not None:
+                self._reopen()
+        except store_errors() as error:
+            raise LungtlError(f"MLflow does not open the run ({reason(error)}); mend it, or tracking=none") from error
+        self.run_id: str | None = self._id
+        self._reopened = run_id is not None
+        uri = [] if config.uri is None else [f"tracking.uri={shown(config.uri)}"]
+        self._sync = shlex.join(["python", "-m", "lungtl.sync", f"data_dir={data_dir}", *uri])
+
+    def _create(self, config: TrackingConfig, data_dir: Path, name: str) -> str:
+        experiment = experiment_id(self.client, config.experiment, config.uri, data_dir)
+        tags = {"mlflow.source.name": "lungtl", "lungtl.version": __version__, **git_tags()}
+        return str(self.client.create_run(experiment, tags=tags, run_name=name).info.run_id)
+
+    def _reopen(self) -> None:
+        if self.spool.holds_some():
+            send_all(self.spool, self.client)
+        self.client.update_run(self._id, status="RUNNING")
 
     def params(self, values: Mapping[str, Any]) -> None:
-        from mlflow.entities import Param
-
-        items = [Param(key, str(value)[:6000]) for key, value in values.items()]
-        for start in range(0, len(items), BATCH):
-            self.client.log_batch(self._id, params=items[start : start + BATCH])
+        self._record(entries.params(values))
 
     def tags(self, values: Mapping[str, str]) -> None:
-        from mlflow.entities import RunTag
-
-        self.client.log_batch(self._id, tags=[RunTag(key, value) for key, value in values.items()])
+        self._record(entries.tags(values))
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        from mlflow.entities import Metric
+        self._record(entries.metrics(values, step))
 
-        now = int(time.time() * 1000)
-        items = [Metric(key, value, now, step) for key, value in values.items()]
-        for start in range(0, len(items), BATCH):
-            self.client.log_batch(self._id, metrics=items[start : start + BATCH])
+    def epoch(self, values: Mapping[str, float], epoch: int) -> None:
+        self._record(entries.metrics(values, epoch, once=self._reopened))
 
     def artifacts(self, path: Path, under: str | None = None) -> None:
-        if path.is_dir():
-            self.client.log_artifacts(self._id, str(path), under)
-        else:
-            self.client.log_artifact(self._id, str(path), under)
+        self._record(entries.artifacts(path, under))
 
     def close(self, status: str) -> None:
-        self.client.set_terminated(self._id, status)
+        self._record(entries.end(status))
+        if not self.spool.holds_some():
+            return
+        try:
+            self.spool.send(self.client)
+            log.info("MLflow is back and has the whole run")
+        except LungtlError:
+            log.warning("MLflow still misses a part of this run; when it is back: %s", self._sync)
+        finally:
+            self.spool.leave()
+
+    def _record(self, entry: entries.Entry) -> None:
+        """Send an entry; once one could not be sent, keep it and all that follow."""
+        if not self.spool.holds_some():
+            try:
+                entries.send(self.client, self._id, entry)
+            except store_errors() as error:
+                log.warning("MLflow is lost (%s): the run goes on, and what it misses is kept", reason(error))
+                self.spool.take()
+            else:
+                return
+        self.spool.append(entry)
 
 
 class tracked:  # noqa: N801  # reads as a statement: with tracked(tracker)
@@ -133,18 +164,5 @@ class tracked:  # noqa: N801  # reads as a statement: with tracked(tracker)
 
 def git_tags() -> dict[str, str]:
     """The commit of the checkout that this code runs from; nothing for an installed package."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return {}
-    try:
-        commit = _git(root, "rev-parse", "HEAD")
-        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.CalledProcessError) as error:
-        log.warning("the git commit is not recorded (%s)", error)
-        return {}
-    return {"mlflow.source.git.commit": commit, "lungtl.git.changed": str(bool(changed)).lower()}
-
-
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10)
-    return done.stdout.strip()
+    found = own_commit()
+    return {} if found is None else {"mlflow.source.git.commit": found[0], "lungtl.git.changed": str(found[1]).lower()}

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from lungtl.config import TrackingConfig
-from lungtl.tracking import tracker as tracking
+from lungtl.errors import LungtlError
 from lungtl.tracking.backend import open_client
-from lungtl.tracking.tracker import MlflowTracker, NoTracker, git_tags, tracked
+from lungtl.tracking.tracker import MlflowTracker, NoTracker, tracked
 
 CONFIG = TrackingConfig(enabled=True, uri=None, experiment="tests")
 
@@ -35,15 +33,24 @@ def test_what_is_recorded_is_found_again(tmp_path: Path) -> None:
     assert [a.path for a in client.list_artifacts(tracker.run_id, "figures")] == ["figures/file.txt"]
 
 
-def test_a_child_names_its_parent_and_a_resumed_run_stays_the_same(tmp_path: Path) -> None:
-    parent = MlflowTracker(CONFIG, tmp_path, "sweep")
-    child = MlflowTracker(CONFIG, tmp_path, "child", parent=parent.run_id)
-    child.close("KILLED")
-    again = MlflowTracker(CONFIG, tmp_path, "ignored", run_id=child.run_id)
-    assert again.run_id == child.run_id
-    run = again.client.get_run(str(child.run_id))
-    assert run.data.tags["mlflow.parentRunId"] == parent.run_id
-    assert run.info.status == "RUNNING"
+def test_a_run_that_goes_on_tells_no_epoch_twice(tmp_path: Path) -> None:
+    tracker = MlflowTracker(CONFIG, tmp_path, "killed after it told epoch 1")
+    for epoch, loss in enumerate([1.0, 0.5]):
+        tracker.epoch({"loss": loss}, epoch)
+    again = MlflowTracker(CONFIG, tmp_path, "ignored", run_id=tracker.run_id)
+    run = again.client.get_run(str(again.run_id))
+    assert (run.info.run_name, run.info.status) == ("killed after it told epoch 1", "RUNNING")
+    again.epoch({"loss": 0.5, "new": 7.0}, 1)
+    again.epoch({"loss": 0.25}, 2)
+    again.close("FINISHED")
+    history = again.client.get_metric_history(str(again.run_id), "loss")
+    assert [(m.step, m.value) for m in history] == [(0, 1.0), (1, 0.5), (2, 0.25)]
+    assert again.client.get_run(str(again.run_id)).data.metrics["new"] == 7.0
+
+
+def test_a_run_that_is_gone_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(LungtlError, match=r"does not open the run .*not found.*tracking=none"):
+        MlflowTracker(CONFIG, tmp_path, "ignored", run_id="f" * 32)
 
 
 class Recorder(NoTracker):
@@ -66,21 +73,3 @@ def test_a_run_ends_by_what_happened(error: BaseException | None, status: str) -
         with pytest.raises(type(error)), tracked(recorder):
             raise error
     assert recorder.status == status
-
-
-@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-def test_the_commit_is_that_of_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def git(*arguments: str) -> str:
-        options = ("-c", "user.name=a", "-c", "user.email=a@b")
-        return subprocess.run(
-            ["git", "-C", str(tmp_path), *options, *arguments], check=True, capture_output=True, text=True
-        ).stdout.strip()
-
-    git("init", "--quiet")
-    (tmp_path / "file").write_text("one")
-    git("add", "file")
-    git("commit", "--quiet", "-m", "one")
-    monkeypatch.setattr(tracking, "__file__", str(tmp_path / "lungtl" / "tracking" / "tracker.py"))
-    assert git_tags() == {"mlflow.source.git.commit": git("rev-parse", "HEAD"), "lungtl.git.changed": "false"}
-    (tmp_path / "file").write_text("two")
-    assert git_tags()["lungtl.git.changed"] == "true"

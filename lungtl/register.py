@@ -1,0 +1,37 @@
+"""`python -m lungtl.register run=RUN`: put a run's model into MLflow's registry, under a name and an alias."""
+
+from __future__ import annotations
+
+import logging
+
+from lungtl import cli
+from lungtl.config import RegisterConfig
+from lungtl.errors import LungtlError
+from lungtl.runs import BUNDLE, find_model, find_run, read_record
+
+log = logging.getLogger(__name__)
+
+
+def run(config: RegisterConfig) -> None:
+    """Register a new version, and print its URI."""
+    folder = find_run(config.run, config.data_dir)
+    bundle = find_model(str(folder), config.data_dir) / BUNDLE
+    run_id = read_record(folder)["mlflow_run_id"]
+    if run_id is None or not config.tracking.enabled:
+        raise LungtlError(f"{folder} was not tracked, so MLflow has no such run; train it without tracking=none")
+
+    from lungtl.tracking.backend import default_uri, open_client
+    from lungtl.tracking.registry import register_bundle
+
+    client = open_client(config.tracking.uri, config.data_dir)
+    version = register_bundle(client, run_id, bundle, config.name, config.alias)
+    uri = f"models:/{config.name}@{config.alias}"
+    log.info("%s is version %d of %s", run_id, version, config.name)
+    tracking = config.tracking.uri or default_uri(config.data_dir)
+    log.info("next: make ui, Models; or in Python:")
+    log.info('  mlflow.set_tracking_uri("%s"); mlflow.pyfunc.load_model("%s")', tracking, uri)
+    print(uri)
+
+
+if __name__ == "__main__":
+    cli.main("register", RegisterConfig, run)

@@ -1,0 +1,142 @@
+"""What a reader of a sweep's numbers should know, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from lungtl.reporting.comparable import Setting, TestSet
+from lungtl.reporting.sweep import Sweep
+
+ALPHA = 0.05
+NAMED = 12  # items in a list before the rest is only counted
+
+
+def choice(sweep: Sweep) -> str:
+    """Say which setting was chosen and what it gives on the test bags."""
+    tested = sweep.tested
+    best = tested.best
+    if best is None:
+        lacking = [setting.label for setting in tested.settings if setting.validation.value is None]
+        return (
+            "No setting is chosen: the choice is made by the AUROC on the validation bags, which is not known or not "
+            f"defined for {listed(lacking)}."
+        )
+    score = best.test["auroc"]
+    said = "is undefined" if score.value is None else f"is {score.value:.3f}"
+    if score.low is not None and score.high is not None:
+        said += f", 95 % interval {score.low:.3f} to {score.high:.3f}"
+    if len(tested.settings) == 1:
+        return f"There is one setting, {best.label}. Its AUROC on the test bags {said}."
+    return (
+        f"Chosen by its AUROC on the validation bags ({best.validation.value:.3f}): {best.label}. Its AUROC on the "
+        f"test bags {said}."
+    )
+
+
+def warnings(sweep: Sweep) -> list[str]:
+    """List what limits the conclusions, each one sentence or two."""
+    parts = (_not_compared, _differences, _controls, _untested, _seeds, _incomplete)
+    return [sentence for part in parts for sentence in part(sweep)]
+
+
+def listed(items: Sequence[str]) -> str:
+    """The items, or the first of many and the number of the others."""
+    shown = "; ".join(items[:NAMED])
+    return shown if len(items) <= NAMED else f"{shown}; and {len(items) - NAMED} more"
+
+
+def cell(sweep: Sweep, levels: Sequence[str]) -> str:
+    """A combination of levels: "aggregator=mean, backbone.weights=none"."""
+    return ", ".join(f"{name}={level}" for name, level in zip(sweep.factors, levels, strict=True))
+
+
+def _not_compared(sweep: Sweep) -> Iterator[str]:
+    count = len(sweep.test_sets)
+    if count == 1:
+        return
+    others = sum(len(tested.runs) for tested in sweep.test_sets[1:])
+    yield (
+        f"The runs have {count} different test sets. Only the {len(sweep.tested.runs)} runs of test set 1 are "
+        f"compared; the other {others} are in the table of settings, and their numbers must not be held against these. "
+        "Folds are pooled by python -m lungtl.crossval."
+    )
+
+
+def _differences(sweep: Sweep) -> Iterator[str]:
+    with_best = [one for one in sweep.comparisons if one.kind == "best"]
+    if not with_best:
+        return
+    alike = [one.setting for one in with_best if one.adjusted is not None and one.adjusted >= ALPHA]
+    best = with_best[0].against
+    if alike and len(alike) == len(with_best):
+        yield (
+            f"No difference shown: not one setting's test AUROC differs from that of {best} by more than chance would "
+            "explain. This does not show that they are equal: the test set may be too small to tell."
+        )
+    elif alike:
+        yield f"No difference from {best} shown for {listed(alike)}."
+    higher = _higher_on_test(sweep.tested)
+    if higher is not None:
+        yield (
+            f"{higher.label} has a higher test AUROC than the chosen setting. It is not the choice: choosing by the "
+            "test bags would make its number too good."
+        )
+
+
+def _higher_on_test(tested: TestSet) -> Setting | None:
+    """The setting with the highest test AUROC, where that is not the chosen one."""
+    if tested.best is None:
+        return None
+    top = max(tested.settings, key=lambda setting: setting.test["auroc"].value or 0.0)
+    own, best = top.test["auroc"].value, tested.best.test["auroc"].value
+    return top if own is not None and best is not None and own > best else None
+
+
+def _controls(sweep: Sweep) -> Iterator[str]:
+    against: dict[str, list[bool]] = {}
+    unbeaten: dict[str, list[str]] = {}
+    for one in sweep.comparisons:
+        difference = one.auroc.difference
+        if one.kind != "control" or one.adjusted is None or difference is None:
+            continue
+        beaten = one.adjusted < ALPHA and difference > 0
+        against.setdefault(one.against, []).append(beaten)
+        if not beaten:
+            unbeaten.setdefault(one.against, []).append(one.setting)
+    for name, settings in unbeaten.items():
+        if any(against[name]):
+            yield f"Not shown to beat the control {name}: {listed(settings)}."
+        else:
+            yield f"No setting is shown to beat the control {name}."
+
+
+def _untested(sweep: Sweep) -> Iterator[str]:
+    without = [f"{one.setting} against {one.against}" for one in sweep.comparisons if one.auroc.p_value is None]
+    if without:
+        reasons = dict.fromkeys(one.auroc.undefined or "" for one in sweep.comparisons if one.auroc.p_value is None)
+        yield f"Not tested ({listed(list(reasons))}): {listed(without)}."
+
+
+def _seeds(sweep: Sweep) -> Iterator[str]:
+    settings = sweep.tested.settings
+    single = [setting.label for setting in settings if len(setting.seeds) == 1]
+    if len(single) == len(settings):
+        yield "Each setting was trained with one seed: how much another seed would change is not known."
+    elif single:
+        yield f"Trained with one seed only: {listed(single)}."
+
+
+def _incomplete(sweep: Sweep) -> Iterator[str]:
+    if sweep.unfinished:
+        count = len(sweep.unfinished)
+        yield f"{count} of {count + len(sweep.runs)} runs did not finish; they are listed below and count nowhere."
+    if sweep.missing:
+        cells = len(set(zip(*sweep.factors.values(), strict=True))) + len(sweep.missing)
+        yield (
+            f"The grid is not full: of {cells} combinations {len(sweep.missing)} are missing. Effects are taken from "
+            "the pairs of runs that exist."
+        )
+    alone = {effect.factor for effect in sweep.effects if effect.pairs == 0}
+    for name in sorted(alone):
+        lacking = [effect.level for effect in sweep.effects if effect.factor == name and effect.pairs == 0]
+        yield f"{name}: no two runs differ in it alone for {listed(lacking)}, so that effect is not known."

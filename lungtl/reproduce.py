@@ -1,0 +1,201 @@
+"""`python -m lungtl.reproduce run=RUN`: check what an earlier run stood on, train it again, compare the metrics."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from lungtl import cli
+from lungtl.config import ReproduceConfig, TrainConfig
+from lungtl.errors import LungtlError
+from lungtl.runs import find_run, read_record
+
+if TYPE_CHECKING:
+    from lungtl.models.bag_classifier import BagClassifier
+    from lungtl.store.reader import Store
+
+log = logging.getLogger(__name__)
+METRICS, REPRODUCTION = "metrics.json", "reproduction.json"
+OWN = ("data_dir", "name", "resume", "sweep.name", "sweep.retry", "workers")
+"""Settings that say where and how a run was started, not what it computes."""
+DEVIATION = 1e-3
+"""Of cached features from new ones, as a share of the largest: what devices and half precision differ by is less."""
+
+
+def run(config: ReproduceConfig) -> None:
+    """Check, train, compare; prints the new run's folder."""
+    earlier = find_run(config.run, config.data_dir)
+    record = read_record(earlier)
+    if not (earlier / METRICS).is_file():
+        raise LungtlError(f"{earlier} has no {METRICS}: it did not finish; resume it: lungtl.train resume={earlier}")
+    where, name = quoted(str(config.data_dir)), quoted(f"again: {record['name']}")
+    overrides = [*own_overrides(earlier), f"data_dir={where}", f"name={name}"]
+    command = [sys.executable, "-m", "lungtl.train", *overrides]
+    log.info("command: %s", shlex.join(["python", *command[1:]]))
+    composed = train_config(overrides)
+    store, classifier = check_same(record, composed)
+    features = check_features(composed, store, classifier) if config.features == "anew" else None
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise LungtlError(f"the run failed this time (exit code {done.returncode}); its own message stands above")
+    folder = Path(done.stdout.strip())
+    environment = tell_environment(earlier, folder)
+    compared = compare(read_json(earlier / METRICS), read_json(folder / METRICS))
+    differing = {name: pair for name, pair in compared.items() if not _equal(*pair, config.tolerance)}
+    report = {
+        "run": str(record["mlflow_run_id"] or earlier.name), "tolerance": config.tolerance, "metrics": len(compared),
+        "differing": differing, "environment": environment, "features": config.features,
+        "features_deviation": features,
+    }  # fmt: skip
+    (folder / REPRODUCTION).write_text(json.dumps(report, indent=2))
+    print(folder)
+    if differing:
+        name, (then, now) = next(iter(differing.items()))
+        raise LungtlError(
+            f"not reproduced: {len(differing)} of {len(compared)} metrics differ by more than {config.tolerance:g}, "
+            f"the first is {name}: {then} then, {now} now; see {folder / REPRODUCTION} and what differs above"
+        )
+    log.info("reproduced: %d of %d metrics agree within %g", len(compared), len(compared), config.tolerance)
+
+
+def own_overrides(folder: Path) -> list[str]:
+    """What a run's command line set, less where it ran."""
+    from omegaconf import OmegaConf
+
+    lines = [str(line) for line in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
+    return [line for line in lines if line.partition("=")[0].lstrip("+~") not in OWN]
+
+
+def quoted(text: str) -> str:
+    """A text as a value of Hydra's command line."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def train_config(overrides: list[str]) -> TrainConfig:
+    """The typed config of a training command."""
+    from hydra import compose
+
+    return cli.validate(TrainConfig, compose("train", [*overrides, cli.searchpath()]))
+
+
+def check_same(record: dict[str, Any], config: TrainConfig) -> tuple[Store, BagClassifier]:
+    """Check data, split and starting weights, before anything is trained.
+
+    Returns:
+        What the run starts with.
+
+    Raises:
+        LungtlError: one of them is not that of the record.
+    """
+    from lungtl.data.splits import split_bags, split_fingerprint
+    from lungtl.prepare import open_store
+
+    store = open_store(config)
+    _same("the dataset", "prepare the same data again", record["store_fingerprint"], store.fingerprint)
+    split = split_fingerprint(split_bags(store.bags, config.split))
+    _same("the split", "check out the run's commit", record["split_fingerprint"], split)
+
+    from lungtl.training.build import build_classifier
+    from lungtl.training.fit import seed_everything
+
+    seed_everything(config.seed)
+    classifier = build_classifier(config, store.value_range)
+    weights = classifier.backbone.fingerprint()
+    _same("backbone.weights", "give the file that the run started from", record["weights_fingerprint"], weights)
+    return store, classifier
+
+
+def check_features(config: TrainConfig, store: Store, classifier: BagClassifier) -> float | None:
+    """Compute what frozen blocks give once more, and compare it with the cache that the run is about to read.
+
+    Args:
+        config: of the run.
+        store: whose slices.
+        classifier: as the run starts; it is cut where the run cuts it.
+
+    Returns:
+        The largest deviation, as a share of the largest feature; None where the run reads no cache.
+
+    Raises:
+        LungtlError: it exceeds `DEVIATION`.
+    """
+    import torch
+
+    from lungtl import plugins
+    from lungtl.training.devices import pick_device
+    from lungtl.training.feature_cache import run_features
+
+    freezing, device = plugins.build(config.freezing), pick_device(config.trainer.accelerator)
+    weights = classifier.backbone.fingerprint()
+    freezing.adapt(classifier.backbone)
+    with TemporaryDirectory(dir=config.data_dir) as folder:
+        elsewhere = config.model_copy(update={"data_dir": Path(folder)})
+        kept, anew = (run_features(one, classifier, freezing, store, device, weights) for one in (config, elsewhere))
+        if kept is None or anew is None:
+            return None
+        pairs = (
+            (kept.rows(bag_id, view).float(), anew.rows(bag_id, view).float())
+            for bag_id, view in product(store.bags["bag_id"], range(config.cache.views))
+        )
+        largest = torch.stack([torch.stack([(then - now).abs().max(), now.abs().max()]) for then, now in pairs]).amax(0)
+        del kept, anew, pairs  # Windows removes no file that is mapped
+    deviation = float(largest[0] / largest[1].clamp(min=1e-12))
+    if not deviation <= DEVIATION:  # NaN neither
+        raise LungtlError(
+            f"the feature cache of {store.name} deviates by {deviation:g} of the largest feature from what is computed "
+            f"anew, wanted {DEVIATION:g} at most; remove {config.data_dir / 'cache'} and train again"
+        )
+    log.info("features: computed anew, the cache deviates by %g", deviation)
+    return deviation
+
+
+def compare(then: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[float | None, float | None]]:
+    """Every metric of two documents of metrics.json: name -> (then, now); None where one is undefined."""
+    from lungtl.evaluation.schema import flat_metrics
+
+    first, second = flat_metrics(then), flat_metrics(now)
+    return {name: (first.get(name), second.get(name)) for name in sorted(first.keys() | second.keys())}
+
+
+def tell_environment(earlier: Path, folder: Path) -> list[tuple[str, str, str]]:
+    """What differs between two runs' environments, told line by line."""
+    from lungtl.provenance import ENVIRONMENT, differences
+
+    if not (earlier / ENVIRONMENT).is_file():
+        log.warning("%s has no %s: the environments cannot be compared", earlier, ENVIRONMENT)
+        return []
+    found = differences(read_json(earlier / ENVIRONMENT), read_json(folder / ENVIRONMENT))
+    for name, then, now in found:
+        log.warning("%s was %s, now it is %s", name, then, now)
+    return found
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object."""
+    document: dict[str, Any] = json.loads(path.read_text())
+    return document
+
+
+def _same(what: str, remedy: str, then: str, now: str) -> None:
+    if then != now:
+        raise LungtlError(f"{what} is another than the run's (fingerprint {then}, now {now}); {remedy}")
+    log.info("%s: the same (%s)", what, now[:12])
+
+
+def _equal(then: float | None, now: float | None, tolerance: float) -> bool:
+    if then is None or now is None:
+        return then is now
+    return abs(then - now) <= tolerance
+
+
+if __name__ == "__main__":
+    cli.main("reproduce", ReproduceConfig, run)

@@ -1,0 +1,82 @@
+"""One child of a sweep: started, gone on with or left alone, as its folder says."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from filelock import Timeout
+
+from lungtl.errors import LungtlError
+from lungtl.sweeps.state import State, child_lock, read_state, write_state
+
+log = logging.getLogger(__name__)
+GRACE = 10.0  # seconds in which the helpers of a killed process end
+Work = Callable[[], float | None]
+
+
+def run_child(folder: Path, started: State, work: Work, *, retry: bool) -> float | None:
+    """Do a child's work unless that is done, or failed and not to be tried again; prints its folder when it is done.
+
+    An error is written down and logged, and does not leave this function: no launcher or sweeper may stop the other
+    children because of it.
+
+    Args:
+        folder: of the child, the same in each call of the sweep.
+        started: what its status.json says from now on.
+        work: gives the monitored value.
+        retry: a child that failed goes on where it stopped.
+
+    Returns:
+        The monitored value; None where there is none.
+    """
+    try:
+        with child_lock(folder).acquire(timeout=GRACE):
+            earlier = read_state(folder)
+            if earlier is not None and earlier.state == "finished":
+                print(folder)
+                return earlier.value
+            if earlier is not None and earlier.state == "failed" and not retry:
+                return None
+            return attempt(folder, started, work)
+    except Timeout:
+        log.warning("left to the process that runs it: %s", folder)
+    except LungtlError as error:
+        log.error("this job failed, the others go on: %s", error)
+    except Exception:
+        log.exception("this job failed, the others go on")
+    return None
+
+
+def resume_child(folder: Path, work: Work) -> float | None:
+    """Do the work of a child that the user named with `resume=`, whatever its state; errors are raised.
+
+    Raises:
+        LungtlError: another process runs it.
+    """
+    state = read_state(folder)
+    assert state is not None
+    try:
+        with child_lock(folder).acquire(timeout=GRACE):
+            return attempt(folder, replace(state, state="running", value=None, error=None), work)
+    except Timeout as error:
+        raise LungtlError(f"{folder} runs on {state.host} as process {state.pid}; wait for it or stop it") from error
+
+
+def attempt(folder: Path, started: State, work: Work) -> float | None:
+    """Do a child's work and write down how it went; its lock is held by the caller."""
+    write_state(folder, started)
+    try:
+        value = work()
+    except Exception as error:
+        write_state(folder, replace(started, state="failed", error=_line(error)))
+        raise
+    write_state(folder, replace(started, state="finished", value=value))
+    return value
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, LungtlError) else f"{type(error).__name__}: {text}"[:500]

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from lungtl.reporting.remarks import choice, listed, warnings
+from lungtl.reporting.sweep import read_sweep
+from tests.reporting.sweeps import LABELS, bags, probabilities, write_failed, write_grid, write_run
+
+PERFECT = np.where(LABELS == 1, 0.9, 0.1)
+
+
+def said(sweep: Path) -> str:
+    return "\n".join(warnings(read_sweep(sweep)))
+
+
+def test_the_choice_and_what_it_gives_on_the_test_bags(tmp_path: Path) -> None:
+    sweep = read_sweep(write_grid(tmp_path, {("mean", "a"): 0.1, ("max", "a"): 3.0}))
+    best = sweep.tested.best
+    assert best is not None
+    score = best.test["auroc"]
+    text = choice(sweep)
+    assert f"validation bags ({best.validation.value:.3f}): max." in text
+    assert f"is {score.value:.3f}, 95 % interval {score.low:.3f} to {score.high:.3f}." in text
+
+
+def test_nothing_is_chosen_without_validation_bags(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", bags("test", PERFECT), None)
+    assert choice(read_sweep(tmp_path)).startswith("No setting is chosen")
+    assert choice(read_sweep(tmp_path)).endswith("the only setting.")
+
+
+def test_no_difference_is_said_to_be_shown_between_equals(tmp_path: Path) -> None:
+    text = said(write_grid(tmp_path, {("mean", "a"): 0.8, ("max", "a"): 0.8}))
+    assert "No difference shown" in text
+    assert "does not show that they are equal" in text
+
+
+def test_a_clear_difference_is_not_doubted(tmp_path: Path) -> None:
+    text = said(write_grid(tmp_path, {("mean", "a"): -1.0, ("max", "a"): 3.0, ("attention", "a"): 3.0}))
+    assert "No difference shown" not in text
+    assert (
+        "No difference from max shown for attention." in text or "No difference from attention shown for max." in text
+    )
+
+
+def test_a_setting_that_is_higher_on_the_test_bags_is_not_the_choice(tmp_path: Path) -> None:
+    for name, test, validation in (("0", 0.5, 3.0), ("1", 3.0, 0.5)):
+        test_bags, validation_bags = bags("test", probabilities(test, 1)), bags("val", probabilities(validation, 2))
+        write_run(tmp_path / name, test_bags, validation_bags, choices={"aggregator": f"number {name}"})
+    assert "number 1 has a higher test AUROC than the chosen setting" in said(tmp_path)
+    assert choice(read_sweep(tmp_path)).count("number 0") == 1
+
+
+def test_controls_that_are_not_beaten(tmp_path: Path) -> None:
+    text = said(write_grid(tmp_path, {("mean", "a"): 0.0, ("max", "a"): 1.5}, seeds=[0]))
+    assert "Not shown to beat the control prevalence: mean." in text
+    assert "No setting is shown to beat the control untrained." in said(write_grid(tmp_path / "x", {("max", "a"): 0.1}))
+
+
+def test_a_control_that_is_beaten_is_not_mentioned(tmp_path: Path) -> None:
+    assert "prevalence" not in said(write_grid(tmp_path, {("max", "a"): 0.9}))
+
+
+def test_what_cannot_be_tested_is_not_called_alike(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", bags("test", PERFECT), bags("val", PERFECT))  # AUROC 1, against 0.5
+    text = said(tmp_path)
+    assert "Not tested (no interval and no p-value: the estimated variance is 0): the only setting against" in text
+    assert "beat the control prevalence" not in text
+
+
+def test_single_seeds(tmp_path: Path) -> None:
+    assert "Each setting was trained with one seed" in said(write_grid(tmp_path, {("mean", "a"): 1.0}, seeds=[0]))
+    write_grid(tmp_path / "two", {("mean", "a"): 1.0})
+    assert "seed" not in said(tmp_path / "two")
+
+
+def test_what_is_missing_is_counted(tmp_path: Path) -> None:
+    write_grid(tmp_path, {("mean", "a"): 1.0, ("max", "a"): 1.0, ("max", "b"): 1.0})
+    write_failed(tmp_path / "99", "no")
+    text = said(tmp_path)
+    assert "of 4 combinations 1 are missing" in text
+    assert "1 of 7 runs did not finish" in text
+
+
+def test_a_factor_that_never_changes_alone(tmp_path: Path) -> None:
+    text = said(write_grid(tmp_path, {("mean", "a"): 1.0, ("max", "b"): 1.0}))
+    assert "aggregator: no two runs differ in it alone for max" in text
+
+
+def test_other_test_sets(tmp_path: Path) -> None:
+    for name, fingerprint in (("0", "one"), ("1", "one"), ("2", "two")):
+        write_run(tmp_path / name, bags("test", PERFECT), bags("val", PERFECT), split_fingerprint=fingerprint)
+    text = said(tmp_path)
+    assert "2 different test sets" in text
+    assert "Only the 2 runs of test set 1 are compared" in text
+    assert "the other 1 are" in text
+
+
+def test_long_lists_are_cut() -> None:
+    assert listed(["a", "b"]) == "a; b"
+    assert listed([str(i) for i in range(20)]).endswith("; 11; and 8 more")

@@ -1,0 +1,110 @@
+"""What becomes of a child in each state; the work itself is a function that counts its calls."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lungtl.errors import LungtlError, UsageError
+from lungtl.sweeps import child
+from lungtl.sweeps.child import resume_child, run_child
+from lungtl.sweeps.state import State, child_lock, read_state, standing, write_state
+
+STARTED = State("running", 0, ("seed=1",), "val/loss")
+
+
+class Work:
+    """Gives a value, or raises it."""
+
+    def __init__(self, folder: Path, result: float | BaseException) -> None:
+        self.folder, self.result, self.seen = folder, result, list[str]()
+
+    def __call__(self) -> float:
+        self.seen.append(standing(self.folder))
+        if isinstance(self.result, BaseException):
+            raise self.result
+        return self.result
+
+
+def written(folder: Path) -> State:
+    state = read_state(folder)
+    assert state is not None
+    return replace(state, host="", pid=0)
+
+
+def test_a_new_child_runs_and_finishes(tmp_path: Path) -> None:
+    work = Work(tmp_path, 0.25)
+    assert run_child(tmp_path, STARTED, work, retry=False) == 0.25
+    assert work.seen == ["running"]
+    assert written(tmp_path) == replace(STARTED, state="finished", value=0.25)
+
+
+def test_a_finished_child_is_left_alone_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_state(tmp_path, replace(STARTED, state="finished", value=0.5))
+    work = Work(tmp_path, 0.25)
+    assert run_child(tmp_path, replace(STARTED, number=7), work, retry=True) == 0.5
+    assert work.seen == []
+    assert capsys.readouterr().out == f"{tmp_path}\n"
+    assert written(tmp_path).number == 0
+
+
+def test_a_killed_child_runs(tmp_path: Path) -> None:
+    write_state(tmp_path, STARTED)
+    assert run_child(tmp_path, STARTED, Work(tmp_path, 0.25), retry=False) == 0.25
+    assert standing(tmp_path) == "finished"
+
+
+def test_a_failed_child_runs_when_that_is_asked_for(tmp_path: Path) -> None:
+    write_state(tmp_path, replace(STARTED, state="failed", error="full disk"))
+    work = Work(tmp_path, 0.25)
+    assert run_child(tmp_path, STARTED, work, retry=False) is None
+    assert (work.seen, written(tmp_path).error) == ([], "full disk")
+    assert run_child(tmp_path, STARTED, work, retry=True) == 0.25
+    assert written(tmp_path).error is None
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(UsageError("freezing.n=9: 5 blocks;\n give 5"), "freezing.n=9: 5 blocks; give 5"),
+     (ValueError("broken"), "ValueError: broken")],
+)  # fmt: skip
+def test_an_error_is_written_down_and_goes_no_further(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception, line: str
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        assert run_child(tmp_path, STARTED, Work(tmp_path, error), retry=False) is None
+    assert written(tmp_path) == replace(STARTED, state="failed", error=line)
+    assert "this job failed, the others go on" in caplog.text
+    assert ("Traceback" in caplog.text) == isinstance(error, ValueError)
+
+
+def test_who_stops_the_sweep_stops_it(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_child(tmp_path, STARTED, Work(tmp_path, KeyboardInterrupt()), retry=False)
+    assert standing(tmp_path) == "killed"
+
+
+def test_a_child_of_another_process_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(child, "GRACE", 0.0)
+    write_state(tmp_path, STARTED)
+    work = Work(tmp_path, 0.25)
+    with child_lock(tmp_path):
+        assert run_child(tmp_path, STARTED, work, retry=True) is None
+        with pytest.raises(LungtlError, match="wait for it or stop it"):
+            resume_child(tmp_path, work)
+    assert work.seen == []
+    assert str(tmp_path) in caplog.text
+
+
+def test_a_child_that_is_resumed_by_name_ends_as_one(tmp_path: Path) -> None:
+    write_state(tmp_path, replace(STARTED, state="failed", error="full disk"))
+    with pytest.raises(ValueError, match="again"):
+        resume_child(tmp_path, Work(tmp_path, ValueError("again")))
+    assert written(tmp_path).error == "ValueError: again"
+    assert resume_child(tmp_path, Work(tmp_path, 0.125)) == 0.125
+    assert written(tmp_path) == replace(STARTED, state="finished", value=0.125)

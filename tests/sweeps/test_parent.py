@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lungtl.config import TrackingConfig
+from lungtl.sweeps.parent import Progress, parent_of, progress, tell_progress, write_parent
+from lungtl.sweeps.state import State, write_state
+from lungtl.tracking.backend import open_client
+from lungtl.tracking.identity import run_of
+
+CONFIG = TrackingConfig(enabled=True, uri=None, experiment="tests")
+
+
+def add(sweep: Path, name: str, value: float | None = None, monitor: str = "val/loss") -> Path:
+    """A child; finished when it has a value."""
+    folder = sweep / name
+    folder.mkdir(parents=True)
+    state = State("running", 0, (f"seed={name}",), monitor)
+    write_state(folder, state if value is None else replace(state, state="finished", value=value))
+    return folder
+
+
+def test_progress_is_counted_from_the_folders(tmp_path: Path) -> None:
+    write_parent(tmp_path, None, 6, "val/loss")
+    assert progress(tmp_path) == Progress(0, 0, 6, None, None)
+    add(tmp_path, "a", 0.5)
+    best = add(tmp_path, "b", 0.25)
+    add(tmp_path, "c", math.nan)
+    add(tmp_path, "d", 0.125, monitor="val/auroc")  # of another metric
+    add(tmp_path, "e")
+    write_state(add(tmp_path, "f"), State("failed", 0, (), "val/loss", error="x"))
+    assert progress(tmp_path) == Progress(done=4, failed=1, left=1, best=best, value=0.25)
+
+
+def test_the_best_auroc_is_the_highest(tmp_path: Path) -> None:
+    write_parent(tmp_path, None, 2, "val/auroc")
+    add(tmp_path, "a", 0.5, "val/auroc")
+    best = add(tmp_path, "b", 0.75, "val/auroc")
+    assert progress(tmp_path).best == best
+
+
+def test_a_search_may_have_started_more_than_it_knew(tmp_path: Path) -> None:
+    write_parent(tmp_path, None, 1, "val/loss")
+    add(tmp_path, "a", 0.5)
+    add(tmp_path, "b")
+    assert progress(tmp_path).left == 1
+
+
+def test_the_parent_run_shows_it(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    best = add(sweep, "a", 0.5)
+    (best / "run.json").write_text(json.dumps({"mlflow_run_id": "abc"}))
+    add(sweep, "b")
+    run_id = run_of(CONFIG, tmp_path, "sweep", {"lungtl.kind": "sweep"})
+    write_parent(sweep, run_id, 3, "val/loss")
+    assert parent_of(sweep) == run_id
+    tell_progress(sweep, CONFIG, tmp_path)
+    run = open_client(None, tmp_path).get_run(run_id)
+    assert run.data.metrics == {"runs/done": 1, "runs/failed": 0, "runs/left": 2, "best": 0.5}
+    tags = {key: value for key, value in run.data.tags.items() if key.startswith(("lungtl.best", "lungtl.progress"))}
+    assert tags == {
+        "lungtl.progress": "1 done, 0 failed, 2 left",
+        "lungtl.best": "abc", "lungtl.best_overrides": "seed=a", "lungtl.best_by": "val/loss",
+    }  # fmt: skip
+
+
+def test_without_tracking_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_parent(tmp_path, None, 1, "val/loss")
+    tell_progress(tmp_path, CONFIG, tmp_path)
+    assert parent_of(tmp_path) is None
+    assert parent_of(tmp_path / "none") is None
+    assert not (tmp_path / "mlflow.db").exists()

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+
+from lungtl import cli
+from lungtl.errors import UsageError
+from lungtl.sweeps.plan import grid, print_plan, started_before
+from lungtl.sweeps.state import State, write_state
+
+STARTED = State("running", 0, ("seed=0",), "val/loss")
+
+
+@pytest.fixture(autouse=True)
+def _hydra() -> Iterator[None]:
+    with initialize_config_dir(str(cli.conf_dir()), version_base="1.3"):
+        yield
+
+
+def config(data_dir: Path, *overrides: str, command: str = "train") -> Any:
+    """Of a sweep, as Hydra hands it to its callbacks."""
+    line = [*overrides, f"data_dir={data_dir}", "sweep.name=x", cli.searchpath()]
+    return GlobalHydra.instance().config_loader().load_configuration(command, line, RunMode.MULTIRUN)
+
+
+def test_the_grid_is_planned_in_the_order_of_the_jobs(tmp_path: Path) -> None:
+    planned = grid(config(tmp_path, "aggregator=mean,max", "seed=range(0,2)", "head.width=8"))
+    assert planned is not None
+    lines = [[line for line in one.overrides if line.startswith(("aggregator", "seed"))] for one in planned]
+    assert lines == [["aggregator=mean", "seed=0"], ["aggregator=mean", "seed=1"],
+                     ["aggregator=max", "seed=0"], ["aggregator=max", "seed=1"]]  # fmt: skip
+    assert len({one.folder for one in planned}) == 4
+    assert {one.folder.parent for one in planned} == {tmp_path / "sweeps" / "x"}
+    assert {one.standing for one in planned} == {"new"}
+
+
+def test_the_same_run_has_the_same_folder_in_a_larger_grid(tmp_path: Path) -> None:
+    small = grid(config(tmp_path, "seed=1,2", "aggregator=max"))
+    large = grid(config(tmp_path, "aggregator=mean,max", "seed=0,1,2", "workers=2"))
+    assert small is not None
+    assert large is not None
+    assert [one.folder for one in large][4:] == [one.folder for one in small]
+    small[0].folder.mkdir(parents=True)
+    write_state(small[0].folder, replace(STARTED, state="finished", value=1.0))
+    again = grid(config(tmp_path, "aggregator=mean,max", "seed=0,1,2", "workers=2"))
+    assert again is not None
+    assert [one.standing for one in again] == ["new"] * 4 + ["finished", "new"]
+
+
+def test_what_the_config_sweeps_over_is_planned_too(tmp_path: Path) -> None:
+    planned = grid(config(tmp_path, "split.folds=4", command="crossval"))
+    assert planned is not None
+    folds = [line for one in planned for line in one.overrides if line.startswith("split.fold=")]
+    assert folds == [f"split.fold={k}" for k in range(4)]
+
+
+@pytest.mark.parametrize("override", ["sweep.name=a,b", "data_dir=/a,/b"])
+def test_a_sweep_has_one_folder(tmp_path: Path, override: str) -> None:
+    composed = config(tmp_path)
+    composed.hydra.overrides.task.append(override)
+    with pytest.raises(UsageError, match="all runs of a sweep are in one folder"):
+        grid(composed)
+
+
+def test_a_search_has_no_plan(tmp_path: Path) -> None:
+    composed = config(tmp_path, "seed=0,1")
+    composed.hydra.sweeper["_target_"] = "some.package.OtherSweeper"
+    assert grid(composed) is None
+
+
+def test_every_state_is_said_with_what_becomes_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    states = [STARTED, replace(STARTED, state="finished", number=1, overrides=("seed=1",)),
+              replace(STARTED, state="failed", number=2, overrides=("seed=2",), error="full disk")]  # fmt: skip
+    for state in states:
+        folder = tmp_path / str(state.number)
+        folder.mkdir()
+        write_state(folder, state)
+    planned = started_before(tmp_path)
+    assert [one.standing for one in planned] == ["killed", "finished", "failed"]
+    print_plan(tmp_path, planned, retry=False)
+    title, *_, killed, finished, failed, _ = capsys.readouterr().err.splitlines()
+    assert title.strip() == f"sweep {tmp_path.name}: 1 killed, 1 finished, 1 failed"
+    assert [cell.strip() for cell in killed.split("│")[1:3]] == ["seed=0", "killed"]
+    assert "goes on where it stopped" in killed
+    assert "skipped" in finished
+    assert "sweep.retry=true" in failed
+    assert "full disk" in failed
+    print_plan(tmp_path, planned, retry=True)
+    assert "tried again" in capsys.readouterr().err
