@@ -6,10 +6,10 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train sweep ui lidc prepare test fuzz doctor lint bench clean
+.PHONY: help setup demo train sweep report crossval leak ui lidc prepare test fuzz doctor lint bench bench-gpu clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/installed  ## create .venv and install lungtl with its development tools
 
@@ -26,8 +26,17 @@ demo: setup  ## train on the embedded phantom dataset and show the result
 train: setup  ## python -m lungtl.train, with ARGS="key=value ..."
 	$(BIN)/python -m lungtl.train $(ARGS)
 
-sweep: setup  ## compare all aggregators on the phantom, or sweep ARGS="key=a,b ..."
+sweep: setup  ## compare aggregators on the phantom, or sweep ARGS="key=a,b ..."
 	$(BIN)/python -m lungtl.train -m $(if $(ARGS),$(ARGS),aggregator=mean,max,attention,gated_attention)
+
+report: setup  ## compare the runs of the latest sweep on a page, or ARGS="sweep=FOLDER"
+	$(BIN)/python -m lungtl.report $(ARGS)
+
+crossval: setup  ## train and test every fold, or ARGS="aggregator=mean,max seed=0,1,2 ..."
+	$(BIN)/python -m lungtl.crossval $(ARGS)
+
+leak: setup  ## what a split that is not by patient would have claimed (python -m lungtl.leak_demo)
+	$(BIN)/python -m lungtl.leak_demo $(ARGS)
 
 ui: setup  ## open the MLflow UI on http://127.0.0.1:5000
 	$(BIN)/python -m lungtl.ui $(ARGS)
@@ -56,6 +65,9 @@ lint: setup  ## ruff and mypy --strict
 bench: setup  ## measure reading (beside other packages) and training, as ratios
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-gpu: setup  ## measure training and the frozen pass on a CUDA device, beside timm's own benchmark
+	$(BIN)/python -m benchmarks.gpu
 
 clean:  ## remove .venv and caches; data/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,10 +12,12 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from lungtl.allocator import keep_freed_memory
 from lungtl.errors import LungtlError, UsageError
 from lungtl.nearest import nearest
+from lungtl.resuming import check_settings
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -36,49 +38,60 @@ def conf_dir() -> Path:
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
 
 
-def main(config_name: str, schema: type[C], task: Callable[[C], None]) -> None:
+def searchpath() -> str:
+    """The override that lets Hydra find `experiments=`."""
+    return f"hydra.searchpath=['file://{conf_dir().parent}']"
+
+
+def main(config_name: str, schema: type[C], task: Callable[[C], float | None]) -> None:
     """Run a command: `task` gets the checked config; errors become one line and an exit code.
 
     Args:
         config_name: the primary config in conf/.
         schema: its typed form.
-        task: the work; runs once, or once for every job of a sweep.
+        task: the work; runs once, or once for every job of a sweep, which may be told a number: what it is judged by.
     """
     os.environ.setdefault(STAMP, f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come back to us instead of Hydra's own report
-    searchpath = f"hydra.searchpath=['file://{conf_dir().parent}']"  # where `experiments=` is found
     # argparse takes positional arguments in one go: `train dataset=x -m seed=0,1` would not be understood
     arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     try:
         if not INFORMATION_FLAGS & set(arguments):
             overrides = [a for a in arguments if not a.startswith("-")]
-            arguments = _resumed(arguments, overrides)
-            check(config_name, schema, [a for a in arguments if not a.startswith("-")], searchpath)
+            earlier = _earlier_run(overrides)
+            if earlier is not None:
+                arguments = _resumed(arguments, overrides, earlier)
+            overrides = [a for a in arguments if not a.startswith("-")]
+            check(config_name, schema, overrides, searchpath())
+            if earlier is not None:  # now: Hydra writes the new config over the run's
+                check_settings(earlier, [*overrides, searchpath()])
     except UsageError as error:
-        _fail(error)
-    sys.argv[1:] = [*arguments, searchpath]
+        fail(error)
+    sys.argv[1:] = [*arguments, searchpath()]
 
     import hydra
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)
-    def job(composed: DictConfig) -> None:
+    def job(composed: DictConfig) -> float | None:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
+        keep_freed_memory()
         single = HydraConfig.get().mode == RunMode.RUN
         try:
-            task(validate(schema, composed))
+            return _job(schema, task, composed, single)
         except LungtlError as error:
             if single:
-                _fail(error)
+                fail(error)
             log.error("this job failed, the others go on: %s", error)
-            raise
+            raise LungtlError(str(error)) from error  # 1, whatever the job's own: the command was right
 
     try:
         job()
-    except LungtlError as error:  # a job of a sweep
+        _end_sweep("FINISHED")
+    except LungtlError as error:  # of a sweep
         _end_sweep("FAILED")
-        _fail(LungtlError(str(error)))  # 1, whatever the job's own: the command was right
+        fail(error)
     except Exception:
         _end_sweep("FAILED")
         raise
@@ -88,18 +101,40 @@ def main(config_name: str, schema: type[C], task: Callable[[C], None]) -> None:
         sys.exit(130)
 
 
+def _job(schema: type[C], task: Callable[[C], float | None], composed: DictConfig, single: bool) -> float | None:
+    """A command's work; that of a sweep's child as its folder's state wants it."""
+    from hydra.core.hydra_config import HydraConfig
+
+    def work() -> float | None:
+        return task(validate(schema, composed))
+
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    if "sweep" not in hydra.callbacks or composed.dry_run:
+        return work()
+
+    from lungtl.sweeps.child import resume_child, run_child
+    from lungtl.sweeps.state import STATUS, State
+
+    if single:
+        return resume_child(folder, work) if (folder / STATUS).is_file() else work()
+    started = State("running", hydra.job.num, tuple(hydra.overrides.task), composed.trainer.monitor)
+    return run_child(folder, started, work, retry=composed.sweep.retry)
+
+
 def plain(command: Callable[[], None]) -> None:
     """Run a command without a config; errors become one line and an exit code."""
     try:
         command()
     except LungtlError as error:
-        _fail(error)
+        fail(error)
 
 
 def _end_sweep(status: str) -> None:
-    module = sys.modules.get("lungtl.tracking.sweep")
+    """Close what `lungtl.sweeps.callback` opened in this process."""
+    module = sys.modules.get("lungtl.sweeps.callback")
     if module is not None:
-        module.end_started(status)
+        module.end_sweep(status)
 
 
 def check(config_name: str, schema: type[C], overrides: list[str], searchpath: str) -> None:
@@ -156,9 +191,7 @@ def _variants(parsed: list[Override]) -> Iterator[tuple[list[str], list[Override
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     choices = [
-        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
-        if o.is_sweep_override()
-        else [str(o.input_line)]
+        [f"{o.get_key_element()}={value}" for value in _swept(o)] if o.is_sweep_override() else [str(o.input_line)]
         for o in parsed
     ]
     first = [options[0] for options in choices]
@@ -167,6 +200,14 @@ def _variants(parsed: list[Override]) -> Iterator[tuple[list[str], list[Override
     ]
     for line in lines:
         yield line, OverridesParser.create().parse_overrides(line)
+
+
+def _swept(override: Override) -> list[str]:
+    """The values of a sweep; of an interval, from which a search chooses, its ends."""
+    if override.is_interval_sweep():
+        interval: Any = override.value()
+        return [str(interval.start), str(interval.end)]
+    return list(override.sweep_string_iterator())
 
 
 def _check_names(config_name: str, overrides: list[Override], searchpath: str) -> None:
@@ -209,16 +250,20 @@ def _dotted(value: Any, prefix: str = "", without: str = "") -> list[str]:
     return keys
 
 
-def _resumed(arguments: list[str], overrides: list[str]) -> list[str]:
-    """With `resume=RUN`, the run's own overrides and folder, the new ones winning."""
-    wanted = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("resume=")]
-    if not wanted or not wanted[0] or wanted[0] == "null":
-        return arguments
-    from omegaconf import OmegaConf
-
+def _earlier_run(overrides: list[str]) -> Path | None:
+    """The folder of the run that `resume=RUN` names."""
     from lungtl.runs import data_dir_of, find_run
 
-    folder = find_run(wanted[0], data_dir_of(overrides))
+    wanted = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("resume=")]
+    if not wanted or not wanted[0] or wanted[0] == "null":
+        return None
+    return find_run(wanted[0], data_dir_of(overrides))
+
+
+def _resumed(arguments: list[str], overrides: list[str], folder: Path) -> list[str]:
+    """A run's own overrides and its folder, the new ones winning."""
+    from omegaconf import OmegaConf
+
     earlier = [str(line) for line in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
     named = {o.partition("=")[0].lstrip("+~") for o in overrides}
     kept = [line for line in earlier if line.partition("=")[0].lstrip("+~") not in named]
@@ -229,6 +274,7 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def _fail(error: LungtlError) -> None:
+def fail(error: LungtlError) -> NoReturn:
+    """Say what went wrong in a line, and end the command."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(error.exit_code)

@@ -34,8 +34,9 @@ class Strict(BaseModel):
 
 
 class ImageConfig(Strict):
-    """How a slice's voxels become the three channels of an ImageNet backbone."""
+    """How a slice's voxels become the channels of an ImageNet backbone."""
 
+    channels: Annotated[int, Field(ge=1, le=16)]
     windows: Literal["auto"] | list[str | tuple[float, float]]
     neighbours: bool
     size: Literal["auto"] | Annotated[int, Field(ge=32, le=1024)]
@@ -53,14 +54,17 @@ class ImageConfig(Strict):
                 raise ValueError(f"{window} is no window; wanted {', '.join(WINDOWS)} or [centre, width] in HU")
             if not isinstance(window, str) and window[1] <= 0:
                 raise ValueError(f"a window's width must be positive, not {window[1]}")
-        if len(value) not in (1, 3):
-            raise ValueError(f"wanted one window or three, not {len(value)}")
         return value
 
     @model_validator(mode="after")
-    def _neighbours_need_one_window(self) -> ImageConfig:
-        if self.neighbours and self.windows != "auto" and len(self.windows) != 1:
-            raise ValueError("neighbours=true takes its three channels from three slices: give one window")
+    def _one_window_or_one_a_channel(self) -> ImageConfig:
+        count = 1 if self.windows == "auto" else len(self.windows)
+        if self.neighbours and (count != 1 or self.channels != 3):
+            raise ValueError(
+                "neighbours=true takes three channels from three slices: give one window, image.channels=3"
+            )
+        if count not in (1, self.channels):
+            raise ValueError(f"wanted one window or {self.channels}, one a channel, not {count}; see image.channels")
         return self
 
 
@@ -81,6 +85,18 @@ class SplitConfig(Strict):
     fold: Annotated[int, Field(ge=0)]
     seed: int
 
+    @model_validator(mode="after")
+    def _fold_exists(self) -> SplitConfig:
+        if self.kind != "kfold":
+            return self
+        if self.folds < 3:
+            raise UsageError(
+                f"split.folds={self.folds}: one fold tests, one validates, the rest train; give at least 3"
+            )
+        if self.fold >= self.folds:
+            raise UsageError(f"split.fold={self.fold}: with split.folds={self.folds}, give 0 to {self.folds - 1}")
+        return self
+
 
 class OptimizerConfig(Strict):
     """The optimiser of everything that trains."""
@@ -98,13 +114,17 @@ class TrainerConfig(Strict):
 
     max_epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)]
+    sampler: Literal["shuffle", "balanced"]
+    bucket: Literal["auto"] | bool
     patience: Annotated[int, Field(ge=1)] | None
     monitor: Literal["val/loss", "val/auroc"]
     accelerator: Literal["auto", "cpu", "gpu", "mps"]
-    devices: int | Literal["auto"]
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"]
     precision: Literal["32-true", "16-mixed", "bf16-mixed"]
     accumulate: Annotated[int, Field(ge=1)]
     clip_norm: Annotated[float, Field(gt=0)] | None
+    ema: Annotated[float, Field(gt=0, lt=1)] | None
+    compile: bool
     workers: Annotated[int, Field(ge=0)]
     limit_batches: Annotated[int, Field(ge=1)] | None
 
@@ -123,12 +143,28 @@ class TrainCacheConfig(CacheConfig):
     views: Literal[1, 8]
 
 
+class EvaluationConfig(Strict):
+    """What is said of a run's test patients."""
+
+    calibration: Literal["temperature", "isotonic", "none"]
+    untrained: bool
+    heatmaps: bool
+    resamples: Annotated[int, Field(ge=10)]
+
+
 class TrackingConfig(Strict):
     """Where runs are recorded."""
 
     enabled: bool
     uri: str | None
     experiment: str
+
+
+class SweepConfig(Strict):
+    """A sweep that can be called again."""
+
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$", coerce_numbers_to_str=True)] | None
+    retry: bool
 
 
 class Common(Strict):
@@ -173,9 +209,11 @@ class TrainConfig(DatasetConfig):
     split: SplitConfig
     optimizer: OptimizerConfig
     trainer: TrainerConfig
+    evaluation: EvaluationConfig
     tracking: TrackingConfig
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     cache: TrainCacheConfig
+    sweep: SweepConfig
     resume: str | None
     name: str | None
     dry_run: bool
@@ -184,7 +222,7 @@ class TrainConfig(DatasetConfig):
     def _check_model_parts(self) -> TrainConfig:
         if self.dry_run and self.resume is not None:  # Hydra would note the dry run among the run's own overrides
             raise UsageError(f"dry_run=true with resume={self.resume}: a resumed run trains as it did; leave one out")
-        plugins.check(self.backbone, "backbone")
+        plugins.check(self.backbone, "backbone", frozenset({"in_chans"}))
         plugins.check(self.freezing, "freezing")
         plugins.check(self.aggregator, "aggregator", frozenset({"dim"}))
         plugins.check(self.loss, "loss")
@@ -202,9 +240,12 @@ class EvaluateConfig(DatasetConfig):
     model: str
     split: Literal["auto", "all", "train", "val", "test"]
     threshold: Annotated[float, Field(ge=0, le=1)]
+    untrained: bool
+    heatmaps: bool
     resamples: Annotated[int, Field(ge=10)]
     accelerator: Literal["auto", "cpu", "gpu", "mps"]
     cache: CacheConfig
+    tracking: TrackingConfig
 
 
 class PredictConfig(Common):
@@ -218,9 +259,33 @@ class PredictConfig(Common):
 class ReportConfig(Common):
     """`python -m lungtl.report`."""
 
-    sweep: FullPath
+    sweep: Annotated[str, Field(coerce_numbers_to_str=True)]
     out: FullPath | None
     title: str | None
+
+
+class RegisterConfig(Common):
+    """`python -m lungtl.register`."""
+
+    run: str
+    name: Annotated[str, Field(pattern=r"^[^/:'\s]+$")]
+    alias: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+    tracking: TrackingConfig
+
+
+class SyncConfig(Common):
+    """`python -m lungtl.sync`."""
+
+    run: str | None
+    tracking: TrackingConfig
+
+
+class ReproduceConfig(Common):
+    """`python -m lungtl.reproduce`."""
+
+    run: str
+    tolerance: Annotated[float, Field(ge=0)]
+    features: Literal["anew", "cached"]
 
 
 class DownloadConfig(Common):

@@ -16,8 +16,13 @@ RECORD = "run.json"
 
 def data_dir_of(overrides: list[str]) -> Path:
     """The data folder that a command line names, before its config is composed."""
-    named = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("data_dir=")]
-    return Path(named[-1] if named else os.environ.get("LUNGTL_DATA_DIR", "data")).expanduser().resolve()
+    named = _named("data_dir", overrides) or os.environ.get("LUNGTL_DATA_DIR", "data")
+    return Path(named).expanduser().resolve()
+
+
+def sweep_dir_of(overrides: list[str], stamp: str) -> Path:
+    """The folder of the sweep that a command line names, or of the one that began at `stamp`."""
+    return data_dir_of(overrides) / "sweeps" / (_named("sweep.name", overrides) or stamp)
 
 
 def find_run(reference: str, data_dir: Path) -> Path:
@@ -67,3 +72,8 @@ def read_record(folder: Path) -> dict[str, Any]:
     """What `run.json` says."""
     record: dict[str, Any] = json.loads((folder / RECORD).read_text())
     return record
+
+
+def _named(key: str, overrides: list[str]) -> str | None:
+    values = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith(f"{key}=")]
+    return values[-1] if values else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,9 @@ from lungtl import cli
 from lungtl.config import TrainConfig
 from lungtl.errors import LungtlError
 from lungtl.prepare import open_store
-from lungtl.runs import BUNDLE, SPLIT, read_record, write_record
+from lungtl.provenance import ENVIRONMENT, write_environment
+from lungtl.runs import RECORD, SPLIT, read_record, write_record
+from lungtl.search.names import PRUNED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,16 +24,21 @@ if TYPE_CHECKING:
     from lungtl.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
-PLACES = ("data_dir", ".root", ".table", ".images", "tracking", "tracking.uri", "workers", "resume")
+PLACES = ("data_dir", ".root", ".table", ".images", "tracking", "tracking.uri", "workers", "resume", "sweep.name",
+          "sweep.retry")  # fmt: skip
 
 
-def run(config: TrainConfig) -> None:
-    """One run, in the folder that Hydra made for it; prints that folder. With `dry_run` prints what would train."""
+def run(config: TrainConfig) -> float | None:
+    """One run, in the folder that Hydra made for it; prints that folder. With `dry_run` prints what would train.
+
+    Returns:
+        The monitored validation metric of the best epoch; None of a dry run, and of a trial that was pruned.
+    """
     if config.dry_run:
         from lungtl.training.plan import print_plan
 
         print_plan(config)
-        return
+        return None
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -38,6 +46,10 @@ def run(config: TrainConfig) -> None:
 
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
+    if config.tracking.enabled:  # before hours of preparing
+        from lungtl.tracking.backend import open_client
+
+        open_client(config.tracking.uri, config.data_dir)
     store = open_store(config)
     split = split_bags(store.bags, config.split)
     save_split(split, folder / SPLIT)
@@ -48,35 +60,49 @@ def run(config: TrainConfig) -> None:
     choices = {
         key: str(hydra.runtime.choices[key]) for key in ("dataset", "backbone", "freezing", "aggregator", "loss")
     }
-    name = config.name or run_name(choices, hydra.overrides.task)
-    if config.resume is not None:
-        from lungtl.training.fit import check_checkpoint
+    swept = hydra.mode == RunMode.MULTIRUN
+    goes_on = config.resume is not None or (swept and (folder / RECORD).is_file())
+    if goes_on:
+        from lungtl.training.checkpoints import check_checkpoint
 
         check_checkpoint(folder)
-    tracker, earlier = _tracker(config, folder, name, Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None)
+    earlier = read_record(folder) if goes_on else None
+    differs = differing_overrides(folder.parent, hydra.overrides.task) if swept else []
+    derived = " ".join(told(differs)) or run_name(choices, hydra.overrides.task)
+    name = config.name or (earlier["name"] if earlier is not None else derived)
+    tracker = _tracker(config, folder, name, earlier, swept)
+    if swept:
+        tracker.tags({"sweep": folder.parent.name})
 
     from lungtl.tracking.tracker import tracked
 
     with tracked(tracker):
         document = _train_and_evaluate(config, folder, store, split, tracker, earlier, name, choices)
 
-    from lungtl.results import print_summary
+    if document is None:
+        print(folder)
+        return None
 
-    print_summary(document, folder, [] if hydra.mode == RunMode.MULTIRUN else _next_steps(folder))
+    from lungtl.summary import print_summary
+
+    print_summary(document, folder, [] if swept else _next_steps(folder))
     print(folder)
+    return float(document["training"][config.trainer.monitor])
 
 
-def _tracker(config: TrainConfig, folder: Path, name: str, sweep: Path | None) -> tuple[Tracker, dict[str, Any] | None]:
-    """The run's tracker, and the earlier record when it is resumed."""
-    from lungtl.tracking.sweep import parent_of
+def _tracker(config: TrainConfig, folder: Path, name: str, earlier: dict[str, Any] | None, swept: bool) -> Tracker:
+    """The run's tracker; of the same MLflow run when it goes on."""
+    from lungtl.sweeps.parent import parent_of
+    from lungtl.tracking.identity import KEY, PARENT, run_of
     from lungtl.tracking.tracker import MlflowTracker, NoTracker
 
-    earlier = read_record(folder) if config.resume is not None else None
     if not config.tracking.enabled:
-        return NoTracker(), earlier
-    parent = parent_of(sweep) if sweep is not None else None
-    run_id = earlier["mlflow_run_id"] if earlier else None
-    return MlflowTracker(config.tracking, config.data_dir, name, parent, run_id), earlier
+        return NoTracker()
+    run_id = earlier["mlflow_run_id"] if earlier is not None else None
+    parent = parent_of(folder.parent) if swept else None
+    if run_id is None and parent is not None:
+        run_id = run_of(config.tracking, config.data_dir, name, {PARENT: parent, KEY: folder.name})
+    return MlflowTracker(config.tracking, config.data_dir, name, run_id=run_id)
 
 
 def _train_and_evaluate(
@@ -88,20 +114,17 @@ def _train_and_evaluate(
     earlier: dict[str, Any] | None,
     name: str,
     choices: dict[str, str],
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     import torch
 
     from lungtl import plugins
-    from lungtl.bundle import model_card, save_bundle
+    from lungtl.after_training import TrainedRun, finish
     from lungtl.data.splits import split_fingerprint
-    from lungtl.evaluation.schema import flat_metrics, rows_for_table
-    from lungtl.results import write_results
-    from lungtl.sources.lidc_labels import describe_labels
     from lungtl.training.build import build_classifier, trainable_share
     from lungtl.training.datamodule import BagDataModule
+    from lungtl.training.devices import pick_device
     from lungtl.training.feature_cache import run_features
     from lungtl.training.fit import fit, seed_everything
-    from lungtl.training.inference import pick_device, predict_bags
     from lungtl.training.module import BagModule
 
     seed_everything(config.seed)
@@ -126,52 +149,48 @@ def _train_and_evaluate(
             "backbone.weights is of a run with another split, which may have trained on this run's test patients; "
             "use the same dataset and split"
         )
-    write_record(folder, record)
+    if earlier is None or earlier["mlflow_run_id"] is None:
+        tracker.params(flatten(config.model_dump(mode="json", exclude={"sweep"})))
+        tracker.tags({**choices, "lungtl.kind": "run", "lungtl.folder": str(folder), **{
+            f"lungtl.{key}": str(value) for key, value in record.items()
+            if "fingerprint" in key or key in ("store", "weights_source")
+        }})  # fmt: skip
+        tracker.artifacts(folder / SPLIT)
+    write_record(folder, record)  # last: a run that has one can be resumed
     freezing.adapt(classifier.backbone)
     trained, total = trainable_share(classifier, freezing)
     log.info(
         "%s (weights: %s), %s of %s parameters train", classifier.backbone.name, record["weights_source"],
         f"{trained:,}", f"{total:,}",
     )  # fmt: skip
-    if earlier is None or earlier["mlflow_run_id"] is None:
-        tracker.params(flatten(config.model_dump(mode="json")))
-        tracker.tags({**choices, "lungtl.kind": "run", "lungtl.folder": str(folder), **{
-            f"lungtl.{key}": str(value) for key, value in record.items()
-            if "fingerprint" in key or key in ("store", "weights_source")
-        }})  # fmt: skip
-        tracker.artifacts(folder / SPLIT)
     tracker.artifacts(folder / ".hydra" / "config.yaml")  # a resumed run may have other settings
 
     device = pick_device(config.trainer.accelerator)
+    write_environment(folder, torch.cuda.get_device_name(device) if device.type == "cuda" else device.type)
+    tracker.artifacts(folder / ENVIRONMENT)
     features = run_features(config, classifier, freezing, store, device, weights)
     loss = plugins.build(config.loss)
     training = split[split["split"] == "train"]
+    bag_labels = torch.tensor(training["label"].to_numpy())
     loss.count(
-        torch.tensor(training["label"].to_numpy()),
+        bag_labels.unique() if config.trainer.sampler == "balanced" else bag_labels,  # drawn as often, none is rare
         torch.cat([torch.from_numpy(store.slice_labels(bag_id).astype("int64")) for bag_id in training["bag_id"]]),
     )
     module = BagModule(classifier, freezing, loss, config.optimizer, config.trainer.max_epochs)
     data = BagDataModule(store, split, config, features, backbone_trains=not freezing.is_frozen(classifier.backbone))
-    fitted = fit(module, data, config.trainer, folder, tracker.metrics, resume=config.resume is not None)
+    began = time.monotonic()
+    fitted = fit(module, data, config.trainer, folder, tracker.epoch, resume=earlier is not None)
+    took = {"seconds": time.monotonic() - began, "trainable_parameters": trained}  # of a run that went on: since then
     log.info("trained %d epochs; the best is epoch %d", fitted["epochs"], fitted["best_epoch"])
+    if (folder / PRUNED).is_file():  # the search has better ones: it is not scored
+        tracker.tags({"lungtl.pruned": "true"})
+        return None
     freezing.merge(classifier.backbone)
     if features is not None:
         classifier.cut(classifier.split.blocks)  # the merge may have exchanged modules
 
-    test = split[split["split"] == "test"]
-    predictions = predict_bags(classifier, store, list(test["bag_id"]), features, device, config.trainer.batch_size)
-    window = classifier.preprocessor.windows[0]
-    document = write_results(folder, store, predictions, test, training, "test", window, run=record, training=fitted)
-    labels = describe_labels(store.manifest["recipe"])
-    settings = choices | {"labels": labels} | {key: str(value) for key, value in record.items()}
-    card = model_card(name, settings, rows_for_table(document))
-    save_bundle(classifier, config.aggregator, folder / BUNDLE, record, card)
-    tracker.metrics(flat_metrics(document) | {"trainable_parameters": trained, "epochs": fitted["epochs"]})
-    for path in ("metrics.json", "predictions.csv", "slices.csv"):
-        tracker.artifacts(folder / path)
-    for path in ("figures", BUNDLE, "checkpoints"):
-        tracker.artifacts(folder / path, path)
-    return document
+    run = TrainedRun(config, folder, store, split, classifier, features, loss, device, record, fitted | took, choices)
+    return finish(run, tracker)
 
 
 def _check_same(earlier: dict[str, Any] | None, record: dict[str, Any]) -> None:
@@ -184,11 +203,23 @@ def _check_same(earlier: dict[str, Any] | None, record: dict[str, Any]) -> None:
 def run_name(choices: Mapping[str, str], overrides: Iterable[str]) -> str:
     """The four choices, then what else was overridden, less what only says where things are."""
     parts = [choices[group] for group in ("dataset", "backbone", "freezing", "aggregator")]
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if key.lstrip("+~") not in choices and not key.endswith(PLACES):
-            parts.append(f"{key}={Path(value).name}" if "/" in value else override)  # of a file, its name
-    return " ".join(parts)
+    others = [override for override in overrides if override.partition("=")[0].lstrip("+~") not in choices]
+    return " ".join([*parts, *told(others)])
+
+
+def told(overrides: Iterable[str]) -> list[str]:
+    """Overrides as a name tells them: of a file its name, and nothing that only says where things are."""
+    parts = [override.partition("=") for override in overrides]
+    return [f"{k}={Path(v).name if '/' in v else v}" for k, _, v in parts if not k.endswith(PLACES)]
+
+
+def differing_overrides(sweep: Path, overrides: Iterable[str]) -> list[str]:
+    """What a child was given that not all children of its sweep were."""
+    from omegaconf import OmegaConf
+
+    whole = sweep / "multirun.yaml"
+    shared = OmegaConf.load(whole).hydra.overrides.task if whole.is_file() else []
+    return [override for override in overrides if override not in shared]
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

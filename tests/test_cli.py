@@ -48,12 +48,14 @@ def test_a_wrong_name_is_answered_with_the_nearest_right_one(override: str, name
         (["aggregator.hidden=many"], "valid integer"),
         (["optimizer.lr=-1"], "greater than 0"),
         (["seed=abc"], "valid integer"),
-        (["image.windows=[lung,bone]"], "one window or three, not 2"),
+        (["image.windows=[lung,bone]"], "one window or 3, one a channel, not 2"),
         (["image.windows=[lun]"], "lun is no window"),
         (["image.windows=[lung,bone,wide]", "image.neighbours=true"], "give one window"),
         (["dataset=lidc"], "dataset.root is missing; give dataset.root=FOLDER"),
         (["dataset=lidc", "dataset.root=/x", "dataset.min_readers=5"], "less than or equal to 4"),
         (["dataset=lidc", "dataset.root=/x", "dataset.rule=average"], "'mean', 'median' or 'max'"),
+        (["sweep.name=../x"], "should match pattern"),
+        (["sweep.retry=2"], "valid boolean"),
         (["dataset.matrix=16"], "greater than or equal to 32"),
         (["backbone"], "key=value"),
     ],
@@ -104,7 +106,10 @@ def test_a_typo_exits_with_2_in_one_line_without_torch(tmp_path: Path) -> None:
 def test_help_lists_groups_and_settings_without_torch(tmp_path: Path) -> None:
     done = _run("lungtl.train", "--help", data_dir=tmp_path)
     assert done.returncode == 0
-    assert "aggregator: attention, gated_attention, max, mean" in done.stdout
+    assert (
+        "aggregator: attention, clam, conv1d, dsmil, gated_attention, gru, lse, max, mean, multi_head, noisy_or, "
+        "sm_attention, top_k, transformer, transmil"
+    ) in done.stdout
     assert "max_epochs: " in done.stdout
     assert done.stderr.strip() == "False"
 

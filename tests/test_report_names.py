@@ -1,6 +1,27 @@
 from __future__ import annotations
 
-from lungtl.report import differing
+import json
+from pathlib import Path
+from typing import Any
+
+from lungtl.report import collect, differing
+
+
+def scores(auroc: float) -> dict[str, Any]:
+    estimate = {"value": auroc, "low": None, "high": None, "undefined": "no interval"}
+    return {"n": 4, "n_positive": 2, "metrics": {"auroc": estimate}}
+
+
+def test_a_control_that_differs_between_runs_is_shown_for_each(tmp_path: Path) -> None:
+    for name, own in (("a", 0.6), ("b", 0.7)):
+        (tmp_path / name).mkdir()
+        document = {"bag": scores(0.9), "controls": {"prevalence": scores(0.5), "untrained": scores(own)}}
+        (tmp_path / name / "metrics.json").write_text(json.dumps(document))
+    table = collect(tmp_path)
+    assert table[["run", "auroc"]].to_numpy().tolist() == [
+        ["a", 0.9], ["b", 0.9], ["control: prevalence", 0.5],
+        ["control: untrained of a", 0.6], ["control: untrained of b", 0.7],
+    ]  # fmt: skip
 
 
 def test_runs_are_told_apart_by_what_differs() -> None:

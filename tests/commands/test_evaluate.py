@@ -3,10 +3,12 @@ from __future__ import annotations
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from lungtl.evaluation.document import check_document
 from tests.commands.conftest import N_SERIES, Done, Lab, Trained, read_csv, read_json
 
 pytestmark = pytest.mark.slow
@@ -14,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def evaluated(lab: Lab, trained: Trained) -> Done:
-    return lab.run("evaluate", f"model={trained.folder}", *lab.dataset())
+    return lab.run("evaluate", f"model={trained.folder}", "tracking=none", *lab.dataset())
 
 
 def test_a_run_on_its_own_dataset_gives_the_numbers_of_training(evaluated: Done, trained: Trained) -> None:
@@ -22,8 +24,12 @@ def test_a_run_on_its_own_dataset_gives_the_numbers_of_training(evaluated: Done,
     document = read_json(evaluated.folder / "metrics.json")
     assert document["split"] == "test"
     assert document["bag"] == trained.metrics["bag"]
-    assert document["controls"] == trained.metrics["controls"]
-    assert document["training_patients"] == 0
+    for part in ("controls", "gains", "calibrated", "chosen", "operating_points", "subgroups"):
+        assert document[part] == trained.metrics[part], part
+    assert set(document["controls"]) == {"prevalence", "untrained"}
+    check_document(document)
+    assert (document["training_patients"], document["validation_patients"]) == (0, 0)
+    assert document["model"] == trained.run_id
     again, before = (
         {row["bag_id"]: float(row["probability"]) for row in read_csv(folder / "predictions.csv")}
         for folder in (evaluated.folder, trained.folder)
@@ -42,13 +48,41 @@ def test_all_bags_by_the_start_of_the_mlflow_id(scored: Done) -> None:
     assert (document["split"], document["bag"]["n"]) == ("all", N_SERIES)
     assert document["training_patients"] > 0
     assert "scores are too good" in scored.err
+    assert document["validation_patients"] > 0
+    assert "chose the epoch, calibration and thresholds" in scored.err
+    assert document["operating_points"]  # most of the bags did not choose them
+
+
+def test_the_validation_bags_are_not_judged_by_what_they_chose(lab: Lab, trained: Trained) -> None:
+    done = lab.run("evaluate", f"model={trained.folder}", "split=val", "tracking=none", *lab.dataset())
+    document = read_json(done.folder / "metrics.json")
+    assert document["validation_patients"] == document["bag"]["n_patients"]
+    assert document["calibrated"] == document["operating_points"] == {}
+    assert document["chosen"] == trained.metrics["chosen"]
+    check_document(document)
+
+
+def test_mlflow_has_the_evaluation_as_a_run_of_its_own(scored: Done, trained: Trained, client: Any) -> None:
+    experiment = client.get_run(trained.run_id).info.experiment_id
+    (run,) = client.search_runs([experiment], f"tags.`lungtl.folder` = '{scored.folder}'")
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["lungtl.kind"] == "evaluation"
+    assert run.data.tags["lungtl.model"] == trained.run_id
+    assert run.data.params["split"] == "all"
+    assert run.data.params["model"] == trained.run_id
+    document = read_json(scored.folder / "metrics.json")
+    assert run.data.metrics["all/bag/auroc"] == document["bag"]["metrics"]["auroc"]["value"]
+    assert run.data.metrics["all/control/untrained/brier"] >= 0
+    assert {item.path for item in client.list_artifacts(run.info.run_id)} == {
+        "metrics.json", "predictions.csv", "slices.csv", "figures",
+    }  # fmt: skip
 
 
 def test_a_bundle_without_its_run_scores_one_class_as_undefined(lab: Lab, trained: Trained, tmp_path: Path) -> None:
     bundle = tmp_path / "model"
     shutil.copytree(trained.folder / "bundle", bundle)
     table = lab.table("benign.csv", lab.rows([0, 2, 4, 6]))
-    done = lab.run("evaluate", f"model={bundle}", *lab.dataset(table))
+    done = lab.run("evaluate", f"model={bundle}", "tracking=none", *lab.dataset(table))
     document = read_json(done.folder / "metrics.json")
     assert document["bag"]["n"] == 4
     metrics = document["bag"]["metrics"]
@@ -57,7 +91,9 @@ def test_a_bundle_without_its_run_scores_one_class_as_undefined(lab: Lab, traine
         assert metrics[name]["undefined"]
     assert math.isfinite(metrics["brier"]["value"])
     assert "undefined" in done.err
-    assert document["controls"] == {}  # who trained the model is not known
+    assert set(document["controls"]) == {"untrained"}  # who trained the model is not known, so no prevalence
+    assert document["chosen"] == trained.metrics["chosen"]
+    check_document(document)
 
 
 def test_grey_values_for_a_model_of_hu(lab: Lab, trained: Trained, tmp_path: Path) -> None:
@@ -82,3 +118,19 @@ def test_a_damaged_bundle(lab: Lab, trained: Trained, tmp_path: Path) -> None:
 
 def test_a_model_that_is_not_there(lab: Lab, trained: Trained) -> None:
     assert "no run 0123456789" in lab.run("evaluate", "model=0123456789", *lab.dataset()).complaint(2)
+
+
+def test_a_bundle_of_an_earlier_version_has_neither_calibration_nor_control(
+    lab: Lab, trained: Trained, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "model"
+    shutil.copytree(trained.folder / "bundle", bundle)
+    (bundle / "calibration.json").unlink()
+    (bundle / "untrained.safetensors").unlink()
+    done = lab.run("evaluate", f"model={bundle}", "tracking=none", *lab.dataset())
+    document = read_json(done.folder / "metrics.json")
+    assert "no calibration.json" in done.err
+    assert document["chosen"] is None
+    assert document["controls"] == document["calibrated"] == document["operating_points"] == {}
+    check_document(document)
+    assert {row["calibrated"] for row in read_csv(done.folder / "predictions.csv")} == {""}

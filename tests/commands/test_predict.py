@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lungtl.evaluation.chosen import read_chosen
 from tests.commands.conftest import Done, Lab, Trained, read_csv, read_json, uid
 
 pytestmark = pytest.mark.slow
@@ -16,15 +17,22 @@ def predicted(lab: Lab, trained: Trained, mixed: Path) -> Done:
     return lab.run("predict", f"model={trained.folder}", f"input={mixed}")
 
 
-def test_every_readable_series_gets_a_probability(predicted: Done) -> None:
+def test_every_readable_series_gets_a_probability(predicted: Done, trained: Trained) -> None:
     rows = read_csv(predicted.folder / "predictions.csv")
     assert [row["bag_id"] for row in rows] == [uid(0), uid(1)]
     assert all(0 < float(row["probability"]) < 1 for row in rows)
+    chosen = read_chosen(trained.folder)
+    assert chosen is not None
+    for row in rows:
+        expected = chosen.calibrated([float(row["probability"])])
+        assert row["calibrated"] == "" if expected is None else float(row["calibrated"]) == pytest.approx(expected[0])
+    assert ("calibrated" in predicted.err) == (chosen.calibration.kind != "none")
     slices = read_csv(predicted.folder / "slices.csv")
     for row in rows:
         own = [float(one["weight"]) for one in slices if one["bag_id"] == row["bag_id"]]
         assert len(own) == int(row["n_slices"])
         assert sum(own) == pytest.approx(1)
+    assert {one["p_malignant"] for one in slices} == {""}  # no slice label is known: nothing trained the slice head
 
 
 def test_the_others_are_listed_with_their_reasons(predicted: Done) -> None:

@@ -19,13 +19,32 @@ def reported(lab: Lab, swept: Done) -> Path:
     return done.folder
 
 
+def test_a_page_is_written_beside_the_tables(lab: Lab, swept: Done, reported: Path) -> None:
+    page = (reported / "report.html").read_text()
+    assert "<h1>Two aggregators</h1>" in page
+    for folder in swept.out.splitlines():
+        value = read_json(Path(folder) / "metrics.json")["bag"]["metrics"]["auroc"]["value"]
+        assert f">{value:.3f}" in page
+    (effect,) = read_csv(reported / "effects.csv")
+    assert (effect["factor"], effect["level"], effect["reference"]) == ("aggregator", "max", "mean")
+    assert {row["kind"] for row in read_csv(reported / "comparisons.csv")} == {"best", "control"}
+
+
+def test_a_sweep_is_found_by_its_name(lab: Lab, swept: Done) -> None:
+    sweep = Path(swept.out.splitlines()[0]).parent
+    done = lab.run("report", f"sweep={sweep.name}")
+    assert done.folder == sweep / "report"
+    assert f"open {sweep / 'report' / 'report.html'} in a browser" in done.err
+
+
 def test_the_table_repeats_metrics_json(swept: Done, reported: Path) -> None:
     rows = {row["run"]: row for row in read_csv(reported / "table.csv")}
     documents = {
-        read_json(Path(folder) / "run.json")["name"].split()[3]: read_json(Path(folder) / "metrics.json")
+        read_json(Path(folder) / "run.json")["name"]: read_json(Path(folder) / "metrics.json")
         for folder in swept.out.splitlines()
     }
-    assert set(rows) == {*documents, "control: prevalence"}
+    own = {f"control: untrained of {name}" for name in documents}  # each trained by its run's settings
+    assert set(rows) == {*documents, "control: prevalence", *own}
     for name, document in documents.items():
         assert int(rows[name]["n"]) == document["bag"]["n"]
         for metric, estimate in document["bag"]["metrics"].items():
@@ -38,12 +57,13 @@ def test_the_readme_has_a_line_a_run(swept: Done, reported: Path) -> None:
     lines = (reported / "README.md").read_text().splitlines()
     assert lines[0] == "# Two aggregators"
     for folder in swept.out.splitlines():
-        name = read_json(Path(folder) / "run.json")["name"].split()[3]
+        name = read_json(Path(folder) / "run.json")["name"]
         metrics = read_json(Path(folder) / "metrics.json")["bag"]
         (line,) = [line for line in lines if line.startswith(f"| {name} |")]
         for metric in SHOWN:
             estimate = metrics["metrics"][metric]
-            assert f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]" in line
+            low, high = estimate["low"], estimate["high"]
+            assert f"{estimate['value']:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]") in line
 
 
 def test_a_folder_without_runs(lab: Lab, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from lungtl.sweeps.state import children
 from tests.commands.conftest import Done, Lab, Trained, read_json
 
 pytestmark = pytest.mark.slow
@@ -14,6 +15,10 @@ def _folders(done: Done) -> list[Path]:
     return [Path(line) for line in done.out.splitlines()]
 
 
+def _aggregator(run: Path) -> str:
+    return str(read_json(run / "run.json")["name"].rpartition("=")[2])
+
+
 def _parent(client: Any, sweep: Path) -> Any:
     return client.get_run(read_json(sweep / "parent.json")["mlflow_run_id"])
 
@@ -21,7 +26,7 @@ def _parent(client: Any, sweep: Path) -> Any:
 def test_every_run_is_printed(lab: Lab, swept: Done) -> None:
     assert swept.code == 0
     folders = _folders(swept)
-    assert [folder.name for folder in folders] == ["0", "1"]
+    assert [_aggregator(folder) for folder in folders] == ["mean", "max"]
     assert folders[0].parent == folders[1].parent
     assert folders[0].parent.parent == lab.data_dir / "sweeps"
     for folder in folders:
@@ -30,9 +35,14 @@ def test_every_run_is_printed(lab: Lab, swept: Done) -> None:
 
 def test_the_comparison_goes_to_standard_error(swept: Done) -> None:
     table = swept.err[swept.err.rindex("auroc") :]  # from its header on; each run printed one of its own before
-    for row in ("mean", "max", "control: prevalence"):
+    for row in ("aggregator=mean", "aggregator=max", "control: prevalence"):
         assert f"│ {row} " in table
     assert f"sweep: {_folders(swept)[0].parent}" in swept.err
+
+
+def test_what_is_going_to_happen_is_said_first(swept: Done) -> None:
+    sweep = _folders(swept)[0].parent
+    assert swept.err.splitlines()[0].strip() == f"sweep {sweep.name}: 2 new"
 
 
 def test_mlflow_groups_the_runs_under_one_parent(swept: Done, client: Any) -> None:
@@ -40,12 +50,29 @@ def test_mlflow_groups_the_runs_under_one_parent(swept: Done, client: Any) -> No
     parent = _parent(client, folders[0].parent)
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["lungtl.kind"] == "sweep"
+    assert parent.info.run_name == f"sweep {folders[0].parent.name}"
     assert "aggregator=mean,max" in parent.data.tags["lungtl.grid"]
+    assert parent.data.tags["lungtl.progress"] == "2 done, 0 failed, 0 left"
     for folder, aggregator in zip(folders, ("mean", "max"), strict=True):
         child = client.get_run(read_json(folder / "run.json")["mlflow_run_id"])
         assert child.info.status == "FINISHED"
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert child.data.tags["aggregator"] == aggregator
+        assert child.data.tags["lungtl.config_key"] == folder.name
+
+
+def test_mlflow_shows_the_best_run_and_the_comparison(swept: Done, client: Any) -> None:
+    folders = _folders(swept)
+    parent = _parent(client, folders[0].parent)
+    losses = {folder: read_json(folder / "metrics.json")["training"]["val/loss"] for folder in folders}
+    best = min(folders, key=lambda folder: losses[folder])
+    assert parent.data.metrics["best"] == losses[best]
+    assert parent.data.tags["lungtl.best"] == read_json(best / "run.json")["mlflow_run_id"]
+    left = client.get_metric_history(parent.info.run_id, "runs/left")
+    assert [point.value for point in left if point.step == 1] == [1]
+    kept = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert kept >= {"config.yaml", "multirun.yaml", "report"}
+    assert "report/report.html" in {item.path for item in client.list_artifacts(parent.info.run_id, "report")}
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +83,16 @@ def broken(lab: Lab, trained: Trained) -> Done:
 
 def test_beside_a_failing_job_the_other_one_finishes(broken: Done) -> None:
     (finished,) = _folders(broken)
-    assert finished.name == "1"
+    assert read_json(finished / "status.json")["number"] == 1
     assert (finished / "metrics.json").is_file()
 
 
 def test_a_failing_job_fails_the_sweep(broken: Done) -> None:
     assert broken.code == 1
     assert "Traceback" not in broken.err
-    last = broken.err.rstrip().splitlines()[-1]
-    assert last.startswith("error: ")
+    why, last = broken.err.rstrip().splitlines()[-2:]
+    assert why == "failed: freezing.n=99: freezing.n=99: test_resnet.r160_in1k has 5 blocks; give 1 to 5"
+    assert last.startswith("error: 1 of the runs failed")
 
 
 def test_a_failing_job_leaves_the_comparison(broken: Done) -> None:
@@ -76,6 +104,6 @@ def test_mlflow_says_which_job_failed(broken: Done, client: Any) -> None:
     sweep = _folders(broken)[0].parent
     parent = _parent(client, sweep)
     assert parent.info.status == "FAILED"
-    assert parent.data.metrics["failed_jobs"] == 1
-    statuses = [client.get_run(read_json(sweep / job / "run.json")["mlflow_run_id"]).info.status for job in ("0", "1")]
+    assert parent.data.metrics["runs/failed"] == 1
+    statuses = [client.get_run(read_json(run / "run.json")["mlflow_run_id"]).info.status for run in children(sweep)]
     assert statuses == ["FAILED", "FINISHED"]

@@ -1,47 +1,49 @@
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+import urllib.parse
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.commands.conftest import Lab
+from lungtl.tracking.view import COLUMNS
+from tests.commands.conftest import Done, Lab, read_json
+from tests.tracking.mlflow_server import free_port, wait_until_healthy
 
 pytestmark = pytest.mark.slow
-PATIENCE_S = 60
 LISTENING = "0A"
 LOOPBACK = "0100007F"  # as /proc/net/tcp writes 127.0.0.1 on little-endian machines
 
 
 @pytest.fixture(scope="module")
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free: int = probe.getsockname()[1]
-    return free
+    return free_port()
 
 
 @pytest.fixture(scope="module")
-def address(lab: Lab, port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A running UI on a data folder that was empty."""
+def page(lab: Lab, swept: Done, port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address that a running UI printed, of the runs of a sweep."""
+    assert swept.code == 0, swept.err
     folder = tmp_path_factory.mktemp("ui")
     log = folder / "log"
     with log.open("w") as file:
         server = subprocess.Popen(
-            [sys.executable, "-m", "lungtl.ui", f"data_dir={folder / 'data'}", f"port={port}"],
+            [sys.executable, "-m", "lungtl.ui", f"data_dir={lab.data_dir}", f"port={port}"],
             stdout=file, stderr=file, cwd=folder, env=lab.environment(), start_new_session=True,
         )  # fmt: skip
     try:
-        _wait(f"http://127.0.0.1:{port}/health", server, log)
-        yield f"http://127.0.0.1:{port}"
+        wait_until_healthy(f"http://127.0.0.1:{port}", server, log)
+        first = log.read_text().splitlines()[0]
+        assert first.startswith(f"MLflow on http://127.0.0.1:{port}/#/experiments/")
+        yield first.split()[2]
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         try:
@@ -51,26 +53,49 @@ def address(lab: Lab, port: int, tmp_path_factory: pytest.TempPathFactory) -> It
             server.wait(10)
 
 
-def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while time.monotonic() < end:
-        assert server.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.5)
-    pytest.fail(f"no answer from {url} within {PATIENCE_S} s: {log.read_text()}")
+@pytest.fixture
+def browse(tmp_path: Path) -> Callable[[str], str]:
+    """The document that a browser makes of an address."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no Chromium is installed")
+
+    def dump(address: str) -> str:
+        done = subprocess.run(
+            [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+             f"--user-data-dir={tmp_path}", "--window-size=3300,1200", "--virtual-time-budget=60000", "--dump-dom",
+             address], capture_output=True, text=True, timeout=120, check=True,
+        )  # fmt: skip
+        return done.stdout
+
+    return dump
 
 
-def test_it_shows_mlflow(address: str) -> None:
-    with urllib.request.urlopen(address, timeout=30) as answer:
-        assert answer.status == 200
-        assert b"MLflow" in answer.read()
+def test_the_runs_table_has_the_columns_that_compare(browse: Callable[[str], str], page: str, swept: Done) -> None:
+    document = browse(page)
+    shown = set(re.findall(r'col-id="([^"]*)"', document))
+    assert COLUMNS.keys() - shown <= {"tags.`sweep`"}  # which runs outside of a sweep do not have
+    assert f"sweep {Path(swept.out.splitlines()[0]).parent.name}" in document
+
+
+def test_the_compare_page_shows_what_differs(browse: Callable[[str], str], page: str, swept: Done) -> None:
+    runs = [read_json(Path(line) / "run.json")["mlflow_run_id"] for line in swept.out.splitlines()]
+    address, _, rest = page.partition("/#/experiments/")
+    query = urllib.parse.urlencode({"runs": json.dumps(runs), "experiments": json.dumps([rest.partition("/")[0]])})
+    document = browse(f"{address}/#/compare-runs?{query}")
+    assert "Comparing 2 Runs from 1 Experiment" in document
+    for shown in (*runs, "lungtl.models.aggregators.mean.Mean", "lungtl.models.aggregators.max.Max"):
+        assert shown in document
+
+
+def test_of_a_server_elsewhere_only_the_address_is_printed(lab: Lab, page: str) -> None:
+    server = page.partition("/#/")[0]
+    done = lab.run("ui", f"tracking.uri={server}")
+    assert (done.code, done.err) == (0, f"MLflow on {page}\n")
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").is_file(), reason="reads Linux's table of sockets")
-def test_it_listens_on_loopback_only(address: str, port: int) -> None:
+def test_it_listens_on_loopback_only(page: str, port: int) -> None:
     tables = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
     sockets = [line.split() for table in tables if table.is_file() for line in table.read_text().splitlines()[1:]]
     listening = [fields[1] for fields in sockets if fields[3] == LISTENING and fields[1].endswith(f":{port:04X}")]

@@ -1,0 +1,92 @@
+"""lungtl's training step beside a bare PyTorch loop that does the same work."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.measure import Row, by_turns, compared, giving_memory_back
+from benchmarks.setting import Setting
+
+if TYPE_CHECKING:
+    import torch
+
+# what trains decides how long a step is, and so what share of it is lungtl's and Lightning's own
+CASES = {
+    "full": ("freezing=full", "image.train_slices=4"),
+    "last_blocks n=1, cached": ("freezing=last_blocks", "freezing.n=1"),
+    "frozen, cached": ("freezing=frozen",),
+}
+SEVERAL_STEPS = ("dataset.scans=64", "trainer.max_epochs=1")
+
+
+def compare(*overrides: str) -> list[Row]:
+    """Two rows a case: a step of `lungtl.train` against the bare one, and against itself as memory is given back."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {name: Setting(Path(folder), *SEVERAL_STEPS, *case, *overrides) for name, case in CASES.items()}
+        return [row for name, setting in settings.items() for row in _case(name, setting)]
+
+
+def _case(name: str, setting: Setting) -> list[Row]:
+    def ours() -> float:
+        return trained(setting)
+
+    kept, bare, given_back = by_turns(ours, lambda: bare_loop(setting), giving_memory_back(ours))
+    what = f"training step, {name}"
+    return [
+        compared(what, kept, "a bare PyTorch loop", bare),
+        compared(what, kept, "with freed memory given back", given_back),
+    ]
+
+
+def trained(setting: Setting, warm_up: int = 1) -> float:
+    """Seconds a step in the first epoch of `lungtl.train`, the first few left out."""
+    from lungtl.training.fit import fit
+
+    module, ends = setting.module, []
+    own_hook = module.on_train_batch_end
+
+    def tell(outputs: Any, batch: Any, batch_idx: int) -> None:
+        own_hook(outputs, batch, batch_idx)
+        if batch_idx + 1 in (warm_up, module.trainer.num_training_batches):
+            ends.append(finished(setting.device))
+
+    module.on_train_batch_end = tell  # type: ignore[method-assign]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            fit(module, setting.data, setting.config.trainer, Path(folder), lambda *_: None, resume=False)
+    finally:
+        del module.on_train_batch_end
+    first, last = ends
+    return (last - first) / (int(module.trainer.num_training_batches) - warm_up)
+
+
+def bare_loop(setting: Setting) -> float:
+    """Likewise of a loop over the same loader on a CPU: forward, loss, backward, clip, step."""
+    import torch
+
+    module, clip = setting.module, setting.config.trainer.clip_norm
+    module.train()
+    optimizer = module.configure_optimizers()["optimizer"]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    ends = []
+    for batch in setting.data.train_dataloader():
+        loss = module.loss(module(batch), batch.bag_labels, batch.slice_labels)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, clip)
+        optimizer.step()
+        ends.append(time.perf_counter())
+    return (ends[-1] - ends[0]) / (len(ends) - 1)
+
+
+def finished(device: torch.device) -> float:
+    """The time when all that was asked of a device so far is done."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,37 @@
+"""A sweep that is killed with all of its processes, for a `Forks` to run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from lungtl import cli, train
+from lungtl.config import TrainConfig
+
+
+def command(root: str, arguments: list[str], parent: str = "", seconds: float = 0) -> None:
+    """`python -m lungtl.train -m ARGUMENTS` in a folder.
+
+    Args:
+        root: the folder.
+        arguments: of the command.
+        parent: the sweep's parent.json; so long after it is written the whole process group is killed.
+        seconds: how long.
+    """
+    os.chdir(root)
+    os.setsid()
+    written = _written(Path(parent))
+    if parent and os.fork() == 0:
+        while _written(Path(parent)) == written:
+            time.sleep(0.01)
+        time.sleep(seconds)
+        os.killpg(0, signal.SIGKILL)
+    sys.argv[1:] = ["-m", *arguments]
+    cli.main("train", TrainConfig, train.run)
+
+
+def _written(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.is_file() else 0

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+
+from lungtl.store.reader import Store
+from lungtl.tracking.backend import default_uri
+from tests.commands.conftest import Lab, Trained, read_csv, read_json
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def uri(lab: Lab, trained: Trained) -> str:
+    done = lab.run("register", f"run={trained.run_id[:8]}")
+    assert done.code == 0, done.err
+    return done.out.strip()
+
+
+@pytest.fixture(scope="module")
+def model(lab: Lab, uri: str) -> Any:
+    mlflow.set_tracking_uri(default_uri(lab.data_dir))
+    return mlflow.pyfunc.load_model(uri)
+
+
+def test_the_loaded_model_predicts_what_the_run_predicted(lab: Lab, trained: Trained, model: Any) -> None:
+    (path,) = lab.data_dir.glob(f"stores/{read_json(trained.folder / 'run.json')['store']}")
+    store = Store(path)
+    for row in read_csv(trained.folder / "predictions.csv"):
+        slices = np.asarray(store.voxels(row["bag_id"]))
+        said = model.predict(slices)
+        assert list(said.columns) == ["probability", "calibrated"]
+        expected = [[float(row["probability"]), float(row["calibrated"] or "nan")]]
+        np.testing.assert_allclose(said.to_numpy(), expected, atol=1e-6)
+
+
+def test_signature_example_and_alias(client: Any, trained: Trained, uri: str, model: Any) -> None:
+    assert uri == "models:/lungtl@best"
+    version = client.get_model_version_by_alias("lungtl", "best")
+    assert version.run_id == trained.run_id
+    assert model.metadata.signature.inputs.input_types() == [np.dtype(np.int16)]
+    example = model.input_example
+    assert example.dtype == np.int16
+    assert model.predict(example).shape == (1, 2)
+    assert model.metadata.signature.outputs.input_names() == ["probability", "calibrated"]
+    assert "[slices, height, width], HU, 1 mm apart, as the dataset has them" in version.description
+
+
+def test_nothing_of_it_is_pickled(client: Any, trained: Trained, uri: str) -> None:
+    folder = Path(client.download_artifacts(trained.run_id, "model"))
+    assert not [path for path in folder.rglob("*") if path.suffix in (".pkl", ".pickle", ".pt", ".pth")]
+
+
+def test_registering_again_moves_the_alias(lab: Lab, client: Any, trained: Trained, uri: str) -> None:
+    before = int(client.get_model_version_by_alias("lungtl", "best").version)
+    assert lab.run("register", f"run={trained.folder}").out.strip() == uri
+    assert int(client.get_model_version_by_alias("lungtl", "best").version) == before + 1
+
+
+def test_the_bundles_crop_is_told_and_its_calibration_applied(
+    lab: Lab, client: Any, trained: Trained, tmp_path: Path
+) -> None:
+    """A copy of the run whose bundle says that its slices were cropped, and calibrates with a temperature of 2."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained.folder, folder)
+    config = read_json(folder / "bundle" / "config.json")
+    config["provenance"]["crop"] = "lungs"
+    (folder / "bundle" / "config.json").write_text(json.dumps(config))
+    chosen = read_json(folder / "bundle" / "calibration.json")
+    chosen["kind"] = "temperature"
+    chosen["temperature"] |= {"kind": "temperature", "temperature": 2.0, "reason": None}
+    (folder / "bundle" / "calibration.json").write_text(json.dumps(chosen))
+    done = lab.run("register", f"run={folder}", "name=cropped")
+    assert "was trained on slices cropped to the lungs" in done.err
+    version = client.get_model_version_by_alias("cropped", "best")
+    assert "HU, 1 mm apart, cropped to the lungs" in version.description
+    mlflow.set_tracking_uri(default_uri(lab.data_dir))
+    model = mlflow.pyfunc.load_model(done.out.strip())
+    (said,) = model.predict(model.input_example).to_dict("records")
+    odds = said["probability"] / (1 - said["probability"])
+    assert said["calibrated"] == pytest.approx(odds**0.5 / (1 + odds**0.5))
+
+
+def test_a_run_that_was_not_tracked(lab: Lab, untracked: Trained) -> None:
+    assert "tracking=none" in lab.run("register", f"run={untracked.folder}").complaint()
+
+
+@pytest.mark.parametrize("wrong", ["name=a/b", "alias=Best!", "run=ffffffff"])
+def test_a_wrong_argument(lab: Lab, trained: Trained, wrong: str) -> None:
+    done = lab.run("register", *[] if wrong.startswith("run=") else [f"run={trained.folder}"], wrong)
+    assert done.code == 2
+    assert wrong.split("=")[1] in done.err
