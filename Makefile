@@ -6,10 +6,10 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train sweep report crossval leak ui lidc prepare test fuzz doctor lint bench bench-gpu clean
+.PHONY: help setup demo train sweep report crossval leak ui lidc prepare test exhaustive fuzz doctor lint bench bench-gpu clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/installed  ## create .venv and install lungtl with its development tools
 
@@ -50,6 +50,9 @@ prepare: setup  ## python -m lungtl.prepare, with ARGS="dataset=lidc dataset.roo
 
 test: setup  ## all tests; those on real data where it is found
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope $(ARGS)
+
+exhaustive: setup  ## the few tests that take about a minute each and that `make test` leaves out
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m exhaustive $(ARGS)
 
 fuzz: setup  ## 10,000 damaged DICOM series through the reader, or ARGS="COUNT FIRST_SEED"
 	$(BIN)/python -W ignore -m tests.fuzz $(ARGS)

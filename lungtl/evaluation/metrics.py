@@ -15,7 +15,7 @@ from lungtl.evaluation.delong import Interval, auroc_interval
 from lungtl.evaluation.weighted import METRICS, Rows
 
 NO_PAIR = "no two patients have a probability in the same bin"
-BIASED = "resampling adds to its upward bias; see calibration_error"
+BIASED = "biased; see calibration_error"
 
 __all__ = ["METRICS", "Estimate", "ScoreTable", "score"]
 

@@ -38,6 +38,7 @@ def test_processes_share_the_feature_cache(lab: Lab, client: Any) -> None:
     assert done.err.count("features: from the cache") == 1
 
 
+@pytest.mark.exhaustive
 def test_devices_within_a_job_leave_one_run(lab: Lab, client: Any) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install 'lungtl[submitit]'")
     settings = ["hydra/launcher=slurm_local", "hydra.launcher.cpus_per_task=2", "trainer.devices=2"]

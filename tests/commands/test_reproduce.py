@@ -90,6 +90,7 @@ def test_a_cache_that_is_not_what_the_backbone_computes_is_refused(lab: Lab, tra
     assert len(list(lab.data_dir.glob("runs/*"))) == before
 
 
+@pytest.mark.exhaustive
 def test_another_environment_is_told_and_features_can_be_trusted(lab: Lab, trained: Trained, tmp_path: Path) -> None:
     """And a run with quotes in its name, whose cached features are trusted."""
     folder = altered(trained, tmp_path / "run", "environment.json", torch="1.0.0")

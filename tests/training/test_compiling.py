@@ -74,6 +74,7 @@ def test_what_thaws_is_compiled_anew(store: Store, tmp_path: Path, graphs: Graph
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_every_block_that_thaws_is_compiled(store: Store, tmp_path: Path, graphs: Graphs) -> None:
     """More often than torch compiles a function by its own limit, which is 8."""
     noted: list[int] = []

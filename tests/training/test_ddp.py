@@ -67,6 +67,7 @@ class FailsElsewhere(LastBlocks):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_that_failed_in_another_process_says_so_and_goes_on_as_if_it_had_not(
     store: Store, tmp_path: Path
 ) -> None:
@@ -86,6 +87,7 @@ def test_a_run_that_failed_in_another_process_says_so_and_goes_on_as_if_it_had_n
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_resumed_average_ends_as_one_that_was_never_interrupted(store: Store, tmp_path: Path) -> None:
     """Batch norm trains: its statistics are those of all processes, in the weights and in their average."""
     settings: dict[str, Any] = {"devices": 2, "max_epochs": 2, "batch_size": 4, "ema": 0.75}
