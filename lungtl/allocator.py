@@ -2,7 +2,7 @@
 
 glibc returns every large block to the system when it is freed, and the next tensor of that size is paged in again,
 4 KB at a time. For networks that do little with each number, such as EfficientNet-Lite0, that costs more than their
-arithmetic (see benchmarks/passes.csv and step.csv). A process then holds the most that it ever held; what it needs at
+arithmetic (see benchmarks/step.csv). A process then holds the most that it ever held; what it needs at
 once stays the same. It is a process's own choice: the commands make it, importing lungtl does not.
 """
 

@@ -13,7 +13,7 @@ from lungtl.models.backbones.split import Split, split_backbone
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.slice_projection import SliceProjection
 
-# see benchmarks/passes.csv; a GPU wants to be filled
+# on a CPU few slices keep their activations in the caches (`make bench ARGS=passes`); a GPU wants to be filled
 CPU_CHUNK, GPU_CHUNK = 16, 128
 N_CLASSES = 3  # non-nodule, benign, malignant
 
