@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 C = TypeVar("C", bound="Strict")
 STAMP = "LUNGTL_STAMP"  # names this command's run folder; inherited by the jobs of a sweep
+MULTIRUN = {"-m", "--multirun"}
 INFORMATION_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i",
                      "--shell-completion", "-sc"}  # fmt: skip
 
@@ -54,12 +55,14 @@ def main(config_name: str, schema: type[C], task: Callable[[C], float | None]) -
     os.environ.setdefault(STAMP, f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come back to us instead of Hydra's own report
     # argparse takes positional arguments in one go: `train dataset=x -m seed=0,1` would not be understood
-    arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
+    arguments = sorted(sys.argv[1:], key=lambda argument: argument not in MULTIRUN)
     try:
         if not INFORMATION_FLAGS & set(arguments):
             overrides = [a for a in arguments if not a.startswith("-")]
             earlier = _earlier_run(overrides)
             if earlier is not None:
+                if MULTIRUN & set(arguments):
+                    raise UsageError("resume= goes on with one run; leave -m out (a sweep goes on by its sweep.name)")
                 arguments = _resumed(arguments, overrides, earlier)
             overrides = [a for a in arguments if not a.startswith("-")]
             check(config_name, schema, overrides, searchpath())
@@ -67,7 +70,9 @@ def main(config_name: str, schema: type[C], task: Callable[[C], float | None]) -
                 check_settings(earlier, [*overrides, searchpath()])
     except UsageError as error:
         fail(error)
-    sys.argv[1:] = [*arguments, searchpath()]
+    # beside the other overrides, for the same reason: `train dataset=x --cfg job`
+    place = next((i for i, argument in enumerate(arguments) if _is_override(argument)), len(arguments))
+    sys.argv[1:] = [*arguments[:place], searchpath(), *arguments[place:]]
 
     import hydra
 
@@ -248,6 +253,10 @@ def _dotted(value: Any, prefix: str = "", without: str = "") -> list[str]:
         if name != without and key != "_target_":
             keys += [name, *_dotted(child, f"{name}.")]
     return keys
+
+
+def _is_override(argument: str) -> bool:
+    return "=" in argument and not argument.startswith("-")
 
 
 def _earlier_run(overrides: list[str]) -> Path | None:

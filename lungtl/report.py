@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 REPORT, PAGE = "report", "report.html"
+CAPTION = "test patients; 95 % intervals by bootstrap over patients, exact for rates of 0 and 1"
 SHOWN = ("auroc", "auprc", "sensitivity", "specificity", "brier")
 
 
@@ -122,7 +123,7 @@ def markdown(table: pd.DataFrame, title: str) -> str:
         lines.append(f"| {row['run']} | {row['n']} | {row['n_positive']} | {' | '.join(_shown(row))} |")
     lines += [
         "",
-        "Test patients only; 95 % intervals by bootstrap over patients. Written by `python -m lungtl.report`.",
+        f"{CAPTION[0].upper()}{CAPTION[1:]}. Written by `python -m lungtl.report`.",
         "",
     ]
     return "\n".join(lines)
@@ -143,7 +144,7 @@ def print_table(table: pd.DataFrame) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    view = Table("run", *SHOWN, caption="test patients; 95 % intervals by bootstrap over patients")
+    view = Table("run", *SHOWN, caption=CAPTION)
     for row in table.to_dict("records"):
         view.add_row(str(row["run"]), *_shown(row))
     Console(stderr=True, width=None if sys.stderr.isatty() else 140).print(view)

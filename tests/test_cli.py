@@ -118,3 +118,10 @@ def test_a_failure_exits_with_1(tmp_path: Path) -> None:
     done = _run("lungtl.prepare", "dataset=lidc", "dataset.root=/nowhere", data_dir=tmp_path)
     assert done.returncode == 1
     assert "error: dataset.root=/nowhere is not a folder" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["seed=7", "--cfg", "job"], ["--cfg", "job", "seed=7"], ["--cfg", "job"]])
+def test_the_composed_config_is_shown_wherever_the_flag_stands(tmp_path: Path, arguments: list[str]) -> None:
+    done = _run("lungtl.train", *arguments, data_dir=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"seed: {7 if 'seed=7' in arguments else 0}\n" in done.stdout

@@ -23,6 +23,9 @@ NORMAL_QUANTILE = 1.959963984540054
 NO_VARIANCE = 1e-26
 """Below the least variance that 100,000 bags can have, above what rounding leaves of none."""
 
+CANCELLED = 1e-12
+"""A smaller share of the terms of a variance than this is what rounding leaves where they cancel."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -160,18 +163,22 @@ def _placements(y: NDArray[np.int64], p: Floats) -> Floats:
 
 
 def _variance(y: NDArray[np.int64], placements: Floats, patients: NDArray[np.int64]) -> float:
-    """Obuchowski's variance of the mean placement, whose two classes' terms meet in patients that have both."""
+    """Obuchowski's variance of the mean placement, whose two classes' terms meet in patients that have both.
+
+    It is exactly 0 where the terms cancel, and can be negative.
+    """
     positive = y == 1
     deviations = np.where(positive, placements - placements[positive].mean(), placements - placements[~positive].mean())
     n_patients = int(patients.max()) + 1
-    variance = 0.0
-    sums = []
+    terms, sums = [], []
     for rows in (positive, ~positive):
         of_patients = np.bincount(patients[rows], deviations[rows], n_patients) / rows.sum()
         n_with = len(np.unique(patients[rows]))
-        variance += n_with / (n_with - 1) * float(of_patients @ of_patients)
+        terms.append(n_with / (n_with - 1) * float(of_patients @ of_patients))
         sums.append(of_patients)
-    return variance + 2 * n_patients / (n_patients - 1) * float(sums[0] @ sums[1])
+    terms.append(2 * n_patients / (n_patients - 1) * float(sums[0] @ sums[1]))
+    variance = sum(terms)
+    return 0.0 if abs(variance) < CANCELLED * sum(map(abs, terms)) else variance
 
 
 def _too_few_patients(y: NDArray[np.int64], patients: NDArray[np.int64]) -> str:

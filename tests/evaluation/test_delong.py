@@ -110,6 +110,19 @@ def test_the_variances_are_those_of_the_papers_formulas(data: tuple[Ints, Floats
         assert variance == pytest.approx(0, abs=1e-12)
 
 
+def test_terms_that_cancel_leave_no_variance() -> None:
+    # Found by the test above: what rounding left of the variance of the difference once gave a p-value of 0.
+    labels = np.array([0, 0, 1, 1, 0, 0, 1, 1, 0, 1, 1, 0])
+    first = np.array([3, 3, 5, 4, 1, 1, 1, 4, 5, 1, 3, 3]) / 6
+    second = np.array([3, 4, 3, 2, 1, 0, 0, 4, 3, 2, 5, 3]) / 6
+    patients = np.array([0, 1, 0, 1, 0, 0, 1, 1, 0, 1, 1, 0])
+    expected = covariance(labels, [first, second], patients)
+    assert expected[0, 0] + expected[1, 1] - 2 * expected[0, 1] == pytest.approx(0, abs=1e-15)
+    found = compare_aurocs(labels, first, second, patients)
+    assert (found.low, found.high, found.p_value) == (None, None, None)
+    assert found.undefined == "no interval and no p-value: the estimated variance is 0"
+
+
 @settings(max_examples=60, deadline=None)
 @given(bags())
 def test_what_cannot_matter_does_not(data: tuple[Ints, Floats, Floats, Ints]) -> None:
