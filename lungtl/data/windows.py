@@ -104,11 +104,12 @@ class SlicePreprocessor(nn.Module):
         """int16 [N, C, H, W] (C = 1, or 3 neighbouring slices) -> float [N, channels, size, size]."""
         if self.crop is not None:
             frames = self._cropped(frames)
-        images = ((frames.float() - self.low) / self.width).clamp(0, 1)
+        # in place: on a CPU fresh memory costs as much as the arithmetic
+        images = (frames - self.low).div_(self.width).clamp_(0, 1)
         if images.shape[-2:] != (self.size, self.size):
-            images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
-        normalised: Tensor = (images - self.mean) / self.std
-        return normalised
+            shrunk = self.size < max(images.shape[-2:])  # antialiasing an enlargement changes nothing but takes longer
+            images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=shrunk)
+        return images.sub_(self.mean).div_(self.std)
 
     def _cropped(self, frames: Tensor) -> Tensor:
         height, width = frames.shape[-2:]

@@ -30,7 +30,7 @@ from lungtl.store.reader import Store
 from lungtl.training.images import image_chunks
 
 log = logging.getLogger(__name__)
-CODE_VERSION = 2  # raise when the same address would give other features
+CODE_VERSION = 3  # raise when the same address would give other features
 
 
 class CachedFeatures:

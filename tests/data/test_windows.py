@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from lungtl.config import ImageConfig
 from lungtl.data.windows import SlicePreprocessor, resolve_windows
@@ -70,6 +71,22 @@ def test_shrinking_averages_without_aliasing() -> None:
     stripes = frames(*[-1350, 150, 150, -1350] * 4)
     images = SlicePreprocessor([LUNG], False, 4, None, **AS_IT_IS)(stripes)
     np.testing.assert_allclose(images.numpy(), 0.5, atol=0.1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 24), (40, 20), (20, 40), (50, 60)])
+def test_enlarging_is_as_if_antialiased(height: int, width: int) -> None:
+    random = torch.Generator().manual_seed(0)
+    slices = torch.randint(-1350, 150, (2, 1, height, width), dtype=torch.int16, generator=random)
+    resized = F.interpolate((slices.float() + 1350) / 1500, (32, 32), mode="bilinear", antialias=True)
+    images = SlicePreprocessor([LUNG], False, 32, None, **AS_IT_IS)(slices)
+    torch.testing.assert_close(images, resized.expand(2, 3, 32, 32), atol=1e-5, rtol=0)
+
+
+def test_the_slices_stay_as_they_are() -> None:
+    slices = frames(-1350, -600, 0, 150)
+    before = slices.clone()
+    SlicePreprocessor([LUNG], False, 4, None, (0.5,) * 3, (0.5,) * 3)(slices)
+    assert torch.equal(slices, before)
 
 
 def test_windows_are_applied_before_resizing() -> None:
