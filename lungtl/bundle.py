@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lungtl import __version__, plugins
 from lungtl.errors import LungtlError
 from lungtl.evaluation.chosen import Chosen, write_chosen
-from lungtl.evaluation.schema import INTERVALS, Rows, markdown_table
+from lungtl.evaluation.document import INTERVALS, Rows, markdown_table
 
 if TYPE_CHECKING:
     from lungtl.models.bag_classifier import BagClassifier

@@ -16,8 +16,8 @@ from typing import Any
 from lungtl import cli, train
 from lungtl.config import TrainConfig
 from lungtl.errors import LungtlError, UsageError
-from lungtl.folds import Job, find_jobs, read_folds
-from lungtl.pooled_tables import markdown, table_row
+from lungtl.folds.jobs import Job, find_jobs, read_folds
+from lungtl.folds.tables import markdown, table_row
 from lungtl.runs import read_record, sweep_dir_of
 
 log = logging.getLogger(__name__)
@@ -97,13 +97,13 @@ def pool_repeat(out: Path, jobs: list[Job]) -> dict[str, Any]:
     Raises:
         LungtlError: a fold did not finish, or the folds do not test every patient of one store once.
     """
-    from lungtl.evaluation.document import check_document
+    from lungtl.evaluation.document import evaluation_document
     from lungtl.evaluation.figures.canvas import save
     from lungtl.evaluation.figures.curves import roc
     from lungtl.evaluation.metrics import score
     from lungtl.evaluation.pooling import CONTROL, over_folds, pool_folds, pooled_gain, shared_calibration
-    from lungtl.evaluation.schema import evaluation_document
-    from lungtl.results import METRICS
+    from lungtl.evaluation.schema import check_document
+    from lungtl.runs import METRICS
 
     folds, first = read_folds(jobs), jobs[0]
     pooled = pool_folds(folds)

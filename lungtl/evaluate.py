@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from lungtl.data.bags import Features
-    from lungtl.evaluation.schema import Document
+    from lungtl.evaluation.document import Document
     from lungtl.models.bag_classifier import BagClassifier
     from lungtl.store.reader import Store
     from lungtl.tracking.tracker import Tracker
@@ -41,8 +41,9 @@ def run(config: EvaluateConfig) -> None:
 
     from lungtl.bundle import load_bundle
     from lungtl.evaluation.chosen import FILE, read_chosen
-    from lungtl.results import ScoredModel, write_results
-    from lungtl.summary import print_summary
+    from lungtl.results.scored import ScoredModel
+    from lungtl.results.summary import print_summary
+    from lungtl.results.write import write_results
     from lungtl.tracking.tracker import tracked
     from lungtl.training.devices import pick_device
 
@@ -178,8 +179,8 @@ def _record(
     tracker: Tracker, config: EvaluateConfig, folder: Path, store: Store, document: Document, model: str
 ) -> None:
     """An evaluation is a run of its own, which names the run of its model."""
-    from lungtl.evaluation.schema import flat_metrics
-    from lungtl.results import FIGURES, METRICS, PREDICTIONS, SLICES
+    from lungtl.evaluation.document import flat_metrics
+    from lungtl.runs import FIGURES, METRICS, PREDICTIONS, SLICES
 
     tracker.tags(
         {

@@ -84,7 +84,7 @@ def collect(folder: Path) -> pd.DataFrame:
     import pandas as pd
 
     from lungtl.reporting.runs import children, is_finished, nothing_finished
-    from lungtl.results import METRICS
+    from lungtl.runs import METRICS
 
     rows: list[dict[str, Any]] = []
     controls: dict[str, list[tuple[int, dict[str, Any]]]] = {}  # name -> which run, its scores

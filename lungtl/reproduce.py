@@ -160,7 +160,7 @@ def check_features(config: TrainConfig, store: Store, classifier: BagClassifier)
 
 def compare(then: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[float | None, float | None]]:
     """Every metric of two documents of metrics.json: name -> (then, now); None where one is undefined."""
-    from lungtl.evaluation.schema import flat_metrics
+    from lungtl.evaluation.document import flat_metrics
 
     first, second = flat_metrics(then), flat_metrics(now)
     return {name: (first.get(name), second.get(name)) for name in sorted(first.keys() | second.keys())}

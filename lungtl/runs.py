@@ -10,6 +10,8 @@ from typing import Any
 from lungtl.errors import UsageError
 
 SPLIT, BUNDLE = "split.csv", "bundle"
+METRICS, PREDICTIONS, SLICES, FIGURES = "metrics.json", "predictions.csv", "slices.csv", "figures"
+VALIDATION = "validation.csv"
 RECORD = "run.json"
 """In a run's folder: its MLflow id, store, split and weights fingerprints."""
 

@@ -83,7 +83,7 @@ def run(config: TrainConfig) -> float | None:
         print(folder)
         return None
 
-    from lungtl.summary import print_summary
+    from lungtl.results.summary import print_summary
 
     print_summary(document, folder, [] if swept else _next_steps(folder))
     print(folder)
@@ -118,8 +118,8 @@ def _train_and_evaluate(
     import torch
 
     from lungtl import plugins
-    from lungtl.after_training import TrainedRun, finish
     from lungtl.data.splits import split_fingerprint
+    from lungtl.results.after_training import TrainedRun, finish
     from lungtl.training.build import build_classifier, trainable_share
     from lungtl.training.datamodule import BagDataModule
     from lungtl.training.devices import pick_device

@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike
 
 from lungtl.evaluation.chosen import KINDS, Chosen
 from lungtl.evaluation.delong import compare_aurocs
+from lungtl.evaluation.document import Document, evaluation_document
 from lungtl.evaluation.localisation import localise
 from lungtl.evaluation.metrics import score
 from lungtl.evaluation.operating_points import at_threshold
-from lungtl.evaluation.schema import Document, evaluation_document
 from lungtl.evaluation.subgroups import score_subgroups
 from lungtl.sources.base import MALIGNANT, UNKNOWN
 

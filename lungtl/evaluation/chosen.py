@@ -68,7 +68,7 @@ class Chosen:
         """Read what `to_dict` gave; raises LungtlError when it is none."""
         from pydantic import ValidationError
 
-        from lungtl.evaluation import document as schema
+        from lungtl.evaluation import schema
 
         try:
             schema.Chosen.model_validate(document)

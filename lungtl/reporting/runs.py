@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lungtl.after_training import VALIDATION
 from lungtl.errors import LungtlError, UsageError
-from lungtl.results import METRICS, PREDICTIONS
-from lungtl.runs import RECORD, SPLIT, read_record
+from lungtl.runs import METRICS, PREDICTIONS, RECORD, SPLIT, VALIDATION, read_record
 from lungtl.sweeps.key import ELSEWHERE
 from lungtl.sweeps.parent import PARENT
 from lungtl.sweeps.state import STATUS, standing

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lungtl.evaluation.schema import flat_metrics
+from lungtl.evaluation.document import flat_metrics
 from lungtl.tracking.backend import open_client
 from tests.commands.conftest import CLOSED_PORT, MODEL, Done, Lab, Trained
 from tests.tracking.mlflow_server import PATIENCE_S, MlflowServer

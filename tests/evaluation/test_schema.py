@@ -1,208 +1,31 @@
+"""docs/metrics.md against the schema that metrics.json follows."""
+
 from __future__ import annotations
 
-import json
-from typing import Any
+import re
+from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
-from lungtl.errors import LungtlError
-from lungtl.evaluation.delong import Interval
-from lungtl.evaluation.document import check_document
-from lungtl.evaluation.metrics import METRICS, Estimate, ScoreTable
-from lungtl.evaluation.schema import (
-    Document,
-    evaluation_document,
-    flat_metrics,
-    markdown_table,
-    rows_for_table,
-    rows_of_localisation,
-    rows_of_points,
-)
+from lungtl.evaluation import schema
+from lungtl.evaluation.metrics import METRICS
+from lungtl.evaluation.schema import Part
 
-ENDS = ("", "_low", "_high")
+TEXT = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+NAMED = set(re.findall(r"`([a-z_0-9]+)`", TEXT))
+PARTS = [part for part in vars(schema).values() if isinstance(part, type) and issubclass(part, Part)]
 
 
-def table(estimate: Estimate, delong: Interval | None = None, n: int = 12) -> ScoreTable:
-    return ScoreTable(n, n, 0, 0.5, dict.fromkeys(METRICS, estimate), delong)
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
+def test_every_key_is_explained(part: type[Part]) -> None:
+    names = {field.alias or name for name, field in part.model_fields.items()}
+    assert names <= NAMED
 
 
-SURE = table(Estimate(0.8734, 0.8101, 0.92), Interval(0.8734, 0.79, 0.93, 0.03))
-ONE_PATIENT = table(Estimate(0.5, undefined="no interval: only one patient"))
-ONE_CLASS = table(Estimate(None, undefined="only one class: 0 of 12 positive"))
-RATE = {"value": 0.75, "low": 0.5, "high": 0.9, "undefined": None}
+def test_every_metric_and_rule_is_explained() -> None:
+    assert set(METRICS) <= NAMED
+    assert {"prevalence", "diameter", "untrained", "model", "uniform", "centre"} <= NAMED
 
 
-def example(**parts: Any) -> Document:
-    return evaluation_document(
-        split="test",
-        bag=SURE,
-        controls={"prevalence": ONE_PATIENT, "diameter": ONE_CLASS},
-        run="r1",
-        fingerprints={"store": "ab12"},
-        **parts,
-    )
-
-
-POINT = {"threshold": 0.41, "sensitivity": RATE, "specificity": RATE, "ppv": RATE, "npv": RATE}
-GAIN = {"difference": 0.37, "low": 0.3, "high": 0.44, "p_value": 0.00012, "undefined": None}
-NO_GAIN = {"difference": None, "low": None, "high": None, "p_value": None, "undefined": "only one class"}
-PLACES = {
-    "n": 3, "n_patients": 3, "n_slices": 30, "n_nodule_slices": 9,
-    "rules": {
-        "model": {"share": RATE, "average_precision": RATE},
-        "centre": {"share": {**RATE, "value": 0.6}, "average_precision": RATE},
-    },
-    "gains": {"centre": {"share": {**RATE, "value": 0.15, "low": 0.1}, "average_precision": RATE}},
-}  # fmt: skip
-FULL = {
-    "calibrated": {"temperature": SURE},
-    "gains": {"prevalence": GAIN, "diameter": NO_GAIN},
-    "operating_points": {"specificity_95": POINT, "sensitivity_95": None},
-    "localisation": PLACES,
-}
-
-
-def test_the_document_survives_json_and_holds_what_the_schema_says() -> None:
-    document = example(**FULL)
-    assert json.loads(json.dumps(document, allow_nan=False)) == document
-    check_document(document)
-    assert (document["schema"], document["split"], document["slice"]) == (2, "test", None)
-    assert document["bag"] == SURE.to_dict()
-    assert document["bag"]["auroc_delong"]["standard_error"] == 0.03
-    assert document["controls"]["diameter"]["metrics"]["auroc"]["value"] is None
-    assert (document["run"], document["fingerprints"]) == ("r1", {"store": "ab12"})
-
-
-def test_slices_are_part_of_it_when_scored() -> None:
-    document = evaluation_document(split="val", bag=SURE, slices=ONE_PATIENT)
-    check_document(document)
-    assert document["slice"] == ONE_PATIENT.to_dict()
-    assert document["controls"] == {}
-
-
-@pytest.mark.parametrize(
-    ("context", "said"),
-    [
-        ({"schema": 2}, "'schema' belongs to the schema"),
-        ({"slice": {}}, "'slice' belongs to the schema"),
-        ({"loss": float("nan")}, "'loss' of metrics.json is not JSON"),
-        ({"path": object()}, "'path' of metrics.json is not JSON"),
-    ],
-)
-def test_context_that_would_break_the_file_is_refused(context: dict[str, Any], said: str) -> None:
-    with pytest.raises(LungtlError, match=said):
-        evaluation_document(split="test", bag=SURE, **context)
-
-
-@pytest.mark.parametrize(
-    "estimate",
-    [
-        {"value": None, "low": None, "high": None, "undefined": None},  # no reason
-        {"value": 0.5, "low": None, "high": None, "undefined": None},
-        {"value": 0.5, "low": 0.4, "high": 0.6, "undefined": "a reason for nothing"},
-        {"value": 0.5, "low": 0.4, "high": None, "undefined": "half an interval"},
-        {"value": float("nan"), "low": 0.4, "high": 0.6, "undefined": None},
-        {"value": "0.5", "low": 0.4, "high": 0.6, "undefined": None},
-        {"value": 0.5, "low": 0.4, "high": 0.6},
-    ],
-)
-def test_a_number_without_interval_must_say_why(estimate: dict[str, Any]) -> None:
-    document = example()
-    document["bag"]["metrics"]["auroc"] = estimate
-    with pytest.raises(ValidationError, match="auroc"):
-        check_document(document)
-
-
-@pytest.mark.parametrize("key", ["split", "controls", "gains", "chosen", "localisation"])
-def test_a_document_without_one_of_its_parts_is_refused(key: str) -> None:
-    document = example()
-    del document[key]
-    with pytest.raises(ValidationError, match=key):
-        check_document(document)
-
-
-def test_the_table_puts_the_controls_beside_the_model() -> None:
-    rows = rows_for_table(example())
-    assert rows[0] == ("metric", "model", "prevalence", "diameter")
-    assert rows[1][1:] == (
-        "0.873 [0.810, 0.920]",
-        "0.500 (no interval: only one patient)",
-        "undefined: only one class: 0 of 12 positive",
-    )
-    assert rows[2] == ("auroc (DeLong)", "0.873 [0.790, 0.930]", "", "")
-    assert [row[0] for row in rows[1:] if "DeLong" not in row[0]] == list(METRICS)
-
-
-def test_gains_and_calibration_stand_below_what_they_are_about() -> None:
-    rows = rows_for_table(example(**FULL))
-    names = [row[0] for row in rows]
-    assert all(len(row) == 4 for row in rows)
-    gain = names.index("auroc, model's gain")
-    assert rows[gain][1:] == ("", "0.370 [0.300, 0.440]", "undefined: only one class")
-    assert rows[gain + 1] == ("p-value of the gain, unadjusted", "", "< 0.001", "")
-    assert rows[names.index("brier") + 1] == ("brier, temperature", "0.873 [0.810, 0.920]", "", "")
-
-
-def test_the_slice_table_has_the_model_alone_or_no_rows() -> None:
-    assert rows_for_table(example(), "slice") == []
-    rows = rows_for_table(evaluation_document(split="val", bag=ONE_CLASS, slices=SURE), "slice")
-    assert rows[:2] == [("metric", "model"), ("auroc", "0.873 [0.810, 0.920]")]
-    assert len(rows) == 1 + len(METRICS)
-
-
-def test_operating_points_are_rows_of_their_own() -> None:
-    header, reached, missed = rows_of_points(example(**FULL))
-    assert header == ("chosen on validation for", "threshold", "sensitivity", "specificity", "ppv", "npv")
-    assert reached == ("specificity_95", "0.410", *["0.750 [0.500, 0.900]"] * 4)
-    assert missed == ("sensitivity_95", "not reached", "", "", "", "")
-    assert rows_of_points(example()) == []
-
-
-def test_weights_stand_beside_those_of_rules() -> None:
-    assert rows_of_localisation(example(**FULL)) == [
-        ("slices by weight", "model", "centre", "model less centre"),
-        ("weight on nodule slices", "0.750 [0.500, 0.900]", "0.600 [0.500, 0.900]", "0.150 [0.100, 0.900]"),
-        ("average precision", *["0.750 [0.500, 0.900]"] * 3),
-    ]
-    assert rows_of_localisation(example()) == []
-
-
-def test_a_table_in_markdown() -> None:
-    assert markdown_table([("a", "b"), ("1", "2")]) == ["| a | b |", "| --- | --- |", "| 1 | 2 |"]
-    assert markdown_table([]) == []
-
-
-def test_trackers_get_the_defined_numbers_only() -> None:
-    flat = flat_metrics(example())
-    assert flat["test/bag/auroc"] == 0.8734
-    assert flat["test/bag/auroc_low"] == 0.8101
-    assert flat["test/bag/auroc_high"] == 0.92
-    assert flat["test/bag/auroc_delong_high"] == 0.93
-    assert flat["test/control/prevalence/f1"] == 0.5
-    assert set(flat) == {
-        *(f"test/bag/{name}{end}" for name in (*METRICS, "auroc_delong") for end in ENDS),
-        *(f"test/control/prevalence/{name}" for name in METRICS),
-    }
-
-
-def test_trackers_get_every_part() -> None:
-    flat = flat_metrics(example(**FULL))
-    assert {name: value for name, value in flat.items() if name.startswith("test/gain/")} == {
-        "test/gain/prevalence/auroc": 0.37,
-        "test/gain/prevalence/auroc_low": 0.3,
-        "test/gain/prevalence/auroc_high": 0.44,
-        "test/gain/prevalence/auroc_p": 0.00012,
-    }
-    assert flat["test/point/specificity_95/sensitivity_low"] == 0.5
-    assert not [name for name in flat if "sensitivity_95/" in name]
-    assert flat["test/localisation/centre/share"] == 0.6
-    assert flat["test/localisation/gain/centre/share_low"] == 0.1
-    assert flat["test/calibrated/temperature/ece_high"] == 0.92
-
-
-def test_slice_metrics_have_their_own_names() -> None:
-    flat = flat_metrics(evaluation_document(split="val", bag=ONE_CLASS, slices=SURE))
-    assert {name for name in flat if "delong" not in name} == {
-        f"val/slice/{name}{end}" for name in METRICS for end in ENDS
-    }
+def test_the_schema_s_number_is_that_of_the_code() -> None:
+    assert f"this is schema {schema.SCHEMA}." in TEXT

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from lungtl.evaluation.controls import control_probabilities
 from lungtl.evaluation.delong import compare_aurocs
+from lungtl.evaluation.document import evaluation_document
 from lungtl.evaluation.metrics import score
-from lungtl.evaluation.schema import evaluation_document
 from lungtl.reporting.comparable import TestSet, by_test_set
 from lungtl.reporting.factors import find_factors, labels
 from lungtl.reporting.runs import read_runs

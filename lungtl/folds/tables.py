@@ -41,7 +41,7 @@ def markdown(documents: list[dict[str, Any]]) -> str:
     Args:
         documents: the metrics.json of the repeats.
     """
-    from lungtl.evaluation.schema import markdown_table
+    from lungtl.evaluation.document import markdown_table
 
     lines: list[tuple[str, ...]] = []
     controls: dict[tuple[str, ...], tuple[str, ...]] = {}
@@ -87,7 +87,7 @@ def _names(documents: list[dict[str, Any]]) -> list[str]:
 
 def _cells(document: dict[str, Any]) -> dict[str, list[str]]:
     """The shown metrics as text, of the model and of each control."""
-    from lungtl.evaluation.schema import rows_for_table
+    from lungtl.evaluation.document import rows_for_table
 
     (_, *columns), *rows = rows_for_table(document)
     texts = {metric: row for metric, *row in rows}

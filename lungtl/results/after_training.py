@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lungtl.config import TrainConfig
-from lungtl.runs import BUNDLE
+from lungtl.runs import BUNDLE, FIGURES, METRICS, PREDICTIONS, SLICES, VALIDATION
 from lungtl.sources.base import UNKNOWN
 from lungtl.store.reader import Store
 
@@ -19,13 +19,12 @@ if TYPE_CHECKING:
 
     from lungtl.data.bags import Features
     from lungtl.evaluation.chosen import Chosen
-    from lungtl.evaluation.schema import Document
+    from lungtl.evaluation.document import Document
     from lungtl.models.bag_classifier import BagClassifier
     from lungtl.tracking.tracker import Tracker
     from lungtl.training.losses import BagAndSliceLoss
 
 log = logging.getLogger(__name__)
-VALIDATION = "validation.csv"
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,9 @@ def finish(run: TrainedRun, tracker: Tracker) -> Document:
     """Choose, score, export and record; returns what metrics.json holds."""
     from lungtl.bundle import model_card, save_bundle
     from lungtl.evaluation.chosen import FILE
-    from lungtl.evaluation.schema import flat_metrics, rows_for_table, rows_of_localisation, rows_of_points
-    from lungtl.results import ScoredModel, write_results
+    from lungtl.evaluation.document import flat_metrics, rows_for_table, rows_of_localisation, rows_of_points
+    from lungtl.results.scored import ScoredModel
+    from lungtl.results.write import write_results
     from lungtl.sources.lidc_labels import describe_labels
     from lungtl.training.untrained import train_untrained
 
@@ -89,9 +89,9 @@ def finish(run: TrainedRun, tracker: Tracker) -> Document:
     save_bundle(run.classifier, config.aggregator, folder / BUNDLE, provenance, card, chosen, untrained, trained)
     counted = {key: run.fitted[key] for key in ("trainable_parameters", "epochs")}
     tracker.metrics(flat_metrics(document) | counted)
-    for path in ("metrics.json", FILE, VALIDATION, "predictions.csv", "slices.csv"):
+    for path in (METRICS, FILE, VALIDATION, PREDICTIONS, SLICES):
         tracker.artifacts(folder / path)
-    for path in ("figures", BUNDLE, "checkpoints"):
+    for path in (FIGURES, BUNDLE, "checkpoints"):
         tracker.artifacts(folder / path, path)
     return document
 

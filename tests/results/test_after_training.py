@@ -15,13 +15,14 @@ from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from lungtl import plugins
-from lungtl.after_training import VALIDATION, TrainedRun, finish, slices_trained
 from lungtl.bundle import load_bundle, load_untrained
 from lungtl.config import TrainConfig
 from lungtl.evaluation import assess, figures
 from lungtl.evaluation.chosen import FILE, choose, read_chosen
-from lungtl.evaluation.document import check_document
 from lungtl.evaluation.figures import attention_along_z
+from lungtl.evaluation.schema import check_document
+from lungtl.results.after_training import TrainedRun, finish, slices_trained
+from lungtl.runs import VALIDATION
 from lungtl.store.reader import Store
 from lungtl.tracking.tracker import NoTracker
 from lungtl.training.build import build_classifier

@@ -3,53 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lungtl.results.scored import ScoredModel
+from lungtl.runs import FIGURES, METRICS, PREDICTIONS, SLICES
 from lungtl.store.reader import Store
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
 
-    from lungtl.data.bags import Features
-    from lungtl.evaluation.chosen import Chosen
-    from lungtl.models.bag_classifier import BagClassifier
     from lungtl.training.inference import Predictions
-    from lungtl.training.untrained import Untrained
 
-METRICS, PREDICTIONS, SLICES, FIGURES = "metrics.json", "predictions.csv", "slices.csv", "figures"
 P_COLUMNS = ("p_non_nodule", "p_benign", "p_malignant")
 """Of slices.csv: what the slice head says."""
-
-
-@dataclass(frozen=True)
-class ScoredModel:
-    """A trained model, and what it is scored by.
-
-    Attributes:
-        classifier: the model.
-        aggregator: its aggregator's config (`_target_` and options).
-        features: of the store that is scored, from the feature cache; None reads voxels.
-        device: where to compute.
-        chosen: calibration and thresholds, from the validation bags of its training; None where there are none.
-        train: label and diameter_mm of its training bags, for the controls; None where they are not known.
-        untrained: the untrained control, its features of the same store; None leaves it out.
-        slices_trained: whether anything trained its slice head, whose probabilities are left out otherwise.
-        heatmaps: draw Grad-CAM heatmaps too.
-    """
-
-    classifier: BagClassifier
-    aggregator: Mapping[str, Any]
-    features: Features | None
-    device: torch.device
-    chosen: Chosen | None
-    train: pd.DataFrame | None
-    untrained: Untrained | None
-    slices_trained: bool
-    heatmaps: bool
 
 
 def write_results(
@@ -85,9 +53,9 @@ def write_results(
     """
     from lungtl.evaluation.assess import assess
     from lungtl.evaluation.controls import control_probabilities
-    from lungtl.evaluation.document import check_document
+    from lungtl.evaluation.schema import check_document
     from lungtl.evaluation.subgroups import subgroups
-    from lungtl.result_figures import draw
+    from lungtl.results.figures import draw
     from lungtl.training.inference import predict_bags
 
     folder.mkdir(parents=True, exist_ok=True)

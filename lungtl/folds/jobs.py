@@ -84,7 +84,7 @@ def read_folds(jobs: list[Job]) -> list[Fold]:
 
     from lungtl.data.splits import read_split
     from lungtl.evaluation.pooling import Fold
-    from lungtl.results import METRICS, PREDICTIONS
+    from lungtl.runs import METRICS, PREDICTIONS
 
     finished = {job.fold: job.folder for job in jobs if (job.folder / METRICS).is_file()}
     missing = [fold for fold in range(jobs[0].folds) if fold not in finished]

@@ -16,8 +16,8 @@ from lungtl.store.reader import Store
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lungtl.evaluation.schema import Document
-    from lungtl.results import ScoredModel
+    from lungtl.evaluation.document import Document
+    from lungtl.results.scored import ScoredModel
     from lungtl.training.inference import Predictions
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""The runs of a cross-validation, and their pooled results."""

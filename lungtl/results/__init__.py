@@ -1,0 +1,1 @@
+"""What a run or an evaluation leaves behind, and how it comes about."""
