@@ -153,12 +153,12 @@ def _train_and_evaluate(
         tracker.params(flatten(config.model_dump(mode="json", exclude={"sweep"})))
         tracker.tags({**choices, "lungtl.kind": "run", "lungtl.folder": str(folder), **{
             f"lungtl.{key}": str(value) for key, value in record.items()
-            if "fingerprint" in key or key in ("store", "weights_source")
+            if "fingerprint" in key or key in ("store", "weights_source", "weights_sha256")
         }})  # fmt: skip
         tracker.artifacts(folder / SPLIT)
     write_record(folder, record)  # last: a run that has one can be resumed
     freezing.adapt(classifier.backbone)
-    trained, total = trainable_share(classifier, freezing)
+    trained, total = trainable_share(classifier, freezing, config.trainer.max_epochs)
     log.info(
         "%s (weights: %s), %s of %s parameters train", classifier.backbone.name, record["weights_source"],
         f"{trained:,}", f"{total:,}",

@@ -55,9 +55,24 @@ def starting_weights(config: TrainConfig) -> str:
     return strategy.weights
 
 
-def trainable_share(classifier: BagClassifier, freezing: FreezingStrategy) -> tuple[int, int]:
-    """(parameters that train at any time, all parameters), of a network that the strategy has adapted."""
+def trainable_share(classifier: BagClassifier, freezing: FreezingStrategy, max_epochs: int) -> tuple[int, int]:
+    """(parameters that may train in so many epochs, all parameters), of a network that the strategy has adapted.
+
+    What thaws only after the last epoch is warned of.
+    """
+    groups = freezing.groups(classifier.backbone)
+    if late := [group for group in groups if group.epoch >= max_epochs]:
+        log.warning(
+            "%s: %d of %d groups thaw after the last epoch (trainer.max_epochs=%d)%s; dry_run=true lists them",
+            type(freezing).__name__, len(late), len(groups), max_epochs,
+            ", unless validation stops improving before" if late[0].at_latest else "",
+        )  # fmt: skip
     backbone = {f"backbone.{name}" for name, _ in classifier.backbone.named_parameters()}
-    trained = {f"backbone.{name}" for group in freezing.groups(classifier.backbone) for name in group.parameters}
+    trained = {
+        f"backbone.{name}"
+        for group in groups
+        if group.epoch < max_epochs or group.at_latest
+        for name in group.parameters
+    }
     sizes = {name: parameter.numel() for name, parameter in classifier.named_parameters()}
     return sum(size for name, size in sizes.items() if name in trained or name not in backbone), sum(sizes.values())

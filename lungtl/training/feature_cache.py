@@ -91,7 +91,16 @@ def run_features(
     cache = config.cache
     blocks = freezing.frozen_blocks(classifier.backbone)
     turned = config.image.augment != "none"
-    if not cache.enabled or blocks == 0 or (turned and cache.views == 1):
+    if not cache.enabled:
+        return None
+    if blocks == 0:
+        log.info("features: none are cached, since the strategy trains the first block too")
+        return None
+    if turned and cache.views == 1:
+        log.warning(
+            "features: computed anew in every epoch, since image.augment turns slices and the cache keeps them as they "
+            "are; give cache.views=8 to keep all eight turns"
+        )
         return None
     try:
         classifier.cut(blocks)

@@ -10,9 +10,12 @@ from lungtl import plugins
 from lungtl.bundle import load_bundle, save_bundle
 from lungtl.config import ImageConfig, TrainConfig
 from lungtl.errors import UsageError
-from lungtl.training.build import build_classifier, starting_weights
+from lungtl.models.freezing.frozen import Frozen
+from lungtl.models.freezing.gradual import Gradual
+from lungtl.models.freezing.lp_ft import LpFt
+from lungtl.training.build import build_classifier, starting_weights, trainable_share
 from lungtl.training.fit import seed_everything
-from tests.models.tiny import noise_frames
+from tests.models.tiny import noise_frames, tiny_classifier
 from tests.training.test_fit import config_of
 
 FROM_SCRATCH = {plugins.TARGET: "lungtl.models.freezing.from_scratch.FromScratch"}
@@ -51,6 +54,21 @@ def test_from_scratch_refuses_weights_that_someone_names(tmp_path: Path, weights
 def test_from_scratch_and_random_weights_agree(tmp_path: Path) -> None:
     assert starting_weights(scratch_config(tmp_path, weights="none")) == "none"
     assert starting_weights(scratch_config(tmp_path)) == "none"
+
+
+def test_what_thaws_after_the_end_does_not_count_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    classifier = tiny_classifier()
+    blocks = classifier.backbone.blocks()
+    last = sum(classifier.backbone.get_parameter(name).numel() for name in blocks[-1].parameters)
+    probe, total = trainable_share(classifier, Frozen(), 1)
+    assert trainable_share(classifier, Gradual(every=1), len(blocks) + 1) == (total, total)
+    assert not caplog.records
+    # blocks thaw at the epochs 3, 6, ...: the run has 0 to 5
+    assert trainable_share(classifier, Gradual(every=3), 6) == (probe + last, total)
+    late = len(blocks) - 1
+    assert f"Gradual: {late} of {len(blocks)} groups thaw after the last epoch (trainer.max_epochs=6);" in caplog.text
+    assert trainable_share(classifier, LpFt(probe_epochs=6), 6) == (total, total)
+    assert "LpFt: 1 of 1 groups thaw after the last epoch (trainer.max_epochs=6), unless validation" in caplog.text
 
 
 @pytest.mark.parametrize("channels", [1, 2])

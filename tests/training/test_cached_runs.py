@@ -140,10 +140,13 @@ def test_a_cached_run_of_half_precision_is_close(store: Store, tmp_path: Path) -
     torch.testing.assert_close(cached.logits, plain.logits, atol=5e-2, rtol=0)
 
 
-def test_augmentation_with_one_view_is_computed_anew(store: Store, tmp_path: Path) -> None:
+def test_augmentation_with_one_view_is_computed_anew(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     config = configured(tmp_path, "last", "dihedral")
     classifier = build_classifier(config, store.value_range)
     assert run_features(config, classifier, Frozen(), store, CPU, "w") is None
+    assert "give cache.views=8" in caplog.text
 
 
 def test_where_all_trains_nothing_is_cached(store: Store, tmp_path: Path) -> None:

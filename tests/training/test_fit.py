@@ -145,10 +145,10 @@ def test_a_network_is_built_as_its_config_says(tmp_path: Path, name: str, size: 
     with torch.no_grad():
         assert classifier.embed(noise_frames(2)).shape == (2, dim)
 
-    head, total = trainable_share(classifier, Frozen())
+    head, total = trainable_share(classifier, Frozen(), 1)
     inside = sum(p.numel() for p in classifier.backbone.parameters())
     assert (head, total) == (total - inside, sum(p.numel() for p in classifier.parameters()))
-    assert trainable_share(classifier, Full()) == (total, total)
+    assert trainable_share(classifier, Full(), 1) == (total, total)
 
 
 @pytest.mark.parametrize("freezing", [Frozen(), Full()], ids=["frozen", "full"])

@@ -76,7 +76,7 @@ def test_its_sums_are_those_of_the_run(freezing: FreezingStrategy) -> None:
     classifier = tiny_classifier()
     rows = training_plan(classifier, freezing, 0.5, 40)
     assert (sum(row.trainable for row in rows), sum(row.parameters for row in rows)) == trainable_share(
-        classifier, freezing
+        classifier, freezing, 40
     )
 
 

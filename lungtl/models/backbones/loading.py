@@ -19,6 +19,10 @@ OTHER_WAYS = (
 )
 
 
+SHOWN = 3
+"""Names of each kind in the error of a state dict that does not fit."""
+
+
 @dataclass(frozen=True)
 class LoadedWeights:
     """What a backbone was filled with; it names no folder of this machine.
@@ -65,7 +69,7 @@ def fill(model: nn.Module, state_dict: dict[str, Tensor], name: str, source: str
     reshaped = sorted(k for k in expected.keys() & given.keys() if expected[k].shape != given[k].shape)
     if missing or unexpected or reshaped:
         parts = [
-            f"{len(names)} {kind} (the first: {names[0]})"
+            f"{len(names)} {kind} ({', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
             for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
             if names
         ]

@@ -98,11 +98,10 @@ class TimmBackbone(nn.Module):
     def blocks(self) -> list[Block]:
         """The network's block groups, from the input to the output.
 
-        They are timm's, but for a normalisation that ends the network: it counts to the block before it.
+        They are timm's, or where timm groups nothing (PoolFormer, PiT) the network's modules, those of a sequence one
+        by one. A normalisation that ends the network counts to the block before it.
         """
-        matcher: Any = self.net.group_matcher(coarse=True)  # type: ignore[operator]
-        groups: dict[int, list[str]] = group_with_matcher(self.net.named_parameters(), matcher)
-        ordered = [names for _, names in sorted(groups.items())]
+        ordered = self._grouped()
         if all(self.net.get_parameter(name).ndim == 1 for name in ordered[-1]):
             ordered[-2:] = [ordered[-2] + ordered[-1]]
         blocks = []
@@ -111,6 +110,17 @@ class TimmBackbone(nn.Module):
             label = modules[0] if len(modules) == 1 else f"{modules[0]} .. {modules[-1]}"
             blocks.append(Block(label, tuple(f"net.{n}" for n in names)))
         return blocks
+
+    def _grouped(self) -> list[list[str]]:
+        """Names of parameters, a list a block."""
+        if hasattr(self.net, "group_matcher"):
+            matcher: Any = self.net.group_matcher(coarse=True)  # type: ignore[operator]
+            groups: dict[int, list[str]] = group_with_matcher(self.net.named_parameters(), matcher)
+            return [names for _, names in sorted(groups.items())]
+        modules: dict[str, list[str]] = {}
+        for name, _ in self.net.named_parameters():
+            modules.setdefault("".join(re.findall(r"^\w+(?:\.\d+)?", name)), []).append(name)
+        return list(modules.values())
 
     def fingerprint(self) -> str:
         """SHA-256 over all weights and buffers."""

@@ -29,6 +29,16 @@ def test_blocks_run_from_the_input_to_the_output() -> None:
     assert "net.conv1.weight" in blocks[0].parameters
 
 
+def test_blocks_where_timm_groups_nothing() -> None:
+    backbone = TimmBackbone("poolformer_s12", weights="none")
+    # the normalisation that its head begins with counts to the last stage
+    assert [block.name for block in backbone.blocks()] == [
+        "stem", "stages.0", "stages.1", "stages.2", "head .. stages.3"
+    ]  # fmt: skip
+    held = [name for block in backbone.blocks() for name in block.parameters]
+    assert held == [name for name, _ in backbone.named_parameters()]
+
+
 @pytest.mark.parametrize(("name", "dim"), [("test_resnet", 96), ("mobilenetv3_small_050", 1024), ("resnet18", 512)])
 def test_dim_is_the_size_of_the_embedding(name: str, dim: int) -> None:
     backbone = TimmBackbone(name, weights="none").eval()
