@@ -7,7 +7,9 @@ from typing import Any
 
 from lungtl.errors import UsageError
 
-FIXED = ("backbone", "freezing", "aggregator", "loss", "image", "head", "split", "optimizer", "seed", "trainer.monitor")
+FIXED = ("backbone", "freezing", "aggregator", "loss", "image", "head", "split", "optimizer", "seed",
+         "trainer.accumulate", "trainer.batch_size", "trainer.bucket", "trainer.clip_norm", "trainer.ema",
+         "trainer.limit_batches", "trainer.monitor", "trainer.precision", "trainer.sampler")  # fmt: skip
 """Sections and keys. The optimiser's state comes from the checkpoint, the best epoch is judged by one value, and the
 rest makes another network or other data; a changed one would be recorded and not, or not from the start, obeyed."""
 FILE = "backbone.weights"

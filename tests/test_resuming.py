@@ -45,6 +45,9 @@ def test_what_may_change(earlier: Path, change: str) -> None:
         ("split.seed=1", "split.seed was 0, now it is 1"),
         ("seed=1", "seed was 0, now it is 1"),
         ("trainer.monitor=val/auroc", "trainer.monitor was val/loss, now it is val/auroc"),
+        ("trainer.batch_size=4", "trainer.batch_size was 8, now it is 4"),
+        ("trainer.precision=bf16-mixed", "trainer.precision was 32-true, now it is bf16-mixed"),
+        ("trainer.ema=0.9", "trainer.ema was None, now it is 0.9"),
     ],
 )
 def test_what_may_not(earlier: Path, change: str, told: str) -> None:

@@ -1,8 +1,8 @@
 """What the frozen blocks of a backbone compute, computed once and shared by every run that asks for it again.
 
 An entry is addressed by all that decides its numbers: the store's content, the backbone's weights, the preprocessing,
-where the backbone is cut, the views and the precision. It holds one row a slice (see `lungtl.models.backbones.split`),
-all slices in the store's order, one dihedral view after the other.
+where the backbone is cut, the views, the precision, and the code. It holds one row a slice (see
+`lungtl.models.backbones.split`), all slices in the store's order, one dihedral view after the other.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timm
 import torch
 from torch import Tensor
 
@@ -25,12 +28,14 @@ from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.evaluating import evaluating
 from lungtl.models.freezing.base import FreezingStrategy
 from lungtl.progress import bar
-from lungtl.sources.base import fingerprint
+from lungtl.sources.base import fingerprint, sha256
 from lungtl.store.reader import Store
 from lungtl.training.images import image_chunks
 
 log = logging.getLogger(__name__)
-CODE_VERSION = 3  # raise when the same address would give other features
+COMPUTES = ("data.augment", "data.bags", "data.windows", "models.backbones.split", "models.backbones.timm_backbone",
+            "training.images", "training.feature_cache")  # fmt: skip
+"""The modules of lungtl that decide what is in an entry; with any change in one of them, features are computed anew."""
 
 
 class CachedFeatures:
@@ -88,15 +93,15 @@ def run_features(
     Returns:
         None where nothing is frozen or can be kept; then the run computes everything in every epoch.
     """
-    cache = config.cache
+    wanted = config.cache
     blocks = freezing.frozen_blocks(classifier.backbone)
     turned = config.image.augment != "none"
-    if not cache.enabled:
+    if not wanted.enabled:
         return None
     if blocks == 0:
         log.info("features: none are cached, since the strategy trains the first block too")
         return None
-    if turned and cache.views == 1:
+    if turned and wanted.views == 1:
         log.warning(
             "features: computed anew in every epoch, since image.augment turns slices and the cache keeps them as they "
             "are; give cache.views=8 to keep all eight turns"
@@ -107,8 +112,8 @@ def run_features(
     except CannotSplit as error:
         log.warning("features: %s; this run computes them anew in every epoch", error)
         return None
-    return cached_features(classifier, store, config.data_dir, device, weights, cache.views, cache.precision,
-                           cache.max_gb)  # fmt: skip
+    return cached_features(classifier, store, config.data_dir, device, weights, wanted.views, wanted.precision,
+                           wanted.max_gb)  # fmt: skip
 
 
 def cached_features(
@@ -141,7 +146,7 @@ def cached_features(
     """
     split = classifier.split
     address = {
-        "code": CODE_VERSION,
+        "code": code_version(),
         "store": store.fingerprint,
         "store_name": store.name,
         "backbone": classifier.backbone.name,
@@ -172,6 +177,14 @@ def cached_features(
             folder.publish(name, address)
             log.info("features: %.2f GB kept for the next run (%s)", layout.size / GB, name)
         return CachedFeatures(folder.file(name), layout, store)
+
+
+@cache
+def code_version() -> dict[str, str]:
+    """What computes features: the versions of torch and timm, and the hash of lungtl's own part."""
+    names = [f"lungtl.{name}" for name in COMPUTES]
+    sources = [Path(str(import_module(name).__file__)) for name in names]
+    return {"torch": torch.__version__, "timm": timm.__version__, "lungtl": fingerprint([sha256(s) for s in sources])}
 
 
 def _compute(

@@ -22,7 +22,7 @@ from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.evaluating import evaluating
 from lungtl.store.reader import Store
-from lungtl.training.feature_cache import CachedFeatures, cached_features
+from lungtl.training.feature_cache import CachedFeatures, cached_features, code_version
 from tests.models.tiny import LUNG, tiny_backbone, tiny_classifier
 from tests.stores import toy_store
 
@@ -72,6 +72,17 @@ def test_cached_features_of_neighbouring_slices(store: Store, tmp_path: Path) ->
     features = cache(classifier, store, tmp_path)
     for bag_id in store.bags["bag_id"]:
         torch.testing.assert_close(features.rows(bag_id), direct(classifier, store, bag_id), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("part", ["torch", "timm", "lungtl"])
+def test_other_code_computes_anew(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    cache(tiny_classifier(), store, tmp_path)
+    cache(tiny_classifier(), store, tmp_path)
+    assert len(entries(tmp_path)) == 1
+    other = {**code_version(), part: "another"}
+    monkeypatch.setattr("lungtl.training.feature_cache.code_version", lambda: other)
+    cache(tiny_classifier(), store, tmp_path)
+    assert len(entries(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("blocks", [2, 5])
