@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import pickle
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -296,9 +295,7 @@ def real_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.real
 @needs("lidc_slices.tar")
 def test_708_definite_nodules_of_431_patients(real_root: Path) -> None:
-    start = time.monotonic()
     inventory = LidcSlicesSource(str(real_root)).inventory()
-    assert time.monotonic() - start < 30  # 3.5 s on 2 idle cores
     assert len(inventory.items) == 708
     assert len({item.content.patient_id for item in inventory.items}) == 431
     assert len(inventory.refusals) == 8

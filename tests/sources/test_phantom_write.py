@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +132,3 @@ def test_pylidc_reads_a_whole_native_series(tmp_path: Path) -> None:
     assert [float(i.ImagePositionPatient[2]) for i in images] == sorted(scan.slice_zvals.tolist())
     volume = scan.to_volume(verbose=False)
     np.testing.assert_array_equal(volume.transpose(2, 0, 1), render(plan, recipe))
-
-
-@pytest.mark.slow
-def test_the_default_phantom_takes_less_than_a_minute(tmp_path: Path) -> None:
-    started = time.monotonic()
-    write_phantom(PhantomRecipe(), tmp_path, workers=2)
-    assert time.monotonic() - started < 60
