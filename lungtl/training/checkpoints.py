@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,29 +13,47 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from lungtl.errors import LungtlError
 from lungtl.store.files import TEMPORARY, whole_file
 
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
+STATES = ("state_dict", "current_model_state")
+"""Where a checkpoint has weights: those that validate, and beside an average of them those that train."""
 KEYS = {"state_dict", "loops", "best", "freezing", "random_state"}
 """What a checkpoint needs for a run to go on."""
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all.
+    """Writes a checkpoint whole or not at all, and of the weights only those that training changes.
 
     Lightning's own goes through the system's folder for temporary files: from there to another file system it is
     copied, and a kill leaves a part.
+
+    Args:
+        frozen: tensors of the module's state dict that stay as they are. They are left out of a file, and put back
+            into what is read from it.
     """
+
+    def __init__(self, frozen: Mapping[str, Tensor] | None = None) -> None:
+        super().__init__()
+        self.frozen = dict(frozen or {})
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write beside the path, then exchange; raises LungtlError when the disk is full, or the like."""
         path = Path(path)
+        states = {key: {name: value for name, value in checkpoint[key].items() if name not in self.frozen}
+                  for key in STATES if key in checkpoint}  # fmt: skip
         with whole_file(path, path.parent) as file:
-            torch.save(checkpoint, file)
+            torch.save(checkpoint | states, file)
             file.flush()
             os.fsync(file.fileno())  # the name must not outlive the bytes
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read one; its weights are those of the whole module."""
+        checkpoint = super().load_checkpoint(path, *args, **kwargs)
+        return checkpoint | {key: self.frozen | checkpoint[key] for key in STATES if key in checkpoint}
 
 
 class Checkpoints(Checkpoint):

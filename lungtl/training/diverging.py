@@ -25,7 +25,7 @@ class StopWhenDiverged(Callback):
         self._look(trainer, pl_module)
 
     def _look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if all(parameter.isfinite().all() for parameter in pl_module.parameters()):
+        if all(parameter.isfinite().all() for parameter in pl_module.parameters() if parameter.requires_grad):
             return
         trainer.should_stop = True
         if trainer.is_global_zero:

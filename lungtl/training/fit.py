@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 
 from lungtl.config import TrainerConfig
@@ -86,7 +85,7 @@ def fit(
     if resume and not goes_on:
         log.info("there is no checkpoint yet: the run begins again")
     mode: Literal["min", "max"] = "max" if config.monitor == "val/auroc" else "min"
-    kept = Checkpoints(checkpoints, config.monitor, mode)
+    kept, files = Checkpoints(checkpoints, config.monitor, mode), WholeFiles(module.frozen_state())
     bar = RichProgressBar(leave=False, console_kwargs={"stderr": True})
     tell = TellStrategy(config.monitor, mode)
     callbacks: list[Callback] = [kept, bar, EpochLog(log_metrics), tell, StopWhenDiverged()]
@@ -109,7 +108,7 @@ def fit(
         limit_val_batches=config.limit_batches,
         num_sanity_val_steps=0,
         callbacks=callbacks,
-        plugins=[WholeFiles()],
+        plugins=[files],
         logger=False,
         deterministic=True,
         enable_model_summary=False,
@@ -130,7 +129,7 @@ def fit(
         raise LungtlError(
             f"training ended without a usable epoch ({config.monitor} was never finite); lower optimizer.lr"
         )
-    best = torch.load(checkpoints / BEST, map_location="cpu", weights_only=True)
+    best = files.load_checkpoint(checkpoints / BEST, map_location="cpu", weights_only=True)
     module.load_state_dict(best["state_dict"])
     return {"best_epoch": best["epoch"], "epochs": trainer.current_epoch, config.monitor: best["best"]["value"]}
 

@@ -64,6 +64,15 @@ class BagModule(pl.LightningModule):
         )
         return output
 
+    def frozen_state(self) -> dict[str, Tensor]:
+        """What training leaves as it is, of the state dict: the weights and statistics of layers that never train."""
+        backbone = self.classifier.backbone
+        layers = {name.rpartition(".")[0] for group in self.freezing.groups(backbone) for name in group.parameters}
+        state = backbone.state_dict()
+        return {
+            f"classifier.backbone.{key}": value for key, value in state.items() if key.rpartition(".")[0] not in layers
+        }
+
     def on_train_epoch_start(self) -> None:
         """Thaw what the strategy thaws now; Lightning itself leaves the modes as it finds them."""
         backbone = self.classifier.backbone

@@ -18,6 +18,7 @@ from lungtl.errors import LungtlError
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.freezing.base import FreezingStrategy
+from lungtl.models.freezing.bitfit import BitFit
 from lungtl.models.freezing.frozen import Frozen
 from lungtl.models.freezing.full import Full
 from lungtl.models.freezing.last_blocks import LastBlocks
@@ -201,11 +202,22 @@ def test_lightning_moves_batch_norm_statistics_where_blocks_are_thawed_and_nowhe
     store: Store, tmp_path: Path
 ) -> None:
     before = tiny_classifier().state_dict()
-    train(store, tmp_path, LastBlocks(1), max_epochs=2)
-    after = {key.removeprefix("classifier."): value for key, value in last_state(tmp_path)["state_dict"].items()}
+    module, _ = train(store, tmp_path, LastBlocks(1), max_epochs=2)
+    after = module.classifier.state_dict()
     moved = {key for key in changed(before, after) if key.startswith("backbone.")}
     assert moved == {key for key in before if key.startswith("backbone.net.layer4.")}
     assert "backbone.net.layer4.0.bn1.running_mean" in moved
+
+
+@pytest.mark.parametrize("freezing", [Frozen(), LastBlocks(1), BitFit(), Full()], ids=lambda f: type(f).__name__)
+def test_a_checkpoint_holds_what_training_changes(store: Store, tmp_path: Path, freezing: FreezingStrategy) -> None:
+    before = tiny_classifier().state_dict()
+    module, _ = train(store, tmp_path, freezing, max_epochs=2)
+    kept = {key.removeprefix("classifier.") for key in last_state(tmp_path)["state_dict"]}
+    assert changed(before, module.classifier.state_dict()) <= kept
+    held = {key for key in kept if key.startswith("backbone.")}
+    assert (held == set()) == isinstance(freezing, Frozen)
+    assert (held == {key for key in before if key.startswith("backbone.")}) == isinstance(freezing, Full)
 
 
 def test_a_frozen_backbone_without_a_cache_stays_as_it_was(store: Store, tmp_path: Path) -> None:

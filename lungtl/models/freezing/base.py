@@ -117,6 +117,9 @@ def set_train_mode(module: nn.Module) -> None:
 
     def visit(part: nn.Module, holder_trains: bool) -> None:
         parameters = list(part.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            part.eval()  # and all within
+            return
         enough = all if hasattr(part, "running_var") else any
         trains = enough(p.requires_grad for p in parameters) if parameters else holder_trains
         part.training = trains
