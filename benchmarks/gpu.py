@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.measure import Measure, Row, by_turns, compared, stopwatch
+from benchmarks.measure import Measure, Row, as_torch_is, by_turns, compared, stopwatch
 from benchmarks.passes import throughput, timm_model
 from benchmarks.setting import RANDOM, Setting
 from benchmarks.step import finished, trained
@@ -81,7 +81,7 @@ def _fine_tuning(data_dir: Path, name: str, scale: Scale, device: torch.device) 
     setting = _setting(data_dir, name, scale, device, "freezing=full", "cache.enabled=false", limit)
     batch = scale.bags * scale.slices
     theirs = timm_training(setting.module.classifier.backbone.name, scale, device)
-    ours, timm = by_turns(lambda: trained(setting, scale.warm_up), theirs, repeats=scale.repeats)
+    ours, timm = by_turns(lambda: trained(setting, scale.warm_up), as_torch_is(theirs), repeats=scale.repeats)
     return _row(f"fine-tuning in bfloat16, {name}, {scale.pixels} px", batch, ours, timm, FINE_TUNING, device)
 
 
@@ -132,7 +132,7 @@ def _frozen_pass(data_dir: Path, name: str, scale: Scale, device: torch.device) 
         images()
         finished(device)
 
-    ours, timm = by_turns(stopwatch(embed), stopwatch(pass_images), repeats=scale.repeats)
+    ours, timm = by_turns(stopwatch(embed), as_torch_is(stopwatch(pass_images)), repeats=scale.repeats)
     return _row(f"frozen pass over a store, {name}, {scale.pixels} px", count, ours, timm, FROZEN_PASS, device)
 
 
@@ -140,9 +140,8 @@ def _row(what: str, images: int, ours: float, timm: float, wanted: float, device
     import torch
 
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return compared(what, ours, "timm's benchmark", timm) | {
-        "images_per_second": f"{images / ours:.0f}", "wanted_ratio": f"{wanted}", "device": card,
-        "torch": torch.__version__,
+    return compared(what, ours, "timm's benchmark", timm, wanted) | {
+        "images_per_second": f"{images / ours:.0f}", "device": card, "torch": torch.__version__,
     }  # fmt: skip
 
 

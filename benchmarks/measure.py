@@ -40,6 +40,28 @@ def giving_memory_back(measure: Measure) -> Measure:
     return measured
 
 
+def as_torch_is(measure: Measure) -> Measure:
+    """The same with torch's own settings, and cuDNN's search for the fastest kernels, which timm's benchmark turns on.
+
+    Lightning's `deterministic=True` holds for the rest of the process.
+    """
+
+    def measured() -> float:
+        import torch
+
+        deterministic, search = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+        cudnn = torch.backends.cudnn.deterministic
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
+        try:
+            return measure()
+        finally:
+            torch.use_deterministic_algorithms(deterministic)
+            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn, search
+
+    return measured
+
+
 def by_turns(*measures: Measure, repeats: int = REPEATS) -> list[float]:
     """Median seconds of each, taken by turns, so that what disturbs the machine disturbs them alike.
 
@@ -49,9 +71,9 @@ def by_turns(*measures: Measure, repeats: int = REPEATS) -> list[float]:
     return [statistics.median(own) for own in zip(*seconds[1:], strict=True)]
 
 
-def compared(what: str, seconds: float, against: str, against_seconds: float) -> Row:
-    """A row: ratio > 1 means that `what` is that many times faster."""
+def compared(what: str, seconds: float, against: str, against_seconds: float, wanted: float | None = None) -> Row:
+    """A row: ratio > 1 means that `what` is that many times faster; `wanted`: the least that it should be."""
     return {
         "what": what, "seconds": f"{seconds:.4f}", "against": against, "against_seconds": f"{against_seconds:.4f}",
-        "ratio": f"{against_seconds / seconds:.2f}",
+        "ratio": f"{against_seconds / seconds:.2f}", "wanted": "" if wanted is None else f"{wanted:g}",
     }  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 
 from lungtl.config import TrainerConfig
@@ -94,6 +95,8 @@ def fit(
         callbacks.append(AveragedWeights(config.ema, device))
     if config.patience is not None:
         callbacks.append(StopWhenThawed(config.monitor, mode, config.patience))
+    # what `deterministic` also asks torch for: every new tensor filled, a fifth of a step of EfficientNet-Lite0
+    torch.utils.deterministic.fill_uninitialized_memory = False
     trainer = pl.Trainer(
         max_epochs=config.max_epochs,
         accelerator=config.accelerator,

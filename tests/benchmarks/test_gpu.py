@@ -14,7 +14,7 @@ def test_on_a_cpu_at_a_tiny_scale() -> None:
     assert float(fine_tuning["images_per_second"]) == pytest.approx(3 / float(fine_tuning["seconds"]), rel=0.05)
     assert frozen_pass["what"] == "frozen pass over a store, resnet18, 32 px"
     for row, wanted in ((fine_tuning, "0.9"), (frozen_pass, "0.85")):
-        assert (row["device"], row["torch"], row["wanted_ratio"]) == ("cpu", torch.__version__, wanted)
+        assert (row["device"], row["torch"], row["wanted"]) == ("cpu", torch.__version__, wanted)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here is a CUDA device")

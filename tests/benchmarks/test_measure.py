@@ -4,8 +4,9 @@ import time
 from itertools import count
 
 import pytest
+import torch
 
-from benchmarks.measure import by_turns, compared, stopwatch
+from benchmarks.measure import as_torch_is, by_turns, compared, stopwatch
 
 
 def test_medians_of_turns_without_the_first() -> None:
@@ -28,4 +29,15 @@ def test_the_stopwatch_gives_the_seconds_of_its_work(monkeypatch: pytest.MonkeyP
 
 def test_a_ratio_above_one_is_faster() -> None:
     row = compared("this", 0.5, "that", 2.0)
-    assert row == {"what": "this", "seconds": "0.5000", "against": "that", "against_seconds": "2.0000", "ratio": "4.00"}
+    assert row == {"what": "this", "seconds": "0.5000", "against": "that", "against_seconds": "2.0000", "ratio": "4.00",
+                   "wanted": ""}  # fmt: skip
+    assert compared("this", 0.5, "that", 2.0, wanted=0.95)["wanted"] == "0.95"
+
+
+def test_a_baseline_runs_as_torch_is_and_leaves_the_settings() -> None:
+    torch.use_deterministic_algorithms(True)
+    try:
+        during = as_torch_is(lambda: float(torch.are_deterministic_algorithms_enabled()))()
+        assert (during, torch.are_deterministic_algorithms_enabled()) == (0, True)
+    finally:
+        torch.use_deterministic_algorithms(False)
