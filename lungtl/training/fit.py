@@ -96,7 +96,7 @@ def fit(
     if config.patience is not None:
         callbacks.append(StopWhenThawed(config.monitor, mode, config.patience))
     # what `deterministic` also asks torch for: every new tensor filled, a fifth of a step of EfficientNet-Lite0
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     trainer = pl.Trainer(
         max_epochs=config.max_epochs,
         accelerator=config.accelerator,
