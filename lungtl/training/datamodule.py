@@ -17,7 +17,7 @@ from lungtl.data.batching import TOLERATED, balanced, bucketed, loads, numbered,
 from lungtl.errors import UsageError
 from lungtl.store.reader import Store
 from lungtl.training.devices import pick_device
-from lungtl.training.inference import MOST_SLICES
+from lungtl.training.inference import most_slices
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,7 +86,8 @@ class BagDataModule(pl.LightningDataModule):
                 f"trainer.devices={len(dataset)} or a larger split.val"
             )
         dataset.bag_ids = dataset.bag_ids[rank() :: processes()]
-        return self._loader(dataset, loads(list(self._lengths(dataset)), self.config.trainer.batch_size, MOST_SLICES))
+        most = most_slices(self.store, self.features, self.config.image.neighbours)
+        return self._loader(dataset, loads(list(self._lengths(dataset)), self.config.trainer.batch_size, most))
 
     def _buckets(self, lengths: NDArray[np.int64]) -> bool:
         """Whether bags of like length share a batch, given the slices that each shows: the same in every epoch."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lungtl.data.bags import Features
+from lungtl.data.bags import Features, read_frames
 from lungtl.data.batching import loads
 from lungtl.models.bag_classifier import BagClassifier, BagOutput
 from lungtl.models.evaluating import evaluating
@@ -18,8 +18,8 @@ from lungtl.sources.base import BENIGN, MALIGNANT, NON_NODULE
 from lungtl.store.reader import Store
 from lungtl.training.images import image_chunks
 
-MOST_SLICES = 512
-"""At once where nothing trains, unless one bag alone has more: scans of 512 x 512 pixels are 0.3 GB then."""
+MOST_BYTES = 2**28
+"""Of voxels, or of features, at once where nothing trains, unless one bag alone has more."""
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,10 +59,11 @@ def predict_bags(
     import pandas as pd
 
     lengths = store.bags.set_index("bag_id")["n_slices"][list(bag_ids)].tolist()
+    neighbours = classifier.preprocessor.neighbours
     bags, slices = [], []
     with evaluating(classifier), torch.inference_mode():
         classifier.to(device)
-        for load in loads(lengths, batch_size, MOST_SLICES):
+        for load in loads(lengths, batch_size, most_slices(store, features, neighbours)):
             ids = [bag_ids[i] for i in load]
             if features is not None:
                 rows = [features.rows(bag_id, 0, None).to(device) for bag_id in ids]
@@ -73,6 +74,16 @@ def predict_bags(
             bags += list(zip(ids, probabilities, strict=True))
             slices += [_slice_rows(output, store, row, bag_id) for row, bag_id in enumerate(ids)]
     return Predictions(pd.DataFrame(bags, columns=["bag_id", "probability"]), pd.concat(slices, ignore_index=True))
+
+
+def most_slices(store: Store, features: Features | None, neighbours: bool) -> int:
+    """How many slices make up `MOST_BYTES`, the first bag's taken for all."""
+    bag_id = str(store.bags["bag_id"].iloc[0])
+    if features is not None:
+        one = features.rows(bag_id, 0, torch.zeros(1, dtype=torch.int64)).nbytes
+    else:
+        one = read_frames(store.voxels(bag_id), np.zeros(1, np.int64), neighbours).nbytes
+    return max(1, MOST_BYTES // one)
 
 
 def _rows(

@@ -170,6 +170,6 @@ def test_validation_shows_all_slices_in_the_tables_order(store: Store, tmp_path:
 
 
 def test_validation_holds_few_slices_at_once(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datamodule, "MOST_SLICES", 5)
+    monkeypatch.setattr(datamodule, "most_slices", lambda *_: 5)
     batches: list[Any] = list(module_of(store, config_of(tmp_path, batch_size=8)).val_dataloader())
     assert [list(map(len, batch.positions)) for batch in batches] == [[2], [5], [1], [6]]

@@ -80,7 +80,7 @@ def test_long_bags_are_classified_by_themselves_and_no_scan_is_read_as_a_whole(
 
     monkeypatch.setattr(images, "read_frames", noting_reads)
     monkeypatch.setattr(classifier, "classify", noting_rows)
-    monkeypatch.setattr(inference, "MOST_SLICES", 5)
+    monkeypatch.setattr(inference, "most_slices", lambda *_: 5)
     found = predict_bags(classifier, store, asked, features, CPU)
     assert read == ([] if cached else [4, 3, 4, 1, 3])
     assert classified == [[7], [4, 1], [3]]
@@ -106,3 +106,18 @@ def test_predicting_changes_nothing(store: Store) -> None:
     assert all(torch.equal(before[key], value) for key, value in classifier.state_dict().items())
     assert first.bags.equals(second.bags)
     assert first.slices.equals(second.slices)
+
+
+def test_so_many_slices_make_up_the_bytes(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = store.voxels(str(store.bags["bag_id"].iloc[0]))[0].nbytes
+    monkeypatch.setattr(inference, "MOST_BYTES", 7 * one + 1)
+    assert inference.most_slices(store, None, neighbours=False) == 7
+    assert inference.most_slices(store, None, neighbours=True) == 2
+    classifier = tiny_classifier()
+    classifier.cut(2)  # wide maps
+    features = cached_features(classifier, store, tmp_path, CPU, "w")
+    assert features is not None
+    monkeypatch.setattr(inference, "MOST_BYTES", 3 * 4 * classifier.split.width)
+    assert inference.most_slices(store, features, neighbours=False) == 3
+    monkeypatch.setattr(inference, "MOST_BYTES", 1)
+    assert inference.most_slices(store, features, neighbours=False) == 1
