@@ -30,7 +30,7 @@ class Part(NamedTuple):
 class BagAndSliceLoss(nn.Module):
     """Cross-entropy of the bags, that of the slices whose labels are known, and supervision of the attention.
 
-    loss = mean_b w[y_b] l(bag_logit_b, y_b) + slice_weight * mean_s v[y_s] l(slice_logits_s, y_s)
+    loss = bag_weight * mean_b w[y_b] l(bag_logit_b, y_b) + slice_weight * mean_s v[y_s] l(slice_logits_s, y_s)
            + attention_weight * mean_b a_b, the first two means weighted by w and v.
 
     * l = -sum_c q_c (1 - p_c)^gamma log p_c: the focal loss (Lin et al., ICCV 2017, equation 4, where w and v stand
@@ -50,6 +50,7 @@ class BagAndSliceLoss(nn.Module):
         bag_smoothing: share of a bag's label that is spread over both classes.
         slice_smoothing: likewise over the three of a slice.
         attention_weight: of the attention's supervision; 0 leaves it out. Wants an aggregator that learns its weights.
+        bag_weight: of the bags' part; 0 trains on slices alone, for aggregators that learn nothing themselves.
     """
 
     bag_weights: Tensor
@@ -64,12 +65,13 @@ class BagAndSliceLoss(nn.Module):
         bag_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0,
         slice_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0,
         attention_weight: Annotated[float, Ge(0)] = 0.0,
+        bag_weight: Annotated[float, Ge(0)] = 1.0,
     ) -> None:
         super().__init__()
         self.class_weights = class_weights
         self.bag_gamma, self.slice_gamma = bag_gamma, slice_gamma
         self.bag_smoothing, self.slice_smoothing = bag_smoothing, slice_smoothing
-        self.part_weights = {"bag_loss": 1.0, "slice_loss": slice_weight, "attention_loss": attention_weight}
+        self.part_weights = {"bag_loss": bag_weight, "slice_loss": slice_weight, "attention_loss": attention_weight}
         self.register_buffer("bag_weights", torch.ones(2))
         self.register_buffer("slice_weights", torch.ones(N_CLASSES))
 

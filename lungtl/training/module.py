@@ -15,6 +15,7 @@ from lungtl.collective import gathered, rank, total_count
 from lungtl.config import OptimizerConfig
 from lungtl.data.augment import dihedral
 from lungtl.data.bags import Batch
+from lungtl.errors import UsageError
 from lungtl.models.bag_classifier import BagClassifier, BagOutput
 from lungtl.models.freezing.base import FreezingStrategy, set_train_mode
 from lungtl.training.losses import BagAndSliceLoss, Part
@@ -33,6 +34,9 @@ class BagModule(pl.LightningModule):
         loss: what is minimised.
         optimizer: of everything that trains.
         max_epochs: the length of the learning-rate schedule.
+
+    Raises:
+        UsageError: the loss has no part that trains the aggregator, or none at all.
     """
 
     def __init__(
@@ -44,6 +48,12 @@ class BagModule(pl.LightningModule):
         max_epochs: int,
     ) -> None:
         super().__init__()
+        learns = any(parameter.requires_grad for parameter in classifier.aggregator.parameters())
+        if loss.part_weights["bag_loss"] == 0 and (learns or loss.part_weights["slice_loss"] == 0):
+            raise UsageError(
+                "loss.bag_weight=0 trains slices alone: give loss.slice_weight above 0 and an aggregator that has "
+                "nothing to learn, such as aggregator=mean aggregator.level=instance"
+            )
         self.classifier = classifier
         self.freezing = freezing
         self.loss = loss

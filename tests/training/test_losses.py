@@ -48,6 +48,18 @@ def test_hand_computed() -> None:
     assert found == pytest.approx({"bag_loss": bag, "slice_loss": slices, "loss": bag + 0.5 * slices}, abs=1e-6)
 
 
+def test_the_parts_weigh_what_is_said() -> None:
+    bag, slices = (
+        float(weighted([1, 3], [1, 2, 5])(OUTPUT, LABELS, SLICE_LABELS)[f"{part}_loss"]) for part in ("bag", "slice")
+    )
+    for bag_weight, slice_weight in ((0.0, 1.0), (2.0, 0.25)):
+        loss = BagAndSliceLoss(slice_weight, bag_weight=bag_weight)
+        loss.bag_weights.copy_(torch.tensor([1.0, 3.0]))
+        loss.slice_weights.copy_(torch.tensor([1.0, 2.0, 5.0]))
+        found = float(loss(OUTPUT, LABELS, SLICE_LABELS)["loss"])
+        assert found == pytest.approx(bag_weight * bag + slice_weight * slices)
+
+
 def test_slices_of_unknown_label_and_padding_change_nothing() -> None:
     noisy = SLICE_LOGITS.clone()
     noisy[SLICE_LABELS == -1] = 1e4

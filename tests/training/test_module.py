@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lungtl.config import OptimizerConfig
 from lungtl.data.bags import BagDataset, Batch, collate
+from lungtl.errors import UsageError
 from lungtl.models.aggregators.mean import Mean
 from lungtl.models.bag_classifier import BagOutput
 from lungtl.models.freezing.frozen import Frozen
@@ -217,6 +218,16 @@ def test_a_checkpoint_keeps_the_random_state_of_the_device_that_trains(monkeypat
     trains_on("cuda:1").on_load_checkpoint(on_gpu)
     assert torch.equal(torch.rand(3), drawn)
     assert cuda.states["cuda:1"].tolist() == [1, 2]
+
+
+def test_slices_alone_train_what_pools_them() -> None:
+    alone = BagAndSliceLoss(bag_weight=0)
+    BagModule(tiny_classifier(aggregator=Mean(WIDTH, "instance")), Frozen(), alone, optimizer(), 1)
+    for aggregator, loss in ((Mean(WIDTH), alone), (Mean(WIDTH, "instance"), BagAndSliceLoss(0, bag_weight=0))):
+        with pytest.raises(
+            UsageError, match=r"loss\.bag_weight=0 trains slices alone: give .* aggregator\.level=instance"
+        ):
+            BagModule(tiny_classifier(aggregator=aggregator), Frozen(), loss, optimizer(), 1)
 
 
 def test_training_mode_keeps_a_frozen_backbone_in_evaluation_mode() -> None:
