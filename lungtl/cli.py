@@ -97,9 +97,12 @@ def main(config_name: str, schema: type[C], task: Callable[[C], float | None]) -
     except LungtlError as error:  # of a sweep
         _end_sweep("FAILED")
         fail(error)
-    except Exception:
-        _end_sweep("FAILED")
-        raise
+    except Exception as error:
+        if not _end_sweep("FAILED"):
+            raise
+        log.exception("the sweep's launcher has stopped")
+        fail(LungtlError(f"the launcher has stopped ({type(error).__name__}: {str(error).strip() or 'no reason'}); "
+                         "the same command with its sweep.name goes on"))  # fmt: skip
     except KeyboardInterrupt:
         _end_sweep("KILLED")
         print("stopped", file=sys.stderr)
@@ -135,11 +138,10 @@ def plain(command: Callable[[], None]) -> None:
         fail(error)
 
 
-def _end_sweep(status: str) -> None:
-    """Close what `lungtl.sweeps.callback` opened in this process."""
+def _end_sweep(status: str) -> bool:
+    """Close what `lungtl.sweeps.callback` opened in this process; whether there was a sweep."""
     module = sys.modules.get("lungtl.sweeps.callback")
-    if module is not None:
-        module.end_sweep(status)
+    return module is not None and bool(module.end_sweep(status))
 
 
 def check(config_name: str, schema: type[C], overrides: list[str], searchpath: str) -> None:

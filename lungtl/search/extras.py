@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib.util import find_spec
 
 from lungtl.errors import UsageError
@@ -25,3 +26,8 @@ def check_installed(target: str) -> None:
     extra, module = EXTRAS.get(package, ("", "hydra"))
     if find_spec(module) is None:
         raise UsageError(f"{target.rpartition('.')[2]} is not installed; pip install 'lungtl[{extra}]'")
+    if target.endswith(".SlurmLauncher") and shutil.which("srun") is None:
+        raise UsageError(
+            "hydra/launcher=slurm: this machine has no srun; start the sweep where Slurm is, or give "
+            "hydra/launcher=slurm_local"
+        )

@@ -40,16 +40,21 @@ class Started:
     tracker: Tracker
     asked: frozenset[Path] | None
 
-    def failed(self) -> list[Path]:
-        """The children of this call whose last attempt failed."""
-        return [
-            folder
-            for folder in children(self.folder)
-            if (self.asked is None or folder in self.asked) and standing(folder) == "failed"
-        ]
+    def unfinished(self) -> dict[Path, str]:
+        """The children of this call that did not finish -> why."""
+        asked = children(self.folder) if self.asked is None else sorted(self.asked)
+        return {folder: _why(folder) for folder in asked if standing(folder) not in ("finished", "running")}
 
 
 _started: list[Started] = []
+
+
+def _why(folder: Path) -> str:
+    """What there is to say of a child that is not finished and that nobody runs."""
+    state = read_state(folder)
+    if state is None:
+        return "it was not started"
+    return state.error or "its process ended before it could say why (killed, or out of memory)"
 
 
 class SweepCallback(Callback):
@@ -65,6 +70,9 @@ class SweepCallback(Callback):
             _started.append(start_sweep(config))
         except LungtlError as error:
             cli.fail(error)  # Hydra would only warn
+        except Exception as error:
+            log.exception("the sweep does not start")
+            cli.fail(LungtlError(f"the sweep does not start ({type(error).__name__}: {error}); see above"))
 
     def on_job_end(self, config: Any, job_return: Any, **kwargs: Any) -> None:
         """Update the parent when the child did something; this may be another process."""
@@ -110,24 +118,26 @@ def start_sweep(config: Any) -> Started:
     return Started(sweep, tracker, None if planned is None else frozenset(child.folder for child in planned))
 
 
-def end_sweep(status: str) -> None:
-    """Print the comparison, close the parent run and say what failed; once, and nothing where no sweep began.
+def end_sweep(status: str) -> bool:
+    """Print the comparison, close the parent run and say what did not finish; once.
 
     Args:
         status: how the launching of the children ended: FINISHED, FAILED or KILLED.
 
+    Returns:
+        Whether a sweep had begun.
+
     Raises:
-        LungtlError: all were launched, and some failed.
+        LungtlError: all were launched, and some did not finish.
     """
-    from lungtl.report import REPORT, differing, print_sweep
+    from lungtl.report import REPORT
 
     if not _started:
-        return
+        return False
     started = _started.pop()
-    sweep, tracker, failed = started.folder, started.tracker, started.failed()
+    sweep, tracker, unfinished = started.folder, started.tracker, started.unfinished()
     now = progress(sweep)
-    print_sweep(sweep)
-    written = _report(sweep) if now.done else []
+    written = _report(sweep, print_only=not now.done)
     try:
         tracker.metrics(metrics_of(now), step=now.done + now.failed)
         tracker.tags(tags_of(sweep, now))
@@ -135,33 +145,47 @@ def end_sweep(status: str) -> None:
             tracker.artifacts(sweep / MULTIRUN)
         for path in written:
             tracker.artifacts(path, REPORT)
-        tracker.close("FAILED" if failed and status == "FINISHED" else status)
+        tracker.close("FAILED" if unfinished and status == "FINISHED" else status)
     except LungtlError as error:
         log.error("the sweep's own run is not up to date: %s", error)
     again = f"sweep.name={sweep.name}"
     if now.left:
         log.info("%d of the sweep's runs are left; the same command with %s goes on", now.left, again)
+    names = _names(sweep)
+    for folder, why in unfinished.items():
+        log.error("not finished: %s: %s", names.get(folder, folder.name), why)
+    if unfinished and status == "FINISHED":
+        raise LungtlError(
+            f"{len(unfinished)} of the runs did not finish, see above and in {sweep}; mend it, then the same command "
+            f"with {again}, and sweep.retry=true for those that failed"
+        )
+    return True
+
+
+def _names(sweep: Path) -> dict[Path, str]:
+    """What tells the children that began apart."""
+    from lungtl.report import differing
+
     everyone = {folder: state for folder in children(sweep) if (state := read_state(folder)) is not None}
     names = differing([" ".join(state.overrides) for state in everyone.values()]) if everyone else []
-    for name, (folder, state) in zip(names, everyone.items(), strict=True):
-        if folder in failed:
-            log.error("failed: %s: %s", name, state.error)
-    if failed and status == "FINISHED":
-        raise LungtlError(
-            f"{len(failed)} of the runs failed, see above and in {sweep}; mend it, then the same command with {again} "
-            "sweep.retry=true"
-        )
+    return dict(zip(everyone, names, strict=True))
 
 
-def _report(sweep: Path) -> list[Path]:
-    """The files of the comparison; none, and a line in the log, where it cannot be made."""
-    from lungtl.report import write_report
+def _report(sweep: Path, print_only: bool) -> list[Path]:
+    """Print and write the comparison; the files, or none and the reason in the log.
+
+    Whatever goes wrong with it, the runs are there, and their parent has to be closed.
+    """
+    from lungtl.report import print_sweep, write_report
 
     try:
-        return write_report(sweep)
+        print_sweep(sweep)
+        return [] if print_only else write_report(sweep)
     except LungtlError as error:
         log.error("no report: %s", error)
-        return []
+    except Exception:
+        log.exception("no report")
+    return []
 
 
 def _tracking(config: Any) -> tuple[TrackingConfig, Path]:

@@ -13,6 +13,8 @@ from lungtl.errors import LungtlError
 from lungtl.sweeps.state import State, child_lock, read_state, write_state
 
 log = logging.getLogger(__name__)
+MOST_ATTEMPTS = 5
+"""In a row that end with their process; a child that takes its process with it must not block a sweep for ever."""
 GRACE = 10.0  # seconds in which the helpers of a killed process end
 Work = Callable[[], float | None]
 
@@ -40,6 +42,13 @@ def run_child(folder: Path, started: State, work: Work, *, retry: bool) -> float
                 return earlier.value
             if earlier is not None and earlier.state == "failed" and not retry:
                 return None
+            if earlier is not None and earlier.state == "running":  # it was killed: its lock was free
+                if earlier.attempts >= MOST_ATTEMPTS and not retry:
+                    error = f"its process ended {earlier.attempts} times without a word (killed, or out of memory)"
+                    write_state(folder, replace(earlier, state="failed", error=error))
+                    log.error("this job failed, the others go on: %s", error)
+                    return None
+                started = replace(started, attempts=earlier.attempts + 1)
             return attempt(folder, started, work)
     except Timeout:
         log.warning("left to the process that runs it: %s", folder)

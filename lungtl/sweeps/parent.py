@@ -93,7 +93,7 @@ def tell_progress(sweep: Path, tracking: TrackingConfig, data_dir: Path) -> None
         return
     with FileLock(sweep / f"{PARENT}.lock"):  # children that end together: the later one's numbers stay
         now = progress(sweep)
-        tracker = MlflowTracker(tracking, data_dir, sweep.name, run_id=run_id)
+        tracker = MlflowTracker(tracking, data_dir, sweep.name, run_id=run_id, reopen=False)
         tracker.metrics(metrics_of(now), step=now.done + now.failed)
         tracker.tags(tags_of(sweep, now))
 

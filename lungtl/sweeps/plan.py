@@ -72,6 +72,7 @@ def print_plan(sweep: Path, planned: list[Planned], retry: bool) -> None:
     """Print to standard error what each child is and what becomes of it."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from lungtl.report import differing
 
@@ -88,5 +89,6 @@ def print_plan(sweep: Path, planned: list[Planned], retry: bool) -> None:
     names = differing([" ".join(one.overrides) for one in planned]) if planned else []
     for name, one in zip(names, planned, strict=True):
         state = read_state(one.folder) if one.standing == "failed" else None
-        view.add_row(name, one.standing, fates[one.standing], (state and state.error) or "")
+        cells = (name, one.standing, fates[one.standing], (state and state.error) or "")
+        view.add_row(*map(Text, cells))  # as they are: [lung] is no markup
     Console(stderr=True, width=None if sys.stderr.isatty() else 140).print(view)

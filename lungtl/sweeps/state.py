@@ -33,6 +33,7 @@ class State:
         error: why it failed, in a line.
         host: where the last attempt ran.
         pid: of its process there.
+        attempts: in a row that did not end by themselves, this one included.
     """
 
     state: Literal["running", "finished", "failed"]
@@ -43,6 +44,7 @@ class State:
     error: str | None = None
     host: str = ""
     pid: int = 0
+    attempts: int = 1
 
     @property
     def own(self) -> bool:

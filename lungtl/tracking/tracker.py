@@ -75,17 +75,20 @@ class MlflowTracker:
         data_dir: where a local store lies.
         name: of a new run.
         run_id: of the run to go on with.
+        reopen: whether that run is running again; otherwise it is only told something more.
 
     Raises:
         LungtlError: MLflow cannot be reached, or does not take what an earlier part of the run left.
     """
 
-    def __init__(self, config: TrackingConfig, data_dir: Path, name: str, run_id: str | None = None) -> None:
+    def __init__(
+        self, config: TrackingConfig, data_dir: Path, name: str, run_id: str | None = None, reopen: bool = True
+    ) -> None:
         self.client = open_client(config.uri, data_dir)
         try:
             self._id = self._create(config, data_dir, name) if run_id is None else run_id
             self.spool = Spool(data_dir, self._id)
-            if run_id is not None:
+            if run_id is not None and reopen:
                 self._reopen()
         except store_errors() as error:
             raise LungtlError(f"MLflow does not open the run ({reason(error)}); mend it, or tracking=none") from error

@@ -91,8 +91,8 @@ def test_a_failing_job_fails_the_sweep(broken: Done) -> None:
     assert broken.code == 1
     assert "Traceback" not in broken.err
     why, last = broken.err.rstrip().splitlines()[-2:]
-    assert why == "failed: freezing.n=99: freezing.n=99: test_resnet.r160_in1k has 5 blocks; give 1 to 5"
-    assert last.startswith("error: 1 of the runs failed")
+    assert why == "not finished: freezing.n=99: freezing.n=99: test_resnet.r160_in1k has 5 blocks; give 1 to 5"
+    assert last.startswith("error: 1 of the runs did not finish")
 
 
 def test_a_failing_job_leaves_the_comparison(broken: Done) -> None:

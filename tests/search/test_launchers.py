@@ -64,3 +64,9 @@ def test_what_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.Monke
         with pytest.raises(UsageError, match=rf"^Launcher is not installed; pip install 'lungtl\[{extra}\]'$"):
             check_installed(f"{package}.part.Launcher")
     check_installed("hydra._internal.core_plugins.basic_launcher.BasicLauncher")
+
+
+def test_slurm_where_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match=r"no srun; .* give hydra/launcher=slurm_local$"):
+        check_installed("hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher")

@@ -108,3 +108,20 @@ def test_a_child_that_is_resumed_by_name_ends_as_one(tmp_path: Path) -> None:
     assert written(tmp_path).error == "ValueError: again"
     assert resume_child(tmp_path, Work(tmp_path, 0.125)) == 0.125
     assert written(tmp_path) == replace(STARTED, state="finished", value=0.125)
+
+
+def test_a_child_that_takes_its_process_with_it_is_given_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Killed(BaseException):
+        """Leaves status.json as a SIGKILL does."""
+
+    for attempt in range(1, child.MOST_ATTEMPTS + 1):
+        with pytest.raises(Killed):
+            run_child(tmp_path, STARTED, Work(tmp_path, Killed()), retry=False)
+        assert written(tmp_path) == replace(STARTED, attempts=attempt)
+    work = Work(tmp_path, 0.25)
+    assert run_child(tmp_path, STARTED, work, retry=False) is None
+    assert work.seen == []
+    assert "its process ended 5 times without a word" in caplog.text
+    assert standing(tmp_path) == "failed"
+    assert run_child(tmp_path, STARTED, work, retry=True) == 0.25
+    assert written(tmp_path) == replace(STARTED, state="finished", value=0.25)

@@ -75,3 +75,16 @@ def test_without_tracking_nothing_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     assert parent_of(tmp_path) is None
     assert parent_of(tmp_path / "none") is None
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_parent_that_has_ended_is_not_opened_again(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    add(sweep, "a", 0.5)
+    run_id = run_of(CONFIG, tmp_path, "sweep", {"lungtl.kind": "sweep"})
+    write_parent(sweep, run_id, 1, "val/loss")
+    client = open_client(None, tmp_path)
+    client.set_terminated(run_id, "FINISHED")
+    tell_progress(sweep, CONFIG, tmp_path)
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["lungtl.progress"] == "1 done, 0 failed, 0 left"

@@ -94,3 +94,16 @@ def test_every_state_is_said_with_what_becomes_of_it(tmp_path: Path, capsys: pyt
     assert "full disk" in failed
     print_plan(tmp_path, planned, retry=True)
     assert "tried again" in capsys.readouterr().err
+
+
+def test_brackets_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("lung", "wide"):
+        folder = tmp_path / name
+        folder.mkdir()
+        error = f"cannot read [/data/{name}.dcm]"
+        write_state(folder, replace(STARTED, state="failed", overrides=(f"image.windows=[{name}]",), error=error))
+    print_plan(tmp_path, started_before(tmp_path), retry=False)
+    told = capsys.readouterr().err
+    for name in ("lung", "wide"):
+        assert f"image.windows=[{name}]" in told
+        assert f"cannot read [/data/{name}.dcm]" in told
