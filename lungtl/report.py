@@ -120,7 +120,8 @@ def markdown(table: pd.DataFrame, title: str) -> str:
     head = ["run", "bags", "positive", *SHOWN]
     lines = [f"# {title}", "", f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     for row in table.to_dict("records"):
-        lines.append(f"| {row['run']} | {row['n']} | {row['n_positive']} | {' | '.join(_shown(row))} |")
+        name = str(row["run"]).replace("|", "\\|")  # which would begin another cell
+        lines.append(f"| {name} | {row['n']} | {row['n_positive']} | {' | '.join(_shown(row))} |")
     lines += [
         "",
         f"{CAPTION[0].upper()}{CAPTION[1:]}. Written by `python -m lungtl.report`.",
@@ -143,10 +144,11 @@ def print_table(table: pd.DataFrame) -> None:
     """Print to standard error."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     view = Table("run", *SHOWN, caption=CAPTION)
     for row in table.to_dict("records"):
-        view.add_row(str(row["run"]), *_shown(row))
+        view.add_row(Text(str(row["run"])), *map(Text, _shown(row)))  # brackets in a name are no markup
     Console(stderr=True, width=None if sys.stderr.isatty() else 140).print(view)
 
 
