@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lungtl.evaluation.bootstrap import patient_bootstrap, percentile_interval
+from lungtl.evaluation.bootstrap import patient_bootstrap
 from lungtl.evaluation.checks import patient_codes
+from lungtl.evaluation.metrics import estimate, trials
 from lungtl.evaluation.seeds import summarise
 from lungtl.evaluation.weighted import weighted_metrics
 from lungtl.reporting.runs import Run
@@ -155,20 +156,27 @@ def score_bags(tables: Sequence[pd.DataFrame], thresholds: Sequence[float]) -> B
     return Bags(labels, patient_ids, probabilities, values, replicates)
 
 
-def pool(values: Floats, replicates: Floats) -> Score:
+def pool(values: Floats, replicates: Floats, of_trials: int | None = None) -> Score:
     """The mean of a metric over seeds.
+
+    A rate of 0 or 1 of all seeds has the exact binomial interval, as that of a single seed has: all seeds are right
+    about a patient at most as often as one of them is on average. Where each seed gives the same 0 or 1 on every
+    resample there is no interval otherwise, nor for a difference of 0, 1 or -1.
 
     Args:
         values: float64 [S], of each seed; the mean is undefined where one is NaN.
         replicates: float64 [S, R], on the same resamples of the patients.
+        of_trials: the patients whose bags a rate is of; None for what is no rate.
     """
     if np.isnan(values).any():
         return Score(None)
     spread = summarise(values)
-    low, high, _ = percentile_interval(replicates.mean(axis=0, keepdims=True))
-    if np.isnan(low[0]):
-        return Score(spread.mean, sd=spread.sd)
-    return Score(spread.mean, float(low[0]), float(high[0]), spread.sd)
+    one = estimate(spread.mean, replicates.mean(axis=0), of_trials)
+    if spread.mean not in (0, 1) or of_trials is None:
+        stuck = np.isin(values, (-1, 0, 1)) & ((replicates == values[:, None]) | np.isnan(replicates)).all(axis=1)
+        if stuck.all():
+            return Score(spread.mean, sd=spread.sd)
+    return Score(spread.mean, one.low, one.high, spread.sd)
 
 
 def _test_set(places: list[int], runs: list[Run], names: list[str], levels: list[tuple[str, ...]]) -> TestSet:
@@ -179,11 +187,15 @@ def _test_set(places: list[int], runs: list[Run], names: list[str], levels: list
     members: dict[tuple[str, ...], list[int]] = {}
     for i, own in enumerate(levels):
         members.setdefault(own, []).append(i)
+    of_rates = trials(test.labels, patient_codes(test.patient_ids, len(test.labels)))
     settings = [
         Setting(
             names[of[0]], own, of, [runs[i].seed for i in of],
             Score(None) if validation is None else pool(validation.values[of, AUROC], validation.replicates[of, AUROC]),
-            {name: pool(test.values[of, m], test.replicates[of, m]) for m, name in enumerate(METRICS)},
+            {
+                name: pool(test.values[of, m], test.replicates[of, m], of_rates.get(name))
+                for m, name in enumerate(METRICS)
+            },
         )
         for own, of in members.items()
     ]  # fmt: skip
