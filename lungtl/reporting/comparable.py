@@ -85,6 +85,21 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Again:
+    """A run of a setting and a seed that an earlier run has already; it is no further seed, and counts nowhere.
+
+    Attributes:
+        setting: its label.
+        place: of the run among those of the test set.
+        first: place of the run that counts.
+    """
+
+    setting: str
+    place: int
+    first: int
+
+
+@dataclass(frozen=True)
 class TestSet:
     """Runs with the same split and the same labels of the test bags.
 
@@ -95,6 +110,7 @@ class TestSet:
         validation: of the validation bags; None where a run did not keep that.
         settings: the best validation AUROC first, those without one last.
         best: the one chosen on validation; None where a setting has no validation AUROC.
+        again: runs that repeat another one.
     """
 
     __test__ = False  # pytest would take it for a test
@@ -105,6 +121,7 @@ class TestSet:
     validation: Bags | None
     settings: list[Setting]
     best: Setting | None
+    again: list[Again]
 
 
 def by_test_set(runs: Sequence[Run], names: Sequence[str], levels: Sequence[tuple[str, ...]]) -> list[TestSet]:
@@ -185,8 +202,13 @@ def _test_set(places: list[int], runs: list[Run], names: list[str], levels: list
     kept = [run.validation for run in runs if run.validation is not None and len(run.validation)]
     validation = score_bags(kept, thresholds) if len(kept) == len(runs) else None
     members: dict[tuple[str, ...], list[int]] = {}
+    first: dict[tuple[tuple[str, ...], int], int] = {}
+    again = []
     for i, own in enumerate(levels):
-        members.setdefault(own, []).append(i)
+        if first.setdefault((own, runs[i].seed), i) == i:
+            members.setdefault(own, []).append(i)
+        else:
+            again.append(Again(names[i], i, first[own, runs[i].seed]))
     of_rates = trials(test.labels, patient_codes(test.patient_ids, len(test.labels)))
     settings = [
         Setting(
@@ -203,4 +225,4 @@ def _test_set(places: list[int], runs: list[Run], names: list[str], levels: list
         key=lambda setting: -1 if setting.validation.value is None else setting.validation.value, reverse=True
     )
     chosen = all(setting.validation.value is not None for setting in settings)
-    return TestSet(runs, places, test, validation, settings, settings[0] if chosen else None)
+    return TestSet(runs, places, test, validation, settings, settings[0] if chosen else None, again)

@@ -10,7 +10,7 @@ from lungtl.evaluation.delong import PairedAuroc
 from lungtl.reporting import html
 from lungtl.reporting.comparable import Score, TestSet
 from lungtl.reporting.comparisons import Comparison
-from lungtl.reporting.factors import differing_settings
+from lungtl.reporting.factors import DATA, differing_settings
 from lungtl.reporting.html import Cell
 from lungtl.reporting.remarks import cell, choice, listed, warnings
 from lungtl.reporting.sweep import COSTS, Sweep, cost
@@ -192,7 +192,10 @@ def _cost(figures: Mapping[str, Path]) -> str:
 
 
 def _difference(sweep: Sweep) -> str:
-    differing = differing_settings(sweep.runs) | {"seed": [str(run.seed) for run in sweep.runs]}
+    differing = differing_settings(sweep.runs) | {
+        "seed": [str(run.seed) for run in sweep.runs],
+        DATA: [run.store_fingerprint for run in sweep.runs],
+    }
     runs = [
         {"name": f"{run.name}: {name}", "values": [values[i] for values in differing.values()]}
         for i, (run, name) in enumerate(zip(sweep.runs, _run_names(sweep), strict=True))
@@ -213,6 +216,8 @@ def _run_names(sweep: Sweep) -> list[str]:
         for setting in tested.settings:
             for member in setting.members:
                 names[tested.places[member]] = f"{setting.label}, seed {tested.runs[member].seed}"
+        for again in tested.again:
+            names[tested.places[again.place]] = f"{again.setting}, seed {tested.runs[again.place].seed}, again"
     return names
 
 

@@ -35,7 +35,7 @@ def choice(sweep: Sweep) -> str:
 
 def warnings(sweep: Sweep) -> list[str]:
     """List what limits the conclusions, each one sentence or two."""
-    parts = (_not_compared, _differences, _controls, _untested, _seeds, _incomplete)
+    parts = (_not_compared, _again, _differences, _controls, _untested, _seeds, _incomplete)
     return [sentence for part in parts for sentence in part(sweep)]
 
 
@@ -60,6 +60,17 @@ def _not_compared(sweep: Sweep) -> Iterator[str]:
         f"compared; the other {others} are in the table of settings, and their numbers must not be held against these. "
         "Folds are pooled by python -m lungtl.crossval."
     )
+
+
+def _again(sweep: Sweep) -> Iterator[str]:
+    tested = sweep.tested
+    told = [
+        f"{one.setting} (seed {tested.runs[one.place].seed}: run {tested.runs[one.place].name} repeats run "
+        f"{tested.runs[one.first].name})"
+        for one in tested.again
+    ]
+    if told:
+        yield f"The same setting with the same seed is no second seed; only the first run counts of {listed(told)}."
 
 
 def _differences(sweep: Sweep) -> Iterator[str]:

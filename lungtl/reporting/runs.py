@@ -35,6 +35,7 @@ class Run:
         choices: config group -> the option that was chosen.
         seed: of the training.
         split_fingerprint: who was trained on, who chose the epoch, who was tested.
+        store_fingerprint: of the data themselves, wherever they lie.
         test: bag_id, patient_id, label, probability of the test bags, sorted by bag_id.
         validation: likewise of the validation bags; None where the run did not keep them.
         document: its metrics.json.
@@ -45,6 +46,7 @@ class Run:
     choices: Mapping[str, str]
     seed: int
     split_fingerprint: str
+    store_fingerprint: str
     test: pd.DataFrame
     validation: pd.DataFrame | None
     document: Mapping[str, Any]
@@ -152,6 +154,7 @@ def read_run(folder: Path) -> Run:
         choices={group: choice for group, choice in _choices(folder).items() if _is_setting(group)},
         seed=int(record["seed"]),
         split_fingerprint=str(record["split_fingerprint"]),
+        store_fingerprint=str(record["store_fingerprint"]),
         test=_read_predictions(folder / PREDICTIONS),
         validation=_read_predictions(validation) if validation.is_file() else None,
         document=json.loads((folder / METRICS).read_text()),

@@ -50,6 +50,7 @@ def write_run(
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
     split_fingerprint: str = "one",
+    store_fingerprint: str = "data",
     own: Floats | None = None,
     training: Mapping[str, float] | None = None,
 ) -> Path:
@@ -63,6 +64,7 @@ def write_run(
         settings: section -> key -> value, of its config.
         seed: of the run.
         split_fingerprint: of its split.
+        store_fingerprint: of its data.
         own: what its own control says of the test bags; None for a run without one.
         training: further keys of `training`.
     """
@@ -73,7 +75,8 @@ def write_run(
     (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {"runtime": {"choices": all_choices}}}))
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump([f"seed={seed}", f"data_dir={folder}"]))
-    record = {"name": f"run {folder.name}", "seed": seed, "split_fingerprint": split_fingerprint}
+    record = {"name": f"run {folder.name}", "seed": seed, "split_fingerprint": split_fingerprint,
+              "store_fingerprint": store_fingerprint}  # fmt: skip
     (folder / "run.json").write_text(json.dumps(record))
     train = bags("train", np.zeros(N))
     split = pd.concat([train, test]).assign(diameter_mm=lambda table: 5 + 2.0 * table["label"] + np.arange(len(table)))

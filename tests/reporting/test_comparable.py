@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from lungtl.evaluation.metrics import score
-from lungtl.reporting.comparable import METRICS, Score, pool, score_bags
+from lungtl.reporting.comparable import METRICS, Again, Score, pool, score_bags
 from tests.reporting.sweeps import LABELS, N, bags, probabilities, read_tested, write_grid, write_run
 
 
@@ -121,3 +121,34 @@ def test_the_order_of_settings_is_that_of_validation(tmp_path: Path) -> None:
     values = [setting.validation.value for setting in tested.settings]
     assert values == sorted(values, key=lambda value: -(value or 0))
     assert tested.settings[0].levels == ("max", "a")
+
+
+def test_runs_on_other_data_are_no_seeds_of_one_setting(tmp_path: Path) -> None:
+    for name, store in (("0", "first"), ("1", "second")):
+        settings = {"dataset": {"root": f"/{store}"}}
+        write_run(
+            tmp_path / name, bags("test", probabilities(1, 0)), None, settings=settings, seed=int(name),
+            store_fingerprint=store,
+        )  # fmt: skip
+    (tested,) = read_tested(tmp_path)
+    assert [(setting.label, setting.seeds) for setting in tested.settings] == [
+        ("fingerprint=first", [0]),
+        ("fingerprint=second", [1]),
+    ]
+
+
+def test_the_same_data_elsewhere_are_the_same_setting(tmp_path: Path) -> None:
+    for name in ("0", "1"):
+        settings = {"dataset": {"root": f"/{name}"}}
+        write_run(tmp_path / name, bags("test", probabilities(1, 0)), None, settings=settings, seed=int(name))
+    (tested,) = read_tested(tmp_path)
+    assert [setting.seeds for setting in tested.settings] == [[0, 1]]
+
+
+def test_a_run_that_repeats_another_is_no_second_seed(tmp_path: Path) -> None:
+    for name, seed in (("0", 0), ("1", 1), ("2", 0)):
+        write_run(tmp_path / name, bags("test", probabilities(1, int(name))), None, seed=seed)
+    (tested,) = read_tested(tmp_path)
+    (setting,) = tested.settings
+    assert (setting.members, setting.seeds) == ([0, 1], [0, 1])
+    assert tested.again == [Again("the only setting", 2, 0)]

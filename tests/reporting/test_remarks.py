@@ -16,7 +16,7 @@ def said(sweep: Path) -> str:
 
 
 def test_the_choice_and_what_it_gives_on_the_test_bags(tmp_path: Path) -> None:
-    sweep = read_sweep(write_grid(tmp_path, {("mean", "a"): 0.1, ("max", "a"): 3.0}))
+    sweep = read_sweep(write_grid(tmp_path, {("mean", "a"): 0.1, ("max", "a"): 1.5}))
     best = sweep.tested.best
     assert best is not None
     score = best.test["auroc"]
@@ -101,3 +101,9 @@ def test_other_test_sets(tmp_path: Path) -> None:
 def test_long_lists_are_cut() -> None:
     assert listed(["a", "b"]) == "a; b"
     assert listed([str(i) for i in range(20)]).endswith("; 11; and 8 more")
+
+
+def test_a_run_that_repeats_another_is_named(tmp_path: Path) -> None:
+    for name in ("0", "1"):
+        write_run(tmp_path / name, bags("test", PERFECT), bags("val", PERFECT), seed=5)
+    assert "only the first run counts of the only setting (seed 5: run 1 repeats run 0)." in said(tmp_path)
