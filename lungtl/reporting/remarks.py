@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from lungtl.reporting.comparable import Setting, TestSet
+from lungtl.reporting.comparisons import Comparison
 from lungtl.reporting.sweep import Sweep
 
 ALPHA = 0.05
@@ -82,10 +83,11 @@ def _differences(sweep: Sweep) -> Iterator[str]:
     if alike and len(alike) == len(with_best):
         yield (
             f"No difference shown: not one setting's test AUROC differs from that of {best} by more than chance would "
-            "explain. This does not show that they are equal: the test set may be too small to tell."
+            f"explain{_corrected(with_best[0])}. This does not show that they are equal: the test set may be "
+            "too small to tell."
         )
     elif alike:
-        yield f"No difference from {best} shown for {listed(alike)}."
+        yield f"No difference from {best} shown{_corrected(with_best[0])} for {listed(alike)}."
     higher = _higher_on_test(sweep.tested)
     if higher is not None:
         yield (
@@ -106,19 +108,26 @@ def _higher_on_test(tested: TestSet) -> Setting | None:
 def _controls(sweep: Sweep) -> Iterator[str]:
     against: dict[str, list[bool]] = {}
     unbeaten: dict[str, list[str]] = {}
+    corrected: dict[str, str] = {}
     for one in sweep.comparisons:
         difference = one.auroc.difference
         if one.kind != "control" or one.adjusted is None or difference is None:
             continue
         beaten = one.adjusted < ALPHA and difference > 0
         against.setdefault(one.against, []).append(beaten)
+        corrected[one.against] = _corrected(one)
         if not beaten:
             unbeaten.setdefault(one.against, []).append(one.setting)
     for name, settings in unbeaten.items():
         if any(against[name]):
-            yield f"Not shown to beat the control {name}: {listed(settings)}."
+            yield f"Not shown to beat the control {name}{corrected[name]}: {listed(settings)}."
         else:
-            yield f"No setting is shown to beat the control {name}."
+            yield f"No setting is shown to beat the control {name}{corrected[name]}."
+
+
+def _corrected(one: Comparison) -> str:
+    """Say for how many comparisons a p-value was corrected; nothing for one."""
+    return f" (corrected for {one.family} comparisons)" if one.family > 1 else ""
 
 
 def _untested(sweep: Sweep) -> Iterator[str]:

@@ -34,6 +34,7 @@ def test_nothing_is_chosen_without_validation_bags(tmp_path: Path) -> None:
 def test_no_difference_is_said_to_be_shown_between_equals(tmp_path: Path) -> None:
     text = said(write_grid(tmp_path, {("mean", "a"): 0.8, ("max", "a"): 0.8}))
     assert "No difference shown" in text
+    assert "corrected" not in text.split("No difference shown")[1].split("\n")[0]  # there is one comparison
     assert "does not show that they are equal" in text
 
 
@@ -41,7 +42,8 @@ def test_a_clear_difference_is_not_doubted(tmp_path: Path) -> None:
     text = said(write_grid(tmp_path, {("mean", "a"): -1.0, ("max", "a"): 3.0, ("attention", "a"): 3.0}))
     assert "No difference shown" not in text
     assert (
-        "No difference from max shown for attention." in text or "No difference from attention shown for max." in text
+        "No difference from max shown (corrected for 2 comparisons) for attention." in text
+        or "No difference from attention shown (corrected for 2 comparisons) for max." in text
     )
 
 
@@ -55,8 +57,10 @@ def test_a_setting_that_is_higher_on_the_test_bags_is_not_the_choice(tmp_path: P
 
 def test_controls_that_are_not_beaten(tmp_path: Path) -> None:
     text = said(write_grid(tmp_path, {("mean", "a"): 0.0, ("max", "a"): 1.5}, seeds=[0]))
-    assert "Not shown to beat the control prevalence: mean." in text
-    assert "No setting is shown to beat the control untrained." in said(write_grid(tmp_path / "x", {("max", "a"): 0.1}))
+    assert "Not shown to beat the control prevalence (corrected for 2 comparisons): mean." in text
+    assert "No setting is shown to beat the control untrained (corrected for 2 comparisons)." in said(
+        write_grid(tmp_path / "x", {("max", "a"): 0.1})
+    )
 
 
 def test_a_control_that_is_beaten_is_not_mentioned(tmp_path: Path) -> None:
