@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from lungtl.reporting.comparable import Setting, TestSet
 from lungtl.reporting.comparisons import Comparison
+from lungtl.reporting.runs import PRUNED_STATE
 from lungtl.reporting.sweep import Sweep
 
 ALPHA = 0.05
@@ -147,9 +148,12 @@ def _seeds(sweep: Sweep) -> Iterator[str]:
 
 
 def _incomplete(sweep: Sweep) -> Iterator[str]:
-    if sweep.unfinished:
-        count = len(sweep.unfinished)
-        yield f"{count} of {count + len(sweep.runs)} runs did not finish; they are listed below and count nowhere."
+    asked = len(sweep.runs) + len(sweep.unfinished)
+    pruned = sum(one.state == PRUNED_STATE for one in sweep.unfinished)
+    if count := len(sweep.unfinished) - pruned:
+        yield f"{count} of {asked} runs did not finish; they are listed below and count nowhere."
+    if pruned:
+        yield f"{pruned} of {asked} runs were pruned: the search stopped them early, so they have no scores."
     if sweep.missing:
         cells = len(set(zip(*sweep.factors.values(), strict=True))) + len(sweep.missing)
         yield (

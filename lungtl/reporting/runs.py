@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lungtl.errors import LungtlError, UsageError
 from lungtl.runs import METRICS, PREDICTIONS, RECORD, SPLIT, VALIDATION, read_record
+from lungtl.search.names import PRUNED
 from lungtl.sweeps.key import ELSEWHERE
 from lungtl.sweeps.parent import PARENT
 from lungtl.sweeps.state import STATUS, standing
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LATEST = "latest"
+PRUNED_STATE = "pruned"
+"""Of a run that a search stopped since others were better; it ended as it was meant to, without results."""
 HYDRA = ".hydra"
 CONFIG = f"{HYDRA}/config.yaml"
 NO_SETTINGS = ("seed", "dry_run", *ELSEWHERE)
@@ -120,7 +123,7 @@ def read_runs(folder: Path) -> tuple[list[Run], list[Unfinished]]:
             finished.append(read_run(child))
         else:
             status = _status(child)
-            state = str(status.get("state", "not finished"))
+            state = PRUNED_STATE if (child / PRUNED).is_file() else str(status.get("state", "not finished"))
             if state == "running":
                 state = standing(child)  # it may have been killed
             unfinished.append(Unfinished(child.name, _described(child), state, str(status.get("error") or "")))

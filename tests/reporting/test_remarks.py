@@ -86,6 +86,19 @@ def test_what_is_missing_is_counted(tmp_path: Path) -> None:
     text = said(tmp_path)
     assert "of 4 combinations 1 are missing" in text
     assert "1 of 7 runs did not finish" in text
+    assert "pruned" not in text
+
+
+def test_pruned_runs_did_finish(tmp_path: Path) -> None:
+    write_grid(tmp_path, {("mean", "a"): 1.0})
+    for name in ("98", "99"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "status.json").write_text('{"state": "finished", "number": 9}')
+        (folder / "pruned.json").write_text("1")
+    text = said(tmp_path)
+    assert "2 of 4 runs were pruned" in text
+    assert "did not finish" not in text
 
 
 def test_a_factor_that_never_changes_alone(tmp_path: Path) -> None:
