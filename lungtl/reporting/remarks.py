@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from lungtl.provenance import several
 from lungtl.reporting.comparable import Setting, TestSet
 from lungtl.reporting.comparisons import Comparison
 from lungtl.reporting.runs import PRUNED_STATE
 from lungtl.reporting.sweep import Sweep
 
 ALPHA = 0.05
+SHORT = 24  # characters of a commit, or of the name of a device
 NAMED = 12  # items in a list before the rest is only counted
 
 
@@ -37,7 +39,7 @@ def choice(sweep: Sweep) -> str:
 
 def warnings(sweep: Sweep) -> list[str]:
     """List what limits the conclusions, each one sentence or two."""
-    parts = (_not_compared, _again, _differences, _controls, _untested, _seeds, _incomplete)
+    parts = (_not_compared, _again, _differences, _controls, _untested, _seeds, _environments, _incomplete)
     return [sentence for part in parts for sentence in part(sweep)]
 
 
@@ -145,6 +147,33 @@ def _seeds(sweep: Sweep) -> Iterator[str]:
         yield "Each setting was trained with one seed: how much another seed would change is not known."
     elif single:
         yield f"Trained with one seed only: {listed(single)}."
+
+
+def _environments(sweep: Sweep) -> Iterator[str]:
+    runs = sweep.tested.runs
+    known = [run.environment for run in runs if run.environment is not None]
+    differing = several(known)
+    differing.pop("changed", None)
+    if differing:
+        told = [
+            f"{name} {' or '.join(f'{value[:SHORT]} ({_runs(count)})' for value, count in values.items())}"
+            for name, values in differing.items()
+        ]
+        yield (
+            "The runs were not computed by the same code, packages or device, which may be what makes a difference: "
+            f"{listed(told)}."
+        )
+    if changed := sum(bool(one["changed"]) for one in known):
+        yield (
+            f"{changed} of {len(runs)} runs were computed by code with changes that no commit holds, so whether it was "
+            "the code of the others is not known."
+        )
+    if len(known) < len(runs):
+        yield f"By which code and packages {len(runs) - len(known)} of {len(runs)} runs were computed is not recorded."
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'s' if count > 1 else ''}"
 
 
 def _incomplete(sweep: Sweep) -> Iterator[str]:

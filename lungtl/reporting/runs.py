@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lungtl.errors import LungtlError, UsageError
+from lungtl.provenance import ENVIRONMENT
 from lungtl.runs import METRICS, PREDICTIONS, RECORD, SPLIT, VALIDATION, read_record
 from lungtl.search.names import PRUNED
 from lungtl.sweeps.key import ELSEWHERE
@@ -42,6 +43,7 @@ class Run:
         test: bag_id, patient_id, label, probability of the test bags, sorted by bag_id.
         validation: likewise of the validation bags; None where the run did not keep them.
         document: its metrics.json.
+        environment: its environment.json; None where it has none.
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class Run:
     test: pd.DataFrame
     validation: pd.DataFrame | None
     document: Mapping[str, Any]
+    environment: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -161,6 +164,7 @@ def read_run(folder: Path) -> Run:
         test=_read_predictions(folder / PREDICTIONS),
         validation=_read_predictions(validation) if validation.is_file() else None,
         document=json.loads((folder / METRICS).read_text()),
+        environment=json.loads((folder / ENVIRONMENT).read_text()) if (folder / ENVIRONMENT).is_file() else None,
     )
 
 

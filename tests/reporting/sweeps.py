@@ -53,6 +53,7 @@ def write_run(
     store_fingerprint: str = "data",
     own: Floats | None = None,
     training: Mapping[str, float] | None = None,
+    environment: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write what a finished run leaves.
 
@@ -67,6 +68,7 @@ def write_run(
         store_fingerprint: of its data.
         own: what its own control says of the test bags; None for a run without one.
         training: further keys of `training`.
+        environment: what is not as in the other runs in its environment.json.
     """
     (folder / ".hydra").mkdir(parents=True)
     all_choices = {"dataset": "phantom", "backbone": "resnet18", "freezing": "frozen", "aggregator": "mean"}
@@ -78,6 +80,8 @@ def write_run(
     record = {"name": f"run {folder.name}", "seed": seed, "split_fingerprint": split_fingerprint,
               "store_fingerprint": store_fingerprint}  # fmt: skip
     (folder / "run.json").write_text(json.dumps(record))
+    usual = {"commit": "c0ffee", "changed": False, "device": "cpu", "torch": "2.0", "peft": None}
+    (folder / "environment.json").write_text(json.dumps(usual | dict(environment or {})))
     train = bags("train", np.zeros(N))
     split = pd.concat([train, test]).assign(diameter_mm=lambda table: 5 + 2.0 * table["label"] + np.arange(len(table)))
     split.drop(columns="probability").to_csv(folder / "split.csv", index=False)

@@ -124,3 +124,34 @@ def test_a_run_that_repeats_another_is_named(tmp_path: Path) -> None:
     for name in ("0", "1"):
         write_run(tmp_path / name, bags("test", PERFECT), bags("val", PERFECT), seed=5)
     assert "only the first run counts of the only setting (seed 5: run 1 repeats run 0)." in said(tmp_path)
+
+
+def computed_by(sweep: Path, *environments: dict[str, object]) -> str:
+    for number, environment in enumerate(environments):
+        test, validation = bags("test", probabilities(1, 0)), bags("val", probabilities(1, 1))
+        write_run(sweep / str(number), test, validation, seed=number, environment=environment)
+    return said(sweep)
+
+
+def test_runs_of_other_code_packages_or_devices_are_named(tmp_path: Path) -> None:
+    text = computed_by(tmp_path, {}, {"commit": "beef", "torch": "2.1"}, {"torch": "2.1", "device": "H100"})
+    assert "not computed by the same code" in text
+    assert "commit c0ffee (2 runs) or beef (1 run); device cpu (2 runs) or H100 (1 run)" in text
+    assert "torch 2.0 (1 run) or 2.1 (2 runs)." in text
+    assert "no commit holds" not in text
+
+
+def test_code_that_no_commit_holds_is_not_known_to_be_the_same(tmp_path: Path) -> None:
+    text = computed_by(tmp_path, {"changed": True}, {"changed": True}, {})
+    assert "2 of 3 runs were computed by code with changes that no commit holds" in text
+    assert "same code, packages" not in text
+
+
+def test_nothing_is_said_of_runs_that_were_computed_alike(tmp_path: Path) -> None:
+    assert "computed by" not in computed_by(tmp_path, {}, {})
+
+
+def test_runs_that_do_not_say_what_computed_them_are_counted(tmp_path: Path) -> None:
+    computed_by(tmp_path, {}, {})
+    (tmp_path / "0" / "environment.json").unlink()
+    assert "By which code and packages 1 of 2 runs were computed is not recorded" in said(tmp_path)
