@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -178,9 +177,8 @@ def _train_and_evaluate(
     )
     module = BagModule(classifier, freezing, loss, config.optimizer, config.trainer.max_epochs)
     data = BagDataModule(store, split, config, features, backbone_trains=not freezing.is_frozen(classifier.backbone))
-    began = time.monotonic()
     fitted = fit(module, data, config.trainer, folder, tracker.epoch, resume=earlier is not None)
-    took = {"seconds": time.monotonic() - began, "trainable_parameters": trained}  # of a run that went on: since then
+    took = {"seconds": module.seconds, "trainable_parameters": trained}
     log.info("trained %d epochs; the best is epoch %d", fitted["epochs"], fitted["best_epoch"])
     if (folder / PRUNED).is_file():  # the search has better ones: it is not scored
         tracker.tags({"lungtl.pruned": "true"})

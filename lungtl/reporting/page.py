@@ -36,6 +36,9 @@ METHOD = (
     "page would seem to differ by chance is not adjusted for.",
     "ROC curves are of probabilities averaged over the seeds, and so are the areas in that figure: they may be above "
     "the mean AUROC of the seeds.",
+    "Training seconds are those of all attempts of a run, of a killed one up to its last whole epoch. They leave out "
+    "preparing the data and the pass that fills the feature cache, and runs that were trained at the same time on one "
+    "machine shared its cores: compare them with care.",
     "An effect is the mean difference in test AUROC over all pairs of runs that differ in the one factor alone, the "
     "seed being the same; each pair counts the same, and ± is the standard deviation between pairs. Intervals of "
     "effects are not adjusted for their number.",

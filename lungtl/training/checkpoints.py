@@ -17,7 +17,7 @@ from lungtl.errors import LungtlError
 from lungtl.store.files import TEMPORARY, whole_file
 
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
-KEYS = {"state_dict", "loops", "best", "freezing", "random_state"}
+KEYS = {"state_dict", "loops", "best", "freezing", "random_state", "seconds"}
 """What a checkpoint needs for a run to go on."""
 
 
