@@ -121,7 +121,7 @@ def _train_and_evaluate(
     from lungtl.results.after_training import TrainedRun, finish
     from lungtl.training.build import build_classifier, trainable_share
     from lungtl.training.datamodule import BagDataModule
-    from lungtl.training.devices import pick_device
+    from lungtl.training.devices import device_name, pick_device
     from lungtl.training.feature_cache import run_features
     from lungtl.training.fit import fit, seed_everything
     from lungtl.training.module import BagModule
@@ -165,7 +165,7 @@ def _train_and_evaluate(
     tracker.artifacts(folder / ".hydra" / "config.yaml")  # a resumed run may have other settings
 
     device = pick_device(config.trainer.accelerator)
-    write_environment(folder, torch.cuda.get_device_name(device) if device.type == "cuda" else device.type)
+    write_environment(folder, device_name(device))
     tracker.artifacts(folder / ENVIRONMENT)
     features = run_features(config, classifier, freezing, store, device, weights)
     loss = plugins.build(config.loss)
