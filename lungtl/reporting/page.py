@@ -176,12 +176,12 @@ def _tests(comparisons: Sequence[Comparison]) -> str:
             with_controls.append([one.setting, one.against, *found])
     parts = []
     if with_best:
-        decisions = ("only this right", "only the best right", "p, decisions", "p adjusted, decisions")
+        decisions = ("bags only this gets right", "bags only the best does", "p, decisions", "p adjusted, decisions")
         parts.append(html.heading(f"Against the best on validation: {comparisons[0].against}"))
         first = comparisons[0]
         note = f"Adjusted together: {first.family} p-values of AUROC"
         compared = max(one.decisions_family for one in comparisons)
-        note += f"; {compared} p-values of decisions." if compared else "."
+        note += f"; {compared} p-values of decisions. Bags are counted in every seed." if compared else "."
         parts.append(html.paragraph(note, "note"))
         parts.append(html.table(["setting", *auroc, *decisions], with_best, numbers=range(1, 8)))
     if with_controls:

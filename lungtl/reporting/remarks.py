@@ -11,7 +11,7 @@ from lungtl.reporting.runs import PRUNED_STATE
 from lungtl.reporting.sweep import Sweep
 
 ALPHA = 0.05
-SHORT = 24  # characters of a commit, or of the name of a device
+SHORT = 12  # characters of a commit
 NAMED = 12  # items in a list before the rest is only counted
 
 
@@ -29,6 +29,8 @@ def choice(sweep: Sweep) -> str:
     said = "is undefined" if score.value is None else f"is {score.value:.3f}"
     if score.low is not None and score.high is not None:
         said += f", 95 % interval {score.low:.3f} to {score.high:.3f}"
+    elif score.value in (0, 1):
+        said += ", without an interval: every resample of the patients gives that, which does not say how sure it is"
     if len(tested.settings) == 1:
         return f"There is one setting, {best.label}. Its AUROC on the test bags {said}."
     return (
@@ -90,7 +92,7 @@ def _differences(sweep: Sweep) -> Iterator[str]:
             "too small to tell."
         )
     elif alike:
-        yield f"No difference from {best} shown{_corrected(with_best[0])} for {listed(alike)}."
+        yield f"Not shown to differ from {best}{_corrected(with_best[0])}: {listed(alike)}."
     higher = _higher_on_test(sweep.tested)
     if higher is not None:
         yield (
@@ -156,7 +158,7 @@ def _environments(sweep: Sweep) -> Iterator[str]:
     differing.pop("changed", None)
     if differing:
         told = [
-            f"{name} {' or '.join(f'{value[:SHORT]} ({_runs(count)})' for value, count in values.items())}"
+            f"{name} {' or '.join(f'{_short(name, value)} ({_runs(count)})' for value, count in values.items())}"
             for name, values in differing.items()
         ]
         yield (
@@ -170,6 +172,10 @@ def _environments(sweep: Sweep) -> Iterator[str]:
         )
     if len(known) < len(runs):
         yield f"By which code and packages {len(runs) - len(known)} of {len(runs)} runs were computed is not recorded."
+
+
+def _short(name: str, value: str) -> str:
+    return value[:SHORT] if name == "commit" else value
 
 
 def _runs(count: int) -> str:

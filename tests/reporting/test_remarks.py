@@ -42,8 +42,8 @@ def test_a_clear_difference_is_not_doubted(tmp_path: Path) -> None:
     text = said(write_grid(tmp_path, {("mean", "a"): -1.0, ("max", "a"): 3.0, ("attention", "a"): 3.0}))
     assert "No difference shown" not in text
     assert (
-        "No difference from max shown (corrected for 2 comparisons) for attention." in text
-        or "No difference from attention shown (corrected for 2 comparisons) for max." in text
+        "Not shown to differ from max (corrected for 2 comparisons): attention." in text
+        or "Not shown to differ from attention (corrected for 2 comparisons): max." in text
     )
 
 
@@ -155,3 +155,8 @@ def test_runs_that_do_not_say_what_computed_them_are_counted(tmp_path: Path) -> 
     computed_by(tmp_path, {}, {})
     (tmp_path / "0" / "environment.json").unlink()
     assert "By which code and packages 1 of 2 runs were computed is not recorded" in said(tmp_path)
+
+
+def test_a_perfect_choice_says_why_it_has_no_interval(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", bags("test", PERFECT), bags("val", PERFECT))
+    assert "is 1.000, without an interval: every resample" in choice(read_sweep(tmp_path))
