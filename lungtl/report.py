@@ -92,13 +92,14 @@ def upload(written: list[Path], sweep: Path, tracking: TrackingConfig, data_dir:
 
     from lungtl.tracking.backend import DATABASE, open_client, reason, store_errors
 
+    failures: tuple[type[Exception], ...] = (LungtlError, *store_errors())
     try:
         if tracking.uri is None and not (data_dir / DATABASE).is_file():  # one that is opened is created
             raise LungtlError(f"there is no {data_dir / DATABASE}")
         client = open_client(tracking.uri, data_dir)
         for path in written:
             client.log_artifact(run_id, str(path), REPORT)
-    except (LungtlError, *store_errors()) as error:
+    except failures as error:
         log.warning("MLflow does not have this report (%s); give the sweep's tracking.uri= or data_dir=", reason(error))
     else:
         log.info("MLflow: the sweep's run %s has this report", run_id[:8])
