@@ -262,6 +262,7 @@ class ReportConfig(Common):
     sweep: Annotated[str, Field(coerce_numbers_to_str=True)]
     out: FullPath | None
     title: str | None
+    tracking: TrackingConfig
 
 
 class RegisterConfig(Common):

@@ -6,6 +6,8 @@ import json
 import logging
 import platform
 import subprocess
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,13 @@ def differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[tuple[str,
     """(name, then, now) of what is not the same, sorted by name."""
     names = sorted(earlier.keys() | now.keys())
     return [(n, str(earlier.get(n)), str(now.get(n))) for n in names if earlier.get(n) != now.get(n)]
+
+
+def several(environments: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """What is not the same in all environments: name -> value, as text, -> in how many; sorted by name."""
+    names = sorted({name for one in environments for name in one})
+    counts = {name: Counter(str(one.get(name)) for one in environments) for name in names}
+    return {name: dict(count) for name, count in counts.items() if len(count) > 1}
 
 
 def _installed(name: str) -> str | None:

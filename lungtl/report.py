@@ -16,6 +16,7 @@ from lungtl.runs import RECORD, read_record
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lungtl.config import TrackingConfig
     from lungtl.reporting.sweep import Sweep
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,10 @@ def run(config: ReportConfig) -> None:
     from lungtl.reporting.runs import find_sweep
 
     sweep = find_sweep(config.sweep, config.data_dir)
-    page, *_ = write_report(sweep, config.out, config.title)
+    written = write_report(sweep, config.out, config.title)
+    if config.out is None:
+        upload(written, sweep, config.tracking, config.data_dir)
+    page = written[0]
     print_table(collect(sweep))
     log.info("open %s in a browser", page)
     print(page.parent)
@@ -69,6 +73,36 @@ def write_report(folder: Path, out: Path | None = None, title: str | None = None
     figures = _draw(sweep, out)
     write_page(sweep, heading, figures, out / PAGE)
     return [out / PAGE, out / "README.md", out / "table.csv", *tables, *figures.values()]
+
+
+def upload(written: list[Path], sweep: Path, tracking: TrackingConfig, data_dir: Path) -> None:
+    """Put a report into the sweep's own run in MLflow; nothing where it has none, a warning where that fails.
+
+    Args:
+        written: its files.
+        sweep: the folder.
+        tracking: of the store that holds the run.
+        data_dir: where a local store lies.
+    """
+    from lungtl.sweeps.parent import parent_of
+
+    run_id = parent_of(sweep)
+    if run_id is None or not tracking.enabled:
+        return
+
+    from lungtl.tracking.backend import DATABASE, open_client, reason, store_errors
+
+    failures: tuple[type[Exception], ...] = (LungtlError, *store_errors())
+    try:
+        if tracking.uri is None and not (data_dir / DATABASE).is_file():  # one that is opened is created
+            raise LungtlError(f"there is no {data_dir / DATABASE}")
+        client = open_client(tracking.uri, data_dir)
+        for path in written:
+            client.log_artifact(run_id, str(path), REPORT)
+    except failures as error:
+        log.warning("MLflow does not have this report (%s); give the sweep's tracking.uri= or data_dir=", reason(error))
+    else:
+        log.info("MLflow: the sweep's run %s has this report", run_id[:8])
 
 
 def collect(folder: Path) -> pd.DataFrame:
@@ -120,7 +154,8 @@ def markdown(table: pd.DataFrame, title: str) -> str:
     head = ["run", "bags", "positive", *SHOWN]
     lines = [f"# {title}", "", f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     for row in table.to_dict("records"):
-        lines.append(f"| {row['run']} | {row['n']} | {row['n_positive']} | {' | '.join(_shown(row))} |")
+        name = str(row["run"]).replace("|", "\\|")  # which would begin another cell
+        lines.append(f"| {name} | {row['n']} | {row['n_positive']} | {' | '.join(_shown(row))} |")
     lines += [
         "",
         f"{CAPTION[0].upper()}{CAPTION[1:]}. Written by `python -m lungtl.report`.",
@@ -143,10 +178,11 @@ def print_table(table: pd.DataFrame) -> None:
     """Print to standard error."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     view = Table("run", *SHOWN, caption=CAPTION)
     for row in table.to_dict("records"):
-        view.add_row(str(row["run"]), *_shown(row))
+        view.add_row(Text(str(row["run"])), *map(Text, _shown(row)))  # brackets in a name are no markup
     Console(stderr=True, width=None if sys.stderr.isatty() else 140).print(view)
 
 

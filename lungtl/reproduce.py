@@ -16,6 +16,7 @@ from lungtl import cli
 from lungtl.config import ReproduceConfig, TrainConfig
 from lungtl.errors import LungtlError
 from lungtl.runs import find_run, read_record
+from lungtl.search.names import PRUNED
 
 if TYPE_CHECKING:
     from lungtl.models.bag_classifier import BagClassifier
@@ -33,6 +34,10 @@ def run(config: ReproduceConfig) -> None:
     """Check, train, compare; prints the new run's folder."""
     earlier = find_run(config.run, config.data_dir)
     record = read_record(earlier)
+    if (earlier / PRUNED).is_file():
+        raise LungtlError(
+            f"{earlier} was pruned: a search stopped it early, so it has no metrics; give a run that was not"
+        )
     if not (earlier / METRICS).is_file():
         raise LungtlError(f"{earlier} has no {METRICS}: it did not finish; resume it: lungtl.train resume={earlier}")
     where, name = quoted(str(config.data_dir)), quoted(f"again: {record['name']}")
@@ -40,19 +45,19 @@ def run(config: ReproduceConfig) -> None:
     command = [sys.executable, "-m", "lungtl.train", *overrides]
     log.info("command: %s", shlex.join(["python", *command[1:]]))
     composed = train_config(overrides)
+    environment, uncommitted = tell_environment(earlier, environment_now(composed))
     store, classifier = check_same(record, composed)
     features = check_features(composed, store, classifier) if config.features == "anew" else None
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         raise LungtlError(f"the run failed this time (exit code {done.returncode}); its own message stands above")
     folder = Path(done.stdout.strip())
-    environment = tell_environment(earlier, folder)
     compared = compare(read_json(earlier / METRICS), read_json(folder / METRICS))
     differing = {name: pair for name, pair in compared.items() if not _equal(*pair, config.tolerance)}
     report = {
         "run": str(record["mlflow_run_id"] or earlier.name), "tolerance": config.tolerance, "metrics": len(compared),
-        "differing": differing, "environment": environment, "features": config.features,
-        "features_deviation": features,
+        "differing": differing, "environment": environment, "uncommitted": uncommitted,
+        "features": config.features, "features_deviation": features,
     }  # fmt: skip
     (folder / REPRODUCTION).write_text(json.dumps(report, indent=2))
     print(folder)
@@ -166,17 +171,39 @@ def compare(then: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[float 
     return {name: (first.get(name), second.get(name)) for name in sorted(first.keys() | second.keys())}
 
 
-def tell_environment(earlier: Path, folder: Path) -> list[tuple[str, str, str]]:
-    """What differs between two runs' environments, told line by line."""
+def environment_now(config: TrainConfig) -> dict[str, Any]:
+    """The environment in which a training command would run here."""
+    from lungtl.provenance import environment
+    from lungtl.training.devices import device_name, pick_device
+
+    return environment(device_name(pick_device(config.trainer.accelerator)))
+
+
+def tell_environment(earlier: Path, now: dict[str, Any]) -> tuple[list[tuple[str, str, str]], list[str]]:
+    """Tell line by line what differs between a run's environment and the one that trains it again.
+
+    Returns:
+        (name, then, now) of what differs; and which of "then" and "now" had changes that no commit holds, with which
+        the code cannot be compared.
+    """
     from lungtl.provenance import ENVIRONMENT, differences
 
     if not (earlier / ENVIRONMENT).is_file():
         log.warning("%s has no %s: the environments cannot be compared", earlier, ENVIRONMENT)
-        return []
-    found = differences(read_json(earlier / ENVIRONMENT), read_json(folder / ENVIRONMENT))
-    for name, then, now in found:
-        log.warning("%s was %s, now it is %s", name, then, now)
-    return found
+        return [], []
+    then = read_json(earlier / ENVIRONMENT)
+    found = differences(then, now)
+    for name, was, is_now in found:
+        log.warning("%s was %s, now it is %s", name, was, is_now)
+    uncommitted = [when for when, one in (("then", then), ("now", now)) if one["changed"]]
+    for when in uncommitted:
+        log.warning(
+            "not comparable: %s the code %s changes that no commit holds, so it may be another at the same commit",
+            when, "had" if when == "then" else "has",
+        )  # fmt: skip
+    if not found and not uncommitted:
+        log.info("code, packages and device: the same (commit %s)", str(now["commit"])[:12])
+    return found, uncommitted
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -122,7 +121,7 @@ def _train_and_evaluate(
     from lungtl.results.after_training import TrainedRun, finish
     from lungtl.training.build import build_classifier, trainable_share
     from lungtl.training.datamodule import BagDataModule
-    from lungtl.training.devices import pick_device
+    from lungtl.training.devices import device_name, pick_device
     from lungtl.training.feature_cache import run_features
     from lungtl.training.fit import fit, seed_everything
     from lungtl.training.module import BagModule
@@ -166,7 +165,7 @@ def _train_and_evaluate(
     tracker.artifacts(folder / ".hydra" / "config.yaml")  # a resumed run may have other settings
 
     device = pick_device(config.trainer.accelerator)
-    write_environment(folder, torch.cuda.get_device_name(device) if device.type == "cuda" else device.type)
+    write_environment(folder, device_name(device))
     tracker.artifacts(folder / ENVIRONMENT)
     features = run_features(config, classifier, freezing, store, device, weights)
     loss = plugins.build(config.loss)
@@ -178,9 +177,8 @@ def _train_and_evaluate(
     )
     module = BagModule(classifier, freezing, loss, config.optimizer, config.trainer.max_epochs)
     data = BagDataModule(store, split, config, features, backbone_trains=not freezing.is_frozen(classifier.backbone))
-    began = time.monotonic()
     fitted = fit(module, data, config.trainer, folder, tracker.epoch, resume=earlier is not None)
-    took = {"seconds": time.monotonic() - began, "trainable_parameters": trained}  # of a run that went on: since then
+    took = {"seconds": module.seconds, "trainable_parameters": trained}
     log.info("trained %d epochs; the best is epoch %d", fitted["epochs"], fitted["best_epoch"])
     if (folder / PRUNED).is_file():  # the search has better ones: it is not scored
         tracker.tags({"lungtl.pruned": "true"})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lungtl.provenance import OPTIONAL, commit_of, differences, environment
+from lungtl.provenance import OPTIONAL, commit_of, differences, environment, several
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -55,3 +55,10 @@ def test_extras_are_recorded_and_null_where_missing(monkeypatch: pytest.MonkeyPa
     found = environment("cpu")
     assert {name: found[name] for name in OPTIONAL} == {"captum": None, "peft": "0.17.0", "torchmil": None}
     assert found["torch"] == "1.0"
+
+
+def test_what_several_environments_differ_in_is_counted() -> None:
+    found = several(
+        [{"torch": "1", "numpy": "2"}, {"torch": "2", "numpy": "2"}, {"torch": "1", "numpy": "2", "peft": "3"}]
+    )
+    assert found == {"peft": {"None": 2, "3": 1}, "torch": {"1": 2, "2": 1}}

@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lungtl.report import collect, differing
+import pandas as pd
+import pytest
+
+from lungtl.report import SHOWN, collect, differing, markdown, print_table
 
 
 def scores(auroc: float) -> dict[str, Any]:
@@ -32,3 +35,19 @@ def test_runs_are_told_apart_by_what_differs() -> None:
 def test_a_single_run_and_equal_runs_keep_their_name() -> None:
     assert differing(["phantom max"]) == ["phantom max"]
     assert differing(["phantom max", "phantom max"]) == ["phantom max", "phantom max"]
+
+
+def table_of(name: str) -> pd.DataFrame:
+    cells = {f"{metric}{suffix}": 0.5 for metric in SHOWN for suffix in ("", "_low", "_high")}
+    return pd.DataFrame([{"run": name, "n": 4, "n_positive": 2, **cells}])
+
+
+@pytest.mark.parametrize("name", ["image.windows=[lung]", "loss=[/x]", "[bold]"])
+def test_brackets_in_a_name_are_printed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(table_of(name))
+    assert name in capsys.readouterr().err
+
+
+def test_a_bar_in_a_name_begins_no_cell() -> None:
+    row = markdown(table_of("a|b"), "x").splitlines()[4]
+    assert row.startswith(r"| a\|b | 4 | 2 | 0.500 [")

@@ -7,7 +7,7 @@ With one bag a patient it is DeLong's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,9 @@ NO_VARIANCE = 1e-26
 
 CANCELLED = 1e-12
 """A smaller share of the terms of a variance than this is what rounding leaves where they cancel."""
+
+ALIKE = 1e-12
+"""What rounding may leave of no difference between mean placements; true ones of 100,000 bags are larger."""
 
 
 @dataclass(frozen=True)
@@ -123,17 +126,41 @@ def compare_aurocs(
     Raises:
         LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
     """
+    return compare_mean_aurocs(labels, [first], [second], patient_ids)
+
+
+def compare_mean_aurocs(
+    labels: ArrayLike, firsts: Sequence[ArrayLike], seconds: Sequence[ArrayLike], patient_ids: Iterable[object]
+) -> PairedAuroc:
+    """Compare the mean AUROC of some models with that of others on the same bags, as the seeds of two settings.
+
+    The placements of each side are averaged over its models. Nothing is said of further seeds: the test is of these
+    models, on other patients.
+
+    Args:
+        labels: int [N], 0 or 1.
+        firsts: float [N] in [0, 1] each, the probabilities of the models of the first side.
+        seconds: likewise, of the second side; as many or not.
+        patient_ids: one id a row; rows of one patient may be correlated.
+
+    Returns:
+        As `compare_aurocs`, of the means; with one model a side it is the same.
+
+    Raises:
+        LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
+    """
     from scipy.special import ndtr
 
     y = check_labels(labels)
-    models = [check_probabilities(probabilities, len(y)) for probabilities in (first, second)]
+    sides = [[check_probabilities(model, len(y)) for model in models] for models in (firsts, seconds)]
     patients = patient_codes(patient_ids, len(y))
     if y.min() == y.max():
         return PairedAuroc(None, undefined=_one_class(y))
     # The variance is a quadratic form, so that of a difference is the form of the differences.
-    placements = _placements(y, models[0]) - _placements(y, models[1])
+    of_sides = [np.mean([_placements(y, model) for model in models], axis=0) for models in sides]
+    placements = of_sides[0] - of_sides[1]
     difference = float(placements[y == 1].mean())
-    if not np.any(placements):
+    if np.abs(placements).max() < ALIKE:
         return PairedAuroc(0.0, p_value=1.0, undefined="no interval: both models place every bag alike")
     if reason := _too_few_patients(y, patients):
         return PairedAuroc(difference, undefined=f"no interval and no p-value: {reason}")

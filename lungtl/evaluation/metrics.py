@@ -17,7 +17,7 @@ from lungtl.evaluation.weighted import METRICS, Rows
 NO_PAIR = "no two patients have a probability in the same bin"
 BIASED = "biased; see calibration_error"
 
-__all__ = ["METRICS", "Estimate", "ScoreTable", "score"]
+__all__ = ["METRICS", "Estimate", "ScoreTable", "estimate", "score", "trials"]
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,11 @@ def score(
         estimates = {name: Estimate(float(value), undefined=f"no interval: {reason}") for name, value in named}
     else:
         replicates = patient_bootstrap(rows.metrics, patients, resamples=resamples, seed=seed)
-        asked = {"accuracy": y >= 0, "sensitivity": y == 1, "specificity": y == 0}
-        trials = {name: len(np.unique(patients[of])) for name, of in asked.items()}
+        of_rates = trials(y, patients)
         estimates = {
-            name: _estimate(name, float(value), own, trials.get(name))
+            name: Estimate(float(value), undefined=f"no interval: {BIASED}")
+            if name == "ece"
+            else estimate(float(value), own, of_rates.get(name))
             for (name, value), own in zip(named, replicates, strict=True)
         }
     for name, value in named:
@@ -120,14 +121,28 @@ def score(
     return ScoreTable(len(y), n_patients, int(y.sum()), float(threshold), estimates, delong)
 
 
-def _estimate(name: str, value: float, replicates: NDArray[np.float64], trials: int | None) -> Estimate:
-    """The 95 % interval of a metric from its replicates [R]; `trials`: the patients whose rows a rate is of."""
-    if name == "ece":
-        return Estimate(value, undefined=f"no interval: {BIASED}")
-    if trials is not None and value in (0, 1):
-        if trials == 1:
+def trials(labels: NDArray[np.int64], patients: NDArray[np.int64]) -> dict[str, int]:
+    """Count the patients whose rows a rate is of, the trials of its exact interval: rate in `METRICS` -> patients."""
+    asked = {"accuracy": labels >= 0, "sensitivity": labels == 1, "specificity": labels == 0}
+    return {name: len(np.unique(patients[rows])) for name, rows in asked.items()}
+
+
+def estimate(value: float, replicates: NDArray[np.float64], of_trials: int | None = None) -> Estimate:
+    """Give a metric its 95 % interval.
+
+    Args:
+        value: of the metric, defined.
+        replicates: float64 [R], the metric on resampled patients; NaN where undefined.
+        of_trials: of `trials`, for a rate; its interval is the exact binomial one where the rate is 0 or 1.
+
+    Returns:
+        The estimate; no interval where more than half of the resamples leave the metric undefined, or where it is 0
+        or 1 in all of them.
+    """
+    if of_trials is not None and value in (0, 1):
+        if of_trials == 1:
             return Estimate(value, undefined="no interval: only one patient")
-        return Estimate(value, *exact_interval(trials, value == 1))
+        return Estimate(value, *exact_interval(of_trials, value == 1))
     low, high, undefined = (float(part[0]) for part in percentile_interval(replicates[np.newaxis]))
     if np.isnan(low):
         return Estimate(value, undefined=f"no interval: {undefined:.0%} of the resamples are undefined")

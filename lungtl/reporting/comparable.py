@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lungtl.evaluation.bootstrap import patient_bootstrap, percentile_interval
+from lungtl.evaluation.bootstrap import patient_bootstrap
 from lungtl.evaluation.checks import patient_codes
+from lungtl.evaluation.metrics import estimate, trials
 from lungtl.evaluation.seeds import summarise
 from lungtl.evaluation.weighted import weighted_metrics
 from lungtl.reporting.runs import Run
@@ -84,6 +85,21 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Again:
+    """A run of a setting and a seed that an earlier run has already; it is no further seed, and counts nowhere.
+
+    Attributes:
+        setting: its label.
+        place: of the run among those of the test set.
+        first: place of the run that counts.
+    """
+
+    setting: str
+    place: int
+    first: int
+
+
+@dataclass(frozen=True)
 class TestSet:
     """Runs with the same split and the same labels of the test bags.
 
@@ -94,6 +110,7 @@ class TestSet:
         validation: of the validation bags; None where a run did not keep that.
         settings: the best validation AUROC first, those without one last.
         best: the one chosen on validation; None where a setting has no validation AUROC.
+        again: runs that repeat another one.
     """
 
     __test__ = False  # pytest would take it for a test
@@ -104,6 +121,7 @@ class TestSet:
     validation: Bags | None
     settings: list[Setting]
     best: Setting | None
+    again: list[Again]
 
 
 def by_test_set(runs: Sequence[Run], names: Sequence[str], levels: Sequence[tuple[str, ...]]) -> list[TestSet]:
@@ -155,20 +173,27 @@ def score_bags(tables: Sequence[pd.DataFrame], thresholds: Sequence[float]) -> B
     return Bags(labels, patient_ids, probabilities, values, replicates)
 
 
-def pool(values: Floats, replicates: Floats) -> Score:
+def pool(values: Floats, replicates: Floats, of_trials: int | None = None) -> Score:
     """The mean of a metric over seeds.
+
+    A rate of 0 or 1 of all seeds has the exact binomial interval, as that of a single seed has: all seeds are right
+    about a patient at most as often as one of them is on average. Where each seed gives the same 0 or 1 on every
+    resample there is no interval otherwise, nor for a difference of 0, 1 or -1.
 
     Args:
         values: float64 [S], of each seed; the mean is undefined where one is NaN.
         replicates: float64 [S, R], on the same resamples of the patients.
+        of_trials: the patients whose bags a rate is of; None for what is no rate.
     """
     if np.isnan(values).any():
         return Score(None)
     spread = summarise(values)
-    low, high, _ = percentile_interval(replicates.mean(axis=0, keepdims=True))
-    if np.isnan(low[0]):
-        return Score(spread.mean, sd=spread.sd)
-    return Score(spread.mean, float(low[0]), float(high[0]), spread.sd)
+    one = estimate(spread.mean, replicates.mean(axis=0), of_trials)
+    if spread.mean not in (0, 1) or of_trials is None:
+        stuck = np.isin(values, (-1, 0, 1)) & ((replicates == values[:, None]) | np.isnan(replicates)).all(axis=1)
+        if stuck.all():
+            return Score(spread.mean, sd=spread.sd)
+    return Score(spread.mean, one.low, one.high, spread.sd)
 
 
 def _test_set(places: list[int], runs: list[Run], names: list[str], levels: list[tuple[str, ...]]) -> TestSet:
@@ -177,13 +202,22 @@ def _test_set(places: list[int], runs: list[Run], names: list[str], levels: list
     kept = [run.validation for run in runs if run.validation is not None and len(run.validation)]
     validation = score_bags(kept, thresholds) if len(kept) == len(runs) else None
     members: dict[tuple[str, ...], list[int]] = {}
+    first: dict[tuple[tuple[str, ...], int], int] = {}
+    again = []
     for i, own in enumerate(levels):
-        members.setdefault(own, []).append(i)
+        if first.setdefault((own, runs[i].seed), i) == i:
+            members.setdefault(own, []).append(i)
+        else:
+            again.append(Again(names[i], i, first[own, runs[i].seed]))
+    of_rates = trials(test.labels, patient_codes(test.patient_ids, len(test.labels)))
     settings = [
         Setting(
             names[of[0]], own, of, [runs[i].seed for i in of],
             Score(None) if validation is None else pool(validation.values[of, AUROC], validation.replicates[of, AUROC]),
-            {name: pool(test.values[of, m], test.replicates[of, m]) for m, name in enumerate(METRICS)},
+            {
+                name: pool(test.values[of, m], test.replicates[of, m], of_rates.get(name))
+                for m, name in enumerate(METRICS)
+            },
         )
         for own, of in members.items()
     ]  # fmt: skip
@@ -191,4 +225,4 @@ def _test_set(places: list[int], runs: list[Run], names: list[str], levels: list
         key=lambda setting: -1 if setting.validation.value is None else setting.validation.value, reverse=True
     )
     chosen = all(setting.validation.value is not None for setting in settings)
-    return TestSet(runs, places, test, validation, settings, settings[0] if chosen else None)
+    return TestSet(runs, places, test, validation, settings, settings[0] if chosen else None, again)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lungtl.data.splits import read_split
 from lungtl.evaluation.controls import control_probabilities
-from lungtl.evaluation.delong import PairedAuroc, compare_aurocs
+from lungtl.evaluation.delong import PairedAuroc, compare_mean_aurocs
 from lungtl.evaluation.operating_points import choose_thresholds
 from lungtl.evaluation.paired import McNemar, holm, mcnemar
 from lungtl.reporting.comparable import Bags, Setting, TestSet
@@ -32,9 +32,13 @@ class Comparison:
         against: the label of the best setting, or the name of the control.
         kind: what `against` is.
         auroc: the setting's AUROC less the other's.
-        adjusted: p-value of that, by Holm over all p-values of the report; None where it is undefined.
-        decisions: where the decisions of the two differ; None where they were not compared.
-        decisions_adjusted: p-value of that, likewise adjusted.
+        adjusted: p-value of that, by Holm over the comparisons with the same best setting or control; None where it
+            is undefined.
+        family: how many p-values `adjusted` was corrected for.
+        decisions: where the decisions of the two differ, in bags, summed over the seeds that both have; None where
+            they were not compared.
+        decisions_adjusted: p-value of that, by Holm over the decisions that were compared.
+        decisions_family: how many those are.
     """
 
     setting: str
@@ -42,25 +46,32 @@ class Comparison:
     kind: Literal["best", "control"]
     auroc: PairedAuroc
     adjusted: float | None = None
+    family: int = 0
     decisions: McNemar | None = None
     decisions_adjusted: float | None = None
+    decisions_family: int = 0
 
 
 def compare(tested: TestSet) -> list[Comparison]:
     """Compare every setting with the best one, then every setting with every control.
 
-    A setting speaks with the mean of its seeds' probabilities. Decisions are compared at the threshold with the
-    highest Youden index on the validation bags.
+    An AUROC of a setting is the mean over its seeds. Decisions are compared seed by seed, where both settings have the
+    seed, each run at its threshold with the highest Youden index on its validation bags.
+
+    Each question has p-values of its own to correct for: which settings differ from the best in AUROC, which in
+    decisions, and, for each control, which settings beat it.
     """
     found = [*_with_best(tested), *_with_controls(tested)]
-    p_values = [one.auroc.p_value for one in found] + [
-        one.decisions.p_value if one.decisions else None for one in found
-    ]
-    adjusted = holm(p_values)
-    return [
-        replace(one, adjusted=of_auroc, decisions_adjusted=of_decisions)
-        for one, of_auroc, of_decisions in zip(found, adjusted[: len(found)], adjusted[len(found) :], strict=True)
-    ]
+    for other in dict.fromkeys((one.kind, one.against) for one in found):
+        places = [i for i, one in enumerate(found) if (one.kind, one.against) == other]
+        p_values = [found[i].auroc.p_value for i in places]
+        count = len(p_values) - p_values.count(None)
+        for i, p in zip(places, holm(p_values), strict=True):
+            found[i] = replace(found[i], adjusted=p, family=count)
+    places = [i for i, one in enumerate(found) if one.decisions is not None]
+    for i, p in zip(places, holm([one.decisions.p_value for one in found if one.decisions]), strict=True):
+        found[i] = replace(found[i], decisions_adjusted=p, decisions_family=len(places))
+    return found
 
 
 def averaged(bags: Bags, setting: Setting) -> Floats:
@@ -81,16 +92,10 @@ def _with_best(tested: TestSet) -> Iterator[Comparison]:
     if best is None:
         return
     test = tested.test
-    best_says, best_calls = averaged(test, best), _calls(tested, best)
     for setting in tested.settings:
-        if setting is best:
-            continue
-        auroc = compare_aurocs(test.labels, averaged(test, setting), best_says, test.patient_ids)
-        calls = _calls(tested, setting)
-        decisions = None
-        if calls is not None and best_calls is not None:
-            decisions = mcnemar(test.labels, calls, best_calls, test.patient_ids)
-        yield Comparison(setting.label, best.label, "best", auroc, decisions=decisions)
+        if setting is not best:
+            auroc = compare_mean_aurocs(test.labels, _says(test, setting), _says(test, best), test.patient_ids)
+            yield Comparison(setting.label, best.label, "best", auroc, decisions=_decisions(tested, setting, best))
 
 
 def _with_controls(tested: TestSet) -> Iterator[Comparison]:
@@ -98,7 +103,7 @@ def _with_controls(tested: TestSet) -> Iterator[Comparison]:
     computed = computed_controls(tested)
     for setting in tested.settings:
         for name, says in computed.items():
-            auroc = compare_aurocs(test.labels, averaged(test, setting), says, test.patient_ids)
+            auroc = compare_mean_aurocs(test.labels, _says(test, setting), [says], test.patient_ids)
             yield Comparison(setting.label, name, "control", auroc)
         # The others are each run's own, such as the untrained backbone: no mean of seeds, but what the run itself says.
         for place in setting.members:
@@ -108,9 +113,28 @@ def _with_controls(tested: TestSet) -> Iterator[Comparison]:
                     yield Comparison(f"{setting.label}{seed}", name, "control", PairedAuroc(**gain))
 
 
-def _calls(tested: TestSet, setting: Setting) -> NDArray[np.bool_] | None:
-    """Which test bags the setting calls positive, bool [N]; None where validation bags give no threshold."""
+def _says(bags: Bags, setting: Setting) -> list[Floats]:
+    """The probabilities of each seed."""
+    return list(bags.probabilities[setting.members])
+
+
+def _decisions(tested: TestSet, setting: Setting, best: Setting) -> McNemar | None:
+    """Where two settings decide differently; None where they share no seed, or one has no threshold."""
+    of_best = dict(zip(best.seeds, best.members, strict=True))
+    pairs = [(i, of_best[seed]) for i, seed in zip(setting.members, setting.seeds, strict=True) if seed in of_best]
+    calls = [(_calls(tested, first), _calls(tested, second)) for first, second in pairs]
+    firsts = [first for first, second in calls if first is not None and second is not None]
+    seconds = [second for first, second in calls if first is not None and second is not None]
+    if not pairs or len(firsts) < len(pairs):
+        return None
+    # a patient's bags are swapped in all seeds at once, since what the seeds say of them is alike
+    labels, patients = np.tile(tested.test.labels, len(pairs)), tested.test.patient_ids * len(pairs)
+    return mcnemar(labels, np.concatenate(firsts), np.concatenate(seconds), patients)
+
+
+def _calls(tested: TestSet, place: int) -> NDArray[np.bool_] | None:
+    """Which test bags a run calls positive, bool [N]; None where validation bags give no threshold."""
     if tested.validation is None:
         return None
-    threshold = choose_thresholds(tested.validation.labels, averaged(tested.validation, setting))["youden"]
-    return None if threshold is None else averaged(tested.test, setting) >= threshold
+    threshold = choose_thresholds(tested.validation.labels, tested.validation.probabilities[place])["youden"]
+    return None if threshold is None else tested.test.probabilities[place] >= threshold

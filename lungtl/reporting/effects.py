@@ -45,7 +45,7 @@ def measure_effects(tested: TestSet, factors: Levels) -> list[Effect]:
         others = [tuple(own[place] for name, own in factors.items() if name != factor) for place in tested.places]
         blocks: dict[object, dict[str, int]] = defaultdict(dict)
         for i, run in enumerate(tested.runs):
-            blocks[others[i], run.seed][levels[i]] = i
+            blocks[others[i], run.seed].setdefault(levels[i], i)  # of runs that repeat each other the first counts
         reference, *rest = dict.fromkeys(levels)
         for level in rest:
             pairs = [

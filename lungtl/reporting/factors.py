@@ -10,6 +10,10 @@ from lungtl.reporting.runs import Run
 ABSENT = "-"
 """Level of a run that has no such setting, as the mean aggregator has no width."""
 
+DATA = "dataset.fingerprint"
+"""Stands for the data where nothing else tells them apart."""
+SHOWN = 8  # characters of a fingerprint
+
 Levels = Mapping[str, Sequence[str]]
 """Factor -> the level of each run, in the order of the runs."""
 
@@ -19,7 +23,8 @@ def find_factors(runs: Sequence[Run]) -> dict[str, list[str]]:
 
     A config group whose option differs is one factor, with the options as levels. What follows from the option is part
     of it; a setting of the group that was varied too is a factor of its own where every option had the same values of
-    it, and is told with the option otherwise.
+    it, and is told with the option otherwise. Where the data lie is no setting, but other data are a level of their own
+    unless another factor tells them apart.
 
     Args:
         runs: of one sweep.
@@ -49,6 +54,17 @@ def find_factors(runs: Sequence[Run]) -> dict[str, list[str]]:
                 for level, option, value in zip(factors[group], options[group], values, strict=True)
             ]
             factors[group] = told
+    of_levels: dict[tuple[str, ...], set[str]] = {}
+    for i, run in enumerate(runs):
+        of_levels.setdefault(tuple(levels[i] for levels in factors.values()), set()).add(run.store_fingerprint)
+    if any(len(stores) > 1 for stores in of_levels.values()):
+        data = [run.store_fingerprint[:SHOWN] for run in runs]
+        if "dataset" in factors:
+            factors["dataset"] = [
+                f"{level} {short(DATA)}={store}" for level, store in zip(factors["dataset"], data, strict=True)
+            ]
+        else:
+            factors[DATA] = data
     return factors
 
 

@@ -79,7 +79,7 @@ def roc_overlay(tested: TestSet, controls: Mapping[str, Floats]) -> Figure:
     )  # fmt: skip
     tidy(axes)
     labels = tested.test.labels
-    axes.set_title(f"ROC on {len(labels)} test bags, {labels.sum()} positive; seeds averaged")
+    axes.set_title(f"ROC on {len(labels)} test bags, {labels.sum()} positive; averaged over seeds")
     if labels.min() == labels.max():
         say(axes, "undefined: one class")
         return figure

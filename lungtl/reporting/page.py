@@ -10,7 +10,7 @@ from lungtl.evaluation.delong import PairedAuroc
 from lungtl.reporting import html
 from lungtl.reporting.comparable import Score, TestSet
 from lungtl.reporting.comparisons import Comparison
-from lungtl.reporting.factors import differing_settings
+from lungtl.reporting.factors import DATA, differing_settings
 from lungtl.reporting.html import Cell
 from lungtl.reporting.remarks import cell, choice, listed, warnings
 from lungtl.reporting.sweep import COSTS, Sweep, cost
@@ -19,17 +19,26 @@ SHOWN = {"auprc": "AUPRC", "sensitivity": "sensitivity", "specificity": "specifi
 """Metric beside the AUROC -> how it is called."""
 
 METHOD = (
-    "A setting is what differs in more than the seed. Its numbers are means over its seeds; ± is the standard "
-    "deviation between seeds.",
+    "A setting is what differs in more than the seed; other data make another setting. Its numbers are means over its "
+    "seeds; ± is the standard deviation between seeds.",
     "Intervals are 95 % percentile intervals of 1000 resamples of the patients, the same resamples for all runs. They "
-    "say how much other patients would change the number, not how much another seed or another training set would.",
+    "say how much other patients would change the number, not how much another seed or another training set would. A "
+    "rate of 0 or 1 has the exact binomial interval, with the patients as trials; another number that is 0 or 1 on "
+    "every resample, such as an AUROC of 1, has none.",
     "The best setting is chosen by its AUROC on the validation bags, which also chose the epochs and so flatter it; "
     "test bags choose nothing.",
-    "Paired tests compare a setting's probabilities, averaged over its seeds, with another's on the same test bags: "
-    "AUROC by DeLong's test with patients as clusters; decisions by McNemar's exact test, a toss a patient, at the "
-    "threshold with the highest Youden index on the validation bags. All p-values of the page are adjusted together "
-    "by Holm's method. A control that each run has of its own is compared with that run. ROC curves are of averaged "
-    "probabilities, too.",
+    "Paired tests compare the mean AUROC over a setting's seeds with another's on the same test bags, by DeLong's test "
+    "with patients as clusters. Decisions are compared between runs of the same seed by McNemar's exact test, a toss a "
+    "patient, each run at its threshold with the highest Youden index on its validation bags; counts are of bags, "
+    "summed over the seeds. A control that each run has of its own is compared with that run.",
+    "P-values are adjusted by Holm's method, together where they answer one question: AUROC against the best setting; "
+    "decisions against the best setting; for each control, AUROC against that control. Whether anything at all on the "
+    "page would seem to differ by chance is not adjusted for.",
+    "ROC curves are of probabilities averaged over the seeds, and so are the areas in that figure: they may be above "
+    "the mean AUROC of the seeds.",
+    "Training seconds are those of all attempts of a run, of a killed one up to its last whole epoch. They leave out "
+    "preparing the data and the pass that fills the feature cache, and runs that were trained at the same time on one "
+    "machine shared its cores: compare them with care.",
     "An effect is the mean difference in test AUROC over all pairs of runs that differ in the one factor alone, the "
     "seed being the same; each pair counts the same, and ± is the standard deviation between pairs. Intervals of "
     "effects are not adjusted for their number.",
@@ -165,14 +174,21 @@ def _tests(comparisons: Sequence[Comparison]) -> str:
             with_best.append([one.setting, *found, *_decisions(one)])
         else:
             with_controls.append([one.setting, one.against, *found])
-    count = sum((one.auroc.p_value is not None) + (one.decisions is not None) for one in comparisons)
-    parts = [html.paragraph(f"{count} p-values, adjusted together.", "note")]
+    parts = []
     if with_best:
-        decisions = ("only this right", "only the best right", "p, decisions", "p adjusted, decisions")
+        decisions = ("bags only this gets right", "bags only the best does", "p, decisions", "p adjusted, decisions")
         parts.append(html.heading(f"Against the best on validation: {comparisons[0].against}"))
+        first = comparisons[0]
+        note = f"Adjusted together: {first.family} p-values of AUROC"
+        compared = max(one.decisions_family for one in comparisons)
+        note += f"; {compared} p-values of decisions. Bags are counted in every seed." if compared else "."
+        parts.append(html.paragraph(note, "note"))
         parts.append(html.table(["setting", *auroc, *decisions], with_best, numbers=range(1, 8)))
     if with_controls:
         parts.append(html.heading("Against the controls"))
+        families = {one.against: one.family for one in comparisons if one.kind == "control"}
+        told = [f"{count} p-values against {name}" for name, count in families.items()]
+        parts.append(html.paragraph(f"Adjusted together: {'; '.join(told)}.", "note"))
         parts.append(html.table(["setting", "control", *auroc], with_controls, numbers=range(2, 5)))
     return "".join(parts)
 
@@ -192,7 +208,10 @@ def _cost(figures: Mapping[str, Path]) -> str:
 
 
 def _difference(sweep: Sweep) -> str:
-    differing = differing_settings(sweep.runs) | {"seed": [str(run.seed) for run in sweep.runs]}
+    differing = differing_settings(sweep.runs) | {
+        "seed": [str(run.seed) for run in sweep.runs],
+        DATA: [run.store_fingerprint for run in sweep.runs],
+    }
     runs = [
         {"name": f"{run.name}: {name}", "values": [values[i] for values in differing.values()]}
         for i, (run, name) in enumerate(zip(sweep.runs, _run_names(sweep), strict=True))
@@ -213,6 +232,8 @@ def _run_names(sweep: Sweep) -> list[str]:
         for setting in tested.settings:
             for member in setting.members:
                 names[tested.places[member]] = f"{setting.label}, seed {tested.runs[member].seed}"
+        for again in tested.again:
+            names[tested.places[again.place]] = f"{again.setting}, seed {tested.runs[again.place].seed}, again"
     return names
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from lungtl.provenance import several
 from lungtl.reporting.comparable import Setting, TestSet
+from lungtl.reporting.comparisons import Comparison
+from lungtl.reporting.runs import PRUNED_STATE
 from lungtl.reporting.sweep import Sweep
 
 ALPHA = 0.05
+SHORT = 12  # characters of a commit
 NAMED = 12  # items in a list before the rest is only counted
 
 
@@ -25,6 +29,8 @@ def choice(sweep: Sweep) -> str:
     said = "is undefined" if score.value is None else f"is {score.value:.3f}"
     if score.low is not None and score.high is not None:
         said += f", 95 % interval {score.low:.3f} to {score.high:.3f}"
+    elif score.value in (0, 1):
+        said += ", without an interval: every resample of the patients gives that, which does not say how sure it is"
     if len(tested.settings) == 1:
         return f"There is one setting, {best.label}. Its AUROC on the test bags {said}."
     return (
@@ -35,7 +41,7 @@ def choice(sweep: Sweep) -> str:
 
 def warnings(sweep: Sweep) -> list[str]:
     """List what limits the conclusions, each one sentence or two."""
-    parts = (_not_compared, _differences, _controls, _untested, _seeds, _incomplete)
+    parts = (_not_compared, _again, _differences, _controls, _untested, _seeds, _environments, _incomplete)
     return [sentence for part in parts for sentence in part(sweep)]
 
 
@@ -62,6 +68,17 @@ def _not_compared(sweep: Sweep) -> Iterator[str]:
     )
 
 
+def _again(sweep: Sweep) -> Iterator[str]:
+    tested = sweep.tested
+    told = [
+        f"{one.setting} (seed {tested.runs[one.place].seed}: run {tested.runs[one.place].name} repeats run "
+        f"{tested.runs[one.first].name})"
+        for one in tested.again
+    ]
+    if told:
+        yield f"The same setting with the same seed is no second seed; only the first run counts of {listed(told)}."
+
+
 def _differences(sweep: Sweep) -> Iterator[str]:
     with_best = [one for one in sweep.comparisons if one.kind == "best"]
     if not with_best:
@@ -71,10 +88,11 @@ def _differences(sweep: Sweep) -> Iterator[str]:
     if alike and len(alike) == len(with_best):
         yield (
             f"No difference shown: not one setting's test AUROC differs from that of {best} by more than chance would "
-            "explain. This does not show that they are equal: the test set may be too small to tell."
+            f"explain{_corrected(with_best[0])}. This does not show that they are equal: the test set may be "
+            "too small to tell."
         )
     elif alike:
-        yield f"No difference from {best} shown for {listed(alike)}."
+        yield f"Not shown to differ from {best}{_corrected(with_best[0])}: {listed(alike)}."
     higher = _higher_on_test(sweep.tested)
     if higher is not None:
         yield (
@@ -95,19 +113,26 @@ def _higher_on_test(tested: TestSet) -> Setting | None:
 def _controls(sweep: Sweep) -> Iterator[str]:
     against: dict[str, list[bool]] = {}
     unbeaten: dict[str, list[str]] = {}
+    corrected: dict[str, str] = {}
     for one in sweep.comparisons:
         difference = one.auroc.difference
         if one.kind != "control" or one.adjusted is None or difference is None:
             continue
         beaten = one.adjusted < ALPHA and difference > 0
         against.setdefault(one.against, []).append(beaten)
+        corrected[one.against] = _corrected(one)
         if not beaten:
             unbeaten.setdefault(one.against, []).append(one.setting)
     for name, settings in unbeaten.items():
         if any(against[name]):
-            yield f"Not shown to beat the control {name}: {listed(settings)}."
+            yield f"Not shown to beat the control {name}{corrected[name]}: {listed(settings)}."
         else:
-            yield f"No setting is shown to beat the control {name}."
+            yield f"No setting is shown to beat the control {name}{corrected[name]}."
+
+
+def _corrected(one: Comparison) -> str:
+    """Say for how many comparisons a p-value was corrected; nothing for one."""
+    return f" (corrected for {one.family} comparisons)" if one.family > 1 else ""
 
 
 def _untested(sweep: Sweep) -> Iterator[str]:
@@ -126,10 +151,44 @@ def _seeds(sweep: Sweep) -> Iterator[str]:
         yield f"Trained with one seed only: {listed(single)}."
 
 
+def _environments(sweep: Sweep) -> Iterator[str]:
+    runs = sweep.tested.runs
+    known = [run.environment for run in runs if run.environment is not None]
+    differing = several(known)
+    differing.pop("changed", None)
+    if differing:
+        told = [
+            f"{name} {' or '.join(f'{_short(name, value)} ({_runs(count)})' for value, count in values.items())}"
+            for name, values in differing.items()
+        ]
+        yield (
+            "The runs were not computed by the same code, packages or device, which may be what makes a difference: "
+            f"{listed(told)}."
+        )
+    if changed := sum(bool(one["changed"]) for one in known):
+        yield (
+            f"{changed} of {len(runs)} runs were computed by code with changes that no commit holds, so whether it was "
+            "the code of the others is not known."
+        )
+    if len(known) < len(runs):
+        yield f"By which code and packages {len(runs) - len(known)} of {len(runs)} runs were computed is not recorded."
+
+
+def _short(name: str, value: str) -> str:
+    return value[:SHORT] if name == "commit" else value
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'s' if count > 1 else ''}"
+
+
 def _incomplete(sweep: Sweep) -> Iterator[str]:
-    if sweep.unfinished:
-        count = len(sweep.unfinished)
-        yield f"{count} of {count + len(sweep.runs)} runs did not finish; they are listed below and count nowhere."
+    asked = len(sweep.runs) + len(sweep.unfinished)
+    pruned = sum(one.state == PRUNED_STATE for one in sweep.unfinished)
+    if count := len(sweep.unfinished) - pruned:
+        yield f"{count} of {asked} runs did not finish; they are listed below and count nowhere."
+    if pruned:
+        yield f"{pruned} of {asked} runs were pruned: the search stopped them early, so they have no scores."
     if sweep.missing:
         cells = len(set(zip(*sweep.factors.values(), strict=True))) + len(sweep.missing)
         yield (

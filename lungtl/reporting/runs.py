@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lungtl.errors import LungtlError, UsageError
+from lungtl.provenance import ENVIRONMENT
 from lungtl.runs import METRICS, PREDICTIONS, RECORD, SPLIT, VALIDATION, read_record
+from lungtl.search.names import PRUNED
 from lungtl.sweeps.key import ELSEWHERE
 from lungtl.sweeps.parent import PARENT
 from lungtl.sweeps.state import STATUS, standing
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LATEST = "latest"
+PRUNED_STATE = "pruned"
+"""Of a run that a search stopped since others were better; it ended as it was meant to, without results."""
 HYDRA = ".hydra"
 CONFIG = f"{HYDRA}/config.yaml"
 NO_SETTINGS = ("seed", "dry_run", *ELSEWHERE)
@@ -35,9 +39,11 @@ class Run:
         choices: config group -> the option that was chosen.
         seed: of the training.
         split_fingerprint: who was trained on, who chose the epoch, who was tested.
+        store_fingerprint: of the data themselves, wherever they lie.
         test: bag_id, patient_id, label, probability of the test bags, sorted by bag_id.
         validation: likewise of the validation bags; None where the run did not keep them.
         document: its metrics.json.
+        environment: its environment.json; None where it has none.
     """
 
     folder: Path
@@ -45,9 +51,11 @@ class Run:
     choices: Mapping[str, str]
     seed: int
     split_fingerprint: str
+    store_fingerprint: str
     test: pd.DataFrame
     validation: pd.DataFrame | None
     document: Mapping[str, Any]
+    environment: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -118,7 +126,7 @@ def read_runs(folder: Path) -> tuple[list[Run], list[Unfinished]]:
             finished.append(read_run(child))
         else:
             status = _status(child)
-            state = str(status.get("state", "not finished"))
+            state = PRUNED_STATE if (child / PRUNED).is_file() else str(status.get("state", "not finished"))
             if state == "running":
                 state = standing(child)  # it may have been killed
             unfinished.append(Unfinished(child.name, _described(child), state, str(status.get("error") or "")))
@@ -152,9 +160,11 @@ def read_run(folder: Path) -> Run:
         choices={group: choice for group, choice in _choices(folder).items() if _is_setting(group)},
         seed=int(record["seed"]),
         split_fingerprint=str(record["split_fingerprint"]),
+        store_fingerprint=str(record["store_fingerprint"]),
         test=_read_predictions(folder / PREDICTIONS),
         validation=_read_predictions(validation) if validation.is_file() else None,
         document=json.loads((folder / METRICS).read_text()),
+        environment=json.loads((folder / ENVIRONMENT).read_text()) if (folder / ENVIRONMENT).is_file() else None,
     )
 
 

@@ -70,7 +70,7 @@ def finish(run: TrainedRun, tracker: Tracker) -> Document:
 
     config, folder, store, split = run.config, run.folder, run.store, run.split
     settings = config.evaluation
-    chosen = _choose(run)
+    chosen, auroc = _choose(run)
     untrained = train_untrained(config, store, split, run.loss, run.device) if settings.untrained else None
     train = split[split["split"] == "train"]
     trained = slices_trained(run)
@@ -87,7 +87,9 @@ def finish(run: TrainedRun, tracker: Tracker) -> Document:
     card = model_card(run.record["name"], described, *tables)
     provenance = {**run.record, "cache_precision": config.cache.precision}
     save_bundle(run.classifier, config.aggregator, folder / BUNDLE, provenance, card, chosen, untrained, trained)
-    counted = {key: run.fitted[key] for key in ("trainable_parameters", "epochs")}
+    counted = {key: run.fitted[key] for key in ("trainable_parameters", "epochs", "best_epoch")}
+    if auroc is not None:
+        counted["best/val_auroc"] = auroc
     tracker.metrics(flat_metrics(document) | counted)
     for path in (METRICS, FILE, VALIDATION, PREDICTIONS, SLICES):
         tracker.artifacts(folder / path)
@@ -103,9 +105,14 @@ def slices_trained(run: TrainedRun) -> bool:
     return run.classifier.aggregator.uses_slice_logits or (run.loss.part_weights["slice_loss"] > 0 and known)
 
 
-def _choose(run: TrainedRun) -> Chosen:
-    """Calibration and thresholds from the validation bags alone, and what they were chosen from."""
+def _choose(run: TrainedRun) -> tuple[Chosen, float | None]:
+    """Choose calibration and thresholds from the validation bags alone, and write what they were chosen from.
+
+    Returns:
+        The choice, and the AUROC of these bags in the best epoch; None where they are of one class.
+    """
     from lungtl.evaluation.chosen import choose, write_chosen
+    from lungtl.evaluation.delong import auroc_interval
     from lungtl.training.inference import predict_bags
 
     validation = run.split[run.split["split"] == "val"]
@@ -116,4 +123,4 @@ def _choose(run: TrainedRun) -> Chosen:
     if chosen.calibration.reason is not None:
         log.warning("probabilities are not calibrated: %s", chosen.calibration.reason)
     write_chosen(chosen, run.folder)
-    return chosen
+    return chosen, auroc_interval(table["label"], table["probability"], table["patient_id"]).value

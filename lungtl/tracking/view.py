@@ -20,7 +20,8 @@ COLUMNS = {
     "metrics.`test/bag/auroc`": 110,
     "metrics.`test/bag/auroc_low`": 135,
     "metrics.`test/bag/auroc_high`": 135,
-    "metrics.`val/auroc`": 90,
+    "metrics.`best/val_auroc`": 125,  # val/auroc is the last epoch's, the test AUROC the best one's
+    "metrics.`best_epoch`": 100,
     "metrics.`trainable_parameters`": 150,
     "tags.`dataset`": 90,
     "tags.`backbone`": 140,

@@ -21,7 +21,7 @@ from lungtl.store.files import TEMPORARY, whole_file
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
 STATES = ("state_dict", "current_model_state")
 """Where a checkpoint has weights: those that validate, and beside an average of them those that train."""
-KEYS = {"state_dict", "loops", "best", "freezing", "random_state"}
+KEYS = {"state_dict", "loops", "best", "freezing", "random_state", "seconds"}
 """What a checkpoint needs for a run to go on."""
 
 

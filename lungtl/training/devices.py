@@ -15,6 +15,11 @@ def pick_device(accelerator: str) -> torch.device:
     return torch.device({"gpu": "cuda"}.get(accelerator, accelerator))
 
 
+def device_name(device: torch.device) -> str:
+    """What a run's record calls it: a GPU's name, otherwise its type, e.g. cpu."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def device_count(config: TrainerConfig) -> int:
     """How many devices `trainer.devices` means: auto is every GPU, or one CPU."""
     if config.devices != "auto":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from typing import Any
 
 import pytorch_lightning as pl
@@ -59,6 +60,7 @@ class BagModule(pl.LightningModule):
         self.loss = loss
         self.optimizer_config = optimizer
         self.max_epochs = max_epochs
+        self._began, self._earlier = time.monotonic(), 0.0
         self._training: list[tuple[int, dict[str, Tensor]]] = []
         self._validation: list[tuple[Tensor, Tensor]] = []
         self._validation_parts: list[dict[str, Part]] = []
@@ -83,6 +85,14 @@ class BagModule(pl.LightningModule):
             f"classifier.backbone.{key}": value for key, value in state.items() if key.rpartition(".")[0] not in layers
         }
 
+    @property
+    def seconds(self) -> float:
+        """What training took so far, from the module's making; of a run that goes on, all of its attempts.
+
+        Of an attempt that was killed it is the time until its last checkpoint.
+        """
+        return self._earlier + time.monotonic() - self._began
+
     def on_train_epoch_start(self) -> None:
         """Thaw what the strategy thaws now; Lightning itself leaves the modes as it finds them."""
         backbone = self.classifier.backbone
@@ -96,8 +106,12 @@ class BagModule(pl.LightningModule):
         self.log("lr", float(self.trainer.optimizers[0].param_groups[0]["lr"]), sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what the strategy has decided, and the random state: a resumed run draws what it would have drawn."""
+        """Keep what the strategy has decided, what training took, and the random state.
+
+        A resumed run draws what it would have drawn.
+        """
         checkpoint["freezing"] = self.freezing.state()
+        checkpoint["seconds"] = self.seconds
         state, device = {"cpu": torch.get_rng_state()}, self.trainer.strategy.root_device
         if device.type != "cpu":
             state[device.type] = torch.get_device_module(device).get_rng_state(device)
@@ -106,6 +120,7 @@ class BagModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore them."""
         self.freezing.restore(checkpoint["freezing"])
+        self._earlier = checkpoint["seconds"]
         if rank() >= len(checkpoint["random_state"]):  # the run goes on in more processes
             return
         state, device = checkpoint["random_state"][rank()], self.trainer.strategy.root_device

@@ -73,6 +73,15 @@ def test_another_start_is_refused_before_training(
     assert len(list(lab.data_dir.glob("runs/*"))) == before
 
 
+def test_another_environment_is_told_before_anything_else_is_done(lab: Lab, trained: Trained, tmp_path: Path) -> None:
+    folder = altered(trained, tmp_path / "run", "environment.json", commit="0" * 40, changed=True)
+    (folder / "run.json").write_text(json.dumps(read_json(folder / "run.json") | {"store_fingerprint": "0" * 64}))
+    done = lab.run("reproduce", f"run={folder}")
+    assert "the dataset is another" in done.complaint()
+    assert f"commit was {'0' * 40}, now it is " in done.err
+    assert "not comparable: then the code had changes" in done.err
+
+
 def test_a_cache_that_is_not_what_the_backbone_computes_is_refused(lab: Lab, trained: Trained) -> None:
     """All cached features of the session, doubled for a while."""
     files = list(lab.data_dir.glob("cache/features/*/features.npy"))

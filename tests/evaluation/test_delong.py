@@ -12,7 +12,7 @@ from scipy.stats import brunnermunzel, norm
 from sklearn.metrics import roc_auc_score
 
 from lungtl.errors import LungtlError
-from lungtl.evaluation.delong import Interval, PairedAuroc, auroc_interval, compare_aurocs
+from lungtl.evaluation.delong import Interval, PairedAuroc, auroc_interval, compare_aurocs, compare_mean_aurocs
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -238,3 +238,31 @@ def test_input_that_cannot_be_compared_is_refused(
 ) -> None:
     with pytest.raises(LungtlError, match=said):
         compare_aurocs(labels, first, second, patients)
+
+
+def test_models_of_a_side_are_averaged() -> None:
+    generator = np.random.default_rng(0)
+    labels = np.arange(40) % 2
+    patients = np.arange(40) // 4
+    a, b, c = (np.clip(labels * 0.2 + generator.random(40) * 0.7, 0, 1) for _ in range(3))
+    alone = compare_aurocs(labels, a, b, patients)
+    assert compare_mean_aurocs(labels, [a, a], [b], patients) == alone  # no seed is added by a copy
+    pair = compare_mean_aurocs(labels, [a, c], [b, b], patients)
+    others = [compare_aurocs(labels, model, b, patients).difference for model in (a, c)]
+    assert pair.difference == pytest.approx(np.mean([d for d in others if d is not None]))
+    # the variance of a mean of two differences is a quarter of that of their sum, by the form's own polarisation
+    widths = [half_width(compare_aurocs(labels, first, second, patients)) for first, second in ((a, b), (c, b), (a, c))]
+    variance = (2 * widths[0] ** 2 + 2 * widths[1] ** 2 - widths[2] ** 2) / 4
+    assert half_width(pair) == pytest.approx(np.sqrt(variance))
+
+
+def half_width(found: PairedAuroc) -> float:
+    assert found.low is not None
+    assert found.high is not None
+    return (found.high - found.low) / 2
+
+
+def test_three_copies_are_alike() -> None:
+    labels, model = np.arange(30) % 2, np.random.default_rng(0).random(30)
+    found = compare_mean_aurocs(labels, [model] * 3, [model], np.arange(30))
+    assert (found.difference, found.p_value) == (0, 1)

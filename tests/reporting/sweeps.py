@@ -50,8 +50,10 @@ def write_run(
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
     split_fingerprint: str = "one",
+    store_fingerprint: str = "data",
     own: Floats | None = None,
     training: Mapping[str, float] | None = None,
+    environment: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write what a finished run leaves.
 
@@ -63,8 +65,10 @@ def write_run(
         settings: section -> key -> value, of its config.
         seed: of the run.
         split_fingerprint: of its split.
+        store_fingerprint: of its data.
         own: what its own control says of the test bags; None for a run without one.
         training: further keys of `training`.
+        environment: what is not as in the other runs in its environment.json.
     """
     (folder / ".hydra").mkdir(parents=True)
     all_choices = {"dataset": "phantom", "backbone": "resnet18", "freezing": "frozen", "aggregator": "mean"}
@@ -73,8 +77,11 @@ def write_run(
     (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {"runtime": {"choices": all_choices}}}))
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump([f"seed={seed}", f"data_dir={folder}"]))
-    record = {"name": f"run {folder.name}", "seed": seed, "split_fingerprint": split_fingerprint}
+    record = {"name": f"run {folder.name}", "seed": seed, "split_fingerprint": split_fingerprint,
+              "store_fingerprint": store_fingerprint}  # fmt: skip
     (folder / "run.json").write_text(json.dumps(record))
+    usual = {"commit": "c0ffee", "changed": False, "device": "cpu", "torch": "2.0", "peft": None}
+    (folder / "environment.json").write_text(json.dumps(usual | dict(environment or {})))
     train = bags("train", np.zeros(N))
     split = pd.concat([train, test]).assign(diameter_mm=lambda table: 5 + 2.0 * table["label"] + np.arange(len(table)))
     split.drop(columns="probability").to_csv(folder / "split.csv", index=False)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from lungtl.evaluation.delong import compare_aurocs
+from lungtl.evaluation.delong import compare_aurocs, compare_mean_aurocs
 from lungtl.evaluation.paired import holm
 from lungtl.reporting.comparisons import averaged, compare, computed_controls
 from tests.reporting.sweeps import LABELS, bags, probabilities, read_tested, write_grid, write_run
@@ -13,32 +15,59 @@ from tests.reporting.sweeps import LABELS, bags, probabilities, read_tested, wri
 SKILLS = {("mean", "a"): 0.3, ("max", "a"): 1.2, ("attention", "a"): 0.8}
 
 
-def test_a_setting_speaks_with_the_mean_of_its_seeds(tmp_path: Path) -> None:
+def test_settings_are_compared_by_the_means_of_their_seeds(tmp_path: Path) -> None:
     (tested,) = read_tested(write_grid(tmp_path, SKILLS))
-    by_label = {setting.label: setting for setting in tested.settings}
     found = {one.setting: one for one in compare(tested) if one.kind == "best"}
     assert set(found) == {"mean", "attention"}
     # the runs of mean are 0 and 1, those of max 2 and 3
-    mean = (probabilities(0.3, 0) + probabilities(0.3, 100)) / 2
-    best = (probabilities(1.2, 200) + probabilities(1.2, 300)) / 2
-    assert averaged(tested.test, by_label["mean"]) == pytest.approx(mean)
+    mean, best = (
+        [probabilities(skill, seed) for seed in seeds] for skill, seeds in ((0.3, (0, 100)), (1.2, (200, 300)))
+    )
+    differences = [roc_auc_score(LABELS, a) - roc_auc_score(LABELS, b) for a, b in zip(mean, best, strict=True)]
+    assert found["mean"].auroc.difference == pytest.approx(np.mean(differences))
     patients = [f"p{i}" for i in range(len(LABELS))]
-    expected = compare_aurocs(LABELS, mean, best, patients)
-    assert found["mean"].auroc.difference == pytest.approx(expected.difference)
+    expected = compare_mean_aurocs(LABELS, mean, best, patients)
     assert found["mean"].auroc.p_value == pytest.approx(expected.p_value)
     assert found["mean"].against == "max"
 
 
-def test_all_p_values_are_adjusted_together(tmp_path: Path) -> None:
+def test_one_seed_is_compared_as_two_models_are(tmp_path: Path) -> None:
+    (tested,) = read_tested(write_grid(tmp_path, {("mean", "a"): 0.3, ("max", "a"): 1.2}, seeds=[0]))
+    (one,) = [one for one in compare(tested) if one.kind == "best"]
+    patients = [f"p{i}" for i in range(len(LABELS))]
+    expected = compare_aurocs(LABELS, probabilities(0.3, 0), probabilities(1.2, 100), patients)
+    assert asdict(one.auroc) == pytest.approx(asdict(expected))
+
+
+def test_more_seeds_of_the_same_skill_do_not_make_a_setting_better(tmp_path: Path) -> None:
+    # an average of many noisy seeds ranks better than each: that would be a model that nobody trained
+    for number in range(10):
+        name = "many" if number else "one"
+        test, validation = bags("test", probabilities(0.5, number)), bags("val", probabilities(0.5, number))
+        write_run(tmp_path / str(number), test, validation, choices={"aggregator": name}, seed=number)
+    (tested,) = read_tested(tmp_path)
+    assert tested.best is not None
+    aurocs = [roc_auc_score(LABELS, probabilities(0.5, number)) for number in range(10)]
+    many = next(setting for setting in tested.settings if setting.label == "many")
+    assert roc_auc_score(LABELS, averaged(tested.test, many)) > np.mean(aurocs[1:]) + 0.1
+    (one,) = [one for one in compare(tested) if one.kind == "best"]
+    expected = aurocs[0] - np.mean(aurocs[1:])
+    assert one.auroc.difference == pytest.approx(expected if one.setting == "one" else -expected)
+    assert one.decisions is None  # no seed in common
+
+
+def test_p_values_are_adjusted_with_those_of_the_same_question(tmp_path: Path) -> None:
     (tested,) = read_tested(write_grid(tmp_path, SKILLS))
     found = compare(tested)
-    p_values = [one.auroc.p_value for one in found]
-    p_values += [one.decisions.p_value if one.decisions else None for one in found]
-    adjusted = holm(p_values)
-    assert [one.adjusted for one in found] == adjusted[: len(found)]
-    assert [one.decisions_adjusted for one in found] == adjusted[len(found) :]
-    # 2 against the best, twice; 3 settings against prevalence and diameter; 6 runs against their own control
-    assert sum(p is not None for p in p_values) == 2 * 2 + 3 * 2 + 6
+    sizes = {"max": 2, "prevalence": 3, "diameter": 3, "untrained": 6}  # settings; each run has its own untrained
+    assert {one.against for one in found} == sizes.keys()
+    for name, size in sizes.items():
+        own = [one for one in found if one.against == name]
+        assert [one.adjusted for one in own] == holm([one.auroc.p_value for one in own])
+        assert {one.family for one in own} == {size}
+    decided = [one for one in found if one.kind == "best"]
+    assert [one.decisions_adjusted for one in decided] == holm([d.p_value for one in decided if (d := one.decisions)])
+    assert {one.decisions_family for one in decided} == {2}
 
 
 def test_controls_of_a_run_alone_are_compared_with_that_run(tmp_path: Path) -> None:
@@ -75,6 +104,22 @@ def test_decisions_are_compared_at_the_threshold_of_the_validation_bags(tmp_path
     (one,) = [one for one in compare(tested) if one.kind == "best"]
     assert one.decisions is not None
     assert (one.decisions.only_first_right, one.decisions.only_second_right) == (0, 3)
+    assert one.decisions.p_value == pytest.approx(2 / 2**3)
+
+
+def test_decisions_of_two_seeds_are_one_toss_a_patient(tmp_path: Path) -> None:
+    good = np.where(LABELS == 1, 0.9, 0.1)
+    worse = good.copy()
+    worse[np.flatnonzero(LABELS == 1)[:3]] = 0.0
+    for seed in (0, 1):
+        for name, says in (("mean", good), ("max", worse)):
+            folder = tmp_path / f"{name}{seed}"
+            write_run(folder, bags("test", says), bags("val", good), choices={"aggregator": name}, seed=seed)
+    (tested,) = read_tested(tmp_path)
+    (one,) = [one for one in compare(tested) if one.kind == "best"]
+    assert one.decisions is not None
+    # three bags in each of two seeds, but three patients
+    assert one.decisions.only_first_right + one.decisions.only_second_right == 6
     assert one.decisions.p_value == pytest.approx(2 / 2**3)
 
 

@@ -9,9 +9,9 @@ from lungtl.reporting.factors import differing_settings, find_factors, labels, m
 from lungtl.reporting.runs import Run
 
 
-def run(choices: dict[str, str], settings: dict[str, str], seed: int = 0) -> Run:
+def run(choices: dict[str, str], settings: dict[str, str], seed: int = 0, store: str = "data") -> Run:
     nothing: dict[str, Any] = {}
-    return Run(Path("0"), settings, choices, seed, "one", pd.DataFrame(), None, nothing)
+    return Run(Path("0"), settings, choices, seed, "one", store, pd.DataFrame(), None, nothing)
 
 
 def test_an_option_is_a_level_and_what_follows_from_it_is_not() -> None:
@@ -66,3 +66,21 @@ def test_missing_combinations() -> None:
 def test_a_setting_that_a_run_does_not_have_differs() -> None:
     runs = [run({}, {"a.x": "1", "a.y": "2"}), run({}, {"a.x": "1"})]
     assert differing_settings(runs) == {"a.y": ["2", "-"]}
+
+
+def test_other_data_are_another_level_wherever_they_lie() -> None:
+    runs = [run({}, {"optimizer.lr": lr}, store=store) for lr in ("1", "2") for store in ("0123456789", "abcdefghij")]
+    assert find_factors(runs) == {
+        "optimizer.lr": ["1", "1", "2", "2"],
+        "dataset.fingerprint": ["01234567", "abcdefgh", "01234567", "abcdefgh"],
+    }
+
+
+def test_data_that_follow_from_another_factor_are_part_of_it() -> None:
+    runs = [run({}, {"image.crop": crop}, seed, store=crop) for crop in ("none", "lung") for seed in (0, 1)]
+    assert find_factors(runs) == {"image.crop": ["none", "none", "lung", "lung"]}
+
+
+def test_two_data_of_one_option_are_told_with_it() -> None:
+    runs = [run({"dataset": name}, {}, store=store) for name, store in (("a", "1"), ("a", "2"), ("b", "3"))]
+    assert find_factors(runs) == {"dataset": ["a fingerprint=1", "a fingerprint=2", "b fingerprint=3"]}

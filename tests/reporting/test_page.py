@@ -158,6 +158,16 @@ def test_what_is_unknown_is_sorted_below(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_other_data_are_shown_as_a_difference(tmp_path: Path) -> None:
+    for name, store in (("0", "first"), ("1", "second")):
+        test = bags("test", probabilities(1, 0))
+        write_run(tmp_path / name, test, None, store_fingerprint=store)
+    page = write_report(tmp_path)[0]
+    assert rows_of(dom(page), "difference") == [["dataset.fingerprint", "first", "second"]]
+    assert rows_of(page.read_text(), "varied") == [["dataset.fingerprint", "first; second"], ["seed", "0"]]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_two_runs_are_held_against_each_other(written: list[Path]) -> None:
     after = dom(written[0])
     assert rows_of(after, "difference") == [["seed", "0", "1"]]  # the first two runs

@@ -50,7 +50,10 @@ def test_runs_without_results_are_listed(tmp_path: Path) -> None:
     finished(tmp_path / "10")
     (finished(tmp_path / "3") / "metrics.json").unlink()
     write_failed(tmp_path / "4", "loss is not finite; lower optimizer.lr")
-    (finished(tmp_path / "5") / "status.json").write_text('{"state": "pruned"}')
+    pruned = finished(tmp_path / "5")
+    (pruned / "metrics.json").unlink()
+    (pruned / "pruned.json").write_text("2")
+    (pruned / "status.json").write_text('{"state": "finished"}')  # as it was meant to
     (finished(tmp_path / "6") / "status.json").write_text('{"state": ')  # being written
     (tmp_path / "pooled").mkdir()
     runs, unfinished = read_runs(tmp_path)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from pydantic import ValidationError
+from sklearn.metrics import roc_auc_score
 
 from lungtl import plugins
 from lungtl.bundle import load_bundle, load_untrained
@@ -87,7 +88,7 @@ def finished(
     folder = config.data_dir / name
     folder.mkdir()
     loss = loss or BagAndSliceLoss()
-    fitted = {"epochs": 1, "seconds": 2.5, "trainable_parameters": 7}
+    fitted = {"epochs": 1, "best_epoch": 0, "seconds": 2.5, "trainable_parameters": 7}
     run = TrainedRun(config, folder, store, split, classifier, features, loss, CPU, record, fitted, choices)
     tracker = Recorded()
     return finish(run, tracker), folder, tracker
@@ -107,6 +108,10 @@ def test_metrics_json_follows_the_schema_and_is_what_the_tracker_gets(
     assert tracker.numbers["test/bag/auroc"] == document["bag"]["metrics"]["auroc"]["value"]
     assert tracker.numbers["test/control/untrained/brier"] >= 0
     assert tracker.numbers["trainable_parameters"] == 7
+    assert tracker.numbers["best_epoch"] == 0
+    validation = pd.read_csv(folder / VALIDATION)
+    expected = roc_auc_score(validation["label"], validation["probability"])
+    assert tracker.numbers["best/val_auroc"] == pytest.approx(expected)
     assert {FILE, VALIDATION, "metrics.json", "predictions.csv", "slices.csv", "figures", "bundle"} <= tracker.files
 
 

@@ -99,7 +99,7 @@ class Evil:
         return os.system, ("touch evil_was_here",)
 
 
-WHOLE: dict[str, Any] = {"state_dict": {}, "loops": {}, "best": {}, "freezing": {}, "random_state": []}
+WHOLE: dict[str, Any] = {"state_dict": {}, "loops": {}, "best": {}, "freezing": {}, "random_state": [], "seconds": 0.0}
 LACKING = [{key: value for key, value in WHOLE.items() if key != missing} for missing in WHOLE]
 
 

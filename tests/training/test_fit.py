@@ -191,6 +191,16 @@ def test_a_resumed_run_ends_as_one_that_was_never_interrupted(
     assert result == expected_result
 
 
+def test_what_training_took_counts_what_came_before_it_went_on(store: Store, tmp_path: Path) -> None:
+    train(store, tmp_path, Frozen(), max_epochs=1)
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    state = last_state(tmp_path)
+    assert 0 < state["seconds"] < 600
+    torch.save(state | {"seconds": 1000.0}, path)
+    module, _ = train(store, tmp_path, Frozen(), max_epochs=2, resume=True)
+    assert 1000 < last_state(tmp_path)["seconds"] < module.seconds < 1600
+
+
 def test_resuming_a_finished_run_gives_what_it_gave(store: Store, tmp_path: Path) -> None:
     first, result = train(store, tmp_path, Frozen(), max_epochs=2)
     again, same = train(store, tmp_path, Frozen(), max_epochs=2, resume=True)
