@@ -146,7 +146,7 @@ class TrainCacheConfig(CacheConfig):
 class EvaluationConfig(Strict):
     """What is said of a run's test patients."""
 
-    calibration: Literal["temperature", "isotonic", "none"]
+    calibration: Literal["platt", "temperature", "isotonic", "none"]
     untrained: bool
     heatmaps: bool
     resamples: Annotated[int, Field(ge=10)]

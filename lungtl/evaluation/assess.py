@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
-from lungtl.evaluation.chosen import KINDS, Chosen
+from lungtl.evaluation.chosen import Chosen
 from lungtl.evaluation.delong import compare_aurocs
 from lungtl.evaluation.document import Document, evaluation_document
 from lungtl.evaluation.localisation import localise
@@ -62,7 +62,7 @@ def assess(
     options: dict[str, Any] = {"threshold": threshold, "resamples": resamples}
     known = slices[slices["label"] != UNKNOWN].merge(bags[["bag_id", "patient_id"]], on="bag_id")
     judged = None if chose else chosen
-    maps = {kind: getattr(judged, kind) for kind in KINDS} if judged is not None else {}
+    maps = judged.maps if judged is not None else {}
     thresholds = judged.thresholds if judged is not None else {}
     found = localise(
         slices, dict(zip(bags["bag_id"], patients, strict=True)), untrained_weights, resamples=resamples
