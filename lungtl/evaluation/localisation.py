@@ -118,6 +118,9 @@ def localise(
     names = [name for name in RULES if name in table]
     bags = list(table.groupby("bag_id"))
     values = np.array([[_measures(own["nodule"], own[name]) for name in names] for _, own in bags])  # [B, rules, 2]
+    # Equal weights rank nothing. What a model has to beat is not the precision of one tie, but a ranking by chance.
+    ranking = values[:, names.index("uniform"), MEASURES.index("average_precision")]
+    ranking[:] = [chance_average_precision(int(own["nodule"].sum()), len(own)) for _, own in bags]
     patients = patient_codes([patient_ids[str(bag_id)] for bag_id, _ in bags], len(bags))
     beaten = [name for name in BEATEN if name in names]
     gains = values[:, :1] - values[:, [names.index(name) for name in beaten]]  # the model is the first rule
@@ -145,6 +148,18 @@ def centre_prior(index: ArrayLike) -> NDArray[np.float64]:
     away = (places - (len(places) - 1) / 2) / (PRIOR_WIDTH * len(places))
     weights = np.exp(-(away**2) / 2)
     return np.asarray(weights / weights.sum(), dtype=np.float64)
+
+
+def chance_average_precision(positive: int, n: int) -> float:
+    """The mean average precision over all orders of n slices, of which `positive` (at least one) have a nodule.
+
+    Which slice comes i-th is chance: each has probability 1/n, and if it is one with a nodule, (positive - 1)/(n - 1)
+    of those before it are, too. Hence (1/n) sum_i (1 + (i - 1)(positive - 1)/(n - 1)) / i, which is above the share
+    positive/n: 0.52 for one slice of four.
+    """
+    before = np.arange(n)
+    others = (positive - 1) / max(n - 1, 1)  # of one slice none comes before it
+    return float(((1 + before * others) / (before + 1)).mean())
 
 
 def _measures(nodule: pd.Series, weights: pd.Series) -> tuple[float, float]:
