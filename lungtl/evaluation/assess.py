@@ -45,7 +45,7 @@ def assess(
         controls: name -> probabilities [n] of a predictor to beat, in the order of `bags`.
         chosen: calibration and thresholds, fitted on validation bags; None where nothing was chosen.
         groups: a row a bag in the order of `bags`, a column a group (see `lungtl.evaluation.subgroups`).
-        untrained_weights: bag_id, index and weight of an untrained aggregator (see `localise`).
+        untrained_weights: bag_id, index and weights of an untrained aggregator (see `localise`).
         slices_trained: whether the slice head was trained; if not, slices are not scored.
         chose: whether these are the validation bags themselves; if so, neither calibration nor thresholds are scored.
         threshold: probability from which a bag, or a slice, counts as positive.

@@ -92,6 +92,16 @@ def test_the_untrained_aggregator_is_judged_on_the_same_slices_whatever_its_orde
     assert found.rules["untrained"]["share"].value == pytest.approx((0.4 + 0.2) / 2)
 
 
+def test_several_draws_of_the_untrained_aggregator_are_averaged() -> None:
+    untrained = B[["bag_id", "index"]].assign(weight_0=[0.4, 0.6], weight_1=[0.9, 0.1], weight_2=[0.8, 0.2])
+    found = localise(B, PATIENTS, untrained, resamples=0)
+    assert found is not None
+    measures = found.rules["untrained"]
+    assert measures["share"].value == pytest.approx((0.4 + 0.9 + 0.8) / 3)
+    assert measures["average_precision"].value == pytest.approx((0.5 + 1 + 1) / 3)  # not that of their mean weights
+    assert found.gains["untrained"]["share"].value == pytest.approx(0.25 - 0.7)
+
+
 def test_the_model_is_compared_with_rules_on_the_same_draws() -> None:
     bags = [
         (f"p{i}", rows(f"p{i}", [2, 0], [weight, 1 - weight]), rows(f"p{i}", [2, 0], [weight - 0.1, 1.1 - weight]))
