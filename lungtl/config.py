@@ -88,6 +88,11 @@ class SplitConfig(Strict):
     @model_validator(mode="after")
     def _fold_exists(self) -> SplitConfig:
         if self.kind != "kfold":
+            if self.fold != 0:
+                raise UsageError(
+                    f"split.fold={self.fold}: split.kind={self.kind} has no folds; give split.kind=kfold (all folds: "
+                    "python -m lungtl.crossval) or leave split.fold out"
+                )
             return self
         if self.folds < 3:
             raise UsageError(
@@ -146,7 +151,7 @@ class TrainCacheConfig(CacheConfig):
 class EvaluationConfig(Strict):
     """What is said of a run's test patients."""
 
-    calibration: Literal["temperature", "isotonic", "none"]
+    calibration: Literal["platt", "temperature", "isotonic", "none"]
     untrained: bool
     heatmaps: bool
     resamples: Annotated[int, Field(ge=10)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lungtl import cli
 from lungtl.config import EvaluateConfig
@@ -36,7 +36,7 @@ def run(config: EvaluateConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     model = find_model(config.model, config.data_dir)
     store = open_store(config)
-    bags, trained_with, split = choose_bags(model, store, config.split)
+    bags, trained_with, split, left_out = choose_bags(model, store, config.split)
     training, validation = (shared_patients(bags, trained_with, side) for side in ("train", "val"))
 
     from lungtl.bundle import load_bundle
@@ -68,27 +68,41 @@ def run(config: EvaluateConfig) -> None:
             folder, store, scored, bags, split, chose=validation == bags["patient_id"].nunique(),
             threshold=config.threshold, resamples=config.resamples,
             model=reference, store_name=store.name, trained_on=provenance["store"],
-            training_patients=training, validation_patients=validation,
+            training_patients=training, validation_patients=validation, patients_left_out=left_out,
         )  # fmt: skip
         _record(tracker, config, folder, store, document, reference)
     print_summary(document, folder, ["figures/, metrics.json, predictions.csv and slices.csv lie in that folder"])
     print(folder)
 
 
-def choose_bags(model: Path, store: Store, wanted: str) -> tuple[pd.DataFrame, pd.DataFrame | None, str]:
+class ScoredBags(NamedTuple):
+    """Which bags are scored.
+
+    Attributes:
+        bags: bag_id, patient_id, label, diameter_mm, split.
+        trained_with: likewise, the split that the model was trained with; None for a bundle without its run.
+        split: the name under which the scores stand.
+        left_out: patients that split=auto left out because they trained the model or chose its epoch.
+    """
+
+    bags: pd.DataFrame
+    trained_with: pd.DataFrame | None
+    split: str
+    left_out: int
+
+
+def choose_bags(model: Path, store: Store, wanted: str) -> ScoredBags:
     """Which bags are scored.
 
     Args:
         model: a run's or a bundle's folder.
         store: the prepared dataset.
-        wanted: all, train, val, test, or auto: test for the store that the run was trained on, all otherwise.
-
-    Returns:
-        The bags to score and the split that the model was trained with (None for a bundle without its run), both with
-        bag_id, patient_id, label, diameter_mm, split; and the name of the bags' split.
+        wanted: all, train, val, test, or auto: test for the store that the run was trained on; for others all, but for
+            patients who trained the model or chose its epoch (of a bundle without its run nobody knows them).
 
     Raises:
-        LungtlError: no labelled bag is left, or a split is asked for that this store does not have.
+        LungtlError: there is no labelled bag, or a split is asked for that this store does not have.
+        UsageError: auto leaves nobody.
     """
     from lungtl.data.splits import read_split
     from lungtl.sources.base import UNKNOWN
@@ -97,9 +111,13 @@ def choose_bags(model: Path, store: Store, wanted: str) -> tuple[pd.DataFrame, p
     bags = labelled[["bag_id", "patient_id", "diameter_mm"]].assign(label=labelled["bag_label"].astype(int))
     split = read_split(model / SPLIT) if (model / SPLIT).is_file() else None
     same_store = split is not None and read_record(model)["store_fingerprint"] == store.fingerprint
+    seen: set[str] = set()
     if wanted == "auto":
         wanted = "test" if same_store else "all"
-        log.info("split=%s: the model was %strained on this dataset", wanted, "" if same_store else "not ")
+        if split is not None and not same_store:
+            seen = set(split.loc[split["split"] != "test", "patient_id"]) & set(bags["patient_id"])
+        left = f"; {len(seen)} patients who trained the model or chose its epoch are left out" if seen else ""
+        log.info("split=%s: the model was %strained on this dataset%s", wanted, "" if same_store else "not ", left)
     if same_store and split is not None:
         bags = bags.merge(split[["bag_id", "split"]], on="bag_id")
     else:
@@ -111,11 +129,17 @@ def choose_bags(model: Path, store: Store, wanted: str) -> tuple[pd.DataFrame, p
         bags = bags[bags["split"] == wanted]
     if bags.empty:
         raise LungtlError(f"{store.name} has no labelled bag to score; give the dataset labels")
+    bags = bags[~bags["patient_id"].isin(seen)]
+    if bags.empty:
+        raise UsageError(
+            f"split=auto: all {len(seen)} patients of {store.name} trained the model or chose its epoch; give another "
+            "dataset, or split=all to score them all the same"
+        )
     if trained := shared_patients(bags, split, "train"):
         log.warning("%d of the patients scored here trained the model: those scores are too good", trained)
     if chose := shared_patients(bags, split, "val"):
         log.warning("%d of the patients scored here chose the epoch, calibration and thresholds: too good", chose)
-    return bags.reset_index(drop=True), split, wanted
+    return ScoredBags(bags.reset_index(drop=True), split, wanted, len(seen))
 
 
 def shared_patients(bags: pd.DataFrame, split: pd.DataFrame | None, side: str) -> int | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lungtl import cli
 from lungtl.config import TrainConfig
-from lungtl.errors import LungtlError
+from lungtl.errors import LungtlError, UsageError
 from lungtl.prepare import open_store
 from lungtl.provenance import ENVIRONMENT, write_environment
 from lungtl.runs import RECORD, SPLIT, read_record, write_record
@@ -143,11 +143,7 @@ def _train_and_evaluate(
         "seed": config.seed,
     }
     _check_same(earlier, record)
-    if record["weights_split_fingerprint"] not in ("", record["split_fingerprint"]):
-        log.warning(
-            "backbone.weights is of a run with another split, which may have trained on this run's test patients; "
-            "use the same dataset and split"
-        )
+    check_weights_patients(str(config.backbone["weights"]), record["weights_split_fingerprint"], split)
     if earlier is None or earlier["mlflow_run_id"] is None:
         tracker.params(flatten(config.model_dump(mode="json", exclude={"sweep"})))
         tracker.tags({**choices, "lungtl.kind": "run", "lungtl.folder": str(folder), **{
@@ -196,6 +192,40 @@ def _check_same(earlier: dict[str, Any] | None, record: dict[str, Any]) -> None:
     for key in ("store_fingerprint", "split_fingerprint", "weights_fingerprint", "seed"):
         if earlier is not None and earlier[key] != record[key]:
             raise LungtlError(f"cannot resume: {key} was {earlier[key]}, now it is {record[key]}; start a new run")
+
+
+def check_weights_patients(weights: str, fingerprint: str, split: pd.DataFrame) -> None:
+    """Refuse weights of a run that this run's test patients trained, or whose epoch they chose.
+
+    Args:
+        weights: `backbone.weights`.
+        fingerprint: of the split that the weights were trained with; "" for others than those of a run.
+        split: bag_id, patient_id, split of this run.
+
+    Raises:
+        UsageError: they did. Where only the bundle is left and nobody can tell, another split is only a warning.
+    """
+    from lungtl.data.splits import read_split, split_fingerprint
+
+    if fingerprint in ("", split_fingerprint(split)):
+        return
+    folder = Path(weights).expanduser()
+    for path in (folder / SPLIT, folder.parent / SPLIT):  # of a run's folder, or of its bundle's
+        earlier = read_split(path) if path.is_file() else None
+        if earlier is None or split_fingerprint(earlier) != fingerprint:
+            continue
+        tested = set(split.loc[split["split"] == "test", "patient_id"])
+        seen = tested & set(earlier.loc[earlier["split"].isin(["train", "val"]), "patient_id"])
+        if seen:
+            raise UsageError(
+                f"backbone.weights={weights}: {len(seen)} of this run's {len(tested)} test patients trained these "
+                "weights or chose their epoch; give this run the dataset and split of that one, or other weights"
+            )
+        return
+    log.warning(
+        "backbone.weights is of a run with another split, which may have trained on this run's test patients; "
+        "use the same dataset and split"
+    )
 
 
 def run_name(choices: Mapping[str, str], overrides: Iterable[str]) -> str:

@@ -13,7 +13,11 @@ import torch
 
 from lungtl import evaluate
 from lungtl.data.splits import save_split
+from lungtl.errors import UsageError
 from lungtl.evaluate import choose_bags, shared_patients
+from lungtl.evaluation.document import evaluation_document
+from lungtl.evaluation.metrics import score
+from lungtl.results.summary import print_summary
 from lungtl.runs import SPLIT, write_record
 from lungtl.store.reader import Store
 from tests.models.tiny import tiny_classifier
@@ -41,7 +45,7 @@ def test_patients_that_trained_or_chose_are_counted_and_warned_of(
     for wanted in ("test", "val", "all"):
         with caplog.at_level(logging.WARNING):
             caplog.clear()
-            bags, split, _ = choose_bags(run, store, wanted)
+            bags, split, _, _ = choose_bags(run, store, wanted)
         counts = tuple(shared_patients(bags, split, side) for side in ("train", "val"))
         seen[wanted] = (
             counts,
@@ -56,9 +60,55 @@ def test_patients_that_trained_or_chose_are_counted_and_warned_of(
 
 
 def test_of_a_bundle_alone_nobody_knows_who_trained_it(store: Store, tmp_path: Path) -> None:
-    bags, split, wanted = choose_bags(tmp_path, store, "auto")
-    assert (len(bags), split, wanted) == (8, None, "all")
+    bags, split, wanted, left_out = choose_bags(tmp_path, store, "auto")
+    assert (len(bags), split, wanted, left_out) == (8, None, "all", 0)
     assert shared_patients(bags, split, "val") is None
+
+
+def test_on_its_own_dataset_auto_is_the_test_split(run: Path, store: Store) -> None:
+    bags, _, wanted, left_out = choose_bags(run, store, "auto")
+    assert (bags["bag_id"].tolist(), wanted, left_out) == (["b06", "b07"], "test", 0)
+
+
+@pytest.fixture
+def elsewhere(run: Path) -> Path:
+    """The run as if its dataset had been another one with some of the patients in common."""
+    write_record(run, {"store_fingerprint": "another"})
+    return run
+
+
+def test_on_another_dataset_auto_leaves_out_who_trained_the_model_or_chose_its_epoch(
+    elsewhere: Path, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        bags, split, wanted, left_out = choose_bags(elsewhere, store, "auto")
+    assert (bags["bag_id"].tolist(), wanted, left_out) == (["b06", "b07"], "all", 6)
+    assert [shared_patients(bags, split, side) for side in ("train", "val", "test")] == [0, 0, 2]
+    (line,) = caplog.messages
+    assert "not trained on this dataset; 6 patients who trained the model or chose its epoch are left out" in line
+
+
+def test_all_is_all_and_says_what_that_means(elsewhere: Path, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    bags, _, _, left_out = choose_bags(elsewhere, store, "all")
+    assert (len(bags), left_out) == (8, 0)
+    assert "4 of the patients scored here trained the model" in caplog.text
+    assert "2 of the patients scored here chose" in caplog.text
+
+
+def test_where_auto_leaves_nobody_it_says_so(elsewhere: Path, store: Store) -> None:
+    table = pd.read_csv(elsewhere / SPLIT)
+    save_split(table.assign(split=["train"] * 5 + ["val"] * 3), elsewhere / SPLIT)
+    with pytest.raises(
+        UsageError, match=r"all 8 patients of .* trained the model .*; give another dataset, or split=all"
+    ):
+        choose_bags(elsewhere, store, "auto")
+
+
+def test_the_title_says_who_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    table = score([0, 1, 0, 1], [0.1, 0.9, 0.4, 0.6], list("abcd"), resamples=0)
+    for left_out, said in ((6, True), (0, False)):
+        print_summary(evaluation_document(split="all", bag=table, patients_left_out=left_out), Path("x"), [])
+        assert ("6 patients left out" in capsys.readouterr().err) is said
 
 
 @pytest.mark.parametrize(

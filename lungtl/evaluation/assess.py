@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
-from lungtl.evaluation.chosen import KINDS, Chosen
+from lungtl.evaluation.chosen import Chosen
 from lungtl.evaluation.delong import compare_aurocs
 from lungtl.evaluation.document import Document, evaluation_document
 from lungtl.evaluation.localisation import localise
@@ -45,7 +45,7 @@ def assess(
         controls: name -> probabilities [n] of a predictor to beat, in the order of `bags`.
         chosen: calibration and thresholds, fitted on validation bags; None where nothing was chosen.
         groups: a row a bag in the order of `bags`, a column a group (see `lungtl.evaluation.subgroups`).
-        untrained_weights: bag_id, index and weight of an untrained aggregator (see `localise`).
+        untrained_weights: bag_id, index and weights of an untrained aggregator (see `localise`).
         slices_trained: whether the slice head was trained; if not, slices are not scored.
         chose: whether these are the validation bags themselves; if so, neither calibration nor thresholds are scored.
         threshold: probability from which a bag, or a slice, counts as positive.
@@ -62,7 +62,7 @@ def assess(
     options: dict[str, Any] = {"threshold": threshold, "resamples": resamples}
     known = slices[slices["label"] != UNKNOWN].merge(bags[["bag_id", "patient_id"]], on="bag_id")
     judged = None if chose else chosen
-    maps = {kind: getattr(judged, kind) for kind in KINDS} if judged is not None else {}
+    maps = judged.maps if judged is not None else {}
     thresholds = judged.thresholds if judged is not None else {}
     found = localise(
         slices, dict(zip(bags["bag_id"], patients, strict=True)), untrained_weights, resamples=resamples

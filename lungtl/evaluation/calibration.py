@@ -27,36 +27,44 @@ class Calibration:
 
     Attributes:
         kind: none leaves probabilities as they are.
+        slope: of kind platt, what the log-odds are multiplied by; above 0.
+        intercept: of kind platt, what is added then.
         temperature: of kind temperature.
         inputs: ascending knots of kind isotonic.
         outputs: the calibrated probability at each knot.
         reason: why the kind is none although a calibration was asked for.
     """
 
-    kind: Literal["none", "temperature", "isotonic"] = "none"
+    kind: Literal["none", "platt", "temperature", "isotonic"] = "none"
     temperature: float | None = None
     inputs: tuple[float, ...] = ()
     outputs: tuple[float, ...] = ()
     reason: str | None = None
+    slope: float | None = None
+    intercept: float | None = None
 
     def __post_init__(self) -> None:
         x, y = np.array(self.inputs, dtype=np.float64), np.array(self.outputs, dtype=np.float64)
-        known = {
-            "none": self.temperature is None,
-            "temperature": self.temperature is not None and 0 < self.temperature < float("inf"),
-            "isotonic": self.temperature is None and len(x) == len(y) > 0 and _in_order(x) and _in_order(y),
-        }
-        if not known.get(self.kind, False):
+        numbers = {"slope": self.slope, "intercept": self.intercept, "temperature": self.temperature}
+        wanted = {"none": set(), "platt": {"slope", "intercept"}, "temperature": {"temperature"}, "isotonic": set()}
+        given = {name: value for name, value in numbers.items() if value is not None}
+        finite = bool(np.isfinite(list(given.values())).all())
+        positive = all(given.get(name, 1) > 0 for name in ("slope", "temperature"))
+        knots = len(x) == len(y) > 0 and _in_order(x) and _in_order(y)
+        wrong = given.keys() != wanted.get(self.kind) or not finite or not positive
+        if wrong or (self.kind == "isotonic" and not knots):
             raise LungtlError(
-                f"kind {self.kind} with temperature {self.temperature} and {len(x)} knots is no calibration; wanted "
-                "none, a temperature above 0, or isotonic with ascending knots in [0, 1]"
+                f"kind {self.kind} with slope {self.slope}, intercept {self.intercept}, temperature {self.temperature} "
+                f"and {len(x)} knots is no calibration; wanted none, platt with a slope above 0 and an intercept, a "
+                "temperature above 0, or isotonic with ascending knots in [0, 1]"
             )
 
     def apply(self, probabilities: ArrayLike) -> Floats:
         """Calibrate probabilities.
 
         A temperature keeps the order, but one below 1 may make ties next to 1, where float64 tells no more apart: 0.2,
-        the coldest that is fitted, from 0.9994 on. Isotonic makes ties of neighbours. Either may change an AUROC.
+        the coldest that is fitted, from 0.9994 on; so may platt. Isotonic makes ties of neighbours. Each may change an
+        AUROC.
 
         Args:
             probabilities: float [N] in [0, 1], of the positive class.
@@ -70,6 +78,8 @@ class Calibration:
         from scipy.special import expit, logit
 
         p = check_probabilities(probabilities, len(np.atleast_1d(probabilities)))
+        if self.slope is not None and self.intercept is not None:
+            return np.asarray(expit(self.slope * logit(p) + self.intercept), dtype=np.float64)
         if self.temperature is not None:
             return np.asarray(expit(logit(p) / self.temperature), dtype=np.float64)
         if self.kind == "isotonic":
@@ -92,6 +102,56 @@ class Calibration:
             return cls(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise LungtlError(f"no calibration can be read ({error!r}); write it with Calibration.to_dict") from error
+
+
+def fit_platt(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
+    """Find the slope and the intercept that make the labels likeliest: sigmoid(slope * logit(p) + intercept).
+
+    The intercept undoes what a loss that balances classes does, which adds a constant to all log-odds. Labels are
+    smoothed as in Platt (1999): (N+ + 1) / (N+ + 2) for the N+ positives, 1 / (N- + 2) for the N- others; so that
+    bags that a threshold separates have a best slope, too.
+
+    Args:
+        labels: int [N], 0 or 1, of the validation bags.
+        probabilities: float [N] in [0, 1], of the positive class.
+
+    Returns:
+        Kind platt. Kind none, with the reason, where there is one class or the best slope is not above 0: the bags
+        rank no better than chance.
+
+    Raises:
+        LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import expit, logit
+
+    y = check_labels(labels)
+    p = check_probabilities(probabilities, len(y))
+    if y.min() == y.max():
+        return Calibration(reason=_one_class(y))
+    z = logit(np.clip(p, CLIP, 1 - CLIP))
+    if z.min() == z.max():
+        return Calibration(reason=f"no slope is best: all {len(y)} validation bags have one probability")
+    positive = int(y.sum())
+    targets = np.where(y == 1, (positive + 1) / (positive + 2), 1 / (len(y) - positive + 2))
+    # Of log-odds with mean 0 and deviation 1 the minimum is as easy to find, however the network scales its own.
+    centre, spread = z.mean(), z.std()
+    inputs = np.stack([(z - centre) / spread, np.ones_like(z)], axis=1)
+
+    def loss(line: Floats) -> tuple[float, Floats]:
+        """The mean log-loss, which is convex in slope and intercept, and its gradient."""
+        scores = inputs @ line
+        return float((np.logaddexp(0, scores) - targets * scores).mean()), inputs.T @ (expit(scores) - targets) / len(y)
+
+    def curvature(line: Floats) -> Floats:
+        said = expit(inputs @ line)
+        return np.asarray((inputs * (said * (1 - said))[:, None]).T @ inputs / len(y), dtype=np.float64)
+
+    best = minimize(loss, np.zeros(2), jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-10})
+    slope = float(best.x[0] / spread)
+    if slope <= 0:
+        return Calibration(reason=f"the best slope is {slope:.2g}: the bags rank no better than chance")
+    return Calibration("platt", slope=slope, intercept=float(best.x[1]) - slope * float(centre))
 
 
 def fit_temperature(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lungtl.errors import LungtlError
-from lungtl.evaluation.calibration import Calibration, fit_isotonic, fit_temperature
+from lungtl.evaluation.calibration import Calibration, fit_isotonic, fit_platt, fit_temperature
 from lungtl.evaluation.operating_points import choose_thresholds
 
 if TYPE_CHECKING:
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 FILE = "calibration.json"
 """In a run's folder and in its bundle."""
 
-KINDS = ("temperature", "isotonic")
+KINDS = ("platt", "temperature", "isotonic")
 
-Kind = Literal["temperature", "isotonic", "none"]
+Kind = Literal["platt", "temperature", "isotonic", "none"]
+
+OLDER = Calibration(reason="not fitted by the version of lungtl that trained the model")
+"""What stands for platt in files of version 0.1.0."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Chosen:
         n: validation bags.
         n_patients: whose bags.
         n_positive: of those bags.
-        temperature: of kind none, with the reason, where it could not be fitted.
+        platt: of kind none, with the reason, where it could not be fitted.
+        temperature: likewise.
         isotonic: likewise.
         thresholds: operating point -> the probability, not calibrated, from which a bag counts as positive; None
             where no threshold reaches it.
@@ -44,6 +48,7 @@ class Chosen:
     n: int
     n_patients: int
     n_positive: int
+    platt: Calibration
     temperature: Calibration
     isotonic: Calibration
     thresholds: Mapping[str, float | None]
@@ -51,8 +56,12 @@ class Chosen:
     @property
     def calibration(self) -> Calibration:
         """The map of `kind`."""
-        maps: dict[Kind, Calibration] = {"temperature": self.temperature, "isotonic": self.isotonic}
-        return maps.get(self.kind, Calibration())
+        return self.maps.get(self.kind, Calibration())
+
+    @property
+    def maps(self) -> dict[str, Calibration]:
+        """Kind -> its map."""
+        return {"platt": self.platt, "temperature": self.temperature, "isotonic": self.isotonic}
 
     def calibrated(self, probabilities: ArrayLike) -> NDArray[np.float64] | None:
         """What predictions carry beside their probabilities [N]; None where there is no map to apply."""
@@ -60,7 +69,7 @@ class Chosen:
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain JSON values, which `from_dict` takes."""
-        maps = {"temperature": self.temperature.to_dict(), "isotonic": self.isotonic.to_dict()}
+        maps = {kind: fitted.to_dict() for kind, fitted in self.maps.items()}
         return vars(self) | maps | {"thresholds": dict(self.thresholds)}
 
     @classmethod
@@ -76,11 +85,12 @@ class Chosen:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise LungtlError(f"{FILE} is damaged ({where}: {first['msg']}); fetch the bundle again") from error
-        return cls(**{**document, **{kind: Calibration.from_dict(document[kind]) for kind in KINDS}})
+        given = {kind: Calibration.from_dict(document[kind]) for kind in KINDS if kind in document}
+        return cls(**{"platt": OLDER, **document, **given})
 
 
 def choose(validation: pd.DataFrame, kind: Kind) -> Chosen:
-    """Fit both calibrations and choose the thresholds.
+    """Fit every calibration and choose the thresholds.
 
     Args:
         validation: a row a validation bag: patient_id, label (0 or 1), probability.
@@ -95,6 +105,7 @@ def choose(validation: pd.DataFrame, kind: Kind) -> Chosen:
         n=len(validation),
         n_patients=int(validation["patient_id"].nunique()),
         n_positive=int(labels.sum()),
+        platt=fit_platt(labels, probabilities),
         temperature=fit_temperature(labels, probabilities),
         isotonic=fit_isotonic(labels, probabilities),
         thresholds=choose_thresholds(labels, probabilities),

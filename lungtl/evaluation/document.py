@@ -158,7 +158,7 @@ def flat_metrics(document: Document) -> dict[str, float]:
 
     Returns:
         "test/bag/auroc", "test/bag/auroc_low", "test/bag/auroc_high", "test/bag/auroc_delong_low", "test/slice/...",
-        "test/calibrated/temperature/ece", "test/control/diameter/auroc", "test/gain/diameter/auroc",
+        "test/calibrated/platt/ece", "test/control/diameter/auroc", "test/gain/diameter/auroc",
         "test/point/specificity_95/sensitivity", "test/localisation/model/share", "test/localisation/gain/centre/share",
         ... -> a finite number.
     """

@@ -91,7 +91,8 @@ def localise(
     Args:
         slices: a row a slice: bag_id, index (0, 1, ... in a bag), label, weight; all slices of a bag.
         patient_ids: of every bag.
-        untrained: bag_id, index and weight of an aggregator as it was initialised, of the bags that can tell.
+        untrained: bag_id, index, and a column weight... for each time that the aggregator was initialised, of the bags
+            that can tell; their measures are averaged.
         resamples: of patients, for the 95 % intervals; 0 leaves them out.
         seed: of the draws.
 
@@ -112,12 +113,17 @@ def localise(
         uniform=1 / counts,
         centre=told.groupby("bag_id")["index"].transform(centre_prior),
     )
+    columns = {name: [name] for name in RULES if name in table}
     if untrained is not None:
-        given = untrained[["bag_id", "index", "weight"]].rename(columns={"weight": "untrained"})
+        columns["untrained"] = [name for name in map(str, untrained) if name.startswith("weight")]
+        given = untrained[["bag_id", "index", *columns["untrained"]]]
         table = table.merge(given, on=["bag_id", "index"], validate="one_to_one")
-    names = [name for name in RULES if name in table]
+    names = list(columns)
     bags = list(table.groupby("bag_id"))
-    values = np.array([[_measures(own["nodule"], own[name]) for name in names] for _, own in bags])  # [B, rules, 2]
+    values = np.array([[_measures(own, columns[name]) for name in names] for _, own in bags])  # [B, rules, 2]
+    # Equal weights rank nothing. What a model has to beat is not the precision of one tie, but a ranking by chance.
+    ranking = values[:, names.index("uniform"), MEASURES.index("average_precision")]
+    ranking[:] = [chance_average_precision(int(own["nodule"].sum()), len(own)) for _, own in bags]
     patients = patient_codes([patient_ids[str(bag_id)] for bag_id, _ in bags], len(bags))
     beaten = [name for name in BEATEN if name in names]
     gains = values[:, :1] - values[:, [names.index(name) for name in beaten]]  # the model is the first rule
@@ -147,11 +153,28 @@ def centre_prior(index: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(weights / weights.sum(), dtype=np.float64)
 
 
-def _measures(nodule: pd.Series, weights: pd.Series) -> tuple[float, float]:
-    w = weights.to_numpy(np.float64)
-    w = w / w.sum()  # float32 softmaxes sum to 1 but for rounding
-    ranking = weighted_metrics(nodule.to_numpy(np.int64), w, np.ones((1, len(w))))
-    return float(w[nodule.to_numpy()].sum()), float(ranking["auprc"][0])
+def chance_average_precision(positive: int, n: int) -> float:
+    """The mean average precision over all orders of n slices, of which `positive` (at least one) have a nodule.
+
+    Which slice comes i-th is chance: each has probability 1/n, and if it is one with a nodule, (positive - 1)/(n - 1)
+    of those before it are, too. Hence (1/n) sum_i (1 + (i - 1)(positive - 1)/(n - 1)) / i, which is above the share
+    positive/n: 0.52 for one slice of four.
+    """
+    before = np.arange(n)
+    others = (positive - 1) / max(n - 1, 1)  # of one slice none comes before it
+    return float(((1 + before * others) / (before + 1)).mean())
+
+
+def _measures(bag: pd.DataFrame, columns: list[str]) -> NDArray[np.float64]:
+    """A bag's two measures, the mean over several columns of weights."""
+    nodule = bag["nodule"].to_numpy()
+    measures = []
+    for column in columns:
+        w = bag[column].to_numpy(np.float64)
+        w = w / w.sum()  # float32 softmaxes sum to 1 but for rounding
+        ranking = weighted_metrics(nodule.astype(np.int64), w, np.ones((1, len(w))))
+        measures.append((w[nodule].sum(), ranking["auprc"][0]))
+    return np.asarray(np.mean(measures, axis=0), dtype=np.float64)
 
 
 def _estimates(

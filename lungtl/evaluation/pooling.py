@@ -1,6 +1,6 @@
 """Out-of-fold predictions: the test folds of a cross-validation put together, every patient predicted exactly once.
 
-Each fold was predicted by a model that neither trained on it nor chose its epoch, temperature or threshold by it.
+Each fold was predicted by a model that neither trained on it nor chose its epoch, calibration or threshold by it.
 """
 
 from __future__ import annotations

@@ -67,20 +67,23 @@ class Table(Part):
 class Map(Part):
     """A calibration map."""
 
-    kind: Literal["none", "temperature", "isotonic"]
+    kind: Literal["none", "platt", "temperature", "isotonic"]
     temperature: Annotated[float, Field(gt=0)] | None
     inputs: list[Probability]
     outputs: list[Probability]
     reason: str | None
+    slope: Annotated[float, Field(gt=0)] | None = None  # files of version 0.1.0 have neither, and no platt
+    intercept: float | None = None
 
 
 class Chosen(Part):
     """What was chosen on the validation bags: calibration.json."""
 
-    kind: Literal["temperature", "isotonic", "none"]
+    kind: Literal["platt", "temperature", "isotonic", "none"]
     n: Count
     n_patients: Count
     n_positive: Count
+    platt: Map | None = None
     temperature: Map
     isotonic: Map
     thresholds: dict[str, float | None]
@@ -129,7 +132,7 @@ class Metrics(Part):
     schema_: Annotated[Literal[2], Field(alias="schema")]
     split: str
     bag: Table
-    calibrated: dict[Literal["temperature", "isotonic"], Table]
+    calibrated: dict[Literal["platt", "temperature", "isotonic"], Table]
     slice: Table | None
     controls: dict[str, Table]
     gains: dict[str, Difference]

@@ -55,6 +55,7 @@ def draw(
         score_histogram,
         subgroup_forest,
     )  # fmt: skip
+    from lungtl.evaluation.localisation import weights_differ
 
     folder.mkdir(exist_ok=True)
     labels, p, patients = table["label"].to_numpy(), table["probability"].to_numpy(), table["patient_id"].to_numpy()
@@ -70,7 +71,7 @@ def draw(
         overall = bag["metrics"]["auroc"]["value"]
         save(subgroup_forest(document["subgroups"], overall), folder / "subgroups.png")
     slices = dict(list(predictions.slices.groupby("bag_id")))
-    _draw_most_weighted(folder, store, model, slices, table)
+    _draw_most_weighted(folder, store, model, slices, table, weights_differ(predictions.slices))
     for name, row in _examples(table).items():
         own = slices[row.bag_id]
         if len(own) > 1:
@@ -89,29 +90,45 @@ def windowed(hu: NDArray[np.int16], window: tuple[float, float]) -> NDArray[np.u
 
 
 def _draw_most_weighted(
-    folder: Path, store: Store, model: ScoredModel, slices: dict[Any, pd.DataFrame], table: pd.DataFrame
+    folder: Path, store: Store, model: ScoredModel, slices: dict[Any, pd.DataFrame], table: pd.DataFrame, told: bool
 ) -> None:
-    """The slice that weighed most in each of the bags with the highest probabilities, with and without heatmaps."""
+    """A slice of each of the bags with the highest probabilities, with and without heatmaps; `told` by its weight."""
     from lungtl.evaluation.figures import gradcam_montage, montage, save
 
     window = model.classifier.preprocessor.windows[0]
     images, captions, labels, places = [], [], [], []
     for row in table.sort_values("probability", ascending=False).head(SHOWN).itertuples():
-        own = slices[row.bag_id]
-        top: Any = next(own.nlargest(1, "weight").rename(columns={"index": "slice_index"}).itertuples())
+        top = shown_slice(slices[row.bag_id], told)
         images.append(windowed(store.voxels(str(row.bag_id))[top.slice_index], window))
         place = "" if np.isnan(top.z_mm) else f" z {top.z_mm:.0f} mm"
         captions.append(f"{row.patient_id}{place}\nw={top.weight:.2f} p={row.probability:.2f} {SLICE_NAMES[top.label]}")
         labels.append(int(top.label))
         places.append((str(row.bag_id), int(top.slice_index)))
-    save(montage(images, captions, labels), folder / "montage.png")
+    which = "the slice that weighed most in each" if told else "the middle slice of each, as all weigh the same"
+    bags = f"{len(images)} bags" if len(images) > 1 else "bag"
+    title = f"The {bags} with the highest probability: {which}"
+    save(montage(images, captions, labels, title), folder / "montage.png")
     if model.heatmaps:
         try:
             maps = [_heatmap(store, model, *place) for place in places]
         except LungtlError as error:  # the extra is not installed, or the network has no maps: the rest stands
             log.info("no heatmaps: %s", error)
         else:
-            save(gradcam_montage(images, maps, captions, labels), folder / "heatmaps.png")
+            save(gradcam_montage(images, maps, captions, labels, title), folder / "heatmaps.png")
+
+
+def shown_slice(slices: pd.DataFrame, weights_differ: bool) -> Any:
+    """The slice of a bag that is shown: what weighed most, or the middle one where the aggregator weighs all the same.
+
+    Args:
+        slices: index, weight and more of the bag's slices, in their order.
+        weights_differ: whether the aggregator weighs slices at all.
+
+    Returns:
+        Its row, `index` as `slice_index`.
+    """
+    one = slices.nlargest(1, "weight") if weights_differ else slices.iloc[[len(slices) // 2]]
+    return next(one.rename(columns={"index": "slice_index"}).itertuples())
 
 
 def _heatmap(store: Store, model: ScoredModel, bag_id: str, index: int) -> NDArray[np.float32]:

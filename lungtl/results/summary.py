@@ -23,6 +23,8 @@ def print_summary(document: dict[str, Any], folder: Path, next_steps: list[str])
     console = Console(stderr=True, width=None if sys.stderr.isatty() else WIDTH)
     bag = document["bag"]
     title = f"{document['split']}: {bag['n']} bags of {bag['n_patients']} patients, {bag['n_positive']} positive"
+    if left_out := document.get("patients_left_out"):
+        title += f" ({left_out} patients left out who trained the model or chose its epoch)"
     console.print(_table(rows_for_table(document), title, INTERVALS))
     if points := rows_of_points(document):
         console.print(_table(points, "decisions at thresholds that the validation split chose"))

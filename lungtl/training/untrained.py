@@ -15,12 +15,13 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lungtl import plugins
 from lungtl.config import TrainConfig
 from lungtl.data.bags import Features
 from lungtl.errors import LungtlError
+from lungtl.models.aggregators.base import Aggregator, uniform_weights
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.freezing.frozen import Frozen
@@ -43,6 +44,9 @@ log = logging.getLogger(__name__)
 SEED = 1_000_003
 """Of the random weights: the same for all runs, so that a sweep computes their features once; and hardly any run's own
 seed, since with backbone.weights=none the control would then be the run itself."""
+
+DRAWS = 10
+"""Of an aggregator's random weights: where a single one looks is luck."""
 
 NOISE_IMAGES = 16
 """Whose statistics a random backbone's batch norms are given."""
@@ -162,6 +166,8 @@ def untrained_weights(
 ) -> pd.DataFrame:
     """Where the classifier's aggregator would look as it was initialised, on the embeddings that the trained one sees.
 
+    It is initialised `DRAWS` times; the embeddings are computed once.
+
     Args:
         classifier: trained.
         aggregator: its config (`_target_` and options).
@@ -171,13 +177,18 @@ def untrained_weights(
         device: where to compute.
 
     Returns:
-        bag_id, index, weight: a row a slice.
+        bag_id, index, weight_0, weight_1, ...: a row a slice.
     """
     with random_weights():
-        fresh = plugins.build(aggregator, dim=classifier.projection.linear.out_features)
-    other = BagClassifier(classifier.preprocessor, classifier.backbone, classifier.projection, fresh)
+        dim = classifier.projection.linear.out_features
+        fresh = [plugins.build(aggregator, dim=dim).eval().to(device) for _ in range(DRAWS)]
+    seeing = _Seeing()
+    other = BagClassifier(classifier.preprocessor, classifier.backbone, classifier.projection, seeing)
     other.slice_head, other.split = classifier.slice_head, classifier.split
-    return predict_bags(other, store, bag_ids, features, device).slices[["bag_id", "index", "weight"]]
+    table = predict_bags(other, store, bag_ids, features, device).slices[["bag_id", "index"]]
+    with torch.inference_mode():
+        weights = [torch.cat([one(*seen)[1][seen[2]] for seen in seeing.batches]).cpu().double() for one in fresh]
+    return table.assign(**{f"weight_{k}": drawn.numpy() for k, drawn in enumerate(weights)})
 
 
 @contextmanager
@@ -186,6 +197,20 @@ def random_weights() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         yield
+
+
+class _Seeing(Aggregator):
+    """Keeps what an aggregator is given: embeddings, slice logits and mask of each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def forward(
+        self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor, positions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        self.batches.append((embeddings, slice_logits, mask))
+        return slice_logits.new_zeros(len(mask)), uniform_weights(mask)
 
 
 def _features(

@@ -48,7 +48,7 @@ def cohorts(draw: st.DrawFn) -> pd.DataFrame:
 @settings(max_examples=40, deadline=None)
 @given(cohorts(), st.sampled_from(["holdout", "kfold"]), st.integers(0, 5), st.integers(0, 4))
 def test_what_holds_for_every_split(bags: pd.DataFrame, kind: str, seed: int, fold: int) -> None:
-    settings_ = config(kind=kind, seed=seed, fold=fold)
+    settings_ = config(kind=kind, seed=seed, fold=fold if kind == "kfold" else 0)
     split = split_bags(bags, settings_)
     labelled = bags[bags["bag_label"] != -1].sort_values("bag_id")
     assert split["bag_id"].tolist() == labelled["bag_id"].tolist()  # each once, none without a label
@@ -74,9 +74,15 @@ def test_folds_test_and_validate_every_patient_exactly_once(bags: pd.DataFrame, 
         assert set(current["bag_id"][current["split"] == "val"]) == set(after["bag_id"][after["split"] == "test"])
 
 
-def test_folds_are_of_no_concern_to_the_other_kinds() -> None:
+def test_how_many_folds_is_of_no_concern_to_the_other_kinds() -> None:
     bags = table([0, 1] * 20)
-    pd.testing.assert_frame_equal(split_bags(bags, config(folds=2, fold=9)), split_bags(bags, config()))
+    pd.testing.assert_frame_equal(split_bags(bags, config(folds=2)), split_bags(bags, config()))
+
+
+@pytest.mark.parametrize("kind", ["holdout", "source"])
+def test_a_fold_of_a_split_without_folds_is_wrong_usage(kind: str) -> None:
+    with pytest.raises(UsageError, match=rf"split\.fold=1: split\.kind={kind} has no folds; give split\.kind=kfold"):
+        config(kind=kind, fold=1)
 
 
 def test_two_folds_leave_nothing_to_train_on() -> None:

@@ -65,7 +65,8 @@ def test_it_follows_the_schema(document: dict[str, Any]) -> None:
 
 def test_the_calibrations_are_those_of_the_validation_bags(document: dict[str, Any]) -> None:
     assert document["chosen"] == CHOSEN.to_dict()
-    for kind, fitted in (("temperature", CHOSEN.temperature), ("isotonic", CHOSEN.isotonic)):
+    assert list(document["calibrated"]) == ["platt", "temperature", "isotonic"]
+    for kind, fitted in CHOSEN.maps.items():
         expected = brier_score_loss(TEST["label"], fitted.apply(TEST["probability"]))
         assert document["calibrated"][kind]["metrics"]["brier"]["value"] == pytest.approx(expected)
     assert document["bag"]["metrics"]["brier"]["value"] == pytest.approx(

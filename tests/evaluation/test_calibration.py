@@ -14,7 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
 from lungtl.errors import LungtlError
-from lungtl.evaluation.calibration import TEMPERATURES, Calibration, fit_isotonic, fit_temperature
+from lungtl.evaluation.calibration import TEMPERATURES, Calibration, fit_isotonic, fit_platt, fit_temperature
+from lungtl.evaluation.metrics import score
 
 Rows = tuple[NDArray[np.int64], NDArray[np.float64]]
 
@@ -49,6 +50,99 @@ def test_the_temperature_is_the_slope_of_a_logistic_regression_without_intercept
     p = expit(rng.normal(1.5 * labels - 0.7, 1.5))
     model = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10).fit(logit(p)[:, None], labels)
     assert fit_temperature(labels, p).temperature == pytest.approx(1 / model.coef_[0, 0], rel=1e-4)
+
+
+def smoothed(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Platt's targets as rows of whole labels: which bag, its label, its weight; each bag stands there twice."""
+    n = np.bincount(labels, minlength=2)
+    target = np.where(labels == 1, (n[1] + 1) / (n[1] + 2), 1 / (n[0] + 2))
+    bags = np.arange(len(labels))
+    return np.r_[bags, bags], np.repeat([1, 0], len(labels)), np.r_[target, 1 - target]
+
+
+@pytest.mark.parametrize("scale", [0.05, 1.5, 3.0])
+def test_platt_is_a_logistic_regression_on_smoothed_labels(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    labels = (rng.random(80) < 0.2).astype(int)
+    z = scale * rng.normal(1.5 * labels + 2, 0.7)
+    bags, whole, weights = smoothed(labels)
+    model = LogisticRegression(C=np.inf, tol=1e-12, solver="newton-cholesky")
+    model.fit(z[bags, None] / scale, whole, sample_weight=weights)
+    found = fit_platt(labels, expit(z))
+    assert found.slope == pytest.approx(model.coef_[0, 0] / scale, rel=1e-4)
+    assert found.intercept == pytest.approx(model.intercept_[0], rel=1e-4)
+
+
+def test_platt_of_two_probabilities_gives_each_its_share_of_the_targets() -> None:
+    # Two parameters reach both points: the mean target of the bags there. 5 positives: 6/7; 10 others: 1/12.
+    labels = [1] * 4 + [0] * 1 + [1] * 1 + [0] * 9
+    p = [0.7] * 5 + [0.4] * 10
+    expected = [(4 * 6 / 7 + 1 / 12) / 5, (6 / 7 + 9 / 12) / 10]
+    np.testing.assert_allclose(fit_platt(labels, p).apply([0.7, 0.4]), expected, rtol=1e-7)
+
+
+def test_platt_repairs_what_balanced_training_shifts_and_a_temperature_does_not() -> None:
+    """At a prevalence of 20 % a balanced loss makes a bag with probability p say 4p / (4p + 1 - p)."""
+    rng = np.random.default_rng(0)
+    true = expit(rng.normal(-1.94, 1.6, 40_000))
+    labels = (rng.random(len(true)) < true).astype(int)
+    assert labels.mean() == pytest.approx(0.2, abs=0.01)
+    said = 4 * true / (4 * true + 1 - true)
+    platt, temperature = fit_platt(labels, said), fit_temperature(labels, said)
+    assert platt.slope == pytest.approx(1, abs=0.05)
+    assert platt.intercept == pytest.approx(-np.log(4), abs=0.05)
+    patients = np.arange(len(true))
+    ece = {
+        name: score(labels, p, patients, resamples=0).metrics["ece"].value
+        for name, p in (("raw", said), ("platt", platt.apply(said)), ("temperature", temperature.apply(said)))
+    }
+    assert ece["raw"] == pytest.approx(0.2, abs=0.05)
+    assert ece["temperature"] == pytest.approx(0.2, abs=0.05)
+    assert ece["platt"] == pytest.approx(0, abs=0.01)
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows())
+def test_platt_is_the_best_line_and_keeps_every_rank(data: Rows) -> None:
+    labels, p = data
+    bags, whole, weights = smoothed(labels)
+
+    def at(slope: float, intercept: float) -> float:
+        scores = slope * logit(p[bags]) + intercept
+        return float((weights * np.logaddexp(0, np.where(whole == 1, -scores, scores))).sum())
+
+    found = fit_platt(labels, p)
+    if found.slope is not None and found.intercept is not None:
+        assert roc_auc_score(labels, found.apply(p)) == roc_auc_score(labels, p)
+        best = at(found.slope, found.intercept)
+        for step in (1e-3, 0.1):
+            around = [at(found.slope + a, found.intercept + b) for a in (-step, 0, step) for b in (-step, 0, step)]
+            assert best <= min(around) + 1e-9
+    elif p.min() < p.max():
+        constant = minimize_scalar(lambda intercept: at(0, intercept)).fun
+        assert all(constant <= at(slope, b) + 1e-9 for slope in (0.01, 0.5) for b in np.linspace(-3, 3, 61))
+
+
+def test_platt_of_bags_that_a_threshold_separates_is_no_step() -> None:
+    found = fit_platt([0, 0, 1, 1], [0.1, 0.4, 0.6, 0.9])
+    # Symmetric, hence through one half; targets are 1/4 and 3/4.
+    assert found.intercept == pytest.approx(0, abs=1e-7)
+    assert found.slope is not None
+    assert 0 < found.slope < 1
+    assert found.apply([0.9])[0] < 0.85
+
+
+@pytest.mark.parametrize(
+    ("labels", "p", "said"),
+    [
+        ([1, 1, 0, 0], [0.1, 0.4, 0.6, 0.9], "rank no better than chance"),
+        ([1, 0, 1, 0], [0.5, 0.5, 0.5, 0.5], "all 4 validation bags have one probability"),
+    ],
+)
+def test_platt_never_turns_a_ranking_round(labels: list[int], p: list[float], said: str) -> None:
+    found = fit_platt(labels, p)
+    assert found.kind == "none"
+    assert said in str(found.reason)
 
 
 @settings(max_examples=100, deadline=None)
@@ -93,7 +187,7 @@ def test_isotonic_hand_computed() -> None:
 @settings(max_examples=50, deadline=None)
 @given(rows())
 def test_a_calibration_survives_json(data: Rows) -> None:
-    for found in (fit_temperature(*data), fit_isotonic(*data), Calibration()):
+    for found in (fit_platt(*data), fit_temperature(*data), fit_isotonic(*data), Calibration()):
         read = Calibration.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)))
         assert read == found
         np.testing.assert_array_equal(read.apply(data[1]), found.apply(data[1]))
@@ -123,7 +217,7 @@ def test_zero_and_one_stay_and_do_not_decide_the_fit_alone() -> None:
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_calibrates_nothing_and_says_so(label: int) -> None:
-    for fit in (fit_temperature, fit_isotonic):
+    for fit in (fit_platt, fit_temperature, fit_isotonic):
         found = fit([label] * 3, [0.1, 0.5, 0.9])
         assert found == Calibration(reason=f"only one class: {3 * label} of 3 validation bags positive")
 
@@ -149,13 +243,18 @@ def test_the_log_loss_here_is_scikit_learns(data: Rows) -> None:
     [
         ({"kind": "temperature", "temperature": 0.0, "inputs": [], "outputs": []}, "temperature 0.0"),
         ({"kind": "temperature", "temperature": None, "inputs": [], "outputs": []}, "temperature None"),
-        ({"kind": "none", "temperature": 2.0, "inputs": [], "outputs": []}, "kind none with temperature 2.0"),
+        ({"kind": "none", "temperature": 2.0, "inputs": [], "outputs": []}, "kind none with .* temperature 2.0"),
         ({"kind": "isotonic", "inputs": [0.1, 0.2], "outputs": [0.5]}, "2 knots"),
         ({"kind": "isotonic", "inputs": [0.2, 0.1], "outputs": [0.5, 0.6]}, "ascending"),
         ({"kind": "isotonic", "inputs": [0.1, 0.2], "outputs": [0.5, 1.6]}, "ascending knots in"),
         ({"kind": "isotonic", "inputs": [], "outputs": []}, "0 knots"),
         ({"kind": "isotonic", "temperature": 2.0, "inputs": [0.1], "outputs": [0.5]}, "temperature 2.0"),
-        ({"kind": "platt", "inputs": [], "outputs": []}, "kind platt"),
+        ({"kind": "platt", "inputs": [], "outputs": []}, "kind platt with slope None"),
+        ({"kind": "platt", "slope": 1.0, "inputs": [], "outputs": []}, "intercept None"),
+        ({"kind": "platt", "slope": -1.0, "intercept": 0.0, "inputs": [], "outputs": []}, "slope -1.0"),
+        ({"kind": "platt", "slope": 1.0, "intercept": float("nan"), "inputs": [], "outputs": []}, "intercept nan"),
+        ({"kind": "platt", "slope": 1, "intercept": 0, "temperature": 2.0, "inputs": [], "outputs": []}, "ture 2.0"),
+        ({"kind": "beta", "inputs": [], "outputs": []}, "kind beta"),
         ({"kind": "none"}, "'inputs'"),
         ({"kind": "none", "inputs": [], "outputs": [], "slope": 1}, "slope"),
         ({"kind": "isotonic", "inputs": ["a"], "outputs": [1]}, "could not convert"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 
 from lungtl.errors import LungtlError
-from lungtl.evaluation.calibration import fit_isotonic, fit_temperature
+from lungtl.evaluation.calibration import fit_isotonic, fit_platt, fit_temperature
 from lungtl.evaluation.chosen import FILE, Chosen, Kind, choose, read_chosen, write_chosen
 from lungtl.evaluation.operating_points import choose_thresholds
 from tests.evaluation.cohort import cohort
@@ -23,16 +24,18 @@ def test_it_is_what_the_validation_bags_say(validation: pd.DataFrame) -> None:
     chosen = choose(validation, "temperature")
     labels, probabilities = validation["label"], validation["probability"]
     assert (chosen.n, chosen.n_patients, chosen.n_positive) == (60, 50, int(labels.sum()))
+    assert chosen.platt == fit_platt(labels, probabilities)
     assert chosen.temperature == fit_temperature(labels, probabilities)
     assert chosen.isotonic == fit_isotonic(labels, probabilities)
     assert chosen.thresholds == choose_thresholds(labels, probabilities)
 
 
-@pytest.mark.parametrize("kind", ["temperature", "isotonic", "none"])
+@pytest.mark.parametrize("kind", ["platt", "temperature", "isotonic", "none"])
 def test_predictions_carry_the_calibration_that_was_asked_for(validation: pd.DataFrame, kind: Kind) -> None:
     chosen = choose(validation, kind)
     given = np.array([0.1, 0.5, 0.93])
     expected = {
+        "platt": chosen.platt.apply(given),
         "temperature": chosen.temperature.apply(given),
         "isotonic": chosen.isotonic.apply(given),
         "none": None,
@@ -49,6 +52,19 @@ def test_a_file_gives_back_what_was_written(validation: pd.DataFrame, tmp_path: 
         chosen = choose(bags, "isotonic")
         write_chosen(chosen, tmp_path)
         assert read_chosen(tmp_path) == chosen
+
+
+def test_a_file_of_version_0_1_0_knows_no_platt(validation: pd.DataFrame, tmp_path: Path) -> None:
+    chosen = choose(validation, "temperature")
+    document = chosen.to_dict()
+    del document["platt"]
+    for kind in ("temperature", "isotonic"):
+        del document[kind]["slope"], document[kind]["intercept"]
+    (tmp_path / FILE).write_text(json.dumps(document))
+    read = read_chosen(tmp_path)
+    assert read is not None
+    assert (read.temperature, read.isotonic, read.platt.kind) == (chosen.temperature, chosen.isotonic, "none")
+    np.testing.assert_array_equal(read.calibrated([0.3, 0.8]), chosen.calibrated([0.3, 0.8]))
 
 
 def test_a_folder_without_the_file_has_nothing(tmp_path: Path) -> None:

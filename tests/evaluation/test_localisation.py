@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from lungtl.evaluation.localisation import MEASURES, RULES, centre_prior, localise, telling_bags
+from lungtl.evaluation.localisation import (
+    MEASURES,
+    RULES,
+    centre_prior,
+    chance_average_precision,
+    localise,
+    telling_bags,
+)
 
 
 def rows(bag_id: str, labels: Sequence[int], weights: Sequence[float]) -> pd.DataFrame:
@@ -30,7 +38,24 @@ def test_shares_and_rankings_are_averaged_over_bags_by_hand() -> None:
     assert model["share"].value == pytest.approx((0.6 + 0.25) / 2)
     assert model["average_precision"].value == pytest.approx((1 + 0.5) / 2)  # first of a, second of b
     assert uniform["share"].value == pytest.approx((1 / 4 + 1 / 2) / 2)
-    assert uniform["average_precision"].value == pytest.approx((1 / 4 + 1 / 2) / 2)  # all tie: the precision of all
+    by_chance = (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4, (1 + 1 / 2) / 2  # the one nodule slice is 1st, 2nd, ... as often
+    assert uniform["average_precision"].value == pytest.approx(sum(by_chance) / 2)
+
+
+@pytest.mark.parametrize(("positive", "n"), [(1, 1), (1, 2), (1, 6), (2, 6), (3, 5), (5, 6), (4, 4)])
+def test_the_average_precision_of_chance_is_the_mean_over_all_orders(positive: int, n: int) -> None:
+    nodule = np.arange(n) < positive
+    orders = [average_precision_score(nodule, order) for order in permutations(range(n))]
+    assert chance_average_precision(positive, n) == pytest.approx(np.mean(orders))
+
+
+def test_the_average_precision_of_chance_is_that_of_simulated_weights() -> None:
+    rng = np.random.default_rng(0)
+    nodule = np.arange(60) < 7
+    drawn = [average_precision_score(nodule, rng.random(60)) for _ in range(2000)]
+    chance = chance_average_precision(7, 60)
+    assert np.mean(drawn) == pytest.approx(chance, abs=3 * np.std(drawn) / np.sqrt(2000))
+    assert chance > 7 / 60 + 0.03
 
 
 def test_the_centre_prior_is_a_gaussian_of_a_quarter_of_the_length() -> None:
@@ -65,6 +90,16 @@ def test_the_untrained_aggregator_is_judged_on_the_same_slices_whatever_its_orde
     assert found is not None
     assert tuple(found.rules) == RULES
     assert found.rules["untrained"]["share"].value == pytest.approx((0.4 + 0.2) / 2)
+
+
+def test_several_draws_of_the_untrained_aggregator_are_averaged() -> None:
+    untrained = B[["bag_id", "index"]].assign(weight_0=[0.4, 0.6], weight_1=[0.9, 0.1], weight_2=[0.8, 0.2])
+    found = localise(B, PATIENTS, untrained, resamples=0)
+    assert found is not None
+    measures = found.rules["untrained"]
+    assert measures["share"].value == pytest.approx((0.4 + 0.9 + 0.8) / 3)
+    assert measures["average_precision"].value == pytest.approx((0.5 + 1 + 1) / 3)  # not that of their mean weights
+    assert found.gains["untrained"]["share"].value == pytest.approx(0.25 - 0.7)
 
 
 def test_the_model_is_compared_with_rules_on_the_same_draws() -> None:

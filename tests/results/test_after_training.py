@@ -133,7 +133,7 @@ def test_calibration_and_thresholds_come_from_the_validation_bags_alone(
     validation = pd.read_csv(folder / VALIDATION)
     assert validation["bag_id"].tolist() == ["b08", "b09", "b10", "b11"]
     chosen = read_chosen(folder)
-    assert chosen == choose(validation, "temperature")
+    assert chosen == choose(validation, "platt")
     assert read_chosen(folder / "bundle") == chosen
 
     split = split_of(store)
@@ -166,7 +166,7 @@ def test_the_calibrated_column_is_the_chosen_map(config: TrainConfig, store: Sto
 def test_without_a_map_the_calibrated_column_is_empty(done: tuple[dict[str, Any], Path, Recorded]) -> None:
     chosen = read_chosen(done[1])
     assert chosen is not None
-    assert (chosen.kind, chosen.temperature.kind) == ("temperature", "none")  # it could not be fitted
+    assert (chosen.kind, chosen.platt.kind) == ("platt", "none")  # it could not be fitted
     assert pd.read_csv(done[1] / "predictions.csv")["calibrated"].isna().all()
 
 

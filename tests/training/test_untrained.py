@@ -27,6 +27,7 @@ from lungtl.training.fit import seed_everything
 from lungtl.training.inference import predict_bags
 from lungtl.training.losses import BagAndSliceLoss
 from lungtl.training.untrained import (
+    DRAWS,
     SEED,
     Untrained,
     draw_classifier,
@@ -294,9 +295,19 @@ def test_the_untrained_aggregator_sees_the_trained_embeddings(store: Store) -> N
     assert found["bag_id"].tolist() == ["b03"] * 4 + ["b05"] * 3
     frames = torch.from_numpy(store.voxels("b05").copy())[:, None]
     with random_weights():
-        fresh = Attention(WIDTH, hidden=8)
+        fresh = [Attention(WIDTH, hidden=8) for _ in range(DRAWS)]
+    own = found[found["bag_id"] == "b05"]
     with torch.no_grad():
         h = classifier.projection(classifier.embed(frames))
-        weights = torch.softmax(fresh.attention(h).squeeze(-1), dim=0)
-    assert found.loc[found["bag_id"] == "b05", "weight"].to_numpy() == pytest.approx(weights.numpy(), abs=1e-6)
+        for k, aggregator in enumerate(fresh):
+            weights = torch.softmax(aggregator.attention(h).squeeze(-1), dim=0)
+            assert own[f"weight_{k}"].to_numpy() == pytest.approx(weights.numpy(), abs=1e-6)
+    assert not own["weight_0"].equals(own["weight_1"])
     assert all(torch.equal(value, before[key]) for key, value in classifier.state_dict().items())
+
+
+def test_an_untrained_aggregator_with_dropout_looks_at_whole_embeddings(store: Store) -> None:
+    spec = {plugins.TARGET: "lungtl.models.aggregators.transformer.Transformer", "dropout": 0.5}
+    first, again = (untrained_weights(tiny_classifier(), spec, store, ["b03", "b01"], None, CPU) for _ in range(2))
+    pd.testing.assert_frame_equal(first, again)
+    assert first.groupby("bag_id").sum(numeric_only=True).drop(columns="index").to_numpy() == pytest.approx(1)

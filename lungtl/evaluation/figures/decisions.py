@@ -31,7 +31,7 @@ def reliability(labels: ArrayLike, probabilities: ArrayLike, calibrated: ArrayLi
     series = [("model", probabilities, MODEL, "o")]
     if calibrated is not None:
         series = [("before", probabilities, MODEL, "o"), ("after calibration", calibrated, VERMILLION, "D")]
-    figure = new_figure(5.6)
+    figure = new_figure(5.9)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     above.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="perfectly calibrated")
     width = 0.94 / CALIBRATION_BINS / len(series)
@@ -45,7 +45,7 @@ def reliability(labels: ArrayLike, probabilities: ArrayLike, calibrated: ArrayLi
         below.bar_label(bars, [str(count) if count else "" for count in counts], fontsize=8)
     above.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="observed share of positives")
     above.set_title(f"Calibration (n = {len(y)}; area of a mark: count)")
-    above.legend(loc="upper left", framealpha=0.9)
+    figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
     below.set(xlabel="predicted probability", ylabel="count", xticks=np.arange(CALIBRATION_BINS + 1) / CALIBRATION_BINS)
     below.margins(y=0.25)
     tidy(above)

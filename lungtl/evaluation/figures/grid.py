@@ -29,7 +29,11 @@ CAPTION_CHARACTERS = 24  # a line over one column
 
 
 def slice_grid(
-    images: Sequence[NDArray[np.uint8]], captions: Sequence[str], labels: Sequence[int] | None
+    images: Sequence[NDArray[np.uint8]],
+    captions: Sequence[str],
+    labels: Sequence[int] | None,
+    title: str,
+    below: float = 0,
 ) -> tuple[Figure, list[Axes]]:
     """Draw slices in a grid of four columns, in grey.
 
@@ -38,6 +42,8 @@ def slice_grid(
         captions: one an image.
         labels: the slices' labels; a slice with a nodule gets a frame in its colour, one whose label is unknown a
             dotted one. None draws no frames.
+        title: which slices they are; may be empty.
+        below: inches to keep for what is drawn under the slices.
 
     Returns:
         The figure, which says so when there are no images or not all are drawn, and the axes of those drawn.
@@ -52,7 +58,12 @@ def slice_grid(
     rows = max(1, math.ceil(shown / COLUMNS))
     texts = ["\n".join(map(_wrapped, caption.splitlines())) for caption in captions[:shown]]
     lines = max((text.count("\n") + 1 for text in texts), default=1)
-    figure = new_figure(0.3 + (1.6 + 0.14 * lines) * rows)
+    over = [title] if title else []
+    if shown < len(images):
+        over.append(f"first {shown} of {len(images)} slices")
+    figure = new_figure(0.5 + 0.2 * len(over) + (1.6 + 0.14 * lines) * rows + below)
+    if over:
+        figure.suptitle("\n".join(over), fontsize=10)
     if not images:
         say(figure.add_subplot(frame_on=False, xticks=[], yticks=[]), "no slices")
         return figure, []
@@ -68,8 +79,6 @@ def slice_grid(
     drawn = list(grid[:shown])
     if labels is not None:
         _frame(figure, drawn, labels)
-    if shown < len(images):
-        figure.suptitle(f"first {shown} of {len(images)} slices", fontsize=10)
     return figure, drawn
 
 

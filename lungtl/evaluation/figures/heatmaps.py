@@ -14,6 +14,7 @@ from lungtl.errors import LungtlError
 from lungtl.evaluation.figures.grid import slice_grid
 
 COLOURS = "inferno"
+SCALE_INCHES = 0.8  # the height of the colour scale and what is written at it
 OPACITY = 0.6
 """Of the hottest place; the slice must stay visible under it."""
 
@@ -23,6 +24,7 @@ def gradcam_montage(
     maps: Sequence[NDArray[np.float32]],
     captions: Sequence[str],
     labels: Sequence[int] | None = None,
+    title: str = "",
 ) -> Figure:
     """Draw slices with their heatmaps over them, in the places of `montage`.
 
@@ -35,6 +37,7 @@ def gradcam_montage(
         maps: float32 [H, W] each, not negative, of `slice_heatmaps`.
         captions: one an image.
         labels: the slices' labels, framed as in `montage`.
+        title: which slices they are.
 
     Returns:
         The figure.
@@ -44,7 +47,7 @@ def gradcam_montage(
     """
     if len(maps) != len(images):
         raise LungtlError(f"there are {len(images)} images and {len(maps)} maps; wanted one an image")
-    figure, grid = slice_grid(images, captions, labels)
+    figure, grid = slice_grid(images, captions, labels, title, SCALE_INCHES if images else 0)
     for k, axes in enumerate(grid):
         heat = np.asarray(maps[k], dtype=np.float64)
         if heat.shape != images[k].shape:
@@ -56,7 +59,16 @@ def gradcam_montage(
             axes.imshow(share, cmap=COLOURS, vmin=0, vmax=1, alpha=OPACITY * share)
     if grid:
         scale = ScalarMappable(Normalize(0, 1), COLOURS)
-        bar = figure.colorbar(scale, ax=grid, location="bottom", fraction=0.02, aspect=60, pad=0.02, ticks=[0, 1])
-        bar.ax.set_xticklabels(["none", "most"])
-        bar.set_label("evidence for malignancy within the slice (Grad-CAM)", labelpad=-10)
+        share_of_figure = 0.1 / figure.get_figheight()
+        bar = figure.colorbar(
+            scale,
+            ax=figure.axes,
+            location="bottom",
+            fraction=share_of_figure,
+            aspect=50,
+            pad=share_of_figure,
+            ticks=[0, 1],
+        )
+        bar.ax.set_xticklabels(["none", "most"], fontsize=9)
+        bar.set_label("evidence for malignancy within the slice (Grad-CAM)", fontsize=9)
     return figure

@@ -93,7 +93,10 @@ def label_spans(z: NDArray[np.float64], labels: NDArray[np.int64]) -> list[tuple
 
 
 def montage(
-    images: Sequence[NDArray[np.uint8]], captions: Sequence[str], labels: Sequence[int] | None = None
+    images: Sequence[NDArray[np.uint8]],
+    captions: Sequence[str],
+    labels: Sequence[int] | None = None,
+    title: str = "",
 ) -> Figure:
     """Draw slices in a grid of four columns, in grey, each under its caption.
 
@@ -102,6 +105,7 @@ def montage(
         captions: one an image, such as "bag LIDC-0003, z -120 mm, w=0.12, p=0.91, malignant".
         labels: the slices' labels (-1 unknown, 0 non-nodule, 1 benign, 2 malignant); a slice with a nodule gets a
             frame in its colour, one whose label is unknown a dotted one. None draws no frames.
+        title: which slices they are.
 
     Returns:
         The figure; it says so when there are no images, or when only the first 16 are drawn.
@@ -109,7 +113,7 @@ def montage(
     Raises:
         LungtlError: when the counts differ or an image is not uint8 [H, W].
     """
-    return slice_grid(images, captions, labels)[0]
+    return slice_grid(images, captions, labels, title)[0]
 
 
 def _shade(axes: Axes, z: NDArray[np.float64], labels: NDArray[np.int64]) -> None:

@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix
 
 from lungtl.errors import LungtlError
-from lungtl.evaluation.figures import confusion, reliability
+from lungtl.evaluation.figures import confusion, reliability, save
 from lungtl.evaluation.metrics import score
 from tests.evaluation.cohort import cohort
-from tests.evaluation.figures.drawn import image, legend, line
+from tests.evaluation.figures.drawn import image, line
 
 DATA = cohort()
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_reliability_draws_the_calibration_curve_with_the_counts_below() -> None:
@@ -30,20 +37,29 @@ def stated(name: str, probabilities: NDArray[np.float64]) -> str:
 
 
 def test_reliability_states_the_errors_of_the_score_table() -> None:
-    assert legend(reliability(DATA.labels, DATA.probabilities).axes[0])[1] == stated("model", DATA.probabilities)
+    assert legend(reliability(DATA.labels, DATA.probabilities))[1] == stated("model", DATA.probabilities)
 
 
 def test_reliability_draws_the_calibrated_probabilities_beside_the_others() -> None:
     calibrated = DATA.probabilities**2
-    above, below = reliability(DATA.labels, DATA.probabilities, calibrated).axes
+    figure = reliability(DATA.labels, DATA.probabilities, calibrated)
+    above, below = figure.axes
     for index, values in ((1, DATA.probabilities), (2, calibrated)):
         observed, predicted = calibration_curve(DATA.labels, values, n_bins=10, strategy="uniform")
         np.testing.assert_allclose(line(above, index), [predicted, observed])
-    assert legend(above)[1:] == [stated("before", DATA.probabilities), stated("after calibration", calibrated)]
+    assert legend(figure)[1:] == [stated("before", DATA.probabilities), stated("after calibration", calibrated)]
     bars = [(patch.get_x(), patch.get_height()) for patch in below.patches]  # type: ignore[attr-defined]
     before, after = bars[:10], bars[10:]
     np.testing.assert_array_equal([height for _, height in after], np.histogram(calibrated, bins=10, range=(0, 1))[0])
     assert all(left[0] < right[0] for left, right in zip(before, after, strict=True))
+
+
+def test_the_legend_of_reliability_covers_no_point(tmp_path: Path) -> None:
+    labels, p = np.repeat([0, 1], 20), np.r_[np.linspace(0, 0.4, 20), np.linspace(0.05, 1, 20)]
+    figure = reliability(labels, p, p**2)
+    save(figure, tmp_path / "reliability.png")  # lays it out
+    assert not figure.legends[0].get_window_extent().overlaps(figure.axes[0].get_window_extent())
+    assert not figure.legends[0].get_window_extent().overlaps(figure.axes[1].get_window_extent())
 
 
 def test_reliability_of_one_class_is_defined() -> None:

@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from lungtl.errors import LungtlError
-from lungtl.evaluation.figures import attention_along_z, montage, save
+from lungtl.evaluation.figures import attention_along_z, gradcam_montage, montage, save
 from lungtl.evaluation.figures.canvas import GREEN, VERMILLION
 from lungtl.evaluation.figures.slices import label_spans
 from tests.evaluation.figures.drawn import image, line
@@ -126,6 +126,25 @@ def test_the_montage_says_when_it_leaves_slices_out() -> None:
     figure = montage([np.zeros((4, 4), dtype=np.uint8)] * 18, ["s"] * 18)
     assert sum(bool(axes.images) for axes in figure.axes) == 16
     assert figure.get_suptitle() == "first 16 of 18 slices"
+    figure = montage([np.zeros((4, 4), dtype=np.uint8)] * 18, ["s"] * 18, title="whose they are")
+    assert figure.get_suptitle() == "whose they are\nfirst 16 of 18 slices"
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_title_captions_and_legend_do_not_overlap(count: int, tmp_path: Path) -> None:
+    images = [np.zeros((8, 8), dtype=np.uint8)] * count
+    captions = ["LIDC-IDRI-0001 z 3 mm\nw=0.12 p=0.91 malignant"] * count
+    heat = [np.ones((8, 8), dtype=np.float32)] * count
+    for figure in (montage(images, captions, [2] * count, "title"),
+                   gradcam_montage(images, heat, captions, [2] * count, "title")):  # fmt: skip
+        save(figure, tmp_path / "montage.png")
+        (title,) = figure.texts
+        grid = [axes for axes in figure.axes if axes.images]
+        boxes = [axes.title.get_window_extent() for axes in grid]
+        assert max(box.y1 for box in boxes) <= title.get_window_extent().y0 + 1
+        assert min(axes.get_window_extent().y0 for axes in grid) >= figure.legends[0].get_window_extent().y1
+        for axes in grid:
+            assert not any(axes.get_window_extent().overlaps(box) for box in boxes)
 
 
 def test_an_empty_montage_says_so() -> None:
