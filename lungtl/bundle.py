@@ -19,6 +19,7 @@ from lungtl.evaluation.chosen import Chosen, write_chosen
 from lungtl.evaluation.document import INTERVALS, Rows, markdown_table
 
 if TYPE_CHECKING:
+    from lungtl.evaluation.controls import Controls
     from lungtl.models.bag_classifier import BagClassifier
     from lungtl.training.untrained import Untrained
 
@@ -38,6 +39,7 @@ def save_bundle(
     chosen: Chosen | None = None,
     untrained: Untrained | None = None,
     slices_trained: bool = True,
+    controls: Controls | None = None,
 ) -> None:
     """Write a bundle.
 
@@ -50,6 +52,7 @@ def save_bundle(
         chosen: what the validation bags chose.
         untrained: the control that goes with it.
         slices_trained: whether anything trained the slice head.
+        controls: the trivial predictors that its training bags allow.
     """
     from safetensors.torch import save_file
 
@@ -68,6 +71,7 @@ def save_bundle(
         },
         "aggregator": dict(aggregator),
         "slices_trained": slices_trained,
+        "controls": None if controls is None else controls.to_dict(),
         "preprocessing": classifier.preprocessor.describe(),
         "provenance": dict(provenance),
     }

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from lungtl.data.bags import Features
+    from lungtl.evaluation.controls import Controls
     from lungtl.evaluation.document import Document
     from lungtl.models.bag_classifier import BagClassifier
     from lungtl.store.reader import Store
@@ -59,8 +60,8 @@ def run(config: EvaluateConfig) -> None:
     device = pick_device(config.accelerator)
     features = _features(config, classifier, classifier.backbone.fingerprint(), bundle, store, device)
     untrained = _untrained(config, where, bundle, store, device) if config.untrained else None
-    train = None if trained_with is None else trained_with[trained_with["split"] == "train"]
-    scored = ScoredModel(classifier, bundle["aggregator"], features, device, chosen, train, untrained,
+    controls = _controls(trained_with, bundle)
+    scored = ScoredModel(classifier, bundle["aggregator"], features, device, chosen, controls, untrained,
                          bundle["slices_trained"], config.heatmaps)  # fmt: skip
     reference = provenance["mlflow_run_id"] or model.name
     with tracked(_tracker(config, f"{provenance['name']} on {store.name}")) as tracker:
@@ -158,6 +159,16 @@ def check_values(store: Store, provenance: dict[str, object]) -> None:
     crop = store.manifest["recipe"].get("crop", "none")
     if provenance["crop"] != crop:
         log.warning("the model was trained with dataset.crop=%s, %s has %s", provenance["crop"], store.name, crop)
+
+
+def _controls(trained_with: pd.DataFrame | None, bundle: dict[str, Any]) -> Controls | None:
+    """Of the model's training bags where they are known, else those that its bundle keeps; older ones keep none."""
+    from lungtl.evaluation.controls import Controls, fit_controls
+
+    if trained_with is not None:
+        return fit_controls(trained_with[trained_with["split"] == "train"])
+    kept = bundle.get("controls")
+    return None if kept is None else Controls.from_dict(kept)
 
 
 def _features(

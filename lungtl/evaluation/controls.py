@@ -6,6 +6,8 @@ On LIDC-IDRI a nodule's diameter alone ranks malignancy with an AUC above .9; no
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,85 +22,142 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def prevalence_control(train_labels: ArrayLike, n: int) -> NDArray[np.float64]:
-    """Predict the share of positives of the training bags for everything.
+@dataclass(frozen=True)
+class DiameterControl:
+    """Logistic regression on the nodule's diameter: sigmoid(slope * log(1 + mm) + intercept)."""
+
+    slope: float
+    intercept: float
+
+    def predict(self, diameter_mm: ArrayLike) -> NDArray[np.float64]:
+        """The probability of the positive class, float64 [n].
+
+        Args:
+            diameter_mm: [n], mm; 0 where a bag has no nodule.
+
+        Raises:
+            LungtlError: when a diameter is NaN, infinite or negative.
+        """
+        from scipy.special import expit
+
+        scores = self.slope * np.log1p(_check_diameters(diameter_mm, "diameters")) + self.intercept
+        return np.asarray(expit(scores), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The predictors that training bags allow; a bundle keeps them.
+
+    Attributes:
+        n: training bags.
+        prevalence: the share of positives among them.
+        diameter: None where a diameter is unknown, or train has one class.
+    """
+
+    n: int
+    prevalence: float
+    diameter: DiameterControl | None
+
+    def predict(self, test: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+        """Predict bags.
+
+        Args:
+            test: one row a bag with the column diameter_mm (NaN where unknown).
+
+        Returns:
+            "prevalence" and, unless it was not fitted or a diameter is unknown, which is logged, "diameter", each
+            float64 [len(test)].
+        """
+        said = {"prevalence": np.full(len(test), self.prevalence)}
+        if self.diameter is not None and not _unknown(test, "scored"):
+            said["diameter"] = self.diameter.predict(test["diameter_mm"])
+        return said
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain JSON values, which `from_dict` takes."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Controls:
+        """Read what `to_dict` gave; raises LungtlError when it is none."""
+        try:
+            line = document["diameter"]
+            fitted = None if line is None else DiameterControl(float(line["slope"]), float(line["intercept"]))
+            return cls(int(document["n"]), float(document["prevalence"]), fitted)
+        except (KeyError, TypeError, ValueError) as error:
+            raise LungtlError(f"the bundle's controls cannot be read ({error!r}); fetch it again") from error
+
+
+def fit_controls(train: pd.DataFrame) -> Controls:
+    """Fit every control that the data allow; what is left out is logged.
 
     Args:
-        train_labels: int, 0 or 1.
-        n: how many bags to predict.
-
-    Returns:
-        float64 [n].
+        train: one row a bag with the columns label (0 or 1) and diameter_mm (NaN where unknown).
 
     Raises:
         LungtlError: when the labels are empty or not 0 and 1.
     """
-    return np.full(n, check_labels(train_labels, "train labels").mean())
+    labels = check_labels(train["label"].to_numpy(), "train labels")
+    diameter = None
+    if labels.min() == labels.max():
+        log.info("no diameter control: all %d train labels are %s", len(labels), labels[0])
+    elif not _unknown(train, "training"):
+        diameter = fit_diameter(train["diameter_mm"], labels)
+    return Controls(len(labels), float(labels.mean()), diameter)
 
 
-def diameter_control(
-    train_diameter_mm: ArrayLike, train_labels: ArrayLike, diameter_mm: ArrayLike
-) -> NDArray[np.float64]:
-    """Predict from the nodule's diameter alone: logistic regression on standardised log(1 + mm).
+def fit_diameter(diameter_mm: ArrayLike, labels: ArrayLike) -> DiameterControl:
+    """Fit the regression on the diameter, without a penalty.
 
-    Monotone in the diameter: where larger means likelier malignant on train, its AUROC is the diameter's own.
+    Monotone in the diameter: where larger means likelier malignant on train, its AUROC is the diameter's own. Where a
+    diameter separates the classes, the likeliest slope is infinite; then, and this is logged, scikit-learn's usual
+    penalty keeps it finite, which changes probabilities but no ranking.
 
     Args:
-        train_diameter_mm: [T], mm; 0 where a bag has no nodule.
-        train_labels: int [T], 0 or 1.
-        diameter_mm: [n], mm, of the bags to predict.
-
-    Returns:
-        float64 [n], the probability of the positive class.
+        diameter_mm: [T], mm; 0 where a bag has no nodule.
+        labels: int [T], 0 or 1.
 
     Raises:
-        LungtlError: when a diameter is NaN, infinite or negative, the lengths differ, or train has one class.
+        LungtlError: when a diameter is NaN, infinite or negative, the lengths differ, or there is one class.
     """
-    labels = check_labels(train_labels, "train labels")
-    train = _check_diameters(train_diameter_mm, "train diameters")
-    test = _check_diameters(diameter_mm, "diameters")
-    if len(train) != len(labels):
-        raise LungtlError(f"there are {len(train)} train diameters, {len(labels)} labels; wanted one a label")
-    if labels.min() == labels.max():
+    y = check_labels(labels, "train labels")
+    train = _check_diameters(diameter_mm, "train diameters")
+    if len(train) != len(y):
+        raise LungtlError(f"there are {len(train)} train diameters, {len(y)} labels; wanted one a label")
+    if y.min() == y.max():
         raise LungtlError(
-            f"all {len(labels)} train labels are {labels[0]}; the diameter control needs both classes, "
+            f"all {len(y)} train labels are {y[0]}; the diameter control needs both classes, "
             "so use a larger training split or leave it out"
         )
+    from scipy.special import logit
     from sklearn.linear_model import LogisticRegression
 
-    centre = np.log1p(train).mean()
-    spread = np.log1p(train).std() or 1.0
-    model: Any = LogisticRegression()
-    model.fit(((np.log1p(train) - centre) / spread)[:, None], labels)
-    probabilities = model.predict_proba(((np.log1p(test) - centre) / spread)[:, None])[:, 1]
-    return np.asarray(probabilities, dtype=np.float64)
+    x = np.log1p(train)
+    centre, spread = x.mean(), x.std()
+    if train.min() == train.max():
+        return DiameterControl(0.0, float(logit(y.mean())))
+    positive, negative = train[y == 1], train[y == 0]
+    separated = negative.max() <= positive.min() or positive.max() <= negative.min()
+    if separated:
+        log.info("diameter control: one diameter separates the classes of the training bags, so its slope is penalised")
+    model: Any = LogisticRegression(C=1.0 if separated else np.inf, solver="newton-cholesky", tol=1e-10)
+    model.fit(((x - centre) / spread)[:, None], y)
+    slope = float(model.coef_[0, 0] / spread)
+    return DiameterControl(slope, float(model.intercept_[0] - slope * centre))
 
 
 def control_probabilities(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
-    """Fit every control that the data allow on `train` and predict `test`.
+    """Fit every control that the data allow on `train` and predict `test`; see `fit_controls`."""
+    return fit_controls(train).predict(test)
 
-    Args:
-        train: one row a bag with the columns label (0 or 1) and diameter_mm (NaN where unknown).
-        test: likewise; its labels are not read.
 
-    Returns:
-        "prevalence" and, unless a diameter is unknown on either side or train has one class, "diameter", each
-        float64 [len(test)]. What was left out is logged.
-
-    Raises:
-        LungtlError: when the train labels are empty or not 0 and 1.
-    """
-    controls = {"prevalence": prevalence_control(train["label"].to_numpy(), len(test))}
-    unknown = int(train["diameter_mm"].isna().sum() + test["diameter_mm"].isna().sum())
-    if unknown:
-        log.info("no diameter control: unknown diameter of %d of %d bags", unknown, len(train) + len(test))
-    elif train["label"].nunique() == 1:
-        log.info("no diameter control: all %d train labels are %s", len(train), train["label"].iloc[0])
-    else:
-        controls["diameter"] = diameter_control(
-            train["diameter_mm"].to_numpy(), train["label"].to_numpy(), test["diameter_mm"].to_numpy()
-        )
-    return controls
+def _unknown(bags: pd.DataFrame, which: str) -> bool:
+    """Whether a diameter is unknown; in the log as a warning where others are known, so that one could be missed."""
+    count = int(bags["diameter_mm"].isna().sum())
+    if count:
+        level = logging.WARNING if count < len(bags) else logging.INFO
+        log.log(level, "no diameter control: the diameters of %d of %d %s bags are unknown", count, len(bags), which)
+    return count > 0
 
 
 def _check_diameters(diameter_mm: ArrayLike, name: str) -> NDArray[np.float64]:

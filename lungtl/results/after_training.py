@@ -62,6 +62,7 @@ def finish(run: TrainedRun, tracker: Tracker) -> Document:
     """Choose, score, export and record; returns what metrics.json holds."""
     from lungtl.bundle import model_card, save_bundle
     from lungtl.evaluation.chosen import FILE
+    from lungtl.evaluation.controls import fit_controls
     from lungtl.evaluation.document import flat_metrics, rows_for_table, rows_of_localisation, rows_of_points
     from lungtl.results.scored import ScoredModel
     from lungtl.results.write import write_results
@@ -72,10 +73,10 @@ def finish(run: TrainedRun, tracker: Tracker) -> Document:
     settings = config.evaluation
     chosen, auroc = _choose(run)
     untrained = train_untrained(config, store, split, run.loss, run.device) if settings.untrained else None
-    train = split[split["split"] == "train"]
+    controls = fit_controls(split[split["split"] == "train"])
     trained = slices_trained(run)
-    model = ScoredModel(run.classifier, config.aggregator, run.features, run.device, chosen, train, untrained, trained,
-                        settings.heatmaps)  # fmt: skip
+    model = ScoredModel(run.classifier, config.aggregator, run.features, run.device, chosen, controls, untrained,
+                        trained, settings.heatmaps)  # fmt: skip
     test = split[split["split"] == "test"]
     document = write_results(
         folder, store, model, test, "test", resamples=settings.resamples, run=dict(run.record),
@@ -86,7 +87,8 @@ def finish(run: TrainedRun, tracker: Tracker) -> Document:
     tables = (rows_for_table(document), rows_of_points(document), rows_of_localisation(document))
     card = model_card(run.record["name"], described, *tables)
     provenance = {**run.record, "cache_precision": config.cache.precision}
-    save_bundle(run.classifier, config.aggregator, folder / BUNDLE, provenance, card, chosen, untrained, trained)
+    save_bundle(run.classifier, config.aggregator, folder / BUNDLE, provenance, card, chosen, untrained, trained,
+                controls)  # fmt: skip
     counted = {key: run.fitted[key] for key in ("trainable_parameters", "epochs", "best_epoch")}
     if auroc is not None:
         counted["best/val_auroc"] = auroc

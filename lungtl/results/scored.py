@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import pandas as pd
     import torch
 
     from lungtl.data.bags import Features
     from lungtl.evaluation.chosen import Chosen
+    from lungtl.evaluation.controls import Controls
     from lungtl.models.bag_classifier import BagClassifier
     from lungtl.training.untrained import Untrained
 
@@ -26,7 +26,7 @@ class ScoredModel:
         features: of the store that is scored, from the feature cache; None reads voxels.
         device: where to compute.
         chosen: calibration and thresholds, from the validation bags of its training; None where there are none.
-        train: label and diameter_mm of its training bags, for the controls; None where they are not known.
+        controls: the trivial predictors, fitted on its training bags; None where these are not known.
         untrained: the untrained control, its features of the same store; None leaves it out.
         slices_trained: whether anything trained its slice head, whose probabilities are left out otherwise.
         heatmaps: draw Grad-CAM heatmaps too.
@@ -37,7 +37,7 @@ class ScoredModel:
     features: Features | None
     device: torch.device
     chosen: Chosen | None
-    train: pd.DataFrame | None
+    controls: Controls | None
     untrained: Untrained | None
     slices_trained: bool
     heatmaps: bool

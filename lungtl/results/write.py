@@ -52,7 +52,6 @@ def write_results(
         pydantic.ValidationError: it does not follow the schema; metrics.json is not written then.
     """
     from lungtl.evaluation.assess import assess
-    from lungtl.evaluation.controls import control_probabilities
     from lungtl.evaluation.schema import check_document
     from lungtl.evaluation.subgroups import subgroups
     from lungtl.results.figures import draw
@@ -67,7 +66,7 @@ def write_results(
     table["calibrated"] = None if chosen is None else chosen.calibrated(table["probability"])
     columns = ["bag_id", "patient_id", "label", "probability", "calibrated", "split"]
     predictions.slices.to_csv(folder / SLICES, index=False)
-    controls = control_probabilities(scored.train, table) if scored.train is not None else {}
+    controls = scored.controls.predict(table) if scored.controls is not None else {}
     if scored.untrained is not None:
         control = scored.untrained
         said = predict_bags(control.classifier, store, list(table["bag_id"]), control.features, scored.device)

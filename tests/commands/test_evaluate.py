@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -91,7 +92,9 @@ def test_a_bundle_without_its_run_scores_one_class_as_undefined(lab: Lab, traine
         assert metrics[name]["undefined"]
     assert math.isfinite(metrics["brier"]["value"])
     assert "undefined" in done.err
-    assert set(document["controls"]) == {"untrained"}  # who trained the model is not known, so no prevalence
+    assert set(document["controls"]) == {"prevalence", "untrained"}  # of its training bags, as the bundle keeps it
+    share = read_json(bundle / "config.json")["controls"]["prevalence"]
+    assert document["controls"]["prevalence"]["metrics"]["brier"]["value"] == pytest.approx(share**2)  # all negative
     assert document["chosen"] == trained.metrics["chosen"]
     check_document(document)
 
@@ -127,6 +130,9 @@ def test_a_bundle_of_an_earlier_version_has_neither_calibration_nor_control(
     shutil.copytree(trained.folder / "bundle", bundle)
     (bundle / "calibration.json").unlink()
     (bundle / "untrained.safetensors").unlink()
+    config = read_json(bundle / "config.json")
+    del config["controls"]
+    (bundle / "config.json").write_text(json.dumps(config))
     done = lab.run("evaluate", f"model={bundle}", "tracking=none", *lab.dataset())
     document = read_json(done.folder / "metrics.json")
     assert "no calibration.json" in done.err

@@ -62,7 +62,7 @@ def test_a_bundle_judges_another_dataset_by_what_it_chose_in_training(elsewhere:
     assert (document["split"], document["bag"]["n"]) == ("all", 10)
     assert document["store_name"] != document["trained_on"]
     assert document["chosen"] == on_phantom.metrics["chosen"]
-    assert set(document["controls"]) == {"untrained"}
+    assert set(document["controls"]) == {"prevalence", "diameter", "untrained"}
     thresholds = document["chosen"]["thresholds"]
     for name, point in document["operating_points"].items():
         assert (point and point["threshold"]) == thresholds[name]

@@ -1,20 +1,18 @@
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.linear_model import LogisticRegression
+from numpy.typing import NDArray
+from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
 from lungtl.errors import LungtlError
-from lungtl.evaluation.controls import (
-    control_probabilities,
-    diameter_control,
-    prevalence_control,
-)
+from lungtl.evaluation.controls import Controls, control_probabilities, fit_controls, fit_diameter
 from lungtl.evaluation.metrics import score
 from tests.evaluation.cohort import cohort
 
@@ -27,33 +25,66 @@ def frame(seed: int) -> pd.DataFrame:
 
 
 def test_the_prevalence_is_that_of_train() -> None:
-    np.testing.assert_array_equal(prevalence_control([0, 0, 0, 1], 3), [0.25, 0.25, 0.25])
+    train = pd.DataFrame({"label": [0, 0, 0, 1], "diameter_mm": np.nan})
+    controls = fit_controls(train)
+    assert (controls.n, controls.prevalence, controls.diameter) == (4, 0.25, None)
+    np.testing.assert_array_equal(controls.predict(train.head(3))["prevalence"], [0.25, 0.25, 0.25])
 
 
 def test_the_diameter_control_ranks_as_the_diameter_does_ties_included() -> None:
     train, test = frame(1), frame(2)
     assert test["diameter_mm"].duplicated().any()
-    predicted = diameter_control(train["diameter_mm"], train["label"], test["diameter_mm"])
+    predicted = fit_diameter(train["diameter_mm"], train["label"]).predict(test["diameter_mm"])
     assert score(test["label"], predicted, test["patient_id"]).metrics["auroc"].value == pytest.approx(
         roc_auc_score(test["label"], test["diameter_mm"]), abs=1e-12
     )
 
 
-def test_the_diameter_control_is_a_logistic_regression_on_the_standardised_logarithm() -> None:
+def test_the_diameter_control_is_the_likeliest_line_in_the_logarithm() -> None:
     train = frame(1)
-    logs = np.log1p(train["diameter_mm"].to_numpy())
-    model: Any = LogisticRegression()
-    model.fit(((logs - logs.mean()) / logs.std())[:, None], train["label"])
+    logs, labels = np.log1p(train["diameter_mm"].to_numpy()), train["label"].to_numpy()
+
+    def loss(line: NDArray[np.float64]) -> float:
+        scores = line[0] * logs + line[1]
+        return float((np.logaddexp(0, scores) - labels * scores).sum())
+
+    found = fit_diameter(train["diameter_mm"], labels)
+    best = minimize(loss, [0.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12, "maxiter": 5000})
+    assert (found.slope, found.intercept) == pytest.approx(tuple(best.x), rel=1e-5)
+    # without a penalty the mean probability on train is the prevalence, and the scores are uncorrelated with the error
+    error = labels - found.predict(train["diameter_mm"])
+    assert error.sum() == pytest.approx(0, abs=1e-6)
+    assert error @ logs == pytest.approx(0, abs=1e-6)
     # 0 is a bag without a nodule.
-    new = (np.log1p([0.0, 4.0, 30.0]) - logs.mean()) / logs.std()
-    expected = 1 / (1 + np.exp(-(model.intercept_[0] + model.coef_[0, 0] * new)))
-    np.testing.assert_allclose(
-        diameter_control(train["diameter_mm"], train["label"], [0.0, 4.0, 30.0]), expected, rtol=1e-9
-    )
+    expected = 1 / (1 + np.exp(-(found.intercept + found.slope * np.log1p([0.0, 4.0, 30.0]))))
+    np.testing.assert_allclose(found.predict([0.0, 4.0, 30.0]), expected, rtol=1e-12)
 
 
 def test_one_diameter_for_all_says_the_prevalence() -> None:
-    np.testing.assert_allclose(diameter_control([5, 5, 5, 5], [0, 0, 0, 1], [5, 9]), [0.25, 0.25], atol=1e-3)
+    np.testing.assert_allclose(fit_diameter([5, 5, 5, 5], [0, 0, 0, 1]).predict([5, 9]), [0.25, 0.25])
+
+
+@pytest.mark.parametrize(
+    ("train", "labels", "slope"),
+    [([3, 4, 8, 9], [0, 0, 1, 1], 1), ([3, 5, 5, 9], [0, 0, 1, 1], 1), ([3, 4, 8, 9], [1, 1, 0, 0], -1)],
+)
+def test_where_a_diameter_separates_the_classes_the_slope_stays_finite(
+    train: list[float], labels: list[int], slope: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        found = fit_diameter(train, labels)
+    assert "one diameter separates the classes" in caplog.text
+    assert np.sign(found.slope) == slope
+    assert abs(found.slope) < 10
+    assert np.isfinite(found.intercept)
+
+
+def test_where_none_separates_them_nothing_is_penalised(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        # half of the smaller and three quarters of the larger: the line passes through both log-odds
+        found = fit_diameter([3, 3, 9, 9, 9, 9], [0, 1, 0, 1, 1, 1])
+    assert not caplog.records
+    np.testing.assert_allclose(found.predict([3, 9]), [0.5, 0.75])
 
 
 @pytest.mark.parametrize(
@@ -71,7 +102,7 @@ def test_a_diameter_control_that_cannot_be_fitted_is_refused(
     train: list[float], labels: list[int], test: list[float], said: str
 ) -> None:
     with pytest.raises(LungtlError, match=said):
-        diameter_control(train, labels, test)
+        fit_diameter(train, labels).predict(test)
 
 
 def test_the_controls_know_the_training_bags_alone() -> None:
@@ -83,15 +114,24 @@ def test_the_controls_know_the_training_bags_alone() -> None:
     assert np.array_equal(flipped["diameter"], controls["diameter"])
 
 
-@pytest.mark.parametrize("side", ["train", "test"])
-def test_an_unknown_diameter_on_either_side_leaves_the_control_out_and_is_logged(
-    side: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("side", "which"), [("train", "training"), ("test", "scored")])
+def test_an_unknown_diameter_on_either_side_leaves_the_control_out_and_is_warned_of(
+    side: str, which: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     frames = {"train": frame(1), "test": frame(2)}
     frames[side].loc[3, "diameter_mm"] = np.nan
+    assert list(control_probabilities(frames["train"], frames["test"])) == ["prevalence"]
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert f"the diameters of 1 of 60 {which} bags are unknown" in record.getMessage()
+
+
+def test_of_a_dataset_that_knows_no_diameters_none_is_missed(caplog: pytest.LogCaptureFixture) -> None:
+    train, test = (frame(seed).assign(diameter_mm=np.nan) for seed in (1, 2))
     with caplog.at_level(logging.INFO):
-        assert list(control_probabilities(frames["train"], frames["test"])) == ["prevalence"]
-    assert "unknown diameter of 1 of 120 bags" in caplog.text
+        assert list(control_probabilities(train, test)) == ["prevalence"]
+    (record,) = caplog.records
+    assert (record.levelno, "60 of 60 training bags" in record.getMessage()) == (logging.INFO, True)
 
 
 def test_a_train_split_of_one_class_leaves_the_diameter_control_out(caplog: pytest.LogCaptureFixture) -> None:
@@ -99,3 +139,18 @@ def test_a_train_split_of_one_class_leaves_the_diameter_control_out(caplog: pyte
     with caplog.at_level(logging.INFO):
         assert list(control_probabilities(train, frame(2))) == ["prevalence"]
     assert "all 60 train labels are 0" in caplog.text
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_controls_survive_json(known: bool) -> None:
+    train = frame(1) if known else frame(1).assign(diameter_mm=np.nan)
+    controls = fit_controls(train)
+    read = Controls.from_dict(json.loads(json.dumps(controls.to_dict(), allow_nan=False)))
+    assert read == controls
+    assert (read.diameter is not None) == known
+
+
+@pytest.mark.parametrize("wrong", [{}, {"n": 3, "prevalence": 0.5}, {"n": 3, "prevalence": "x", "diameter": None}])
+def test_controls_that_cannot_be_read_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(LungtlError, match=r"controls cannot be read .*; fetch it again"):
+        Controls.from_dict(wrong)

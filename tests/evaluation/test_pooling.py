@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from lungtl.errors import LungtlError
-from lungtl.evaluation.controls import diameter_control
+from lungtl.evaluation.controls import fit_diameter
 from lungtl.evaluation.delong import compare_aurocs
 from lungtl.evaluation.metrics import METRICS
 from lungtl.evaluation.pooling import NO_TEST, Fold, over_folds, pool_folds, pooled_gain, shared_calibration
@@ -41,7 +41,7 @@ def test_the_diameter_control_is_fitted_on_the_folds_own_training_bags() -> None
     pooled = pool_folds(parts).merge(bags[["bag_id", "diameter_mm"]], on="bag_id")
     for part in parts:
         own, train = pooled[pooled["fold"] == part.number], part.split[part.split["split"] == "train"]
-        expected = diameter_control(train["diameter_mm"], train["label"], own["diameter_mm"])
+        expected = fit_diameter(train["diameter_mm"], train["label"]).predict(own["diameter_mm"])
         np.testing.assert_allclose(own["control_diameter"], expected)
 
 

@@ -13,13 +13,15 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from pydantic import ValidationError
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from lungtl import plugins
 from lungtl.bundle import load_bundle, load_untrained
 from lungtl.config import TrainConfig
+from lungtl.evaluate import _controls
 from lungtl.evaluation import assess, figures
 from lungtl.evaluation.chosen import FILE, choose, read_chosen
+from lungtl.evaluation.controls import fit_controls
 from lungtl.evaluation.figures import attention_along_z
 from lungtl.evaluation.schema import check_document
 from lungtl.results.after_training import TrainedRun, finish, slices_trained
@@ -124,6 +126,25 @@ def test_controls_are_scored_on_the_same_bags(done: tuple[dict[str, Any], Path, 
     assert (localised["n"], localised["n_nodule_slices"]) == (4, 4)  # the positive bags, one bright slice each
     assert set(localised["rules"]) == {"model", "uniform", "centre", "untrained"}
     assert localised["rules"]["uniform"]["share"]["value"] == pytest.approx(1 / 4 * 2 / 4 + 1 / 5 * 2 / 4)
+
+
+def test_the_bundle_keeps_the_controls_for_when_its_run_is_gone(
+    store: Store, done: tuple[dict[str, Any], Path, Recorded]
+) -> None:
+    document, folder, _ = done
+    config = load_bundle(folder / "bundle")[1]
+    split = split_of(store)
+    test = split[split["split"] == "test"]
+    alone, beside = _controls(None, config), _controls(split, config)
+    assert alone is not None
+    assert alone == beside == fit_controls(split[split["split"] == "train"])
+    assert (alone.n, alone.prevalence) == (8, 0.5)
+    said = alone.predict(test)
+    for name in ("prevalence", "diameter"):
+        expected = document["controls"][name]["metrics"]["brier"]["value"]
+        assert brier_score_loss(test["label"], said[name]) == pytest.approx(expected)
+    del config["controls"]  # as version 0.1.0 wrote it
+    assert _controls(None, config) is None
 
 
 def test_calibration_and_thresholds_come_from_the_validation_bags_alone(

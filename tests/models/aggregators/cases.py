@@ -108,6 +108,12 @@ def bags(lengths: list[int], seed: int = 0, padded_to: int = 0, fill: float = 0.
     return embeddings, logits, mask
 
 
+def equal_slices(count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A bag of so many copies of one slice."""
+    embeddings, logits, mask = bags([1])
+    return embeddings.repeat(1, count, 1), logits.repeat(1, count, 1), mask.repeat(1, count)
+
+
 def renamed(module: nn.Module, names: dict[str, str]) -> dict[str, Tensor]:
     """A module's parameters under the names that another implementation gives its layers."""
     parts = ((*key.rpartition("."), value) for key, value in module.state_dict().items())

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from lungtl.models.aggregators.gru import Gru
-from tests.models.aggregators.cases import DIM, bags
+from tests.models.aggregators.cases import DIM, bags, equal_slices
 
 
 def test_the_formula_in_numpy() -> None:
@@ -48,3 +48,14 @@ def test_every_slice_hears_of_both_ends(changed: int) -> None:
         before, after = (network.gru(h)[0][0] for h in (embeddings, other))
     assert ((after - before).abs().amax(dim=1) > 1e-6).all()
     assert float((network(other, slice_logits, mask)[0] - network(embeddings, slice_logits, mask)[0]).detach()) != 0
+
+
+def test_equal_slices_weigh_the_more_alike_the_farther_they_are_from_both_ends() -> None:
+    """The state of either direction begins at 0 and settles: what a slice weighs tells how much was read before it."""
+    torch.manual_seed(1)
+    network = Gru(DIM, state=4, hidden=5).eval()
+    with torch.no_grad():
+        weights = network(*equal_slices(200))[1][0]
+    torch.testing.assert_close(weights[60:140], weights[100].expand(80), rtol=1e-5, atol=0)
+    for end in (0, -1):
+        assert abs(float(weights[end] / weights[100]) - 1) > 1e-3

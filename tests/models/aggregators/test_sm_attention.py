@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lungtl.models.aggregators.sm_attention import SmAttention, chain
-from tests.models.aggregators.cases import DIM, bags, needs_torchmil
+from tests.models.aggregators.cases import DIM, bags, equal_slices, needs_torchmil
 
 pytestmark = needs_torchmil
 
@@ -35,3 +35,16 @@ def test_the_formula_in_numpy() -> None:
 
 def test_a_single_slice_has_no_neighbours() -> None:
     assert chain(1, torch.device("cpu")).tolist() == [[[0.0]]]
+
+
+def test_equal_slices_weigh_the_same_but_for_those_near_the_ends() -> None:
+    """The slices at the ends have one neighbour; three steps carry that to the fourth slice from either end."""
+    torch.manual_seed(2)
+    network = SmAttention(DIM, hidden=5, steps=3).eval()
+    with torch.no_grad():
+        weights = network(*equal_slices(20))[1][0]
+        pair = network(*equal_slices(2))[1][0]
+    torch.testing.assert_close(weights, weights.flip(0))
+    torch.testing.assert_close(weights[4:16], weights[10].expand(12))
+    assert ((weights[:4] / weights[10] - 1).abs() > 1e-5).all()
+    torch.testing.assert_close(pair, torch.full((2,), 0.5))

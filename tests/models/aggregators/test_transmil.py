@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from lungtl.errors import UsageError
 from lungtl.models.aggregators.transmil import TransMil
-from tests.models.aggregators.cases import DIM, bags, needs_torchmil
+from tests.models.aggregators.cases import DIM, bags, equal_slices, needs_torchmil
 
 pytestmark = needs_torchmil
 
@@ -36,3 +36,18 @@ def test_negative_attention_counts_by_its_size() -> None:
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
     with pytest.raises(UsageError, match=r"aggregator.heads=3 does not divide aggregator.width=128; change one"):
         TransMil(DIM, heads=3)
+
+
+@pytest.mark.parametrize("count", [2, 4, 5, 16, 30])
+def test_only_their_places_on_the_square_tell_equal_slices_apart(count: int) -> None:
+    torch.manual_seed(1)
+    network = TransMil(DIM, width=8, heads=2).eval()
+    with torch.no_grad():
+        placed = network(*equal_slices(count))[1]
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight.zero_()
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        alike = network(*equal_slices(count))[1]
+    assert float((placed * count - 1).abs().max()) > 1e-3
+    torch.testing.assert_close(alike, torch.full((1, count), 1 / count))
