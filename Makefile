@@ -51,8 +51,9 @@ prepare: setup  ## python -m lungtl.prepare, with ARGS="dataset=lidc dataset.roo
 test: setup  ## all tests; those on real data where it is found
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope $(ARGS)
 
-exhaustive: setup  ## the few tests that take about a minute each and that `make test` leaves out
+exhaustive: setup  ## the tests that `make test` leaves out, a minute each; 10 kills of a 12-run sweep
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m exhaustive $(ARGS)
+	LUNGTL_TEST_KILLS=10 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/commands/test_sweep_again.py $(ARGS)
 
 fuzz: setup  ## 10,000 damaged DICOM series through the reader, or ARGS="COUNT FIRST_SEED"
 	$(BIN)/python -W ignore -m tests.fuzz $(ARGS)

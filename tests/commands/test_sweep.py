@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from lungtl.sweeps.state import children
+from lungtl.tracking.tracker import git_tags
 from tests.commands.conftest import Done, Lab, Trained, read_json
 
 pytestmark = pytest.mark.slow
@@ -52,12 +53,14 @@ def test_mlflow_groups_the_runs_under_one_parent(swept: Done, client: Any) -> No
     assert parent.data.tags["lungtl.kind"] == "sweep"
     assert parent.info.run_name == f"sweep {folders[0].parent.name}"
     assert "aggregator=mean,max" in parent.data.tags["lungtl.grid"]
+    assert git_tags().items() <= parent.data.tags.items()
     assert parent.data.tags["lungtl.progress"] == "2 done, 0 failed, 0 left"
     for folder, aggregator in zip(folders, ("mean", "max"), strict=True):
         child = client.get_run(read_json(folder / "run.json")["mlflow_run_id"])
         assert child.info.status == "FINISHED"
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert child.data.tags["aggregator"] == aggregator
+        assert child.data.tags["sweep"] == parent.data.tags["sweep"] == folder.parent.name
         assert child.data.tags["lungtl.config_key"] == folder.name
 
 
