@@ -15,6 +15,10 @@ class UsageError(LungtlError):
     exit_code = 2
 
 
+class Unreachable(LungtlError):
+    """The tracking store cannot be used now; nothing is wrong with the run that asked for it."""
+
+
 class Refused(LungtlError):
     """One item of a source cannot be used; it goes to the store's quarantine and the rest goes on.
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from lungtl.errors import LungtlError
-from lungtl.sweeps.state import State, child_lock, read_state, write_state
+from lungtl.errors import LungtlError, Unreachable
+from lungtl.sweeps.state import STATUS, State, child_lock, read_state, write_state
 
 log = logging.getLogger(__name__)
 MOST_ATTEMPTS = 5
@@ -49,9 +49,11 @@ def run_child(folder: Path, started: State, work: Work, *, retry: bool) -> float
                     log.error("this job failed, the others go on: %s", error)
                     return None
                 started = replace(started, attempts=earlier.attempts + 1)
-            return attempt(folder, started, work)
+            return attempt(folder, started, work, earlier)
     except Timeout:
         log.warning("left to the process that runs it: %s", folder)
+    except Unreachable as error:
+        log.error("this job is left for the next call, the others go on: %s", error)
     except LungtlError as error:
         log.error("this job failed, the others go on: %s", error)
     except Exception:
@@ -69,16 +71,25 @@ def resume_child(folder: Path, work: Work) -> float | None:
     assert state is not None
     try:
         with child_lock(folder).acquire(timeout=GRACE):
-            return attempt(folder, replace(state, state="running", value=None, error=None), work)
+            return attempt(folder, replace(state, state="running", value=None, error=None), work, state)
     except Timeout as error:
         raise LungtlError(f"{folder} runs on {state.host} as process {state.pid}; wait for it or stop it") from error
 
 
-def attempt(folder: Path, started: State, work: Work) -> float | None:
-    """Do a child's work and write down how it went; its lock is held by the caller."""
+def attempt(folder: Path, started: State, work: Work, earlier: State | None) -> float | None:
+    """Do a child's work and write down how it went; its lock is held by the caller.
+
+    Where MLflow cannot be reached the child stands as it stood: it has not failed, and the next call asks it again.
+    """
     write_state(folder, started)
     try:
         value = work()
+    except Unreachable:
+        if earlier is None:
+            (folder / STATUS).unlink()
+        else:
+            write_state(folder, earlier)
+        raise
     except Exception as error:
         write_state(folder, replace(started, state="failed", error=_line(error)))
         raise

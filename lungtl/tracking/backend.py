@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from lungtl.errors import LungtlError
+from lungtl.errors import LungtlError, Unreachable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -63,7 +63,8 @@ def open_client(uri: str | None, data_dir: Path) -> MlflowClient:
         data_dir: the data folder.
 
     Raises:
-        LungtlError: the store cannot be reached.
+        LungtlError: the database's driver is not installed.
+        Unreachable: the store cannot be reached.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -85,7 +86,7 @@ def open_client(uri: str | None, data_dir: Path) -> MlflowClient:
             f"tracking.uri={shown(uri)} needs the package {error.name}; pip install it, or tracking=none"
         ) from error
     except store_errors() as error:
-        raise LungtlError(
+        raise Unreachable(
             f"tracking.uri={shown(uri)} cannot be used ({reason(error)}); mend it, or tracking=none"
         ) from error
     return client

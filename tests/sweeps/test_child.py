@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lungtl.errors import LungtlError, UsageError
+from lungtl.errors import LungtlError, Unreachable, UsageError
 from lungtl.sweeps import child
 from lungtl.sweeps.child import resume_child, run_child
 from lungtl.sweeps.state import State, child_lock, read_state, standing, write_state
@@ -125,3 +125,16 @@ def test_a_child_that_takes_its_process_with_it_is_given_up(tmp_path: Path, capl
     assert standing(tmp_path) == "failed"
     assert run_child(tmp_path, STARTED, work, retry=True) == 0.25
     assert written(tmp_path) == replace(STARTED, state="finished", value=0.25)
+
+
+def test_a_child_that_does_not_reach_mlflow_stands_as_it_stood(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost = Work(tmp_path, Unreachable("tracking.uri=http://127.0.0.1:1 cannot be used"))
+    assert run_child(tmp_path, STARTED, lost, retry=False) is None
+    assert standing(tmp_path) == "new"
+    write_state(tmp_path, STARTED)  # as a kill leaves it
+    assert run_child(tmp_path, STARTED, lost, retry=False) is None
+    assert standing(tmp_path) == "killed"
+    assert caplog.text.count("this job is left for the next call") == 2
+    assert run_child(tmp_path, STARTED, Work(tmp_path, 0.25), retry=False) == 0.25
