@@ -33,16 +33,16 @@ class Started:
     Attributes:
         folder: its own.
         tracker: the parent run.
-        asked: folders of the children that this call asked for; None where a search chooses them.
+        asked: folders of the children that this call asked for, in their order; None where a search chooses them.
     """
 
     folder: Path
     tracker: Tracker
-    asked: frozenset[Path] | None
+    asked: tuple[Path, ...] | None
 
     def unfinished(self) -> dict[Path, str]:
         """The children of this call that did not finish -> why."""
-        asked = children(self.folder) if self.asked is None else sorted(self.asked)
+        asked = children(self.folder) if self.asked is None else self.asked
         return {folder: _why(folder) for folder in asked if standing(folder) not in ("finished", "running")}
 
 
@@ -115,7 +115,7 @@ def start_sweep(config: Any) -> Started:
         (sweep / CONFIG).write_text(OmegaConf.to_yaml(composed))
         tracker.artifacts(sweep / CONFIG)
     write_parent(sweep, tracker.run_id, total, config.trainer.monitor)
-    return Started(sweep, tracker, None if planned is None else frozenset(child.folder for child in planned))
+    return Started(sweep, tracker, None if planned is None else tuple(child.folder for child in planned))
 
 
 def end_sweep(status: str) -> bool:

@@ -43,13 +43,14 @@ def run_child(folder: Path, started: State, work: Work, *, retry: bool) -> float
             if earlier is not None and earlier.state == "failed" and not retry:
                 return None
             if earlier is not None and earlier.state == "running":  # it was killed: its lock was free
-                if earlier.attempts >= MOST_ATTEMPTS and not retry:
+                if earlier.attempts >= MOST_ATTEMPTS and not (retry or _got_further(folder)):
                     error = f"its process ended {earlier.attempts} times without a word (killed, or out of memory)"
                     write_state(folder, replace(earlier, state="failed", error=error))
                     log.error("this job failed, the others go on: %s", error)
                     return None
-                started = replace(started, attempts=earlier.attempts + 1)
-            return attempt(folder, started, work, earlier)
+                if not _got_further(folder):
+                    started = replace(started, attempts=earlier.attempts + 1)
+            return attempt(folder, started, work)
     except Timeout:
         log.warning("left to the process that runs it: %s", folder)
     except Unreachable as error:
@@ -71,30 +72,33 @@ def resume_child(folder: Path, work: Work) -> float | None:
     assert state is not None
     try:
         with child_lock(folder).acquire(timeout=GRACE):
-            return attempt(folder, replace(state, state="running", value=None, error=None), work, state)
+            return attempt(folder, replace(state, state="running", value=None, error=None), work)
     except Timeout as error:
         raise LungtlError(f"{folder} runs on {state.host} as process {state.pid}; wait for it or stop it") from error
 
 
-def attempt(folder: Path, started: State, work: Work, earlier: State | None) -> float | None:
+def attempt(folder: Path, started: State, work: Work) -> float | None:
     """Do a child's work and write down how it went; its lock is held by the caller.
 
-    Where MLflow cannot be reached the child stands as it stood: it has not failed, and the next call asks it again.
+    A child that does not reach MLflow has not failed: it stands as one that was killed, and the next call goes on.
     """
     write_state(folder, started)
     try:
         value = work()
-    except Unreachable:
-        if earlier is None:
-            (folder / STATUS).unlink()
-        else:
-            write_state(folder, earlier)
+    except Unreachable as error:
+        write_state(folder, replace(started, attempts=started.attempts - 1, error=_line(error)))
         raise
     except Exception as error:
         write_state(folder, replace(started, state="failed", error=_line(error)))
         raise
     write_state(folder, replace(started, state="finished", value=value))
     return value
+
+
+def _got_further(folder: Path) -> bool:
+    """Whether the attempt that was killed has left a checkpoint: status.json is as old as its start."""
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    return checkpoint.is_file() and checkpoint.stat().st_mtime > (folder / STATUS).stat().st_mtime
 
 
 def _line(error: Exception) -> str:

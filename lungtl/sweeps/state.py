@@ -30,7 +30,7 @@ class State:
         overrides: of its command line, without those of Hydra.
         monitor: the validation metric that chooses the epoch.
         value: of that metric in the best epoch, when finished.
-        error: why it failed, in a line.
+        error: why it failed, or could not start, in a line.
         host: where the last attempt ran.
         pid: of its process there.
         attempts: in a row that did not end by themselves, this one included.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lungtl import __version__
-from lungtl.errors import Unreachable
+from lungtl.errors import LungtlError
 from lungtl.tracking.backend import experiment_id, open_client, reason, store_errors
 from lungtl.tracking.tracker import git_tags
 
@@ -30,7 +30,7 @@ def run_of(config: TrackingConfig, data_dir: Path, name: str, identity: Mapping[
         identity: tags that no other run of the experiment has together.
 
     Raises:
-        Unreachable: MLflow cannot be reached.
+        LungtlError: MLflow cannot be reached.
     """
     client = open_client(config.uri, data_dir)
     try:
@@ -42,4 +42,4 @@ def run_of(config: TrackingConfig, data_dir: Path, name: str, identity: Mapping[
         tags = {"mlflow.source.name": "lungtl", "lungtl.version": __version__, **git_tags(), **identity}
         return str(client.create_run(experiment, tags=tags, run_name=name).info.run_id)
     except store_errors() as error:
-        raise Unreachable(f"MLflow does not open the run ({reason(error)}); mend it, or tracking=none") from error
+        raise LungtlError(f"MLflow does not open the run ({reason(error)}); mend it, or tracking=none") from error

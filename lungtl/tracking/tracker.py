@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lungtl import __version__
-from lungtl.errors import LungtlError, Unreachable
+from lungtl.errors import LungtlError
 from lungtl.provenance import own_commit
 from lungtl.tracking import entries
 from lungtl.tracking.backend import experiment_id, open_client, reason, shown, store_errors
@@ -78,7 +78,7 @@ class MlflowTracker:
         reopen: whether that run is running again; otherwise it is only told something more.
 
     Raises:
-        Unreachable: MLflow cannot be reached, or does not take what an earlier part of the run left.
+        LungtlError: MLflow cannot be reached, or does not take what an earlier part of the run left.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class MlflowTracker:
             if run_id is not None and reopen:
                 self._reopen()
         except store_errors() as error:
-            raise Unreachable(f"MLflow does not open the run ({reason(error)}); mend it, or tracking=none") from error
+            raise LungtlError(f"MLflow does not open the run ({reason(error)}); mend it, or tracking=none") from error
         self.run_id: str | None = self._id
         self._reopened = run_id is not None
         uri = [] if config.uri is None else [f"tracking.uri={shown(config.uri)}"]

@@ -37,7 +37,7 @@ def sweep_of(folder: Path, states: dict[str, State | None]) -> tuple[Noted, Path
             write_state(folder / name, state)
     write_parent(folder, None, len(states), "val/loss")
     tracker = Noted()
-    callback._started.append(Started(folder, tracker, frozenset(folder / name for name in states)))
+    callback._started.append(Started(folder, tracker, tuple(folder / name for name in states)))
     return tracker, folder
 
 
