@@ -15,7 +15,7 @@ from hydra.experimental.callback import Callback
 from lungtl.errors import LungtlError
 from lungtl.search.extras import check_installed
 from lungtl.sweeps import key  # noqa: F401  # its resolvers, which a worker needs before its job
-from lungtl.sweeps.parent import metrics_of, parent_of, progress, tags_of, tell_progress, write_parent
+from lungtl.sweeps.parent import metrics_of, parent_of, progress, run_reference, tags_of, tell_progress, write_parent
 from lungtl.sweeps.state import children, read_state, standing
 
 if TYPE_CHECKING:
@@ -154,6 +154,11 @@ def end_sweep(status: str) -> bool:
     names = _names(sweep)
     for folder, why in unfinished.items():
         log.error("not finished: %s: %s", names.get(folder, folder.name), why)
+    if now.best is not None:
+        log.info(
+            "best on validation: %s; next: python -m lungtl.register run=%s",
+            names.get(now.best, now.best.name), run_reference(now.best),
+        )  # fmt: skip
     if unfinished and status == "FINISHED":
         raise LungtlError(
             f"{len(unfinished)} of the runs did not finish, see above and in {sweep}; mend it, then the same command "

@@ -110,9 +110,14 @@ def tags_of(sweep: Path, now: Progress) -> Mapping[str, str]:
     state = read_state(now.best) if now.best is not None else None
     if now.best is None or state is None:
         return tags
-    run_id = read_record(now.best)["mlflow_run_id"] if (now.best / RECORD).is_file() else None
     return tags | {
-        "lungtl.best": run_id or now.best.name,
+        "lungtl.best": run_reference(now.best),
         "lungtl.best_overrides": " ".join(state.overrides),
         "lungtl.best_by": state.monitor,
     }
+
+
+def run_reference(folder: Path) -> str:
+    """What names a child on a command line: its MLflow id, or without tracking its folder."""
+    run_id = read_record(folder)["mlflow_run_id"] if (folder / RECORD).is_file() else None
+    return str(run_id or folder)

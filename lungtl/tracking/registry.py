@@ -75,7 +75,10 @@ def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, 
         version = int(client.create_model_version(name, source, run_id, description=describe(provenance)).version)
         client.set_registered_model_alias(name, alias, str(version))
     except MlflowException as error:
-        raise LungtlError(f"MLflow refused the model ({str(error).splitlines()[0]}); check name= and alias=") from error
+        raise LungtlError(
+            f"MLflow refused the model ({str(error).splitlines()[0]}); check name= and alias=, "
+            "and give tracking.uri= if the run lies on a server"
+        ) from error
     return version
 
 

@@ -71,6 +71,7 @@ def test_mlflow_shows_the_best_run_and_the_comparison(swept: Done, client: Any) 
     best = min(folders, key=lambda folder: losses[folder])
     assert parent.data.metrics["best"] == losses[best]
     assert parent.data.tags["lungtl.best"] == read_json(best / "run.json")["mlflow_run_id"]
+    assert f"; next: python -m lungtl.register run={parent.data.tags['lungtl.best']}" in swept.err
     left = client.get_metric_history(parent.info.run_id, "runs/left")
     assert [point.value for point in left if point.step == 1] == [1]
     kept = {item.path for item in client.list_artifacts(parent.info.run_id)}
