@@ -162,7 +162,7 @@ def end_sweep(status: str) -> bool:
     if unfinished and status == "FINISHED":
         raise LungtlError(
             f"{len(unfinished)} of the runs did not finish, see above and in {sweep}; mend it, then the same command "
-            f"with {again}, and sweep.retry=true for those that failed"
+            f"with {again} sweep.retry=true"
         )
     return True
 
