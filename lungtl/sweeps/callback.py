@@ -152,13 +152,13 @@ def end_sweep(status: str) -> bool:
     if now.left:
         log.info("%d of the sweep's runs are left; the same command with %s goes on", now.left, again)
     names = _names(sweep)
-    for folder, why in unfinished.items():
-        log.error("not finished: %s: %s", names.get(folder, folder.name), why)
     if now.best is not None:
         log.info(
             "best on validation: %s; next: python -m lungtl.register run=%s",
             names.get(now.best, now.best.name), run_reference(now.best),
         )  # fmt: skip
+    for folder, why in unfinished.items():
+        log.error("not finished: %s: %s", names.get(folder, folder.name), why)
     if unfinished and status == "FINISHED":
         raise LungtlError(
             f"{len(unfinished)} of the runs did not finish, see above and in {sweep}; mend it, then the same command "
