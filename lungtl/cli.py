@@ -92,7 +92,7 @@ def main(config_name: str, schema: type[C], task: Callable[[C], float | None]) -
             raise LungtlError(str(error)) from error  # 1, whatever the job's own: the command was right
 
     try:
-        job()
+        _launch(job)
         _end_sweep("FINISHED")
     except LungtlError as error:  # of a sweep
         _end_sweep("FAILED")
@@ -138,9 +138,23 @@ def plain(command: Callable[[], None]) -> None:
         fail(error)
 
 
+def _launch(job: Callable[[], None]) -> None:
+    """Run the job, or those of a sweep, whose launcher is started again while that gets them further."""
+    while True:
+        try:
+            return job()
+        except LungtlError:
+            raise
+        except Exception as error:
+            module = sys.modules.get("lungtl.sweeps.launched")
+            if module is None or not module.launch_again(error):
+                raise
+        sys.argv = [a for a in sys.argv if not a.startswith("sweep.retry=")]  # once is what was asked for
+
+
 def _end_sweep(status: str) -> bool:
-    """Close what `lungtl.sweeps.callback` opened in this process; whether there was a sweep."""
-    module = sys.modules.get("lungtl.sweeps.callback")
+    """Close what `lungtl.sweeps.launched` opened in this process; whether there was a sweep."""
+    module = sys.modules.get("lungtl.sweeps.launched")
     return module is not None and bool(module.end_sweep(status))
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
 from lungtl.errors import LungtlError, Unreachable
 from lungtl.sweeps.state import STATUS, State, child_lock, read_state, write_state
@@ -15,12 +16,16 @@ from lungtl.sweeps.state import STATUS, State, child_lock, read_state, write_sta
 log = logging.getLogger(__name__)
 MOST_ATTEMPTS = 5
 """In a row that end with their process; a child that takes its process with it must not block a sweep for ever."""
+ONE_AT_A_TIME = "again.lock"
+"""In the sweep's folder. Under joblib a process that ends takes those beside it with it; memory may have been short."""
 GRACE = 10.0  # seconds in which the helpers of a killed process end
 Work = Callable[[], float | None]
 
 
 def run_child(folder: Path, started: State, work: Work, *, retry: bool) -> float | None:
     """Do a child's work unless that is done, or failed and not to be tried again; prints its folder when it is done.
+
+    Children whose process ended without a word or a new checkpoint are tried again one at a time.
 
     An error is written down and logged, and does not leave this function: no launcher or sweeper may stop the other
     children because of it.
@@ -50,7 +55,9 @@ def run_child(folder: Path, started: State, work: Work, *, retry: bool) -> float
                     return None
                 if not _got_further(folder):
                     started = replace(started, attempts=earlier.attempts + 1)
-            return attempt(folder, started, work)
+            again = started.attempts > 1
+            with FileLock(folder.parent / ONE_AT_A_TIME) if again else nullcontext():
+                return attempt(folder, started, work)
     except Timeout:
         log.warning("left to the process that runs it: %s", folder)
     except Unreachable as error:

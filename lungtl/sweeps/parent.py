@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lungtl.config import TrackingConfig
 
-PARENT = "parent.json"
+PARENT, LOCK = "parent.json", "parent.json.lock"
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def tell_progress(sweep: Path, tracking: TrackingConfig, data_dir: Path) -> None
     run_id = parent_of(sweep)
     if run_id is None:
         return
-    with FileLock(sweep / f"{PARENT}.lock"):  # children that end together: the later one's numbers stay
+    with FileLock(sweep / LOCK):  # children that end together: the later one's numbers stay
         now = progress(sweep)
         tracker = MlflowTracker(tracking, data_dir, sweep.name, run_id=run_id, reopen=False)
         tracker.metrics(metrics_of(now), step=now.done + now.failed)

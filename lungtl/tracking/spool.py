@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FOLDER = "unsynced"
+WAIT = 60.0  # seconds that a run waits for a process that is sending its entries
 
 
 class Spool:
@@ -36,11 +37,13 @@ class Spool:
         self.path = data_dir / FOLDER / f"{run_id}.jsonl"
         self._lock = FileLock(self.path.with_suffix(".lock"))
 
-    def take(self) -> None:
-        """Keep other processes off until `leave`; raises LungtlError when one has it already."""
+    def take(self, timeout: float = 0) -> None:
+        """Keep other processes off until `leave`; raises LungtlError when one has it for so many seconds."""
+        if self._lock.is_locked:
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=timeout)
         except Timeout as error:
             raise LungtlError(f"run {self.run_id} is in use by another process; wait until that has ended") from error
 

@@ -14,7 +14,7 @@ from lungtl.errors import LungtlError
 from lungtl.provenance import own_commit
 from lungtl.tracking import entries
 from lungtl.tracking.backend import experiment_id, open_client, reason, shown, store_errors
-from lungtl.tracking.spool import Spool, send_all
+from lungtl.tracking.spool import WAIT, Spool, send_all
 
 if TYPE_CHECKING:
     from lungtl.config import TrackingConfig
@@ -94,6 +94,7 @@ class MlflowTracker:
             raise LungtlError(f"MLflow does not open the run ({reason(error)}); mend it, or tracking=none") from error
         self.run_id: str | None = self._id
         self._reopened = run_id is not None
+        self._patience = WAIT if reopen else 0  # what a run is told beside its own process can be left out
         uri = [] if config.uri is None else [f"tracking.uri={shown(config.uri)}"]
         self._sync = shlex.join(["python", "-m", "lungtl.sync", f"data_dir={data_dir}", *uri])
 
@@ -141,9 +142,9 @@ class MlflowTracker:
                 entries.send(self.client, self._id, entry)
             except store_errors() as error:
                 log.warning("MLflow is lost (%s): the run goes on, and what it misses is kept", reason(error))
-                self.spool.take()
             else:
                 return
+        self.spool.take(self._patience)
         self.spool.append(entry)
 
 

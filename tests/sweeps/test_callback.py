@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from lungtl.errors import LungtlError
-from lungtl.sweeps import callback
-from lungtl.sweeps.callback import Started, SweepCallback, end_sweep
+from lungtl.sweeps import callback, launched
+from lungtl.sweeps.callback import SweepCallback
 from lungtl.sweeps.parent import write_parent
 from lungtl.sweeps.state import State, child_lock, write_state
 from lungtl.tracking.tracker import NoTracker
@@ -37,7 +37,7 @@ def sweep_of(folder: Path, states: dict[str, State | None]) -> tuple[Noted, Path
             write_state(folder / name, state)
     write_parent(folder, None, len(states), "val/loss")
     tracker = Noted()
-    callback._started.append(Started(folder, tracker, tuple(folder / name for name in states)))
+    launched._launched.append(Launched(folder, tracker, tuple(folder / name for name in states)))
     return tracker, folder
 
 
@@ -45,7 +45,7 @@ def sweep_of(folder: Path, states: dict[str, State | None]) -> tuple[Noted, Path
 def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lungtl.report.print_sweep", lambda sweep: None)
     monkeypatch.setattr("lungtl.report.write_report", lambda sweep: [])
-    monkeypatch.setattr(callback, "_started", [])
+    monkeypatch.setattr(launched, "_launched", [])
 
 
 def test_whatever_goes_wrong_at_the_start_ends_the_command(

@@ -53,6 +53,9 @@ def save(figure: Figure, path: Path | str) -> Path:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
+    if (engine := figure.get_layout_engine()) is not None:  # savefig would draw the figure once more, for its layout
+        engine.execute(figure)
+        figure.set_layout_engine(None)
     # matplotlib would add its own version, which makes files differ between machines for nothing.
     figure.savefig(target, format="png", dpi=DPI, metadata={"Software": None})
     return target
