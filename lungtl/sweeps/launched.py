@@ -105,7 +105,9 @@ def _open_parent(config: Any, sweep: Path, total: int) -> Tracker:
             own = {"lungtl.kind": "sweep", FOLDER: str(sweep)}
             run_id = parent_of(sweep) or run_of(tracking, data_dir, name, own)
             tracker = MlflowTracker(tracking, data_dir, name, run_id=run_id)
-            tracker.tags({**own, **git_tags(), "sweep": sweep.name, "lungtl.grid": " ".join(config.hydra.overrides.task)})
+            tracker.tags(
+                {**own, **git_tags(), "sweep": sweep.name, "lungtl.grid": " ".join(config.hydra.overrides.task)}
+            )
             composed = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
             (sweep / CONFIG).write_text(OmegaConf.to_yaml(composed))
             tracker.artifacts(sweep / CONFIG)

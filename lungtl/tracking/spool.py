@@ -35,7 +35,7 @@ class Spool:
     def __init__(self, data_dir: Path, run_id: str) -> None:
         self.run_id = run_id
         self.path = data_dir / FOLDER / f"{run_id}.jsonl"
-        self._lock = FileLock(self.path.with_suffix(".lock"))
+        self._lock = FileLock(self.path.with_suffix(".lock"), thread_local=False)
 
     def take(self, timeout: float = 0) -> None:
         """Keep other processes off until `leave`; raises LungtlError when one has it for so many seconds."""

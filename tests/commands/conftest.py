@@ -71,13 +71,21 @@ class Lab:
     def scans(self) -> Path:
         return self.root / "scans"
 
-    def run(self, command: str, *arguments: str) -> Done:
+    def start(self, command: str, *arguments: str) -> subprocess.Popen[str]:
         """`python -m lungtl.COMMAND ARGUMENTS data_dir=...`, outside the checkout and without a network."""
-        done = subprocess.run(
+        return subprocess.Popen(
             [sys.executable, "-m", f"lungtl.{command}", *arguments, f"data_dir={self.data_dir}"],
-            capture_output=True, text=True, cwd=self.root, env=self.environment(), timeout=240, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.root, env=self.environment(),
         )  # fmt: skip
-        return Done(done.returncode, done.stdout, done.stderr)
+
+    def run(self, command: str, *arguments: str) -> Done:
+        """The same, to its end."""
+        process = self.start(command, *arguments)
+        try:
+            out, err = process.communicate(timeout=240)
+        finally:
+            process.kill()
+        return Done(process.returncode, out, err)
 
     def train(self, *arguments: str, sweep: bool = False) -> Done:
         """Train the tiny model on the DICOM dataset; later arguments win."""

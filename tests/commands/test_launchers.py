@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lungtl.search.names import TABLE
-from tests.commands.conftest import Lab, read_csv, read_json
+from lungtl.sweeps.state import read_state
+from tests.commands.conftest import MODEL, Lab, read_csv, read_json
 
 pytestmark = pytest.mark.slow
 QUICK = ["trainer.max_epochs=2", "evaluation.untrained=false", "evaluation.heatmaps=false", "evaluation.resamples=20"]
@@ -25,17 +30,57 @@ def _folders(sweep: Path) -> list[Path]:
     return sorted(path.parent for path in sweep.glob("*/run.json"))
 
 
-def test_processes_share_the_feature_cache(lab: Lab, client: Any) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="pip install 'lungtl[joblib]'")
-    processes = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    done = lab.train("sweep.name=processes", "optimizer.lr=1e-3,1e-2", "image.size=40", *processes, *QUICK, sweep=True)
-    assert done.code == 0, done.err
-    sweep = lab.data_dir / "sweeps" / "processes"
-    assert len(_folders(sweep)) == 2
-    assert {run.info.status for run in _children(client, sweep)} == {"FINISHED"}
-    assert len(_children(client, sweep)) == 2
-    assert done.err.count("kept for the next run") == 1, "one computes the features of the size that is new"
-    assert done.err.count("features: from the cache") == 1
+JOBLIB = pytest.param(
+    ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], "hydra_plugins.hydra_joblib_launcher", id="joblib"
+)
+SUBMITIT = pytest.param(
+    ["hydra/launcher=slurm_local"], "hydra_plugins.hydra_submitit_launcher", id="slurm_local",
+    marks=pytest.mark.exhaustive,
+)  # fmt: skip
+
+
+def _kill_first(sweep: Path, command: subprocess.Popen[str]) -> Path:
+    """Kill the process of the first child that has one; its folder."""
+    while command.poll() is None:
+        for path in sweep.glob("*/status.json"):
+            state = read_state(path.parent)
+            if state is not None and state.state == "running":
+                os.kill(state.pid, signal.SIGKILL)
+                return path.parent
+        time.sleep(0.02)
+    raise AssertionError(f"no child began: {command.communicate()[1]}")
+
+
+@pytest.mark.parametrize(("launcher", "needs"), [JOBLIB, SUBMITIT])
+def test_a_killed_process_stops_no_other_run_and_no_sweep(
+    lab: Lab, client: Any, launcher: list[str], needs: str
+) -> None:
+    pytest.importorskip(needs)
+    name = launcher[0].rpartition("=")[2]
+    sweep = lab.data_dir / "sweeps" / name
+    settings = [f"sweep.name={name}", "optimizer.lr=1e-3,1e-2,1e-1", "image.size=40", *launcher, *QUICK]
+    command = lab.start("train", "-m", *lab.dataset(), *MODEL, "workers=1", *settings)
+    killed = _kill_first(sweep, command)
+    out, said = command.communicate(timeout=240)
+    assert command.returncode == 0, said
+    assert said.count("the launcher has stopped (") == 1
+    if name == "joblib":  # submitit keeps what its jobs print
+        assert {Path(line) for line in out.split()} == set(_folders(sweep))
+        assert said.count("kept for the next run") == 1, "one computes the features of the size that is new"
+    states = {folder: read_state(folder) for folder in _folders(sweep)}
+    assert [state is not None and state.state for state in states.values()] == ["finished"] * 3
+    assert killed in states
+    runs = _children(client, sweep)
+    assert [run.info.status for run in runs] == ["FINISHED"] * 3
+
+    parent = client.get_run(read_json(sweep / "parent.json")["mlflow_run_id"])
+    assert parent.info.status == "FINISHED"
+    assert (parent.data.metrics["runs/done"], parent.data.metrics["runs/left"]) == (3, 0)
+    best = min(
+        runs, key=lambda run: float(read_json(sweep / run.data.tags["lungtl.config_key"] / "status.json")["value"])
+    )
+    assert parent.data.tags["lungtl.best"] == best.info.run_id
+    assert "report.html" in [Path(a.path).name for a in client.list_artifacts(parent.info.run_id, "report")]
 
 
 @pytest.mark.exhaustive

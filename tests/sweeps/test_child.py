@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from lungtl.errors import LungtlError, Unreachable, UsageError
 from lungtl.sweeps import child
-from lungtl.sweeps.child import resume_child, run_child
+from lungtl.sweeps.child import ONE_AT_A_TIME, resume_child, run_child
 from lungtl.sweeps.state import State, child_lock, read_state, standing, write_state
 
 STARTED = State("running", 0, ("seed=1",), "val/loss")
@@ -149,3 +151,29 @@ def test_a_child_that_gets_further_each_time_is_not_given_up(tmp_path: Path) -> 
     write_state(tmp_path, replace(STARTED, attempts=child.MOST_ATTEMPTS))
     os.utime(checkpoint, (start + 60, start + 60))
     assert run_child(tmp_path, STARTED, Work(tmp_path, 0.25), retry=False) == 0.25
+
+
+def test_a_child_that_took_its_process_with_it_waits_for_others_of_its_kind(tmp_path: Path) -> None:
+    killed, fresh = tmp_path / "killed", tmp_path / "fresh"
+    for folder in (killed, fresh):
+        folder.mkdir()
+    write_state(killed, STARTED)
+    with ThreadPoolExecutor() as pool:
+        with FileLock(tmp_path / ONE_AT_A_TIME):  # another one runs
+            waiting = pool.submit(run_child, killed, STARTED, Work(killed, 0.25), retry=False)
+            assert run_child(fresh, STARTED, Work(fresh, 0.5), retry=False) == 0.5
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.3)
+            assert written(killed).attempts == 1, "waiting is no attempt"
+        assert waiting.result(timeout=10) == 0.25
+
+
+def test_a_child_that_was_killed_after_a_checkpoint_waits_for_nobody(tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    (killed / "checkpoints").mkdir(parents=True)
+    write_state(killed, STARTED)
+    (killed / "checkpoints" / "last.ckpt").touch()
+    later = (killed / "status.json").stat().st_mtime + 1
+    os.utime(killed / "checkpoints" / "last.ckpt", (later, later))
+    with FileLock(tmp_path / ONE_AT_A_TIME):
+        assert run_child(killed, STARTED, Work(killed, 0.25), retry=False) == 0.25

@@ -14,21 +14,24 @@ from lungtl.tracking import backend
 from lungtl.tracking.backend import default_uri, experiment_id, open_client
 from lungtl.tracking.spool import unsynced
 
-# two runs at once in one process, each with a connection of its own
-JOB = """
+# so many processes that begin together, all imports done; one that raises leaves with its traceback
+JOBS = """
+import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+import mlflow.store.tracking.sqlalchemy_store
 from lungtl.config import TrackingConfig
 from lungtl.tracking.tracker import MlflowTracker
-data_dir = Path(sys.argv[1])
-def work(name):
-    tracker = MlflowTracker(TrackingConfig(enabled=True, uri=None, experiment="e"), data_dir, name)
-    for step in range(5):
-        tracker.metrics({"loss": float(step)}, step)
-    tracker.close("FINISHED")
-with ThreadPoolExecutor() as pool:
-    list(pool.map(work, sys.argv[2:]))
+data_dir, started = Path(sys.argv[1]), []
+for name in sys.argv[2:]:
+    started.append(os.fork())
+    if started[-1] == 0:
+        tracker = MlflowTracker(TrackingConfig(enabled=True, uri=None, experiment="e"), data_dir, name)
+        for step in range(5):
+            tracker.metrics({"loss": float(step)}, step)
+        tracker.close("FINISHED")
+        os._exit(0)
+sys.exit(any([os.waitpid(child, 0)[1] for child in started]))
 """
 
 
@@ -38,13 +41,14 @@ def test_telemetry_is_off_before_mlflow_is_imported() -> None:
 
 @pytest.mark.slow
 def test_processes_that_meet_a_fresh_store_and_log_at_once_lose_nothing(tmp_path: Path) -> None:
-    jobs = [subprocess.Popen([sys.executable, "-c", JOB, str(tmp_path), f"{i}a", f"{i}b"], stderr=subprocess.PIPE,
-                             text=True) for i in range(4)]  # fmt: skip
-    ends = [job.communicate(timeout=180)[1] for job in jobs]
-    assert [job.returncode for job in jobs] == [0] * 4, ends
+    names = [f"run {number}" for number in range(8)]
+    done = subprocess.run(
+        [sys.executable, "-c", JOBS, str(tmp_path), *names], capture_output=True, text=True, timeout=180, check=False
+    )
+    assert done.returncode == 0, done.stderr
     client = open_client(None, tmp_path)
     runs = client.search_runs([experiment_id(client, "e", None, tmp_path)])
-    assert sorted(run.info.run_name for run in runs) == ["0a", "0b", "1a", "1b", "2a", "2b", "3a", "3b"]
+    assert sorted(run.info.run_name for run in runs) == names
     for run in runs:
         assert [m.value for m in client.get_metric_history(run.info.run_id, "loss")] == [0, 1, 2, 3, 4]
     assert unsynced(tmp_path) == []

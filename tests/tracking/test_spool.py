@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lungtl.config import TrackingConfig
 from lungtl.errors import LungtlError
 from lungtl.tracking import entries
 from lungtl.tracking.backend import experiment_id, open_client
 from lungtl.tracking.spool import Spool, send_all, unsynced
+from lungtl.tracking.tracker import MlflowTracker
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +122,36 @@ def test_a_run_that_is_still_keeping_entries_is_left_alone(client: Any, spool: S
         send_all(Spool(spool.path.parents[1], spool.run_id), client)
     spool.leave()
     assert send_all(spool, client) == 7
+
+
+def test_what_a_run_is_told_while_its_entries_are_sent_is_kept_after_that(
+    client: Any, store: Path, run_id: str
+) -> None:
+    """Not appended to the file that the sender is about to delete."""
+    tracker = MlflowTracker(TrackingConfig(enabled=True, uri=None, experiment="spool"), store, "a run", run_id=run_id)
+    sender = Spool(store, run_id)
+    sender.take()
+    sender.append(entries.metrics({"loss": 1.0}, 0))
+    with ThreadPoolExecutor() as pool:
+        telling = pool.submit(tracker.metrics, {"loss": 0.5}, 1)
+        with pytest.raises(TimeoutError):
+            telling.result(timeout=0.3)
+        sender.send(client)
+        sender.leave()
+        telling.result(timeout=10)
+    tracker.close("FINISHED")
+    assert [(m.step, m.value) for m in client.get_metric_history(run_id, "loss")] == [(0, 1.0), (1, 0.5)]
+    assert unsynced(store) == []
+
+
+def test_a_run_that_is_told_something_by_another_process_does_not_make_it_wait(store: Path, run_id: str) -> None:
+    own = Spool(store, run_id)
+    own.take()
+    own.append(entries.metrics({"loss": 1.0}, 0))
+    config = TrackingConfig(enabled=True, uri=None, experiment="spool")
+    other = MlflowTracker(config, store, "a run", run_id=run_id, reopen=False)
+    with pytest.raises(LungtlError, match="in use by another process"):
+        other.metrics({"loss": 0.5}, 1)
+    assert len(own.read()) == 1
+    own.leave()
+    own.path.unlink()
