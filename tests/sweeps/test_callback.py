@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,10 @@ import pytest
 
 from lungtl.sweeps import callback
 from lungtl.sweeps.callback import SweepCallback
+
+
+def test_ray_reports_no_usage() -> None:
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
 def test_whatever_goes_wrong_at_the_start_ends_the_command(
