@@ -149,7 +149,6 @@ def _launch(job: Callable[[], None]) -> None:
             module = sys.modules.get("lungtl.sweeps.launched")
             if module is None or not module.launch_again(error):
                 raise
-        sys.argv = [a for a in sys.argv if not a.startswith("sweep.retry=")]  # once is what was asked for
 
 
 def _end_sweep(status: str) -> bool:

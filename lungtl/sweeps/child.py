@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lungtl.errors import LungtlError, Unreachable
+from lungtl.sweeps.parent import PARENT
 from lungtl.sweeps.state import STATUS, State, child_lock, read_state, write_state
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def run_child(folder: Path, started: State, work: Work, *, retry: bool) -> float
         folder: of the child, the same in each call of the sweep.
         started: what its status.json says from now on.
         work: gives the monitored value.
-        retry: a child that failed goes on where it stopped.
+        retry: a child that failed in an earlier call goes on where it stopped.
 
     Returns:
         The monitored value; None where there is none.
@@ -42,6 +43,7 @@ def run_child(folder: Path, started: State, work: Work, *, retry: bool) -> float
     try:
         with child_lock(folder).acquire(timeout=GRACE):
             earlier = read_state(folder)
+            retry = retry and not _tried(folder)
             if earlier is not None and earlier.state == "finished":
                 print(folder)
                 return earlier.value
@@ -100,6 +102,15 @@ def attempt(folder: Path, started: State, work: Work) -> float | None:
         raise
     write_state(folder, replace(started, state="finished", value=value))
     return value
+
+
+def _tried(folder: Path) -> bool:
+    """Whether an attempt began in this call, which may have launched the children more than once.
+
+    A call begins with parent.json.
+    """
+    status, parent = folder / STATUS, folder.parent / PARENT
+    return status.is_file() and parent.is_file() and status.stat().st_mtime_ns > parent.stat().st_mtime_ns
 
 
 def _got_further(folder: Path) -> bool:

@@ -42,9 +42,9 @@ class Launched:
     states: dict[Path, State | None] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.launch()
+        self.remember()
 
-    def launch(self) -> None:
+    def remember(self) -> None:
         """Remember how the children stand, as their launcher starts."""
         self.states = self._states()
 
@@ -71,17 +71,17 @@ _launched: list[Launched] = []
 
 
 def start_sweep(config: Any) -> None:
-    """Print the plan, open the parent run and write parent.json; of a sweep that is launched again print the plan."""
+    """Print the plan, open the parent run and write parent.json; once, however often the call launches the children."""
     from lungtl.sweeps.plan import grid, print_plan, started_before
 
+    if _launched:
+        _launched[0].remember()
+        return
     check_installed(config.hydra.launcher["_target_"])
     sweep = Path(config.hydra.sweep.dir).resolve()
     sweep.mkdir(parents=True, exist_ok=True)
     earlier, planned = started_before(sweep), grid(config)
     print_plan(sweep, earlier if planned is None else planned, config.sweep.retry)
-    if _launched:
-        _launched[0].launch()
-        return
     if planned is None:
         total = max(len(earlier), config.hydra.sweeper.get("n_trials") or 0)
     else:

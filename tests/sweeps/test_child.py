@@ -177,3 +177,20 @@ def test_a_child_that_was_killed_after_a_checkpoint_waits_for_nobody(tmp_path: P
     os.utime(killed / "checkpoints" / "last.ckpt", (later, later))
     with FileLock(tmp_path / ONE_AT_A_TIME):
         assert run_child(killed, STARTED, Work(killed, 0.25), retry=False) == 0.25
+
+
+@pytest.mark.parametrize("state", [replace(STARTED, state="failed", error="x"), replace(STARTED, attempts=5)])
+def test_what_is_tried_again_is_tried_once_a_call(tmp_path: Path, state: State) -> None:
+    """However often the call has to launch its children."""
+    folder = tmp_path / "child"
+    folder.mkdir()
+    write_state(folder, state)
+    began = (folder / "status.json").stat().st_mtime_ns
+    work = Work(folder, 0.25)
+    (tmp_path / "parent.json").touch()
+    os.utime(tmp_path / "parent.json", ns=(began - 1, began - 1))
+    assert run_child(folder, STARTED, work, retry=True) is None
+    assert work.seen == []
+    write_state(folder, state)
+    os.utime(tmp_path / "parent.json", ns=(began + 10**9, began + 10**9))
+    assert run_child(folder, STARTED, work, retry=True) == 0.25
