@@ -1,4 +1,4 @@
-"""A tiny dataset and the real commands on it, run as subprocesses; what several tests read is run once a session."""
+"""A tiny dataset and the real commands on it, processes all; what several tests read is run once a session."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,13 @@ import pytest
 
 from lungtl.tracking.backend import open_client
 from tests.dicom_files import truncate, write_series
+from tests.forked import Forks
 
+IMPORTS = (
+    "lungtl.tracking.tracker", "lungtl.training.fit", "lungtl.models.bag_classifier", "lungtl.sources.ct.pixels",
+    "hydra.main", "mlflow", "pandas", "matplotlib.pyplot", "scipy.stats", "sklearn.metrics", "captum.attr",
+)  # fmt: skip
+"""What most commands import."""
 N_SERIES = 24
 N_SLICES = 5
 CLOSED_PORT = "http://127.0.0.1:9"  # nobody listens on the discard port: the hub cannot be reached
@@ -59,9 +65,10 @@ class Done:
 
 @dataclass(frozen=True)
 class Lab:
-    """A folder with a DICOM dataset, its table and a data_dir."""
+    """A folder with a DICOM dataset, its table and a data_dir, and what runs the commands on them."""
 
     root: Path
+    forks: Forks
 
     @property
     def data_dir(self) -> Path:
@@ -75,25 +82,17 @@ class Lab:
         """`python -m lungtl.COMMAND ARGUMENTS data_dir=...`, outside the checkout and without a network."""
         return subprocess.Popen(
             [sys.executable, "-m", f"lungtl.{command}", *arguments, f"data_dir={self.data_dir}"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.root, env=self.environment(),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.root, env=environment(self.root),
         )  # fmt: skip
 
     def run(self, command: str, *arguments: str) -> Done:
-        """The same, to its end."""
-        process = self.start(command, *arguments)
-        try:
-            out, err = process.communicate(timeout=240)
-        finally:
-            process.kill()
-        return Done(process.returncode, out, err)
+        """The same to its end, in a process that has done the imports."""
+        done = self.forks.command(f"lungtl.{command}", *arguments, f"data_dir={self.data_dir}", folder=self.root)
+        return Done(done.returncode, done.stdout, done.stderr)
 
     def train(self, *arguments: str, sweep: bool = False) -> Done:
         """Train the tiny model on the DICOM dataset; later arguments win."""
         return self.run("train", *["-m"] * sweep, *self.dataset(), *MODEL, "workers=1", *arguments)
-
-    def environment(self) -> dict[str, str]:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("LUNGTL_", "HF_", "MLFLOW_"))}
-        return {**kept, "HF_ENDPOINT": CLOSED_PORT, "HF_HOME": str(self.root / "hf")}
 
     def dataset(self, table: Path | None = None) -> list[str]:
         return ["dataset=dicom", f"dataset.root={self.scans}", f"dataset.table={table or self.root / 'labels.csv'}"]
@@ -107,6 +106,12 @@ class Lab:
 
     def rows(self, patients: Sequence[int]) -> list[tuple[str, str, str]]:
         return [(uid(patient), f"p{patient:02d}", str(patient % 2)) for patient in patients]
+
+
+def environment(root: Path) -> dict[str, str]:
+    """A command's environment variables: no settings of the user's, and no network."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("LUNGTL_", "HF_", "MLFLOW_"))}
+    return {**kept, "HF_ENDPOINT": CLOSED_PORT, "HF_HOME": str(root / "hf")}
 
 
 @dataclass(frozen=True)
@@ -136,9 +141,16 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """24 scans of 48 x 48 pixels; the positive ones hold a bright square."""
-    lab = Lab(tmp_path_factory.mktemp("lab"))
+    root = tmp_path_factory.mktemp("lab")
+    with Forks(*IMPORTS, environment=environment(root)) as forks:
+        lab = Lab(root, forks)
+        _write(lab)
+        yield lab
+
+
+def _write(lab: Lab) -> None:
     for patient in range(N_SERIES):
         hu = np.random.default_rng(patient).normal(-700, 120, (N_SLICES, 48, 48))
         if patient % 2:
@@ -146,7 +158,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
         stored = (hu + 1024).astype(np.int16)
         write_series(lab.scans / f"s{patient:02d}", [1.25 * k for k in range(N_SLICES)], stored, uid=uid(patient))
     lab.table("labels.csv", lab.rows(range(N_SERIES)))
-    return lab
 
 
 @pytest.fixture(scope="session")

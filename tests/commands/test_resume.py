@@ -12,8 +12,8 @@ import torch
 
 from lungtl.tracking.backend import open_client
 from tests.commands.conftest import MODEL, Lab, read_csv, read_json
+from tests.forked import Forks
 from tests.training import killing
-from tests.training.forked import Forks
 
 pytestmark = pytest.mark.slow
 EPOCHS, BATCHES = 3, 4  # of each epoch: 16 training scans, 4 in a batch

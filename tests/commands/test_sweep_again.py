@@ -17,8 +17,8 @@ import pytest
 from lungtl.tracking.backend import open_client
 from tests.commands import killed_sweep
 from tests.commands.conftest import MODEL, Lab, read_json
+from tests.forked import Forks
 from tests.training import killing
-from tests.training.forked import Forks
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("LUNGTL_TEST_KILLS", "3"))

@@ -12,7 +12,7 @@ import pytest
 
 from lungtl.evaluation.document import flat_metrics
 from lungtl.tracking.backend import open_client
-from tests.commands.conftest import CLOSED_PORT, MODEL, Done, Lab, Trained
+from tests.commands.conftest import CLOSED_PORT, MODEL, Done, Lab, Trained, environment
 from tests.tracking.mlflow_server import PATIENCE_S, MlflowServer
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,7 @@ def lost(lab: Lab, server: MlflowServer) -> Trained:
                  f"data_dir={lab.data_dir}"]  # fmt: skip
     training = subprocess.Popen(
         [sys.executable, "-m", "lungtl.train", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        cwd=lab.root, env=lab.environment(),
+        cwd=lab.root, env=environment(lab.root),
     )  # fmt: skip
     end = time.monotonic() + PATIENCE_S
     while training.poll() is None and set(lab.data_dir.glob("runs/*/run.json")) == before:

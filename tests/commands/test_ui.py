@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lungtl.tracking.view import COLUMNS
-from tests.commands.conftest import Done, Lab, read_json
+from tests.commands.conftest import Done, Lab, environment, read_json
 from tests.tracking.mlflow_server import free_port, wait_until_healthy
 
 pytestmark = pytest.mark.slow
@@ -37,7 +37,7 @@ def page(lab: Lab, swept: Done, port: int, tmp_path_factory: pytest.TempPathFact
     with log.open("w") as file:
         server = subprocess.Popen(
             [sys.executable, "-m", "lungtl.ui", f"data_dir={lab.data_dir}", f"port={port}"],
-            stdout=file, stderr=file, cwd=folder, env=lab.environment(), start_new_session=True,
+            stdout=file, stderr=file, cwd=folder, env=environment(lab.root), start_new_session=True,
         )  # fmt: skip
     try:
         wait_until_healthy(f"http://127.0.0.1:{port}", server, log)

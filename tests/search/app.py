@@ -22,13 +22,17 @@ KILLED_AT, BROKEN, THREADS = "APP_KILLED_AT", "APP_BROKEN", "APP_THREADS"
 """In the environment: the number of the start at which the process dies; a width that fails; count threads if set."""
 
 
-def start(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A sweep as a command of its own, with as many threads as there are."""
+def environment() -> dict[str, str]:
+    """Without settings of the user's, and with as many threads as there are."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("LUNGTL_") and "THREADS" not in key}
+    return {**kept, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+def start(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """A sweep as a command of its own."""
     return subprocess.run(
         [sys.executable, "-m", "tests.search.app", "-m", "tracking=none", *arguments],
-        capture_output=True, text=True, cwd=cwd, timeout=120, check=False,
-        env={**kept, "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
+        capture_output=True, text=True, cwd=cwd, timeout=120, check=False, env={**environment(), **variables},
     )  # fmt: skip
 
 

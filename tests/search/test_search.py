@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import signal
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from filelock import FileLock
 
 from lungtl.cli import conf_dir
 from lungtl.search.names import LOCK, TABLE
-from tests.search.app import BROKEN, CALLS, KILLED_AT, start
+from tests.forked import Forks
+from tests.search import app
+from tests.search.app import BROKEN, CALLS, KILLED_AT
 
 SPACES = conf_dir() / "hydra" / "sweeper" / "params"
 SPACE = "+hydra.sweeper.params={optimizer.lr:'tag(log,interval(1e-4,1e-2))',head.width:'choice(64,128)'}"
@@ -24,6 +27,7 @@ class Search:
     """A data_dir, and searches in it."""
 
     data_dir: Path
+    forks: Forks
 
     @property
     def sweep(self) -> Path:
@@ -44,16 +48,23 @@ class Search:
         assert [row["trial"] for row in self.trials] == [str(i) for i in range(len(self.trials))]
         return [row["state"] for row in self.trials]
 
-    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return start(
-            "hydra/sweeper=optuna", "hydra/sweeper/params=none", f"data_dir={self.data_dir}", "sweep.name=s",
-            "trainer.max_epochs=2", *arguments, cwd=self.data_dir, **environment,
+    def run(self, *arguments: str, params: str = "none", **environment: str) -> subprocess.CompletedProcess[str]:
+        return self.forks.command(
+            "tests.search.app", "-m", "tracking=none", "hydra/sweeper=optuna", f"hydra/sweeper/params={params}",
+            f"data_dir={self.data_dir}", "sweep.name=s", "trainer.max_epochs=2", *arguments,
+            folder=self.data_dir, environment=environment,
         )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    with Forks("hydra.main", "lungtl.search.study", "optuna", "pandas", environment=app.environment()) as forks:
+        yield forks
+
+
 @pytest.fixture
-def search(tmp_path: Path) -> Search:
-    return Search(tmp_path)
+def search(tmp_path: Path, forks: Forks) -> Search:
+    return Search(tmp_path, forks)
 
 
 def test_a_search_that_was_killed_goes_on(search: Search) -> None:
@@ -136,10 +147,7 @@ def test_a_second_process_does_not_search_at_the_same_time(search: Search) -> No
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SPACES.glob("*.yaml") if path.stem != "none"))
 def test_a_ready_space_is_valid(search: Search, name: str) -> None:
-    done = start(
-        "hydra/sweeper=optuna", f"hydra/sweeper/params={name}", "hydra.sweeper.n_trials=1", "sweep.name=s",
-        f"data_dir={search.data_dir}", cwd=search.data_dir,
-    )  # fmt: skip
+    done = search.run("hydra.sweeper.n_trials=1", params=name)
     assert done.returncode == 0, done.stderr
     (trial,) = search.trials
     assert trial["state"] == "complete"

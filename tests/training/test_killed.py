@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from lungtl.training.checkpoints import check_checkpoint
+from tests.forked import Forks
 from tests.training import killing
-from tests.training.forked import Forks
 from tests.training.test_fit import Epochs, changed
 
 pytestmark = pytest.mark.slow

@@ -6,9 +6,9 @@ import hashlib
 import json
 import os
 import socket
-import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -18,39 +18,39 @@ from safetensors.torch import load_file, save_file
 from lungtl.errors import LungtlError
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.backbones.weights import load_model
+from tests.forked import Forks
 from tests.models.backbones.hub_stand_in import COMMIT, hub
 
 NAME = "test_resnet.r160_in1k"
-SCRIPT = """
-import dataclasses, hashlib, json, sys
-from lungtl.errors import LungtlError
-from lungtl.models.backbones.timm_backbone import TimmBackbone
-from lungtl.models.backbones.weights import load_model
-for name in sys.argv[1:]:
-    try:
-        print(TimmBackbone(name, weights="hub").fingerprint())
-        print(json.dumps(dataclasses.asdict(load_model(name, "hub")[1])))
-    except LungtlError as error:
-        print(error)
-"""
+Ask = Callable[..., list[str]]
 
 
-def ask(home: Path, endpoint: str, name: str = NAME) -> list[str]:
-    """The lines that a process prints that takes weights from the hub at `endpoint`: fingerprint and origin."""
-    environment = {k: v for k, v in os.environ.items() if k.lower() not in {"http_proxy", "https_proxy", "all_proxy"}}
-    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, name], env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+@pytest.fixture(scope="module")
+def ask() -> Iterator[Ask]:
+    """The lines that a process prints that takes weights from the hub at an endpoint: fingerprint and origin."""
+    without_proxy = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    with Forks("lungtl.training", "torch", "torchvision", "safetensors.torch", environment=without_proxy) as forks:
+
+        def ask(home: Path, endpoint: str, name: str = NAME) -> list[str]:
+            client = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
+            home.mkdir(exist_ok=True)
+            done = forks.command("tests.models.backbones.hub_client", name, folder=home, environment=client)
+            assert done.returncode == 0, done.stderr
+            return done.stdout.splitlines()
+
+        yield ask
 
 
-def complaint(home: Path, endpoint: str, name: str = NAME) -> str:
+@pytest.fixture
+def complaint(ask: Ask) -> Callable[..., str]:
     """The one line that such a process prints when it fails."""
-    lines = ask(home, endpoint, name)
-    assert len(lines) == 1, lines
-    return lines[0]
+
+    def complaint(*arguments: Any) -> str:
+        lines = ask(*arguments)
+        assert len(lines) == 1, lines
+        return lines[0]
+
+    return complaint
 
 
 def closed_port() -> int:
@@ -68,7 +68,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_the_weights_are_those_that_the_hub_serves_and_stay_when_it_is_gone(served: Path, tmp_path: Path) -> None:
+def test_the_weights_are_those_that_the_hub_serves_and_stay_when_it_is_gone(
+    served: Path, tmp_path: Path, ask: Ask
+) -> None:
     expected = TimmBackbone(NAME, weights=str(served)).fingerprint()
     with hub(f"timm/{NAME}", served) as (endpoint, requests):
         first = ask(tmp_path, endpoint)
@@ -87,7 +89,9 @@ def test_the_weights_are_those_that_the_hub_serves_and_stay_when_it_is_gone(serv
 
 
 @pytest.mark.slow
-def test_a_download_that_breaks_off_leaves_nothing_behind(served: Path, tmp_path: Path) -> None:
+def test_a_download_that_breaks_off_leaves_nothing_behind(
+    served: Path, tmp_path: Path, ask: Ask, complaint: Callable[..., str]
+) -> None:
     with hub(f"timm/{NAME}", served, hangs_up=True) as (endpoint, _):
         message = complaint(tmp_path, endpoint)
     assert message.startswith(f"the hub's weights of {NAME} cannot be had (")
@@ -97,7 +101,7 @@ def test_a_download_that_breaks_off_leaves_nothing_behind(served: Path, tmp_path
 
 
 @pytest.mark.slow
-def test_half_a_file_on_the_hub_is_damaged(served: Path, tmp_path: Path) -> None:
+def test_half_a_file_on_the_hub_is_damaged(served: Path, tmp_path: Path, complaint: Callable[..., str]) -> None:
     half = tmp_path / "half.safetensors"
     half.write_bytes(served.read_bytes()[: served.stat().st_size // 2])
     with hub(f"timm/{NAME}", half) as (endpoint, _):
@@ -107,14 +111,18 @@ def test_half_a_file_on_the_hub_is_damaged(served: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_other_bytes_than_the_hub_announced_are_refused(served: Path, tmp_path: Path) -> None:
+def test_other_bytes_than_the_hub_announced_are_refused(
+    served: Path, tmp_path: Path, complaint: Callable[..., str]
+) -> None:
     with hub(f"timm/{NAME}", served, published="0" * 64) as (endpoint, _):
         message = complaint(tmp_path, endpoint)
     assert message.startswith(f"the downloaded weights of {NAME} were altered; delete ")
 
 
 @pytest.mark.slow
-def test_a_file_that_lacks_a_tensor_is_not_filled_up_with_random_numbers(served: Path, tmp_path: Path) -> None:
+def test_a_file_that_lacks_a_tensor_is_not_filled_up_with_random_numbers(
+    served: Path, tmp_path: Path, complaint: Callable[..., str]
+) -> None:
     tensors = load_file(served)
     del tensors["layer1.0.conv1.weight"]
     save_file(tensors, tmp_path / "partial.safetensors")
@@ -123,14 +131,16 @@ def test_a_file_that_lacks_a_tensor_is_not_filled_up_with_random_numbers(served:
     assert message.startswith(f"the downloaded weights of {NAME} cannot be used (")
 
 
-def test_a_hub_that_cannot_be_reached_is_one_line_that_names_the_other_ways(tmp_path: Path) -> None:
+def test_a_hub_that_cannot_be_reached_is_one_line_that_names_the_other_ways(
+    tmp_path: Path, complaint: Callable[..., str]
+) -> None:
     message = complaint(tmp_path, f"http://127.0.0.1:{closed_port()}")
     assert message.startswith(f"the hub's weights of {NAME} cannot be had (")
     for way in ("backbone=efficientnet_lite0", "backbone.weights=FILE.safetensors", "backbone.weights=none"):
         assert way in message
 
 
-def test_a_model_that_the_hub_does_not_have(served: Path, tmp_path: Path) -> None:
+def test_a_model_that_the_hub_does_not_have(served: Path, tmp_path: Path, complaint: Callable[..., str]) -> None:
     with hub("timm/another", served) as (endpoint, _):
         message = complaint(tmp_path, endpoint)
     assert message.startswith(f"the hub's weights of {NAME} cannot be had (")

@@ -6,16 +6,25 @@ seconds of those imports.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
+import runpy
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+SECONDS = 240
+"""After so many a command that has not ended is ended."""
 
 
 class Forks:
@@ -23,11 +32,14 @@ class Forks:
 
     Args:
         imports: modules that it imports before it forks.
+        environment: its environment variables; None: those of this process.
     """
 
-    def __init__(self, *imports: str) -> None:
-        command = [sys.executable, "-m", "tests.training.forked", *imports]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, *imports: str, environment: Mapping[str, str] | None = None) -> None:
+        command = [sys.executable, "-m", "tests.forked", *imports]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
 
     def run(self, function: Callable[..., object], log: Path, *arguments: Any) -> int:
         """Call `function(*arguments)` in a fork of it; the exit code, negative for the signal that ended it.
@@ -44,6 +56,22 @@ class Forks:
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
+    def command(
+        self, name: str, *arguments: str, folder: Path, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """`python -m NAME ARGUMENTS` in a fork of it.
+
+        Args:
+            name: of a module that it has not imported.
+            arguments: of the command.
+            folder: to run it in.
+            environment: variables in addition to those of the clean process.
+        """
+        with tempfile.TemporaryDirectory() as streams:
+            log, out, err = (Path(streams) / stream for stream in ("log", "out", "err"))
+            code = self.run(_command, log, name, arguments, str(folder), dict(environment or {}), str(out), str(err))
+            return subprocess.CompletedProcess([name, *arguments], code, out.read_text(), err.read_text())
+
     def __enter__(self) -> Forks:
         return self
 
@@ -55,12 +83,14 @@ def serve(imports: list[str]) -> None:
     """Fork a process for each call that standard input names."""
     for name in imports:
         import_module(name)
+    gc.collect()
+    gc.freeze()  # or the first collection of each fork copies all memory
     for line in sys.stdin:
         module, name, log, arguments = json.loads(line)
         function = getattr(import_module(module), name)
         child = os.fork()
         if child == 0:
-            os._exit(_call(function, Path(log), arguments))
+            os._exit(_call(function, Path(log), arguments))  # nothing is torn down: that takes two seconds
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
@@ -76,9 +106,22 @@ def _call(function: Callable[..., object], log: Path, arguments: list[Any]) -> i
         traceback.print_exc()
         return 1
     finally:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
     return 0
+
+
+def _command(name: str, arguments: list[str], folder: str, environment: dict[str, str], out: str, err: str) -> None:
+    for stream, path in enumerate((os.devnull, out, err)):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT if stream else os.O_RDONLY)
+        os.dup2(file, stream)
+    os.environ |= environment
+    os.chdir(folder)
+    signal.alarm(SECONDS)
+    sys.argv[1:] = arguments
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
