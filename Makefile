@@ -49,7 +49,7 @@ prepare: setup  ## python -m lungtl.prepare, with ARGS="dataset=lidc dataset.roo
 	$(BIN)/python -m lungtl.prepare $(ARGS)
 
 test: setup  ## all tests; those on real data where it is found
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder $(ARGS)
 
 exhaustive: setup  ## the tests that `make test` leaves out, a minute each; 10 kills of a 12-run sweep
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m exhaustive $(ARGS)

@@ -87,19 +87,18 @@ def serve(imports: list[str]) -> None:
     gc.freeze()  # or the first collection of each fork copies all memory
     for line in sys.stdin:
         module, name, log, arguments = json.loads(line)
-        function = getattr(import_module(module), name)
         child = os.fork()
         if child == 0:
-            os._exit(_call(function, Path(log), arguments))  # nothing is torn down: that takes two seconds
+            os._exit(_call(module, name, Path(log), arguments))  # nothing is torn down: that takes two seconds
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
-def _call(function: Callable[..., object], log: Path, arguments: list[Any]) -> int:
+def _call(module: str, name: str, log: Path, arguments: list[Any]) -> int:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(file, stream)
     try:
-        function(*arguments)
+        getattr(import_module(module), name)(*arguments)
     except SystemExit as error:
         return int(error.code or 0)
     except BaseException:  # as a process of its own would

@@ -22,7 +22,8 @@ from tests.forked import Forks
 
 IMPORTS = (
     "lungtl.tracking.tracker", "lungtl.training.fit", "lungtl.models.bag_classifier", "lungtl.sources.ct.pixels",
-    "hydra.main", "mlflow", "pandas", "matplotlib.pyplot", "scipy.stats", "sklearn.metrics", "captum.attr",
+    "mlflow.store.tracking.sqlalchemy_store", "hydra.main", "pandas", "matplotlib.pyplot", "scipy.stats",
+    "sklearn.metrics", "captum.attr",
 )  # fmt: skip
 """What most commands import."""
 N_SERIES = 24

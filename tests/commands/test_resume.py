@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,10 @@ import torch
 
 from lungtl.tracking.backend import open_client
 from tests.commands.conftest import MODEL, Lab, read_csv, read_json
-from tests.forked import Forks
 from tests.training import killing
 
 pytestmark = pytest.mark.slow
 EPOCHS, BATCHES = 3, 4  # of each epoch: 16 training scans, 4 in a batch
-
-
-@pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    with Forks("tests.training.killing", "lungtl.train", "mlflow", "matplotlib.pyplot", "sklearn.metrics") as forks:
-        yield forks
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +24,16 @@ def arguments(lab: Lab) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def whole(lab: Lab, forks: Forks, arguments: list[str]) -> Path:
+def whole(lab: Lab, arguments: list[str]) -> Path:
     """The folder of a run that nobody killed."""
-    return new_folder(lab, forks, arguments, 0)
+    return new_folder(lab, arguments, 0)
 
 
-def new_folder(lab: Lab, forks: Forks, arguments: list[str], code: int, *kill: Any) -> Path:
+def new_folder(lab: Lab, arguments: list[str], code: int, *kill: Any) -> Path:
     """Run the command; the folder of the run that it began."""
     before = set(lab.data_dir.glob("runs/*"))
     log = lab.root / "log"
-    assert forks.run(killing.command, log, str(lab.root), arguments, *kill) == code, log.read_text()
+    assert lab.forks.run(killing.command, log, str(lab.root), arguments, *kill) == code, log.read_text()
     (folder,) = set(lab.data_dir.glob("runs/*")) - before
     return folder
 
@@ -90,28 +82,26 @@ MOMENTS: dict[str, tuple[str, str, int]] = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_killed_run_goes_on(lab: Lab, forks: Forks, arguments: list[str], whole: Path, moment: str) -> None:
-    folder = new_folder(lab, forks, arguments, -signal.SIGKILL, *MOMENTS[moment])
+def test_a_killed_run_goes_on(lab: Lab, arguments: list[str], whole: Path, moment: str) -> None:
+    folder = new_folder(lab, arguments, -signal.SIGKILL, *MOMENTS[moment])
     client = open_client(None, lab.data_dir)
     run_id = str(read_json(folder / "run.json")["mlflow_run_id"])
     assert client.get_run(run_id).info.status == "RUNNING"
     assert not (folder / "metrics.json").exists()
 
     log = lab.root / "log"
-    code = forks.run(killing.command, log, str(lab.root), [f"resume={folder}", f"data_dir={lab.data_dir}"])
+    code = lab.forks.run(killing.command, log, str(lab.root), [f"resume={folder}", f"data_dir={lab.data_dir}"])
     assert code == 0, log.read_text()
     assert ("no checkpoint yet: the run begins again" in log.read_text()) == (moment == "in the first epoch")
     assert read_json(folder / "run.json")["mlflow_run_id"] == run_id
     same_end(client, whole, folder)
 
 
-def test_a_resumed_run_records_its_settings_and_trains_longer(
-    lab: Lab, forks: Forks, arguments: list[str], whole: Path
-) -> None:
-    folder = new_folder(lab, forks, arguments, -signal.SIGKILL, "BagModule", "training_step", BATCHES + 2)
+def test_a_resumed_run_records_its_settings_and_trains_longer(lab: Lab, arguments: list[str], whole: Path) -> None:
+    folder = new_folder(lab, arguments, -signal.SIGKILL, "BagModule", "training_step", BATCHES + 2)
     more = [f"resume={folder}", f"data_dir={lab.data_dir}", f"trainer.max_epochs={EPOCHS + 1}"]
     log = lab.root / "log"
-    assert forks.run(killing.command, log, str(lab.root), more) == 0, log.read_text()
+    assert lab.forks.run(killing.command, log, str(lab.root), more) == 0, log.read_text()
     client = open_client(None, lab.data_dir)
     run_id = str(read_json(folder / "run.json")["mlflow_run_id"])
     steps = [point.step for point in client.get_metric_history(run_id, "val/loss")]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +10,7 @@ import pytest
 
 from lungtl.evaluation.document import flat_metrics
 from lungtl.tracking.backend import open_client
-from tests.commands.conftest import CLOSED_PORT, MODEL, Done, Lab, Trained, environment
+from tests.commands.conftest import CLOSED_PORT, MODEL, Done, Lab, Trained
 from tests.tracking.mlflow_server import PATIENCE_S, MlflowServer
 
 pytestmark = pytest.mark.slow
@@ -31,12 +29,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
 def lost(lab: Lab, server: MlflowServer) -> Trained:
     """A run whose server was killed when it had just begun."""
     before = set(lab.data_dir.glob("runs/*/run.json"))
-    arguments = [*lab.dataset(), *MODEL, "workers=1", f"trainer.max_epochs={EPOCHS}", f"tracking.uri={server.uri}",
-                 f"data_dir={lab.data_dir}"]  # fmt: skip
-    training = subprocess.Popen(
-        [sys.executable, "-m", "lungtl.train", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        cwd=lab.root, env=environment(lab.root),
-    )  # fmt: skip
+    settings = ["workers=1", f"trainer.max_epochs={EPOCHS}", f"tracking.uri={server.uri}"]
+    training = lab.start("train", *lab.dataset(), *MODEL, *settings)
     end = time.monotonic() + PATIENCE_S
     while training.poll() is None and set(lab.data_dir.glob("runs/*/run.json")) == before:
         assert time.monotonic() < end, "no run has begun"

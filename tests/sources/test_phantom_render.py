@@ -122,8 +122,10 @@ def statistics(hu: NDArray[np.int16]) -> dict[str, float]:
     for name, values in (("volume", hu.ravel()), ("lung", hu[(hu > -1000) & (hu < -500)])):
         found |= {f"{name} mean": float(values.mean()), f"{name} std": float(values.std())}
         found |= {f"{name} max": float(values.max()), f"{name} min": float(values.min())}
-        found |= {f"{name} p{q}": float(np.percentile(values, q)) for q in percentiles}
-    found |= {f"above {h}": float((hu > h).mean()) for h in range(-950, 1000, 50)}
+        found |= {f"{name} p{q}": p for q, p in zip(percentiles, np.percentile(values, percentiles), strict=True)}
+    thresholds = range(-950, 1000, 50)
+    above = 1 - np.searchsorted(np.sort(hu, axis=None), thresholds, side="right") / hu.size
+    found |= {f"above {h}": share for h, share in zip(thresholds, above, strict=True)}
     slices = hu.reshape(len(hu), -1).astype(float)
     return found | {"slice std": slices.mean(1).std(), "slice max": slices.mean(1).max()}
 
