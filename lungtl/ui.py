@@ -46,6 +46,7 @@ def main() -> None:
     artifacts = (data_dir / ARTIFACTS).as_uri()
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--default-artifact-root",
                artifacts, "--host", HOST, "--port", port, "--workers", "1"]  # fmt: skip
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # eight processes for jobs of language models
     os.execv(sys.executable, command)
 
 

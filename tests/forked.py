@@ -117,6 +117,7 @@ def _command(name: str, arguments: list[str], folder: str, environment: dict[str
         file = os.open(path, os.O_WRONLY | os.O_CREAT if stream else os.O_RDONLY)
         os.dup2(file, stream)
     os.environ |= environment
+    sys.path[1:1] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     os.chdir(folder)
     signal.alarm(SECONDS)
     sys.argv[1:] = arguments

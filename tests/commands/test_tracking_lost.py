@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from lungtl.evaluation.document import flat_metrics
 from lungtl.tracking.backend import open_client
-from tests.commands.conftest import CLOSED_PORT, MODEL, Done, Lab, Trained
-from tests.tracking.mlflow_server import PATIENCE_S, MlflowServer
+from tests.commands.conftest import CLOSED_PORT, Lab, Trained
+from tests.tracking.mlflow_server import MlflowServer
 
 pytestmark = pytest.mark.slow
 EPOCHS = 3
@@ -29,15 +30,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
 def lost(lab: Lab, server: MlflowServer) -> Trained:
     """A run whose server was killed when it had just begun."""
     before = set(lab.data_dir.glob("runs/*/run.json"))
-    settings = ["workers=1", f"trainer.max_epochs={EPOCHS}", f"tracking.uri={server.uri}"]
-    training = lab.start("train", *lab.dataset(), *MODEL, *settings)
-    end = time.monotonic() + PATIENCE_S
-    while training.poll() is None and set(lab.data_dir.glob("runs/*/run.json")) == before:
-        assert time.monotonic() < end, "no run has begun"
-        time.sleep(0.02)
-    server.kill()
-    out, err = training.communicate(timeout=PATIENCE_S)
-    done = Done(training.returncode, out, err)
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(lab.train, f"trainer.max_epochs={EPOCHS}", f"tracking.uri={server.uri}")
+        while not training.done() and set(lab.data_dir.glob("runs/*/run.json")) == before:
+            time.sleep(0.02)
+        server.kill()
+    done = training.result()
     return Trained(done, done.folder)
 
 

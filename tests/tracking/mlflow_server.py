@@ -32,8 +32,11 @@ class MlflowServer:
         command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self.folder}/server.db",
                    "--artifacts-destination", str(self.folder / "artifacts"), "--host", "127.0.0.1",
                    "--port", str(self.port), "--workers", "1"]  # fmt: skip
+        without_jobs = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # eight processes more
         with log.open("a") as file:
-            self._process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+            self._process = subprocess.Popen(
+                command, stdout=file, stderr=file, start_new_session=True, env=without_jobs
+            )
         wait_until_healthy(self.uri, self._process, log)
 
     def kill(self) -> None:
