@@ -13,10 +13,10 @@ import pytest
 
 from lungtl.search.names import TABLE
 from lungtl.sweeps.state import read_state
-from tests.commands.conftest import MODEL, Lab, read_csv, read_json
+from tests.commands.conftest import MODEL, QUICK, Lab, read_csv, read_json
 
 pytestmark = pytest.mark.slow
-QUICK = ["trainer.max_epochs=2", "evaluation.untrained=false", "evaluation.heatmaps=false", "evaluation.resamples=20"]
+SHORT = ["trainer.max_epochs=2", *QUICK]
 
 
 def _children(client: Any, sweep: Path) -> list[Any]:
@@ -58,7 +58,7 @@ def test_a_killed_process_stops_no_other_run_and_no_sweep(
     pytest.importorskip(needs)
     name = launcher[0].rpartition("=")[2]
     sweep = lab.data_dir / "sweeps" / name
-    settings = [f"sweep.name={name}", "optimizer.lr=1e-3,1e-2,1e-1", "image.size=40", *launcher, *QUICK]
+    settings = [f"sweep.name={name}", "optimizer.lr=1e-3,1e-2,1e-1", "image.size=40", *launcher, *SHORT]
     command = lab.start("train", "-m", *lab.dataset(), *MODEL, "workers=1", *settings)
     killed = _kill_first(sweep, command)
     out, said = command.communicate(timeout=240)
@@ -87,7 +87,7 @@ def test_a_killed_process_stops_no_other_run_and_no_sweep(
 def test_devices_within_a_job_leave_one_run(lab: Lab, client: Any) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install 'lungtl[submitit]'")
     settings = ["hydra/launcher=slurm_local", "hydra.launcher.cpus_per_task=2", "trainer.devices=2"]
-    done = lab.train("sweep.name=devices", "seed=0", *settings, *QUICK, sweep=True)
+    done = lab.train("sweep.name=devices", "seed=0", *settings, *SHORT, sweep=True)
     assert done.code == 0, done.err
     sweep = lab.data_dir / "sweeps" / "devices"
     (folder,) = _folders(sweep)
@@ -99,7 +99,7 @@ def test_devices_within_a_job_leave_one_run(lab: Lab, client: Any) -> None:
 
 def test_a_search_is_told_the_validation_value_of_each_run(lab: Lab, client: Any) -> None:
     search = ["hydra/sweeper=optuna", "hydra/sweeper/params=head", "hydra.sweeper.n_trials=2"]
-    done = lab.train("sweep.name=search", *search, *QUICK, sweep=True)
+    done = lab.train("sweep.name=search", *search, *SHORT, sweep=True)
     assert done.code == 0, done.err
     sweep = lab.data_dir / "sweeps" / "search"
     trials = read_csv(sweep / TABLE)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lungtl.tracking.backend import open_client
-from tests.commands.conftest import MODEL, Lab, read_csv, read_json
+from tests.commands.conftest import MODEL, QUICK, Lab, read_csv, read_json
 from tests.training import killing
 
 pytestmark = pytest.mark.slow
@@ -19,7 +19,7 @@ EPOCHS, BATCHES = 3, 4  # of each epoch: 16 training scans, 4 in a batch
 
 @pytest.fixture(scope="module")
 def arguments(lab: Lab) -> list[str]:
-    return [*lab.dataset(), *MODEL, "workers=1", "trainer.batch_size=4", f"trainer.max_epochs={EPOCHS}",
+    return [*lab.dataset(), *MODEL, *QUICK, "workers=1", "trainer.batch_size=4", f"trainer.max_epochs={EPOCHS}",
             f"data_dir={lab.data_dir}"]  # fmt: skip
 
 

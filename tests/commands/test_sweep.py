@@ -7,7 +7,7 @@ import pytest
 
 from lungtl.sweeps.state import children
 from lungtl.tracking.tracker import git_tags
-from tests.commands.conftest import Done, Lab, Trained, read_json
+from tests.commands.conftest import QUICK, Done, Lab, Trained, read_json
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +82,7 @@ def test_mlflow_shows_the_best_run_and_the_comparison(swept: Done, client: Any) 
 @pytest.fixture(scope="module")
 def broken(lab: Lab, trained: Trained) -> Done:
     """The first of two jobs asks for more blocks than there are."""
-    return lab.train("freezing=last_blocks", "freezing.n=99,1", "trainer.max_epochs=1", sweep=True)
+    return lab.train("freezing=last_blocks", "freezing.n=99,1", "trainer.max_epochs=1", *QUICK, sweep=True)
 
 
 def test_beside_a_failing_job_the_other_one_finishes(broken: Done) -> None:

@@ -15,15 +15,14 @@ import pytest
 
 from lungtl.tracking.backend import open_client
 from tests.commands import killed_sweep
-from tests.commands.conftest import MODEL, Lab, read_json
+from tests.commands.conftest import MODEL, QUICK, Lab, read_json
 from tests.training import killing
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("LUNGTL_TEST_KILLS", "3"))
 GRID = ["aggregator=mean,max,attention", "seed=0,1,2,3"] if KILLS > 3 else ["aggregator=mean,attention", "seed=0,1"]
 RUNS = 12 if KILLS > 3 else 4
-QUICK = ["trainer.max_epochs=3", "trainer.batch_size=4", "evaluation.untrained=false", "evaluation.heatmaps=false",
-         "evaluation.resamples=20", "workers=1"]  # fmt: skip
+SHORT = ["trainer.max_epochs=3", "trainer.batch_size=4", "workers=1", *QUICK]
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Caller:
         sweep = self.lab.data_dir / "sweeps" / name
         kill = [str(sweep / "parent.json"), kill_after] if kill_after is not None else []
         log = self.lab.root / f"{name}.log"
-        line = [*self.lab.dataset(), *MODEL, *QUICK, f"data_dir={self.lab.data_dir}", f"sweep.name={name}", *arguments]
+        line = [*self.lab.dataset(), *MODEL, *SHORT, f"data_dir={self.lab.data_dir}", f"sweep.name={name}", *arguments]
         code = self.lab.forks.run(killed_sweep.command, log, str(self.lab.root), line, *kill)
         return Called(code, log.read_text(), sweep)
 
@@ -172,7 +171,7 @@ def test_a_failed_child_is_tried_again_when_that_is_asked_for(call: Caller, lab:
 
 
 def test_a_child_that_is_resumed_by_name_is_finished_for_the_sweep(call: Caller, lab: Lab) -> None:
-    line = ["-m", *lab.dataset(), *MODEL, *QUICK, f"data_dir={lab.data_dir}", "sweep.name=named", "seed=5"]
+    line = ["-m", *lab.dataset(), *MODEL, *SHORT, f"data_dir={lab.data_dir}", "sweep.name=named", "seed=5"]
     log = lab.root / "named.log"
     code = lab.forks.run(killing.command, log, str(lab.root), line, "BagModule", "training_step", 1)
     assert code == -signal.SIGKILL, log.read_text()

@@ -11,7 +11,7 @@ import pytest
 
 from lungtl.evaluation.document import flat_metrics
 from lungtl.tracking.backend import open_client
-from tests.commands.conftest import CLOSED_PORT, Lab, Trained
+from tests.commands.conftest import CLOSED_PORT, QUICK, Lab, Trained
 from tests.tracking.mlflow_server import MlflowServer
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ def lost(lab: Lab, server: MlflowServer) -> Trained:
     """A run whose server was killed when it had just begun."""
     before = set(lab.data_dir.glob("runs/*/run.json"))
     with ThreadPoolExecutor(1) as pool:
-        training = pool.submit(lab.train, f"trainer.max_epochs={EPOCHS}", f"tracking.uri={server.uri}")
+        training = pool.submit(lab.train, f"trainer.max_epochs={EPOCHS}", f"tracking.uri={server.uri}", *QUICK)
         while not training.done() and set(lab.data_dir.glob("runs/*/run.json")) == before:
             time.sleep(0.02)
         server.kill()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lungtl.tracking.tracker import git_tags
-from tests.commands.conftest import N_SERIES, Lab, Trained, read_csv, read_json, uid
+from tests.commands.conftest import N_SERIES, QUICK, Lab, Trained, read_csv, read_json, uid
 
 pytestmark = pytest.mark.slow
 
@@ -141,7 +141,7 @@ def test_nothing_is_written_beside_the_data_folder(lab: Lab, trained: Trained) -
 
 
 def test_weights_of_an_earlier_run(lab: Lab, trained: Trained) -> None:
-    done = lab.train(f"backbone.weights={trained.folder}", "tracking=none")
+    done = lab.train(f"backbone.weights={trained.folder}", "tracking=none", *QUICK)
     assert "another split" not in done.err
     record = read_json(Path(done.out.strip()) / "run.json")
     assert (record["weights_source"], record["weights_file_name"]) == ("bundle", "model.safetensors")
@@ -181,7 +181,7 @@ def test_an_unreachable_hub_names_the_three_other_ways(lab: Lab) -> None:
 
 @pytest.fixture(scope="module")
 def stopped(lab: Lab, trained: Trained) -> Trained:
-    done = lab.train("trainer.max_epochs=1")
+    done = lab.train("trainer.max_epochs=1", *QUICK)
     return Trained(done, done.folder)
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from lungtl.tracking.backend import open_client
-from tests.commands.conftest import Lab, read_csv, read_json
+from tests.commands.conftest import QUICK, Lab, read_csv, read_json
 
 
 @pytest.mark.slow
 def test_two_processes_leave_one_run_with_the_results_of_one(lab: Lab, tmp_path: Path) -> None:
-    settings = ["trainer.max_epochs=2", "head.dropout=0", "trainer.bucket=true"]
+    settings = ["trainer.max_epochs=2", "head.dropout=0", "trainer.bucket=true", *QUICK]
     one = lab.train(*settings, "tracking=none").folder
     before = set((lab.data_dir / "runs").iterdir())
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
