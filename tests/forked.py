@@ -1,4 +1,4 @@
-"""Functions that run in a process of their own and may kill it.
+"""Functions and commands that run in a process of their own and may kill it.
 
 A clean process that has imported what training needs forks the others: each begins in milliseconds, not after the ten
 seconds of those imports.
@@ -105,7 +105,7 @@ def _call(module: str, name: str, log: Path, arguments: list[Any]) -> int:
         traceback.print_exc()
         return 1
     finally:
-        threading._shutdown()  # type: ignore[attr-defined]
+        threading._shutdown()  # type: ignore[attr-defined]  # these two as the interpreter does at its end
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()

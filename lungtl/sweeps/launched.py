@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from lungtl.errors import LungtlError
 from lungtl.search.extras import check_installed
-from lungtl.sweeps.parent import LOCK, metrics_of, parent_of, progress, run_reference, tags_of, write_parent
+from lungtl.sweeps.parent import LOCK, metrics_of, parent_of, progress, tags_of, write_parent
 from lungtl.sweeps.state import children, read_state, standing
 
 if TYPE_CHECKING:
@@ -164,10 +164,11 @@ def end_sweep(status: str) -> bool:
     launched = _launched.pop()
     sweep, tracker, unfinished = launched.folder, launched.tracker, launched.unfinished()
     now = progress(sweep)
+    tags = tags_of(sweep, now)
     written = _report(sweep, print_only=not now.done)
     try:
         tracker.metrics(metrics_of(now), step=now.done + now.failed)
-        tracker.tags(tags_of(sweep, now))
+        tracker.tags(tags)
         if (sweep / MULTIRUN).is_file():
             tracker.artifacts(sweep / MULTIRUN)
         for path in written:
@@ -181,8 +182,8 @@ def end_sweep(status: str) -> bool:
     names = _names(sweep)
     if now.best is not None:
         log.info(
-            "best on validation: %s; next: python -m lungtl.register run=%s",
-            names.get(now.best, now.best.name), run_reference(now.best),
+            "best run by %s: %s; next: python -m lungtl.register run=%s",
+            tags["lungtl.best_by"], names.get(now.best, now.best.name), tags["lungtl.best"],
         )  # fmt: skip
     for folder, why in unfinished.items():
         log.error("not finished: %s: %s", names.get(folder, folder.name), why)

@@ -41,6 +41,14 @@ def test_the_comparison_goes_to_standard_error(swept: Done) -> None:
     assert f"sweep: {_folders(swept)[0].parent}" in swept.err
 
 
+def test_the_best_run_is_named_last_with_what_chose_it(swept: Done) -> None:
+    losses = {folder: read_json(folder / "metrics.json")["training"]["val/loss"] for folder in _folders(swept)}
+    best = min(losses, key=lambda folder: losses[folder])
+    reference = read_json(best / "run.json")["mlflow_run_id"]
+    said = f"best run by val/loss: aggregator={_aggregator(best)}; next: python -m lungtl.register run={reference}"
+    assert swept.err.splitlines()[-1] == said
+
+
 def test_what_is_going_to_happen_is_said_first(swept: Done) -> None:
     sweep = _folders(swept)[0].parent
     assert swept.err.splitlines()[0].strip() == f"sweep {sweep.name}: 2 new"
