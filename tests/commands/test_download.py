@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,16 +56,13 @@ class Cloud:
     def root(self) -> Path:
         return self.home / 'LIDC [1] "it\'s"'  # what a shell, s5cmd and Hydra would each stumble over
 
-    def fill(self) -> None:
-        for number, (patient, uid) in enumerate(fake_index.first_series()):
-            written = write_series(self.home / "original" / uid, [1.0 * k for k in range(N_FILES + number)], uid=uid)
-            contents = {
-                f"{fake_index.uuid(1000 * number + k)}.dcm": file.read_bytes() for k, file in enumerate(written)
-            }
-            for name, content in contents.items():
+    def fill(self, series: Sequence[dict[str, bytes]]) -> None:
+        """Put the series at the stand-in, each the content of its files."""
+        for number, ((patient, uid), files) in enumerate(zip(fake_index.first_series(), series, strict=True)):
+            for name, content in files.items():
                 self.server.put(f"{fake_index.uuid(number)}/{name}", content)
-            self.rows.append(fake_index.row(number, uid, len(contents), sum(map(len, contents.values()))))
-            self.files |= {f"{patient}/1.2.{number}/{uid}/{name}": content for name, content in contents.items()}
+            self.rows.append(fake_index.row(number, uid, len(files), sum(map(len, files.values()))))
+            self.files |= {f"{patient}/1.2.{number}/{uid}/{name}": content for name, content in files.items()}
         self.server.requests.clear()
 
     def arguments(self) -> list[str]:
@@ -119,11 +116,22 @@ def forks() -> Iterator[Forks]:
         yield forks
 
 
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, bytes]]:
+    """File name -> content, of each series."""
+    folder, found = tmp_path_factory.mktemp("original"), []
+    for number, (_, uid) in enumerate(fake_index.first_series()):
+        written = write_series(folder / uid, [1.0 * k for k in range(N_FILES + number)], uid=uid)
+        names = [f"{fake_index.uuid(1000 * number + k)}.dcm" for k in range(len(written))]
+        found.append({name: file.read_bytes() for name, file in zip(names, written, strict=True)})
+    return found
+
+
 @pytest.fixture
-def cloud(server: StandIn, forks: Forks, tmp_path: Path) -> Cloud:
+def cloud(server: StandIn, forks: Forks, series: list[dict[str, bytes]], tmp_path: Path) -> Cloud:
     server.empty()
     cloud = Cloud(server, tmp_path, forks)
-    cloud.fill()
+    cloud.fill(series)
     return cloud
 
 

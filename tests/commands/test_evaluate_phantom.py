@@ -13,7 +13,7 @@ from lungtl.evaluation.schema import check_document
 from tests.commands.conftest import MODEL, Done, Lab, Trained, read_csv, read_json
 
 pytestmark = pytest.mark.slow
-PHANTOM = ["dataset=phantom", "dataset.matrix=64", "dataset.z_range_mm=40", "workers=2", "tracking=none"]
+PHANTOM = ["dataset=phantom", "dataset.matrix=64", "dataset.z_range_mm=40", "workers=1", "tracking=none"]
 
 
 @pytest.fixture(scope="module")
