@@ -1,4 +1,4 @@
-"""A tiny dataset and the real commands on it, processes all; what several tests read is run once a session."""
+"""A tiny dataset and the real commands on it, each its own process; what several tests read is run once a session."""
 
 from __future__ import annotations
 
