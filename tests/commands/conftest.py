@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +72,11 @@ class Lab:
 
     root: Path
     forks: Forks
+    data: str = "data"
 
     @property
     def data_dir(self) -> Path:
-        return self.root / "data"
+        return self.root / self.data
 
     @property
     def scans(self) -> Path:
@@ -175,16 +176,22 @@ def mixed(lab: Lab) -> Path:
 
 
 @pytest.fixture(scope="session")
-def untracked(lab: Lab) -> Trained:
-    """The first run of the session, without MLflow."""
-    done = lab.train("trainer.max_epochs=2", "tracking=none")
-    assert not list(lab.data_dir.glob("mlflow*")), "tracking=none left something of MLflow"
+def fresh(lab: Lab) -> Lab:
+    """The same dataset with a data_dir that is there for `untracked` alone, whichever tests ran before."""
+    return replace(lab, data="fresh")
+
+
+@pytest.fixture(scope="session")
+def untracked(fresh: Lab) -> Trained:
+    """The first run of its data_dir, without MLflow."""
+    done = fresh.train("trainer.max_epochs=2", "tracking=none")
+    assert not list(fresh.data_dir.glob("mlflow*")), "tracking=none left something of MLflow"
     return Trained(done, done.folder)
 
 
 @pytest.fixture(scope="session")
-def trained(lab: Lab, untracked: Trained) -> Trained:
-    """The same run once more, with MLflow."""
+def trained(lab: Lab) -> Trained:
+    """The same run in the data_dir of all tests, with MLflow."""
     done = lab.train("trainer.max_epochs=2")
     return Trained(done, done.folder)
 
