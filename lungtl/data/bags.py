@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -55,13 +55,22 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """Itself in page-locked memory, from which a GPU copies faster; what a loader with `pin_memory=True` calls."""
+        return self._each(Tensor.pin_memory)
+
+    def to(self, device: torch.device) -> Batch:
+        """Itself on a device; what Lightning calls, which without it would look through every attribute."""
+        onto_gpu = device.type == "cuda"  # from page-locked memory, while the host goes on
+        return self._each(lambda tensor: tensor.to(device, non_blocking=onto_gpu))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same with every tensor changed."""
         return replace(
             self,
-            bag_labels=self.bag_labels.pin_memory(),
-            slice_labels=self.slice_labels.pin_memory(),
-            features=None if self.features is None else [rows.pin_memory() for rows in self.features],
-            frames=None if self.frames is None else [frames.pin_memory() for frames in self.frames],
-            positions=[positions.pin_memory() for positions in self.positions],
+            bag_labels=change(self.bag_labels),
+            slice_labels=change(self.slice_labels),
+            features=None if self.features is None else [change(rows) for rows in self.features],
+            frames=None if self.frames is None else [change(frames) for frames in self.frames],
+            positions=[change(positions) for positions in self.positions],
         )
 
 

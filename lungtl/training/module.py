@@ -142,7 +142,8 @@ class BagModule(pl.LightningModule):
         self._training.append((count, {name: value.detach() for name, value in losses.items()}))
         if batch_index + 1 == self.trainer.num_training_batches:
             self._log_training()
-        return losses["loss"] * self._window_share(batch_index)
+        share = self._window_share(batch_index)
+        return losses["loss"] if share == 1 else losses["loss"] * share
 
     def _window_share(self, batch_index: int) -> float:
         """What makes the gradient of a step the mean of its batches'.
