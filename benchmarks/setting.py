@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lungtl import cli, plugins
+from lungtl import composing, plugins
 from lungtl.config import TrainConfig
 from lungtl.prepare import open_store
 
@@ -25,9 +25,9 @@ def composed(data_dir: Path, *overrides: str) -> TrainConfig:
     """The config of `lungtl.train data_dir=... dataset.scans=12 tracking=none OVERRIDES`."""
     import hydra
 
-    lines = [f"data_dir={data_dir}", f"dataset.scans={SCANS}", "tracking=none", *overrides, cli.searchpath()]
-    with hydra.initialize_config_dir(str(cli.conf_dir()), version_base="1.3"):
-        return cli.validate(TrainConfig, hydra.compose("train", lines))
+    lines = [f"data_dir={data_dir}", f"dataset.scans={SCANS}", "tracking=none", *overrides, composing.searchpath()]
+    with hydra.initialize_config_dir(str(composing.conf_dir()), version_base="1.3"):
+        return composing.validate(TrainConfig, hydra.compose("train", lines))
 
 
 class Setting:

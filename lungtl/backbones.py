@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from lungtl import cli
-from lungtl.cli import conf_dir
+from lungtl.composing import conf_dir
 from lungtl.errors import UsageError
 
 

@@ -153,6 +153,7 @@ class EvaluationConfig(Strict):
 
     calibration: Literal["platt", "temperature", "isotonic", "none"]
     untrained: bool
+    figures: bool
     heatmaps: bool
     resamples: Annotated[int, Field(ge=10)]
 

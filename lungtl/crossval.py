@@ -128,7 +128,7 @@ def pool_repeat(out: Path, jobs: list[Job]) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     pooled.drop(columns=columns).to_csv(out / PREDICTIONS, index=False)
     (out / METRICS).write_text(json.dumps(document, indent=2, allow_nan=False))
-    save(roc(labels, model, patients, controls), out / "roc.png")
+    save(roc(labels, model, patients, controls, resamples=n), out / "roc.png")
     return document
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from lungtl import cli
+from lungtl import cli, composing
 from lungtl.config import ReproduceConfig, TrainConfig
 from lungtl.errors import LungtlError
 from lungtl.runs import find_run, read_record
@@ -89,7 +89,7 @@ def train_config(overrides: list[str]) -> TrainConfig:
     """The typed config of a training command."""
     from hydra import compose
 
-    return cli.validate(TrainConfig, compose("train", [*overrides, cli.searchpath()]))
+    return composing.validate(TrainConfig, compose("train", [*overrides, composing.searchpath()]))
 
 
 def check_same(record: dict[str, Any], config: TrainConfig) -> tuple[Store, BagClassifier]:

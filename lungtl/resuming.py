@@ -30,7 +30,7 @@ def check_settings(earlier: Path, overrides: list[str], config_name: str = "trai
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from lungtl.cli import conf_dir
+    from lungtl.composing import conf_dir
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         composed = compose(config_name, overrides)

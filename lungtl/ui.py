@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 
-from lungtl import cli
+from lungtl import cli, composing
 from lungtl.errors import LungtlError, UsageError
 from lungtl.runs import data_dir_of
 
@@ -54,7 +54,7 @@ def _experiment() -> str:
     """The one that runs are recorded in unless told otherwise."""
     from omegaconf import OmegaConf
 
-    return str(OmegaConf.load(cli.conf_dir() / "tracking" / "mlflow.yaml").experiment)
+    return str(OmegaConf.load(composing.conf_dir() / "tracking" / "mlflow.yaml").experiment)
 
 
 def check_port(port: str) -> None:

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from lungtl import plugins
 from lungtl.backbones import Row, describe, print_table
-from lungtl.cli import conf_dir
+from lungtl.composing import conf_dir
 from lungtl.errors import UsageError
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 

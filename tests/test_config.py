@@ -8,10 +8,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from lungtl import cli
+from lungtl import composing
 from lungtl.config import TrainConfig
 
-SEARCHPATH = f"hydra.searchpath=['file://{cli.conf_dir().parent}']"
+SEARCHPATH = composing.searchpath()
 NEEDED = {
     "lidc": ["dataset.root=/x"],
     "lidc_slices": ["dataset.root=/x"],
@@ -20,14 +20,14 @@ NEEDED = {
     "lidc_slices_definite": ["dataset.root=/x"],
     "lidc_maxslice": ["dataset.images=/x", "dataset.table=/x"],
 }
-GROUPS = [p.name for p in cli.conf_dir().iterdir() if p.is_dir() and p.name != "hydra"]
-OPTIONS = [(g, p.stem) for g in sorted(GROUPS) for p in sorted((cli.conf_dir() / g).glob("*.yaml"))]
-OPTIONS += [("experiments", p.stem) for p in sorted((cli.conf_dir().parent / "experiments").glob("*.yaml"))]
+GROUPS = [p.name for p in composing.conf_dir().iterdir() if p.is_dir() and p.name != "hydra"]
+OPTIONS = [(g, p.stem) for g in sorted(GROUPS) for p in sorted((composing.conf_dir() / g).glob("*.yaml"))]
+OPTIONS += [("experiments", p.stem) for p in sorted((composing.conf_dir().parent / "experiments").glob("*.yaml"))]
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes(group: str, option: str) -> None:
-    cli.check("train", TrainConfig, [f"{group}={option}", *NEEDED.get(option, [])], SEARCHPATH)
+    composing.check("train", TrainConfig, [f"{group}={option}", *NEEDED.get(option, [])], multirun=False)
 
 
 def test_an_experiment_is_made_of_these_groups() -> None:
@@ -39,7 +39,7 @@ def test_an_experiment_is_made_of_these_groups() -> None:
 def test_every_option_starts_by_saying_what_it_is(group: str, option: str) -> None:
     if group in {"optimizer", "trainer"}:
         return  # their keys say it
-    folder = cli.conf_dir().parent if group == "experiments" else cli.conf_dir()
+    folder = composing.conf_dir().parent if group == "experiments" else composing.conf_dir()
     text = (folder / group / f"{option}.yaml").read_text()
     assert re.match(r"(# @package _global_\n)?# \S", text)
 
@@ -57,6 +57,6 @@ def test_every_option_starts_by_saying_what_it_is(group: str, option: str) -> No
 def test_a_study_wins_over_the_defaults_and_the_command_line_over_both(
     overrides: list[str], key: str, value: object
 ) -> None:
-    with initialize_config_dir(str(cli.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(composing.conf_dir()), version_base="1.3"):
         composed = compose("train", [*overrides, SEARCHPATH])
     assert OmegaConf.select(composed, key) == value

@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from lungtl.cli import conf_dir
+from lungtl.composing import conf_dir
 from lungtl.errors import UsageError
 from lungtl.resuming import check_settings
 

@@ -14,6 +14,7 @@ from lungtl.evaluation.controls import control_probabilities
 from lungtl.evaluation.delong import PairedAuroc, compare_mean_aurocs
 from lungtl.evaluation.operating_points import choose_thresholds
 from lungtl.evaluation.paired import McNemar, holm, mcnemar
+from lungtl.evaluation.pooling import UNTRAINED
 from lungtl.reporting.comparable import Bags, Setting, TestSet
 from lungtl.runs import SPLIT
 
@@ -55,8 +56,9 @@ class Comparison:
 def compare(tested: TestSet) -> list[Comparison]:
     """Compare every setting with the best one, then every setting with every control.
 
-    An AUROC of a setting is the mean over its seeds. Decisions are compared seed by seed, where both settings have the
-    seed, each run at its threshold with the highest Youden index on its validation bags.
+    An AUROC of a setting is the mean over its seeds, and so is that of its runs' untrained controls. Decisions are
+    compared seed by seed, where both settings have the seed, each run at its threshold with the highest Youden index
+    on its validation bags.
 
     Each question has p-values of its own to correct for: which settings differ from the best in AUROC, which in
     decisions, and, for each control, which settings beat it.
@@ -105,12 +107,12 @@ def _with_controls(tested: TestSet) -> Iterator[Comparison]:
         for name, says in computed.items():
             auroc = compare_mean_aurocs(test.labels, _says(test, setting), [says], test.patient_ids)
             yield Comparison(setting.label, name, "control", auroc)
-        # The others are each run's own, such as the untrained backbone: no mean of seeds, but what the run itself says.
-        for place in setting.members:
-            seed = f", seed {tested.runs[place].seed}" if len(setting.members) > 1 else ""
-            for name, gain in tested.runs[place].document["gains"].items():
-                if name not in computed:
-                    yield Comparison(f"{setting.label}{seed}", name, "control", PairedAuroc(**gain))
+        # each run has an untrained control of its own
+        places = [place for place in setting.members if UNTRAINED in tested.runs[place].test]
+        if places:
+            untrained = [tested.runs[place].test[UNTRAINED].to_numpy() for place in places]
+            auroc = compare_mean_aurocs(test.labels, list(test.probabilities[places]), untrained, test.patient_ids)
+            yield Comparison(setting.label, "untrained", "control", auroc)
 
 
 def _says(bags: Bags, setting: Setting) -> list[Floats]:

@@ -30,7 +30,8 @@ METHOD = (
     "Paired tests compare the mean AUROC over a setting's seeds with another's on the same test bags, by DeLong's test "
     "with patients as clusters. Decisions are compared between runs of the same seed by McNemar's exact test, a toss a "
     "patient, each run at its threshold with the highest Youden index on its validation bags; counts are of bags, "
-    "summed over the seeds. A control that each run has of its own is compared with that run.",
+    "summed over the seeds. Each run has an untrained control of its own; a setting is compared with the mean AUROC of "
+    "those of its runs.",
     "P-values are adjusted by Holm's method, together where they answer one question: AUROC against the best setting; "
     "decisions against the best setting; for each control, AUROC against that control. Whether anything at all on the "
     "page would seem to differ by chance is not adjusted for.",

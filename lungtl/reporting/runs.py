@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lungtl.errors import LungtlError, UsageError
+from lungtl.evaluation.pooling import UNTRAINED
 from lungtl.provenance import ENVIRONMENT
 from lungtl.runs import METRICS, PREDICTIONS, RECORD, SPLIT, VALIDATION, read_record
 from lungtl.search.names import PRUNED
@@ -40,7 +41,8 @@ class Run:
         seed: of the training.
         split_fingerprint: who was trained on, who chose the epoch, who was tested.
         store_fingerprint: of the data themselves, wherever they lie.
-        test: bag_id, patient_id, label, probability of the test bags, sorted by bag_id.
+        test: bag_id, patient_id, label, probability of the test bags, sorted by bag_id; and control_untrained where
+            the run has that control.
         validation: likewise of the validation bags; None where the run did not keep them.
         document: its metrics.json.
         environment: its environment.json; None where it has none.
@@ -213,5 +215,5 @@ def _read_predictions(path: Path) -> pd.DataFrame:
 
     # a bag or a patient may be called "NA"
     table = pd.read_csv(path, dtype={"bag_id": str, "patient_id": str}, keep_default_na=False)
-    columns = ["bag_id", "patient_id", "label", "probability"]
-    return table[columns].sort_values("bag_id", ignore_index=True)
+    columns = ["bag_id", "patient_id", "label", "probability", UNTRAINED]
+    return table[[name for name in columns if name in table]].sort_values("bag_id", ignore_index=True)

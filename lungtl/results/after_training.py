@@ -79,8 +79,8 @@ def finish(run: TrainedRun, tracker: Tracker) -> Document:
                         trained, settings.heatmaps)  # fmt: skip
     test = split[split["split"] == "test"]
     document = write_results(
-        folder, store, model, test, "test", resamples=settings.resamples, run=dict(run.record),
-        training=dict(run.fitted),
+        folder, store, model, test, "test", resamples=settings.resamples, figures=settings.figures,
+        run=dict(run.record), training=dict(run.fitted),
     )  # fmt: skip
     labels = describe_labels(store.manifest["recipe"])
     described = {**run.choices, "labels": labels} | {key: str(value) for key, value in run.record.items()}
@@ -95,7 +95,7 @@ def finish(run: TrainedRun, tracker: Tracker) -> Document:
     tracker.metrics(flat_metrics(document) | counted)
     for path in (METRICS, FILE, VALIDATION, PREDICTIONS, SLICES):
         tracker.artifacts(folder / path)
-    for path in (FIGURES, BUNDLE, "checkpoints"):
+    for path in (*([FIGURES] if settings.figures else []), BUNDLE, "checkpoints"):
         tracker.artifacts(folder / path, path)
     return document
 

@@ -33,6 +33,7 @@ def draw(
     table: pd.DataFrame,
     controls: dict[str, NDArray[np.float64]],
     document: Document,
+    resamples: int,
 ) -> None:
     """Draw everything that an evaluation shows.
 
@@ -44,6 +45,7 @@ def draw(
         table: bag_id, patient_id, label, probability, calibrated of the bags.
         controls: name -> probabilities in the order of `table`.
         document: their scores.
+        resamples: of patients, for the intervals and bands: as many as for those of the scores.
     """
     from lungtl.evaluation.figures import (
         attention_along_z,
@@ -62,8 +64,9 @@ def draw(
     bag = document["bag"]
     fitted = model.chosen is not None and model.chosen.kind in document["calibrated"]
     thresholds = {name: point and point["threshold"] for name, point in document["operating_points"].items()}
-    save(roc(labels, p, patients, controls, thresholds=thresholds), folder / "roc.png")
-    save(precision_recall(labels, p, patients, controls, thresholds=thresholds), folder / "precision_recall.png")
+    for curve, name in ((roc, "roc"), (precision_recall, "precision_recall")):
+        figure = curve(labels, p, patients, controls, thresholds=thresholds, resamples=resamples)
+        save(figure, folder / f"{name}.png")
     save(reliability(labels, p, table["calibrated"] if fitted else None), folder / "reliability.png")
     save(score_histogram(labels, p, bag["threshold"]), folder / "scores.png")
     save(confusion(labels, p, bag["threshold"]), folder / "confusion.png")

@@ -30,6 +30,7 @@ def write_results(
     chose: bool = False,
     threshold: float = 0.5,
     resamples: int = 1000,
+    figures: bool = True,
     **context: Any,
 ) -> dict[str, Any]:
     """Predict bags, score the predictions beside their controls, and write everything.
@@ -43,6 +44,7 @@ def write_results(
         chose: whether these are the bags that chose calibration and thresholds, which are then not scored on them.
         threshold: probability from which a bag counts as positive.
         resamples: of patients, for the intervals.
+        figures: draw them too.
         context: further keys of metrics.json.
 
     Returns:
@@ -90,7 +92,8 @@ def write_results(
     )
     check_document(document)
     (folder / METRICS).write_text(json.dumps(document, indent=2, allow_nan=False))
-    draw(folder / FIGURES, store, scored, predictions, table, controls, document)
+    if figures:
+        draw(folder / FIGURES, store, scored, predictions, table, controls, document, resamples)
     return document
 
 

@@ -138,7 +138,7 @@ class SearchSweeper(Sweeper):
         """Compose a trial's config and check it; raises UsageError."""
         from hydra.errors import HydraException
 
-        from lungtl.cli import validate
+        from lungtl.composing import validate
         from lungtl.config import TrainConfig
 
         try:

@@ -30,7 +30,7 @@ N_SERIES = 24
 N_SLICES = 5
 CLOSED_PORT = "http://127.0.0.1:9"  # nobody listens on the discard port: the hub cannot be reached
 MODEL = ["backbone.name=test_resnet.r160_in1k", "backbone.weights=none", "image.size=32", "trainer.accelerator=cpu"]
-QUICK = ["evaluation.untrained=false", "evaluation.heatmaps=false", "evaluation.resamples=20"]
+QUICK = ["evaluation.untrained=false", "evaluation.figures=false", "evaluation.resamples=20"]
 """Of a run whose evaluation is not what a test looks at."""
 
 

@@ -19,7 +19,7 @@ import pytest
 from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from lungtl import cli
+from lungtl import composing
 from lungtl.config import DownloadConfig
 from lungtl.download import __main__ as command
 from lungtl.errors import LungtlError, UsageError
@@ -258,9 +258,8 @@ def test_a_disk_that_refuses_every_file_ends_it(cloud: Cloud) -> None:
     ],
 )
 def test_a_wrong_command_is_answered_in_a_line(overrides: list[str], said: str) -> None:
-    searchpath = f"hydra.searchpath=['file://{cli.conf_dir().parent}']"
     with pytest.raises(UsageError) as error:
-        cli.check("download", DownloadConfig, overrides, searchpath)
+        composing.check("download", DownloadConfig, overrides, multirun=False)
     assert said in str(error.value)
 
 

@@ -29,21 +29,23 @@ def port() -> int:
 
 
 @pytest.fixture(scope="module")
-def page(lab: Lab, swept: Done, port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address that a running UI printed, of the runs of a sweep."""
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the UI's command prints."""
+    return tmp_path_factory.mktemp("ui") / "log"
+
+
+@pytest.fixture(scope="module")
+def server(lab: Lab, swept: Done, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A running UI, of the runs of a sweep, and all that it starts in one process group."""
     assert swept.code == 0, swept.err
-    folder = tmp_path_factory.mktemp("ui")
-    log = folder / "log"
     with log.open("w") as file:
         server = subprocess.Popen(
             [sys.executable, "-m", "lungtl.ui", f"data_dir={lab.data_dir}", f"port={port}"],
-            stdout=file, stderr=file, cwd=folder, env=environment(lab.root), start_new_session=True,
+            stdout=file, stderr=file, cwd=log.parent, env=environment(lab.root), start_new_session=True,
         )  # fmt: skip
     try:
         wait_until_healthy(f"http://127.0.0.1:{port}", server, log)
-        first = log.read_text().splitlines()[0]
-        assert first.startswith(f"MLflow on http://127.0.0.1:{port}/#/experiments/")
-        yield first.split()[2]
+        yield server
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         try:
@@ -51,6 +53,14 @@ def page(lab: Lab, swept: Done, port: int, tmp_path_factory: pytest.TempPathFact
         except subprocess.TimeoutExpired:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait(10)
+
+
+@pytest.fixture(scope="module")
+def page(server: subprocess.Popen[bytes], port: int, log: Path) -> str:
+    """The address that it printed."""
+    first = log.read_text().splitlines()[0]
+    assert first.startswith(f"MLflow on http://127.0.0.1:{port}/#/experiments/")
+    return first.split()[2]
 
 
 @pytest.fixture
@@ -101,6 +111,12 @@ def test_it_listens_on_loopback_only(page: str, port: int) -> None:
     sockets = [line.split() for table in tables if table.is_file() for line in table.read_text().splitlines()[1:]]
     listening = [fields[1] for fields in sockets if fields[3] == LISTENING and fields[1].endswith(f":{port:04X}")]
     assert listening == [f"{LOOPBACK}:{port:04X}"]
+
+
+@pytest.mark.skipif(shutil.which("ps") is None, reason="counts the processes of a group with ps")
+def test_mlflow_s_job_runners_are_not_started(server: subprocess.Popen[bytes]) -> None:
+    groups = subprocess.run(["ps", "-A", "-o", "pgid="], capture_output=True, text=True, check=True).stdout.split()
+    assert 0 < groups.count(str(server.pid)) <= 3  # with them there would be eleven
 
 
 @pytest.mark.parametrize("argument", ["prot=5000", "port=many", "5000"])

@@ -66,7 +66,7 @@ def write_run(
         seed: of the run.
         split_fingerprint: of its split.
         store_fingerprint: of its data.
-        own: what its own control says of the test bags; None for a run without one.
+        own: what its untrained control says of the test bags; None for a run without one.
         training: further keys of `training`.
         environment: what is not as in the other runs in its environment.json.
     """
@@ -96,7 +96,7 @@ def write_run(
         training={"epochs": 3, "best_epoch": 1, "val/loss": 0.5, **(training or {})},
     )
     (folder / "metrics.json").write_text(json.dumps(document))
-    test.to_csv(folder / "predictions.csv", index=False)
+    (test if own is None else test.assign(control_untrained=own)).to_csv(folder / "predictions.csv", index=False)
     if validation is not None:
         validation.to_csv(folder / "validation.csv", index=False)
     return folder

@@ -59,7 +59,7 @@ def test_more_seeds_of_the_same_skill_do_not_make_a_setting_better(tmp_path: Pat
 def test_p_values_are_adjusted_with_those_of_the_same_question(tmp_path: Path) -> None:
     (tested,) = read_tested(write_grid(tmp_path, SKILLS))
     found = compare(tested)
-    sizes = {"max": 2, "prevalence": 3, "diameter": 3, "untrained": 6}  # settings; each run has its own untrained
+    sizes = {"max": 2, "prevalence": 3, "diameter": 3, "untrained": 3}  # settings
     assert {one.against for one in found} == sizes.keys()
     for name, size in sizes.items():
         own = [one for one in found if one.against == name]
@@ -70,16 +70,29 @@ def test_p_values_are_adjusted_with_those_of_the_same_question(tmp_path: Path) -
     assert {one.decisions_family for one in decided} == {2}
 
 
-def test_controls_of_a_run_alone_are_compared_with_that_run(tmp_path: Path) -> None:
+def test_the_untrained_controls_of_all_seeds_are_one_comparison(tmp_path: Path) -> None:
     (tested,) = read_tested(write_grid(tmp_path, {("mean", "a"): 1.0}))
-    found = {(one.setting, one.against): one.auroc for one in compare(tested)}
-    assert set(found) == {
-        ("the only setting", "prevalence"), ("the only setting", "diameter"),
-        ("the only setting, seed 0", "untrained"), ("the only setting, seed 1", "untrained"),
-    }  # fmt: skip
-    for place, run in enumerate(tested.runs):
-        gain = run.document["gains"]["untrained"]
-        assert found[f"the only setting, seed {place}", "untrained"].difference == gain["difference"]
+    (found,) = [one for one in compare(tested) if one.against == "untrained"]
+    assert (found.setting, found.kind, found.family) == ("the only setting", "control", 1)
+    gains = [run.document["gains"]["untrained"]["difference"] for run in tested.runs]
+    assert found.auroc.difference == pytest.approx(np.mean(gains))
+    own, untrained = [probabilities(1.0, seed) for seed in (0, 100)], [probabilities(0.1, seed) for seed in (2, 102)]
+    expected = compare_mean_aurocs(LABELS, own, untrained, tested.test.patient_ids)
+    assert found.auroc.p_value == pytest.approx(expected.p_value)
+
+
+def test_one_seed_beside_its_untrained_control_is_what_the_run_itself_says(tmp_path: Path) -> None:
+    (tested,) = read_tested(write_grid(tmp_path, {("mean", "a"): 1.0}, seeds=[0]))
+    (found,) = [one for one in compare(tested) if one.against == "untrained"]
+    assert asdict(found.auroc) == pytest.approx(tested.runs[0].document["gains"]["untrained"])
+
+
+def test_seeds_without_an_untrained_control_are_not_compared_with_those_of_others(tmp_path: Path) -> None:
+    for seed, own in ((0, probabilities(0.1, 2)), (1, None)):
+        write_run(tmp_path / str(seed), bags("test", probabilities(1.0, seed)), None, seed=seed, own=own)
+    (tested,) = read_tested(tmp_path)
+    (found,) = [one for one in compare(tested) if one.against == "untrained"]
+    assert asdict(found.auroc) == pytest.approx(tested.runs[0].document["gains"]["untrained"])
 
 
 def test_controls_that_follow_from_the_split_are_those_of_the_runs(tmp_path: Path) -> None:

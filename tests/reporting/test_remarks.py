@@ -58,9 +58,7 @@ def test_a_setting_that_is_higher_on_the_test_bags_is_not_the_choice(tmp_path: P
 def test_controls_that_are_not_beaten(tmp_path: Path) -> None:
     text = said(write_grid(tmp_path, {("mean", "a"): 0.0, ("max", "a"): 1.5}, seeds=[0]))
     assert "Not shown to beat the control prevalence (corrected for 2 comparisons): mean." in text
-    assert "No setting is shown to beat the control untrained (corrected for 2 comparisons)." in said(
-        write_grid(tmp_path / "x", {("max", "a"): 0.1})
-    )
+    assert "No setting is shown to beat the control untrained." in said(write_grid(tmp_path / "x", {("max", "a"): 0.1}))
 
 
 def test_a_control_that_is_beaten_is_not_mentioned(tmp_path: Path) -> None:

@@ -51,6 +51,10 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     return config.model_copy(update={"backbone": {**config.backbone, "weights": "none"}})
 
 
+def drawn_or_not(config: TrainConfig, figures: bool) -> TrainConfig:
+    return config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"figures": figures})})
+
+
 def split_of(store: Store) -> pd.DataFrame:
     """Eight bags train, four validate, eight are tested; the diameter tells half of the labels."""
     labels = store.bags["bag_label"].astype(int)
@@ -114,7 +118,7 @@ def test_metrics_json_follows_the_schema_and_is_what_the_tracker_gets(
     validation = pd.read_csv(folder / VALIDATION)
     expected = roc_auc_score(validation["label"], validation["probability"])
     assert tracker.numbers["best/val_auroc"] == pytest.approx(expected)
-    assert {FILE, VALIDATION, "metrics.json", "predictions.csv", "slices.csv", "figures", "bundle"} <= tracker.files
+    assert {FILE, VALIDATION, "metrics.json", "predictions.csv", "slices.csv", "bundle"} <= tracker.files
 
 
 def test_controls_are_scored_on_the_same_bags(done: tuple[dict[str, Any], Path, Recorded]) -> None:
@@ -205,7 +209,7 @@ def test_a_slice_head_that_nothing_trained_says_nothing(
 
     monkeypatch.setattr(figures, "attention_along_z", drawn)
     document, folder, tracker = finished(
-        config, store, split_of(store), "bag_only", loss=BagAndSliceLoss(slice_weight=0)
+        drawn_or_not(config, True), store, split_of(store), "bag_only", loss=BagAndSliceLoss(slice_weight=0)
     )
     assert document["slice"] is None
     assert not [name for name in tracker.numbers if "/slice/" in name]
@@ -267,6 +271,15 @@ def test_a_run_may_leave_the_untrained_control_out(config: TrainConfig, store: S
     )
     assert set(document["controls"]) == CONTROLS - {"untrained"}
     assert load_untrained(folder / "bundle", load_bundle(folder / "bundle")[1]) is None
+
+
+def test_a_run_may_leave_its_figures_out(config: TrainConfig, store: Store) -> None:
+    for drawn in (True, False):
+        name = f"figures {drawn}"
+        _, folder, tracker = finished(drawn_or_not(config, drawn), store, split_of(store), name)
+        assert (folder / "figures" / "roc.png").is_file() == drawn
+        assert ("figures" in tracker.files) == drawn
+        assert "metrics.json" in tracker.files
 
 
 def test_the_card_shows_controls_operating_points_and_weights(done: tuple[dict[str, Any], Path, Recorded]) -> None:

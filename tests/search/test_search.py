@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from lungtl.cli import conf_dir
+from lungtl.composing import conf_dir
 from lungtl.search.names import LOCK, TABLE
 from tests.forked import Forks
 from tests.search import app

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lungtl import cli
+from lungtl import cli, composing
 from lungtl.sweeps.key import ELSEWHERE, LENGTH, config_key, container_key, sweep_name
 
 CONFIG = {"seed": 0, "data_dir": "a", "trainer": {"max_epochs": 3, "devices": 1}, "hydra": {"job": {"num": 1}}}
@@ -16,8 +16,8 @@ CONFIG = {"seed": 0, "data_dir": "a", "trainer": {"max_epochs": 3, "devices": 1}
 
 def key(*overrides: str) -> str:
     """Of a training command."""
-    with initialize_config_dir(str(cli.conf_dir()), version_base="1.3"):
-        return container_key(compose("train", [*overrides, cli.searchpath()], return_hydra_config=True))
+    with initialize_config_dir(str(composing.conf_dir()), version_base="1.3"):
+        return container_key(compose("train", [*overrides, composing.searchpath()], return_hydra_config=True))
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,7 @@ def key(*overrides: str) -> str:
         ("tracking=none",),
         ("tracking.uri=http://127.0.0.1:5000", "tracking.experiment=x"),
         ("cache.max_gb=1", "trainer.accelerator=gpu", "trainer.devices=2", "trainer.workers=4"),
+        ("evaluation.figures=false", "evaluation.heatmaps=false"),
         ("hydra.job.chdir=false", "hydra.sweep.dir=/x"),
         ("aggregator=attention", "seed=0", "optimizer.lr=0.0003"),  # as they are anyway
     ],
@@ -56,8 +57,8 @@ def test_an_experiment_is_what_it_says() -> None:
 
 
 def test_every_setting_that_is_left_out_exists() -> None:
-    with initialize_config_dir(str(cli.conf_dir()), version_base="1.3"):
-        composed = compose("train", [cli.searchpath()])
+    with initialize_config_dir(str(composing.conf_dir()), version_base="1.3"):
+        composed = compose("train", [composing.searchpath()])
     for name in ELSEWHERE:
         section, _, rest = name.partition(".")
         assert section in composed

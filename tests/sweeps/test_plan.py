@@ -10,7 +10,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from lungtl import cli
+from lungtl import composing
 from lungtl.errors import UsageError
 from lungtl.sweeps.plan import grid, print_plan, started_before
 from lungtl.sweeps.state import State, write_state
@@ -20,13 +20,13 @@ STARTED = State("running", 0, ("seed=0",), "val/loss")
 
 @pytest.fixture(autouse=True)
 def _hydra() -> Iterator[None]:
-    with initialize_config_dir(str(cli.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(composing.conf_dir()), version_base="1.3"):
         yield
 
 
 def config(data_dir: Path, *overrides: str, command: str = "train") -> Any:
     """Of a sweep, as Hydra hands it to its callbacks."""
-    line = [*overrides, f"data_dir={data_dir}", "sweep.name=x", cli.searchpath()]
+    line = [*overrides, f"data_dir={data_dir}", "sweep.name=x", composing.searchpath()]
     return GlobalHydra.instance().config_loader().load_configuration(command, line, RunMode.MULTIRUN)
 
 

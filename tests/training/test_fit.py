@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from lungtl import plugins
-from lungtl.cli import conf_dir
+from lungtl.composing import conf_dir
 from lungtl.config import TrainConfig
 from lungtl.errors import LungtlError
 from lungtl.models.backbones.timm_backbone import TimmBackbone
@@ -85,7 +85,7 @@ def config_of(folder: Path, train_slices: int | None = 2, augment: str = "none",
         "trainer": {**groups["trainer"], **quick, **trainer},
         "optimizer": {**groups["optimizer"], "lr": 1e-2},
         "tracking": groups["tracking"],
-        "evaluation": {**root["evaluation"], "heatmaps": False, "resamples": 100},
+        "evaluation": {**root["evaluation"], "figures": False, "resamples": 100},
     })  # fmt: skip
 
 

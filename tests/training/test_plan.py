@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from lungtl import cli, plugins
+from lungtl import composing, plugins
 from lungtl.config import TrainConfig
 from lungtl.errors import UsageError
 from lungtl.models.freezing.base import FreezingStrategy
@@ -96,6 +96,5 @@ def test_the_table_needs_neither_weights_nor_data(tmp_path: Path, capsys: pytest
 
 
 def test_a_dry_run_of_a_resumed_run_is_refused_before_anything_is_written() -> None:
-    searchpath = f"hydra.searchpath=['file://{cli.conf_dir().parent}']"
     with pytest.raises(UsageError, match=r"dry_run=true with resume=/x: .*; leave one out"):
-        cli.check("train", TrainConfig, ["dry_run=true", "resume=/x"], searchpath)
+        composing.check("train", TrainConfig, ["dry_run=true", "resume=/x"], multirun=False)

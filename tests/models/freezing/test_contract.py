@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from lungtl import cli, plugins
+from lungtl import composing, plugins
 from tests.models.freezing.cases import CASES, EPOCHS, NETWORKS, adapted_module, epochs_of, needs_peft, optimizer_of
 from tests.models.tiny import tiny_backbone
 
-CONFIGS = {path.stem: yaml.safe_load(path.read_text()) for path in (cli.conf_dir() / "freezing").glob("*.yaml")}
+CONFIGS = {path.stem: yaml.safe_load(path.read_text()) for path in (composing.conf_dir() / "freezing").glob("*.yaml")}
 every_case = pytest.mark.parametrize(
     "case", [pytest.param(name, marks=needs_peft if name == "lora" else ()) for name in CASES]
 )
