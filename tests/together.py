@@ -21,4 +21,5 @@ def _run(rank: int, folder: Path, task: Callable[[int], Any], processes: int) ->
     torch.set_num_threads(1)  # a forked process cannot use its parent's threads
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=processes)
     torch.save(task(rank), folder / f"{rank}.pt")
+    distributed.barrier()  # a process that ends at once would cut off one that is not connected yet
     distributed.destroy_process_group()

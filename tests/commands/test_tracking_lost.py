@@ -64,7 +64,7 @@ def test_sync_sends_the_rest_of_the_run(lab: Lab, server: MlflowServer, lost: Tr
     told = flat_metrics(lost.metrics)
     assert told == {name: run.data.metrics[name] for name in told}
     assert [m.step for m in client.get_metric_history(lost.run_id, "val/loss")] == list(range(EPOCHS))
-    assert {"metrics.json", "predictions.csv", "figures", "bundle"} <= {
+    assert {"metrics.json", "predictions.csv", "checkpoints", "bundle"} <= {
         artifact.path for artifact in client.list_artifacts(lost.run_id)
     }
 
