@@ -211,4 +211,4 @@ def scored(lab: Lab, trained: Trained) -> Done:
 @pytest.fixture(scope="session")
 def swept(lab: Lab, trained: Trained) -> Done:
     """A sweep of two aggregators."""
-    return lab.train("aggregator=mean,max", "trainer.max_epochs=1", sweep=True)
+    return lab.train("aggregator=mean,max", "trainer.max_epochs=1", "evaluation.figures=false", sweep=True)

@@ -13,7 +13,7 @@ def crossed(lab: Lab) -> Done:
     return lab.run(
         "crossval", *lab.dataset(), "backbone.name=test_resnet.r160_in1k", "backbone.weights=none", "image.size=32",
         "trainer.accelerator=cpu", "trainer.max_epochs=1", "workers=1", "tracking=none", "split.folds=3",
-        "freezing=last_blocks", "freezing.n=1,99",
+        "freezing=last_blocks", "freezing.n=1,99", "evaluation.figures=false",
     )  # fmt: skip
 
 
@@ -23,7 +23,8 @@ def test_the_runs_and_then_the_pooled_results_are_printed(lab: Lab, crossed: Don
     assert pooled.endswith("/pooled")
     assert [row["setting"] for row in read_csv(lab.data_dir / pooled / "table.csv")] == [
         "dicom efficientnet_lite0 last_blocks attention backbone.name=test_resnet.r160_in1k backbone.weights=none "
-        "image.size=32 trainer.accelerator=cpu trainer.max_epochs=1 split.folds=3 freezing.n=1"
+        "image.size=32 trainer.accelerator=cpu trainer.max_epochs=1 split.folds=3 freezing.n=1 "
+        "evaluation.figures=false"
     ]
 
 
