@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 PLACES = ("data_dir", ".root", ".table", ".images", "tracking", "tracking.uri", "workers", "resume", "sweep.name",
-          "sweep.retry")  # fmt: skip
+          "sweep.retry", "evaluation.figures", "evaluation.heatmaps")  # fmt: skip
+"""Endings of keys that only say where things are, and what is drawn."""
 
 
 def run(config: TrainConfig) -> float | None:
@@ -243,10 +244,16 @@ def told(overrides: Iterable[str]) -> list[str]:
 
 def differing_overrides(sweep: Path, overrides: Iterable[str]) -> list[str]:
     """What a child was given that not all children of its sweep were."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
     whole = sweep / "multirun.yaml"
-    shared = OmegaConf.load(whole).hydra.overrides.task if whole.is_file() else []
+    lines = [str(line) for line in OmegaConf.load(whole).hydra.overrides.task] if whole.is_file() else []
+    parsed = [
+        override for override in OverridesParser.create().parse_overrides(lines) if not override.is_sweep_override()
+    ]
+    # a child is given `false` as `False` and `1e-3` as `0.001`
+    shared = {*lines, *(f"{one.get_key_element()}={one.get_value_element_as_str()}" for one in parsed)}
     return [override for override in overrides if override not in shared]
 
 

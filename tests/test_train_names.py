@@ -1,6 +1,10 @@
 from __future__ import annotations
 
-from lungtl.train import flatten, run_name
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from lungtl.train import differing_overrides, flatten, run_name
 
 CHOICES = {"dataset": "phantom", "backbone": "resnet18", "freezing": "frozen", "aggregator": "max", "loss": "bag_only"}
 
@@ -8,6 +12,25 @@ CHOICES = {"dataset": "phantom", "backbone": "resnet18", "freezing": "frozen", "
 def test_a_run_is_named_by_its_choices_and_what_else_differs() -> None:
     overrides = ["backbone=resnet18", "optimizer.lr=0.1", "data_dir=/x", "dataset.root=/y", "+seed=3", "tracking.uri=z"]
     assert run_name(CHOICES, overrides) == "phantom resnet18 frozen max optimizer.lr=0.1 +seed=3"
+
+
+def test_what_is_drawn_is_no_part_of_a_name() -> None:
+    assert run_name(CHOICES, ["evaluation.figures=false", "seed=1"]) == "phantom resnet18 frozen max seed=1"
+
+
+def test_a_child_differs_in_what_is_swept_however_the_rest_was_written(tmp_path: Path) -> None:
+    task = [
+        "aggregator=mean,max",
+        "optimizer.lr=1e-3",
+        "cache.enabled=false",
+        "+x=1",
+        "name='a, b'",
+        "head.dropout=0.5",
+    ]
+    OmegaConf.save({"hydra": {"overrides": {"task": task}}}, tmp_path / "multirun.yaml")
+    own = ["aggregator=max", "optimizer.lr=0.001", "cache.enabled=False", "+x=1", "name='a, b'", "head.dropout=0.4"]
+    assert differing_overrides(tmp_path, own) == ["aggregator=max", "head.dropout=0.4"]
+    assert differing_overrides(tmp_path / "elsewhere", own) == own
 
 
 def test_a_file_is_named_without_its_folder() -> None:
