@@ -83,10 +83,10 @@ def main(config_name: str, schema: type[C], task: Callable[[C], float | None]) -
     except LungtlError as error:  # of a sweep
         _end_sweep("FAILED")
         fail(error)
-    except HydraException as error:  # of a command line that is not checked, such as one with --cfg
-        fail(UsageError(first_line(error)))
     except Exception as error:
         if not _end_sweep("FAILED"):
+            if isinstance(error, HydraException):  # of a command line that was not checked: one with --cfg
+                fail(UsageError(first_line(error)))
             raise
         log.exception("the sweep's launcher has stopped")
         fail(LungtlError(f"the launcher has stopped ({type(error).__name__}: {str(error).strip() or 'no reason'}); "

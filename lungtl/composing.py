@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from lungtl.config import Strict
 
 C = TypeVar("C", bound="Strict")
+EXPERIMENTS = "experiments"
+"""The config group whose options lie beside conf/."""
 
 
 def conf_dir() -> Path:
@@ -45,37 +47,46 @@ def check(config_name: str, schema: type[C], overrides: list[str], multirun: boo
         UsageError: the first thing that is wrong, with the nearest right one.
     """
     from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-    except HydraException as error:
-        raise UsageError(f"{first_line(error)}; overrides are written key=value") from error
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        if not multirun:
-            _check_single(config_name, parsed)
-        for lines, variant in _variants(parsed):
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+        try:
+            parsed = parser.parse_overrides(overrides)
+        except HydraException as error:
+            raise UsageError(f"{first_line(error)}; overrides are written key=value") from error
+        for lines in _variants(parsed):
+            variant = parser.parse_overrides(lines)
+            _check_options(variant)
             try:
                 composed = compose(config_name, [*lines, searchpath()])
             except HydraException as error:
-                _check_names(config_name, variant)  # to say it better
+                _check_keys(config_name, variant)  # to say it better
                 raise UsageError(first_line(error)) from error
             validate(schema, composed)
+        if not multirun:
+            _check_single(config_name, parsed)
 
 
 def _check_single(config_name: str, overrides: list[Override]) -> None:
     """Raise UsageError where a key has several values, and the command makes one run."""
-    from hydra import compose
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.types import RunMode
 
     swept = [override for override in overrides if override.is_sweep_override()]
-    own = [str(override.input_line) for override in overrides if override.key_or_group == "hydra.mode"]
-    if swept and compose(config_name, [*own, searchpath()], return_hydra_config=True).hydra.mode != RunMode.MULTIRUN:
-        line = swept[0].input_line
+    if not swept:
+        return
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    lines = [str(override.input_line) for override in overrides]
+    if hydra.get_mode(config_name, [*lines, searchpath()]) != RunMode.MULTIRUN:
+        one = swept[0]
+        way = "-m hydra/sweeper=optuna to search it" if one.is_interval_sweep() else "-m to make a run of each"
         raise UsageError(
-            f"{line} has several values; add -m to make a run of each, or where a comma is part of one value, quote it "
-            f"twice: '{swept[0].get_key_element()}=\"...\"'"
+            f"{one.input_line} has several values; add {way}, or where a comma is part of one value, quote it twice: "
+            f"'{one.get_key_element()}=\"...\"'"
         )
 
 
@@ -104,55 +115,72 @@ def validate(schema: type[C], composed: DictConfig) -> C:
         raise UsageError(describe(key, first)) from error
 
 
-def _variants(parsed: list[Override]) -> Iterator[tuple[list[str], list[Override]]]:
+def _variants(parsed: list[Override]) -> Iterator[list[str]]:
     """Command lines without sweeps: the first value of each, then every further value of one at a time."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     choices = [
         [f"{o.get_key_element()}={value}" for value in _swept(o)] if o.is_sweep_override() else [str(o.input_line)]
         for o in parsed
     ]
     first = [options[0] for options in choices]
-    lines = [first] + [
-        [*first[:i], option, *first[i + 1 :]] for i, options in enumerate(choices) for option in options[1:]
-    ]
-    for line in lines:
-        yield line, OverridesParser.create().parse_overrides(line)
+    yield first
+    for i, options in enumerate(choices):
+        for option in options[1:]:
+            yield [*first[:i], option, *first[i + 1 :]]
 
 
 def _swept(override: Override) -> list[str]:
-    """The values of a sweep; of an interval, from which a search chooses, its ends."""
+    """The values of a sweep; of an interval, from which a search chooses, its ends.
+
+    Raises:
+        UsageError: there is none.
+    """
     if override.is_interval_sweep():
         interval: Any = override.value()
         return [str(interval.start), str(interval.end)]
-    return list(override.sweep_string_iterator())
+    values = list(override.sweep_string_iterator())
+    if not values:
+        raise UsageError(f"{override.input_line} has no value; give one that there is")
+    return values
 
 
-def _check_names(config_name: str, overrides: list[Override]) -> None:
-    """Every override names an existing group option or key; raises UsageError with the nearest one."""
+def _check_options(overrides: list[Override]) -> None:
+    """Every option of a group exists; raises UsageError with the nearest one."""
+    for override in overrides:
+        group, value = override.key_or_group, override.value()
+        options = _options(group)
+        named = value is not None and not isinstance(value, dict) and not override.is_delete()
+        if options and named and str(value) not in options:
+            raise UsageError(f"{group}={value}: no such option; {nearest(str(value), options)}")
+
+
+def _check_keys(config_name: str, overrides: list[Override]) -> None:
+    """Every key exists; raises UsageError with the nearest one."""
     from hydra import compose
+    from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
     plain = compose(config_name, [searchpath()], return_hydra_config=True)
-    groups = [group for group in plain.hydra.runtime.choices if not group.startswith("hydra/")]
-    own = [o for o in overrides if not o.key_or_group.startswith("hydra")]
-    chosen = []
+    groups = {str(group) for group in plain.hydra.runtime.choices if not group.startswith("hydra/")}
+    own = [override for override in overrides if not override.key_or_group.startswith("hydra")]
+    chosen = [str(o.input_line) for o in own if o.key_or_group in groups and not isinstance(o.value(), dict)]
+    try:
+        known = set(_dotted(OmegaConf.to_container(compose(config_name, [*chosen, searchpath()]))))
+    except HydraException:  # what is wrong are not the keys
+        return
     for override in own:
-        key, value = override.key_or_group, override.value()
-        if key in groups and value is not None and not override.is_delete():
-            options = _options(key)
-            if str(value) not in options:
-                raise UsageError(f"{key}={value}: no such option; {nearest(str(value), options)}")
-            chosen.append(str(override.input_line))
-    known = _dotted(OmegaConf.to_container(compose(config_name, [*chosen, searchpath()])))
-    for override in own:
+        if override.is_add() or override.is_force_add():
+            continue
         key = override.key_or_group
-        if key not in groups and key not in known and not override.is_add() and not override.is_force_add():
-            raise UsageError(f"unknown key {key}; {nearest(key, {*known, *groups})}")
+        for name in (key, *_dotted(override.value(), f"{key}.")):
+            if name not in known | groups:
+                raise UsageError(f"unknown key {name}; {nearest(name, known | groups)}")
 
 
 def _options(group: str) -> list[str]:
-    folder = conf_dir().parent if group == "experiments" else conf_dir()
+    """Those of a config group; none of what is no group, or is Hydra's own."""
+    if not group.isidentifier() or group == "hydra":
+        return []
+    folder = conf_dir().parent if group == EXPERIMENTS else conf_dir()
     return sorted(path.stem for path in (folder / group).glob("*.yaml"))
 
 
@@ -170,4 +198,4 @@ def _dotted(value: Any, prefix: str = "", without: str = "") -> list[str]:
 
 def first_line(error: Exception) -> str:
     """What an error says, less the lines behind its first one."""
-    return str(error).strip().splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 PLACES = ("data_dir", ".root", ".table", ".images", "tracking", "tracking.uri", "workers", "resume", "sweep.name",
-          "sweep.retry", "evaluation.figures", "evaluation.heatmaps")  # fmt: skip
-"""Endings of keys that only say where things are, and what is drawn."""
+          "sweep.retry", "evaluation.figures")  # fmt: skip
+"""Endings of keys that only say where things are and whether figures are drawn."""
 
 
 def run(config: TrainConfig) -> float | None:
@@ -230,14 +230,14 @@ def check_weights_patients(weights: str, fingerprint: str, split: pd.DataFrame) 
 
 
 def run_name(choices: Mapping[str, str], overrides: Iterable[str]) -> str:
-    """The four choices, then what else was overridden, less what only says where things are."""
+    """The four choices, then what else was overridden, less `PLACES`."""
     parts = [choices[group] for group in ("dataset", "backbone", "freezing", "aggregator")]
     others = [override for override in overrides if override.partition("=")[0].lstrip("+~") not in choices]
     return " ".join([*parts, *told(others)])
 
 
 def told(overrides: Iterable[str]) -> list[str]:
-    """Overrides as a name tells them: of a file its name, and nothing that only says where things are."""
+    """Overrides as a name tells them: of a file its name, and none of `PLACES`."""
     parts = [override.partition("=") for override in overrides]
     return [f"{k}={Path(v).name if '/' in v else v}" for k, _, v in parts if not k.endswith(PLACES)]
 

@@ -76,11 +76,34 @@ def test_evaluate_needs_a_model() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["aggregator=mean,max", "seed=range(0,3)", "seed=choice(0,1)", "optimizer.lr=interval(0.1,1)"]
+    ("overrides", "said"),
+    [
+        (["backbone=[resnet18,resnet50]"], "no such option"),
+        (["backbone=resnet18.yaml"], "backbone=resnet18.yaml: no such option"),
+        (["+backbone=resnet18"], "Multiple values for backbone"),
+        (["trainer={max_epoch: 3}"], "unknown key trainer.max_epoch; did you mean trainer.max_epochs?"),
+        (["hydra.mode=FOO"], "FOO"),
+        (["aggregator=glob(x*)"], "aggregator=glob(x*) has no value"),
+    ],
 )
-def test_several_values_need_a_sweep(line: str) -> None:
+def test_what_hydra_would_answer_at_length_or_take(overrides: list[str], said: str) -> None:
+    message = complaint("train", *overrides)
+    assert said in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("line", "way"),
+    [
+        ("aggregator=mean,max", "-m to make a run of each"),
+        ("aggregator=glob(me*)", "-m to make a run of each"),
+        ("seed=range(0,3)", "-m to make a run of each"),
+        ("optimizer.lr=interval(0.1,1)", "-m hydra/sweeper=optuna to search it"),
+    ],
+)
+def test_several_values_need_a_sweep(line: str, way: str) -> None:
     message = complaint("train", "trainer.max_epochs=1", line)
-    assert message.startswith(f"{line} has several values; add -m")
+    assert message.startswith(f"{line} has several values; add {way}, or")
     composing.check("train", TrainConfig, [line], multirun=True)
     composing.check("train", TrainConfig, [line, "hydra.mode=MULTIRUN"], multirun=False)
     composing.check("crossval", TrainConfig, [line], multirun=False)  # sweeps by itself

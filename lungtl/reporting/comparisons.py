@@ -56,9 +56,9 @@ class Comparison:
 def compare(tested: TestSet) -> list[Comparison]:
     """Compare every setting with the best one, then every setting with every control.
 
-    An AUROC of a setting is the mean over its seeds, and so is that of its runs' untrained controls. Decisions are
-    compared seed by seed, where both settings have the seed, each run at its threshold with the highest Youden index
-    on its validation bags.
+    An AUROC of a setting is the mean over its seeds, and so is that of its runs' untrained controls; where not all of
+    them have one, the label names the seeds that are compared. Decisions are compared seed by seed, where both settings
+    have the seed, each run at its threshold with the highest Youden index on its validation bags.
 
     Each question has p-values of its own to correct for: which settings differ from the best in AUROC, which in
     decisions, and, for each control, which settings beat it.
@@ -110,9 +110,11 @@ def _with_controls(tested: TestSet) -> Iterator[Comparison]:
         # each run has an untrained control of its own
         places = [place for place in setting.members if UNTRAINED in tested.runs[place].test]
         if places:
+            few = len(places) < len(setting.members)
+            seeds = f", seed {', '.join(str(tested.runs[place].seed) for place in places)}" if few else ""
             untrained = [tested.runs[place].test[UNTRAINED].to_numpy() for place in places]
             auroc = compare_mean_aurocs(test.labels, list(test.probabilities[places]), untrained, test.patient_ids)
-            yield Comparison(setting.label, "untrained", "control", auroc)
+            yield Comparison(f"{setting.label}{seeds}", "untrained", "control", auroc)
 
 
 def _says(bags: Bags, setting: Setting) -> list[Floats]:

@@ -111,23 +111,21 @@ def _higher_on_test(tested: TestSet) -> Setting | None:
 
 
 def _controls(sweep: Sweep) -> Iterator[str]:
-    against: dict[str, list[bool]] = {}
-    unbeaten: dict[str, list[str]] = {}
-    corrected: dict[str, str] = {}
+    by_control: dict[str, list[Comparison]] = {}
     for one in sweep.comparisons:
-        difference = one.auroc.difference
-        if one.kind != "control" or one.adjusted is None or difference is None:
-            continue
-        beaten = one.adjusted < ALPHA and difference > 0
-        against.setdefault(one.against, []).append(beaten)
-        corrected[one.against] = _corrected(one)
-        if not beaten:
-            unbeaten.setdefault(one.against, []).append(one.setting)
-    for name, settings in unbeaten.items():
-        if any(against[name]):
-            yield f"Not shown to beat the control {name}{corrected[name]}: {listed(settings)}."
-        else:
-            yield f"No setting is shown to beat the control {name}{corrected[name]}."
+        if one.kind == "control" and one.adjusted is not None:
+            by_control.setdefault(one.against, []).append(one)
+    for name, tested in by_control.items():
+        unclear = [one.setting for one in tested if one.adjusted is None or one.adjusted >= ALPHA]
+        worse = [one.setting for one in tested if one.setting not in unclear and (one.auroc.difference or 0) < 0]
+        corrected = _corrected(tested[0])
+        if worse:
+            beaten = "every setting" if len(worse) == len(tested) else listed(worse)
+            yield f"The control {name} is shown to beat {beaten}{corrected}."
+        if len(unclear) == len(tested):
+            yield f"No setting is shown to beat the control {name}{corrected}."
+        elif unclear:
+            yield f"Not shown to beat the control {name}{corrected}: {listed(unclear)}."
 
 
 def _corrected(one: Comparison) -> str:

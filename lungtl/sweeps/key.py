@@ -14,7 +14,7 @@ from omegaconf import Container, OmegaConf
 
 ELSEWHERE = (
     "data_dir", "name", "resume", "sweep", "tracking", "workers", "cache.max_gb", "evaluation.figures",
-    "evaluation.heatmaps", "trainer.accelerator", "trainer.devices", "trainer.workers",
+    "trainer.accelerator", "trainer.devices", "trainer.workers",
 )  # fmt: skip
 """Settings that say where and how a run is done, not what it computes; a section stands for all of its keys."""
 LENGTH = 12  # hexadecimal digits

@@ -90,7 +90,7 @@ def fit(
         log.info("there is no checkpoint yet: the run begins again")
     mode: Literal["min", "max"] = "max" if config.monitor == "val/auroc" else "min"
     kept, files = Checkpoints(checkpoints, config.monitor, mode), WholeFiles(module.frozen_state())
-    bar = RichProgressBar(BAR_RATE, leave=False, console_kwargs={"stderr": True})
+    bar = RichProgressBar(refresh_rate=BAR_RATE, leave=False, console_kwargs={"stderr": True})
     tell = TellStrategy(config.monitor, mode)
     callbacks: list[Callback] = [kept, bar, EpochLog(log_metrics), tell, StopWhenDiverged()]
     callbacks += pruning(folder, config.monitor)

@@ -112,6 +112,15 @@ def test_a_failing_job_leaves_the_comparison(broken: Done) -> None:
     assert "control: prevalence" in broken.err
 
 
+def test_a_search_that_hydra_cannot_start_is_closed_in_mlflow(lab: Lab, trained: Trained, client: Any) -> None:
+    pytest.importorskip("optuna")
+    space = "+hydra.sweeper.params={head.dropout:'interval(0,'}"
+    done = lab.train("hydra/sweeper=optuna", space, "sweep.name=unread", *QUICK, sweep=True)
+    assert done.code == 1
+    assert done.err.splitlines()[-1].startswith("error: ")
+    assert _parent(client, lab.data_dir / "sweeps" / "unread").info.status == "FAILED"
+
+
 def test_mlflow_says_which_job_failed(broken: Done, client: Any) -> None:
     sweep = _folders(broken)[0].parent
     parent = _parent(client, sweep)

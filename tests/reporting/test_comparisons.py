@@ -92,6 +92,7 @@ def test_seeds_without_an_untrained_control_are_not_compared_with_those_of_other
         write_run(tmp_path / str(seed), bags("test", probabilities(1.0, seed)), None, seed=seed, own=own)
     (tested,) = read_tested(tmp_path)
     (found,) = [one for one in compare(tested) if one.against == "untrained"]
+    assert found.setting == "the only setting, seed 0"
     assert asdict(found.auroc) == pytest.approx(tested.runs[0].document["gains"]["untrained"])
 
 

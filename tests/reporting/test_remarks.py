@@ -61,6 +61,15 @@ def test_controls_that_are_not_beaten(tmp_path: Path) -> None:
     assert "No setting is shown to beat the control untrained." in said(write_grid(tmp_path / "x", {("max", "a"): 0.1}))
 
 
+def test_a_control_that_beats_settings_is_said_to(tmp_path: Path) -> None:
+    # the diameters of `write_run` rank with an AUROC of .57
+    text = said(write_grid(tmp_path, {("mean", "a"): -1.5, ("max", "a"): 1.5}))
+    assert "The control diameter is shown to beat mean (corrected for 2 comparisons)." in text
+    assert "Not shown to beat the control diameter" not in text
+    text = said(write_grid(tmp_path / "all", {("mean", "a"): -1.5, ("max", "a"): -1.5}))
+    assert "The control diameter is shown to beat every setting (corrected for 2 comparisons)." in text
+
+
 def test_a_control_that_is_beaten_is_not_mentioned(tmp_path: Path) -> None:
     assert "prevalence" not in said(write_grid(tmp_path, {("max", "a"): 0.9}))
 

@@ -29,7 +29,7 @@ def key(*overrides: str) -> str:
         ("tracking=none",),
         ("tracking.uri=http://127.0.0.1:5000", "tracking.experiment=x"),
         ("cache.max_gb=1", "trainer.accelerator=gpu", "trainer.devices=2", "trainer.workers=4"),
-        ("evaluation.figures=false", "evaluation.heatmaps=false"),
+        ("evaluation.figures=false",),
         ("hydra.job.chdir=false", "hydra.sweep.dir=/x"),
         ("aggregator=attention", "seed=0", "optimizer.lr=0.0003"),  # as they are anyway
     ],
