@@ -12,6 +12,7 @@ from lungtl.reporting.comparisons import averaged
 from lungtl.reporting.factors import short
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from lungtl.reporting.comparable import TestSet
@@ -23,6 +24,7 @@ COLOURED = 6  # settings that get a colour in the ROC figure
 LINES = 40  # settings in the figure of intervals
 LOG_FROM = 1.5  # decades that an axis of costs spans
 NAME = 48  # characters of a label
+COVERING = 12  # pixels between points whose numbers would cover each other
 
 
 def intervals(tested: TestSet) -> Figure:
@@ -120,15 +122,34 @@ def cost_figure(tested: TestSet, costs: Mapping[str, Sequence[float | None]]) ->
             xlabel=name, ylabel="test AUROC, 95 % interval", xscale="log" if _decades(values) > LOG_FROM else "linear"
         )
         axes.xaxis.set_minor_formatter(NullFormatter())
+        points: dict[int, tuple[float, float]] = {}
         for number, (setting, cost) in enumerate(zip(tested.settings, values, strict=True), start=1):
             score = setting.test["auroc"]
             if cost is None or score.value is None:
                 continue
+            points[number] = (cost, score.value)
             axes.plot(cost, score.value, "o", color=MODEL)
-            axes.annotate(str(number), (cost, score.value), (5, 3), textcoords="offset points", fontsize=8)
             if score.low is not None and score.high is not None:
                 axes.plot([cost, cost], [score.low, score.high], color=MODEL, linewidth=1, alpha=0.4)
+        _number(axes, points)
     return figure
+
+
+def _number(axes: Axes, points: Mapping[int, tuple[float, float]]) -> None:
+    """Write numbers beside their points; those of points that cover each other stand together."""
+    axes.get_xlim()  # settles the limits, by which data become pixels
+    together: list[list[int]] = []
+    for number, point in points.items():
+        at = axes.transData.transform(point)
+        near = (group for group in together if np.hypot(*(axes.transData.transform(points[group[0]]) - at)) < COVERING)
+        found = next(near, None)
+        if found is None:
+            together.append([number])
+        else:
+            found.append(number)
+    for group in together:
+        text = ", ".join(map(str, group))
+        axes.annotate(text, points[group[0]], (5, 3), textcoords="offset points", fontsize=8)
 
 
 def _decades(values: Sequence[float | None]) -> float:
