@@ -66,12 +66,12 @@ def check(config_name: str, schema: type[C], overrides: list[str], multirun: boo
                 _check_keys(config_name, variant)  # to say it better
                 raise UsageError(first_line(error)) from error
             validate(schema, composed)
-        if not multirun:
-            _check_single(config_name, parsed)
+        _check_sweep(config_name, parsed, multirun)
 
 
-def _check_single(config_name: str, overrides: list[Override]) -> None:
-    """Raise UsageError where a key has several values, and the command makes one run."""
+def _check_sweep(config_name: str, overrides: list[Override], multirun: bool) -> None:
+    """Raise UsageError where a key has several values and the command makes one run, or a range is not searched."""
+    from hydra import compose
     from hydra.core.global_hydra import GlobalHydra
     from hydra.types import RunMode
 
@@ -81,13 +81,19 @@ def _check_single(config_name: str, overrides: list[Override]) -> None:
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
     lines = [str(override.input_line) for override in overrides]
-    if hydra.get_mode(config_name, [*lines, searchpath()]) != RunMode.MULTIRUN:
+    if not multirun and hydra.get_mode(config_name, [*lines, searchpath()]) != RunMode.MULTIRUN:
         one = swept[0]
         way = "-m hydra/sweeper=optuna to search it" if one.is_interval_sweep() else "-m to make a run of each"
         raise UsageError(
             f"{one.input_line} has several values; add {way}, or where a comma is part of one value, quote it twice: "
             f"'{one.get_key_element()}=\"...\"'"
         )
+    for one in swept:
+        if one.is_interval_sweep():
+            fixed = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
+            composed = compose(config_name, [*fixed, searchpath()], return_hydra_config=True)
+            if composed.hydra.runtime.choices["hydra/sweeper"] == "basic":
+                raise UsageError(f"{one.input_line} is a range to search; add hydra/sweeper=optuna, or give values")
 
 
 def validate(schema: type[C], composed: DictConfig) -> C:

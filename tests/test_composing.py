@@ -104,9 +104,15 @@ def test_what_hydra_would_answer_at_length_or_take(overrides: list[str], said: s
 def test_several_values_need_a_sweep(line: str, way: str) -> None:
     message = complaint("train", "trainer.max_epochs=1", line)
     assert message.startswith(f"{line} has several values; add {way}, or")
-    composing.check("train", TrainConfig, [line], multirun=True)
-    composing.check("train", TrainConfig, [line, "hydra.mode=MULTIRUN"], multirun=False)
-    composing.check("crossval", TrainConfig, [line], multirun=False)  # sweeps by itself
+    lines = [line, *["hydra/sweeper=optuna"] * ("optuna" in way)]
+    composing.check("train", TrainConfig, lines, multirun=True)
+    composing.check("train", TrainConfig, [*lines, "hydra.mode=MULTIRUN"], multirun=False)
+    composing.check("crossval", TrainConfig, lines, multirun=False)  # sweeps by itself
+
+
+def test_a_range_needs_a_search() -> None:
+    message = complaint("train", "seed=0,1", "optimizer.lr=interval(0.1,1)", multirun=True)
+    assert message == "optimizer.lr=interval(0.1,1) is a range to search; add hydra/sweeper=optuna, or give values"
 
 
 def test_a_comma_in_a_value_can_be_quoted() -> None:
