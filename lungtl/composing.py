@@ -145,7 +145,7 @@ def _swept(override: Override) -> list[str]:
         return [str(interval.start), str(interval.end)]
     values = list(override.sweep_string_iterator())
     if not values:
-        raise UsageError(f"{override.input_line} has no value; give one that there is")
+        raise UsageError(f"{override.input_line} gives no value; widen it")
     return values
 
 
