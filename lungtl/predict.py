@@ -93,7 +93,7 @@ def predict_series(classifier: BagClassifier, series: Series, crop: Crop) -> tup
 
     volume, _ = prepare_series(series, crop=crop)
     device = next(classifier.parameters()).device
-    with torch.inference_mode():
+    with torch.inference_mode(), classifier.folded():
         frames = read_frames(volume.hu, np.arange(len(volume.hu)), classifier.preprocessor.neighbours)
         output = classifier([frames.to(device)])
     probability = float(output.bag_logits.cpu().double().sigmoid())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -34,7 +35,7 @@ from lungtl.training.images import image_chunks
 
 log = logging.getLogger(__name__)
 COMPUTES = ("data.augment", "data.bags", "data.windows", "models.backbones.split", "models.backbones.timm_backbone",
-            "training.images", "training.feature_cache")  # fmt: skip
+            "models.folding", "training.images", "training.feature_cache")  # fmt: skip
 """The modules of lungtl that decide what is in an entry; with any change in one of them, features are computed anew."""
 
 
@@ -191,26 +192,41 @@ def _compute(
     classifier: BagClassifier, store: Store, file: Path, layout: Layout, views: int, device: torch.device
 ) -> None:
     done, dtype = 0, getattr(torch, layout.dtype)
+    bag_ids = list(store.bags["bag_id"])
+    classifier.to(device)  # not in inference mode: what is moved there cannot train
     with (
         evaluating(classifier),
         torch.inference_mode(),
+        classifier.folded(),
         file.open("r+b") as opened,
         bar("embedding slices") as progress,
     ):
-        classifier.to(device)
         opened.seek(len(layout.header))
-        for view in range(views):
-            for images in image_chunks(classifier, store, list(store.bags["bag_id"]), device, view):
-                rows = classifier.split.prefix(images).to(dtype)
-                if dtype is torch.float16 and not rows.isfinite().all():
-                    raise LungtlError(
-                        f"features of {classifier.backbone.name} exceed float16 (65504); give cache.precision=float32"
-                    )
-                opened.write(rows.cpu().contiguous().numpy().data)
-                done += len(rows)
-                progress(done, layout.rows)
+        computed = (
+            classifier.split.prefix(images).to(dtype)
+            for view in range(views)
+            for images in image_chunks(classifier, store, bag_ids, device, view)
+        )
+        for rows in _one_ahead(computed):
+            kept = rows.cpu()
+            if dtype is torch.float16 and not kept.isfinite().all():
+                raise LungtlError(
+                    f"features of {classifier.backbone.name} exceed float16 (65504); give cache.precision=float32"
+                )
+            opened.write(kept.contiguous().numpy().data)
+            done += len(kept)
+            progress(done, layout.rows)
         opened.flush()
         os.fsync(opened.fileno())  # the entry must not outlive its bytes
+
+
+def _one_ahead(computed: Iterator[Tensor]) -> Iterator[Tensor]:
+    """The same tensors; each is given when the next one is asked of the device: a GPU does not wait for the disk."""
+    last = next(computed)
+    for rows in computed:
+        yield last
+        last = rows
+    yield last
 
 
 def _as_tensor(file: Path, layout: Layout) -> Tensor:

@@ -24,10 +24,15 @@ def image_chunks(
         for start in range(0, len(voxels), classifier.chunk):
             indices = np.arange(start, min(start + classifier.chunk, len(voxels)))
             frames = read_frames(voxels, indices, classifier.preprocessor.neighbours)
-            waiting.append(classifier.preprocessor(dihedral(frames.to(device), view)))
+            waiting.append(classifier.preprocessor(dihedral(_moved(frames, device), view)))
             if sum(map(len, waiting)) >= classifier.chunk:
                 images = torch.cat(waiting)
                 yield images[: classifier.chunk]
                 waiting = [images[classifier.chunk :]]
     if sum(map(len, waiting)):
         yield torch.cat(waiting)
+
+
+def _moved(frames: Tensor, device: torch.device) -> Tensor:
+    """Themselves on a device; onto a GPU from page-locked memory, while the host goes on."""
+    return frames.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else frames.to(device)

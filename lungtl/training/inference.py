@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,8 +62,12 @@ def predict_bags(
     lengths = store.bags.set_index("bag_id")["n_slices"][list(bag_ids)].tolist()
     neighbours = classifier.preprocessor.neighbours
     bags, slices = [], []
-    with evaluating(classifier), torch.inference_mode():
-        classifier.to(device)
+    classifier.to(device)  # not in inference mode: what is moved there cannot train
+    with (
+        evaluating(classifier),
+        torch.inference_mode(),
+        classifier.folded() if features is None else nullcontext(),
+    ):
         for load in loads(lengths, batch_size, most_slices(store, features, neighbours)):
             ids = [bag_ids[i] for i in load]
             if features is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from lungtl.errors import LungtlError
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.evaluating import evaluating
+from lungtl.models.replacing import replacing
+from lungtl.models.rounding import same
 
 
 class CannotSplit(LungtlError):
@@ -133,8 +136,8 @@ class BoundarySplit(Split):
         reached = False
         with ExitStack() as stand_ins:
             for module, shapes in self._skipped.items():
-                outputs = [nothing.expand(len(activation), *shape) for shape in shapes]
-                stand_ins.enter_context(_returning(module, outputs))
+                outputs = iter([nothing.expand(len(activation), *shape) for shape in shapes])
+                stand_ins.enter_context(replacing(module, partial(_next, outputs)))
 
             def substitute(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
                 nonlocal reached
@@ -218,20 +221,18 @@ def _check(split: BoundarySplit, images: Tensor) -> None:
         halves = split.suffix(split.prefix(images).detach())
         expected = torch.autograd.grad(whole.square().sum(), parameters, allow_unused=True)
         found = torch.autograd.grad(halves.square().sum(), parameters, allow_unused=True)
-    if not _same(halves, whole, 0):
+    if not same(halves, whole):
         raise CannotSplit(f"{split._title()}: its two halves do not make up the whole")
     largest = max(float(gradient.abs().max()) for gradient in expected if gradient is not None)
     for name, a, b in zip(names, found, expected, strict=True):
         reached = b is not None and name in behind
-        if (a is not None) != reached or (a is not None and b is not None and not _same(a, b, largest)):
+        if (a is not None) != reached or (a is not None and b is not None and not same(a, b, largest)):
             raise CannotSplit(f"{split._title()}: the gradient of {name} is another")
 
 
-def _same(found: Tensor, expected: Tensor, noise: float) -> bool:
-    """Whether two tensors differ by rounding alone; `noise`: the scale of what they were summed up from."""
-    rounding = 1e-4 if expected.device.type == "cpu" else 1e-2  # GPUs may multiply with 10 bits (TF32)
-    difference = float((found - expected).detach().abs().max())
-    return difference <= rounding * (float(expected.detach().abs().max()) + 1e-2 * noise)
+def _next(outputs: Iterator[Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    """What a module returns instead of computing, one a call."""
+    return next(outputs)
 
 
 def _flat(activation: Tensor) -> Tensor:
@@ -246,17 +247,6 @@ def _unflat(row: Tensor, shape: torch.Size) -> Tensor:
         channels, height, width = shape
         activation = row.unflatten(1, (height, width, channels)).permute(0, 3, 1, 2)
     return activation
-
-
-@contextmanager
-def _returning(module: nn.Module, outputs: list[Tensor]) -> Iterator[None]:
-    """Let a module return these, one a call, instead of computing."""
-    remaining = iter(outputs)
-    module.forward = lambda *args, **kwargs: next(remaining)
-    try:
-        yield
-    finally:
-        del module.forward
 
 
 @contextmanager

@@ -1,0 +1,194 @@
+"""Batch norms folded into convolutions: the same numbers, and nothing of it stays."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from unittest.mock import Mock
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lungtl.models.backbones.split import split_backbone
+from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.evaluating import evaluating
+from lungtl.models.folding import folded
+
+
+def noise(size: int = 64, count: int = 3) -> Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(7))
+
+
+def with_statistics(network: nn.Module) -> nn.Module:
+    """Batch norms that do something, alike at every call."""
+    generator = torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+            module.running_mean.normal_(generator=generator)
+            assert module.running_var is not None
+            module.running_var.uniform_(0.5, 2, generator=generator)
+            if module.affine:
+                nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
+                nn.init.uniform_(module.bias, generator=generator)
+    return network.eval()
+
+
+def backbone(name: str) -> TimmBackbone:
+    torch.manual_seed(0)
+    made = with_statistics(TimmBackbone(name, "none"))
+    assert isinstance(made, TimmBackbone)
+    return made
+
+
+@pytest.fixture
+def norms_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], int]:
+    """How many batch norms a piece of work computes."""
+
+    def count(work: Callable[[], object]) -> int:
+        with monkeypatch.context() as patch:
+            spy = Mock(wraps=nn.functional.batch_norm)
+            patch.setattr(nn.functional, "batch_norm", spy)
+            work()
+        return spy.call_count
+
+    return count
+
+
+class Normed(nn.Module):
+    """A convolution and a batch norm, and what is made of both."""
+
+    def __init__(self, use: Callable[[Normed, Tensor], Tensor], norm: nn.Module | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm, self.use = nn.Conv2d(3, 4, 3, bias=False), norm or nn.BatchNorm2d(4), use
+        with_statistics(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.use(self, images)
+
+
+def test_by_hand() -> None:
+    network = Normed(lambda own, x: own.norm(own.conv(x)))
+    nn.init.ones_(network.conv.weight)
+    with folded(network, network, noise()):
+        found = network.conv(torch.full((1, 3, 3, 3), 2.0)).flatten()
+        passed_on = network.norm(torch.full((1, 4, 1, 1), 5.0))
+    norm = network.norm
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    convolved = 3 * 3 * 3 * 2.0
+    expected = (convolved - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias
+    torch.testing.assert_close(found, expected.detach())
+    assert torch.equal(passed_on, torch.full((1, 4, 1, 1), 5.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "left"),
+    [
+        ("resnet18", 20, 0),
+        ("tf_efficientnet_lite0", 49, 0),  # pads as TensorFlow does; norms with activation
+        ("mobilenetv3_small_050", 34, 0),
+        ("regnety_002", 44, 0),
+        ("repvgg_a0", 61, 17),  # some norms read what no convolution has computed
+        ("densenet121", 121, 62),  # most norms come before convolutions
+        ("nf_regnet_b0", 54, 54),  # has none: it normalises its weights by the same function
+        ("vit_tiny_patch16_224", 0, 0),
+    ],
+)
+def test_networks_compute_the_same(
+    name: str, before: int, left: int, norms_of: Callable[[Callable[[], object]], int]
+) -> None:
+    network, images = backbone(name), noise(224 if name.startswith("vit") else 64)
+    with torch.inference_mode():
+        expected = network(images)
+        assert norms_of(lambda: network(images)) == before
+        with folded(network, network, images[:2]):
+            found = network(images)
+            assert norms_of(lambda: network(images)) == left
+        assert norms_of(lambda: network(images)) == before
+        assert torch.equal(network(images), expected)
+    scale = float(expected.abs().max())
+    assert float((found - expected).abs().max()) < 1e-5 * scale
+
+
+@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "densenet121"])
+@pytest.mark.parametrize("trained", [1, 2, 4])
+def test_rows_at_a_boundary_are_the_same(name: str, trained: int) -> None:
+    network, images = backbone(name), noise()
+    split = split_backbone(network, len(network.blocks()) - trained, 64)
+    with torch.inference_mode():
+        expected = split.prefix(images)
+        with folded(network, split.prefix, images[:2]):
+            found = split.prefix(images)
+        with folded(network, split.prefix, images[:2]):  # what comes behind it goes through modules that are folded
+            embeddings = split.suffix(found)
+        whole = network(images)
+    assert found.shape == (3, split.width)
+    assert float((embeddings - whole).abs().max()) < 1e-5 * float(whole.abs().max())
+    assert float((found - expected).abs().max()) < 1e-5 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize(
+    ("use", "norm"),
+    [
+        (lambda own, x: own.norm(own.conv(x)) + own.conv(x), None),
+        (lambda own, x: own.norm(own.norm(own.conv(x))), None),
+        (lambda own, x: own.norm(own.conv(x).relu()), None),
+        (lambda own, x: own.norm(own.conv(x)), nn.BatchNorm2d(4, track_running_stats=False)),
+        (lambda own, x: own.norm(own.conv(x)), nn.SyncBatchNorm(4)),
+    ],
+    ids=["convolution twice", "norm twice", "something between", "statistics of the batch", "another norm"],
+)
+def test_what_cannot_be_folded_is_computed_as_ever(
+    use: Callable[[Normed, Tensor], Tensor], norm: nn.Module | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    network, images = Normed(use, norm), noise()
+    with torch.inference_mode():
+        expected = network(images)
+        with folded(network, network, images), caplog.at_level(logging.INFO):
+            assert torch.equal(network(images), expected)
+    assert not caplog.messages
+
+
+def test_a_convolution_that_is_read_by_another_too_is_found_out(caplog: pytest.LogCaptureFixture) -> None:
+    def use(own: Normed, images: Tensor) -> Tensor:
+        maps: Tensor = own.conv(images)
+        normed: Tensor = own.norm(maps)
+        return maps + normed
+
+    network, images = Normed(use), noise()
+    with torch.inference_mode(), caplog.at_level(logging.INFO):
+        expected = network(images)
+        with folded(network, network, images):
+            assert torch.equal(network(images), expected)
+    assert caplog.messages == ["batch norms are not folded into convolutions: the network would compute something else"]
+
+
+def test_nothing_of_it_stays_when_the_work_fails() -> None:
+    network = backbone("resnet18")
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    seen = []
+
+    def work() -> None:
+        with folded(network, network, noise()):
+            seen.append("forward" in vars(network.get_submodule("net.conv1")))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert seen == [True]
+    assert not any("forward" in vars(module) for module in network.modules())
+    assert not any(module._forward_hooks for module in network.modules())
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_the_running_statistics_are_not_touched() -> None:
+    network = backbone("resnet18").train()
+    with evaluating(network), folded(network, network, noise()):
+        network(noise())
+    assert all(module.training for module in network.modules())
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.num_batches_tracked == 0
