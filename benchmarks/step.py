@@ -82,7 +82,7 @@ def bare_loop(setting: Setting) -> float:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     ends = []
     for batch in setting.data.train_dataloader():
-        loss = module.loss(module(batch), batch.bag_labels, batch.slice_labels)["loss"]
+        loss = module.loss.combined(module.loss.parts(module(batch), batch.bag_labels, batch.slice_labels))
         optimizer.zero_grad()
         loss.backward()
         if clip is not None:
@@ -104,7 +104,9 @@ def bare_lightning(setting: Setting) -> float:
             self.inner = module
 
         def training_step(self, batch: Any, batch_idx: int) -> Any:
-            loss: torch.Tensor = module.loss(module(batch), batch.bag_labels, batch.slice_labels)["loss"]
+            loss: torch.Tensor = module.loss.combined(
+                module.loss.parts(module(batch), batch.bag_labels, batch.slice_labels)
+            )
             return loss
 
         def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -124,7 +124,8 @@ class BagClassifier(nn.Module):
     def _aggregated(self, embeddings: Tensor, lengths: list[int], positions: list[Tensor] | None) -> BagOutput:
         """Head and aggregator on float [N, D], the slices of all bags, so many each."""
         h = nn.utils.rnn.pad_sequence(self.projection(embeddings).split(lengths), batch_first=True)
-        mask = torch.arange(h.shape[1], device=h.device) < torch.tensor(lengths, device=h.device).unsqueeze(1)
+        # made on the device: a GPU's host would wait for a copy of the lengths until the backbone is done
+        mask = nn.utils.rnn.pad_sequence([h.new_ones(n, dtype=torch.bool) for n in lengths], batch_first=True)
         slice_logits = self.slice_head(h)
         places = None if positions is None else nn.utils.rnn.pad_sequence(positions, batch_first=True)
         bag_logits, weights = self.aggregator(h, slice_logits, mask, places)

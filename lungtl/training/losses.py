@@ -121,20 +121,29 @@ class BagAndSliceLoss(nn.Module):
     def total(self, parts: Mapping[str, Part]) -> dict[str, Tensor]:
         """Divide the parts and add them up.
 
-        For the exact loss of a batch that P processes share, give the denominators summed over the processes and each
-        process's numerators times P: the mean over the processes, which is what DDP takes of gradients, is the loss.
-
         Args:
             parts: of `parts`.
 
         Returns:
             `loss` and each part that the batch says something of; scalars.
         """
+        said = {name: part.numerator / part.denominator for name, part in parts.items() if part.denominator > 0}
+        return {"loss": self.combined(parts), **said}
+
+    def combined(self, parts: Mapping[str, Part]) -> Tensor:
+        """The loss alone, scalar; a GPU's host need not wait for it.
+
+        For the exact loss of a batch that P processes share, give the denominators summed over the processes and each
+        process's numerators times P: the mean over the processes, which is what DDP takes of gradients, is the loss.
+
+        Args:
+            parts: of `parts`.
+        """
         # without a denominator the numerator is 0: it adds nothing, but every parameter keeps its place in the graph
-        means = {name: part.numerator / torch.where(part.denominator > 0, part.denominator, 1.0)
-                 for name, part in parts.items()}  # fmt: skip
-        loss = torch.stack([self.part_weights[name] * mean for name, mean in means.items()]).sum()
-        return {"loss": loss, **{name: mean for name, mean in means.items() if parts[name].denominator > 0}}
+        return torch.stack([
+            self.part_weights[name] * part.numerator / torch.where(part.denominator > 0, part.denominator, 1.0)
+            for name, part in parts.items()
+        ]).sum()  # fmt: skip
 
 
 def focal_cross_entropy(logits: Tensor, labels: Tensor, gamma: float = 0.0, smoothing: float = 0.0) -> Tensor:
@@ -148,10 +157,11 @@ def focal_cross_entropy(logits: Tensor, labels: Tensor, gamma: float = 0.0, smoo
 
 
 def _class_weighted(logits: Tensor, labels: Tensor, weights: Tensor, gamma: float, smoothing: float) -> Part:
-    """Of the rows whose label is known."""
+    """Of the rows whose label is known; the others weigh nothing, since to leave them out a GPU's host would wait."""
     known = labels != UNKNOWN
-    logits, labels = logits[known].float(), labels[known]  # float: of mixed precision
-    row_weights = weights[labels]
+    logits = logits.float().masked_fill(~known[:, None], 0)  # float: of mixed precision
+    labels = labels.where(known, 0)
+    row_weights = weights[labels] * known
     return Part((row_weights * focal_cross_entropy(logits, labels, gamma, smoothing)).sum(), row_weights.sum())
 
 

@@ -61,7 +61,7 @@ class BagModule(pl.LightningModule):
         self.optimizer_config = optimizer
         self.max_epochs = max_epochs
         self._began, self._earlier = time.monotonic(), 0.0
-        self._training: list[tuple[int, dict[str, Tensor]]] = []
+        self._training: list[tuple[int, Tensor, dict[str, Part]]] = []
         self._validation: list[tuple[Tensor, Tensor]] = []
         self._validation_parts: list[dict[str, Part]] = []
         freezing.apply(classifier.backbone, epoch=0)
@@ -137,13 +137,15 @@ class BagModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """One batch's loss, or this process's share of it."""
-        losses = self.loss.total(own_share(self.loss.parts(self(batch), batch.bag_labels, batch.slice_labels)))
+        parts = own_share(self.loss.parts(self(batch), batch.bag_labels, batch.slice_labels))
+        loss = self.loss.combined(parts)
         count = total_count(len(batch.bag_ids), self.device)
-        self._training.append((count, {name: value.detach() for name, value in losses.items()}))
+        seen = {name: Part(part.numerator.detach(), part.denominator) for name, part in parts.items()}
+        self._training.append((count, loss.detach(), seen))
         if batch_index + 1 == self.trainer.num_training_batches:
             self._log_training()
         share = self._window_share(batch_index)
-        return losses["loss"] if share == 1 else losses["loss"] * share
+        return loss if share == 1 else loss * share
 
     def _window_share(self, batch_index: int) -> float:
         """What makes the gradient of a step the mean of its batches'.
@@ -155,10 +157,19 @@ class BagModule(pl.LightningModule):
         return window / rest if batch_index >= batches - rest else 1.0
 
     def _log_training(self) -> None:
-        """The epoch's losses at once: a call for each step would take longer than a step on cached features."""
-        for name in dict.fromkeys(name for _, losses in self._training for name in losses):
-            known = [(count, losses[name]) for count, losses in self._training if name in losses]
-            mean = torch.stack([count * value for count, value in known]).sum() / sum(count for count, _ in known)
+        """The epoch's losses at once: a call for each step would take longer than a step on cached features.
+
+        They are means over the batches, each weighted by its bags; of a part, over those that say something of it.
+        """
+        counts = torch.tensor([count for count, *_ in self._training], dtype=torch.float32, device=self.device)
+        means = {"loss": (counts * torch.stack([loss for _, loss, _ in self._training])).sum() / counts.sum()}
+        for name in self._training[0][2]:
+            numerators, denominators = torch.stack([torch.stack(parts[name]) for *_, parts in self._training]).T
+            known = denominators > 0
+            if known.any():
+                weights = counts[known] / counts[known].sum()
+                means[name] = (weights * numerators[known] / denominators[known]).sum()
+        for name, mean in means.items():
             self.log(
                 f"train/{name}",
                 mean,
