@@ -130,7 +130,7 @@ class TrainerConfig(Strict):
     clip_norm: Annotated[float, Field(gt=0)] | None
     ema: Annotated[float, Field(gt=0, lt=1)] | None
     compile: bool
-    workers: Annotated[int, Field(ge=0)]
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"]
     limit_batches: Annotated[int, Field(ge=1)] | None
 
 

@@ -107,8 +107,7 @@ class SlicePreprocessor(nn.Module):
         # in place: on a CPU fresh memory costs as much as the arithmetic
         images = (frames - self.low).div_(self.width).clamp_(0, 1)
         if images.shape[-2:] != (self.size, self.size):
-            shrunk = self.size < max(images.shape[-2:])  # antialiasing an enlargement changes nothing but takes longer
-            images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=shrunk)
+            images = _resized(images, self.size)
         return images.sub_(self.mean).div_(self.std)
 
     def _cropped(self, frames: Tensor) -> Tensor:
@@ -120,3 +119,13 @@ class SlicePreprocessor(nn.Module):
             )
         top, left = (height - self.crop) // 2, (width - self.crop) // 2
         return frames[..., top : top + self.crop, left : left + self.crop]
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    """Bilinear, antialiased where it shrinks; antialiasing an enlargement changes nothing but takes longer."""
+    if size < max(images.shape[-2:]):
+        return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    # not F.interpolate: where torch is to be deterministic it enlarges on a GPU in many small operations, for the sake
+    # of a gradient, which nobody asks for here
+    enlarged: Tensor = torch.ops.aten.upsample_bilinear2d(images, [size, size], False)
+    return enlarged

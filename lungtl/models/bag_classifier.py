@@ -12,6 +12,7 @@ from lungtl.data.windows import SlicePreprocessor
 from lungtl.models.aggregators.base import Aggregator
 from lungtl.models.backbones.split import Split, split_backbone
 from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.chunks import full_chunks
 from lungtl.models.folding import folded
 from lungtl.models.slice_projection import SliceProjection
 
@@ -77,8 +78,7 @@ class BagClassifier(nn.Module):
         if self._backbone_learns():
             embeddings: Tensor = self.backbone(self.preprocessor(frames))
             return embeddings
-        with torch.no_grad():
-            return torch.cat([self.backbone(self.preprocessor(part)) for part in frames.split(self.chunk)])
+        return self._embedded([frames])
 
     def cut(self, frozen_blocks: int) -> None:
         """Let `classify` take what the backbone's first blocks compute, which never train.
@@ -108,7 +108,7 @@ class BagClassifier(nn.Module):
         if self._backbone_learns():  # all bags at once: batch norm must not take its statistics from a single bag
             embeddings = self.backbone(torch.cat([self.preprocessor(bag) for bag in frames]))
         else:
-            embeddings = torch.cat([self.embed(bag) for bag in frames])
+            embeddings = self._embedded(frames)
         return self._aggregated(embeddings, lengths, positions)
 
     def classify(self, features: list[Tensor], positions: list[Tensor] | None = None) -> BagOutput:
@@ -130,6 +130,12 @@ class BagClassifier(nn.Module):
         places = None if positions is None else nn.utils.rnn.pad_sequence(positions, batch_first=True)
         bag_logits, weights = self.aggregator(h, slice_logits, mask, places)
         return BagOutput(bag_logits, weights, slice_logits)
+
+    def _embedded(self, frames: list[Tensor]) -> Tensor:
+        """Embed the slices of all bags, in chunks and without gradients: int16 [S_i, C, H, W] a bag -> [N, D]."""
+        with torch.no_grad():
+            pieces = (self.preprocessor(part) for bag in frames for part in bag.split(self.chunk))
+            return torch.cat([self.backbone(images) for images in full_chunks(pieces, self.chunk)])
 
     def _backbone_learns(self) -> bool:
         return torch.is_grad_enabled() and any(p.requires_grad for p in self.backbone.parameters())

@@ -16,7 +16,7 @@ from lungtl.data.bags import BagDataset, Features, Sample, collate
 from lungtl.data.batching import TOLERATED, balanced, bucketed, loads, numbered, padding, pieces, share, shuffled
 from lungtl.errors import UsageError
 from lungtl.store.reader import Store
-from lungtl.training.devices import pick_device
+from lungtl.training.devices import loader_processes, pick_device
 from lungtl.training.inference import most_slices
 
 if TYPE_CHECKING:
@@ -107,11 +107,11 @@ class BagDataModule(pl.LightningDataModule):
         return self.store.bags.set_index("bag_id")["n_slices"][dataset.bag_ids].to_numpy(np.int64)
 
     def _loader(self, dataset: BagDataset, batches: Sequence[list[int]]) -> DataLoader[Sample]:
-        trainer = self.config.trainer
+        settings = self.config.trainer
         return DataLoader(
             dataset,
             batch_sampler=batches,
             collate_fn=collate,
-            num_workers=trainer.workers,
-            pin_memory=pick_device(trainer.accelerator).type == "cuda",
+            num_workers=loader_processes(settings, cached=self.features is not None),
+            pin_memory=pick_device(settings.accelerator).type == "cuda",
         )

@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import timm
@@ -34,8 +34,9 @@ from lungtl.store.reader import Store
 from lungtl.training.images import image_chunks
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 COMPUTES = ("data.augment", "data.bags", "data.windows", "models.backbones.split", "models.backbones.timm_backbone",
-            "models.folding", "training.images", "training.feature_cache")  # fmt: skip
+            "models.chunks", "models.folding", "training.images", "training.feature_cache")  # fmt: skip
 """The modules of lungtl that decide what is in an entry; with any change in one of them, features are computed anew."""
 
 
@@ -207,8 +208,8 @@ def _compute(
             for view in range(views)
             for images in image_chunks(classifier, store, bag_ids, device, view)
         )
-        for rows in _one_ahead(computed):
-            kept = rows.cpu()
+        for fetched in _one_ahead(_fetch(rows) for rows in computed):
+            kept = fetched()
             if dtype is torch.float16 and not kept.isfinite().all():
                 raise LungtlError(
                     f"features of {classifier.backbone.name} exceed float16 (65504); give cache.precision=float32"
@@ -220,13 +221,28 @@ def _compute(
         os.fsync(opened.fileno())  # the entry must not outlive its bytes
 
 
-def _one_ahead(computed: Iterator[Tensor]) -> Iterator[Tensor]:
-    """The same tensors; each is given when the next one is asked of the device: a GPU does not wait for the disk."""
-    last = next(computed)
-    for rows in computed:
+def _one_ahead(started: Iterator[T]) -> Iterator[T]:
+    """The same; each is given when the next one is started: a GPU does not wait for the disk."""
+    last = next(started)
+    for work in started:
         yield last
-        last = rows
+        last = work
     yield last
+
+
+def _fetch(rows: Tensor) -> Callable[[], Tensor]:
+    """Start to copy rows to the CPU; what is returned waits for them, not for all that was asked of a GPU since."""
+    if rows.device.type != "cuda":
+        return rows.cpu
+    kept = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True).copy_(rows, non_blocking=True)
+    done = torch.cuda.Event()
+    done.record()
+
+    def wait() -> Tensor:
+        done.synchronize()
+        return kept
+
+    return wait
 
 
 def _as_tensor(file: Path, layout: Layout) -> Tensor:

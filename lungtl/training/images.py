@@ -11,26 +11,26 @@ from torch import Tensor
 from lungtl.data.augment import dihedral
 from lungtl.data.bags import read_frames
 from lungtl.models.bag_classifier import BagClassifier
+from lungtl.models.chunks import full_chunks
 from lungtl.store.reader import Store
 
 
 def image_chunks(
     classifier: BagClassifier, store: Store, bag_ids: Sequence[str], device: torch.device, view: int = 0
 ) -> Iterator[Tensor]:
-    """Preprocessed slices of bags, in order, in full chunks: small bags share one, and no scan is read as a whole."""
-    waiting: list[Tensor] = []
-    for bag_id in bag_ids:
-        voxels = store.voxels(bag_id)
-        for start in range(0, len(voxels), classifier.chunk):
-            indices = np.arange(start, min(start + classifier.chunk, len(voxels)))
-            frames = read_frames(voxels, indices, classifier.preprocessor.neighbours)
-            waiting.append(classifier.preprocessor(dihedral(_moved(frames, device), view)))
-            if sum(map(len, waiting)) >= classifier.chunk:
-                images = torch.cat(waiting)
-                yield images[: classifier.chunk]
-                waiting = [images[classifier.chunk :]]
-    if sum(map(len, waiting)):
-        yield torch.cat(waiting)
+    """Preprocessed slices of bags, in order, in full chunks; no scan is read as a whole."""
+    pieces = (
+        classifier.preprocessor(dihedral(_moved(frames, device), view))
+        for bag_id in bag_ids
+        for frames in _read(store, bag_id, classifier.preprocessor.neighbours, classifier.chunk)
+    )
+    return full_chunks(pieces, classifier.chunk)
+
+
+def _read(store: Store, bag_id: str, neighbours: bool, most: int) -> Iterator[Tensor]:
+    voxels = store.voxels(bag_id)
+    for start in range(0, len(voxels), most):
+        yield read_frames(voxels, np.arange(start, min(start + most, len(voxels))), neighbours)
 
 
 def _moved(frames: Tensor, device: torch.device) -> Tensor:

@@ -82,6 +82,14 @@ def test_enlarging_is_as_if_antialiased(height: int, width: int) -> None:
     torch.testing.assert_close(images, resized.expand(2, 3, 32, 32), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("size", [32, 64, 47])
+def test_enlarging_is_bilinear(size: int) -> None:
+    slices = torch.randint(-1350, 150, (2, 1, 30, 21), dtype=torch.int16, generator=torch.Generator().manual_seed(0))
+    expected = F.interpolate((slices.float() + 1350) / 1500, (size, size), mode="bilinear", align_corners=False)
+    images = SlicePreprocessor([LUNG], False, size, None, **AS_IT_IS)(slices)
+    torch.testing.assert_close(images, expected.expand(2, 3, size, size), atol=1e-6, rtol=0)
+
+
 def test_the_slices_stay_as_they_are() -> None:
     slices = frames(-1350, -600, 0, 150)
     before = slices.clone()

@@ -1,0 +1,33 @@
+"""What a GPU's host must not wait for: a training step that asks for a value holds up all that comes after it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lungtl import plugins
+from lungtl.models.freezing.full import Full
+from lungtl.training.losses import BagAndSliceLoss
+from lungtl.training.module import BagModule
+from tests.models.tiny import WIDTH, noise_batch, tiny_classifier
+from tests.training.test_module import optimizer
+
+META = torch.device("meta")  # nothing has a value there: to ask for one is an error
+AGGREGATORS = Path(__file__).parents[2] / "conf" / "aggregator"
+NOT_HERE = {
+    "gru",  # packs sequences by their lengths, which torch wants on the CPU
+    "clam", "dsmil", "sm_attention", "transmil",  # torchmil's: they leave mixed precision, which meta does not know
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted({path.stem for path in AGGREGATORS.glob("*.yaml")} - NOT_HERE))
+def test_a_training_step_asks_for_no_value(name: str) -> None:
+    aggregator = plugins.build(yaml.safe_load((AGGREGATORS / f"{name}.yaml").read_text()), dim=WIDTH)
+    module = BagModule(tiny_classifier(aggregator=aggregator), Full(), BagAndSliceLoss(), optimizer(), 2).to(META)
+    batch = noise_batch().to(META)
+    loss = module.loss.combined(module.loss.parts(module(batch), batch.bag_labels, batch.slice_labels))
+    loss.backward()
+    assert loss.device == META
