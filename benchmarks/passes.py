@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ def compare() -> list[Row]:
 
 
 def _settings(name: str, setting: Setting) -> list[Row]:
-    """Chunk, memory format, inference mode, allocator and threads, one changed at a time."""
+    """Chunk, folding, memory format, inference mode, allocator and threads, one changed at a time."""
     import torch
 
     classifier = setting.module.classifier.eval()
@@ -54,6 +54,7 @@ def _settings(name: str, setting: Setting) -> list[Row]:
         layout: torch.memory_format = torch.channels_last,
         mode: Callable[[], AbstractContextManager[Any]] = torch.inference_mode,
         count: int = threads,
+        folding: Callable[[], AbstractContextManager[None]] = classifier.folded,
     ) -> Measure:
         def work() -> None:
             torch.set_num_threads(count)
@@ -66,17 +67,19 @@ def _settings(name: str, setting: Setting) -> list[Row]:
             for parameter in classifier.backbone.parameters():  # outside the clock
                 if parameter.ndim == 4:
                     parameter.data = parameter.data.contiguous(memory_format=layout)
-            return stopwatch(work)()
+            with mode(), folding():
+                return stopwatch(work)()
 
         return measure
 
     others = {f"in chunks of {batch}": passed(batch) for batch in BATCHES if batch != chunk}
+    others["with batch norms not folded"] = passed(folding=nullcontext)
     others["with weights not channels-last"] = passed(layout=torch.contiguous_format)
     others["under no_grad"] = passed(mode=torch.no_grad)
     others["with freed memory given back"] = giving_memory_back(passed())
     others["on one thread"] = passed(count=1)
     seconds = by_turns(passed(), *others.values(), repeats=REPEATS)
-    what = f"{IMAGES} slices, {name}: chunks of {chunk}, channels-last, inference mode, {threads} threads"
+    what = f"{IMAGES} slices, {name}: chunks of {chunk}, channels-last, folded, inference mode, {threads} threads"
     return [compared(what, seconds[0], other, own) for other, own in zip(others, seconds[1:], strict=True)]
 
 
