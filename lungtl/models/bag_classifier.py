@@ -94,8 +94,8 @@ class BagClassifier(nn.Module):
     def folded(self) -> AbstractContextManager[None]:
         """Let the backbone, in evaluation mode, compute the same faster for a while: see `lungtl.models.folding`."""
         size, generator = self.preprocessor.size, torch.Generator().manual_seed(0)  # a run draws the same without it
-        images = torch.randn(2, self.backbone.in_chans, size, size, generator=generator)
-        return folded(self.backbone, self.split.prefix, images.to(self.preprocessor.mean.device))
+        image = torch.randn(1, self.backbone.in_chans, size, size, generator=generator)
+        return folded(self.backbone, self.split.prefix, image.to(self.preprocessor.mean.device))
 
     def forward(self, frames: list[Tensor], positions: list[Tensor] | None = None) -> BagOutput:
         """Classify bags from their voxels.

@@ -36,6 +36,9 @@ def folded(network: nn.Module, compute: Callable[[Tensor], Tensor], images: Tens
         compute: what will be computed, by calling the network: images -> float [N, ...].
         images: float [N, C, H, W], an example.
     """
+    if not any(_foldable(module) for module in network.modules()):
+        yield
+        return
     with torch.no_grad():
         pairs, expected = _observed(network, compute, images)
         with ExitStack() as folds:
@@ -49,6 +52,11 @@ def folded(network: nn.Module, compute: Callable[[Tensor], Tensor], images: Tens
             yield
 
 
+def _foldable(module: nn.Module) -> bool:
+    """Whether it is a batch norm whose statistics are constants in evaluation."""
+    return type(module) in NORMS and module.running_mean is not None
+
+
 def _observed(
     network: nn.Module, compute: Callable[[Tensor], Tensor], images: Tensor
 ) -> tuple[list[tuple[nn.Conv2d, nn.BatchNorm2d]], Tensor]:
@@ -59,7 +67,7 @@ def _observed(
     def see(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if type(module) in CONVOLUTIONS:
             outputs.setdefault(module, []).append(output)
-        elif type(module) in NORMS and module.running_mean is not None:
+        elif _foldable(module):
             inputs.setdefault(module, []).append(args[0])
 
     with ExitStack() as hooks:

@@ -166,6 +166,13 @@ def test_a_convolution_that_is_read_by_another_too_is_found_out(caplog: pytest.L
     assert caplog.messages == ["batch norms are not folded into convolutions: the network would compute something else"]
 
 
+def test_a_network_without_batch_norms_computes_nothing_for_it() -> None:
+    network = Mock(wraps=backbone("vit_tiny_patch16_224"))
+    with folded(network, network, noise(224)):
+        pass
+    network.assert_not_called()
+
+
 def test_nothing_of_it_stays_when_the_work_fails() -> None:
     network = backbone("resnet18")
     before = {key: value.clone() for key, value in network.state_dict().items()}
