@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 
@@ -15,4 +17,4 @@ def same(found: Tensor, expected: Tensor, noise: float = 0) -> bool:
     """
     rounding = 1e-4 if expected.device.type == "cpu" else 1e-2  # GPUs may multiply with 10 bits (TF32)
     difference = float((found - expected).detach().abs().max())
-    return difference <= rounding * (float(expected.detach().abs().max()) + 1e-2 * noise)
+    return math.isfinite(difference) and difference <= rounding * (float(expected.detach().abs().max()) + 1e-2 * noise)

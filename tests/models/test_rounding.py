@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from lungtl.models.rounding import same
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "noise", "answer"),
+    [
+        ([1.0, 100.0], [1.0, 100.009], 0, True),
+        ([1.0, 100.0], [1.0, 100.011], 0, False),
+        ([0.0], [1e-5], 0, False),
+        ([0.0], [1e-5], 20, True),  # what is left of numbers around 20 that cancelled
+        ([math.nan], [math.nan], 0, False),
+        ([1.0], [math.inf], 0, False),
+        ([math.inf], [math.inf], 0, False),
+        ([0.0], [0.0], 0, True),
+    ],
+)
+def test_rounding_is_relative_to_the_largest_value(
+    found: list[float], expected: list[float], noise: float, answer: bool
+) -> None:
+    assert same(torch.tensor(found), torch.tensor(expected), noise) is answer
