@@ -3,8 +3,8 @@
 Fine-tuning is `lungtl.train` in bfloat16: loader, windows, resize, network, loss, optimiser, log. The frozen pass is
 that of the feature cache: a store read, embedded and written. What timm's `benchmark.py`, which is no part of its
 package, times in `TrainBenchmarkRunner` and `InferenceBenchmarkRunner` is done again here: the whole model with its
-classifier over one random batch on the device, after a warm-up; in training with cross-entropy against random classes
-and SGD.
+classifier, nothing folded, over one random batch on the device, after a warm-up; in training with cross-entropy against
+random classes and SGD.
 
 `python -m benchmarks.gpu` writes benchmarks/gpu.csv; it needs a CUDA device.
 """

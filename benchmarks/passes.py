@@ -1,9 +1,9 @@
 """The frozen pass on this machine: which settings are fastest, and how it compares with timm's own benchmark.
 
 timm's `benchmark.py` is no part of its package. What `InferenceBenchmarkRunner` in it times is done again here: the
-whole model with its classifier, in inference mode, over one random batch at the model's own input size in float32,
-after a warm-up. timm leaves batch and memory format to its user: here the format is channels-last, and the batch that
-turns out fastest counts.
+whole model with its classifier, in inference mode, nothing folded, over one random batch at the model's own input size
+in float32, after a warm-up. timm leaves batch and memory format to its user: here the format is channels-last, and the
+batch that turns out fastest counts.
 """
 
 from __future__ import annotations

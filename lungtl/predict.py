@@ -36,6 +36,8 @@ def run(config: PredictConfig) -> None:
     found, refusals = find_series(config.input, "input")
     quarantine = [vars(refusal) for refusal in refusals]
 
+    import torch
+
     from lungtl.bundle import load_bundle
     from lungtl.evaluation.chosen import read_chosen
     from lungtl.training.devices import pick_device
@@ -47,7 +49,7 @@ def run(config: PredictConfig) -> None:
         raise LungtlError(f"{model} was trained on grey values, not HU; it cannot read DICOM: choose another model")
     classifier.to(pick_device(config.accelerator))
     rows, slices = [], []
-    with bar("predicting series") as progress:
+    with bar("predicting series") as progress, torch.inference_mode(), classifier.folded():
         for number, series in enumerate(found, start=1):
             try:
                 row, table = predict_series(classifier, series, bundle["provenance"]["crop"])
@@ -93,7 +95,7 @@ def predict_series(classifier: BagClassifier, series: Series, crop: Crop) -> tup
 
     volume, _ = prepare_series(series, crop=crop)
     device = next(classifier.parameters()).device
-    with torch.inference_mode(), classifier.folded():
+    with torch.inference_mode():
         frames = read_frames(volume.hu, np.arange(len(volume.hu)), classifier.preprocessor.neighbours)
         output = classifier([frames.to(device)])
     probability = float(output.bag_logits.cpu().double().sigmoid())

@@ -13,7 +13,6 @@ from lungtl.models.aggregators.base import Aggregator
 from lungtl.models.backbones.split import Split, split_backbone
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.chunks import full_chunks
-from lungtl.models.folding import folded
 from lungtl.models.slice_projection import SliceProjection
 
 # on a CPU few slices keep their activations in the caches (`make bench ARGS=passes`); a GPU wants to be filled
@@ -92,10 +91,8 @@ class BagClassifier(nn.Module):
         self.split = split_backbone(self.backbone, frozen_blocks, self.preprocessor.size)
 
     def folded(self) -> AbstractContextManager[None]:
-        """Let the backbone, in evaluation mode, compute the same faster for a while: see `lungtl.models.folding`."""
-        size, generator = self.preprocessor.size, torch.Generator().manual_seed(0)  # a run draws the same without it
-        image = torch.randn(1, self.backbone.in_chans, size, size, generator=generator)
-        return folded(self.backbone, self.split.prefix, image.to(self.preprocessor.mean.device))
+        """Let the backbone, in evaluation mode, compute the same faster for a while: see `Split.folded`."""
+        return self.split.folded(self.preprocessor.size)
 
     def forward(self, frames: list[Tensor], positions: list[Tensor] | None = None) -> BagOutput:
         """Classify bags from their voxels.

@@ -17,11 +17,12 @@ def full_chunks(pieces: Iterable[Tensor], size: int) -> Iterator[Tensor]:
     """
     waiting: list[Tensor] = []
     for piece in pieces:
-        waiting.append(piece)
+        if len(piece):
+            waiting.append(piece)
         if sum(map(len, waiting)) >= size:
-            rows = torch.cat(waiting)
+            rows = waiting[0] if len(waiting) == 1 else torch.cat(waiting)
             whole = len(rows) // size * size
+            waiting = [rows[whole:].clone()] if whole < len(rows) else []  # a view would keep all of it in memory
             yield from rows[:whole].split(size)
-            waiting = [rows[whole:]]
-    if sum(map(len, waiting)):
+    if waiting:
         yield torch.cat(waiting)

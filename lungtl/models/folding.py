@@ -29,27 +29,37 @@ def folded(network: nn.Module, compute: Callable[[Tensor], Tensor], images: Tens
     In evaluation a batch norm multiplies and shifts each channel by constants; the convolution before it can have them
     in its weights. Which norm reads which convolution is seen in one pass. Where the folded network does not compute
     the same, something else reads a convolution too, and nothing is folded. Modules, parameters and hooks stay as they
-    are; meanwhile no gradient is kept.
+    are; meanwhile no gradient is kept, and no other thread may fold the same network.
 
     Args:
-        network: in evaluation mode.
-        compute: what will be computed, by calling the network: images -> float [N, ...].
+        network: in evaluation mode; images -> anything.
+        compute: what will be computed, by calling the network or parts of it: images -> float [N, ...].
         images: float [N, C, H, W], an example.
     """
-    if not any(_foldable(module) for module in network.modules()):
-        yield
-        return
-    with torch.no_grad():
-        pairs, expected = _observed(network, compute, images)
-        with ExitStack() as folds:
-            for convolution, norm in pairs:
-                folds.enter_context(replacing(convolution, fuse_conv_bn_eval(convolution, norm).forward))
-                rest = norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity()
-                folds.enter_context(replacing(norm, rest.forward))
-            if not same(compute(images), expected):
+    with torch.no_grad(), ExitStack() as folds:
+        if any(_foldable(module) for module in network.modules()):
+            with _full_precision():
+                expected = compute(images)
+                for convolution, norm in _pairs(network, images):
+                    folds.enter_context(replacing(convolution, fuse_conv_bn_eval(convolution, norm).forward))
+                    rest = norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity()
+                    folds.enter_context(replacing(norm, rest.forward))
+                found = compute(images)
+            if not same(found, expected, rounding=1e-4):
                 log.info("batch norms are not folded into convolutions: the network would compute something else")
                 folds.close()
-            yield
+        yield
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Let a GPU's convolutions multiply with all bits for a while, so that a difference is not taken for rounding."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def _foldable(module: nn.Module) -> bool:
@@ -57,10 +67,8 @@ def _foldable(module: nn.Module) -> bool:
     return type(module) in NORMS and module.running_mean is not None
 
 
-def _observed(
-    network: nn.Module, compute: Callable[[Tensor], Tensor], images: Tensor
-) -> tuple[list[tuple[nn.Conv2d, nn.BatchNorm2d]], Tensor]:
-    """The convolutions, with the norm that reads each, of which both compute once; and what is computed."""
+def _pairs(network: nn.Module, images: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """The convolutions, with the norm that reads each, of which both compute once in a pass."""
     outputs: dict[nn.Module, list[Tensor]] = {}
     inputs: dict[nn.Module, list[Tensor]] = {}
 
@@ -73,8 +81,8 @@ def _observed(
     with ExitStack() as hooks:
         for module in network.modules():
             hooks.callback(module.register_forward_hook(see).remove)
-        expected = compute(images)
+        network(images)
     writers = {id(own[0]): module for module, own in outputs.items() if len(own) == 1}
     readers = [(module, own[0]) for module, own in inputs.items() if len(own) == 1]
-    pairs: Any = [(writers[id(read)], norm) for norm, read in readers if id(read) in writers]
-    return pairs, expected
+    pairs: list[Any] = [(writers[id(read)], norm) for norm, read in readers if id(read) in writers]
+    return pairs

@@ -12,7 +12,7 @@ from lungtl.collective import processes, summed, total_count
 class Standardise(nn.BatchNorm1d):
     """Batch norm without weights, its statistics those of all slices of a batch, whichever process holds them.
 
-    torch's SyncBatchNorm knows no CPU.
+    torch's SyncBatchNorm knows no CPU. Several processes wait for each other here in every step.
 
     Args:
         dim: size of the embedding.

@@ -16,8 +16,9 @@ from lungtl.data.bags import BagDataset, Features, Sample, collate
 from lungtl.data.batching import TOLERATED, balanced, bucketed, loads, numbered, padding, pieces, share, shuffled
 from lungtl.errors import UsageError
 from lungtl.store.reader import Store
-from lungtl.training.devices import loader_processes, pick_device
+from lungtl.training.devices import pick_device
 from lungtl.training.inference import most_slices
+from lungtl.training.loading import loader_processes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +52,7 @@ class BagDataModule(pl.LightningDataModule):
         self.config = config
         self.features = features
         self.backbone_trains = backbone_trains
+        self._processes = loader_processes(config.trainer, cached=features is not None)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """The epoch's batches, augmented; a fine-tuned backbone sees a part of each bag's slices.
@@ -107,11 +109,10 @@ class BagDataModule(pl.LightningDataModule):
         return self.store.bags.set_index("bag_id")["n_slices"][dataset.bag_ids].to_numpy(np.int64)
 
     def _loader(self, dataset: BagDataset, batches: Sequence[list[int]]) -> DataLoader[Sample]:
-        settings = self.config.trainer
         return DataLoader(
             dataset,
             batch_sampler=batches,
             collate_fn=collate,
-            num_workers=loader_processes(settings, cached=self.features is not None),
-            pin_memory=pick_device(settings.accelerator).type == "cuda",
+            num_workers=min(self._processes, len(batches)),
+            pin_memory=pick_device(self.config.trainer.accelerator).type == "cuda",
         )

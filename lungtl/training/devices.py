@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from lungtl.config import TrainerConfig
 from lungtl.errors import UsageError
-
-FEEDING = 4
-"""Loader processes that keep one GPU busy."""
 
 
 def pick_device(accelerator: str) -> torch.device:
@@ -30,19 +25,6 @@ def device_count(config: TrainerConfig) -> int:
     if config.devices != "auto":
         return config.devices
     return torch.cuda.device_count() if pick_device(config.accelerator).type == "cuda" else 1
-
-
-def loader_processes(config: TrainerConfig, cached: bool) -> int:
-    """How many `trainer.workers` means: auto is none, but a few where a GPU waits for voxels.
-
-    Args:
-        config: of the trainer.
-        cached: whether the loaders read cached features, which takes less than to hand them over.
-    """
-    if config.workers != "auto":
-        return config.workers
-    feeds_gpu = pick_device(config.accelerator).type == "cuda" and not cached
-    return min(FEEDING, (os.cpu_count() or 1) - 1) if feeds_gpu else 0
 
 
 def check_precision(config: TrainerConfig) -> torch.device:

@@ -36,7 +36,8 @@ from lungtl.training.images import image_chunks
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 COMPUTES = ("data.augment", "data.bags", "data.windows", "models.backbones.split", "models.backbones.timm_backbone",
-            "models.chunks", "models.folding", "training.images", "training.feature_cache")  # fmt: skip
+            "models.chunks", "models.folding", "models.replacing", "models.rounding", "training.images",
+            "training.feature_cache")  # fmt: skip
 """The modules of lungtl that decide what is in an entry; with any change in one of them, features are computed anew."""
 
 
@@ -223,20 +224,20 @@ def _compute(
 
 def _one_ahead(started: Iterator[T]) -> Iterator[T]:
     """The same; each is given when the next one is started: a GPU does not wait for the disk."""
-    last = next(started)
+    waiting: list[T] = []
     for work in started:
-        yield last
-        last = work
-    yield last
+        yield from waiting
+        waiting = [work]
+    yield from waiting
 
 
 def _fetch(rows: Tensor) -> Callable[[], Tensor]:
-    """Start to copy rows to the CPU; what is returned waits for them, not for all that was asked of a GPU since."""
+    """Start to copy rows to the CPU; what is returned waits for them, not for all that a CUDA GPU was asked since."""
     if rows.device.type != "cuda":
         return rows.cpu
     kept = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True).copy_(rows, non_blocking=True)
     done = torch.cuda.Event()
-    done.record()
+    done.record(torch.cuda.current_stream(rows.device))
 
     def wait() -> Tensor:
         done.synchronize()

@@ -34,5 +34,5 @@ def _read(store: Store, bag_id: str, neighbours: bool, most: int) -> Iterator[Te
 
 
 def _moved(frames: Tensor, device: torch.device) -> Tensor:
-    """Themselves on a device; onto a GPU from page-locked memory, while the host goes on."""
+    """Frames on a device; onto a GPU from page-locked memory, while the host goes on."""
     return frames.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else frames.to(device)

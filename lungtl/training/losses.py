@@ -169,13 +169,14 @@ def _attention(weights: Tensor, slice_labels: Tensor) -> Part:
     """Of the bags with both nodule and non-nodule slices; weights float [B, S], slice_labels int64 [B, S]."""
     nodule, empty = slice_labels > NON_NODULE, slice_labels == NON_NODULE
     both = nodule.any(dim=1) & empty.any(dim=1)
-    weights, nodule, known = weights[both].float(), nodule[both], (nodule | empty)[both]
+    known = nodule | empty | ~both[:, None]  # of bags that do not count anything will do that is finite
+    weights = weights.float()
     # a softmax may underflow
     log_weights = weights.clamp(min=torch.finfo(weights.dtype).tiny).log()
     log_known = log_weights.masked_fill(~known, -torch.inf).logsumexp(dim=1)
-    count = nodule.sum(dim=1)
+    count = nodule.sum(dim=1).clamp(min=1)
     divergence = log_known - (log_weights * nodule).sum(dim=1) / count - count.log()
-    return Part(divergence.sum(), both.sum().to(weights.dtype))
+    return Part(divergence.where(both, 0).sum(), both.sum().to(weights.dtype))
 
 
 def _balanced(labels: Tensor, n_classes: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
-from lungtl.collective import gathered, rank, total_count
+from lungtl.collective import gathered, rank, summed
 from lungtl.config import OptimizerConfig
 from lungtl.data.augment import dihedral
 from lungtl.data.bags import Batch
@@ -139,9 +139,8 @@ class BagModule(pl.LightningModule):
         """One batch's loss, or this process's share of it."""
         parts = own_share(self.loss.parts(self(batch), batch.bag_labels, batch.slice_labels))
         loss = self.loss.combined(parts)
-        count = total_count(len(batch.bag_ids), self.device)
         seen = {name: Part(part.numerator.detach(), part.denominator) for name, part in parts.items()}
-        self._training.append((count, loss.detach(), seen))
+        self._training.append((len(batch.bag_ids), loss.detach(), seen))
         if batch_index + 1 == self.trainer.num_training_batches:
             self._log_training()
         share = self._window_share(batch_index)
@@ -161,7 +160,7 @@ class BagModule(pl.LightningModule):
 
         They are means over the batches, each weighted by its bags; of a part, over those that say something of it.
         """
-        counts = torch.tensor([count for count, *_ in self._training], dtype=torch.float32, device=self.device)
+        counts = summed(torch.tensor([float(count) for count, *_ in self._training], device=self.device))
         means = {"loss": (counts * torch.stack([loss for _, loss, _ in self._training])).sum() / counts.sum()}
         for name in self._training[0][2]:
             numerators, denominators = torch.stack([torch.stack(parts[name]) for *_, parts in self._training]).T

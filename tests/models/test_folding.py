@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -14,6 +15,7 @@ from lungtl.models.backbones.split import split_backbone
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.evaluating import evaluating
 from lungtl.models.folding import folded
+from lungtl.models.replacing import replacing
 
 
 def noise(size: int = 64, count: int = 3) -> Tensor:
@@ -164,6 +166,27 @@ def test_a_convolution_that_is_read_by_another_too_is_found_out(caplog: pytest.L
         with folded(network, network, images):
             assert torch.equal(network(images), expected)
     assert caplog.messages == ["batch norms are not folded into convolutions: the network would compute something else"]
+
+
+def test_what_is_computed_behind_a_cut_is_checked_too(caplog: pytest.LogCaptureFixture) -> None:
+    network, images = backbone("resnet18"), noise()
+    block: Any = network.get_submodule("net.layer4.1")
+    split = split_backbone(network, len(network.blocks()) - 1, 64)
+    own = type(block).forward
+
+    def read_twice(maps: Tensor) -> Tensor:
+        seen: list[Tensor] = []
+        hook = block.conv2.register_forward_hook(lambda module, args, output: seen.append(output))
+        result: Tensor = own(block, maps)
+        hook.remove()
+        return result + seen[0]  # as if the convolution were read by something else too
+
+    with torch.inference_mode(), replacing(block, read_twice):
+        rows, whole = split.prefix(images), network(images)
+        with caplog.at_level(logging.INFO), split.folded(64):
+            assert torch.equal(split.prefix(images), rows)
+            assert torch.allclose(split.suffix(rows), whole, rtol=1e-4)
+    assert "not folded" in caplog.text
 
 
 def test_a_network_without_batch_norms_computes_nothing_for_it() -> None:

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from lungtl.training.devices import FEEDING, device_count, loader_processes, pick_device
+from lungtl.training.devices import device_count, pick_device
 from tests.training.test_fit import config_of
 
 
@@ -24,14 +23,3 @@ def test_devices_are_counted_where_the_run_trains(tmp_path: Path, monkeypatch: p
     for (accelerator, devices), expected in asked.items():
         config = config_of(tmp_path, accelerator=accelerator, devices=devices).trainer
         assert device_count(config) == expected
-
-
-def test_loader_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    asked = {("cpu", False): 0, ("cpu", True): 0, ("gpu", False): FEEDING, ("gpu", True): 0}
-    for (accelerator, cached), expected in asked.items():
-        trainer = config_of(tmp_path, accelerator=accelerator, workers="auto").trainer
-        assert loader_processes(trainer, cached) == expected
-        assert loader_processes(trainer.model_copy(update={"workers": 7}), cached) == 7
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    assert loader_processes(config_of(tmp_path, accelerator="gpu", workers="auto").trainer, cached=False) == 1

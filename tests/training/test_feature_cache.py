@@ -303,3 +303,16 @@ def test_the_address_stands_beside_the_features(store: Store, tmp_path: Path) ->
     assert address["store"] == store.fingerprint
     assert address["weights"] == "abc"
     assert address["preprocessing"] == tiny_classifier().preprocessor.describe()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="here is no CUDA device")
+@pytest.mark.parametrize("blocks", [2, 5])
+def test_a_gpu_computes_the_rows_that_a_cpu_computes(store: Store, tmp_path: Path, blocks: int) -> None:
+    found = []
+    for device in (CPU, torch.device("cuda")):
+        classifier = tiny_classifier(chunk=4)
+        classifier.cut(blocks)
+        features = cached_features(classifier, store, tmp_path / device.type, device, "w")
+        assert features is not None
+        found.append(torch.cat([features.rows(bag_id) for bag_id in store.bags["bag_id"]]))
+    torch.testing.assert_close(found[1], found[0], atol=1e-2, rtol=1e-2)  # TF32

@@ -70,6 +70,19 @@ def test_slices_of_unknown_label_and_padding_change_nothing() -> None:
     assert found == expected
 
 
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_what_is_not_finite_in_a_slice_of_unknown_label_stays_there(value: float) -> None:
+    broken = SLICE_LOGITS.clone()
+    broken[SLICE_LABELS == -1] = value
+    broken.requires_grad_()
+    loss = weighted([1, 3], [1, 2, 5])
+    found = loss(BagOutput(BAG_LOGITS, torch.zeros(2, 3), broken), LABELS, SLICE_LABELS)
+    assert found == loss(OUTPUT, LABELS, SLICE_LABELS)
+    (gradient,) = torch.autograd.grad(found["loss"], broken)
+    assert gradient.isfinite().all()
+    assert gradient[SLICE_LABELS == -1].eq(0).all()
+
+
 @pytest.mark.parametrize(("slice_weight", "labels"), [(0.5, torch.full((2, 3), -1)), (0.0, SLICE_LABELS)])
 def test_without_slice_labels_or_their_weight_the_bags_remain(slice_weight: float, labels: torch.Tensor) -> None:
     losses = weighted([1, 1], [1, 1, 1], slice_weight)(OUTPUT, LABELS, labels)

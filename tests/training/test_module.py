@@ -236,3 +236,33 @@ def test_training_mode_keeps_a_frozen_backbone_in_evaluation_mode() -> None:
     assert module.classifier.aggregator.training
     module.eval()
     assert not module.classifier.aggregator.training
+
+
+def test_an_epochs_losses_are_means_over_its_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = module_of().eval()
+    first, second, third = noise_batch((3, 2)), noise_batch((2, 4, 1)), noise_batch((1,))
+    second = dataclasses.replace(second, slice_labels=torch.full_like(second.slice_labels, -1))
+    trainer: Any = SimpleNamespace(num_training_batches=3, accumulate_grad_batches=1)
+    module.trainer = trainer
+    logged: dict[str, float] = {}
+    monkeypatch.setattr(module, "log", lambda name, value, **options: logged.update({name: float(value)}))
+    with torch.no_grad():
+        for index, batch in enumerate((first, second, third)):
+            module.training_step(batch, index)
+        own = [module.loss(module(b), b.bag_labels, b.slice_labels) for b in (first, second, third)]
+    assert "slice_loss" not in own[1]
+    expected = {
+        f"train/{name}": (2 * own[0][name] + 3 * own[1][name] + own[2][name]) / 6 for name in ("loss", "bag_loss")
+    }
+    expected["train/slice_loss"] = (2 * own[0]["slice_loss"] + own[2]["slice_loss"]) / 3  # of those with labels
+    assert logged == pytest.approx({name: float(value) for name, value in expected.items()}, rel=1e-5)
+
+
+def test_a_part_that_no_batch_says_anything_of_is_not_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, batch = module_of().eval(), noise_batch((3, 2))
+    trainer: Any = SimpleNamespace(num_training_batches=1, accumulate_grad_batches=1)
+    module.trainer = trainer
+    logged = []
+    monkeypatch.setattr(module, "log", lambda name, value, **options: logged.append(name))
+    module.training_step(dataclasses.replace(batch, slice_labels=torch.full_like(batch.slice_labels, -1)), 0)
+    assert logged == ["train/loss", "train/bag_loss"]

@@ -26,8 +26,20 @@ NOT_HERE = {
 @pytest.mark.parametrize("name", sorted({path.stem for path in AGGREGATORS.glob("*.yaml")} - NOT_HERE))
 def test_a_training_step_asks_for_no_value(name: str) -> None:
     aggregator = plugins.build(yaml.safe_load((AGGREGATORS / f"{name}.yaml").read_text()), dim=WIDTH)
-    module = BagModule(tiny_classifier(aggregator=aggregator), Full(), BagAndSliceLoss(), optimizer(), 2).to(META)
+    step(BagModule(tiny_classifier(aggregator=aggregator), Full(), BagAndSliceLoss(), optimizer(), 2))
+
+
+@pytest.mark.parametrize(
+    "options", [{"slice_weight": 0.0}, {"attention_weight": 0.5}, {"bag_gamma": 2.0, "slice_smoothing": 0.1}]
+)
+def test_nor_does_any_loss(options: dict[str, float]) -> None:
+    step(BagModule(tiny_classifier(), Full(), BagAndSliceLoss(**options), optimizer(), 2))  # type: ignore[arg-type]
+
+
+def step(module: BagModule) -> None:
+    """Forward, loss and backward where nothing has a value."""
     batch = noise_batch().to(META)
+    module.to(META)
     loss = module.loss.combined(module.loss.parts(module(batch), batch.bag_labels, batch.slice_labels))
     loss.backward()
     assert loss.device == META
