@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import pandas as pd
 import pytest
 import torch
 
@@ -23,3 +27,14 @@ def test_on_a_cpu_at_a_tiny_scale() -> None:
 def test_without_a_gpu_it_says_so() -> None:
     with pytest.raises(SystemExit, match="no CUDA device here; run make bench-gpu where there is one"):
         gpu.main()
+
+
+def test_the_readme_says_what_was_measured() -> None:
+    root = Path(gpu.__file__).parents[1]
+    table = pd.read_csv(root / "benchmarks" / "gpu.csv")
+    found = [f"{ratio:.2f}".removeprefix("0") for ratio in table.sort_values("what")["ratio"]]
+    said = re.search(r"On an (\w+) fine-tuning .*?\[gpu\.csv\]", (root / "README.md").read_text(), re.DOTALL)
+    assert said is not None
+    assert re.findall(r"\.\d\d\b", said[0]) == found  # fine-tuning, then the pass; of each resnet50, then vit_small
+    assert table["device"].str.contains(said[1]).all()
+    assert (table["ratio"] >= table["wanted"]).all()

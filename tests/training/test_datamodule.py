@@ -173,3 +173,11 @@ def test_validation_holds_few_slices_at_once(store: Store, tmp_path: Path, monke
     monkeypatch.setattr(datamodule, "most_slices", lambda *_: 5)
     batches: list[Any] = list(module_of(store, config_of(tmp_path, batch_size=8)).val_dataloader())
     assert [list(map(len, batch.positions)) for batch in batches] == [[2], [5], [1], [6]]
+
+
+@pytest.mark.parametrize(("batch_size", "expected"), [(1, 3), (6, 2), (12, 1)])
+def test_a_loader_has_no_more_processes_than_batches(
+    store: Store, tmp_path: Path, batch_size: int, expected: int
+) -> None:
+    data = module_of(store, config_of(tmp_path, workers=3, batch_size=batch_size))
+    assert data.train_dataloader().num_workers == expected
