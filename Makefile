@@ -61,10 +61,11 @@ fuzz: setup  ## 10,000 damaged DICOM series through the reader, or ARGS="COUNT F
 doctor: setup  ## check packages, weights, device, stores
 	$(BIN)/python -m lungtl.doctor $(ARGS)
 
-lint: setup  ## ruff and mypy --strict
+lint: setup  ## ruff, mypy --strict, and the direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: setup  ## measure reading (beside other packages) and training, as ratios
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'

@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from lungtl.allocator import keep_freed_memory, set_thresholds
+from lungtl.settings.allocator import keep_freed_memory, set_thresholds
 
 REPEATS = 5
 GLIBC_OWN = (2**25, 2**26)
@@ -28,7 +28,7 @@ def stopwatch(work: Callable[[], object]) -> Measure:
 
 
 def giving_memory_back(measure: Measure) -> Measure:
-    """The same with the allocator as lungtl finds it (see `lungtl.allocator`)."""
+    """The same with the allocator as lungtl finds it (see `lungtl.settings.allocator`)."""
 
     def measured() -> float:
         set_thresholds(*GLIBC_OWN)

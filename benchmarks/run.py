@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))  # `benchmarks` and `tests` are no installed packages
 
 from benchmarks import passes, reading, step, sweep, transfer  # noqa: E402
-from lungtl.allocator import keep_freed_memory  # noqa: E402
+from lungtl.settings.allocator import keep_freed_memory  # noqa: E402
 from tests import real_data  # noqa: E402
 
 SERIES = "lidc_dicom_0063.tar.xz"

@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lungtl import composing, plugins
-from lungtl.config import TrainConfig
-from lungtl.prepare import open_store
+from lungtl.data.store.opening import open_store
+from lungtl.settings import composing, parts
+from lungtl.settings.schema import TrainConfig
 
 if TYPE_CHECKING:
     from lungtl.data.bags import Features
-    from lungtl.store.reader import Store
+    from lungtl.data.store.reader import Store
     from lungtl.training.datamodule import BagDataModule
     from lungtl.training.module import BagModule
 
@@ -58,14 +58,14 @@ class Setting:
         self.store: Store = open_store(config)
         seed_everything(config.seed)
         classifier = build_classifier(config, self.store.value_range)
-        freezing = plugins.build(config.freezing)
+        freezing = parts.build(config.freezing)
         freezing.adapt(classifier.backbone)
         self.device = pick_device(config.trainer.accelerator)
         self.features: Features | None = run_features(
             config, classifier, freezing, self.store, self.device, classifier.backbone.fingerprint()
         )
         self.module: BagModule = BagModule(
-            classifier, freezing, plugins.build(config.loss), config.optimizer, config.trainer.max_epochs
+            classifier, freezing, parts.build(config.loss), config.optimizer, config.trainer.max_epochs
         )
         trains = not freezing.is_frozen(classifier.backbone)
         self.data: BagDataModule = BagDataModule(

@@ -35,8 +35,8 @@ PARTS = {
     "features": ("lungtl.training.feature_cache.run_features",),
     "training": ("lungtl.training.fit.fit",),
     "untrained control": ("lungtl.training.untrained.train_untrained",),
-    "predictions": ("lungtl.training.inference.predict_bags",),
-    "metrics and figures": ("lungtl.results.write.write_results",),
+    "predictions": ("lungtl.models.inference.predict_bags",),
+    "metrics and figures": ("lungtl.runs.write.write_results",),
     "bundle": ("lungtl.bundle.save_bundle",),
     "tracking": tuple(f"lungtl.tracking.tracker.MlflowTracker.{m}"
                       for m in ("__init__", "params", "tags", "metrics", "artifacts", "close")),
@@ -82,8 +82,9 @@ def _swept(data_dir: Path, *arguments: str) -> tuple[float, list[Job]]:
 
 def main() -> None:
     """The child's side."""
-    from lungtl import cli, train
-    from lungtl.config import TrainConfig
+    from lungtl import train
+    from lungtl.settings import command_line
+    from lungtl.settings.schema import TrainConfig
 
     report, jobs = Path(sys.argv.pop(1)), []
 
@@ -99,7 +100,7 @@ def main() -> None:
         jobs.append(seconds)
         report.write_text(json.dumps(jobs))
 
-    cli.main("train", TrainConfig, job)
+    command_line.main("train", TrainConfig, job)
 
 
 def _watched(function: Callable[..., Any], part: str, seconds: Job) -> Callable[..., Any]:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from lungtl import cli
-from lungtl.composing import conf_dir
-from lungtl.errors import UsageError
+from lungtl.settings import command_line
+from lungtl.settings.composing import conf_dir
+from lungtl.settings.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -127,4 +127,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.plain(main)
+    command_line.plain(main)

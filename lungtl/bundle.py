@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lungtl import __version__, plugins
-from lungtl.errors import LungtlError
+from lungtl import __version__
 from lungtl.evaluation.chosen import Chosen, write_chosen
 from lungtl.evaluation.document import INTERVALS, Rows, markdown_table
+from lungtl.settings import parts
+from lungtl.settings.errors import LungtlError
 
 if TYPE_CHECKING:
     from lungtl.evaluation.controls import Controls
@@ -160,7 +161,7 @@ def _network(config: Mapping[str, Any]) -> BagClassifier:
     backbone.set_input_size(preprocessor.size)
     width = config["head"]["width"]
     projection = SliceProjection(backbone.dim, width, config["head"]["dropout"])
-    aggregator = plugins.build(config["aggregator"], dim=width)
+    aggregator = parts.build(config["aggregator"], dim=width)
     return BagClassifier(preprocessor, backbone, projection, aggregator)
 
 

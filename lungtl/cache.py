@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from datetime import datetime
 
-from lungtl import cli
 from lungtl.data.cache_folder import GB, CacheFolder, Entry
-from lungtl.errors import UsageError
-from lungtl.runs import data_dir_of
+from lungtl.runs.folder import data_dir_of
+from lungtl.settings import command_line
+from lungtl.settings.errors import UsageError
 
 KEYS = "data_dir=FOLDER, prune=all or max_gb=NUMBER"
 
@@ -93,4 +93,4 @@ def _bytes(value: str) -> float:
 
 
 if __name__ == "__main__":
-    cli.plain(main)
+    command_line.plain(main)

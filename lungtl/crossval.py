@@ -13,12 +13,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lungtl import cli, train
-from lungtl.config import TrainConfig
-from lungtl.errors import LungtlError, UsageError
-from lungtl.folds.jobs import Job, find_jobs, read_folds
-from lungtl.folds.tables import markdown, table_row
-from lungtl.runs import read_record, sweep_dir_of
+from lungtl import train
+from lungtl.runs.folder import read_record, sweep_dir_of
+from lungtl.settings import command_line
+from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.settings.schema import TrainConfig
+from lungtl.sweeps.folds.jobs import Job, find_jobs, read_folds
+from lungtl.sweeps.folds.tables import markdown, table_row
 
 log = logging.getLogger(__name__)
 POOLED, PREDICTIONS, OUT_OF_FOLD = "pooled", "oof_predictions.csv", "out_of_fold"
@@ -29,19 +30,19 @@ OURS = ("split.kind", "split.fold", "hydra.sweep.dir", "hydra.sweep.subdir", "re
 def main() -> None:
     """Run the sweep, pool what finished, and print the folder of the pooled results."""
     overrides = sys.argv[1:]
-    cli.plain(lambda: refuse_ours(overrides))
+    command_line.plain(lambda: refuse_ours(overrides))
     sys.argv.insert(1, KFOLD)  # a fold's own command line has it then, and lungtl.train can go on with it
     failed = False
     try:
-        cli.main("crossval", TrainConfig, train.run)
+        command_line.main("crossval", TrainConfig, train.run)
     except SystemExit as ended:
         if ended.code != 1:  # wrong usage, or stopped by the user
             raise
         failed = True
-    sweep = sweep_dir_of(overrides, os.environ[cli.STAMP])
+    sweep = sweep_dir_of(overrides, os.environ[command_line.STAMP])
     jobs = find_jobs(sweep)
     if jobs:  # none of a dry run
-        cli.plain(lambda: pool_sweep(sweep, jobs))
+        command_line.plain(lambda: pool_sweep(sweep, jobs))
     sys.exit(1 if failed else 0)
 
 
@@ -103,7 +104,7 @@ def pool_repeat(out: Path, jobs: list[Job]) -> dict[str, Any]:
     from lungtl.evaluation.metrics import score
     from lungtl.evaluation.pooling import CONTROL, over_folds, pool_folds, pooled_gain, shared_calibration
     from lungtl.evaluation.schema import check_document
-    from lungtl.runs import METRICS
+    from lungtl.runs.folder import METRICS
 
     folds, first = read_folds(jobs), jobs[0]
     pooled = pool_folds(folds)

@@ -9,21 +9,21 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lungtl import cli
-from lungtl.config import EvaluateConfig
-from lungtl.errors import LungtlError, UsageError
-from lungtl.prepare import open_store
-from lungtl.runs import BUNDLE, SPLIT, find_model, read_record
+from lungtl.data.store.opening import open_store
+from lungtl.runs.folder import BUNDLE, SPLIT, find_model, read_record
+from lungtl.settings import command_line
+from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.settings.schema import EvaluateConfig
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
 
     from lungtl.data.bags import Features
+    from lungtl.data.store.reader import Store
     from lungtl.evaluation.controls import Controls
     from lungtl.evaluation.document import Document
     from lungtl.models.bag_classifier import BagClassifier
-    from lungtl.store.reader import Store
     from lungtl.tracking.tracker import Tracker
     from lungtl.training.untrained import Untrained
 
@@ -42,9 +42,9 @@ def run(config: EvaluateConfig) -> None:
 
     from lungtl.bundle import load_bundle
     from lungtl.evaluation.chosen import FILE, read_chosen
-    from lungtl.results.scored import ScoredModel
-    from lungtl.results.summary import print_summary
-    from lungtl.results.write import write_results
+    from lungtl.runs.scored import ScoredModel
+    from lungtl.runs.summary import print_summary
+    from lungtl.runs.write import write_results
     from lungtl.tracking.tracker import tracked
     from lungtl.training.devices import pick_device
 
@@ -215,7 +215,7 @@ def _record(
 ) -> None:
     """An evaluation is a run of its own, which names the run of its model."""
     from lungtl.evaluation.document import flat_metrics
-    from lungtl.runs import FIGURES, METRICS, PREDICTIONS, SLICES
+    from lungtl.runs.folder import FIGURES, METRICS, PREDICTIONS, SLICES
 
     tracker.tags(
         {
@@ -234,4 +234,4 @@ def _record(
 
 
 if __name__ == "__main__":
-    cli.main("evaluate", EvaluateConfig, run)
+    command_line.main("evaluate", EvaluateConfig, run)

@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lungtl import cli
-from lungtl.config import TrainConfig
-from lungtl.errors import LungtlError
+from lungtl.data.store.opening import open_store
 from lungtl.evaluation.leakage import BAG, GIVEN, LOTS, PATIENT, SLICE, Floats, compare, differences
-from lungtl.prepare import open_store
+from lungtl.settings import command_line
+from lungtl.settings.errors import LungtlError
+from lungtl.settings.schema import TrainConfig
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from lungtl.data.store.reader import Store
     from lungtl.data.windows import SlicePreprocessor
     from lungtl.models.bag_classifier import BagClassifier
-    from lungtl.store.reader import Store
 
 log = logging.getLogger(__name__)
 DRAWS = 5  # of the folds and of the lots
@@ -215,4 +215,4 @@ def findings(table: pd.DataFrame) -> list[str]:
 
 
 if __name__ == "__main__":
-    cli.main("leak_demo", TrainConfig, run)
+    command_line.main("leak_demo", TrainConfig, run)

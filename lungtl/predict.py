@@ -9,10 +9,10 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lungtl import cli
-from lungtl.config import PredictConfig
-from lungtl.errors import LungtlError, Refused
-from lungtl.runs import BUNDLE, find_model
+from lungtl.runs.folder import BUNDLE, find_model
+from lungtl.settings import command_line
+from lungtl.settings.errors import LungtlError, Refused
+from lungtl.settings.schema import PredictConfig
 
 if TYPE_CHECKING:
     from lungtl.models.bag_classifier import BagClassifier
@@ -28,8 +28,8 @@ def run(config: PredictConfig) -> None:
     import pandas as pd
     from hydra.core.hydra_config import HydraConfig
 
-    from lungtl.progress import bar
     from lungtl.sources.ct.series import find_series
+    from lungtl.sources.progress import bar
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     model = find_model(config.model, config.data_dir)
@@ -112,4 +112,4 @@ def predict_series(classifier: BagClassifier, series: Series, crop: Crop) -> tup
 
 
 if __name__ == "__main__":
-    cli.main("predict", PredictConfig, run)
+    command_line.main("predict", PredictConfig, run)

@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from lungtl import cli, plugins
-from lungtl.config import DatasetConfig, PrepareConfig
-from lungtl.errors import UsageError
-
-if TYPE_CHECKING:
-    from lungtl.store.reader import Store
-
-log = logging.getLogger(__name__)
-
-
-def open_store(config: DatasetConfig) -> Store:
-    """The dataset's store; prepares it when it is missing."""
-    from lungtl.store.writer import prepare
-
-    workers = os.cpu_count() or 1 if config.workers == "auto" else config.workers
-    source = plugins.build(config.dataset)
-    store = prepare(source, config.data_dir, workers)
-    labels = store.manifest["bag_labels"]
-    log.info(
-        "%s: %d bags of %d patients (%s positive, %s negative, %s unlabelled), %d slices, %d refused%s",
-        store.name, store.manifest["n_bags"], store.manifest["n_patients"], labels.get("1", 0), labels.get("0", 0),
-        labels.get("-1", 0), store.manifest["n_slices"], store.manifest["n_refused"],
-        f" (see {store.path / 'quarantine.jsonl'})" if store.manifest["n_refused"] else "",
-    )  # fmt: skip
-    return store
+from lungtl.settings import command_line, parts
+from lungtl.settings.errors import UsageError
+from lungtl.settings.schema import PrepareConfig
 
 
 def run(config: PrepareConfig) -> None:
     """Prepare, and print where."""
-    print(label_tables(config) if config.labels_only else open_store(config).path, file=sys.stdout)
+    from lungtl.data.store.opening import open_store
+
+    print(label_tables(config) if config.labels_only else open_store(config).path)
 
 
 def label_tables(config: PrepareConfig) -> Path:
@@ -46,11 +23,11 @@ def label_tables(config: PrepareConfig) -> Path:
     from rich.console import Console
     from rich.table import Table
 
+    from lungtl.data.store.files import writing
     from lungtl.sources.lidc import LidcSource
     from lungtl.sources.lidc_tables import COUNTS_HEADER, counts, write_labels
-    from lungtl.store.files import writing
 
-    source = plugins.build(config.dataset)
+    source = parts.build(config.dataset)
     if not isinstance(source, LidcSource):
         raise UsageError(
             f"labels_only=true with dataset {source.name}: only LIDC-IDRI has labels apart from its images; "
@@ -66,4 +43,4 @@ def label_tables(config: PrepareConfig) -> Path:
 
 
 if __name__ == "__main__":
-    cli.main("prepare", PrepareConfig, run)
+    command_line.main("prepare", PrepareConfig, run)

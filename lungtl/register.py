@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from lungtl import cli
-from lungtl.config import RegisterConfig
-from lungtl.errors import LungtlError
-from lungtl.runs import BUNDLE, find_model, find_run, read_record
+from lungtl.runs.folder import BUNDLE, find_model, find_run, read_record
+from lungtl.settings import command_line
+from lungtl.settings.errors import LungtlError
+from lungtl.settings.schema import RegisterConfig
 
 log = logging.getLogger(__name__)
 
@@ -34,4 +34,4 @@ def run(config: RegisterConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.main("register", RegisterConfig, run)
+    command_line.main("register", RegisterConfig, run)

@@ -12,15 +12,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from lungtl import cli, composing
-from lungtl.config import ReproduceConfig, TrainConfig
-from lungtl.errors import LungtlError
-from lungtl.runs import find_run, read_record
-from lungtl.search.names import PRUNED
+from lungtl.runs.folder import find_run, read_record
+from lungtl.settings import command_line, composing
+from lungtl.settings.errors import LungtlError
+from lungtl.settings.schema import ReproduceConfig, TrainConfig
+from lungtl.sweeps.search.names import PRUNED
 
 if TYPE_CHECKING:
+    from lungtl.data.store.reader import Store
     from lungtl.models.bag_classifier import BagClassifier
-    from lungtl.store.reader import Store
 
 log = logging.getLogger(__name__)
 METRICS, REPRODUCTION = "metrics.json", "reproduction.json"
@@ -102,7 +102,7 @@ def check_same(record: dict[str, Any], config: TrainConfig) -> tuple[Store, BagC
         LungtlError: one of them is not that of the record.
     """
     from lungtl.data.splits import split_bags, split_fingerprint
-    from lungtl.prepare import open_store
+    from lungtl.data.store.opening import open_store
 
     store = open_store(config)
     _same("the dataset", "prepare the same data again", record["store_fingerprint"], store.fingerprint)
@@ -135,11 +135,11 @@ def check_features(config: TrainConfig, store: Store, classifier: BagClassifier)
     """
     import torch
 
-    from lungtl import plugins
+    from lungtl.settings import parts
     from lungtl.training.devices import pick_device
     from lungtl.training.feature_cache import run_features
 
-    freezing, device = plugins.build(config.freezing), pick_device(config.trainer.accelerator)
+    freezing, device = parts.build(config.freezing), pick_device(config.trainer.accelerator)
     weights = classifier.backbone.fingerprint()
     freezing.adapt(classifier.backbone)
     with TemporaryDirectory(dir=config.data_dir) as folder:
@@ -173,7 +173,7 @@ def compare(then: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[float 
 
 def environment_now(config: TrainConfig) -> dict[str, Any]:
     """The environment in which a training command would run here."""
-    from lungtl.provenance import environment
+    from lungtl.runs.environment import environment
     from lungtl.training.devices import device_name, pick_device
 
     return environment(device_name(pick_device(config.trainer.accelerator)))
@@ -186,7 +186,7 @@ def tell_environment(earlier: Path, now: dict[str, Any]) -> tuple[list[tuple[str
         (name, then, now) of what differs; and which of "then" and "now" had changes that no commit holds, with which
         the code cannot be compared.
     """
-    from lungtl.provenance import ENVIRONMENT, differences
+    from lungtl.runs.environment import ENVIRONMENT, differences
 
     if not (earlier / ENVIRONMENT).is_file():
         log.warning("%s has no %s: the environments cannot be compared", earlier, ENVIRONMENT)
@@ -225,4 +225,4 @@ def _equal(then: float | None, now: float | None, tolerance: float) -> bool:
 
 
 if __name__ == "__main__":
-    cli.main("reproduce", ReproduceConfig, run)
+    command_line.main("reproduce", ReproduceConfig, run)

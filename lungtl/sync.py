@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from lungtl import cli
-from lungtl.config import SyncConfig
-from lungtl.errors import LungtlError, UsageError
-from lungtl.runs import find_run, read_record
+from lungtl.runs.folder import find_run, read_record
+from lungtl.settings import command_line
+from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.settings.schema import SyncConfig
 
 log = logging.getLogger(__name__)
 
@@ -38,4 +38,4 @@ def run(config: SyncConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.main("sync", SyncConfig, run)
+    command_line.main("sync", SyncConfig, run)

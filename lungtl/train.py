@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lungtl import cli
-from lungtl.config import TrainConfig
-from lungtl.errors import LungtlError, UsageError
-from lungtl.prepare import open_store
-from lungtl.provenance import ENVIRONMENT, write_environment
-from lungtl.runs import RECORD, SPLIT, read_record, write_record
-from lungtl.search.names import PRUNED
+from lungtl.data.store.opening import open_store
+from lungtl.runs.environment import ENVIRONMENT, write_environment
+from lungtl.runs.folder import RECORD, SPLIT, read_record, write_record
+from lungtl.runs.naming import differing_overrides, flatten, run_name, told
+from lungtl.settings import command_line
+from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.settings.schema import TrainConfig
+from lungtl.sweeps.search.names import PRUNED
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lungtl.store.reader import Store
+    from lungtl.data.store.reader import Store
     from lungtl.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
-PLACES = ("data_dir", ".root", ".table", ".images", "tracking", "tracking.uri", "workers", "resume", "sweep.name",
-          "sweep.retry", "evaluation.figures")  # fmt: skip
-"""Endings of keys that only say where things are and whether figures are drawn."""
 
 
 def run(config: TrainConfig) -> float | None:
@@ -83,7 +80,7 @@ def run(config: TrainConfig) -> float | None:
         print(folder)
         return None
 
-    from lungtl.results.summary import print_summary
+    from lungtl.runs.summary import print_summary
 
     print_summary(document, folder, [] if swept else _next_steps(folder))
     print(folder)
@@ -117,9 +114,9 @@ def _train_and_evaluate(
 ) -> dict[str, Any] | None:
     import torch
 
-    from lungtl import plugins
     from lungtl.data.splits import split_fingerprint
-    from lungtl.results.after_training import TrainedRun, finish
+    from lungtl.runs.after_training import TrainedRun, finish
+    from lungtl.settings import parts
     from lungtl.training.build import build_classifier, trainable_share
     from lungtl.training.datamodule import BagDataModule
     from lungtl.training.devices import device_name, pick_device
@@ -129,7 +126,7 @@ def _train_and_evaluate(
 
     seed_everything(config.seed)
     classifier = build_classifier(config, store.value_range)
-    freezing = plugins.build(config.freezing)
+    freezing = parts.build(config.freezing)
     weights = classifier.backbone.fingerprint()
     record = {
         "name": name,
@@ -165,7 +162,7 @@ def _train_and_evaluate(
     write_environment(folder, device_name(device))
     tracker.artifacts(folder / ENVIRONMENT)
     features = run_features(config, classifier, freezing, store, device, weights)
-    loss = plugins.build(config.loss)
+    loss = parts.build(config.loss)
     training = split[split["split"] == "train"]
     bag_labels = torch.tensor(training["label"].to_numpy())
     loss.count(
@@ -229,42 +226,6 @@ def check_weights_patients(weights: str, fingerprint: str, split: pd.DataFrame) 
     )
 
 
-def run_name(choices: Mapping[str, str], overrides: Iterable[str]) -> str:
-    """The four choices, then what else was overridden, less `PLACES`."""
-    parts = [choices[group] for group in ("dataset", "backbone", "freezing", "aggregator")]
-    others = [override for override in overrides if override.partition("=")[0].lstrip("+~") not in choices]
-    return " ".join([*parts, *told(others)])
-
-
-def told(overrides: Iterable[str]) -> list[str]:
-    """Overrides as a name tells them: of a file its name, and none of `PLACES`."""
-    parts = [override.partition("=") for override in overrides]
-    return [f"{k}={Path(v).name if '/' in v else v}" for k, _, v in parts if not k.endswith(PLACES)]
-
-
-def differing_overrides(sweep: Path, overrides: Iterable[str]) -> list[str]:
-    """What a child was given that not all children of its sweep were."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from omegaconf import OmegaConf
-
-    whole = sweep / "multirun.yaml"
-    lines = [str(line) for line in OmegaConf.load(whole).hydra.overrides.task] if whole.is_file() else []
-    parsed = [
-        override for override in OverridesParser.create().parse_overrides(lines) if not override.is_sweep_override()
-    ]
-    # a child is given `false` as `False` and `1e-3` as `0.001`
-    shared = {*lines, *(f"{one.get_key_element()}={one.get_value_element_as_str()}" for one in parsed)}
-    return [override for override in overrides if override not in shared]
-
-
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, child in value.items():
-        flat |= flatten(child, f"{prefix}{key}.") if isinstance(child, dict) else {f"{prefix}{key}": child}
-    return flat
-
-
 def _next_steps(folder: Path) -> list[str]:
     return [
         "next: make ui     compare runs in MLflow (or python -m lungtl.ui)",
@@ -274,4 +235,4 @@ def _next_steps(folder: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    cli.main("train", TrainConfig, run)
+    command_line.main("train", TrainConfig, run)

@@ -7,9 +7,9 @@ import os
 import socket
 import sys
 
-from lungtl import cli, composing
-from lungtl.errors import LungtlError, UsageError
-from lungtl.runs import data_dir_of
+from lungtl.runs.folder import data_dir_of
+from lungtl.settings import command_line, composing
+from lungtl.settings.errors import LungtlError, UsageError
 
 HOST = "127.0.0.1"  # loopback: the UI has no passwords
 KEYS = ("data_dir", "tracking.uri", "tracking.experiment", "port")
@@ -70,4 +70,4 @@ def check_port(port: str) -> None:
 
 
 if __name__ == "__main__":
-    cli.plain(main)
+    command_line.plain(main)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from lungtl.data.store.reader import Store
+from lungtl.data.store.writer import prepare
 from lungtl.sources.base import MALIGNANT, NON_NODULE, Bag, Inventory, Item, Source
-from lungtl.store.reader import Store
-from lungtl.store.writer import prepare
 
 SIZE = 32
 

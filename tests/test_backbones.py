@@ -12,11 +12,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from lungtl import plugins
 from lungtl.backbones import Row, describe, print_table
-from lungtl.composing import conf_dir
-from lungtl.errors import UsageError
 from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.settings import parts
+from lungtl.settings.composing import conf_dir
+from lungtl.settings.errors import UsageError
 
 NAMES = sorted(path.stem for path in (conf_dir() / "backbone").glob("*.yaml"))
 
@@ -43,7 +43,7 @@ def written(folder: Path, **config: str) -> Path:
 def test_a_ready_backbone_is_what_the_table_says(name: str) -> None:
     spec: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "backbone" / f"{name}.yaml"))
     assert (spec["weights"], spec["features"]) == ("auto", "stages")
-    backbone: TimmBackbone = plugins.build(spec | {"weights": "none"})
+    backbone: TimmBackbone = parts.build(spec | {"weights": "none"})
     assert backbone.input_size == row(name).input_size
     assert backbone.dim == row(name).stages
     assert len(backbone.blocks()) >= 3

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from lungtl import plugins
 from lungtl.bundle import load_bundle, model_card, save_bundle
-from lungtl.errors import LungtlError
 from lungtl.models.aggregators.base import Aggregator
 from lungtl.models.aggregators.gated_attention import GatedAttention
 from lungtl.models.aggregators.max import Max
+from lungtl.settings import parts
+from lungtl.settings.errors import LungtlError
 from tests.models.tiny import WIDTH, noise_frames, tiny_classifier
 
-GATED = {plugins.TARGET: "lungtl.models.aggregators.gated_attention.GatedAttention", "hidden": 5}
-BY_MAX = {plugins.TARGET: "lungtl.models.aggregators.max.Max", "level": "embedding"}
+GATED = {parts.TARGET: "lungtl.models.aggregators.gated_attention.GatedAttention", "hidden": 5}
+BY_MAX = {parts.TARGET: "lungtl.models.aggregators.max.Max", "level": "embedding"}
 BAGS = [noise_frames(4), noise_frames(1, seed=1)]
 NETWORKS = [
     ("test_resnet", 32, GATED, GatedAttention(WIDTH, 5)),
@@ -81,17 +81,17 @@ def edit(bundle: Path, **changes: Any) -> None:
 
 @pytest.mark.parametrize("target", ["os.system", "builtins.eval", "subprocess.Popen", "system", "lungtl"])
 def test_classes_from_elsewhere_are_not_built(bundle: Path, target: str) -> None:
-    edit(bundle, aggregator={plugins.TARGET: target, "command": "touch /tmp/evil"})
+    edit(bundle, aggregator={parts.TARGET: target, "command": "touch /tmp/evil"})
     with pytest.raises(LungtlError, match="is not a class of lungtl"):
         load_bundle(bundle)
 
 
 @pytest.mark.parametrize(
     "target",
-    ["lungtl.plugins.importlib.import_module", "lungtl.nowhere.Class", "lungtl.models.aggregators.mean.Nothing"],
+    ["lungtl.settings.parts.importlib.import_module", "lungtl.nowhere.Class", "lungtl.models.aggregators.mean.Nothing"],
 )
 def test_what_lungtl_does_not_have_is_a_damaged_bundle(bundle: Path, target: str) -> None:
-    edit(bundle, aggregator={plugins.TARGET: target})
+    edit(bundle, aggregator={parts.TARGET: target})
     with pytest.raises(LungtlError):
         load_bundle(bundle)
 

@@ -7,7 +7,7 @@ import pytest
 
 from lungtl import cache
 from lungtl.data.cache_folder import CacheFolder
-from lungtl.errors import UsageError
+from lungtl.settings.errors import UsageError
 from tests.data.test_cache_folder import LAYOUT, names, store
 
 ADDRESS = {

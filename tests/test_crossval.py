@@ -14,11 +14,11 @@ from sklearn.metrics import roc_auc_score
 
 from lungtl.crossval import pool_sweep, refuse_ours
 from lungtl.data.splits import save_split
-from lungtl.errors import LungtlError, UsageError
 from lungtl.evaluation.document import evaluation_document
 from lungtl.evaluation.metrics import score
 from lungtl.evaluation.schema import check_document
-from lungtl.folds.jobs import find_jobs
+from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.sweeps.folds.jobs import find_jobs
 from lungtl.sweeps.state import State, write_state
 from tests.evaluation.folds import cohort, fold
 

@@ -13,13 +13,13 @@ import torch
 
 from lungtl import evaluate
 from lungtl.data.splits import save_split
-from lungtl.errors import UsageError
+from lungtl.data.store.reader import Store
 from lungtl.evaluate import choose_bags, shared_patients
 from lungtl.evaluation.document import evaluation_document
 from lungtl.evaluation.metrics import score
-from lungtl.results.summary import print_summary
-from lungtl.runs import SPLIT, write_record
-from lungtl.store.reader import Store
+from lungtl.runs.folder import SPLIT, write_record
+from lungtl.runs.summary import print_summary
+from lungtl.settings.errors import UsageError
 from tests.models.tiny import tiny_classifier
 from tests.stores import toy_store
 

@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
-from lungtl.errors import LungtlError
+from lungtl.data.store.writer import prepare
 from lungtl.evaluation.leakage import BAG, GIVEN, LOTS, PATIENT, SLICE
 from lungtl.leak_demo import command, figure, findings, markdown, nodule_slices
+from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import Bag, Item
-from lungtl.store.writer import prepare
 from tests.stores import ToySource, toy_store
 
 

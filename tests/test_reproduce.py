@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from lungtl.config import ReproduceConfig
-from lungtl.errors import LungtlError
 from lungtl.reproduce import quoted, run, tell_environment
+from lungtl.settings.errors import LungtlError
+from lungtl.settings.schema import ReproduceConfig
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lungtl.search.sweeper import SearchSweeper
+from lungtl.sweeps.search.sweeper import SearchSweeper
 
 
 class OptunaSweeper(SearchSweeper):

@@ -14,8 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from lungtl.data.augment import random_view
+from lungtl.data.store.reader import Store
 from lungtl.sources.base import NON_NODULE, UNKNOWN
-from lungtl.store.reader import Store
 
 
 class Features(Protocol):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lungtl.errors import UsageError
+from lungtl.settings.errors import UsageError
 
 # Measured with 8 bags a batch: less than a fifth is padding, from crops of 1 to 30 slices to scans of 65 to 764, and of
 # two bags that share a batch in one epoch 1 in 20 pairs does so in the next (700 bags; fewer bags meet more often).

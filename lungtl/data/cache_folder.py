@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from numpy.lib.format import dtype_to_descr, write_array_header_1_0
 from numpy.typing import NDArray
 
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 
 try:
     import fcntl

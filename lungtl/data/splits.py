@@ -6,8 +6,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lungtl.config import SplitConfig
-from lungtl.errors import LungtlError, UsageError
+from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.settings.schema import SplitConfig
 from lungtl.sources.base import UNKNOWN, fingerprint
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lungtl.config import WINDOWS, ImageConfig
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
+from lungtl.settings.schema import WINDOWS, ImageConfig
 
 DEFAULT_WINDOWS = ("lung", "mediastinal", "wide")
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lungtl import cli
-from lungtl.config import DownloadConfig
 from lungtl.download.fetch import fetch, is_complete, missing_bytes
 from lungtl.download.index import RemoteSeries, choose, index_version
-from lungtl.errors import LungtlError
-from lungtl.progress import bar
+from lungtl.settings import command_line
+from lungtl.settings.errors import LungtlError
+from lungtl.settings.schema import DownloadConfig
+from lungtl.sources.progress import bar
 
 log = logging.getLogger(__name__)
 LOCK = ".download.lock"
@@ -106,4 +106,4 @@ def _size(n_bytes: int) -> str:
 
 
 if __name__ == "__main__":
-    cli.main("download", DownloadConfig, run)
+    command_line.main("download", DownloadConfig, run)

@@ -11,8 +11,8 @@ from typing import Any
 
 from lungtl.download import s5cmd
 from lungtl.download.index import RemoteSeries
-from lungtl.errors import LungtlError
-from lungtl.progress import Update
+from lungtl.settings.errors import LungtlError
+from lungtl.sources.progress import Update
 
 LISTING_SILENCE_S = 20
 FAILURES_IN_A_ROW = 20  # after so many it is not the files: the network is gone, or the disk is full

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
 
-from lungtl.errors import LungtlError, UsageError
-from lungtl.nearest import nearest
+from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.settings.nearest import nearest
 from lungtl.sources.lidc_database import series_uids
 
 AUTO_SCANS = 20

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lungtl.download.index import NOT_INSTALLED
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 
 log = logging.getLogger(__name__)
 WORKERS = 32  # files on their way at a time; of s5cmd's own 256 none is whole in SILENCE_S below 1 MB/s

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.checks import check_labels, check_probabilities
+from lungtl.settings.errors import LungtlError
 
 Floats = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 
 
 def check_labels(labels: ArrayLike, name: str = "labels") -> NDArray[np.int64]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.calibration import Calibration, fit_isotonic, fit_platt, fit_temperature
 from lungtl.evaluation.operating_points import choose_thresholds
+from lungtl.settings.errors import LungtlError
 
 if TYPE_CHECKING:
     import numpy as np

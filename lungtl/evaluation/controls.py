@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.checks import check_labels
+from lungtl.settings.errors import LungtlError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,9 +11,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.metrics import METRICS, ScoreTable
 from lungtl.evaluation.schema import SCHEMA
+from lungtl.settings.errors import LungtlError
 
 Document = dict[str, Any]
 Rows = list[tuple[str, ...]]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.bootstrap import exact_interval, patient_bootstrap, percentile_interval
 from lungtl.evaluation.checks import check_labels, check_probabilities, patient_codes
 from lungtl.evaluation.delong import Interval, auroc_interval
 from lungtl.evaluation.weighted import METRICS, Rows
+from lungtl.settings.errors import LungtlError
 
 NO_PAIR = "no two patients have a probability in the same bin"
 BIASED = "biased; see calibration_error"

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.bootstrap import exact_interval, patient_bootstrap, percentile_interval
 from lungtl.evaluation.checks import check_labels, check_probabilities, check_threshold, patient_codes
 from lungtl.evaluation.metrics import Estimate
+from lungtl.settings.errors import LungtlError
 
 Floats = NDArray[np.float64]
 

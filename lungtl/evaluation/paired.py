@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.checks import check_labels, patient_codes
+from lungtl.settings.errors import LungtlError
 
 
 @dataclass(frozen=True)

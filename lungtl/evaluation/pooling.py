@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.weighted import METRICS
+from lungtl.settings.errors import LungtlError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 
 
 @dataclass(frozen=True)

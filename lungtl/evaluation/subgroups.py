@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.checks import check_labels, check_probabilities, patient_codes
 from lungtl.evaluation.delong import Interval, auroc_interval
+from lungtl.settings.errors import LungtlError
 
 if TYPE_CHECKING:
     import pandas as pd

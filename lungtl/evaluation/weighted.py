@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.checks import check_labels, check_probabilities, check_threshold
+from lungtl.settings.errors import LungtlError
 
 METRICS: tuple[str, ...] = (
     "auroc",

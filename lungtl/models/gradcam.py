@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lungtl.errors import LungtlError
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.evaluating import evaluating
+from lungtl.settings.errors import LungtlError
 
 POOLS = ("global_pool", "head")
 """What timm calls the child of a network that pools its last maps."""

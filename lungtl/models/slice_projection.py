@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lungtl.collective import processes, summed, total_count
+from lungtl.models.collective import processes, summed, total_count
 
 
 class Standardise(nn.BatchNorm1d):

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lungtl.errors import LungtlError, Refused
-from lungtl.nearest import nearest
+from lungtl.settings.errors import LungtlError, Refused
+from lungtl.settings.nearest import nearest
 from lungtl.sources.base import BENIGN, MALIGNANT, UNKNOWN, Bag, Inventory, Item, Refusal, Source, list_files
 from lungtl.sources.base import fingerprint as fingerprint_of
 

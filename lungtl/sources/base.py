@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 
 UNKNOWN, NON_NODULE, BENIGN, MALIGNANT = -1, 0, 1, 2
 """Slice labels. A bag label is UNKNOWN (-1), 0 or 1."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint, list_files
 from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series
 from lungtl.sources.ct.series import find_series

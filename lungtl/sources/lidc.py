@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from annotated_types import Ge, Le
 
-from lungtl.errors import LungtlError, Refused, UsageError
+from lungtl.settings.errors import LungtlError, Refused, UsageError
 from lungtl.sources.base import Bag, Inventory, Item, Refusal, Source, fingerprint, list_files
 from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series
 from lungtl.sources.ct.series import Series, find_series

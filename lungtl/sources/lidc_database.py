@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import sha256
 
 RATINGS = (

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lungtl.errors import LungtlError, Refused
+from lungtl.settings.errors import LungtlError, Refused
 from lungtl.sources.base import BENIGN, MALIGNANT, Bag, Inventory, Item, Refusal, Source, list_files
 from lungtl.sources.base import fingerprint as fingerprint_of
 from lungtl.sources.lidc_database import Scan, read_scans, series_uids

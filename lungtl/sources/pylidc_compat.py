@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 from lungtl.sources.lidc_database import database_path
 
 MODULES_WITH_NUMPY = ("pylidc.Annotation", "pylidc.Contour", "pylidc.Scan", "pylidc.utils")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lungtl.errors import LungtlError, Unreachable
+from lungtl.settings.errors import LungtlError, Unreachable
 from lungtl.sweeps.parent import PARENT
 from lungtl.sweeps.state import STATUS, State, child_lock, read_state, write_state
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from lungtl.errors import LungtlError
-from lungtl.search.extras import check_installed
+from lungtl.settings.errors import LungtlError
 from lungtl.sweeps.parent import LOCK, metrics_of, parent_of, progress, tags_of, write_parent
+from lungtl.sweeps.search.extras import check_installed
 from lungtl.sweeps.state import children, read_state, standing
 
 if TYPE_CHECKING:
-    from lungtl.config import TrackingConfig
+    from lungtl.settings.schema import TrackingConfig
     from lungtl.sweeps.state import State
     from lungtl.tracking.tracker import Tracker
 
@@ -155,7 +155,7 @@ def end_sweep(status: str) -> bool:
     Raises:
         LungtlError: all were launched, and some did not finish.
     """
-    from lungtl.report import REPORT
+    from lungtl.sweeps.report.write import REPORT
 
     if not _launched:
         return False
@@ -197,7 +197,7 @@ def end_sweep(status: str) -> bool:
 
 def _names(sweep: Path) -> dict[Path, str]:
     """What tells the children that began apart."""
-    from lungtl.report import differing
+    from lungtl.runs.naming import differing
 
     everyone = {folder: state for folder in children(sweep) if (state := read_state(folder)) is not None}
     names = differing([" ".join(state.overrides) for state in everyone.values()]) if everyone else []
@@ -209,7 +209,7 @@ def _report(sweep: Path, print_only: bool) -> list[Path]:
 
     Whatever goes wrong with it, the runs are there, and their parent has to be closed.
     """
-    from lungtl.report import print_sweep, write_report
+    from lungtl.sweeps.report.write import print_sweep, write_report
 
     try:
         print_sweep(sweep)
@@ -231,6 +231,6 @@ def _why(folder: Path) -> str:
 
 def tracking_of(config: Any) -> tuple[TrackingConfig, Path]:
     """Where the runs of a config, as Hydra has it, are tracked."""
-    from lungtl.config import TrackingConfig
+    from lungtl.settings.schema import TrackingConfig
 
     return TrackingConfig(**dict(config.tracking)), Path(config.data_dir).expanduser().resolve()

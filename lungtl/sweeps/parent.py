@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from lungtl.runs import RECORD, read_record
-from lungtl.store.files import whole_file
+from lungtl.data.store.files import whole_file
+from lungtl.runs.folder import RECORD, read_record
 from lungtl.sweeps.state import children, read_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lungtl.config import TrackingConfig
+    from lungtl.settings.schema import TrackingConfig
 
 PARENT, LOCK = "parent.json", "parent.json.lock"
 

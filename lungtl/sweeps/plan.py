@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lungtl.errors import UsageError
-from lungtl.sweeps.key import container_key
+from lungtl.settings.errors import UsageError
+from lungtl.settings.keys import container_key
 from lungtl.sweeps.state import Standing, children, read_state, standing
 
 
@@ -74,7 +74,7 @@ def print_plan(sweep: Path, planned: list[Planned], retry: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from lungtl.report import differing
+    from lungtl.runs.naming import differing
 
     fates: dict[Standing, str] = {
         "new": "starts",

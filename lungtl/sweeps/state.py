@@ -14,7 +14,7 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
-from lungtl.store.files import whole_file
+from lungtl.data.store.files import whole_file
 
 STATUS, LOCK = "status.json", "status.lock"
 Standing = Literal["new", "running", "killed", "finished", "failed"]

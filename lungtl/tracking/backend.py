@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from lungtl.errors import LungtlError, Unreachable
+from lungtl.settings.errors import LungtlError, Unreachable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

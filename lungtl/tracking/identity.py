@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lungtl import __version__
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 from lungtl.tracking.backend import experiment_id, open_client, reason, store_errors
 from lungtl.tracking.tracker import git_tags
 
 if TYPE_CHECKING:
-    from lungtl.config import TrackingConfig
+    from lungtl.settings.schema import TrackingConfig
 
 PARENT, KEY, FOLDER = "mlflow.parentRunId", "lungtl.config_key", "lungtl.folder"
 

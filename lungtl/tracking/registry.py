@@ -13,7 +13,7 @@ import numpy as np
 
 from lungtl import __version__
 from lungtl.bundle import CONFIG
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 from lungtl.tracking.served import BUNDLE
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lungtl import __version__
-from lungtl.errors import LungtlError
-from lungtl.provenance import own_commit
+from lungtl.runs.environment import own_commit
+from lungtl.settings.errors import LungtlError
 from lungtl.tracking import entries
 from lungtl.tracking.backend import experiment_id, open_client, reason, shown, store_errors
 from lungtl.tracking.spool import WAIT, Spool, send_all
 
 if TYPE_CHECKING:
-    from lungtl.config import TrackingConfig
+    from lungtl.settings.schema import TrackingConfig
 
 log = logging.getLogger(__name__)
 

@@ -1,5 +1,5 @@
 """Lightning: the module, its losses, the feature cache, and predictions with a trained classifier."""
 
-from lungtl.compat import ensure_torchvision
+from lungtl.models.compat import ensure_torchvision
 
 ensure_torchvision()  # Lightning and torchmetrics import torchvision

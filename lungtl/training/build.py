@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 
-from lungtl import plugins
-from lungtl.config import TrainConfig
 from lungtl.data.windows import SlicePreprocessor
-from lungtl.errors import UsageError
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.freezing.base import FreezingStrategy
 from lungtl.models.slice_projection import SliceProjection
+from lungtl.settings import parts
+from lungtl.settings.errors import UsageError
+from lungtl.settings.schema import TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ def build_classifier(config: TrainConfig, value_range: tuple[int, int] | None) -
         config: of the run.
         value_range: of the store's voxels; None for HU.
     """
-    backbone: TimmBackbone = plugins.build(
+    backbone: TimmBackbone = parts.build(
         {**config.backbone, "weights": starting_weights(config)}, in_chans=config.image.channels
     )
     preprocessor = SlicePreprocessor.from_config(
@@ -31,7 +31,7 @@ def build_classifier(config: TrainConfig, value_range: tuple[int, int] | None) -
     )
     backbone.set_input_size(preprocessor.size)
     projection = SliceProjection(backbone.dim, config.head.width, config.head.dropout)
-    aggregator = plugins.build(config.aggregator, dim=config.head.width)
+    aggregator = parts.build(config.aggregator, dim=config.head.width)
     return BagClassifier(preprocessor, backbone, projection, aggregator)
 
 
@@ -42,7 +42,7 @@ def starting_weights(config: TrainConfig) -> str:
         UsageError: the strategy wants other weights than those that the user names.
     """
     given = str(config.backbone.get("weights", "auto"))
-    strategy: FreezingStrategy = plugins.build(config.freezing)
+    strategy: FreezingStrategy = parts.build(config.freezing)
     if strategy.weights is None or strategy.weights == given:
         return given
     name = type(strategy).__name__

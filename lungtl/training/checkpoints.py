@@ -15,8 +15,8 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from lungtl.errors import LungtlError
-from lungtl.store.files import TEMPORARY, whole_file
+from lungtl.data.store.files import TEMPORARY, whole_file
+from lungtl.settings.errors import LungtlError
 
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
 STATES = ("state_dict", "current_model_state")

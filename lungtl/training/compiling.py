@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 
 RECOMPILATIONS = 256
 """After 8, torch's own limit, it would silently compile no more: each block that thaws makes two."""

@@ -10,14 +10,14 @@ import pytorch_lightning as pl
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from lungtl.collective import processes, rank
-from lungtl.config import TrainConfig
 from lungtl.data.bags import BagDataset, Features, Sample, collate
 from lungtl.data.batching import TOLERATED, balanced, bucketed, loads, numbered, padding, pieces, share, shuffled
-from lungtl.errors import UsageError
-from lungtl.store.reader import Store
+from lungtl.data.store.reader import Store
+from lungtl.models.collective import processes, rank
+from lungtl.models.inference import most_slices
+from lungtl.settings.errors import UsageError
+from lungtl.settings.schema import TrainConfig
 from lungtl.training.devices import pick_device
-from lungtl.training.inference import most_slices
 from lungtl.training.loading import loader_processes
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from lungtl.config import TrainerConfig
-from lungtl.errors import UsageError
+from lungtl.settings.errors import UsageError
+from lungtl.settings.schema import TrainerConfig
 
 
 def pick_device(accelerator: str) -> torch.device:

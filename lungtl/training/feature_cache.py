@@ -21,22 +21,22 @@ import timm
 import torch
 from torch import Tensor
 
-from lungtl.config import TrainConfig
 from lungtl.data.cache_folder import GB, CacheFolder, Layout, map_array
-from lungtl.errors import LungtlError
+from lungtl.data.store.reader import Store
 from lungtl.models.backbones.split import CannotSplit
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.evaluating import evaluating
 from lungtl.models.freezing.base import FreezingStrategy
-from lungtl.progress import bar
+from lungtl.models.images import image_chunks
+from lungtl.settings.errors import LungtlError
+from lungtl.settings.schema import TrainConfig
 from lungtl.sources.base import fingerprint, sha256
-from lungtl.store.reader import Store
-from lungtl.training.images import image_chunks
+from lungtl.sources.progress import bar
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 COMPUTES = ("data.augment", "data.bags", "data.windows", "models.backbones.split", "models.backbones.timm_backbone",
-            "models.chunks", "models.folding", "models.replacing", "models.rounding", "training.images",
+            "models.chunks", "models.folding", "models.replacing", "models.rounding", "models.images",
             "training.feature_cache")  # fmt: skip
 """The modules of lungtl that decide what is in an entry; with any change in one of them, features are computed anew."""
 

@@ -12,8 +12,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 
-from lungtl.config import TrainerConfig
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
+from lungtl.settings.schema import TrainerConfig
 from lungtl.training.averaging import AveragedWeights
 from lungtl.training.checkpoints import BEST, CHECKPOINTS, LAST, Checkpoints, WholeFiles
 from lungtl.training.compiling import compiled

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from torch import multiprocessing
 
-from lungtl.config import TrainerConfig
+from lungtl.models.inference import MOST_BYTES
+from lungtl.settings.schema import TrainerConfig
 from lungtl.training.devices import device_count, pick_device
-from lungtl.training.inference import MOST_BYTES
 
 log = logging.getLogger(__name__)
 PER_GPU = 4

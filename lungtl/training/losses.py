@@ -10,8 +10,8 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lungtl.errors import UsageError
 from lungtl.models.bag_classifier import N_CLASSES, BagOutput
+from lungtl.settings.errors import UsageError
 from lungtl.sources.base import NON_NODULE, UNKNOWN
 
 

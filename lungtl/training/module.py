@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
-from lungtl.collective import gathered, rank, summed
-from lungtl.config import OptimizerConfig
 from lungtl.data.augment import dihedral
 from lungtl.data.bags import Batch
-from lungtl.errors import UsageError
 from lungtl.models.bag_classifier import BagClassifier, BagOutput
+from lungtl.models.collective import gathered, rank, summed
 from lungtl.models.freezing.base import FreezingStrategy, set_train_mode
+from lungtl.settings.errors import UsageError
+from lungtl.settings.schema import OptimizerConfig
 from lungtl.training.losses import BagAndSliceLoss, Part
 from lungtl.training.norm_statistics import pool_statistics
 from lungtl.training.shared_loss import added, own_share

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lungtl.collective import processes, summed
+from lungtl.models.collective import processes, summed
 
 
 @torch.no_grad()

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from lungtl import plugins
-from lungtl.config import TrainConfig
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.freezing.base import FreezingStrategy, Group
+from lungtl.settings import parts
+from lungtl.settings.schema import TrainConfig
 from lungtl.training.build import build_classifier, starting_weights
 
 HEADER = ("part", "parameters", "trainable", "learning rate", "from epoch")
@@ -77,7 +77,7 @@ def print_plan(config: TrainConfig) -> None:
     weights = starting_weights(config)
     untrained = config.model_copy(update={"backbone": {**config.backbone, "weights": "none"}})
     classifier = build_classifier(untrained, value_range=None)
-    freezing: FreezingStrategy = plugins.build(config.freezing)
+    freezing: FreezingStrategy = parts.build(config.freezing)
     freezing.adapt(classifier.backbone)
     rows = training_plan(classifier, freezing, config.optimizer.lr, config.trainer.max_epochs)
     title = f"{classifier.backbone.name} (weights: {weights}), {type(freezing).__name__}"

@@ -18,8 +18,8 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import multiprocessing
 from torch.multiprocessing.spawn import spawn
 
-from lungtl.allocator import keep_freed_memory
-from lungtl.errors import LungtlError
+from lungtl.settings.allocator import keep_freed_memory
+from lungtl.settings.errors import LungtlError
 
 GRACE = 5.0  # seconds in which a process that failed can say so
 POLL = 0.2  # seconds between two looks at processes that start

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from lungtl.search.names import JOURNAL, PRUNED, TRIAL
-from lungtl.store.files import whole_file
+from lungtl.data.store.files import whole_file
+from lungtl.sweeps.search.names import JOURNAL, PRUNED, TRIAL
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class PruneTrial(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validation has ended by now; all processes that train together hear the first one's answer."""
-        from lungtl.search.hopeless import is_hopeless
+        from lungtl.sweeps.search.hopeless import is_hopeless
 
         value = float(trainer.callback_metrics[self.monitor])
         hopeless = trainer.is_global_zero and is_hopeless(self.folder.parent, self.number, value, trainer.current_epoch)

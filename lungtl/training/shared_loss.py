@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from lungtl.collective import processes, summed
+from lungtl.models.collective import processes, summed
 from lungtl.training.losses import Part
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 
-from lungtl.errors import UsageError
+from lungtl.settings.errors import UsageError
 from lungtl.training.module import BagModule
 
 

@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lungtl import plugins
-from lungtl.config import TrainConfig
 from lungtl.data.bags import Features
-from lungtl.errors import LungtlError
+from lungtl.data.store.reader import Store
 from lungtl.models.aggregators.base import Aggregator, uniform_weights
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.freezing.frozen import Frozen
+from lungtl.models.inference import predict_bags
 from lungtl.models.slice_projection import SliceProjection
+from lungtl.settings import parts
+from lungtl.settings.errors import LungtlError
+from lungtl.settings.schema import TrainConfig
 from lungtl.sources.base import fingerprint
-from lungtl.store.reader import Store
 from lungtl.training.build import build_classifier
 from lungtl.training.datamodule import BagDataModule
 from lungtl.training.feature_cache import cached_features
 from lungtl.training.fit import fit, seed_everything
-from lungtl.training.inference import predict_bags
 from lungtl.training.losses import BagAndSliceLoss
 from lungtl.training.module import BagModule
 
@@ -92,7 +92,7 @@ def train_untrained(
     config = config.model_copy(
         update={
             "backbone": {**config.backbone, "weights": "none"},
-            "freezing": {plugins.TARGET: f"{Frozen.__module__}.{Frozen.__name__}"},
+            "freezing": {parts.TARGET: f"{Frozen.__module__}.{Frozen.__name__}"},
             "image": config.image.model_copy(update={"augment": "none"}),
             "trainer": config.trainer.model_copy(update={"devices": 1, "compile": False}),
         }
@@ -181,7 +181,7 @@ def untrained_weights(
     """
     with random_weights():
         dim = classifier.projection.linear.out_features
-        fresh = [plugins.build(aggregator, dim=dim).eval().to(device) for _ in range(DRAWS)]
+        fresh = [parts.build(aggregator, dim=dim).eval().to(device) for _ in range(DRAWS)]
     seeing = _Seeing()
     other = BagClassifier(classifier.preprocessor, classifier.backbone, classifier.projection, seeing)
     other.slice_head, other.split = classifier.slice_head, classifier.split
@@ -228,5 +228,5 @@ def _features(
 def _with_fresh_head(classifier: BagClassifier, config: TrainConfig) -> BagClassifier:
     backbone = classifier.backbone
     projection = SliceProjection(backbone.dim, config.head.width, config.head.dropout)
-    aggregator = plugins.build(config.aggregator, dim=config.head.width)
+    aggregator = parts.build(config.aggregator, dim=config.head.width)
     return BagClassifier(classifier.preprocessor, backbone, projection, aggregator)

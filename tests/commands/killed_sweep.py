@@ -8,8 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-from lungtl import cli, train
-from lungtl.config import TrainConfig
+from lungtl import train
+from lungtl.settings import command_line
+from lungtl.settings.schema import TrainConfig
 
 
 def command(root: str, arguments: list[str], parent: str = "", seconds: float = 0) -> None:
@@ -30,7 +31,7 @@ def command(root: str, arguments: list[str], parent: str = "", seconds: float = 
         time.sleep(seconds)
         os.killpg(0, signal.SIGKILL)
     sys.argv[1:] = ["-m", *arguments]
-    cli.main("train", TrainConfig, train.run)
+    command_line.main("train", TrainConfig, train.run)
 
 
 def _written(path: Path) -> int:

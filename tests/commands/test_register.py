@@ -9,7 +9,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from lungtl.store.reader import Store
+from lungtl.data.store.reader import Store
 from lungtl.tracking.backend import default_uri
 from tests.commands.conftest import Lab, Trained, read_csv, read_json
 

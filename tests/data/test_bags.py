@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from lungtl.data.bags import BagDataset, Batch, Sample, collate, draw_slices, read_frames
-from lungtl.store.reader import Store
+from lungtl.data.store.reader import Store
 from tests.stores import SIZE, toy_store
 
 LENGTHS = (3, 10, 1)

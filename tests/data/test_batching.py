@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lungtl.data.batching import balanced, bucketed, loads, numbered, padding, pieces, share, shuffled
-from lungtl.errors import UsageError
+from lungtl.settings.errors import UsageError
 
 SEED = 3
 

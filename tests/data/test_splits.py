@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lungtl.config import SplitConfig
 from lungtl.data import splits
 from lungtl.data.splits import check_split, read_split, save_split, split_bags, split_fingerprint
-from lungtl.errors import LungtlError, UsageError
+from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.settings.schema import SplitConfig
 
 
 def config(**changes: Any) -> SplitConfig:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lungtl.config import ImageConfig
 from lungtl.data.windows import SlicePreprocessor, resolve_windows
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
+from lungtl.settings.schema import ImageConfig
 
 LUNG, MEDIASTINAL, WIDE = (-600.0, 1500.0), (40.0, 400.0), (0.0, 2000.0)
 AS_IT_IS = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}

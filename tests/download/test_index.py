@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lungtl.download.index import RemoteSeries, choose
-from lungtl.errors import LungtlError, UsageError
+from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.sources.lidc_database import read_scans
 from tests.download import fake_index
 

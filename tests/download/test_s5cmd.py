@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lungtl.download import s5cmd
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 
 
 def test_a_silent_service_is_given_up(tmp_path: Path) -> None:

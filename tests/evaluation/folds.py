@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from lungtl.config import SplitConfig
 from lungtl.data.splits import split_bags
 from lungtl.evaluation.metrics import score
 from lungtl.evaluation.pooling import Fold
+from lungtl.settings.schema import SplitConfig
 
 
 def cohort(n_patients: int, seed: int = 0) -> pd.DataFrame:

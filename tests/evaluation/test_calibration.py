@@ -13,9 +13,9 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.calibration import TEMPERATURES, Calibration, fit_isotonic, fit_platt, fit_temperature
 from lungtl.evaluation.metrics import score
+from lungtl.settings.errors import LungtlError
 
 Rows = tuple[NDArray[np.int64], NDArray[np.float64]]
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.checks import check_labels, check_probabilities, check_threshold, patient_codes
+from lungtl.settings.errors import LungtlError
 
 
 def test_labels_that_are_not_binary_are_named_with_the_value_and_the_count() -> None:

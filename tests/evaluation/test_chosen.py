@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.calibration import fit_isotonic, fit_platt, fit_temperature
 from lungtl.evaluation.chosen import FILE, Chosen, Kind, choose, read_chosen, write_chosen
 from lungtl.evaluation.operating_points import choose_thresholds
+from lungtl.settings.errors import LungtlError
 from tests.evaluation.cohort import cohort
 
 

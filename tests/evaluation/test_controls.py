@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.controls import Controls, control_probabilities, fit_controls, fit_diameter
 from lungtl.evaluation.metrics import score
+from lungtl.settings.errors import LungtlError
 from tests.evaluation.cohort import cohort
 
 

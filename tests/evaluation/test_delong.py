@@ -11,8 +11,8 @@ from scipy.special import expit, logit, ndtr
 from scipy.stats import brunnermunzel, norm
 from sklearn.metrics import roc_auc_score
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.delong import Interval, PairedAuroc, auroc_interval, compare_aurocs, compare_mean_aurocs
+from lungtl.settings.errors import LungtlError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

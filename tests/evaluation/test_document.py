@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.delong import Interval
 from lungtl.evaluation.document import (
     Document,
@@ -19,6 +18,7 @@ from lungtl.evaluation.document import (
 )
 from lungtl.evaluation.metrics import METRICS, Estimate, ScoreTable
 from lungtl.evaluation.schema import check_document
+from lungtl.settings.errors import LungtlError
 
 ENDS = ("", "_low", "_high")
 

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.leakage import (
     BAG,
     GIVEN,
@@ -20,6 +19,7 @@ from lungtl.evaluation.leakage import (
     lots,
     out_of_fold,
 )
+from lungtl.settings.errors import LungtlError
 
 PATIENTS, BAGS, SLICES, WIDTH = 48, 2, 5, 64
 

@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.metrics import METRICS, Estimate, ScoreTable, score
+from lungtl.settings.errors import LungtlError
 from tests.evaluation.cohort import cohort
 
 

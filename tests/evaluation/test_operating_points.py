@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.metrics import precision_score, recall_score
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.metrics import score
 from lungtl.evaluation.operating_points import NAMES, at_threshold, choose_thresholds
+from lungtl.settings.errors import LungtlError
 from tests.evaluation.cohort import cohort
 
 Rows = tuple[NDArray[np.int64], NDArray[np.float64]]

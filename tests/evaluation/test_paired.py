@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, false_discovery_control
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.paired import McNemar, holm, mcnemar
+from lungtl.settings.errors import LungtlError
 
 
 def calls(only_first: int, only_second: int, both: int = 0) -> tuple[list[int], list[int], list[int]]:

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.controls import fit_diameter
 from lungtl.evaluation.delong import compare_aurocs
 from lungtl.evaluation.metrics import METRICS
 from lungtl.evaluation.pooling import NO_TEST, Fold, over_folds, pool_folds, pooled_gain, shared_calibration
+from lungtl.settings.errors import LungtlError
 from tests.evaluation.folds import cohort, fold
 
 

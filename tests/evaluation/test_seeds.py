@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.seeds import Spread, summarise
+from lungtl.settings.errors import LungtlError
 
 
 def test_hand_computed() -> None:

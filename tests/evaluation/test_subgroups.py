@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.delong import auroc_interval
 from lungtl.evaluation.subgroups import score_subgroups, subgroups
+from lungtl.settings.errors import LungtlError
 from tests.evaluation.cohort import cohort
 
 NAN = float("nan")

@@ -11,12 +11,12 @@ from scipy.special import expit
 from sklearn import metrics as oracle
 from sklearn.calibration import calibration_curve
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation import weighted
 from lungtl.evaluation.bootstrap import patient_bootstrap, percentile_interval
 from lungtl.evaluation.checks import patient_codes
 from lungtl.evaluation.metrics import score
 from lungtl.evaluation.weighted import METRICS, Rows, calibration_bin, weighted_metrics
+from lungtl.settings.errors import LungtlError
 from tests.evaluation.cohort import cohort
 
 Table = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]

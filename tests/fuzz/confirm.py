@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 from lungtl.sources.ct.series import Series, check_gap, find_series
 from lungtl.sources.ct.volume import Volume, read_volume, resample_z
 

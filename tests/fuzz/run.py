@@ -15,7 +15,7 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from lungtl.progress import bar
+from lungtl.sources.progress import bar
 from tests.fuzz.confirm import read_everything
 from tests.fuzz.mutate import write_mutated
 

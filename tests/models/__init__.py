@@ -1,3 +1,3 @@
-from lungtl.compat import ensure_torchvision
+from lungtl.models.compat import ensure_torchvision
 
 ensure_torchvision()  # these tests import timm themselves

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lungtl.data.windows import SlicePreprocessor
-from lungtl.errors import LungtlError
 from lungtl.models.aggregators.max import Max
 from lungtl.models.aggregators.mean import Mean
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.gradcam import slice_heatmaps
 from lungtl.models.slice_projection import SliceProjection
+from lungtl.settings.errors import LungtlError
 from tests.models.tiny import WIDTH, noise_frames, tiny_classifier
 
 DARK, BRIGHT = -1000, 0  # HU: the ends of the hand-made network's window

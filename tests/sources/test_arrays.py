@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lungtl.errors import LungtlError, Refused
+from lungtl.settings.errors import LungtlError, Refused
 from lungtl.sources import arrays
 from lungtl.sources.arrays import ArraysSource
 from lungtl.sources.base import Bag

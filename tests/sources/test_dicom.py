@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lungtl.errors import LungtlError, Refused
+from lungtl.settings.errors import LungtlError, Refused
 from lungtl.sources.base import Bag
 from lungtl.sources.dicom import DicomSource
 from tests.dicom_files import UID, ramp, write_series

@@ -22,7 +22,7 @@ import pytest
 import SimpleITK
 from numpy.typing import NDArray
 
-from lungtl.errors import LungtlError, Refused, UsageError
+from lungtl.settings.errors import LungtlError, Refused, UsageError
 from lungtl.sources.base import Bag, fingerprint
 from lungtl.sources.lidc import LidcSource
 from lungtl.sources.lidc_database import read_scans

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 from lungtl.sources import lidc_database
 from lungtl.sources.lidc_database import RATINGS, database_path, read_scans, series_uids
 from tests.real_data import lidc_scans

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lungtl.errors import LungtlError, Refused
+from lungtl.settings.errors import LungtlError, Refused
 from lungtl.sources import lidc_slices
 from lungtl.sources.base import Bag, Source
 from lungtl.sources.lidc_slices import LidcSlicesSource

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 from lungtl.sources.lidc_database import read_scans
 from lungtl.sources.lidc_nodules import cluster_nodules, covered
 from lungtl.sources.phantom import PhantomRecipe, ScanPlan, choose_scans

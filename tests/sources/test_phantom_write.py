@@ -11,7 +11,7 @@ import pydicom
 import pytest
 import SimpleITK
 
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 from lungtl.sources.phantom import PhantomRecipe, ScanPlan, choose_scans, render, write_phantom, write_series
 from lungtl.sources.phantom.write import series_folder
 from lungtl.sources.pylidc_compat import load_pylidc

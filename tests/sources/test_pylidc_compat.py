@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 from lungtl.sources.lidc_database import read_scans
 from lungtl.sources.pylidc_compat import load_pylidc
 from tests.dicom_files import ramp, write_series

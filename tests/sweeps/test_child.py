@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from lungtl.errors import LungtlError, Unreachable, UsageError
+from lungtl.settings.errors import LungtlError, Unreachable, UsageError
 from lungtl.sweeps import child
 from lungtl.sweeps.child import ONE_AT_A_TIME, resume_child, run_child
 from lungtl.sweeps.state import State, child_lock, read_state, standing, write_state

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 
-from lungtl import cli
-from lungtl.errors import LungtlError
+from lungtl.settings import command_line
+from lungtl.settings.errors import LungtlError
 from lungtl.sweeps import launched
 from lungtl.sweeps.launched import Launched, end_sweep
 from lungtl.sweeps.parent import parent_of, write_parent
@@ -48,8 +48,8 @@ def sweep_of(folder: Path, states: dict[str, State | None]) -> tuple[Noted, Path
 
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lungtl.report.print_sweep", lambda sweep: None)
-    monkeypatch.setattr("lungtl.report.write_report", lambda sweep: [])
+    monkeypatch.setattr("lungtl.sweeps.report.write.print_sweep", lambda sweep: None)
+    monkeypatch.setattr("lungtl.sweeps.report.write.write_report", lambda sweep: [])
     monkeypatch.setattr(launched, "_launched", [])
 
 
@@ -115,7 +115,7 @@ def test_a_report_that_cannot_be_made_leaves_the_parent_closed(
     def broken(sweep: Path) -> list[Path]:
         raise error
 
-    monkeypatch.setattr("lungtl.report.write_report", broken)
+    monkeypatch.setattr("lungtl.sweeps.report.write.write_report", broken)
     tracker, _ = sweep_of(tmp_path, {"done": replace(STARTED, state="finished", value=0.5)})
     assert end_sweep("FINISHED")
     assert tracker.closed == ["FINISHED"]
@@ -163,7 +163,7 @@ def test_the_command_goes_on_until_all_that_can_be_done_is_done(tmp_path: Path) 
             write_state(tmp_path / "killed", replace(STARTED, attempts=1 + launches))
             raise OSError("a worker ended")
 
-    cli._launch(job)
+    command_line._launch(job)
     assert launches == 3
 
 
@@ -175,7 +175,7 @@ def test_an_error_that_is_not_the_launchers_ends_the_command(tmp_path: Path) -> 
         raise LungtlError("no such option")
 
     with pytest.raises(LungtlError):
-        cli._launch(job)
+        command_line._launch(job)
 
 
 def test_calls_of_one_new_sweep_make_one_parent(tmp_path: Path) -> None:

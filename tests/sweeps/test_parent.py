@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lungtl.config import TrackingConfig
+from lungtl.settings.schema import TrackingConfig
 from lungtl.sweeps.parent import Progress, parent_of, progress, tell_progress, write_parent
 from lungtl.sweeps.state import State, write_state
 from lungtl.tracking.backend import open_client
@@ -87,4 +87,4 @@ def test_a_parent_that_has_ended_is_not_opened_again(tmp_path: Path) -> None:
     tell_progress(sweep, CONFIG, tmp_path)
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
-    assert run.data.tags["lungtl.progress"] == "1 done, 0 failed, 0 left"
+    assert run.data.tags["lungtl.sources.progress"] == "1 done, 0 failed, 0 left"

@@ -10,8 +10,8 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from lungtl import composing
-from lungtl.errors import UsageError
+from lungtl.settings import composing
+from lungtl.settings.errors import UsageError
 from lungtl.sweeps.plan import grid, print_plan, started_before
 from lungtl.sweeps.state import State, write_state
 

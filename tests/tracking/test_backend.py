@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 from lungtl.tracking import backend
 from lungtl.tracking.backend import default_uri, experiment_id, open_client
 from lungtl.tracking.spool import unsynced
@@ -20,7 +20,7 @@ import os
 import sys
 from pathlib import Path
 import mlflow.store.tracking.sqlalchemy_store
-from lungtl.config import TrackingConfig
+from lungtl.settings.schema import TrackingConfig
 from lungtl.tracking.tracker import MlflowTracker
 data_dir, started = Path(sys.argv[1]), []
 for name in sys.argv[2:]:

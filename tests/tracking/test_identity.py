@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lungtl.config import TrackingConfig
+from lungtl.settings.schema import TrackingConfig
 from lungtl.tracking.backend import open_client
 from lungtl.tracking.identity import KEY, PARENT, run_of
 

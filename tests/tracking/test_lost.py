@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from lungtl.config import TrackingConfig
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
+from lungtl.settings.schema import TrackingConfig
 from lungtl.tracking.backend import DATABASE, experiment_id, open_client
 from lungtl.tracking.spool import send_all, unsynced
 from lungtl.tracking.tracker import MlflowTracker

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lungtl.config import TrackingConfig
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
+from lungtl.settings.schema import TrackingConfig
 from lungtl.tracking import entries
 from lungtl.tracking.backend import experiment_id, open_client
 from lungtl.tracking.spool import Spool, send_all, unsynced

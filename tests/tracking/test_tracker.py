@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lungtl.config import TrackingConfig
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
+from lungtl.settings.schema import TrackingConfig
 from lungtl.tracking.backend import open_client
 from lungtl.tracking.tracker import MlflowTracker, NoTracker, tracked
 

@@ -109,10 +109,11 @@ def kill_at_call(owner: Any, name: str, number: int = 0) -> None:
 
 def command(root: str, arguments: list[str], owner: str = "", name: str = "", number: int = 0) -> None:
     """`python -m lungtl.train ARGUMENTS` in a folder; killed at a call, see `kill_at_call`, where one is named."""
-    from lungtl import cli, train
-    from lungtl.config import TrainConfig
+    from lungtl import train
+    from lungtl.models import inference
+    from lungtl.settings import command_line
+    from lungtl.settings.schema import TrainConfig
     from lungtl.tracking.tracker import MlflowTracker
-    from lungtl.training import inference
 
     owners = {"BagModule": BagModule, "Checkpoints": Checkpoints, "MlflowTracker": MlflowTracker,
               "inference": inference}  # fmt: skip
@@ -120,4 +121,4 @@ def command(root: str, arguments: list[str], owner: str = "", name: str = "", nu
         kill_at_call(owners[owner], name, number)
     os.chdir(root)
     sys.argv[1:] = arguments
-    cli.main("train", TrainConfig, train.run)
+    command_line.main("train", TrainConfig, train.run)

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from lungtl.data.store.reader import Store
 from lungtl.models.freezing.base import FreezingStrategy
 from lungtl.models.freezing.frozen import Frozen
 from lungtl.models.freezing.full import Full
 from lungtl.models.freezing.gradual import Gradual
 from lungtl.models.freezing.last_blocks import LastBlocks
-from lungtl.store.reader import Store
 from lungtl.training.datamodule import BagDataModule
 from lungtl.training.losses import BagAndSliceLoss
 from lungtl.training.module import BagModule

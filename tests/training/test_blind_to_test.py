@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from lungtl.data.store.reader import Store
 from lungtl.models.freezing.full import Full
-from lungtl.store.reader import Store
 from lungtl.training.checkpoints import BEST, CHECKPOINTS
 from lungtl.training.datamodule import BagDataModule
 from lungtl.training.fit import fit, seed_everything

@@ -6,19 +6,19 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from lungtl import plugins
 from lungtl.bundle import load_bundle, save_bundle
-from lungtl.config import ImageConfig, TrainConfig
-from lungtl.errors import UsageError
 from lungtl.models.freezing.frozen import Frozen
 from lungtl.models.freezing.gradual import Gradual
 from lungtl.models.freezing.lp_ft import LpFt
+from lungtl.settings import parts
+from lungtl.settings.errors import UsageError
+from lungtl.settings.schema import ImageConfig, TrainConfig
 from lungtl.training.build import build_classifier, starting_weights, trainable_share
 from lungtl.training.fit import seed_everything
 from tests.models.tiny import noise_frames, tiny_classifier
 from tests.training.test_fit import config_of
 
-FROM_SCRATCH = {plugins.TARGET: "lungtl.models.freezing.from_scratch.FromScratch"}
+FROM_SCRATCH = {parts.TARGET: "lungtl.models.freezing.from_scratch.FromScratch"}
 
 
 def scratch_config(folder: Path, **backbone: str) -> TrainConfig:

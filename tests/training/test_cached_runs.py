@@ -11,21 +11,21 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from lungtl.config import TrainConfig
 from lungtl.data.bags import Batch, Features
-from lungtl.errors import UsageError
+from lungtl.data.store.reader import Store
 from lungtl.models.backbones.split import CannotSplit
 from lungtl.models.bag_classifier import BagClassifier, BagOutput
 from lungtl.models.freezing.base import FreezingStrategy
 from lungtl.models.freezing.frozen import Frozen
 from lungtl.models.freezing.full import Full
 from lungtl.models.freezing.last_blocks import LastBlocks
-from lungtl.store.reader import Store
+from lungtl.models.inference import predict_bags
+from lungtl.settings.errors import UsageError
+from lungtl.settings.schema import TrainConfig
 from lungtl.training.build import build_classifier
 from lungtl.training.datamodule import BagDataModule
 from lungtl.training.feature_cache import run_features
 from lungtl.training.fit import LogMetrics, fit, seed_everything
-from lungtl.training.inference import predict_bags
 from lungtl.training.losses import BagAndSliceLoss
 from lungtl.training.module import BagModule
 from tests.stores import toy_store

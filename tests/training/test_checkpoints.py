@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 from lungtl.training.checkpoints import Checkpoints, WholeFiles, check_checkpoint
 
 

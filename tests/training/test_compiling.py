@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from lungtl.errors import LungtlError
+from lungtl.data.store.reader import Store
 from lungtl.models.freezing.base import FreezingStrategy
 from lungtl.models.freezing.frozen import Frozen
 from lungtl.models.freezing.full import Full
 from lungtl.models.freezing.gradual import Gradual
-from lungtl.store.reader import Store
+from lungtl.settings.errors import LungtlError
 from tests.models.tiny import tiny_classifier
 from tests.stores import toy_store
 from tests.training.test_fit import Epochs, last_state, train

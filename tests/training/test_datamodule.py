@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from lungtl.config import TrainConfig
 from lungtl.data.bags import Batch
 from lungtl.data.batching import TOLERATED, padding, pieces, shuffled
-from lungtl.errors import UsageError
-from lungtl.store.reader import Store
+from lungtl.data.store.reader import Store
+from lungtl.settings.errors import UsageError
+from lungtl.settings.schema import TrainConfig
 from lungtl.training import datamodule
 from lungtl.training.datamodule import BagDataModule
 from tests.stores import toy_store

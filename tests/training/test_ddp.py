@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from lungtl.collective import rank
-from lungtl.errors import UsageError
+from lungtl.data.store.reader import Store
 from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.collective import rank
 from lungtl.models.freezing.frozen import Frozen
 from lungtl.models.freezing.gradual import Gradual
 from lungtl.models.freezing.last_blocks import LastBlocks
-from lungtl.store.reader import Store
-from lungtl.training.inference import predict_bags
+from lungtl.models.inference import predict_bags
+from lungtl.settings.errors import UsageError
 from lungtl.training.module import BagModule
 from lungtl.training.processes import Place, strategy
 from tests.models.tiny import tiny_classifier

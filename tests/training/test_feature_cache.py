@@ -16,12 +16,12 @@ import torch
 from lungtl.data.augment import dihedral
 from lungtl.data.bags import read_frames
 from lungtl.data.cache_folder import CacheFolder, Layout
+from lungtl.data.store.reader import Store
 from lungtl.data.windows import SlicePreprocessor
-from lungtl.errors import LungtlError
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.evaluating import evaluating
-from lungtl.store.reader import Store
+from lungtl.settings.errors import LungtlError
 from lungtl.training.feature_cache import CachedFeatures, cached_features, code_version
 from tests.models.tiny import LUNG, tiny_backbone, tiny_classifier
 from tests.stores import toy_store

@@ -11,10 +11,7 @@ import yaml
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from lungtl import plugins
-from lungtl.composing import conf_dir
-from lungtl.config import TrainConfig
-from lungtl.errors import LungtlError
+from lungtl.data.store.reader import Store
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.freezing.base import FreezingStrategy
@@ -22,7 +19,10 @@ from lungtl.models.freezing.bitfit import BitFit
 from lungtl.models.freezing.frozen import Frozen
 from lungtl.models.freezing.full import Full
 from lungtl.models.freezing.last_blocks import LastBlocks
-from lungtl.store.reader import Store
+from lungtl.settings import parts
+from lungtl.settings.composing import conf_dir
+from lungtl.settings.errors import LungtlError
+from lungtl.settings.schema import TrainConfig
 from lungtl.training.build import build_classifier, trainable_share
 from lungtl.training.datamodule import BagDataModule
 from lungtl.training.feature_cache import cached_features
@@ -75,11 +75,11 @@ def config_of(folder: Path, train_slices: int | None = 2, augment: str = "none",
     return TrainConfig.model_validate({
         **{key: value for key, value in root.items() if key not in ("defaults", "hydra")},
         "data_dir": folder, "workers": 1,
-        "dataset": {plugins.TARGET: "lungtl.sources.phantom.source.PhantomSource", "root": "x"},
-        "backbone": {plugins.TARGET: f"{models}.backbones.timm_backbone.TimmBackbone", "name": "test_resnet"},
-        "freezing": {plugins.TARGET: f"{models}.freezing.frozen.Frozen"},
-        "aggregator": {plugins.TARGET: f"{models}.aggregators.attention.Attention"},
-        "loss": {plugins.TARGET: "lungtl.training.losses.BagAndSliceLoss"},
+        "dataset": {parts.TARGET: "lungtl.sources.phantom.source.PhantomSource", "root": "x"},
+        "backbone": {parts.TARGET: f"{models}.backbones.timm_backbone.TimmBackbone", "name": "test_resnet"},
+        "freezing": {parts.TARGET: f"{models}.freezing.frozen.Frozen"},
+        "aggregator": {parts.TARGET: f"{models}.aggregators.attention.Attention"},
+        "loss": {parts.TARGET: "lungtl.training.losses.BagAndSliceLoss"},
         "image": {**root["image"], "size": 32, "augment": augment, "train_slices": train_slices},
         "head": {"width": 16, "dropout": 0.1},
         "trainer": {**groups["trainer"], **quick, **trainer},

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from torch import multiprocessing
 
+from lungtl.models.inference import MOST_BYTES
 from lungtl.training import loading
-from lungtl.training.inference import MOST_BYTES
 from lungtl.training.loading import PER_GPU, loader_processes
 from tests.training.test_fit import config_of
 

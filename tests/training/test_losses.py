@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
-from lungtl.errors import UsageError
 from lungtl.models.aggregators.attention import Attention
 from lungtl.models.bag_classifier import BagOutput
+from lungtl.settings.errors import UsageError
 from lungtl.training.losses import BagAndSliceLoss, Part, focal_cross_entropy
 
 BAG_LOGITS = torch.tensor([2.0, -1.0])

@@ -12,13 +12,13 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from lungtl.config import OptimizerConfig
 from lungtl.data.bags import BagDataset, Batch, collate
-from lungtl.errors import UsageError
 from lungtl.models.aggregators.mean import Mean
 from lungtl.models.bag_classifier import BagOutput
 from lungtl.models.freezing.frozen import Frozen
 from lungtl.models.freezing.full import Full
+from lungtl.settings.errors import UsageError
+from lungtl.settings.schema import OptimizerConfig
 from lungtl.training.feature_cache import cached_features
 from lungtl.training.losses import BagAndSliceLoss
 from lungtl.training.module import BagModule

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 from torch import nn
 
-from lungtl import composing, plugins
-from lungtl.config import TrainConfig
-from lungtl.errors import UsageError
 from lungtl.models.freezing.base import FreezingStrategy
 from lungtl.models.freezing.frozen import Frozen
 from lungtl.models.freezing.gradual import Gradual
 from lungtl.models.freezing.layer_decay import LayerDecay
 from lungtl.models.freezing.lp_ft import LpFt
 from lungtl.models.freezing.norm_only import NormOnly
+from lungtl.settings import composing, parts
+from lungtl.settings.errors import UsageError
+from lungtl.settings.schema import TrainConfig
 from lungtl.training.build import trainable_share
 from lungtl.training.plan import print_plan, training_plan
 from tests.models.tiny import tiny_classifier
@@ -84,7 +84,7 @@ def test_the_table_needs_neither_weights_nor_data(tmp_path: Path, capsys: pytest
     config = config_of(tmp_path / "nothing")
     # its weights would come from the hub, and nothing is read from this file
     backbone = {**config.backbone, "name": "resnet18", "weights": str(tmp_path / "missing.safetensors")}
-    freezing = {plugins.TARGET: "lungtl.models.freezing.last_blocks.LastBlocks", "n": 1}
+    freezing = {parts.TARGET: "lungtl.models.freezing.last_blocks.LastBlocks", "n": 1}
     print_plan(config.model_copy(update={"backbone": backbone, "freezing": freezing}))
     out = capsys.readouterr().out
     assert "LastBlocks" in out

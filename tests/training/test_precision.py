@@ -10,9 +10,9 @@ from unittest import mock
 import pytest
 import torch
 
-from lungtl.errors import UsageError
+from lungtl.data.store.reader import Store
 from lungtl.models.freezing.full import Full
-from lungtl.store.reader import Store
+from lungtl.settings.errors import UsageError
 from lungtl.training.module import BagModule
 from tests.stores import toy_store
 from tests.training.test_fit import Epochs, changed, last_state, train

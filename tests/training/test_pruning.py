@@ -7,10 +7,10 @@ from typing import Any
 import optuna
 import pytest
 
+from lungtl.data.store.reader import Store
 from lungtl.models.freezing.frozen import Frozen
-from lungtl.search.names import PRUNED, TRIAL
-from lungtl.search.study import open_study
-from lungtl.store.reader import Store
+from lungtl.sweeps.search.names import PRUNED, TRIAL
+from lungtl.sweeps.search.study import open_study
 from tests.stores import toy_store
 from tests.training.test_fit import LENGTHS, Epochs, train
 

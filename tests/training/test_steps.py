@@ -13,11 +13,11 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lungtl.data.bags import Batch
+from lungtl.data.store.reader import Store
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.freezing.frozen import Frozen
 from lungtl.models.freezing.full import Full
 from lungtl.models.freezing.layer_decay import LayerDecay
-from lungtl.store.reader import Store
 from lungtl.training.datamodule import BagDataModule
 from lungtl.training.fit import fit, seed_everything
 from lungtl.training.losses import BagAndSliceLoss

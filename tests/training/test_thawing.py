@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from lungtl.errors import UsageError
+from lungtl.data.store.reader import Store
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.freezing.base import FreezingStrategy
@@ -19,7 +19,7 @@ from lungtl.models.freezing.frozen import Frozen
 from lungtl.models.freezing.gradual import Gradual
 from lungtl.models.freezing.lora import Lora
 from lungtl.models.freezing.lp_ft import LpFt
-from lungtl.store.reader import Store
+from lungtl.settings.errors import UsageError
 from lungtl.training.losses import BagAndSliceLoss
 from lungtl.training.module import BagModule
 from lungtl.training.thawing import check_devices

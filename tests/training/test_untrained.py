@@ -11,20 +11,20 @@ from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from lungtl import plugins
 from lungtl.bundle import UNTRAINED, load_bundle, load_untrained, save_bundle
-from lungtl.config import TrainConfig
 from lungtl.data.cache_folder import CacheFolder
+from lungtl.data.store.reader import Store
 from lungtl.data.windows import SlicePreprocessor
 from lungtl.models.aggregators.attention import Attention
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.bag_classifier import BagClassifier
+from lungtl.models.inference import predict_bags
 from lungtl.models.slice_projection import SliceProjection, Standardise
-from lungtl.store.reader import Store
+from lungtl.settings import parts
+from lungtl.settings.schema import TrainConfig
 from lungtl.training import untrained
 from lungtl.training.build import build_classifier
 from lungtl.training.fit import seed_everything
-from lungtl.training.inference import predict_bags
 from lungtl.training.losses import BagAndSliceLoss
 from lungtl.training.untrained import (
     DRAWS,
@@ -101,7 +101,7 @@ def test_the_control_of_a_run_with_random_weights_is_not_that_run(
 def test_whatever_the_run_does_with_its_backbone_the_control_s_is_frozen_and_random(
     store: Store, config: TrainConfig, trained: Untrained
 ) -> None:
-    full = {plugins.TARGET: "lungtl.models.freezing.full.Full"}
+    full = {parts.TARGET: "lungtl.models.freezing.full.Full"}
     image = config.image.model_copy(update={"augment": "dihedral"})
     weights = {**config.backbone, "weights": "nowhere.safetensors"}
     changed = config.model_copy(update={"freezing": full, "image": image, "backbone": weights})
@@ -287,7 +287,7 @@ def tiny_random() -> BagClassifier:
 
 
 def test_the_untrained_aggregator_sees_the_trained_embeddings(store: Store) -> None:
-    spec = {plugins.TARGET: "lungtl.models.aggregators.attention.Attention", "hidden": 8}
+    spec = {parts.TARGET: "lungtl.models.aggregators.attention.Attention", "hidden": 8}
     classifier = tiny_classifier(seed=3)
     before = {key: value.clone() for key, value in classifier.state_dict().items()}
     found = untrained_weights(classifier, spec, store, ["b03", "b05"], None, CPU)
@@ -307,7 +307,7 @@ def test_the_untrained_aggregator_sees_the_trained_embeddings(store: Store) -> N
 
 
 def test_an_untrained_aggregator_with_dropout_looks_at_whole_embeddings(store: Store) -> None:
-    spec = {plugins.TARGET: "lungtl.models.aggregators.transformer.Transformer", "dropout": 0.5}
+    spec = {parts.TARGET: "lungtl.models.aggregators.transformer.Transformer", "dropout": 0.5}
     first, again = (untrained_weights(tiny_classifier(), spec, store, ["b03", "b01"], None, CPU) for _ in range(2))
     pd.testing.assert_frame_equal(first, again)
     assert first.groupby("bag_id").sum(numeric_only=True).drop(columns="index").to_numpy() == pytest.approx(1)

@@ -8,8 +8,8 @@ import pytest
 import torch
 import yaml
 
-from lungtl import plugins
 from lungtl.models.freezing.full import Full
+from lungtl.settings import parts
 from lungtl.training.losses import BagAndSliceLoss
 from lungtl.training.module import BagModule
 from tests.models.tiny import WIDTH, noise_batch, tiny_classifier
@@ -25,7 +25,7 @@ NOT_HERE = {
 
 @pytest.mark.parametrize("name", sorted({path.stem for path in AGGREGATORS.glob("*.yaml")} - NOT_HERE))
 def test_a_training_step_asks_for_no_value(name: str) -> None:
-    aggregator = plugins.build(yaml.safe_load((AGGREGATORS / f"{name}.yaml").read_text()), dim=WIDTH)
+    aggregator = parts.build(yaml.safe_load((AGGREGATORS / f"{name}.yaml").read_text()), dim=WIDTH)
     step(BagModule(tiny_classifier(aggregator=aggregator), Full(), BagAndSliceLoss(), optimizer(), 2))
 
 

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.figures.canvas import GREEN, GREY, VERMILLION, new_figure, say
+from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import BENIGN, MALIGNANT, UNKNOWN
 
 KINDS = {

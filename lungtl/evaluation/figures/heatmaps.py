@@ -10,8 +10,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.figures.grid import slice_grid
+from lungtl.settings.errors import LungtlError
 
 COLOURS = "inferno"
 SCALE_INCHES = 0.8  # the height of the colour scale and what is written at it

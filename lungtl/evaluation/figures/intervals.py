@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.figures.canvas import GREY, MODEL, VERMILLION, new_figure
+from lungtl.settings.errors import LungtlError
 
 LINE_INCHES = 0.24
 

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.figures.canvas import BLUE, GREY, new_figure, tidy
 from lungtl.evaluation.figures.grid import KINDS, slice_grid
+from lungtl.settings.errors import LungtlError
 
 
 def attention_along_z(

@@ -8,8 +8,8 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from lungtl.errors import LungtlError
 from lungtl.models.aggregators.base import Aggregator
+from lungtl.settings.errors import LungtlError
 
 
 def torchmil_models() -> ModuleType:

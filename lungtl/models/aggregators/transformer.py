@@ -9,8 +9,8 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from lungtl.errors import UsageError
 from lungtl.models.aggregators.base import Aggregator, masked_softmax
+from lungtl.settings.errors import UsageError
 
 
 class Transformer(Aggregator):

@@ -8,8 +8,8 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lungtl.errors import UsageError
 from lungtl.models.aggregators.torchmil_model import TorchmilModel, torchmil_models
+from lungtl.settings.errors import UsageError
 
 
 class TransMil(TorchmilModel):

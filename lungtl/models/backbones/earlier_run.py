@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from lungtl.bundle import CONFIG, FORMAT, WEIGHTS
-from lungtl.errors import LungtlError
 from lungtl.models.backbones.loading import LoadedWeights, first_line, read_file
-from lungtl.runs import BUNDLE
+from lungtl.runs.folder import BUNDLE
+from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import sha256
 
 IN_BUNDLE = "backbone.net."

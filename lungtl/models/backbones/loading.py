@@ -11,7 +11,7 @@ import torch
 from timm.models import adapt_input_conv, load_state_dict
 from torch import Tensor, nn
 
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 
 OTHER_WAYS = (
     "use backbone=efficientnet_lite0 (its weights are installed), backbone.weights=FILE.safetensors, "

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lungtl.errors import LungtlError
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.evaluating import evaluating
 from lungtl.models.folding import folded
 from lungtl.models.replacing import replacing
 from lungtl.models.rounding import same
+from lungtl.settings.errors import LungtlError
 
 
 class CannotSplit(LungtlError):

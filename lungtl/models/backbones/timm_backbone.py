@@ -14,9 +14,9 @@ from timm.data.config import resolve_model_data_config
 from timm.models._manipulate import group_with_matcher
 from torch import Tensor, nn
 
-from lungtl.errors import UsageError
 from lungtl.models.backbones.weights import load_model, resolve_weights
-from lungtl.nearest import nearest
+from lungtl.settings.errors import UsageError
+from lungtl.settings.nearest import nearest
 
 STAGES = 3  # how many of the last ones `features="stages"` pools
 

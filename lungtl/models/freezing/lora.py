@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Lt
 from torch import nn
 
-from lungtl.errors import LungtlError, UsageError
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.freezing.base import FreezingStrategy, Group
+from lungtl.settings.errors import LungtlError, UsageError
 
 ADAPTER = ".lora_"
 """Part of the name of every parameter that `peft` adds."""

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from annotated_types import Gt
 
-from lungtl.errors import UsageError
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.freezing.base import FreezingStrategy, Group
+from lungtl.settings.errors import UsageError
 
 
 class NormOnly(FreezingStrategy):

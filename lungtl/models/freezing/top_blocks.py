@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lungtl.errors import UsageError
 from lungtl.models.backbones.timm_backbone import Block, TimmBackbone
+from lungtl.settings.errors import UsageError
 
 
 def top_blocks(backbone: TimmBackbone, count: int | None, option: str) -> list[Block]:

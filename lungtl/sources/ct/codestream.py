@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from lungtl.errors import Refused
+from lungtl.settings.errors import Refused
 from lungtl.sources.ct.syntaxes import JPEG_2000, RLE
 
 START_OF_FRAME = frozenset({0xC3, 0xF7})  # lossless JPEG, JPEG-LS

@@ -10,7 +10,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Literal
 
-from lungtl.errors import Refused
+from lungtl.settings.errors import Refused
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

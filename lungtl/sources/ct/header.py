@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from lungtl.errors import Refused
+from lungtl.settings.errors import Refused
 from lungtl.sources.ct.elements import TAGS, Elements
 from lungtl.sources.ct.files import printable
 from lungtl.sources.ct.pixel_element import check_length, find_pixels

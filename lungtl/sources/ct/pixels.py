@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lungtl.errors import Refused
+from lungtl.settings.errors import Refused
 from lungtl.sources.ct.codestream import check_frame, undecodable
 from lungtl.sources.ct.pixel_element import check_length, find_pixels
 from lungtl.sources.ct.slice_file import SliceFile

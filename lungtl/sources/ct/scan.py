@@ -8,10 +8,10 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from lungtl.errors import LungtlError, Refused
-from lungtl.progress import bar
+from lungtl.settings.errors import LungtlError, Refused
 from lungtl.sources.ct.header import Header, read_header
 from lungtl.sources.ct.stream import quiet_pydicom
+from lungtl.sources.progress import bar
 
 MANY_FILES = 4000  # two seconds of work; fewer are done before worker processes have started
 CHUNK = 500

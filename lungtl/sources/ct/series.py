@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lungtl.errors import LungtlError, Refused
+from lungtl.settings.errors import LungtlError, Refused
 from lungtl.sources.base import Refusal, fingerprint
 from lungtl.sources.ct.files import printable, walk
 from lungtl.sources.ct.header import Header, not_ct

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lungtl.errors import Refused
+from lungtl.settings.errors import Refused
 from lungtl.sources.ct.elements import Elements
 from lungtl.sources.ct.files import printable
 from lungtl.sources.ct.pixel_element import PixelElement

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lungtl.errors import Refused
+from lungtl.settings.errors import Refused
 from lungtl.sources.ct.slice_file import SliceFile
 
 ORIENTATION_TOLERANCE = 1e-3

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lungtl.errors import Refused
+from lungtl.settings.errors import Refused
 from lungtl.sources.ct.syntaxes import DEFLATED, EXPLICIT_LITTLE
 
 HEAD_BYTES = 1024  # the file meta information stands at the start

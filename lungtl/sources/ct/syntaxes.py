@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lungtl.errors import Refused
+from lungtl.settings.errors import Refused
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lungtl.errors import Refused
+from lungtl.settings.errors import Refused
 from lungtl.sources.ct.pixels import read_hu
 from lungtl.sources.ct.series import Series
 from lungtl.sources.ct.stack import check_voxels

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 
 LEAST_FIELD_MM = 60.0  # less would not hold the largest nodules
 NATIVE_MATRIX = 512  # every LIDC series is 512 x 512, and so are the indices of its contours

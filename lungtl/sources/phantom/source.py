@@ -50,8 +50,8 @@ class PhantomSource(Source):
 
     def inventory(self, workers: int = 1) -> Inventory:
         """Write the series that are missing, then find them as LIDC's."""
-        from lungtl.progress import bar
         from lungtl.sources.phantom.write import write_phantom
+        from lungtl.sources.progress import bar
 
         with bar("rendering phantoms") as progress:
             write_phantom(self._phantom, self.folder, progress, workers)

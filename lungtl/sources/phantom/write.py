@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import lungtl
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 from lungtl.sources.phantom.choose import ScanPlan, choose_scans
 from lungtl.sources.phantom.dicom_writer import write_slices
 from lungtl.sources.phantom.recipe import PhantomRecipe

@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.bootstrap import patient_bootstrap
 from lungtl.evaluation.checks import patient_codes
 from lungtl.evaluation.figures import precision_recall, roc
 from lungtl.evaluation.figures.curves import GRID
 from lungtl.evaluation.metrics import score
+from lungtl.settings.errors import LungtlError
 from tests.evaluation.cohort import cohort
 from tests.evaluation.figures.drawn import legend, line
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.figures import confusion, reliability, save
 from lungtl.evaluation.metrics import score
+from lungtl.settings.errors import LungtlError
 from tests.evaluation.cohort import cohort
 from tests.evaluation.figures.drawn import image, line
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.figures import gradcam_montage
+from lungtl.settings.errors import LungtlError
 
 IMAGE = np.full((4, 6), 90, dtype=np.uint8)
 HEAT = np.zeros((4, 6), dtype=np.float32)

@@ -7,8 +7,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.figures import dot_with_intervals, factor_effects, save, subgroup_forest
+from lungtl.settings.errors import LungtlError
 from tests.evaluation.figures.drawn import line
 
 ROWS = [

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.figures import score_histogram
+from lungtl.settings.errors import LungtlError
 from tests.evaluation.cohort import cohort
 from tests.evaluation.figures.drawn import line
 

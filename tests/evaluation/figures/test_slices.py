@@ -8,10 +8,10 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from lungtl.errors import LungtlError
 from lungtl.evaluation.figures import attention_along_z, gradcam_montage, montage, save
 from lungtl.evaluation.figures.canvas import GREEN, VERMILLION
 from lungtl.evaluation.figures.slices import label_spans
+from lungtl.settings.errors import LungtlError
 from tests.evaluation.figures.drawn import image, line
 
 WEIGHTS = np.array([0.1, 0.2, 0.4, 0.2, 0.1])

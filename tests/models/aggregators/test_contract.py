@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from lungtl import composing, plugins
+from lungtl.settings import composing, parts
 from tests.models.aggregators.cases import KINDS, bags, built, kinds
 
 LENGTHS = [4, 1, 7]
@@ -31,10 +31,10 @@ def test_every_config_is_in_the_table() -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_config_states_every_option_of_its_class(path: Path) -> None:
     options = {str(key): value for key, value in OmegaConf.load(path).items()}
-    plugins.check(options, "aggregator", frozenset({"dim"}))
-    known = plugins.signature(options[plugins.TARGET], "aggregator")
-    assert options.keys() == known.keys() - {"dim"} | {plugins.TARGET}
-    assert options[plugins.TARGET].split(".")[-2] == path.stem
+    parts.check(options, "aggregator", frozenset({"dim"}))
+    known = parts.signature(options[parts.TARGET], "aggregator")
+    assert options.keys() == known.keys() - {"dim"} | {parts.TARGET}
+    assert options[parts.TARGET].split(".")[-2] == path.stem
 
 
 @every_kind

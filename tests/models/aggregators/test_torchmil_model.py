@@ -5,8 +5,8 @@ import sys
 import pytest
 import torch
 
-from lungtl.errors import LungtlError
 from lungtl.models.aggregators.torchmil_model import torchmil_models
+from lungtl.settings.errors import LungtlError
 from tests.models.aggregators.cases import OF_TORCHMIL, bags, built, needs_torchmil
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from lungtl.errors import UsageError
 from lungtl.models.aggregators.transformer import Transformer, TransformerLayer, sinusoids
+from lungtl.settings.errors import UsageError
 from tests.models.aggregators.cases import DIM, bags, renamed
 
 

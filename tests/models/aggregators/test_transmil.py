@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lungtl.errors import UsageError
 from lungtl.models.aggregators.transmil import TransMil
+from lungtl.settings.errors import UsageError
 from tests.models.aggregators.cases import DIM, bags, equal_slices, needs_torchmil
 
 pytestmark = needs_torchmil

@@ -9,9 +9,9 @@ import dataclasses
 import json
 import sys
 
-from lungtl.errors import LungtlError
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.backbones.weights import load_model
+from lungtl.settings.errors import LungtlError
 
 if __name__ == "__main__":
     try:

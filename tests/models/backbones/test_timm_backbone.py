@@ -5,8 +5,8 @@ from itertools import chain
 import pytest
 import torch
 
-from lungtl.errors import UsageError
 from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.settings.errors import UsageError
 from tests.models.tiny import tiny_backbone
 
 ARCHITECTURES = [

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lungtl.errors import LungtlError, UsageError
 from lungtl.models.backbones.loading import LoadedWeights
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.backbones.weights import load_model
+from lungtl.settings.errors import LungtlError, UsageError
 from tests.models.tiny import tiny_backbone
 
 NAME = "test_resnet"

@@ -15,13 +15,13 @@ from torch import nn
 
 from lungtl.bundle import save_bundle
 from lungtl.data.windows import SlicePreprocessor
-from lungtl.errors import LungtlError
 from lungtl.models.aggregators.mean import Mean
 from lungtl.models.backbones.loading import LoadedWeights
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.backbones.weights import load_model
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.slice_projection import SliceProjection
+from lungtl.settings.errors import LungtlError
 from tests.models.tiny import LUNG
 
 SPLIT = "5a" * 32

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from lungtl.config import OptimizerConfig
 from lungtl.models.freezing.base import FreezingStrategy
 from lungtl.models.freezing.bitfit import BitFit
 from lungtl.models.freezing.from_scratch import FromScratch
@@ -23,6 +22,7 @@ from lungtl.models.freezing.layer_decay import LayerDecay
 from lungtl.models.freezing.lora import Lora
 from lungtl.models.freezing.lp_ft import LpFt
 from lungtl.models.freezing.norm_only import NormOnly
+from lungtl.settings.schema import OptimizerConfig
 from lungtl.training.losses import BagAndSliceLoss
 from lungtl.training.module import BagModule
 from tests.models.tiny import noise_batch, tiny_classifier

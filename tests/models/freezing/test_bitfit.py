@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from lungtl.errors import UsageError
 from lungtl.models.freezing.bitfit import BitFit
+from lungtl.settings.errors import UsageError
 from tests.models.freezing.cases import RESNET, rates
 from tests.models.tiny import tiny_backbone
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from lungtl import composing, plugins
+from lungtl.settings import composing, parts
 from tests.models.freezing.cases import CASES, EPOCHS, NETWORKS, adapted_module, epochs_of, needs_peft, optimizer_of
 from tests.models.tiny import tiny_backbone
 
@@ -69,12 +69,12 @@ def test_the_groups_are_the_same_at_any_epoch(case: str) -> None:
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_config_is_of_a_strategy_that_is_tested(config: str) -> None:
-    plugins.check(CONFIGS[config], "freezing")
+    parts.check(CONFIGS[config], "freezing")
     assert config in CASES
-    strategy = plugins.build(CONFIGS[config])
+    strategy = parts.build(CONFIGS[config])
     assert type(strategy) is type(CASES[config].build())
-    expected = {key: value for key, value in CONFIGS[config].items() if key != plugins.TARGET}
-    assert set(expected) == set(plugins.signature(CONFIGS[config][plugins.TARGET], "freezing"))
+    expected = {key: value for key, value in CONFIGS[config].items() if key != parts.TARGET}
+    assert set(expected) == set(parts.signature(CONFIGS[config][parts.TARGET], "freezing"))
 
 
 def test_every_strategy_has_a_config() -> None:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lungtl.errors import LungtlError, UsageError
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.freezing.lora import Lora
+from lungtl.settings.errors import LungtlError, UsageError
 from tests.models.freezing.cases import (
     LITE,
     NETWORKS,

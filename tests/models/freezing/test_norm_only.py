@@ -4,9 +4,9 @@ import pytest
 from timm.layers.norm import LayerNorm2d
 from torch import nn
 
-from lungtl.errors import UsageError
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.freezing.norm_only import NormOnly
+from lungtl.settings.errors import UsageError
 from tests.models.freezing.cases import RESNET, rates
 from tests.models.tiny import tiny_backbone
 

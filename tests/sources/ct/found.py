@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lungtl.errors import Refused
+from lungtl.settings.errors import Refused
 from lungtl.sources.ct.series import Series, find_series
 from lungtl.sources.ct.volume import read_volume
 from tests.dicom_files import UID, ramp, write_series

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lungtl.errors import Refused
+from lungtl.settings.errors import Refused
 from lungtl.sources.ct.lungs import Box, crop_to_lungs, lung_box
 from lungtl.sources.ct.series import find_series
 from lungtl.sources.ct.volume import Volume, read_volume

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lungtl.errors import Refused
+from lungtl.settings.errors import Refused
 from lungtl.sources.ct.prepare import prepare_series
 from lungtl.sources.ct.series import Series, find_series
 from tests.dicom_files import write_series

@@ -12,7 +12,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
 
-from lungtl.errors import Refused
+from lungtl.settings.errors import Refused
 from lungtl.sources.ct.elements import TAGS
 from lungtl.sources.ct.series import Series, check_gap, find_series
 from lungtl.sources.ct.stream import quiet_pydicom

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 from lungtl.sources.ct import scan
 from lungtl.sources.ct.series import find_series
 from tests.dicom_files import UID, write_series

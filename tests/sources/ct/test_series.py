@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import FileDataset
 
-from lungtl.errors import LungtlError
+from lungtl.settings.errors import LungtlError
 from lungtl.sources.ct.series import find_series
 from lungtl.sources.ct.volume import read_volume
 from tests.dicom_files import UID, Edit, ramp, truncate, write_series

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import FileDataset
 
-from lungtl.errors import Refused
+from lungtl.settings.errors import Refused
 from lungtl.sources.ct import stack
 from lungtl.sources.ct.series import check_gap, find_series
 from lungtl.sources.ct.volume import read_volume, resample_z

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 
-from lungtl.errors import Refused
+from lungtl.settings.errors import Refused
 from lungtl.sources.ct import stack
 from lungtl.sources.ct.series import find_series
 from lungtl.sources.ct.volume import Volume, read_volume, resample_z

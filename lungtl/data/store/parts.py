@@ -1,0 +1,111 @@
+"""What one finished bag leaves in an unfinished store: its voxel file, and a part (a JSON file with its rows).
+
+Parts and voxel files are not forced to disk one by one: for a set of thousands of small bags that takes longer than
+loading them. So after a power cut a file of the last half minute can be short or empty, and a bag counts as finished
+only when its part can be read and its voxel file has the size that the part says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lungtl.data.store.files import TEMPORARY, whole_file
+from lungtl.settings.errors import Refused
+from lungtl.sources.base import Bag, Item, Source
+
+PARTS = "parts"
+VOXELS = "voxels"
+
+
+def write_part(source: Source, item: Item, folder: Path) -> int | None:
+    """Load one bag and leave its voxel file and part; a refused bag leaves a part that says so.
+
+    Args:
+        source: what it is loaded from.
+        item: the bag-to-be.
+        folder: of the store; the folders `PARTS` and `VOXELS` are in it.
+
+    Returns:
+        The size of the voxel file in bytes; None when the bag was refused.
+
+    Raises:
+        LungtlError: the disk is full, or the like.
+    """
+    try:
+        bag = source.load(item)
+    except Refused as refused:
+        part: dict[str, Any] = {"refused": {"item": item.bag_id, "reason": refused.reason, "remedy": refused.remedy}}
+    else:
+        file = f"{VOXELS}/{_file_name(bag.bag_id)}.npy"
+        size, digest = _write_voxels(bag.voxels, folder / file, folder / PARTS)
+        part = _rows(bag, file, size, digest)
+    with whole_file(_part_path(folder, item.bag_id), folder / PARTS) as out:
+        out.write(json.dumps(part).encode())
+    return part.get("voxels_bytes")
+
+
+def read_part(folder: Path, bag_id: str) -> dict[str, Any] | None:
+    """What `write_part` left of a bag; None when it is not finished."""
+    try:
+        part: dict[str, Any] = json.loads(_part_path(folder, bag_id).read_bytes())
+        if "bag" in part and (folder / part["bag"]["voxels"]).stat().st_size != part["voxels_bytes"]:
+            return None
+    except (FileNotFoundError, ValueError):
+        return None
+    return part
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Remove what killed runs were in the middle of; the caller holds the store's lock."""
+    for file in (folder / PARTS).glob(f"*{TEMPORARY}"):
+        file.unlink()
+
+
+def _write_voxels(voxels: NDArray[np.int16], path: Path, scratch: Path) -> tuple[int, str]:
+    """Write an .npy file; gives its size and SHA-256."""
+    voxels = np.ascontiguousarray(voxels)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(voxels))
+    with whole_file(path, scratch) as file:
+        # np.save would not say that the disk is full: its tofile raises an OSError without errno.
+        file.write(header.getvalue())
+        file.write(voxels.data)
+    digest = hashlib.sha256(header.getvalue())
+    digest.update(voxels.data)
+    return header.tell() + voxels.nbytes, digest.hexdigest()
+
+
+def _rows(bag: Bag, file: str, size: int, digest: str) -> dict[str, Any]:
+    count, height, width = bag.voxels.shape
+    row_mm, column_mm = bag.pixel_spacing_mm
+    return {
+        "bag": {
+            "bag_id": bag.bag_id, "patient_id": bag.patient_id, "bag_label": bag.bag_label, "split": bag.split,
+            "n_slices": count, "height": height, "width": width, "row_spacing_mm": row_mm,
+            "column_spacing_mm": column_mm, "diameter_mm": bag.diameter_mm, **bag.details,
+            "voxels": file, "voxels_sha256": digest,
+        },
+        "voxels_bytes": size,
+        "z_mm": bag.z_mm.tolist(),
+        "slice_labels": bag.slice_labels.tolist(),
+        "nodules": [{"bag_id": bag.bag_id, **row} for row in bag.nodules],
+    }  # fmt: skip
+
+
+def _part_path(folder: Path, bag_id: str) -> Path:
+    return folder / PARTS / f"{_file_name(bag_id)}.json"
+
+
+def _file_name(bag_id: str) -> str:
+    """The bag's id where it is a safe file name, its hash where it is not."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}", bag_id):
+        return bag_id
+    return hashlib.sha256(bag_id.encode()).hexdigest()[:32]

@@ -1,0 +1,201 @@
+"""Open a store: `manifest.json`, a row a bag, a row a slice, one memory-mapped voxel file a bag."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lungtl.settings.errors import LungtlError
+from lungtl.sources.base import fingerprint, sha256
+from lungtl.sources.progress import bar
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STORE_FORMAT = 2
+MANIFEST = "manifest.json"
+QUARANTINE = "quarantine.jsonl"
+LARGE_BYTES = 1_000_000_000  # hashing less takes a second or two and shows no bar
+
+
+class _Voxels(NamedTuple):
+    """Where a bag's voxels are, and which of the rows of `slices` are its own."""
+
+    file: str
+    shape: tuple[int, int, int]
+    rows: slice
+
+
+class Store:
+    """A complete store.
+
+    Opening reads the manifest alone. Damage to it or to a table never goes unnoticed; of a voxel file only the
+    shape is checked when it is read, and its content by `altered_files`.
+
+    Args:
+        path: its folder.
+
+    Raises:
+        LungtlError: no finished store lies there, its manifest is damaged, or it has another format.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.manifest = self._read_manifest()
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the store's content (tables and voxels)."""
+        return str(self.manifest["fingerprint"])
+
+    @property
+    def name(self) -> str:
+        """The folder's name: source and content address."""
+        return self.path.name
+
+    @property
+    def value_range(self) -> tuple[int, int] | None:
+        """None when voxels are HU, else the range of grey values."""
+        value_range = self.manifest["value_range"]
+        return None if value_range is None else (value_range[0], value_range[1])
+
+    @cached_property
+    def bags(self) -> pd.DataFrame:
+        """One row a bag, indexed 0..n-1: bag_id, patient_id, bag_label, split, n_slices, diameter_mm, ..."""
+        return self._table("bags")
+
+    @cached_property
+    def slices(self) -> pd.DataFrame:
+        """One row a slice: bag_id, index, z_mm, slice_label."""
+        return self._table("slices")
+
+    @cached_property
+    def nodules(self) -> pd.DataFrame | None:
+        """One row a nodule where the source knows them: bag_id, nodule, malignancy, n_readers, z_min, z_max, ..."""
+        return self._table("nodules") if "nodules.parquet" in self.manifest["tables"] else None
+
+    @cached_property
+    def _voxels(self) -> dict[str, _Voxels]:
+        """Each bag's voxels, by bag_id."""
+        columns = [self.bags[name] for name in ("bag_id", "voxels", "n_slices", "height", "width")]
+        ends = self.bags["n_slices"].cumsum()
+        return {
+            str(bag_id): _Voxels(file, (int(n), int(height), int(width)), slice(int(end - n), int(end)))
+            for bag_id, file, n, height, width, end in zip(*columns, ends, strict=True)
+        }
+
+    def voxels(self, bag_id: str) -> NDArray[np.int16]:
+        """int16 [S, H, W], memory-mapped and read-only.
+
+        Raises:
+            LungtlError: the file is missing or is not what was prepared.
+        """
+        file, shape, _ = self._voxels[bag_id]
+        path = self.path / file
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            size = path.stat().st_size
+        except OSError as error:
+            raise self._damaged(file, f"cannot be read ({error.strerror})") from error
+        except Exception as error:  # numpy's header parser raises unrelated types, some of Exception alone
+            raise self._damaged(file, "is no .npy file, or was cut") from error
+        if not isinstance(array, np.memmap):
+            raise self._damaged(file, "is no .npy file")
+        if array.dtype != np.int16 or array.shape != shape:
+            raise self._damaged(file, f"holds {array.dtype} {array.shape}, wanted int16 {shape}")
+        if array.offset + array.nbytes != size:
+            raise self._damaged(file, f"has {size} bytes, wanted {array.offset + array.nbytes}")
+        return array
+
+    def slice_labels(self, bag_id: str) -> NDArray[np.int8]:
+        """int8 [S]: -1 unknown, 0 non-nodule, 1 benign, 2 malignant."""
+        return self.slices["slice_label"].to_numpy(np.int8)[self._voxels[bag_id].rows]
+
+    def z_mm(self, bag_id: str) -> NDArray[np.float64]:
+        """float64 [S]; NaN where unknown."""
+        return self.slices["z_mm"].to_numpy(np.float64)[self._voxels[bag_id].rows]
+
+    def altered_files(self) -> list[str]:
+        """Files that are missing, unreadable or no longer as they were prepared (reads everything).
+
+        When `bags.parquet`, which has the hashes of the voxel files, is one of them, those are not looked at.
+        """
+        expected = {**self.manifest["tables"], QUARANTINE: self.manifest["quarantine"]}
+        altered = self._altered(expected)
+        if "bags.parquet" not in altered:
+            altered += self._altered(dict(zip(self.bags["voxels"], self.bags["voxels_sha256"], strict=True)))
+        try:
+            same = self._read_manifest() == self.manifest
+        except LungtlError:
+            same = False
+        return altered if same else [*altered, MANIFEST]
+
+    def _altered(self, expected: dict[str, str]) -> list[str]:
+        paths = {name: self.path / name for name in expected}
+        large = sum(path.stat().st_size for path in paths.values() if path.is_file()) > LARGE_BYTES
+        altered = []
+        with bar(f"checking {self.name}") as progress:
+            for done, (name, path) in enumerate(paths.items(), start=1):
+                if not _is_intact(path, expected[name]):
+                    altered.append(name)
+                if large:
+                    progress(done, len(paths), f"{len(altered)} altered")
+        return altered
+
+    def _read_manifest(self) -> dict[str, Any]:
+        try:
+            manifest = json.loads((self.path / MANIFEST).read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            raise LungtlError(
+                f"{self.path} is not a finished store (no {MANIFEST}); run python -m lungtl.prepare"
+            ) from None
+        except OSError as error:
+            raise self._damaged(MANIFEST, f"cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise self._damaged(MANIFEST, "is no JSON") from error
+        if not isinstance(manifest, dict) or type(manifest.get("format")) is not int:
+            raise self._damaged(MANIFEST, "is no manifest")
+        if manifest["format"] != STORE_FORMAT:
+            raise LungtlError(
+                f"{self.path} has store format {manifest['format']}, this lungtl reads {STORE_FORMAT}; "
+                f"remove it and prepare again"
+            )
+        # A sum over all of it, so that nothing in it needs to be checked where it is used.
+        if manifest.get("checksum") != checksum(manifest):
+            raise self._damaged(MANIFEST, "was altered")
+        return manifest
+
+    def _table(self, name: str) -> pd.DataFrame:
+        import pandas as pd
+
+        file = f"{name}.parquet"
+        try:
+            content = (self.path / file).read_bytes()
+        except OSError as error:
+            raise self._damaged(file, f"cannot be read ({error.strerror})") from error
+        # Tables are small: hashing costs less than parsing, and what is intact has every column and row.
+        if hashlib.sha256(content).hexdigest() != self.manifest["tables"][file]:
+            raise self._damaged(file, "was altered")
+        return pd.read_parquet(io.BytesIO(content))
+
+    def _damaged(self, file: str, what: str) -> LungtlError:
+        return LungtlError(f"{self.path / file} {what}; remove {self.path} and prepare it again")
+
+
+def checksum(manifest: dict[str, Any]) -> str:
+    """Hash of everything in a manifest but this hash."""
+    return fingerprint({key: value for key, value in manifest.items() if key != "checksum"})
+
+
+def _is_intact(path: Path, digest: str) -> bool:
+    try:
+        return sha256(path) == digest
+    except OSError:  # missing, or the disk does not give it back
+        return False

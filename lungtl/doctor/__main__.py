@@ -1,0 +1,62 @@
+"""`python -m lungtl.doctor`: is everything in place? PASS, WARN or FAIL for each thing, with what to do."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from lungtl.doctor.finding import Finding
+from lungtl.runs.folder import data_dir_of
+from lungtl.settings import command_line
+from lungtl.settings.errors import UsageError
+
+KEYS = ("data_dir", "root")
+
+
+def examine(data_dir: Path, root: Path | None) -> Iterator[Finding]:
+    """Look at everything, the quick things first.
+
+    Args:
+        data_dir: whose stores and runs are looked at.
+        root: a folder of DICOM series to look into, if any.
+    """
+    from lungtl.doctor import dicom_root, environment, storage, weights
+
+    yield from environment.check_python()
+    yield from environment.check_packages()
+    yield from environment.check_torch()
+    yield from weights.check_weights()
+    yield from dicom_root.check_annotations()
+    yield from storage.check_space(data_dir)
+    yield from storage.check_tracking(data_dir)
+    yield from storage.check_stores(data_dir)
+    if root is not None:
+        yield from dicom_root.check_root(root, data_dir, os.cpu_count() or 1)
+
+
+def main() -> None:
+    """Print all findings; exit with 1 when one is a FAIL."""
+    parser = argparse.ArgumentParser(prog="python -m lungtl.doctor", description="Check that everything is in place.")
+    parser.add_argument("overrides", nargs="*", metavar="data_dir=FOLDER | root=FOLDER (DICOM series to look into)")
+    overrides = parser.parse_args().overrides
+    roots = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key not in KEYS or not value:
+            raise UsageError(f"unknown argument {override}; wanted data_dir=FOLDER or root=FOLDER")
+        if key == "root":
+            roots.append(Path(value).expanduser())
+    failed = warned = 0
+    for finding in examine(data_dir_of(overrides), roots[-1] if roots else None):
+        failed += finding.status == "FAIL"
+        warned += finding.status == "WARN"
+        print(finding, flush=True)
+    print(f"{failed} FAIL, {warned} WARN")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    command_line.plain(main)

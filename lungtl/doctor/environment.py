@@ -1,0 +1,79 @@
+"""Python, the packages that lungtl stands on, torch's pairing with torchvision, and the device."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from lungtl.doctor.finding import Finding, fails, passes, warns
+
+PYTHONS = ((3, 11), (3, 14))
+TORCHVISION_AHEAD = 15  # torchvision 0.(n + 15) is built for torch 2.n: https://github.com/pytorch/vision#installation
+
+
+def check_python() -> Iterator[Finding]:
+    """The interpreter's version."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    if PYTHONS[0] <= sys.version_info < PYTHONS[1]:
+        yield passes(f"Python {version}")
+    else:
+        yield fails(f"Python {version}", "use Python 3.11 to 3.13")
+
+
+def check_packages() -> Iterator[Finding]:
+    """Whether every dependency is installed, in a version that lungtl was made for."""
+    for line in metadata.requires("lungtl") or []:
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield check_package(requirement)
+
+
+def check_package(requirement: Requirement) -> Finding:
+    """One dependency."""
+    wanted = f"{requirement.name}{requirement.specifier}"
+    try:
+        version = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        return fails(f"{requirement.name} is not installed", f"pip install '{wanted}'")
+    if not requirement.specifier.contains(version, prereleases=True):
+        return fails(f"{requirement.name} {version} does not fit {requirement.specifier}", f"pip install '{wanted}'")
+    return passes(f"{requirement.name} {version}")
+
+
+def check_pairing(torch: str, torchvision: str) -> Finding:
+    """Whether two versions belong together."""
+    wanted = Version(torch).minor + TORCHVISION_AHEAD
+    pair = f"torch {torch}, torchvision {torchvision}"
+    if Version(torchvision).minor != wanted:
+        return fails(f"{pair} are not a pair", f"pip install 'torchvision==0.{wanted}.*'")
+    return passes(f"{pair} fit together")
+
+
+def check_torch() -> Iterator[Finding]:
+    """Whether torch and torchvision belong together, and what they compute on."""
+    import torch
+
+    from lungtl.models.compat import ensure_torchvision
+
+    pairing = check_pairing(metadata.version("torch"), metadata.version("torchvision"))
+    if pairing.status == "FAIL":
+        yield pairing
+        return
+    try:
+        ensure_torchvision()
+    except (ImportError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        yield fails(f"torchvision cannot be imported ({reason})", "install torch and torchvision together, by pip")
+        return
+    yield pairing
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory / 1e9
+        yield passes(f"GPU: {torch.cuda.get_device_name(0)}, {memory:.0f} GB")
+    elif torch.backends.mps.is_available():
+        yield passes("GPU: Apple MPS")
+    else:
+        yield warns(f"no GPU; {torch.get_num_threads()} CPU threads", "frozen backbones are fine on a CPU")

@@ -1,1 +1,0 @@
-"""What a run or an evaluation leaves behind, and how it comes about."""

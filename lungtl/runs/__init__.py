@@ -1,0 +1,1 @@
+"""One run: its folder, its record, and what training and evaluation write into it."""

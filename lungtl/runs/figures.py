@@ -1,0 +1,157 @@
+"""The figures of an evaluation."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lungtl.data.store.reader import Store
+from lungtl.settings.errors import LungtlError
+from lungtl.sources.base import BENIGN, MALIGNANT, NON_NODULE, UNKNOWN
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lungtl.evaluation.document import Document
+    from lungtl.models.inference import Predictions
+    from lungtl.runs.scored import ScoredModel
+
+log = logging.getLogger(__name__)
+SHOWN = 16  # slices in the montage
+SLICE_NAMES = {UNKNOWN: "unlabelled", NON_NODULE: "non-nodule", BENIGN: "benign", MALIGNANT: "malignant"}
+
+
+def draw(
+    folder: Path,
+    store: Store,
+    model: ScoredModel,
+    predictions: Predictions,
+    table: pd.DataFrame,
+    controls: dict[str, NDArray[np.float64]],
+    document: Document,
+    resamples: int,
+) -> None:
+    """Draw everything that an evaluation shows.
+
+    Args:
+        folder: gets the PNGs; is created.
+        store: whose bags were predicted.
+        model: predicted them.
+        predictions: of the bags.
+        table: bag_id, patient_id, label, probability, calibrated of the bags.
+        controls: name -> probabilities in the order of `table`.
+        document: their scores.
+        resamples: of patients, for the intervals and bands: as many as for those of the scores.
+    """
+    from lungtl.evaluation.figures import (
+        attention_along_z,
+        confusion,
+        precision_recall,
+        reliability,
+        roc,
+        save,
+        score_histogram,
+        subgroup_forest,
+    )  # fmt: skip
+    from lungtl.evaluation.localisation import weights_differ
+
+    folder.mkdir(exist_ok=True)
+    labels, p, patients = table["label"].to_numpy(), table["probability"].to_numpy(), table["patient_id"].to_numpy()
+    bag = document["bag"]
+    fitted = model.chosen is not None and model.chosen.kind in document["calibrated"]
+    thresholds = {name: point and point["threshold"] for name, point in document["operating_points"].items()}
+    for curve, name in ((roc, "roc"), (precision_recall, "precision_recall")):
+        figure = curve(labels, p, patients, controls, thresholds=thresholds, resamples=resamples)
+        save(figure, folder / f"{name}.png")
+    save(reliability(labels, p, table["calibrated"] if fitted else None), folder / "reliability.png")
+    save(score_histogram(labels, p, bag["threshold"]), folder / "scores.png")
+    save(confusion(labels, p, bag["threshold"]), folder / "confusion.png")
+    if document["subgroups"]:
+        overall = bag["metrics"]["auroc"]["value"]
+        save(subgroup_forest(document["subgroups"], overall), folder / "subgroups.png")
+    slices = dict(list(predictions.slices.groupby("bag_id")))
+    _draw_most_weighted(folder, store, model, slices, table, weights_differ(predictions.slices))
+    for name, row in _examples(table).items():
+        own = slices[row.bag_id]
+        if len(own) > 1:
+            title = f"{row.patient_id}: label {row.label}, p = {row.probability:.2f}"
+            p_slices = own["p_malignant"] if model.slices_trained else None
+            figure = attention_along_z(own["z_mm"], own["weight"], p_slices, own["label"], title)
+            save(figure, folder / f"attention_{name}.png")
+
+
+def windowed(hu: NDArray[np.int16], window: tuple[float, float]) -> NDArray[np.uint8]:
+    """A slice through a display window (centre, width): int16 [H, W] -> uint8 [H, W]."""
+    centre, width = window
+    grey = (hu.astype(np.float32) - (centre - width / 2)) / width * 255
+    image: NDArray[np.uint8] = np.clip(grey, 0, 255).astype(np.uint8)
+    return image
+
+
+def _draw_most_weighted(
+    folder: Path, store: Store, model: ScoredModel, slices: dict[Any, pd.DataFrame], table: pd.DataFrame, told: bool
+) -> None:
+    """A slice of each of the bags with the highest probabilities, with and without heatmaps; `told` by its weight."""
+    from lungtl.evaluation.figures import gradcam_montage, montage, save
+
+    window = model.classifier.preprocessor.windows[0]
+    images, captions, labels, places = [], [], [], []
+    for row in table.sort_values("probability", ascending=False).head(SHOWN).itertuples():
+        top = shown_slice(slices[row.bag_id], told)
+        images.append(windowed(store.voxels(str(row.bag_id))[top.slice_index], window))
+        place = "" if np.isnan(top.z_mm) else f" z {top.z_mm:.0f} mm"
+        captions.append(f"{row.patient_id}{place}\nw={top.weight:.2f} p={row.probability:.2f} {SLICE_NAMES[top.label]}")
+        labels.append(int(top.label))
+        places.append((str(row.bag_id), int(top.slice_index)))
+    which = "the slice that weighed most in each" if told else "the middle slice of each, as all weigh the same"
+    bags = f"{len(images)} bags" if len(images) > 1 else "bag"
+    title = f"The {bags} with the highest probability: {which}"
+    save(montage(images, captions, labels, title), folder / "montage.png")
+    if model.heatmaps:
+        try:
+            maps = [_heatmap(store, model, *place) for place in places]
+        except LungtlError as error:  # the extra is not installed, or the network has no maps: the rest stands
+            log.info("no heatmaps: %s", error)
+        else:
+            save(gradcam_montage(images, maps, captions, labels, title), folder / "heatmaps.png")
+
+
+def shown_slice(slices: pd.DataFrame, weights_differ: bool) -> Any:
+    """The slice of a bag that is shown: what weighed most, or the middle one where the aggregator weighs all the same.
+
+    Args:
+        slices: index, weight and more of the bag's slices, in their order.
+        weights_differ: whether the aggregator weighs slices at all.
+
+    Returns:
+        Its row, `index` as `slice_index`.
+    """
+    one = slices.nlargest(1, "weight") if weights_differ else slices.iloc[[len(slices) // 2]]
+    return next(one.rename(columns={"index": "slice_index"}).itertuples())
+
+
+def _heatmap(store: Store, model: ScoredModel, bag_id: str, index: int) -> NDArray[np.float32]:
+    from lungtl.data.bags import read_frames
+    from lungtl.models.gradcam import slice_heatmaps
+
+    voxels = store.voxels(bag_id)
+    rows = None if model.features is None else model.features.rows(bag_id, 0, None)
+    needed = np.arange(len(voxels)) if rows is None else np.array([index])
+    frames = read_frames(voxels, needed, model.classifier.preprocessor.neighbours)
+    heatmap: NDArray[np.float32] = slice_heatmaps(model.classifier, frames, [index], rows)[0]
+    return heatmap
+
+
+def _examples(table: pd.DataFrame) -> dict[str, Any]:
+    """The surest hit, the worst miss, and the worst false alarm."""
+    ordered = table.sort_values("probability", ascending=False)
+    chosen: dict[str, Any] = {}
+    for name, label, place in (("surest_hit", 1, 0), ("worst_miss", 1, -1), ("worst_alarm", 0, 0)):
+        rows = list(ordered[ordered["label"] == label].itertuples())
+        if rows:
+            chosen[name] = rows[place]
+    return chosen

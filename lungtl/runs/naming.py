@@ -1,0 +1,54 @@
+"""What a run is called: its choices, and what else was overridden."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+PLACES = ("data_dir", ".root", ".table", ".images", "tracking", "tracking.uri", "workers", "resume", "sweep.name",
+          "sweep.retry", "evaluation.figures")  # fmt: skip
+"""Endings of keys that only say where things are and whether figures are drawn."""
+
+
+def run_name(choices: Mapping[str, str], overrides: Iterable[str]) -> str:
+    """The four choices, then what else was overridden, less `PLACES`."""
+    parts = [choices[group] for group in ("dataset", "backbone", "freezing", "aggregator")]
+    others = [override for override in overrides if override.partition("=")[0].lstrip("+~") not in choices]
+    return " ".join([*parts, *told(others)])
+
+
+def told(overrides: Iterable[str]) -> list[str]:
+    """Overrides as a name tells them: of a file its name, and none of `PLACES`."""
+    parts = [override.partition("=") for override in overrides]
+    return [f"{k}={Path(v).name if '/' in v else v}" for k, _, v in parts if not k.endswith(PLACES)]
+
+
+def differing_overrides(sweep: Path, overrides: Iterable[str]) -> list[str]:
+    """What a child was given that not all children of its sweep were."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    whole = sweep / "multirun.yaml"
+    lines = [str(line) for line in OmegaConf.load(whole).hydra.overrides.task] if whole.is_file() else []
+    parsed = [
+        override for override in OverridesParser.create().parse_overrides(lines) if not override.is_sweep_override()
+    ]
+    # a child is given `false` as `False` and `1e-3` as `0.001`
+    shared = {*lines, *(f"{one.get_key_element()}={one.get_value_element_as_str()}" for one in parsed)}
+    return [override for override in overrides if override not in shared]
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, child in value.items():
+        flat |= flatten(child, f"{prefix}{key}.") if isinstance(child, dict) else {f"{prefix}{key}": child}
+    return flat
+
+
+def differing(names: list[str]) -> list[str]:
+    """Names less the words that all share; as they are where nothing differs."""
+    words = [name.split() for name in names]
+    shared = set(words[0]).intersection(*words)
+    return [" ".join(w for w in own if w not in shared) or name for own, name in zip(words, names, strict=True)]

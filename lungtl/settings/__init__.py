@@ -1,0 +1,1 @@
+"""How a command line becomes a checked config, and what is said when it is wrong."""

@@ -1,0 +1,111 @@
+"""All that is said of a sweep, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from lungtl.sweeps.report.comparable import METRICS, Setting, TestSet, by_test_set
+from lungtl.sweeps.report.comparisons import Comparison, compare
+from lungtl.sweeps.report.effects import Effect, measure_effects
+from lungtl.sweeps.report.factors import find_factors, labels, missing_cells
+from lungtl.sweeps.report.finished import Run, Unfinished, read_runs
+
+Row = dict[str, object]
+
+COMPARED_COSTS = {"trainable_parameters": "trainable parameters", "seconds": "training, s"}
+COSTS = {"epochs": "epochs", **COMPARED_COSTS}
+"""Key of `training` in metrics.json -> how it is shown."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep.
+
+    Attributes:
+        name: of its folder.
+        runs: those that finished.
+        unfinished: the others.
+        factors: what was varied -> the level of each finished run.
+        missing: combinations of levels that no finished run has.
+        test_sets: what the runs were tested on; only runs of the first are compared.
+        comparisons: of the settings of the first test set.
+        effects: of the factors, within the first test set.
+    """
+
+    name: str
+    runs: list[Run]
+    unfinished: list[Unfinished]
+    factors: dict[str, list[str]]
+    missing: list[tuple[str, ...]]
+    test_sets: list[TestSet]
+    comparisons: list[Comparison]
+    effects: list[Effect]
+
+    @property
+    def tested(self) -> TestSet:
+        """The test set of most runs."""
+        return self.test_sets[0]
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """Read a sweep's folder and compare its runs.
+
+    Raises:
+        LungtlError: no run finished, or a finished run's files do not fit each other.
+    """
+    runs, unfinished = read_runs(folder)
+    factors = find_factors(runs)
+    levels = [tuple(of_runs[i] for of_runs in factors.values()) for i in range(len(runs))]
+    sets = by_test_set(runs, labels(factors, len(runs)), levels)
+    return Sweep(
+        folder.name, runs, unfinished, factors, missing_cells(factors) if factors else [], sets, compare(sets[0]),
+        measure_effects(sets[0], factors),
+    )  # fmt: skip
+
+
+def cost(tested: TestSet, setting: Setting, key: str) -> float | None:
+    """What a setting's training took, the mean over its seeds; None where a run did not record it."""
+    recorded = [tested.runs[place].document["training"].get(key) for place in setting.members]
+    return None if None in recorded else fmean(recorded)
+
+
+def setting_rows(sweep: Sweep) -> list[Row]:
+    """Rows of settings.csv: a setting each, with levels, seeds, validation and test scores and costs."""
+    rows: list[Row] = []
+    for number, tested in enumerate(sweep.test_sets):
+        for setting in tested.settings:
+            row: Row = {"setting": setting.label, "test_set": number, "chosen": setting is sweep.tested.best}
+            row |= dict(zip(sweep.factors, setting.levels, strict=True))
+            row |= {"seeds": " ".join(map(str, setting.seeds)), "n": len(tested.test.labels)}
+            row |= {"n_patients": len(set(tested.test.patient_ids)), "n_positive": int(tested.test.labels.sum())}
+            for name, score in {"val_auroc": setting.validation, **{m: setting.test[m] for m in METRICS}}.items():
+                row |= {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high, f"{name}_sd": score.sd}
+            rows.append(row | {key: cost(tested, setting, key) for key in COSTS})
+    return rows
+
+
+def comparison_rows(comparisons: Sequence[Comparison]) -> list[Row]:
+    """Rows of comparisons.csv: a comparison each, p-values as they are and adjusted."""
+    rows: list[Row] = []
+    for one in comparisons:
+        auroc, decisions = one.auroc, one.decisions
+        row: Row = {"setting": one.setting, "against": one.against, "kind": one.kind}
+        row |= {"auroc_difference": auroc.difference, "low": auroc.low, "high": auroc.high, "p": auroc.p_value}
+        row |= {"p_holm": one.adjusted, "undefined": auroc.undefined}
+        row |= {"only_setting_right": decisions and decisions.only_first_right}
+        row |= {"only_other_right": decisions and decisions.only_second_right}
+        rows.append(row | {"p_mcnemar": decisions and decisions.p_value, "p_mcnemar_holm": one.decisions_adjusted})
+    return rows
+
+
+def effect_rows(effects: Sequence[Effect]) -> list[Row]:
+    """Rows of effects.csv: a level of a factor each."""
+    return [
+        {"factor": one.factor, "level": one.level, "reference": one.reference, "pairs": one.pairs,
+         "auroc_difference": one.difference.value, "low": one.difference.low, "high": one.difference.high,
+         "sd_between_pairs": one.difference.sd}
+        for one in effects
+    ]  # fmt: skip

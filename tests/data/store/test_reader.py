@@ -1,0 +1,320 @@
+"""Reading stores: what went in comes out, and what changed since is noticed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from lungtl.data.store import reader
+from lungtl.data.store.reader import Store
+from lungtl.data.store.writer import prepare
+from lungtl.settings.errors import LungtlError
+from lungtl.sources.base import sha256
+from lungtl.sources.dicom import DicomSource
+from tests.data.store.made import Made
+from tests.dicom_files import UID, ramp, write_series
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return prepare(Made(str(tmp_path / "diary"), refused=("bag-02",), at_sight=("x", "y")), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store for tests that damage it for a moment, and do so many times."""
+    tmp_path = tmp_path_factory.mktemp("damaged")
+    return prepare(Made(str(tmp_path / "diary")), tmp_path)
+
+
+def flip(path: Path, place: int, bit: int = 0) -> None:
+    """Change one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] ^= 1 << bit
+    path.write_bytes(content)
+
+
+@contextmanager
+def altered(path: Path, place: int, bit: int) -> Iterator[None]:
+    """Change one bit of a file and put it back."""
+    flip(path, place, bit)
+    try:
+        yield
+    finally:
+        flip(path, place, bit)
+
+
+def test_manifest(store: Store) -> None:
+    manifest = dict(store.manifest)
+    tables, content_hash = manifest.pop("tables"), manifest.pop("fingerprint")
+    assert len(manifest.pop("source_fingerprint")) == len(content_hash) == len(manifest.pop("checksum")) == 64
+    assert manifest.pop("quarantine") == sha256(store.path / "quarantine.jsonl")
+    assert manifest == {
+        "format": 2,
+        "source": "made",
+        "recipe": {"kind": "made", "option": 1},
+        "value_range": None,
+        "slice_step_mm": None,
+        "n_bags": 11,
+        "n_slices": 1 + 2 + 1 + 2 + 3 + 1 + 2 + 3 + 1 + 2 + 3,  # without bag-02
+        "n_patients": 6,
+        "n_refused": 3,
+        "bag_labels": {"0": 5, "1": 6},
+    }
+    assert tables == {
+        f"{name}.parquet": sha256(store.path / f"{name}.parquet") for name in ("bags", "slices", "nodules")
+    }
+
+
+def test_bags(store: Store) -> None:
+    row = store.bags.iloc[4].to_dict()  # bag-05: bag-02 is missing
+    assert len(row.pop("voxels_sha256")) == 64
+    assert np.isnan([row.pop("row_spacing_mm"), row.pop("column_spacing_mm"), row.pop("diameter_mm")]).all()
+    assert store.bags["split"].isna().all()
+    del row["split"]
+    assert row == {"bag_id": "bag-05", "patient_id": "p2", "bag_label": 1, "n_slices": 3, "height": 2, "width": 4,
+                   "colour": "grey", "voxels": "voxels/bag-05.npy"}  # fmt: skip
+
+
+def test_slices(store: Store) -> None:
+    rows = store.slices[store.slices["bag_id"] == "bag-05"]
+    assert rows[["index", "z_mm", "slice_label"]].to_numpy().tolist() == [[0, 0.5, 2], [1, 1.5, 2], [2, 2.5, 2]]
+    assert store.slices["bag_id"].tolist()[:4] == ["bag-00", "bag-01", "bag-01", "bag-03"]
+
+
+def test_nodules(store: Store) -> None:
+    assert store.nodules is not None
+    assert store.nodules.to_dict("records") == [{"bag_id": "bag-01", "nodule": 0, "malignancy": 2.5}]
+
+
+def test_one_bags_arrays(store: Store) -> None:
+    voxels = store.voxels("bag-07")
+    assert voxels.dtype == np.int16
+    assert np.array_equal(voxels, np.full((2, 2, 4), 7))
+    assert isinstance(voxels, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        voxels[0, 0, 0] = 1
+    assert store.slice_labels("bag-07").tolist() == [1, 1]
+    assert store.z_mm("bag-07").tolist() == [0.5, 1.5]
+
+
+def test_no_nodules_no_table(tmp_path: Path) -> None:
+    store = prepare(Made(str(tmp_path / "diary"), ids=("bag-00",)), tmp_path)
+    assert store.nodules is None
+    assert not (store.path / "nodules.parquet").exists()
+
+
+def test_grey_values(tmp_path: Path) -> None:
+    assert prepare(Made(str(tmp_path / "diary")), tmp_path).value_range is None
+    assert prepare(Made(str(tmp_path / "diary"), value_range=(0, 255)), tmp_path).value_range == (0, 255)
+
+
+def test_from_dicom_to_the_store(tmp_path: Path) -> None:
+    write_series(tmp_path / "scans", [4, 2, 0], ramp(3), PixelSpacing=["0.5", "0.75"])
+    (tmp_path / "scans" / "zero.dcm").touch()
+    (tmp_path / "labels.csv").write_text(f"series_uid,patient_id,label,split\n{UID},p,1,val\n")
+    store = prepare(DicomSource(str(tmp_path / "scans"), str(tmp_path / "labels.csv")), tmp_path / "data")
+    bag = store.bags.iloc[0]
+    assert (bag["bag_id"], bag["bag_label"], bag["split"], bag["n_native_slices"]) == (UID, 1, "val", 3)
+    assert (bag["row_spacing_mm"], bag["column_spacing_mm"]) == (0.5, 0.75)
+    assert np.array_equal(store.voxels(UID)[::2], ramp(3)[::-1] - 1024)
+    assert np.array_equal(store.voxels(UID)[1], ramp(3)[1] - 1024 + 42)  # half of 84, the step between slices
+    assert (store.manifest["n_refused"], store.manifest["slice_step_mm"]) == (1, 1.0)
+
+
+# What is no longer as it was
+
+
+def test_nothing_altered(store: Store) -> None:
+    assert store.altered_files() == []
+
+
+@pytest.mark.parametrize(
+    "name", ["voxels/bag-05.npy", "bags.parquet", "slices.parquet", "nodules.parquet", "quarantine.jsonl"]
+)
+def test_altered_file(store: Store, name: str) -> None:
+    flip(store.path / name, -5)
+    assert Store(store.path).altered_files() == [name]
+
+
+def test_altered_manifest(store: Store) -> None:
+    flip(store.path / "manifest.json", 300)
+    assert store.altered_files() == ["manifest.json"]
+    (store.path / "manifest.json").unlink()
+    assert store.altered_files() == ["manifest.json"]
+
+
+def test_another_stores_manifest(store: Store, tmp_path: Path) -> None:
+    other = prepare(Made(str(tmp_path / "diary")), tmp_path / "other")
+    (store.path / "manifest.json").write_bytes((other.path / "manifest.json").read_bytes())
+    assert store.altered_files() == ["manifest.json"]
+
+
+@pytest.mark.parametrize("name", ["voxels/bag-00.npy", "bags.parquet", "nodules.parquet", "quarantine.jsonl"])
+def test_lost_file(store: Store, name: str) -> None:
+    (store.path / name).unlink()
+    assert Store(store.path).altered_files() == [name]
+
+
+def test_every_altered_file_is_found(store: Store) -> None:
+    names = ["nodules.parquet", "voxels/bag-01.npy", "voxels/bag-10.npy", "manifest.json"]
+    for name in names:
+        flip(store.path / name, 140)
+    assert store.altered_files() == names
+
+
+def test_checking_a_large_store_shows_how_far_it_is(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.altered_files()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(reader, "LARGE_BYTES", 1000)
+    store.altered_files()
+    assert f"checking {store.name}" in capsys.readouterr().err
+
+
+def test_fingerprint_is_of_the_content(tmp_path: Path, store: Store) -> None:
+    same = prepare(Made(str(tmp_path / "d"), refused=("bag-02",), at_sight=("x", "y")), tmp_path / "elsewhere")
+    other = prepare(Made(str(tmp_path / "d"), refused=("bag-03",)), tmp_path / "third")
+    assert same.fingerprint == store.fingerprint != other.fingerprint
+
+
+# What is damaged
+
+
+def remedy(store: Store) -> str:
+    return rf"; remove {store.path} and prepare it again$"
+
+
+@pytest.mark.parametrize("name", ["bags", "slices", "nodules"])
+def test_lost_table(store: Store, name: str) -> None:
+    (store.path / f"{name}.parquet").unlink()
+    with pytest.raises(
+        LungtlError, match=rf"{name}.parquet cannot be read \(No such file or directory\)" + remedy(store)
+    ):
+        getattr(Store(store.path), name)
+
+
+@given(place=st.integers(0), bit=st.integers(0, 7))
+def test_no_bit_of_a_table_changes_unnoticed(damaged: Store, place: int, bit: int) -> None:
+    said = pytest.raises(LungtlError, match="bags.parquet was altered" + remedy(damaged))
+    with altered(damaged.path / "bags.parquet", place, bit), said:
+        _ = Store(damaged.path).bags
+
+
+@given(place=st.integers(0), bit=st.integers(0, 7))
+@example(place=0, bit=0)  # no JSON
+def test_no_bit_of_the_manifest_changes_unnoticed(damaged: Store, place: int, bit: int) -> None:
+    with altered(damaged.path / "manifest.json", place, bit):
+        said = error_of(lambda: Store(damaged.path))
+        if said is None:
+            assert Store(damaged.path).manifest == damaged.manifest  # white space
+        else:
+            assert said.endswith("prepare it again")
+            assert "\n" not in said
+
+
+def error_of(work: Callable[[], object]) -> str | None:
+    """The LungtlError's message, if there is one."""
+    try:
+        work()
+    except LungtlError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"null", b"[]", b"3", b"{}", b"\xff", b'{"format": "2"}', b'{"format": 2}']
+)
+def test_what_is_no_manifest(store: Store, content: bytes) -> None:
+    (store.path / "manifest.json").write_bytes(content)
+    with pytest.raises(LungtlError, match=r"prepare it again$"):
+        Store(store.path)
+
+
+@pytest.mark.parametrize("key", ["n_bags", "tables", "fingerprint", "value_range", "checksum", "quarantine"])
+@pytest.mark.parametrize("value", [None, 7, "x", [1, 2, 3], {}])
+def test_manifest_with_another_value(store: Store, key: str, value: Any) -> None:
+    manifest = {**store.manifest, key: value}
+    if manifest == store.manifest:
+        return
+    (store.path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(LungtlError, match="manifest.json was altered" + remedy(store)):
+        Store(store.path)
+
+
+@given(place=st.integers(0, 127), bit=st.integers(0, 7))
+@example(place=9, bit=7)  # the header's length
+@example(place=30, bit=1)
+def test_a_damaged_header_gives_no_wrong_voxels(damaged: Store, place: int, bit: int) -> None:
+    with altered(damaged.path / "voxels" / "bag-05.npy", place, bit):
+        said = error_of(lambda: damaged.voxels("bag-05"))
+        if said is None:
+            assert np.array_equal(damaged.voxels("bag-05"), np.full((3, 2, 4), 5))
+        else:
+            assert said.startswith(f"{damaged.path}/voxels/bag-05.npy ")
+            assert said.endswith(f"; remove {damaged.path} and prepare it again")
+
+
+@pytest.mark.parametrize(
+    ("array", "seen"),
+    [
+        (np.zeros((3, 2, 3), np.int16), r"holds int16 \(3, 2, 3\), wanted int16 \(3, 2, 4\)"),
+        (np.zeros((2, 4), np.int16), r"holds int16 \(2, 4\), wanted"),
+        (np.zeros((3, 2, 4), np.uint16), r"holds uint16 \(3, 2, 4\), wanted"),
+    ],
+)
+def test_voxels_of_another_kind(store: Store, array: NDArray[Any], seen: str) -> None:
+    np.save(store.path / "voxels" / "bag-05.npy", array)
+    with pytest.raises(LungtlError, match=seen + ".*" + remedy(store)):
+        store.voxels("bag-05")
+
+
+@pytest.mark.parametrize("kept", [0, 5, 100, 128, 130])
+def test_voxel_file_that_was_cut(store: Store, kept: int) -> None:
+    path = store.path / "voxels" / "bag-05.npy"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(LungtlError, match="bag-05.npy is no .npy file, or was cut" + remedy(store)):
+        store.voxels("bag-05")
+
+
+def test_lost_voxel_file(store: Store) -> None:
+    (store.path / "voxels" / "bag-05.npy").unlink()
+    with pytest.raises(LungtlError, match=r"bag-05.npy cannot be read \(No such file or directory\)" + remedy(store)):
+        store.voxels("bag-05")
+
+
+def test_a_damaged_store_is_not_prepared_over(store: Store, tmp_path: Path) -> None:
+    flip(store.path / "manifest.json", -10)
+    source = Made(str(tmp_path / "diary"), refused=("bag-02",), at_sight=("x", "y"))
+    with pytest.raises(LungtlError, match="manifest.json .*" + remedy(store)):
+        prepare(source, tmp_path)
+
+
+# What is no store
+
+
+def test_unfinished_folder(tmp_path: Path) -> None:
+    (tmp_path / "voxels").mkdir()
+    with pytest.raises(LungtlError, match=r"is not a finished store \(no manifest.json\); run python -m lungtl.prep"):
+        Store(tmp_path)
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(LungtlError, match="is not a finished store"):
+        Store(tmp_path / "gone")
+
+
+def test_another_format(store: Store) -> None:
+    (store.path / "manifest.json").write_text(json.dumps({**store.manifest, "format": 99}))
+    with pytest.raises(LungtlError, match="has store format 99, this lungtl reads 2; remove it and prepare again"):
+        Store(store.path)

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from lungtl.runs.naming import differing_overrides, flatten, run_name
+
+CHOICES = {"dataset": "phantom", "backbone": "resnet18", "freezing": "frozen", "aggregator": "max", "loss": "bag_only"}
+
+
+def test_a_run_is_named_by_its_choices_and_what_else_differs() -> None:
+    overrides = ["backbone=resnet18", "optimizer.lr=0.1", "data_dir=/x", "dataset.root=/y", "+seed=3", "tracking.uri=z"]
+    assert run_name(CHOICES, overrides) == "phantom resnet18 frozen max optimizer.lr=0.1 +seed=3"
+
+
+def test_what_is_drawn_is_no_part_of_a_name() -> None:
+    assert run_name(CHOICES, ["evaluation.figures=false", "seed=1"]) == "phantom resnet18 frozen max seed=1"
+
+
+def test_a_child_differs_in_what_is_swept_however_the_rest_was_written(tmp_path: Path) -> None:
+    task = [
+        "aggregator=mean,max",
+        "optimizer.lr=1e-3",
+        "cache.enabled=false",
+        "+x=1",
+        "name='a, b'",
+        "head.dropout=0.5",
+    ]
+    OmegaConf.save({"hydra": {"overrides": {"task": task}}}, tmp_path / "multirun.yaml")
+    own = ["aggregator=max", "optimizer.lr=0.001", "cache.enabled=False", "+x=1", "name='a, b'", "head.dropout=0.4"]
+    assert differing_overrides(tmp_path, own) == ["aggregator=max", "head.dropout=0.4"]
+    assert differing_overrides(tmp_path / "elsewhere", own) == own
+
+
+def test_a_file_is_named_without_its_folder() -> None:
+    name = run_name(CHOICES, ["backbone.weights=/data/run-7", "+backbone.weights=b/c.pth"])
+    assert name == "phantom resnet18 frozen max backbone.weights=run-7 +backbone.weights=c.pth"
+
+
+def test_settings_are_flattened_for_the_tracker() -> None:
+    assert flatten({"a": {"b": 1, "c": {"d": None}}, "e": [1]}) == {"a.b": 1, "a.c.d": None, "e": [1]}

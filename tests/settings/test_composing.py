@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import pytest
+
+from lungtl.settings import composing
+from lungtl.settings.errors import UsageError
+from lungtl.settings.schema import EvaluateConfig, PrepareConfig, Strict, TrainConfig
+
+SCHEMAS: dict[str, type[Strict]] = {"train": TrainConfig, "prepare": PrepareConfig, "evaluate": EvaluateConfig}
+
+
+def complaint(config: str, *overrides: str, multirun: bool = False) -> str:
+    with pytest.raises(UsageError) as error:
+        composing.check(config, SCHEMAS[config], list(overrides), multirun)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "named", "nearest"),
+    [
+        ("bakbone=resnet18", "bakbone", "backbone"),
+        ("backbone=resnet81", "resnet81", "resnet18"),
+        ("trainer.max_epoch=3", "trainer.max_epoch", "trainer.max_epochs"),
+        ("phantom.matrix=512", "phantom.matrix", "dataset.matrix"),
+        ("aggregator.hiden=64", "aggregator.hiden", "aggregator.hidden"),
+        ("+aggregator.hiden=64", "aggregator.hiden", "aggregator.hidden"),
+        ("trainer.monitor=val/los", "val/los", "val/loss"),
+        ("experiments=lidc_maxslise", "lidc_maxslise", "lidc_maxslice"),
+        ("+sede=3", "sede", "seed"),
+    ],
+)
+def test_a_wrong_name_is_answered_with_the_nearest_right_one(override: str, named: str, nearest: str) -> None:
+    message = complaint("train", override)
+    assert named in message
+    assert f"did you mean {nearest}?" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "wanted"),
+    [
+        (["aggregator.hidden=0"], "greater than or equal to 1"),
+        (["aggregator.hidden=many"], "valid integer"),
+        (["optimizer.lr=-1"], "greater than 0"),
+        (["seed=abc"], "valid integer"),
+        (["image.windows=[lung,bone]"], "one window or 3, one a channel, not 2"),
+        (["image.windows=[lun]"], "lun is no window"),
+        (["image.windows=[lung,bone,wide]", "image.neighbours=true"], "give one window"),
+        (["dataset=lidc"], "dataset.root is missing; give dataset.root=FOLDER"),
+        (["dataset=lidc", "dataset.root=/x", "dataset.min_readers=5"], "less than or equal to 4"),
+        (["dataset=lidc", "dataset.root=/x", "dataset.rule=average"], "'mean', 'median' or 'max'"),
+        (["sweep.name=../x"], "should match pattern"),
+        (["sweep.retry=2"], "valid boolean"),
+        (["dataset.matrix=16"], "greater than or equal to 32"),
+        (["backbone"], "key=value"),
+        # what Hydra itself would take, or answer at length
+        (["backbone=[resnet18,resnet50]"], "no such option"),
+        (["backbone=resnet18.yaml"], "backbone=resnet18.yaml: no such option"),
+        (["+backbone=resnet18"], "Multiple values for backbone"),
+        (["trainer={max_epoch: 3}"], "unknown key trainer.max_epoch; did you mean trainer.max_epochs?"),
+        (["hydra.mode=FOO"], "FOO"),
+        (["aggregator=glob(x*)"], "aggregator=glob(x*) gives no value"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_was_wanted(overrides: list[str], wanted: str) -> None:
+    message = complaint("train", *overrides)
+    assert wanted in message
+    assert "\n" not in message
+
+
+def test_every_value_of_a_sweep_is_checked() -> None:
+    assert "resnet19" in complaint("train", "backbone=resnet18,resnet19", "seed=0,1", multirun=True)
+    assert "greater than" in complaint("train", "optimizer.lr=1e-3,-1", multirun=True)
+    composing.check("train", TrainConfig, ["backbone=resnet18,resnet50", "seed=range(0,3)"], multirun=True)
+
+
+def test_prepare_knows_only_its_own_settings() -> None:
+    assert "unknown key backbone" in complaint("prepare", "backbone=resnet18")
+
+
+def test_evaluate_needs_a_model() -> None:
+    assert "model is missing" in complaint("evaluate")
+
+
+@pytest.mark.parametrize(
+    ("line", "way"),
+    [
+        ("aggregator=mean,max", "-m to make a run of each"),
+        ("aggregator=glob(me*)", "-m to make a run of each"),
+        ("seed=range(0,3)", "-m to make a run of each"),
+        ("optimizer.lr=interval(0.1,1)", "-m hydra/sweeper=optuna to search it"),
+    ],
+)
+def test_several_values_need_a_sweep(line: str, way: str) -> None:
+    message = complaint("train", "trainer.max_epochs=1", line)
+    assert message.startswith(f"{line} has several values; add {way}, or")
+    lines = [line, *["hydra/sweeper=optuna"] * ("optuna" in way)]
+    composing.check("train", TrainConfig, lines, multirun=True)
+    composing.check("train", TrainConfig, [*lines, "hydra.mode=MULTIRUN"], multirun=False)
+    composing.check("crossval", TrainConfig, lines, multirun=False)  # sweeps by itself
+
+
+def test_a_range_needs_a_search() -> None:
+    message = complaint("train", "seed=0,1", "optimizer.lr=interval(0.1,1)", multirun=True)
+    assert message == "optimizer.lr=interval(0.1,1) is a range to search; add hydra/sweeper=optuna, or give values"
+
+
+def test_a_comma_in_a_value_can_be_quoted() -> None:
+    assert """quote it twice: 'name="..."'""" in complaint("train", "name=before, after")
+    composing.check("train", TrainConfig, ['name="before, after"'], multirun=False)

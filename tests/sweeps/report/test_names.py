@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from lungtl.runs.naming import differing
+from lungtl.sweeps.report.write import SHOWN, collect, markdown, print_table
+
+
+def scores(auroc: float) -> dict[str, Any]:
+    estimate = {"value": auroc, "low": None, "high": None, "undefined": "no interval"}
+    return {"n": 4, "n_positive": 2, "metrics": {"auroc": estimate}}
+
+
+def test_a_control_that_differs_between_runs_is_shown_for_each(tmp_path: Path) -> None:
+    for name, own in (("a", 0.6), ("b", 0.7)):
+        (tmp_path / name).mkdir()
+        document = {"bag": scores(0.9), "controls": {"prevalence": scores(0.5), "untrained": scores(own)}}
+        (tmp_path / name / "metrics.json").write_text(json.dumps(document))
+    table = collect(tmp_path)
+    assert table[["run", "auroc"]].to_numpy().tolist() == [
+        ["a", 0.9], ["b", 0.9], ["control: prevalence", 0.5],
+        ["control: untrained of a", 0.6], ["control: untrained of b", 0.7],
+    ]  # fmt: skip
+
+
+def test_runs_are_told_apart_by_what_differs() -> None:
+    names = ["phantom resnet18 frozen max seed=0", "phantom resnet18 frozen max seed=1"]
+    assert differing(names) == ["seed=0", "seed=1"]
+
+
+def test_a_single_run_and_equal_runs_keep_their_name() -> None:
+    assert differing(["phantom max"]) == ["phantom max"]
+    assert differing(["phantom max", "phantom max"]) == ["phantom max", "phantom max"]
+
+
+def table_of(name: str) -> pd.DataFrame:
+    cells = {f"{metric}{suffix}": 0.5 for metric in SHOWN for suffix in ("", "_low", "_high")}
+    return pd.DataFrame([{"run": name, "n": 4, "n_positive": 2, **cells}])
+
+
+@pytest.mark.parametrize("name", ["image.windows=[lung]", "loss=[/x]", "[bold]"])
+def test_brackets_in_a_name_are_printed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(table_of(name))
+    assert name in capsys.readouterr().err
+
+
+def test_a_bar_in_a_name_begins_no_cell() -> None:
+    row = markdown(table_of("a|b"), "x").splitlines()[4]
+    assert row.startswith(r"| a\|b | 4 | 2 | 0.500 [")

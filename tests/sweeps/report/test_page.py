@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lungtl.sweeps.report.sweep import read_sweep
+from lungtl.sweeps.report.write import write_report
+from tests.sweeps.report.sweeps import LABELS, bags, probabilities, write_failed, write_grid, write_run
+from tests.sweeps.report.test_html import Parsed
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+SKILLS = {("mean", "a"): 0.2, ("max", "a"): 1.5, ("mean", "b"): 0.5, ("max", "b"): 1.0}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_grid(tmp_path_factory.mktemp("sweep"), SKILLS)
+    write_failed(folder / "99", "loss is not finite; lower optimizer.lr")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def written(sweep: Path) -> list[Path]:
+    return write_report(sweep, title="Two by <two>")
+
+
+@pytest.fixture(scope="module")
+def page(written: list[Path]) -> str:
+    return written[0].read_text()
+
+
+def rows_of(page: str, section: str) -> list[list[str]]:
+    """The texts of the rows of a section's first table."""
+    inside = page[page.index(f'<section id="{section}">') :]
+    body = inside[inside.index("<tbody>") : inside.index("</tbody>")]
+    rows = re.findall(r"<tr.*?</tr>", body, re.DOTALL)
+    return [[Parsed(cell).text for cell in re.findall(r"<td.*?</td>", row, re.DOTALL)] for row in rows]
+
+
+def test_what_is_written(sweep: Path, written: list[Path]) -> None:
+    assert {path.parent for path in written} == {sweep / "report"}
+    assert [path.name for path in written] == [
+        "report.html", "README.md", "table.csv", "settings.csv", "comparisons.csv", "effects.csv", "intervals.png",
+        "roc.png", "effects.png",
+    ]  # fmt: skip
+    assert all(path.stat().st_size > 0 for path in written)
+
+
+def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
+    addresses = [
+        value
+        for _, attributes in Parsed(page).tags
+        for name, value in attributes.items()
+        if name in ("src", "href", "action", "srcset", "data") and value is not None
+    ]
+    assert addresses
+    assert all(address.startswith(("data:image/png;base64,", "#")) for address in addresses)
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_the_page_says_the_numbers_of_the_sweep(sweep: Path, page: str) -> None:
+    tested = read_sweep(sweep).tested
+    rows = rows_of(page, "settings")
+    assert len(rows) == 4
+    for row, setting in zip(rows, tested.settings, strict=True):
+        assert row[1:4] == [*setting.levels, "2"]
+        score = setting.test["auroc"]
+        assert row[5] == f"{score.value:.3f} ± {score.sd:.3f}\n[{score.low:.3f}, {score.high:.3f}]"
+    assert "loss is not finite; lower optimizer.lr" in Parsed(page).text
+    assert "Two by <two>" in Parsed(page).text
+
+
+def test_the_tables_hold_what_the_page_shows(sweep: Path, written: list[Path]) -> None:
+    content = read_sweep(sweep)
+    settings = pd.read_csv(sweep / "report" / "settings.csv")
+    assert settings["chosen"].tolist() == [True, False, False, False]
+    scores = [setting.test["auroc"].value for setting in content.tested.settings]
+    assert settings["auroc"].tolist() == pytest.approx(scores)
+    comparisons = pd.read_csv(sweep / "report" / "comparisons.csv")
+    assert comparisons["p_holm"].tolist() == pytest.approx(
+        [np.nan if one.adjusted is None else one.adjusted for one in content.comparisons], nan_ok=True
+    )
+    effects = pd.read_csv(sweep / "report" / "effects.csv")
+    assert effects[["factor", "level", "reference", "pairs"]].to_numpy().tolist() == [
+        ["aggregator", "max", "mean", 4],
+        ["backbone", "b", "a", 4],
+    ]
+
+
+def test_the_same_sweep_gives_the_same_bytes(sweep: Path, written: list[Path], tmp_path: Path) -> None:
+    again = write_report(sweep, tmp_path / "again", "Two by <two>")
+    for first, second in zip(written, again, strict=True):
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_what_training_took_is_shown_where_it_was_recorded(tmp_path: Path) -> None:
+    for name, seconds in (("0", 12.5), ("1", 100.0)):
+        training = {"seconds": seconds, "trainable_parameters": 121_476}
+        write_run(
+            tmp_path / name, bags("test", probabilities(1, 0)), None, choices={"aggregator": name}, training=training
+        )
+    written = write_report(tmp_path)
+    assert "cost.png" in [path.name for path in written]
+    rows = rows_of(written[0].read_text(), "settings")
+    assert [row[-2:] for row in rows] == [["121,476", "12"], ["121,476", "100"]]
+
+
+def test_one_run_and_one_class_are_no_error(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", bags("test", probabilities(1, 0), np.ones_like(LABELS)), None)
+    page = write_report(tmp_path)[0].read_text()
+    (row,) = rows_of(page, "settings")
+    assert row[:5] == ["1", "the only setting", "1", "undefined", "undefined"]
+    assert "Nothing was varied" in page
+
+
+def test_names_are_escaped_in_page_and_figures(tmp_path: Path) -> None:
+    nasty = "</script><b>$x^$"
+    for name, option in (("0", "mean"), ("1", nasty)):
+        write_run(tmp_path / name, bags("test", probabilities(1, 0)), None, choices={"aggregator": option})
+    page = write_report(tmp_path)[0].read_text()
+    assert nasty not in page
+    assert nasty in Parsed(page).text
+
+
+def dom(page: Path, fragment: str = "") -> str:
+    """The page as Chromium has it after its script ran."""
+    assert CHROMIUM is not None
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"{page.as_uri()}{fragment}"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_columns_are_sorted(written: list[Path], page: str) -> None:
+    # columns: #, aggregator, backbone, seeds, validation AUROC, test AUROC, ...
+    before = [row[5] for row in rows_of(page, "settings")]
+    after = dom(written[0], "#sort=-5")
+    assert [row[5] for row in rows_of(after, "settings")] == sorted(before, key=lambda cell: -float(cell[:5]))
+    assert 'aria-sort="descending"' in after
+    assert [row[2] for row in rows_of(dom(written[0], "#sort=2"), "settings")] == ["a", "a", "b", "b"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_what_is_unknown_is_sorted_below(tmp_path: Path) -> None:
+    for name, training in (("0", {"seconds": 2.0}), ("1", {}), ("2", {"seconds": 100.0}), ("3", {"seconds": 13.0})):
+        test = bags("test", probabilities(1, 0))
+        write_run(tmp_path / name, test, None, choices={"aggregator": name}, training=training)
+    page = write_report(tmp_path)[0]
+    column = len(rows_of(page.read_text(), "settings")[0]) - 1
+    for sign, order in (("", ["2", "13", "100", ""]), ("-", ["100", "13", "2", ""])):
+        assert [row[-1] for row in rows_of(dom(page, f"#sort={sign}{column}"), "settings")] == order
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_other_data_are_shown_as_a_difference(tmp_path: Path) -> None:
+    for name, store in (("0", "first"), ("1", "second")):
+        test = bags("test", probabilities(1, 0))
+        write_run(tmp_path / name, test, None, store_fingerprint=store)
+    page = write_report(tmp_path)[0]
+    assert rows_of(dom(page), "difference") == [["dataset.fingerprint", "first", "second"]]
+    assert rows_of(page.read_text(), "varied") == [["dataset.fingerprint", "first; second"], ["seed", "0"]]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_two_runs_are_held_against_each_other(written: list[Path]) -> None:
+    after = dom(written[0])
+    assert rows_of(after, "difference") == [["seed", "0", "1"]]  # the first two runs
+    assert after.count("<option") == 2 * 8

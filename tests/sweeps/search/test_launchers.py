@@ -1,0 +1,72 @@
+"""Each launcher starts a sweep's runs, with as many threads as each may use."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from joblib import cpu_count  # type: ignore[import-untyped]
+
+from lungtl.settings.errors import UsageError
+from lungtl.sweeps.search.extras import EXTRAS, check_installed
+from tests.sweeps.search.app import CALLS, THREADS, start
+
+LAUNCHERS: dict[str, tuple[str | None, list[str], int | None]] = {
+    "basic": (None, [], None),
+    "joblib": ("joblib", ["hydra.launcher.n_jobs=2"], max(1, cpu_count() // 2)),
+    "slurm_local": ("submitit", ["hydra.launcher.cpus_per_task=1", "hydra.sweeper.max_batch_size=1"], 1),
+    "ray_local": ("ray", ["hydra.launcher.ray.remote.num_cpus=1"], 1),
+}
+
+
+@pytest.mark.parametrize(
+    "launcher", ["basic", "joblib", "slurm_local", pytest.param("ray_local", marks=pytest.mark.slow)]
+)
+def test_a_launcher_divides_the_cores(launcher: str, tmp_path: Path) -> None:
+    extra, settings, threads = LAUNCHERS[launcher]
+    if extra is not None and find_spec(f"hydra_plugins.hydra_{extra}_launcher") is None:
+        pytest.skip(f"needs pip install 'lungtl[{extra}]'")
+    counted = {} if threads is None else {THREADS: "1"}
+    done = start(f"hydra/launcher={launcher}", *settings, "seed=0,1", f"data_dir={tmp_path}", cwd=tmp_path, **counted)
+    assert done.returncode == 0, done.stderr
+    calls = [line.split() for line in (tmp_path / CALLS).read_text().splitlines()]
+    *_, seeds, seen, processes = zip(*calls, strict=True)
+    assert sorted(seeds) == ["0", "1"]
+    assert (len(set(processes)) > 1) == (launcher != "basic")
+    if threads is not None:
+        assert set(seen) == {str(threads)}
+
+
+def test_slurm_is_asked_for_what_the_config_says(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install 'lungtl[submitit]'")
+    commands, script = tmp_path / "bin", tmp_path / "script"
+    commands.mkdir()
+    for name, content in (("srun", "exit 0"), ("sbatch", f'cp "$1" {script}; exit 1')):  # a queue that refuses all
+        (commands / name).write_text(f"#!/bin/sh\n{content}\n")
+        (commands / name).chmod(0o755)
+    done = start(
+        "hydra/launcher=slurm", "hydra.launcher.partition=gpu", "seed=0,1", f"data_dir={tmp_path}", cwd=tmp_path,
+        PATH=f"{commands}{os.pathsep}{os.environ['PATH']}",
+    )  # fmt: skip
+    assert done.returncode != 0
+    asked = {line.removeprefix("#SBATCH --") for line in script.read_text().splitlines() if line.startswith("#SBATCH")}
+    assert asked >= {
+        "array=0-1%2", "cpus-per-task=8", "gpus-per-node=1", "job-name=lungtl", "mem=32GB", "nodes=1",
+        "ntasks-per-node=1", "partition=gpu", "signal=USR2@120", "time=720",
+    }  # fmt: skip
+
+
+def test_what_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package, (extra, module) in EXTRAS.items():
+        monkeypatch.setitem(EXTRAS, package, (extra, "no_such_module_" + module[-3:]))
+        with pytest.raises(UsageError, match=rf"^Launcher is not installed; pip install 'lungtl\[{extra}\]'$"):
+            check_installed(f"{package}.part.Launcher")
+    check_installed("hydra._internal.core_plugins.basic_launcher.BasicLauncher")
+
+
+def test_slurm_where_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match=r"no srun; .* give hydra/launcher=slurm_local$"):
+        check_installed("hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher")

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.sweeps.search.hopeless import is_hopeless
+from lungtl.sweeps.search.space import Space
+from lungtl.sweeps.search.study import Trials, only_searcher, open_study, write_table
+
+SPACE = Space({"x": FloatDistribution(0, 1), "n": IntDistribution(1, 100)}, (), {"x": "interval(0,1)", "n": "..."})
+
+
+def _study(sweep: Path, **other: Any) -> optuna.Study:
+    arguments: dict[str, Any] = {
+        "monitor": "val/loss", "started_with": {"search space": "s"}, "sampler": "tpe", "startup_trials": 100,
+        "pruning": {"startup_trials": 2, "warmup_epochs": 1}, "seed": 0,
+    }  # fmt: skip
+    return open_study(sweep, **{**arguments, **other})
+
+
+def _trials(study: optuna.Study, n_trials: int, retry: bool = False) -> Trials:
+    return Trials(study, SPACE, n_trials, retry=retry)
+
+
+def test_auroc_is_to_grow_and_the_loss_to_fall(tmp_path: Path) -> None:
+    for monitor, best in (("val/auroc", 1), ("val/loss", 0)):
+        sweep = tmp_path / monitor[4:]
+        sweep.mkdir()
+        study = _study(sweep, monitor=monitor)
+        for value, trial in zip((0.4, 0.6), _trials(study, 2).batch(2), strict=True):
+            study.tell(trial.number, value)
+        assert study.best_trial.number == best
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    fates=st.lists(st.sampled_from(["told", "killed", "failed", "killed early"]), max_size=8),
+    size=st.integers(1, 3),
+    retry=st.booleans(),
+)
+def test_whatever_happened_before_each_trial_ends_once(
+    tmp_path_factory: pytest.TempPathFactory, fates: list[str], size: int, retry: bool
+) -> None:
+    sweep = tmp_path_factory.mktemp("sweep")
+    study = _study(sweep)
+    for fate in fates:
+        trial = study.ask(SPACE.distributions if fate != "killed early" else {"x": FloatDistribution(0, 1)})
+        if fate == "told":
+            study.tell(trial, 1.0)
+        elif fate == "failed":
+            study.tell(trial, state=TrialState.FAIL)
+    killed = {i: study.trials[i].params for i, fate in enumerate(fates) if fate == "killed"}
+    failed = [study.trials[i].params for i, fate in enumerate(fates) if fate == "failed"]
+
+    again = _study(sweep)
+    trials, launched = _trials(again, 10, retry), []
+    while batch := trials.batch(size):
+        assert len(batch) <= size
+        for asked in batch:
+            launched.append((asked.number, asked.params))
+            again.tell(asked.number, 0.5)
+
+    assert dict(launched[: len(killed)]) == killed
+    assert len({number for number, _ in launched}) == len(launched)
+    assert all((params in [p for _, p in launched]) == retry for params in failed)
+    ended = [trial for trial in again.trials if trial.state == TrialState.COMPLETE]
+    assert len(ended) + (0 if retry else len(failed)) == 10
+    assert not _trials(again, 10, retry).batch(1)
+
+
+def test_a_search_that_goes_on_draws_other_values(tmp_path: Path) -> None:
+    first = [trial.params for trial in _trials(_study(tmp_path), 3).batch(3)]
+    study = _study(tmp_path)
+    for trial in study.trials:
+        study.tell(trial.number, 1.0)
+    later = [trial.params for trial in _trials(study, 6).batch(3)]
+    assert len({p["x"] for p in first + later}) == 6
+
+
+def test_the_seed_decides_the_values(tmp_path: Path) -> None:
+    def drawn(name: str, seed: int) -> list[dict[str, Any]]:
+        (tmp_path / name).mkdir()
+        return [trial.params for trial in _trials(_study(tmp_path / name, seed=seed), 2).batch(2)]
+
+    assert drawn("a", 0) == drawn("b", 0) != drawn("c", 1)
+
+
+@pytest.mark.parametrize("other", [{"monitor": "val/auroc"}, {"started_with": {"search space": "another"}}])
+def test_trials_that_would_not_compare_are_refused(tmp_path: Path, other: dict[str, Any]) -> None:
+    _study(tmp_path)
+    with pytest.raises(UsageError, match=r"was started with another (trainer\.monitor|search space) .*sweep\.name"):
+        _study(tmp_path, **other)
+
+
+def test_one_process_searches(tmp_path: Path) -> None:
+    with only_searcher(tmp_path), pytest.raises(LungtlError, match="another process"), only_searcher(tmp_path):
+        pass
+    with only_searcher(tmp_path):
+        pass
+
+
+def test_a_trial_below_the_median_is_hopeless_after_the_warm_up(tmp_path: Path) -> None:
+    study = _study(tmp_path)
+    first, second, late, worse = (trial.number for trial in _trials(study, 4).batch(4))
+    for number, losses in ((first, (0.5, 0.4, 0.3)), (second, (0.7, 0.6, 0.6))):
+        assert not any(is_hopeless(tmp_path, number, loss, epoch) for epoch, loss in enumerate(losses))
+        study.tell(number, losses[-1])
+    # the medians of the others are 0.6, 0.5, 0.45
+    assert not is_hopeless(tmp_path, late, 9.0, 0), "the warm-up"
+    assert not is_hopeless(tmp_path, late, 0.44, 1)
+    assert not is_hopeless(tmp_path, late, 0.8, 2), "its best so far, 0.44, counts"
+    assert not is_hopeless(tmp_path, worse, 0.51, 0)
+    assert is_hopeless(tmp_path, worse, 0.52, 1)
+    assert study.trials[late].intermediate_values == {0: 9.0, 1: 0.44, 2: 0.8}
+
+
+def test_without_a_rule_nothing_is_hopeless(tmp_path: Path) -> None:
+    study = _study(tmp_path, pruning=None)
+    numbers = [trial.number for trial in _trials(study, 4).batch(4)]
+    for number in numbers[:3]:
+        is_hopeless(tmp_path, number, 0.1, 3)
+        study.tell(number, 0.1)
+    assert not is_hopeless(tmp_path, numbers[3], 9.0, 3)
+
+
+def test_the_table_has_a_row_a_trial(tmp_path: Path) -> None:
+    study = _study(tmp_path)
+    told, failed, running = _trials(study, 3).batch(3)
+    is_hopeless(tmp_path, told.number, 0.75, 0)
+    study.tell(told.number, 0.25)
+    study.tell(failed.number, state=TrialState.FAIL)
+    write_table(study, SPACE, tmp_path)
+    header, *rows = [line.split(",") for line in (tmp_path / "trials.csv").read_text().splitlines()]
+    assert header == ["trial", "state", "value", "epochs", "x", "n"]
+    assert [row[:4] for row in rows] == [
+        ["0", "complete", "0.25", "1"],
+        ["1", "fail", "", "0"],
+        ["2", "running", "", "0"],
+    ]
+    assert rows[2][4:] == [f"{running.params['x']:.4g}", str(running.params["n"])]
