@@ -16,6 +16,10 @@ INTERVALS = "95 % intervals: bootstrap over patients; DeLong's where named and f
 
 UNDEFINED = "undefined"
 
+HEADLINES = {"auroc": "AUROC", "auprc": "AUPRC", "sensitivity": "sensitivity", "specificity": "specificity",
+             "brier": "Brier score"}  # fmt: skip
+"""The metrics of tables that compare runs -> their titles."""
+
 CALIBRATION_METRICS = ("brier", "calibration_error")
 """What a calibration improves; rankings stay as they are, or nearly so."""
 
