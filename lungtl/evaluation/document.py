@@ -146,7 +146,7 @@ def evaluation_document(
     bag: ScoreTable,
     slices: ScoreTable | None = None,
     controls: Mapping[str, ScoreTable] | None = None,
-    calibrated: Mapping[str, ScoreTable] | None = None,
+    calibrated: Mapping[Any, ScoreTable] | None = None,
     gains: Mapping[str, Difference] | None = None,
     chosen: Chosen | None = None,
     operating_points: Mapping[str, OperatingPoint | None] | None = None,

@@ -79,7 +79,8 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         raise LungtlError(f"p-values contain {wrong[0]}; expected numbers in [0, 1], None where undefined")
     if not defined:
         return [None] * len(p_values)
-    from statsmodels.stats.multitest import multipletests  # takes a second to import
+    # imported here, since it takes a second
+    from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]
 
     adjusted = iter(multipletests(defined, method="holm")[1])
     return [None if p is None else float(next(adjusted)) for p in p_values]

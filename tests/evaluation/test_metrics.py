@@ -11,7 +11,8 @@ from sklearn.metrics import roc_auc_score
 
 from lungtl.evaluation.document import ScoreTable
 from lungtl.evaluation.estimate import Estimate
-from lungtl.evaluation.metrics import METRICS, score
+from lungtl.evaluation.metrics import score
+from lungtl.evaluation.weighted import METRICS
 from lungtl.settings.errors import LungtlError
 from tests.evaluation.cohort import cohort
 

@@ -13,8 +13,8 @@ from sklearn.metrics import roc_auc_score
 from lungtl.evaluation.controls import fit_diameter
 from lungtl.evaluation.delong import compare_aurocs
 from lungtl.evaluation.estimate import Difference
-from lungtl.evaluation.metrics import METRICS
 from lungtl.evaluation.pooling import NO_TEST, Fold, over_folds, pool_folds, pooled_gain, shared_calibration
+from lungtl.evaluation.weighted import METRICS
 from lungtl.settings.errors import LungtlError
 from tests.evaluation.folds import cohort, fold
 

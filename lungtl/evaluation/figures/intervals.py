@@ -70,8 +70,8 @@ def subgroup_forest(rows: Sequence[Mapping[str, Any]], overall: float | None = N
     for group, members in groupby(rows, itemgetter("group")):
         lines.append((str(group).replace("_", " "), None))
         for row in members:
-            estimate = Estimate(row["auroc"], row["low"], row["high"], row["undefined"])
-            lines.append((f"{row['level']}  ({row['n_positive']} of {row['n']} malignant)", estimate))
+            auroc = Estimate(row["auroc"], row["low"], row["high"], row["undefined"])
+            lines.append((f"{row['level']}  ({row['n_positive']} of {row['n']} malignant)", auroc))
     title = "AUROC by subgroup" if overall is None else f"AUROC by subgroup (dashed: all cases, {overall:.3f})"
     figure, axes = _empty_lines([name for name, _ in lines], "AUROC", title)
     right = []
