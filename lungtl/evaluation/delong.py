@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lungtl.evaluation.checks import check_labels, check_probabilities, one_class, patient_codes
+from lungtl.evaluation.checks import check_labels, check_probabilities, check_rows, one_class, patient_codes
 from lungtl.evaluation.estimate import DelongAuroc, Difference
 
 Floats = NDArray[np.float64]
@@ -44,15 +44,10 @@ def auroc_interval(labels: ArrayLike, probabilities: ArrayLike, patient_ids: Ite
     Returns:
         The AUROC. There is no interval where the estimated variance is 0, as for an AUROC of 0 or 1 (the data do not
         show how far from 1 the truth is; [1, 1] would be wrong), nor where one patient has all rows of a class.
-
-    Raises:
-        LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
     """
     from scipy.special import expit
 
-    y = check_labels(labels)
-    p = check_probabilities(probabilities, len(y))
-    patients = patient_codes(patient_ids, len(y))
+    y, p, patients = check_rows(labels, probabilities, patient_ids)
     if y.min() == y.max():
         return DelongAuroc(None, undefined=one_class(y))
     placements = _placements(y, p)
@@ -82,9 +77,6 @@ def compare_aurocs(labels: ArrayLike, first: ArrayLike, second: ArrayLike, patie
 
     Returns:
         The difference first - second. Two models that rank all bags alike have a p-value of 1 and no interval.
-
-    Raises:
-        LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
     """
     return compare_mean_aurocs(labels, [first], [second], patient_ids)
 
@@ -105,9 +97,6 @@ def compare_mean_aurocs(
 
     Returns:
         As `compare_aurocs`, of the means; the same as that for one model per side.
-
-    Raises:
-        LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
     """
     from scipy.special import ndtr
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lungtl.evaluation.bootstrap import bootstrap_estimate, patient_bootstrap
-from lungtl.evaluation.checks import check_labels, check_probabilities, check_resamples, check_threshold, patient_codes
+from lungtl.evaluation.checks import check_resamples, check_rows, check_threshold
 from lungtl.evaluation.document import OperatingPoint
 from lungtl.evaluation.estimate import Estimate
 
@@ -35,13 +35,8 @@ def at_threshold(
         threshold: bags with at least this probability are called positive.
         resamples: bootstrap replicates; 0 for no intervals.
         seed: of the draws.
-
-    Raises:
-        LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
     """
-    y = check_labels(labels)
-    p = check_probabilities(probabilities, len(y))
-    patients = patient_codes(patient_ids, len(y))
+    y, p, patients = check_rows(labels, probabilities, patient_ids)
     check_resamples(resamples)
     called = p >= check_threshold(threshold)
     counted = {"sensitivity": y == 1, "specificity": y == 0, "ppv": called, "npv": ~called}

@@ -287,7 +287,7 @@ def test_the_card_shows_controls_operating_points_and_weights(done: tuple[dict[s
     for line in (
         "| metric | model | prevalence | diameter | untrained |",
         "| chosen on validation for | threshold | sensitivity | specificity | ppv | npv |",
-        "| slices by weight | model | uniform | centre | untrained | model less centre | model less untrained |",
+        "| slices by weight | model | uniform | centre | untrained | model minus centre | model minus untrained |",
     ):
         assert f"{line}\n| --- |" in card
 

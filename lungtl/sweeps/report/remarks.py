@@ -71,10 +71,10 @@ def _several_test_sets(sweep: Sweep) -> Iterator[str]:
 
 
 def _duplicates(sweep: Sweep) -> Iterator[str]:
-    runs = sweep.tested.runs
+    tested = sweep.tested
     repeated = [
-        f"{one.setting} (seed {runs[one.run].seed}: run {runs[one.run].name} repeats run {runs[one.first].name})"
-        for one in sweep.tested.duplicates
+        f"{tested.name_of(run)} (run {tested.runs[run].name} repeats run {tested.runs[first].name})"
+        for run, first in tested.duplicates.items()
     ]
     if repeated:
         yield f"Of runs with the same setting and seed only the first counts: {join_items(repeated)}."

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from lungtl.evaluation.metrics import score
-from lungtl.sweeps.report.comparable import METRICS, Duplicate, pool_seeds, score_runs
+from lungtl.sweeps.report.comparable import METRICS, pool_seeds, score_runs
 from tests.sweeps.report.sweeps import LABELS, N, bags, probabilities, read_tested, write_grid, write_run
 
 
@@ -155,4 +155,4 @@ def test_a_run_that_repeats_another_is_no_second_seed(tmp_path: Path) -> None:
     (tested,) = read_tested(tmp_path)
     (setting,) = tested.settings
     assert (setting.members, setting.seeds) == ([0, 1], [0, 1])
-    assert tested.duplicates == [Duplicate("the only setting", 2, 0)]
+    assert tested.duplicates == {2: 0}

@@ -133,7 +133,7 @@ def test_long_lists_are_cut() -> None:
 def test_a_run_that_repeats_another_is_named(tmp_path: Path) -> None:
     for name in ("0", "1"):
         write_run(tmp_path / name, bags("test", PERFECT), bags("val", PERFECT), seed=5)
-    assert "only the first counts: the only setting (seed 5: run 1 repeats run 0)." in said(tmp_path)
+    assert "only the first counts: the only setting, seed 5 (run 1 repeats run 0)." in said(tmp_path)
 
 
 def computed_by(sweep: Path, *environments: dict[str, object]) -> str:
