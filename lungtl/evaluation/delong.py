@@ -64,20 +64,7 @@ def auroc_interval(labels: ArrayLike, probabilities: ArrayLike, patient_ids: Ite
 
 
 def compare_aurocs(labels: ArrayLike, first: ArrayLike, second: ArrayLike, patient_ids: Iterable[object]) -> Difference:
-    """Compare the AUROCs of two models on the same bags.
-
-    The difference divided by its standard error, which allows for the correlation of the models, is taken as
-    standard normal.
-
-    Args:
-        labels: int [N], 0 or 1.
-        first: float [N] in [0, 1], the first model's probabilities.
-        second: likewise, the second model's.
-        patient_ids: one id per row; rows of one patient may be correlated.
-
-    Returns:
-        The difference first - second. Two models that rank all bags alike have a p-value of 1 and no interval.
-    """
+    """Compare the AUROCs of two models on the same bags: first minus second, as `compare_mean_aurocs`."""
     return compare_mean_aurocs(labels, [first], [second], patient_ids)
 
 
@@ -86,8 +73,9 @@ def compare_mean_aurocs(
 ) -> Difference:
     """Compare the mean AUROCs of two groups of models on the same bags, such as the seeds of two settings.
 
-    The placements of each side are averaged over its models. The test generalises to other patients, not to other
-    seeds.
+    The placements of each side are averaged over its models. The difference divided by its standard error, which
+    allows for the correlation of the models, is taken as standard normal. The test generalises to other patients, not
+    to other seeds.
 
     Args:
         labels: int [N], 0 or 1.
@@ -96,7 +84,8 @@ def compare_mean_aurocs(
         patient_ids: one id per row; rows of one patient may be correlated.
 
     Returns:
-        As `compare_aurocs`, of the means; the same as that for one model per side.
+        The mean of the first side minus that of the second. Sides that rank all bags alike have a p-value of 1 and no
+        interval.
     """
     from scipy.special import ndtr
 

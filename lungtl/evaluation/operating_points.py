@@ -26,16 +26,7 @@ def at_threshold(
     resamples: int = 1000,
     seed: int = 0,
 ) -> OperatingPoint:
-    """Score the decisions at a threshold that was fixed beforehand, with intervals as in `score`.
-
-    Args:
-        labels: int [N], 0 or 1.
-        probabilities: float [N] in [0, 1], of the positive class.
-        patient_ids: one id per row.
-        threshold: bags with at least this probability are called positive.
-        resamples: bootstrap replicates; 0 for no intervals.
-        seed: of the draws.
-    """
+    """Score the decisions at a threshold that was fixed beforehand; arguments and intervals as of `score`."""
     y, p, patients = check_rows(labels, probabilities, patient_ids)
     check_resamples(resamples)
     called = p >= check_threshold(threshold)
