@@ -65,8 +65,8 @@ def _several_test_sets(sweep: Sweep) -> Iterator[str]:
         excluded = sum(len(tested.runs) for tested in sweep.test_sets[1:])
         yield (
             f"The runs have {count} different test sets. Only the {plural(len(sweep.tested.runs), 'run')} of test set "
-            f"1 are compared; the other {excluded} are listed in the table of settings, but their numbers are not "
-            "comparable with these. To pool the folds of a cross-validation, use python -m lungtl.crossval."
+            f"1 are compared. The table of settings also lists {plural(excluded, 'run')} with other test sets, whose "
+            "numbers are not comparable. To pool the folds of a cross-validation, use python -m lungtl.crossval."
         )
 
 

@@ -124,7 +124,7 @@ def test_other_test_sets(tmp_path: Path) -> None:
     text = warning_text(tmp_path)
     assert "2 different test sets" in text
     assert "Only the 2 runs of test set 1 are compared" in text
-    assert "the other 1 are listed" in text
+    assert "1 run with other test sets" in text
 
 
 def test_long_lists_are_cut() -> None:
