@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lungtl.runs.folder import METRICS, PRUNED, find_run, read_record
 from lungtl.settings import command_line, composing
 from lungtl.settings.errors import LungtlError
-from lungtl.settings.keys import is_reproduced
+from lungtl.settings.keys import is_reproduced, override_key
 from lungtl.settings.schema import ReproduceConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def run(config: ReproduceConfig) -> None:
 
 def reproduced_overrides(overrides: list[str]) -> list[str]:
     """The overrides of a run without those that say where and how it was started."""
-    return [line for line in overrides if is_reproduced(line.partition("=")[0].lstrip("+~"))]
+    return [line for line in overrides if is_reproduced(override_key(line))]
 
 
 def quoted(text: str) -> str:
@@ -84,7 +84,7 @@ def train_config(overrides: list[str]) -> TrainConfig:
     """The typed config of a training command."""
     from hydra import compose
 
-    return composing.validate(TrainConfig, compose("train", [*overrides, composing.searchpath()]))
+    return composing.validate(TrainConfig, compose("train", [*overrides, composing.search_path()]))
 
 
 def check_same(record: dict[str, Any], config: TrainConfig) -> tuple[Store, BagClassifier]:

@@ -14,9 +14,8 @@ from sklearn.metrics import roc_auc_score
 
 from lungtl.crossval import pool_sweep, refuse_ours
 from lungtl.data.splits import save_split
-from lungtl.evaluation.document import evaluation_document
+from lungtl.evaluation.document import check_document, evaluation_document
 from lungtl.evaluation.metrics import score
-from lungtl.evaluation.schema import check_document
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.sweeps.folds.jobs import find_jobs
 from lungtl.sweeps.state import State, write_state

@@ -9,7 +9,7 @@ from lungtl.runs.folder import CONFIG, data_dir_of, find_run, read_record
 from lungtl.runs.naming import flatten
 from lungtl.settings.command_line import MULTIRUN, overrides_of
 from lungtl.settings.errors import UsageError
-from lungtl.settings.keys import may_change_on_resume
+from lungtl.settings.keys import may_change_on_resume, override_key
 
 
 def resumed_command_line(arguments: list[str]) -> list[str]:
@@ -24,8 +24,8 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
         return arguments
     if MULTIRUN & set(arguments):
         raise UsageError("resume= continues one run; leave -m out (rerun a sweep with its sweep.name to resume it)")
-    new = {_key(override) for override in overrides}
-    own = [line for line in read_record(folder)["overrides"] if _key(line) not in new]
+    new = {override_key(override) for override in overrides}
+    own = [line for line in read_record(folder)["overrides"] if override_key(line) not in new]
     return [*own, *arguments, f"hydra.run.dir='{folder}'"]
 
 
@@ -55,7 +55,3 @@ def _resumed_run(overrides: list[str]) -> Path | None:
     if not named or named[0] in ("", "null"):
         return None
     return find_run(named[0], data_dir_of(overrides))
-
-
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")

@@ -126,7 +126,6 @@ def write_results(
         pydantic.ValidationError: it does not follow the schema; metrics.json is not written then.
     """
     from lungtl.evaluation.assess import assess
-    from lungtl.evaluation.schema import check_document
     from lungtl.evaluation.subgroups import subgroups
     from lungtl.models.inference import predict_bags
     from lungtl.runs.figures import draw
@@ -160,7 +159,6 @@ def write_results(
         resamples=resamples,
         **context,
     )
-    check_document(document)
     (folder / METRICS).write_text(json.dumps(document, indent=2, allow_nan=False))
     if figures:
         draw(folder / FIGURES, store, scored, predictions, table, controls, document, resamples)
@@ -172,7 +170,7 @@ def export_bundle(
 ) -> None:
     """Write the run's bundle/, with a model card that holds its scores."""
     from lungtl.bundle import model_card, save_bundle
-    from lungtl.evaluation.document import rows_for_table, rows_of_localisation, rows_of_points
+    from lungtl.evaluation.formatting import rows_for_table, rows_of_localisation, rows_of_points
     from lungtl.sources.lidc_labels import describe_labels
 
     facts = without_local(record)
@@ -220,10 +218,10 @@ def _choose(
 
 def _untrained_weights(model: ScoredModel, store: Store, predictions: Predictions) -> pd.DataFrame | None:
     """Slice weights of an untrained aggregator, of the bags with both nodule and other slices."""
-    from lungtl.evaluation.localisation import telling_bags, weights_differ
+    from lungtl.evaluation.localisation import mixed_bags, weights_differ
     from lungtl.training.untrained import untrained_weights
 
-    bags = telling_bags(predictions.slices)
+    bags = mixed_bags(predictions.slices)
     if not bags or not weights_differ(predictions.slices):
         return None
     return untrained_weights(model.classifier, model.aggregator, store, bags, model.features, model.device)

@@ -11,9 +11,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
+from lungtl import __version__
 from lungtl.settings.allocator import keep_freed_memory
-from lungtl.settings.composing import check, conf_dir, first_line, searchpath, validate
+from lungtl.settings.composing import (
+    CONFIG_DIR_FLAGS,
+    check,
+    conf_dir,
+    first_line,
+    search_path,
+    user_folders,
+    validate,
+)
 from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.settings.parts import make_importable
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -27,8 +37,7 @@ STAMP = "LUNGTL_STAMP"
 MULTIRUN = {"-m", "--multirun"}
 INFORMATION_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i",
                      "--shell-completion", "-sc"}  # fmt: skip
-FLAGS_WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c",
-                    "--package", "-p"}  # fmt: skip
+FLAGS_WITH_VALUE = {*CONFIG_DIR_FLAGS, "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p"}
 
 
 class Jobs(Protocol):
@@ -67,16 +76,21 @@ def main(
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come back to us instead of Hydra's own report
     # argparse takes positional arguments in one go: `train dataset=x -m seed=0,1` would not be understood
     arguments = sorted(sys.argv[1:], key=lambda argument: argument not in MULTIRUN)
+    if "--version" in arguments:
+        print(f"lungtl {__version__}")
+        return
+    make_importable(Path.cwd())
     try:
+        folders = user_folders(arguments)
         if not INFORMATION_FLAGS & set(arguments):
             if expand is not None:
                 arguments = expand(arguments)
-            check(config_name, schema, overrides_of(arguments), multirun=bool(MULTIRUN & set(arguments)))
+            check(config_name, schema, overrides_of(arguments), bool(MULTIRUN & set(arguments)), folders)
     except LungtlError as error:
         fail(error)
     # next to the other overrides, for the same reason: `train dataset=x --cfg job`
     place = next((i for i, argument in enumerate(arguments) if _is_override(argument)), len(arguments))
-    sys.argv[1:] = [*arguments[:place], searchpath(), *arguments[place:]]
+    sys.argv[1:] = [*arguments[:place], search_path(folders), *arguments[place:]]
 
     import hydra
     from hydra.errors import HydraException

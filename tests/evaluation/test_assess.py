@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from lungtl.evaluation.assess import assess
 from lungtl.evaluation.chosen import Chosen, choose
-from lungtl.evaluation.schema import check_document
+from lungtl.evaluation.document import check_document
 from tests.evaluation.cohort import cohort
 
 
@@ -63,8 +65,8 @@ def test_it_follows_the_schema(document: dict[str, Any]) -> None:
     assert document["store_name"] == "s"
 
 
-def test_the_calibrations_are_those_of_the_validation_bags(document: dict[str, Any]) -> None:
-    assert document["chosen"] == CHOSEN.to_dict()
+def test_calibrations_come_from_the_validation_bags(document: dict[str, Any]) -> None:
+    assert document["chosen"] == json.loads(json.dumps(asdict(CHOSEN)))
     assert list(document["calibrated"]) == ["platt", "temperature", "isotonic"]
     for kind, fitted in CHOSEN.maps.items():
         expected = brier_score_loss(TEST["label"], fitted.apply(TEST["probability"]))
@@ -104,17 +106,17 @@ def test_every_part_counts_its_own_rows(document: dict[str, Any]) -> None:
     assert document["localisation"]["rules"]["model"]["share"]["value"] == pytest.approx(0.5)
 
 
-def test_without_a_choice_nothing_is_calibrated_or_decided() -> None:
+def test_without_chosen_no_calibration_and_no_operating_points() -> None:
     document = assessed(None)
     assert document["chosen"] is None
     assert document["calibrated"] == document["operating_points"] == {}
 
 
-def test_bags_that_chose_are_not_judged_by_their_choice() -> None:
+def test_calibration_and_thresholds_are_not_scored_on_their_own_bags() -> None:
     document = assessed(chose=True)
     check_document(document)
     assert document["calibrated"] == document["operating_points"] == {}
-    assert document["chosen"] == CHOSEN.to_dict()
+    assert document["chosen"] == json.loads(json.dumps(asdict(CHOSEN)))
 
 
 def test_an_untrained_slice_head_is_not_scored() -> None:
@@ -123,7 +125,7 @@ def test_an_untrained_slice_head_is_not_scored() -> None:
     assert document["localisation"] is not None  # that is the aggregator's
 
 
-def test_what_cannot_be_fitted_is_left_out() -> None:
+def test_calibrations_that_cannot_be_fitted_are_omitted() -> None:
     one_class = choose(bags(5).assign(label=0), "temperature")
     document = assessed(one_class)
     check_document(document)

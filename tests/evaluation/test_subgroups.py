@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,10 @@ def levels(table: pd.DataFrame, group: str) -> list[Any]:
     return [None if pd.isna(level) else level for level in table[group]]
 
 
+def rows_of(*arguments: Any) -> list[dict[str, Any]]:
+    return [asdict(row) for row in score_subgroups(*arguments)]
+
+
 def test_diameters_are_cut_where_lung_rads_cuts_them() -> None:
     bags = pd.DataFrame({"diameter_mm": [0, 0.5, 5.999, 6, 7.999, 8, 14.999, 15, 40, NAN]})
     small, six, eight, large = "< 6 mm", "6 to < 8 mm", "8 to < 15 mm", ">= 15 mm"
@@ -34,7 +39,7 @@ def test_spacings_are_cut_after_the_rounding_of_positions() -> None:
     assert levels(subgroups(bags), "slice_spacing") == [thin, thin, thin, middle, middle, middle, thick, None]
 
 
-def test_what_is_unknown_makes_no_group() -> None:
+def test_unknown_values_make_no_group() -> None:
     bags = pd.DataFrame({"bag_id": ["x", "y"], "diameter_mm": [NAN, NAN], "manufacturer": ["", "GE"]})
     found = subgroups(bags)
     assert list(found) == ["manufacturer"]
@@ -67,7 +72,7 @@ def test_readers_are_those_of_the_largest_nodule_that_counts() -> None:
 def test_levels_come_in_their_order_with_the_auroc_of_their_bags() -> None:
     data = cohort(n=120, patients=80)  # no nodule below 6 mm is malignant
     groups = subgroups(pd.DataFrame({"diameter_mm": data.diameter_mm}))
-    found = score_subgroups(data.labels, data.probabilities, data.patient_ids, groups)
+    found = rows_of(data.labels, data.probabilities, data.patient_ids, groups)
     assert [row["level"] for row in found] == ["< 6 mm", "6 to < 8 mm", "8 to < 15 mm", ">= 15 mm"]
     assert sum(row["n"] for row in found) == 120
     ids = np.array(data.patient_ids)
@@ -82,15 +87,15 @@ def test_levels_come_in_their_order_with_the_auroc_of_their_bags() -> None:
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
-def test_a_level_that_is_too_small_or_of_one_class_says_so() -> None:
+def test_small_and_one_class_levels_give_the_reason() -> None:
     labels = [0, 1] * 4 + [0] + [1] * 10 + [0, 1] * 5
     groups = pd.DataFrame({"site": ["a"] * 9 + ["b"] * 10 + ["c"] * 10})
-    small, alike, whole = score_subgroups(labels, np.linspace(0, 1, 29), range(29), groups)
+    small, alike, whole = rows_of(labels, np.linspace(0, 1, 29), range(29), groups)
     assert (small["n"], small["n_positive"], small["auroc"], small["undefined"]) == (
         9,
         4,
         None,
-        "9 bags, fewer than 10",
+        "9 cases, fewer than 10",
     )
     assert (alike["auroc"], alike["undefined"]) == (None, "only one class: 10 of 10 positive")
     assert whole["auroc"] == pytest.approx(15 / 25)
@@ -99,17 +104,15 @@ def test_a_level_that_is_too_small_or_of_one_class_says_so() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from(["a", "b", None]), min_size=60, max_size=60), st.randoms(use_true_random=False))
-def test_a_group_of_everything_is_everything_and_the_order_of_bags_does_not_matter(
-    sites: list[str | None], random: Any
-) -> None:
+def test_a_group_of_all_bags_matches_all_and_order_does_not_matter(sites: list[str | None], random: Any) -> None:
     data = cohort()
     groups = pd.DataFrame({"all": "yes", "site": sites})
-    found = score_subgroups(data.labels, data.probabilities, data.patient_ids, groups)
+    found = rows_of(data.labels, data.probabilities, data.patient_ids, groups)
     assert found[0]["auroc"] == pytest.approx(auroc_interval(data.labels, data.probabilities, data.patient_ids).value)
     assert sum(row["n"] for row in found[1:]) == 60 - sites.count(None)
     order = random.sample(range(60), 60)
     ids = [data.patient_ids[k] for k in order]
-    again = score_subgroups(data.labels[order], data.probabilities[order], ids, groups.iloc[order])
+    again = rows_of(data.labels[order], data.probabilities[order], ids, groups.iloc[order])
     assert [row["level"] for row in again] == [row["level"] for row in found]
     for row, same in zip(found, again, strict=True):
         assert (
@@ -117,6 +120,6 @@ def test_a_group_of_everything_is_everything_and_the_order_of_bags_does_not_matt
         )
 
 
-def test_groups_of_other_bags_are_refused() -> None:
-    with pytest.raises(LungtlError, match="groups for 1 bags, labels for 2"):
+def test_groups_of_wrong_length_are_refused() -> None:
+    with pytest.raises(LungtlError, match="groups for 1 cases, labels for 2"):
         score_subgroups([0, 1], [0.1, 0.9], "ab", pd.DataFrame({"site": ["a"]}))

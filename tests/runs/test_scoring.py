@@ -21,8 +21,8 @@ from lungtl.evaluate import _controls
 from lungtl.evaluation import assess, figures
 from lungtl.evaluation.chosen import FILE, choose, read_chosen
 from lungtl.evaluation.controls import fit_controls
+from lungtl.evaluation.document import check_document
 from lungtl.evaluation.figures import attention_along_z
-from lungtl.evaluation.schema import check_document
 from lungtl.runs.folder import VALIDATION
 from lungtl.runs.scoring import export_bundle, score_run, slices_trained
 from lungtl.runs.training import Trained
@@ -293,7 +293,7 @@ def test_the_card_shows_controls_operating_points_and_weights(done: tuple[dict[s
     for line in (
         "| metric | model | prevalence | diameter | untrained |",
         "| chosen on validation for | threshold | sensitivity | specificity | ppv | npv |",
-        "| slices by weight | model | uniform | centre | untrained | model less centre | model less untrained |",
+        "| slices by weight | model | uniform | centre | untrained | model minus centre | model minus untrained |",
     ):
         assert f"{line}\n| --- |" in card
 

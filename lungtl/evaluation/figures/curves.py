@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from typing import Literal
 
@@ -14,8 +15,8 @@ from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
 from lungtl.evaluation.bootstrap import patient_bootstrap, percentile_interval
-from lungtl.evaluation.checks import check_labels, check_probabilities, check_threshold, patient_codes
-from lungtl.evaluation.figures.canvas import BLACK, CONTROLS, GREY, MODEL, YELLOW, new_figure, say, tidy
+from lungtl.evaluation.checks import check_probabilities, check_rows, check_threshold
+from lungtl.evaluation.figures.canvas import BLACK, CONTROLS, GREY, MODEL, YELLOW, new_figure, tidy, write_centred
 from lungtl.evaluation.metrics import score
 from lungtl.evaluation.weighted import Rows
 
@@ -36,10 +37,10 @@ class Curve:
     Attributes:
         title, xlabel, ylabel, legend: of the axes; legend is the corner that the curve leaves free.
         metric: its area, a name in `METRICS`.
-        area: what the legend calls that.
+        area: the name of that in the legend.
         points: weights of positives and negatives by descending probability, two [G] -> x and y of the curve.
         on_grid: x and y of the curve -> y at `GRID`.
-        at: which rows are positive and which are called so, two bool [N] -> x and y, and what the legend says of them.
+        at: which rows are positive and which are called positive, two bool [N] -> x and y, and their legend entry.
         drawstyle: how matplotlib joins the points.
     """
 
@@ -55,121 +56,80 @@ class Curve:
     drawstyle: str
 
 
-def roc(
-    labels: ArrayLike,
-    probabilities: ArrayLike,
-    patient_ids: Iterable[object],
-    controls: Mapping[str, ArrayLike] | None = None,
-    *,
-    thresholds: Mapping[str, float | None] | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Figure:
-    """Draw sensitivity against 1 - specificity.
-
-    Args:
-        labels: int [N], 0 or 1.
-        probabilities: float [N] in [0, 1], of the positive class.
-        patient_ids: one a row; the band is the pointwise 95 % interval from resampling patients.
-        controls: name -> probabilities [N] of a trivial predictor, drawn dashed. One that says the same for
-            all is left out: its curve is the reference line.
-        thresholds: name -> probability from which a bag is called positive; where the model is at it is marked. None
-            is left out, as `choose_thresholds` gives it for what cannot be reached.
-        resamples: bootstrap replicates; 0 leaves the band out.
-        seed: of the draws; with that of `score`, the legend has the same numbers.
-
-    Returns:
-        The figure; with one class it says that the curve is undefined.
-
-    Raises:
-        LungtlError: on input that `score` refuses.
-    """
-    return _plot(ROC, labels, probabilities, list(patient_ids), controls or {}, thresholds or {}, resamples, seed)
-
-
-def precision_recall(
-    labels: ArrayLike,
-    probabilities: ArrayLike,
-    patient_ids: Iterable[object],
-    controls: Mapping[str, ArrayLike] | None = None,
-    *,
-    thresholds: Mapping[str, float | None] | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Figure:
-    """Draw precision against recall, in the steps whose area is the average precision (AP).
-
-    Args:
-        labels: as for `roc`, like all the others.
-        probabilities: float [N].
-        patient_ids: one a row.
-        controls: name -> probabilities [N].
-        thresholds: name -> probability.
-        resamples: bootstrap replicates.
-        seed: of the draws.
-
-    Returns:
-        The figure; with one class it says that the curve is undefined.
-
-    Raises:
-        LungtlError: on input that `score` refuses.
-    """
-    return _plot(PR, labels, probabilities, list(patient_ids), controls or {}, thresholds or {}, resamples, seed)
-
-
-def _plot(
+def draw_curve(
     curve: Curve,
     labels: ArrayLike,
     probabilities: ArrayLike,
-    patient_ids: list[object],
-    controls: Mapping[str, ArrayLike],
-    thresholds: Mapping[str, float | None],
-    resamples: int,
-    seed: int,
+    patient_ids: Iterable[object],
+    controls: Mapping[str, ArrayLike] | None = None,
+    *,
+    thresholds: Mapping[str, float | None] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> Figure:
+    """Draw a curve of the model and of trivial predictors.
+
+    Args:
+        curve: ROC or PR.
+        labels: int [N], 0 or 1.
+        probabilities: float [N] in [0, 1], of the positive class.
+        patient_ids: one per row; the band is the pointwise 95 % interval from resampling patients.
+        controls: name -> probabilities [N] of a trivial predictor, drawn dashed. A constant one is omitted: its curve
+            is the reference line.
+        thresholds: name -> bags with at least this probability are called positive; marked on the curve. None, as from
+            `choose_thresholds` for what cannot be reached, is omitted.
+        resamples: bootstrap replicates; 0 for no band.
+        seed: of the draws; with that of `score`, the legend has the same numbers.
+
+    Returns:
+        The figure; with a single class only a note that the curve is undefined.
+    """
+    patient_ids = list(patient_ids)
     table = score(labels, probabilities, patient_ids, resamples=resamples, seed=seed)
-    y = check_labels(labels)
-    p = check_probabilities(probabilities, len(y))
-    marked = {name: threshold for name, threshold in thresholds.items() if threshold is not None}
+    y, p, patients = check_rows(labels, probabilities, patient_ids)
+    marked = {name: threshold for name, threshold in (thresholds or {}).items() if threshold is not None}
     figure = new_figure(5.2 + (0.35 + 0.2 * len(marked) if marked else 0))
     axes = figure.add_subplot(xlabel=curve.xlabel, ylabel=curve.ylabel, aspect="equal")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     axes.set_title(f"{curve.title}: n = {table.n}, {table.n_positive} positive, {table.n_patients} patients")
     tidy(axes)
     if not 0 < table.n_positive < table.n:
-        say(axes, f"undefined: one class\n({table.n_positive} of {table.n} positive)")
+        write_centred(axes, f"undefined: one class\n({table.n_positive} of {table.n} positive)")
         return figure
 
     estimate = table.metrics[curve.metric]
     interval = "" if estimate.low is None else f" [{estimate.low:.2f}, {estimate.high:.2f}]"
     _line(axes, curve, "model", y, p, MODEL, "-", interval)
     if interval:
-        low, high = _band(curve, Rows(y, p, 0.5), patient_codes(patient_ids, len(y)), resamples, seed)
+        low, high = _band(curve, Rows(y, p, 0.5), patients, resamples, seed)
         name = "95 % band, patients resampled"
         axes.fill_between(GRID, low, high, color=MODEL, alpha=0.15, linewidth=0, label=name)
-    predicted = {name: check_probabilities(values, len(y)) for name, values in controls.items()}
+    predicted = {name: check_probabilities(values, len(y)) for name, values in (controls or {}).items()}
     ranking = [(name, values) for name, values in predicted.items() if np.ptp(values) > 0]
     for (name, values), colour in zip(ranking, cycle(CONTROLS), strict=False):
         _line(axes, curve, name, y, values, colour, "--")
     _line(axes, curve, "any constant prediction", y, np.full(len(y), 0.5), GREY, ":")
-    # First in the legend, yet drawn over the others.
+    # First in the legend, but drawn on top.
     axes.lines[0].set(zorder=4, linewidth=2.2)
     axes.legend(loc=curve.legend, framealpha=0.9, fontsize=9)
     if marked:
         marks = _mark(axes, curve, y, p, marked)
         figure.legend(
-            handles=marks, loc="outside lower center", fontsize=9, title="operating points: aim, threshold, result here"
+            handles=marks,
+            loc="outside lower center",
+            fontsize=9,
+            title="operating points: target, threshold, result here",
         )
     return figure
 
 
 def _mark(axes: Axes, curve: Curve, y: NDArray[np.int64], p: Floats, thresholds: Mapping[str, float]) -> list[Line2D]:
-    """Mark where the model is at each threshold; returns the marks, for a legend of their own."""
+    """Mark the operating points on the curve; returns the marks, for a separate legend."""
     marks = []
     for (name, threshold), marker in zip(thresholds.items(), cycle(MARKERS), strict=False):
         called = p >= check_threshold(threshold)
-        point, said = curve.at(y == 1, called)
-        label = f"{name.replace('_', ' ')}, p >= {threshold:.2f}: {said}"
+        point, result = curve.at(y == 1, called)
+        label = f"{name.replace('_', ' ')}, p >= {threshold:.2f}: {result}"
         marks += axes.plot(*point, linestyle="", marker=marker, markersize=9, color=MODEL, label=label)
         marks[-1].set(markerfacecolor=YELLOW, markeredgecolor=BLACK, zorder=5, clip_on=False)
     return marks
@@ -227,14 +187,14 @@ def _roc_at(positive: Bools, called: Bools) -> tuple[tuple[float, float], str]:
 def _pr_points(positive: Floats, negative: Floats) -> tuple[Floats, Floats]:
     tp, fp = np.cumsum(positive), np.cumsum(negative)
     precision = tp / (tp + fp)
-    # Only a threshold that gains recall has a step; the others would show as spikes between the steps.
+    # Only thresholds that gain recall; the others would show as spikes between the steps.
     gains = positive > 0
     precision = precision[gains]
     return np.r_[0, (tp / tp[-1])[gains]], np.r_[precision[0], precision]
 
 
 def _pr_on_grid(x: Floats, y: Floats) -> Floats:
-    # The precision at a recall is that of the first threshold which reaches it; recall 0 is reached by none.
+    # The precision at a recall is that of the first threshold to reach it; no threshold has recall 0.
     return y[np.searchsorted(x, np.maximum(GRID - 1e-9, 1e-9))]
 
 
@@ -270,3 +230,9 @@ PR = Curve(
     at=_pr_at,
     drawstyle="steps-pre",
 )
+
+roc = partial(draw_curve, ROC)
+"""Draw sensitivity against 1 - specificity."""
+
+precision_recall = partial(draw_curve, PR)
+"""Draw precision against recall, in the steps whose area is the average precision (AP)."""

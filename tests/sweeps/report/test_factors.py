@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from lungtl.sweeps.report.factors import differing_settings, find_factors, labels, missing_cells
+from lungtl.sweeps.report.factors import differing_settings, find_factors, missing_cells, setting_labels
 from lungtl.sweeps.report.finished import Run
 
 
@@ -34,7 +34,7 @@ def test_a_setting_that_all_options_were_tried_with_is_a_factor() -> None:
     }
 
 
-def test_a_setting_of_one_option_alone_is_told_with_it() -> None:
+def test_a_setting_of_one_option_is_part_of_its_level() -> None:
     runs = [
         run({"aggregator": "mean"}, {"aggregator._target_": "Mean"}),
         run({"aggregator": "attention"}, {"aggregator._target_": "Attention", "aggregator.width": "64"}),
@@ -53,8 +53,8 @@ def test_an_overlay_may_set_anything() -> None:
 
 def test_runs_are_named_by_their_levels() -> None:
     factors = {"aggregator": ["mean", "max"], "optimizer.lr": ["0.1", "0.2"]}
-    assert labels(factors, 2) == ["mean, lr=0.1", "max, lr=0.2"]
-    assert labels({}, 1) == ["the only setting"]
+    assert setting_labels(factors, 2) == ["mean, lr=0.1", "max, lr=0.2"]
+    assert setting_labels({}, 1) == ["the only setting"]
 
 
 def test_missing_combinations() -> None:
@@ -68,7 +68,7 @@ def test_a_setting_that_a_run_does_not_have_differs() -> None:
     assert differing_settings(runs) == {"a.y": ["2", "-"]}
 
 
-def test_other_data_are_another_level_wherever_they_lie() -> None:
+def test_different_data_are_different_levels() -> None:
     runs = [run({}, {"optimizer.lr": lr}, store=store) for lr in ("1", "2") for store in ("0123456789", "abcdefghij")]
     assert find_factors(runs) == {
         "optimizer.lr": ["1", "1", "2", "2"],
@@ -81,6 +81,6 @@ def test_data_that_follow_from_another_factor_are_part_of_it() -> None:
     assert find_factors(runs) == {"image.crop": ["none", "none", "lung", "lung"]}
 
 
-def test_two_data_of_one_option_are_told_with_it() -> None:
+def test_two_data_of_one_option_are_part_of_its_level() -> None:
     runs = [run({"dataset": name}, {}, store=store) for name, store in (("a", "1"), ("a", "2"), ("b", "3"))]
     assert find_factors(runs) == {"dataset": ["a fingerprint=1", "a fingerprint=2", "b fingerprint=3"]}

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import base64
+import json
 import re
 import shutil
 import subprocess
+from hashlib import sha256
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +16,23 @@ import pytest
 from lungtl.sweeps.report.sweep import read_sweep
 from lungtl.sweeps.report.write import write_report
 from tests.sweeps.report.sweeps import LABELS, bags, probabilities, write_failed, write_grid, write_run
-from tests.sweeps.report.test_html import Parsed
+
+
+class Parsed(HTMLParser):
+    """The tags with their attributes, and the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SKILLS = {("mean", "a"): 0.2, ("max", "a"): 1.5, ("mean", "b"): 0.5, ("max", "b"): 1.0}
@@ -52,7 +72,7 @@ def test_what_is_written(sweep: Path, written: list[Path]) -> None:
     assert all(path.stat().st_size > 0 for path in written)
 
 
-def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
+def test_the_page_loads_nothing(page: str) -> None:
     addresses = [
         value
         for _, attributes in Parsed(page).tags
@@ -65,7 +85,7 @@ def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
     assert "@import" not in page
 
 
-def test_the_page_says_the_numbers_of_the_sweep(sweep: Path, page: str) -> None:
+def test_the_page_shows_the_numbers_of_the_sweep(sweep: Path, page: str) -> None:
     tested = read_sweep(sweep).tested
     rows = rows_of(page, "settings")
     assert len(rows) == 4
@@ -77,7 +97,7 @@ def test_the_page_says_the_numbers_of_the_sweep(sweep: Path, page: str) -> None:
     assert "Two by <two>" in Parsed(page).text
 
 
-def test_the_tables_hold_what_the_page_shows(sweep: Path, written: list[Path]) -> None:
+def test_the_tables_match_the_page(sweep: Path, written: list[Path]) -> None:
     content = read_sweep(sweep)
     settings = pd.read_csv(sweep / "report" / "settings.csv")
     assert settings["chosen"].tolist() == [True, False, False, False]
@@ -100,7 +120,7 @@ def test_the_same_sweep_gives_the_same_bytes(sweep: Path, written: list[Path], t
         assert first.read_bytes() == second.read_bytes()
 
 
-def test_what_training_took_is_shown_where_it_was_recorded(tmp_path: Path) -> None:
+def test_recorded_costs_are_shown(tmp_path: Path) -> None:
     for name, seconds in (("0", 12.5), ("1", 100.0)):
         training = {"seconds": seconds, "trainable_parameters": 121_476}
         write_run(
@@ -120,13 +140,44 @@ def test_one_run_and_one_class_are_no_error(tmp_path: Path) -> None:
     assert "Nothing was varied" in page
 
 
-def test_names_are_escaped_in_page_and_figures(tmp_path: Path) -> None:
-    nasty = "</script><b>$x^$"
+def test_texts_are_escaped(tmp_path: Path) -> None:
+    nasty = "</td></script><script>alert(1)</script> & \"quoted\" 'too' $x^$"
     for name, option in (("0", "mean"), ("1", nasty)):
         write_run(tmp_path / name, bags("test", probabilities(1, 0)), None, choices={"aggregator": option})
-    page = write_report(tmp_path)[0].read_text()
+    write_failed(tmp_path / "9", nasty)
+    page = write_report(tmp_path, title=nasty)[0].read_text()
     assert nasty not in page
-    assert nasty in Parsed(page).text
+    parsed = Parsed(page)
+    assert parsed.text.count(nasty) >= 4  # title, heading, level, error
+    assert [tag for tag, _ in parsed.tags].count("script") == 2
+    (block,) = re.findall(r'<script type="application/json" id="configs">(.*?)</script>', page, re.DOTALL)
+    assert nasty in json.loads(block)["runs"][1]["name"]
+
+
+def test_only_the_page_s_own_style_and_script_may_run(page: str) -> None:
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'"
+    assert rules["img-src"] == "data:"
+    for tag, rule in (("style", "style-src"), ("script", "script-src")):
+        (inside,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        assert rules[rule] == f"'sha256-{base64.b64encode(sha256(inside.encode()).digest()).decode()}'"
+
+
+def test_cells_have_their_sort_value(page: str) -> None:
+    body = page[page.index('<section id="tests">') :]
+    cells = [attributes for tag, attributes in Parsed(body[: body.index("</tbody>")]).tags if tag == "td"]
+    assert cells[0] == {}
+    assert [attributes["class"] for attributes in cells[1:8]] == ["number"] * 7
+    assert 0 < float(cells[2]["data-sort"] or 1) < 1
+    foot = page[page.index("<tfoot>") : page.index("</tfoot>")]
+    spanned, *numbers = [attributes for tag, attributes in Parsed(foot).tags if tag == "td"][:6]
+    assert spanned == {"colspan": "5"}
+    assert numbers == [{"class": "number", "data-sort": ""}] * 5
+
+
+def test_no_bag_is_shown(page: str) -> None:
+    assert not re.search(r"\bbags?\b", Parsed(re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)).text)
 
 
 def dom(page: Path, fragment: str = "") -> str:
@@ -147,7 +198,7 @@ def test_columns_are_sorted(written: list[Path], page: str) -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_what_is_unknown_is_sorted_below(tmp_path: Path) -> None:
+def test_missing_values_are_sorted_last(tmp_path: Path) -> None:
     for name, training in (("0", {"seconds": 2.0}), ("1", {}), ("2", {"seconds": 100.0}), ("3", {"seconds": 13.0})):
         test = bags("test", probabilities(1, 0))
         write_run(tmp_path / name, test, None, choices={"aggregator": name}, training=training)
@@ -158,7 +209,7 @@ def test_what_is_unknown_is_sorted_below(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_other_data_are_shown_as_a_difference(tmp_path: Path) -> None:
+def test_different_data_are_shown_as_a_difference(tmp_path: Path) -> None:
     for name, store in (("0", "first"), ("1", "second")):
         test = bags("test", probabilities(1, 0))
         write_run(tmp_path / name, test, None, store_fingerprint=store)
@@ -168,7 +219,7 @@ def test_other_data_are_shown_as_a_difference(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_two_runs_are_held_against_each_other(written: list[Path]) -> None:
+def test_two_runs_are_compared_by_the_script(written: list[Path]) -> None:
     after = dom(written[0])
     assert rows_of(after, "difference") == [["seed", "0", "1"]]  # the first two runs
     assert after.count("<option") == 2 * 8
