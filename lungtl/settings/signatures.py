@@ -66,8 +66,12 @@ def read_signature(target: str) -> Signature:
     return _of_class(source, source.node) or Signature({})
 
 
-def find_source(target: str) -> Source:
+def find_source(target: str, seen: frozenset[str] = frozenset()) -> Source:
     """Where the class or function is defined; imports that only pass it on are followed.
+
+    Args:
+        target: its dotted name.
+        seen: targets that led here.
 
     Raises:
         NotFound: it has no Python source.
@@ -78,9 +82,11 @@ def find_source(target: str) -> Source:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return Source(module, path, node)
     for imported in _imported(name, module, path, body):
+        if imported in seen:  # modules may import each other
+            continue
         try:
-            return find_source(imported)
-        except (NotFound, RecursionError):
+            return find_source(imported, seen | {target})
+        except NotFound:
             continue
     known = [node.name for node in body if isinstance(node, ast.ClassDef)]
     raise NotFound(f"{path.name} has no class {name}; {nearest(name, known)}")
@@ -180,7 +186,7 @@ def _of_base(base: ast.expr, source: Source) -> Signature | None:
             return None
         try:
             found = find_source(target)
-        except (NotFound, RecursionError):
+        except NotFound:
             continue
         return _of_class(found, found.node) if isinstance(found.node, ast.ClassDef) else None
     return Signature({}, open=True) if candidates else None  # not imported: a built-in class

@@ -43,8 +43,8 @@ def test_a_wrong_name_is_answered_with_the_nearest_right_one(override: str, name
         (["aggregator.hidden=many"], "valid integer"),
         (["optimizer.lr=-1"], "greater than 0"),
         (["seed=abc"], "valid integer"),
-        (["image.windows=[lung,bone]"], "one window or 3, one a channel, not 2"),
-        (["image.windows=[lun]"], "lun is no window"),
+        (["image.windows=[lung,bone]"], "one window or 3, one per channel, not 2"),
+        (["image.windows=[lun]"], "lun is not a window"),
         (["image.windows=[lung,bone,wide]", "image.neighbours=true"], "give one window"),
         (["dataset=lidc"], "dataset.root is missing; give dataset.root=FOLDER"),
         (["dataset=lidc", "dataset.root=/x", "dataset.min_readers=5"], "less than or equal to 4"),
@@ -59,7 +59,7 @@ def test_a_wrong_name_is_answered_with_the_nearest_right_one(override: str, name
         (["+backbone=resnet18"], "Multiple values for backbone"),
         (["trainer={max_epoch: 3}"], "unknown key trainer.max_epoch; did you mean trainer.max_epochs?"),
         (["hydra.mode=FOO"], "FOO"),
-        (["aggregator=glob(x*)"], "aggregator=glob(x*) gives no value"),
+        (["aggregator=glob(x*)"], "aggregator=glob(x*) matches no value"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_was_wanted(overrides: list[str], wanted: str) -> None:
