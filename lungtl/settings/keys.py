@@ -79,6 +79,8 @@ TABLE = {
 DATASETS = "datasets.json"
 """In a sweep's folder: `dataset_hash` of each of its dataset sections -> fingerprint of the store it opens."""
 LENGTH = 12  # hexadecimal digits
+STAMP = "LUNGTL_STAMP"
+"""Environment variable: when the command was started, which names its run; the jobs of a sweep inherit it."""
 
 
 def meaning(key: str) -> Meaning:
@@ -118,9 +120,7 @@ def override_key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def config_key(
-    config: dict[str, Any], fingerprints: Mapping[str, str] | None = None, *, repeats: bool = True
-) -> str:
+def config_key(config: dict[str, Any], fingerprints: Mapping[str, str] | None = None, *, repeats: bool = True) -> str:
     """The hash of everything in a config that identifies a run; it names the run's folder in a sweep.
 
     Args:
@@ -161,8 +161,6 @@ def read_fingerprints(sweep: Path) -> dict[str, str]:
 
 def sweep_name(name: str | None) -> str:
     """`sweep.name`, or when the command was started."""
-    from lungtl.settings.command_line import STAMP
-
     return str(name) if name is not None else os.environ[STAMP]
 
 

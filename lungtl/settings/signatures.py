@@ -88,8 +88,9 @@ def find_source(target: str, seen: frozenset[str] = frozenset()) -> Source:
             return find_source(imported, seen | {target})
         except NotFound:
             continue
-    known = [node.name for node in body if isinstance(node, ast.ClassDef)]
-    raise NotFound(f"{path.name} has no class {name}; {nearest(name, known)}")
+    known = {node.name for node in body if isinstance(node, ast.ClassDef)}
+    known |= {alias.asname or alias.name for node in body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    raise NotFound(f"{path.name} has no class {name}; {nearest(name, known - {'*', 'annotations'})}")
 
 
 def _imported(name: str, module: str, path: Path, body: list[ast.stmt]) -> Iterator[str]:
@@ -202,7 +203,7 @@ def _of_function(node: ast.FunctionDef, skip: int) -> Signature:
     for argument, default in arguments:
         annotation = _annotation(argument.annotation)
         if isinstance(default, ast.Constant) and default.value is None:
-            annotation = Optional[annotation]
+            annotation = annotation | None
         options[argument.arg] = Option(annotation, default is None)
     return Signature(options, open=node.args.kwarg is not None)
 

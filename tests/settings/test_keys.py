@@ -136,9 +136,9 @@ def test_a_name_has_only_what_identifies_a_run() -> None:
 
 @pytest.mark.parametrize(
     ("name", "identity"),
-    [("tracking", "none"), ("tracking.uri", "none"), ("evaluation.figures", "none"), ("evaluation.resamples", "setting"),
-     ("trainer.max_epochs", "setting"), ("hydra/launcher", "none"), ("data_dirx", "setting"), ("dataset", "setting"),
-     ("aggregator.root", "setting")],
+    [("tracking", "none"), ("tracking.uri", "none"), ("evaluation.figures", "none"),
+     ("evaluation.resamples", "setting"), ("trainer.max_epochs", "setting"), ("hydra/launcher", "none"),
+     ("data_dirx", "setting"), ("dataset", "setting"), ("aggregator.root", "setting")],
 )  # fmt: skip
 def test_the_longest_prefix_decides(name: str, identity: str) -> None:
     assert keys.meaning(name).identity == identity

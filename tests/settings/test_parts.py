@@ -16,7 +16,7 @@ from lungtl.sources.dicom import DicomSource
 
 ATTENTION = "lungtl.models.aggregators.attention.Attention"
 DICOM = "lungtl.sources.dicom.DicomSource"
-LAB = '''
+LAB = """
 class Mine:
     def __init__(self, dim: int, hidden: int = 3) -> None:
         self.hidden = hidden
@@ -24,7 +24,7 @@ class Mine:
 class Anything:
     def __init__(self, **options):
         self.options = options
-'''
+"""
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_class_that_cannot_be_imported_is_named(lab: Path, target: str) -> Non
 
 
 @pytest.mark.parametrize("target", ["os.system", "builtins.eval", "subprocess.Popen", "lungtlx.y.Z", "somelab.agg.Mine",
-                                    "lungtl.bundle.Path", "lungtl.settings.parts.build", "lungtl", "system", ""])  # fmt: skip
+                                    "lungtl.bundle.Path", "lungtl.settings.parts.build", "lungtl", ""])  # fmt: skip
 def test_a_bundle_names_classes_of_lungtl_only(lab: Path, target: str) -> None:
     with pytest.raises(LungtlError, match="is not a class of lungtl") as error:
         parts.build_trusted({"_target_": target}, dim=1)

@@ -9,7 +9,7 @@ import pytest
 
 from lungtl.settings.signatures import NotFound, find_source, read_signature
 
-MODULE = '''
+MODULE = """
 from __future__ import annotations
 from abc import ABC
 from collections.abc import Sequence
@@ -45,8 +45,8 @@ if True:
         def __init__(self, x: int) -> None: ...
 
 def factory(size: int = 3, **more): ...
-'''
-BASE = '''
+"""
+BASE = """
 from dataclasses import dataclass
 
 class Base:
@@ -56,7 +56,7 @@ class Base:
 class Point:
     x: float
     y: float = 0.0
-'''
+"""
 
 
 @pytest.fixture(autouse=True)
