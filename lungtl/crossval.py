@@ -17,6 +17,7 @@ from lungtl import train
 from lungtl.runs.folder import read_record, sweep_dir_of
 from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.settings.keys import meaning, override_key
 from lungtl.settings.schema import TrainConfig
 from lungtl.sweeps.folds.jobs import Job, find_jobs, read_folds
 from lungtl.sweeps.folds.tables import markdown, table_row
@@ -24,7 +25,6 @@ from lungtl.sweeps.folds.tables import markdown, table_row
 log = logging.getLogger(__name__)
 POOLED, PREDICTIONS, OUT_OF_FOLD = "pooled", "oof_predictions.csv", "out_of_fold"
 KFOLD = "split.kind=kfold"
-OURS = ("split.kind", "split.fold", "hydra.sweep.dir", "hydra.sweep.subdir", "resume")
 
 
 def main() -> None:
@@ -49,9 +49,8 @@ def main() -> None:
 def refuse_ours(overrides: list[str]) -> None:
     """Raise UsageError for an override of what makes the sweep a cross-validation."""
     for override in overrides:
-        name, _, value = override.partition("=")
-        key = name.lstrip("+~")
-        if key in OURS:
+        key, value = override_key(override), override.partition("=")[2]
+        if meaning(key).set_by_crossval:
             raise UsageError(f"{override}: crossval runs all folds, into a folder of their own; leave {key} out")
         if key == "split.folds" and not value.isdecimal():
             raise UsageError(f"{override}: a cross-validation has one number of folds; run crossval once for each")

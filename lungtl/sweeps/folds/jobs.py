@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Any
 from lungtl.runs.folder import SPLIT
 from lungtl.runs.naming import run_name
 from lungtl.settings.errors import LungtlError
-from lungtl.settings.keys import config_key
+from lungtl.settings.keys import config_key, is_setting, meaning, override_key, read_fingerprints
 from lungtl.sweeps.state import children
 
 if TYPE_CHECKING:
     from lungtl.evaluation.pooling import Fold
-
-REPEATED = ("split.fold", "split.seed", "seed")
-"""What differs between the runs of one setting."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +51,16 @@ def find_jobs(sweep: Path) -> list[Job]:
     from omegaconf import OmegaConf
 
     jobs: list[Job] = []
+    fingerprints = read_fingerprints(sweep)
     named: dict[str, set[str]] = defaultdict(set)  # `name=` -> its settings
     for path in (folder / ".hydra" for folder in children(sweep)):
         config: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
         choices = OmegaConf.load(path / "hydra.yaml").hydra.runtime.choices
         overrides = [str(line) for line in OmegaConf.load(path / "overrides.yaml")]
-        derived = run_name(
-            choices, [o for o in overrides if o.partition("=")[0] not in (*REPEATED, "split.kind", "name")]
-        )
-        split, seed = config["split"], config.pop("seed")
-        split_seed, fold = split.pop("seed"), split.pop("fold")
-        given, setting = config["name"], config_key(config)
+        derived = run_name(choices, [line for line in overrides if _names_setting(override_key(line))])
+        split, seed = config["split"], config["seed"]
+        split_seed, fold = split["seed"], split["fold"]
+        given, setting = config["name"], config_key(config, fingerprints, repeats=False)
         name = derived if given is None else f"{given}: {derived}"
         resamples = config["evaluation"]["resamples"]
         jobs.append(Job(path.parent, setting, name, split_seed, seed, fold, split["folds"], resamples))
@@ -72,6 +68,10 @@ def find_jobs(sweep: Path) -> list[Job]:
             named[str(given)].add(setting)
     alone = {setting: given for given, settings in named.items() for setting in settings if len(settings) == 1}
     return [replace(job, name=alone.get(job.setting, job.name)) for job in jobs]
+
+
+def _names_setting(key: str) -> bool:
+    return is_setting(key) and not meaning(key).set_by_crossval
 
 
 def read_folds(jobs: list[Job]) -> list[Fold]:
