@@ -131,9 +131,11 @@ def unused_options(config_name: str, overrides: list[str], folders: Sequence[Pat
             return []
     for override in parsed:
         group = override.key_or_group.removesuffix(f".{TARGET}")
+        section = composed.get(group)
+        if section is None:  # no such part; `check` reports it
+            continue
         classes = _swept_values(override) if override.is_sweep_override() else [str(override.value())]
         read = [signature(name, group) for name in classes]
-        section = composed.get(group) or {}
         replaced = [key for key in section if key != TARGET and not all(key in options for options in read)]
         deletions += [f"~{group}.{key}" for key in replaced if f"{group}.{key}" not in given]
     return deletions

@@ -151,7 +151,9 @@ def _module_file(module: str) -> Path:
             if rest and path.is_file():
                 return path
     folders = [Path(folder, *rest[:-1]) for folder in spec.submodule_search_locations or []]
-    known = {path.stem for folder in folders for path in folder.glob("*.py")} - {"__init__"}
+    modules = [path for folder in folders for path in (*folder.glob("*.py"), *folder.glob("*/__init__.py"))]
+    known = {path.parent.name if path.name == "__init__.py" else path.stem for path in modules}
+    known -= {folder.name for folder in folders}
     raise NotFound(f"no module {module}; {nearest(module.rpartition('.')[2], known)}")
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lungtl.settings import composing
@@ -108,3 +110,56 @@ def test_a_range_needs_a_search() -> None:
 def test_a_comma_in_a_value_can_be_quoted() -> None:
     assert """quote it twice: 'name="..."'""" in complaint("train", "name=before, after")
     composing.check("train", TrainConfig, ['name="before, after"'], multirun=False)
+
+
+def test_the_folders_of_a_users_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own").mkdir()
+    for arguments in (["--config-dir", "own"], ["--config-dir=own"], ["x=1", "-cd", "own", "y=2"]):
+        assert composing.user_folders(arguments) == [tmp_path / "own"]
+    assert composing.user_folders(["aggregator=max"]) == []
+    (tmp_path / "experiments").mkdir()
+    assert composing.user_folders([]) == [tmp_path]
+    for arguments in (["--config-dir", "owm"], ["-cd"]):
+        with pytest.raises(UsageError, match="no such folder"):
+            composing.user_folders(arguments)
+
+
+def test_a_users_options_are_known(tmp_path: Path) -> None:
+    (tmp_path / "aggregator").mkdir()
+    (tmp_path / "aggregator" / "our own.yaml").write_text(f"_target_: {MAX}\nlevel: embedding\n")
+    composing.check("train", TrainConfig, ["aggregator='our own'"], multirun=False, folders=[tmp_path])
+    with pytest.raises(UsageError, match="did you mean our own"):
+        composing.check("train", TrainConfig, ["aggregator=our_own"], multirun=False, folders=[tmp_path])
+
+
+MAX, GRU = "lungtl.models.aggregators.max.Max", "lungtl.models.aggregators.gru.Gru"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "deleted"),
+    [
+        (["aggregator=gru"], []),
+        ([f"aggregator._target_={MAX}"], ["~aggregator.hidden"]),
+        (["aggregator=top_k", f"aggregator._target_={GRU}"], ["~aggregator.level", "~aggregator.k"]),
+        ([f"aggregator._target_={GRU}"], []),
+        ([f"aggregator._target_={MAX},{GRU}"], ["~aggregator.hidden"]),
+        ([f"aggregator._target_={MAX}", "~aggregator.hidden", "seed=0,1"], []),
+        (["optimizer._target_=torch.optim.RMSprop"], []),
+    ],
+)
+def test_a_class_does_not_get_the_options_of_the_one_it_replaces(overrides: list[str], deleted: list[str]) -> None:
+    assert composing.unused_options("train", overrides) == deleted
+    composing.check("train", TrainConfig, [*overrides, *deleted], multirun=True)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        ([f"aggregator._target_={MAX}", "aggregator.hidden=3"], "unknown key aggregator.hidden"),
+        (["agregator._target_=lungtl.x.Y"], "did you mean aggregator"),
+    ],
+)
+def test_options_that_the_user_gives_are_checked(overrides: list[str], named: str) -> None:
+    assert composing.unused_options("train", overrides) == []
+    assert named in complaint("train", *overrides)

@@ -50,6 +50,7 @@ loss.*                  setting  fixed    named    reproduced
 name                    none     changes  -        -
 optimizer.*             setting  fixed    named    reproduced
 resume                  none     changes  -        -          crossval
+schedule.*              setting  fixed    named    reproduced
 seed                    repeat   fixed    named    reproduced
 split.fold              repeat   fixed    named    reproduced crossval
 split.folds             setting  fixed    named    reproduced
