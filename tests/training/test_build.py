@@ -99,5 +99,5 @@ def test_channels_that_do_not_go_with_the_windows(
     tmp_path: Path, channels: int, windows: list[str] | str, neighbours: bool
 ) -> None:
     image = config_of(tmp_path).image.model_dump()
-    with pytest.raises(ValidationError, match=r"one window|one a channel"):
+    with pytest.raises(ValidationError, match=r"one window|one per channel"):
         ImageConfig.model_validate({**image, "channels": channels, "windows": windows, "neighbours": neighbours})
