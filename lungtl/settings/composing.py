@@ -56,6 +56,16 @@ def user_folders(arguments: Sequence[str]) -> list[Path]:
     return folders
 
 
+def recorded_folders(run: Path) -> list[Path]:
+    """The `user_folders` with which a run was started from the command line, those that still exist."""
+    from omegaconf import OmegaConf
+
+    path = run / ".hydra" / "hydra.yaml"
+    urls = OmegaConf.load(path).hydra.searchpath if path.is_file() else []
+    folders = [Path(str(url).removeprefix("file://")) for url in urls]
+    return [folder for folder in folders if folder != conf_dir().parent and folder.is_dir()]
+
+
 def search_path(folders: Sequence[Path] = ()) -> str:
     """The Hydra override that finds `experiments=` and the configs in `user_folders`."""
     paths = dict.fromkeys([conf_dir().parent, *folders])
@@ -145,6 +155,34 @@ def _is_sweep(line: str) -> bool:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     return OverridesParser.create().parse_override(line).is_sweep_override()
+
+
+def compose_config(config_name: str, schema: type[C], overrides: list[str], folders: Sequence[Path] = ()) -> C:
+    """Compose and check a config outside a command.
+
+    Args:
+        config_name: the primary config.
+        schema: its typed form.
+        overrides: as on a command line, without flags.
+        folders: with config groups of your own, besides `user_folders`.
+
+    Raises:
+        UsageError: the first wrong key or value.
+    """
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from lungtl.settings.schema import TrainConfig
+
+    folders = [*folders, *user_folders([])]
+    overrides = [*overrides, *unused_options(config_name, overrides, folders)]
+    check(config_name, schema, overrides, multirun=False, folders=folders)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        composed = compose(config_name, [*overrides, search_path(folders)], return_hydra_config=True)
+    choices = dict(composed.hydra.runtime.choices)
+    own = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    config = validate(schema, own)
+    return config.composed_from(choices, overrides) if isinstance(config, TrainConfig) else config
 
 
 def _check_sweep(config_name: str, overrides: list[Override], multirun: bool, search: str) -> None:

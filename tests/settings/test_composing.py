@@ -163,3 +163,22 @@ def test_a_class_does_not_get_the_options_of_the_one_it_replaces(overrides: list
 def test_options_that_the_user_gives_are_checked(overrides: list[str], named: str) -> None:
     assert composing.unused_options("train", overrides) == []
     assert named in complaint("train", *overrides)
+
+
+def test_the_folders_of_an_earlier_run_are_known(tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    assert composing.recorded_folders(tmp_path) == []
+    paths = [composing.conf_dir().parent, tmp_path, tmp_path / "removed"]
+    lines = "".join(f"  - file://{path}\n" for path in paths)
+    (tmp_path / ".hydra" / "hydra.yaml").write_text(f"hydra:\n  searchpath:\n{lines}")
+    assert composing.recorded_folders(tmp_path) == [tmp_path]
+
+
+def test_a_config_outside_a_command() -> None:
+    config = composing.compose_config("train", TrainConfig, ["aggregator=max", "seed=3"])
+    assert config.seed == 3
+    assert config.aggregator["_target_"] == MAX
+    assert config.choices["aggregator"] == "max"
+    assert config.overrides == ["aggregator=max", "seed=3"]
+    with pytest.raises(UsageError, match="did you mean"):
+        composing.compose_config("train", TrainConfig, ["agregator=max"])
