@@ -1,8 +1,9 @@
-"""Slices of bags as the backbone's images."""
+"""The slices of a store as the backbone's input images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,27 +12,34 @@ from torch import Tensor
 
 from lungtl.data.augment import dihedral
 from lungtl.data.bags import read_frames
-from lungtl.models.bag_classifier import BagClassifier
-from lungtl.models.chunks import full_chunks
+from lungtl.models.bag_classifier import BagClassifier, full_chunks
+
+
+class Voxels(Protocol):
+    """A source of slices, such as a `Store`."""
+
+    def voxels(self, bag_id: str) -> NDArray[np.int16]:
+        """int16 [S, H, W] of a bag."""
 
 
 def image_chunks(
-    classifier: BagClassifier, volumes: Iterable[NDArray[np.int16]], device: torch.device, view: int = 0
+    classifier: BagClassifier, store: Voxels, bag_ids: Sequence[str], device: torch.device, view: int = 0
 ) -> Iterator[Tensor]:
-    """Preprocessed slices of bags, in order, in full chunks.
+    """Preprocessed slices of bags, in order, in full chunks; scans are read chunk by chunk.
 
     Args:
         classifier: its preprocessor and chunk size are used.
-        volumes: int16 [S_i, H, W] each, read piece by piece if they are memory-mapped.
-        device: of the images.
-        view: dihedral view of every slice.
+        store: whose slices.
+        bag_ids: which bags.
+        device: where to preprocess.
+        view: dihedral view of the slices.
     """
-    pieces = (
+    images = (
         classifier.preprocessor(dihedral(_to_device(frames, device), view))
-        for voxels in volumes
-        for frames in _read(voxels, classifier.preprocessor.neighbours, classifier.chunk)
+        for bag_id in bag_ids
+        for frames in _read(store.voxels(bag_id), classifier.preprocessor.neighbours, classifier.chunk)
     )
-    return full_chunks(pieces, classifier.chunk)
+    return full_chunks(images, classifier.chunk)
 
 
 def _read(voxels: NDArray[np.int16], neighbours: bool, size: int) -> Iterator[Tensor]:
@@ -40,5 +48,5 @@ def _read(voxels: NDArray[np.int16], neighbours: bool, size: int) -> Iterator[Te
 
 
 def _to_device(frames: Tensor, device: torch.device) -> Tensor:
-    """Frames on a device; to a GPU from page-locked memory, without waiting."""
+    """Copy frames to a device; to a GPU asynchronously, from pinned memory."""
     return frames.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else frames.to(device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,8 +16,8 @@ from lungtl.data.bags import Features, read_frames
 from lungtl.data.batching import loads
 from lungtl.data.store.reader import Store
 from lungtl.models.bag_classifier import BagClassifier
-from lungtl.models.evaluating import evaluating
-from lungtl.models.images import image_chunks
+from lungtl.models.images import Voxels, image_chunks
+from lungtl.models.module_state import evaluation_mode
 from lungtl.sources.base import BENIGN, MALIGNANT, NON_NODULE
 
 if TYPE_CHECKING:
@@ -54,11 +54,21 @@ class Predictions:
     slices: pd.DataFrame
 
 
+@dataclass(frozen=True)
+class _Volume:
+    """One bag outside a store."""
+
+    array: NDArray[np.int16]
+
+    def voxels(self, bag_id: str) -> NDArray[np.int16]:
+        return self.array
+
+
 def predict_volume(classifier: BagClassifier, voxels: NDArray[np.int16]) -> BagPrediction:
     """Predict one bag from its voxels, int16 [S, H, W], on the classifier's device, in evaluation mode."""
     device = next(classifier.parameters()).device
-    with evaluating(classifier), torch.inference_mode(), classifier.folded():
-        (prediction,) = _classify(classifier, _embed(classifier, [voxels], device))
+    with evaluation_mode(classifier), torch.inference_mode(), classifier.folded():
+        (prediction,) = _classify(classifier, _embed(classifier, _Volume(voxels), [""], device, [len(voxels)]))
     return prediction
 
 
@@ -87,7 +97,7 @@ def predict_bags(
     bags, slices = [], []
     classifier.to(device)  # not in inference mode: what is moved there cannot train
     with (
-        evaluating(classifier),
+        evaluation_mode(classifier),
         torch.inference_mode(),
         classifier.folded() if features is None else nullcontext(),
     ):
@@ -96,7 +106,7 @@ def predict_bags(
             if features is not None:
                 rows = [features.rows(bag_id, 0, None).to(device) for bag_id in ids]
             else:
-                rows = _embed(classifier, map(store.voxels, ids), device, [lengths[i] for i in batch])
+                rows = _embed(classifier, store, ids, device, [lengths[i] for i in batch])
             for bag_id, prediction in zip(ids, _classify(classifier, rows), strict=True):
                 bags.append((bag_id, prediction.probability))
                 slices.append(_slice_table(prediction, store, bag_id))
@@ -114,15 +124,11 @@ def most_slices(store: Store, features: Features | None, neighbours: bool) -> in
 
 
 def _embed(
-    classifier: BagClassifier,
-    volumes: Iterable[NDArray[np.int16]],
-    device: torch.device,
-    lengths: list[int] | None = None,
+    classifier: BagClassifier, store: Voxels, bag_ids: Sequence[str], device: torch.device, lengths: list[int]
 ) -> list[Tensor]:
     """What the feature cache would hold of bags, float [S_i, K] each."""
-    chunks = [classifier.split.prefix(images) for images in image_chunks(classifier, volumes, device)]
-    rows = torch.cat(chunks)
-    return [rows] if lengths is None else list(rows.split(lengths))
+    chunks = [classifier.split.prefix(images) for images in image_chunks(classifier, store, bag_ids, device)]
+    return list(torch.cat(chunks).split(lengths))
 
 
 def _classify(classifier: BagClassifier, rows: list[Tensor]) -> list[BagPrediction]:

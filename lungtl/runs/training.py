@@ -70,11 +70,11 @@ def train(
         resume: continue from the last checkpoint.
     """
     from lungtl.settings import parts
-    from lungtl.training.build import trainable_share
     from lungtl.training.datamodule import BagDataModule
     from lungtl.training.feature_cache import run_features
     from lungtl.training.fit import fit
     from lungtl.training.module import BagModule
+    from lungtl.training.plan import trainable_share
 
     freezing = parts.build(config.freezing)
     weights = classifier.backbone.fingerprint()
@@ -84,14 +84,14 @@ def train(
              classifier.backbone.loaded_weights.source, f"{trainable:,}", f"{total:,}")  # fmt: skip
     features = run_features(config, classifier, freezing, store, device, weights)
     loss = build_loss(config, store, split)
-    module = BagModule(classifier, freezing, loss, config.optimizer, config.trainer.max_epochs)
+    module = BagModule(classifier, freezing, loss, config.optimizer, config.schedule, config.trainer.max_epochs)
     data = BagDataModule(store, split, config, features, backbone_trains=not freezing.is_frozen(classifier.backbone))
 
     def epoch_ended(metrics: dict[str, float], epoch: int) -> None:
         append_epoch(folder, epoch, metrics)
         on_epoch(metrics, epoch)
 
-    fitted = fit(module, data, config.trainer, folder, epoch_ended, resume=resume, further=callbacks)
+    fitted = fit(module, data, config.trainer, folder, epoch_ended, resume=resume, callbacks=callbacks)
     log.info("trained %d epochs; best epoch: %d", fitted["epochs"], fitted["best_epoch"])
     freezing.merge(classifier.backbone)
     if features is not None:

@@ -19,10 +19,12 @@ from lungtl.settings.composing import (
     conf_dir,
     first_line,
     search_path,
+    unused_options,
     user_folders,
     validate,
 )
 from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.settings.keys import STAMP as STAMP
 from lungtl.settings.parts import make_importable
 
 if TYPE_CHECKING:
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 C = TypeVar("C", bound="Strict")
-STAMP = "LUNGTL_STAMP"
-"""Environment variable that names this command's run folder; the jobs of a sweep inherit it."""
 MULTIRUN = {"-m", "--multirun"}
 INFORMATION_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i",
                      "--shell-completion", "-sc"}  # fmt: skip
@@ -85,6 +85,7 @@ def main(
         if not INFORMATION_FLAGS & set(arguments):
             if expand is not None:
                 arguments = expand(arguments)
+            arguments += unused_options(config_name, overrides_of(arguments), folders)
             check(config_name, schema, overrides_of(arguments), bool(MULTIRUN & set(arguments)), folders)
     except LungtlError as error:
         fail(error)

@@ -250,7 +250,7 @@ def test_a_disk_that_refuses_every_file_ends_it(cloud: Cloud) -> None:
     ("overrides", "said"),
     [
         ([], "root is missing; add root=VALUE"),
-        (["root=x", "dataset=phantom"], "only LIDC-IDRI can be fetched; leave dataset away or write dataset=lidc"),
+        (["root=x", "dataset=phantom"], "only LIDC-IDRI can be downloaded; omit dataset or give dataset=lidc"),
         (["root=x", "scan=20"], "unknown key scan; did you mean scans?"),
         (["root=x", "scans=0"], "scans=0: input should be greater than or equal to 1"),
         (["root=x", "patients=LIDC-IDRI-0001"], "patients=LIDC-IDRI-0001: input should be a valid list"),

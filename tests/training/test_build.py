@@ -13,8 +13,9 @@ from lungtl.models.freezing.lp_ft import LpFt
 from lungtl.settings import parts
 from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import ImageConfig, TrainConfig
-from lungtl.training.build import build_classifier, starting_weights, trainable_share
+from lungtl.training.build import build_classifier, starting_weights
 from lungtl.training.fit import seed_everything
+from lungtl.training.plan import trainable_share
 from tests.models.tiny import noise_frames, tiny_classifier
 from tests.training.test_fit import config_of
 
@@ -98,5 +99,5 @@ def test_channels_that_do_not_go_with_the_windows(
     tmp_path: Path, channels: int, windows: list[str] | str, neighbours: bool
 ) -> None:
     image = config_of(tmp_path).image.model_dump()
-    with pytest.raises(ValidationError, match=r"one window|one a channel"):
+    with pytest.raises(ValidationError, match=r"one window|one per channel"):
         ImageConfig.model_validate({**image, "channels": channels, "windows": windows, "neighbours": neighbours})
