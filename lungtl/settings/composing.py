@@ -180,9 +180,11 @@ def compose_config(config_name: str, schema: type[C], overrides: list[str], fold
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         composed = compose(config_name, [*overrides, search_path(folders)], return_hydra_config=True)
     choices = dict(composed.hydra.runtime.choices)
-    own = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     config = validate(schema, own)
-    return config.composed_from(choices, overrides) if isinstance(config, TrainConfig) else config
+    if isinstance(config, TrainConfig):
+        config.composed_from(choices, overrides)
+    return config
 
 
 def _check_sweep(config_name: str, overrides: list[Override], multirun: bool, search: str) -> None:
