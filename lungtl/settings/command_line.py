@@ -80,11 +80,12 @@ def main(
         print(f"lungtl {__version__}")
         return
     make_importable(Path.cwd())
+    information = bool(INFORMATION_FLAGS & set(arguments))
     try:
+        if expand is not None and not information:
+            arguments = expand(arguments)
         folders = user_folders(arguments)
-        if not INFORMATION_FLAGS & set(arguments):
-            if expand is not None:
-                arguments = expand(arguments)
+        if not information:
             arguments += unused_options(config_name, overrides_of(arguments), folders)
             check(config_name, schema, overrides_of(arguments), bool(MULTIRUN & set(arguments)), folders)
     except LungtlError as error:
