@@ -13,9 +13,6 @@ class Standardise(nn.BatchNorm1d):
     """Batch norm without weights, whose statistics are those of all slices of a batch across DDP ranks.
 
     torch's SyncBatchNorm does not run on CPUs.
-
-    Args:
-        dim: size of the embedding.
     """
 
     def __init__(self, dim: int) -> None:

@@ -35,12 +35,7 @@ class EpochLog(Callback):
 
 
 class NotifyStrategy(Callback):
-    """Reports each epoch's validation value to the freezing strategy, before the epoch's checkpoint is written.
-
-    Args:
-        monitor: name of the validation value.
-        mode: whether lower (min) or higher (max) is better.
-    """
+    """Reports each epoch's validation value to the freezing strategy, before the epoch's checkpoint is written."""
 
     def __init__(self, monitor: str, mode: Literal["min", "max"]) -> None:
         self.monitor = monitor

@@ -90,14 +90,6 @@ def run_features(
 ) -> CachedFeatures | None:
     """Features that a training run reads instead of voxels; cuts the classifier's backbone accordingly.
 
-    Args:
-        config: of the run.
-        classifier: before training.
-        freezing: which of its blocks never train.
-        store: of the slices.
-        device: where to compute.
-        weights: the backbone's fingerprint.
-
     Returns:
         None if nothing is frozen or can be cached; the run then computes everything in every epoch.
     """

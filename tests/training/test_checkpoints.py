@@ -116,7 +116,7 @@ def write(folder: Path, content: Any) -> None:
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, content: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path, content)
-    with pytest.raises(LungtlError, match=r"last\.ckpt is not a checkpoint.*start the run anew") as error:
+    with pytest.raises(LungtlError, match=r"last\.ckpt is not a checkpoint.*start a new run") as error:
         check_checkpoint(tmp_path)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "evil_was_here").exists()

@@ -26,7 +26,7 @@ from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import TrainConfig
 from lungtl.training.build import build_classifier
 from lungtl.training.datamodule import BagDataModule
-from lungtl.training.feature_cache import cached_features
+from lungtl.training.feature_cache import PROBE_SLICES, cached_features
 from lungtl.training.fit import fit, seed_everything
 from lungtl.training.losses import BagAndSliceLoss
 from lungtl.training.module import BagModule
@@ -252,9 +252,17 @@ def test_epochs_over_cached_features_never_touch_the_backbone(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cached_features(tiny_classifier(), store, tmp_path, CPU, "w")
-    monkeypatch.setattr(TimmBackbone, "forward", lambda *_: pytest.fail("the backbone ran"))
+    counts: list[int] = []
+    forward = TimmBackbone.forward
+
+    def count(backbone: TimmBackbone, images: Tensor) -> Tensor:
+        counts.append(len(images))
+        return forward(backbone, images)
+
+    monkeypatch.setattr(TimmBackbone, "forward", count)
     module, result = train(store, tmp_path, Frozen(), cache=tmp_path, max_epochs=3)
     assert result["epochs"] == 3
+    assert sum(counts) == 3 + PROBE_SLICES  # before training, by the feature cache
     assert "classifier.slice_head.weight" in changed(
         {f"classifier.{key}": value for key, value in tiny_classifier().state_dict().items()}, module.state_dict()
     )
@@ -309,7 +317,7 @@ def test_a_run_goes_on_with_the_patience_that_it_has_now(store: Store, tmp_path:
 
 def test_a_run_goes_on_with_what_it_has_monitored(store: Store, tmp_path: Path) -> None:
     train(store, tmp_path, Frozen(), max_epochs=1, monitor="val/loss")
-    with pytest.raises(LungtlError, match=r"monitored val/loss, now trainer\.monitor=val/auroc; start a new run"):
+    with pytest.raises(LungtlError, match=r"monitored val/loss, not trainer\.monitor=val/auroc; start a new run"):
         train(store, tmp_path, Frozen(), resume=True, max_epochs=2, monitor="val/auroc")
 
 
@@ -343,6 +351,6 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_again(
     assert not list((tmp_path / "broken" / "checkpoints").iterdir())
     with caplog.at_level("INFO"):
         module, same = train(store, tmp_path / "broken", Frozen(), resumed, True, augment=True, max_epochs=2)
-    assert "there is no checkpoint yet: the run begins again" in caplog.text
+    assert "no checkpoint yet" in caplog.text
     assert changed(expected.state_dict(), module.state_dict()) == set()
     assert (same, resumed.seen) == (result, whole.seen)

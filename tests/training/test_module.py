@@ -26,8 +26,8 @@ from tests.stores import toy_store
 
 
 def module_of(**options: Any) -> BagModule:
-    options = {"optimizer": adamw(), "schedule": cosine(), "max_epochs": 4} | options
-    return BagModule(tiny_classifier(), Full(), BagAndSliceLoss(), **options)
+    arguments: dict[str, Any] = {"optimizer": adamw(), "schedule": cosine(), "max_epochs": 4}
+    return BagModule(tiny_classifier(), Full(), BagAndSliceLoss(), **{**arguments, **options})
 
 
 def validated(logits: list[list[float]], labels: list[list[int]]) -> float:

@@ -95,5 +95,5 @@ def test_the_table_needs_neither_weights_nor_data(tmp_path: Path, capsys: pytest
 
 
 def test_a_dry_run_of_a_resumed_run_is_refused_before_anything_is_written() -> None:
-    with pytest.raises(UsageError, match=r"dry_run=true with resume=/x: .*; leave one out"):
+    with pytest.raises(UsageError, match=r"dry_run=true with resume=/x: .*omit one"):
         composing.check("train", TrainConfig, ["dry_run=true", "resume=/x"], multirun=False)

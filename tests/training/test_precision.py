@@ -75,7 +75,7 @@ def test_the_auroc_of_bfloat16_logits_is_computed_in_float64(store: Store, tmp_p
 
 
 def test_float16_on_a_cpu_is_refused_before_anything_is_written(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"trainer\.precision=16-mixed needs a GPU.*give .*bf16-mixed or 32-true"):
+    with pytest.raises(UsageError, match=r"trainer\.precision=16-mixed requires a GPU.*bf16-mixed or 32-true"):
         mixed(store, tmp_path / "run", precision="16-mixed")
     assert not (tmp_path / "run").exists()
 

@@ -130,7 +130,7 @@ def test_without_the_feature_cache_there_is_none(
     with caplog.at_level(logging.WARNING):
         uncached = config.model_copy(update={"cache": cache})
         assert train_untrained(uncached, store, split_of(store), BagAndSliceLoss(), CPU) is None
-    assert "needs the feature cache" in caplog.text
+    assert "cache.enabled=true" in caplog.text
 
 
 def test_a_full_cache_does_not_stop_the_run(
