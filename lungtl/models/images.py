@@ -25,15 +25,7 @@ class Voxels(Protocol):
 def image_chunks(
     classifier: BagClassifier, store: Voxels, bag_ids: Sequence[str], device: torch.device, view: int = 0
 ) -> Iterator[Tensor]:
-    """Preprocessed slices of bags, in order, in full chunks; scans are read chunk by chunk.
-
-    Args:
-        classifier: its preprocessor and chunk size are used.
-        store: whose slices.
-        bag_ids: which bags.
-        device: where to preprocess.
-        view: dihedral view of the slices.
-    """
+    """Preprocessed slices of bags, in order, in full chunks; scans are read chunk by chunk."""
     images = (
         classifier.preprocessor(dihedral(_to_device(frames, device), view))
         for bag_id in bag_ids

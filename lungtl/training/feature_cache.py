@@ -47,13 +47,7 @@ TOLERANCE = 1e-4
 
 
 class CachedFeatures:
-    """Features of a store's slices, memory-mapped: `lungtl.data.bags.Features`.
-
-    Args:
-        file: of the entry.
-        layout: of its array; the number of the store's slices times the views.
-        store: of the slices.
-    """
+    """Features of a store's slices, memory-mapped: `lungtl.data.bags.Features`."""
 
     def __init__(self, file: Path, layout: Layout, store: Store) -> None:
         self._file, self._layout = file, layout

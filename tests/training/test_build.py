@@ -64,12 +64,18 @@ def test_groups_unfrozen_after_the_end_do_not_count_and_cause_a_warning(caplog: 
     probe, total = trainable_share(classifier, Frozen(), 1)
     assert trainable_share(classifier, Gradual(every=1), len(blocks) + 1) == (total, total)
     assert not caplog.records
-    # blocks thaw at the epochs 3, 6, ...: the run has 0 to 5
+    # blocks are unfrozen at epochs 3, 6, ...: the run has 0 to 5
     assert trainable_share(classifier, Gradual(every=3), 6) == (probe + last, total)
     late = len(blocks) - 1
-    assert f"Gradual: {late} of {len(blocks)} groups unfreeze only after the last epoch (trainer.max_epochs=6);" in caplog.text
+    assert (
+        f"Gradual: {late} of {len(blocks)} groups unfreeze only after the last epoch (trainer.max_epochs=6);"
+        in caplog.text
+    )
     assert trainable_share(classifier, LpFt(probe_epochs=6), 6) == (total, total)
-    assert "LpFt: 1 of 1 groups unfreeze only after the last epoch (trainer.max_epochs=6), unless validation" in caplog.text
+    assert (
+        "LpFt: 1 of 1 groups unfreeze only after the last epoch (trainer.max_epochs=6), unless validation"
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 2])

@@ -144,7 +144,7 @@ def test_a_cached_run_of_half_precision_is_close(store: Store, tmp_path: Path) -
     torch.testing.assert_close(cached.logits, plain.logits, atol=5e-2, rtol=0)
 
 
-def test_augmentation_with_one_view_is_computed_anew(
+def test_augmentation_with_one_view_is_not_cached(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = configured(tmp_path, "last", "dihedral")
@@ -153,7 +153,7 @@ def test_augmentation_with_one_view_is_computed_anew(
     assert "cache.views=8" in caplog.text
 
 
-def test_where_all_trains_nothing_is_cached(store: Store, tmp_path: Path) -> None:
+def test_nothing_is_cached_if_everything_trains(store: Store, tmp_path: Path) -> None:
     config = configured(tmp_path, "last")
     assert run_features(config, build_classifier(config, None), Full(), store, CPU, "w") is None
     assert not (tmp_path / "cache").exists()
@@ -186,7 +186,7 @@ def test_evaluation_sees_bags_as_they_are(store: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_cached_run_goes_on_as_if_it_had_never_stopped(store: Store, tmp_path: Path, workers: int) -> None:
+def test_a_resumed_cached_run_equals_an_uninterrupted_one(store: Store, tmp_path: Path, workers: int) -> None:
     config = configured(tmp_path, "stages", "dihedral", views=8)
     config = config.model_copy(update={"trainer": config.trainer.model_copy(update={"workers": workers})})
     whole = run(store, config, LastBlocks(2), tmp_path / "whole")

@@ -46,7 +46,7 @@ def epoch_in(path: Path) -> int:
 
 
 @pytest.mark.parametrize(("mode", "sign"), [("min", 1), ("max", -1)])
-def test_the_first_of_the_best_epochs_is_kept(tmp_path: Path, mode: Literal["min", "max"], sign: int) -> None:
+def test_ties_go_to_the_first_epoch(tmp_path: Path, mode: Literal["min", "max"], sign: int) -> None:
     callback, trainer = made(tmp_path, mode)
     best = []
     for value in (math.nan, math.inf, 0.5, 0.75, 0.5, 0.25, -math.inf, math.nan):

@@ -43,7 +43,7 @@ def test_a_frozen_backbone_never_trains() -> None:
     assert planned(Frozen()) == [(0, (), ())] * 5
 
 
-def test_blocks_that_thaw_one_after_the_other() -> None:
+def test_blocks_that_are_unfrozen_one_by_one() -> None:
     n = sizes()
     assert planned(Gradual(every=3, lr_scale=0.5, most=3), max_epochs=9) == [
         (0, (), ()), (0, (), ()),

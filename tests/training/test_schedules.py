@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from timm.optim.lamb import Lamb
 import torch
+from timm.optim.lamb import Lamb
 
 from lungtl.data.store.reader import Store
 from lungtl.models.freezing.frozen import Frozen

@@ -160,11 +160,6 @@ class BoundarySplit(Split):
 def split_backbone(backbone: TimmBackbone, blocks: int, size: int) -> Split:
     """Cut a backbone behind its first blocks, which never train.
 
-    Args:
-        backbone: shared, not copied.
-        blocks: at least one; with all blocks a row is the embedding.
-        size: height and width of the images in pixels.
-
     Raises:
         CannotSplit: this network cannot be cut there.
     """
