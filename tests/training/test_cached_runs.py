@@ -115,9 +115,20 @@ def run(
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("augment", ["none", "dihedral"])
-@pytest.mark.parametrize("kind", ["last", "stages"])
-@pytest.mark.parametrize("freezing", [Frozen(), LastBlocks(1), LastBlocks(3)], ids=["frozen", "last 1", "last 3"])
+@pytest.mark.parametrize(
+    ("freezing", "kind", "augment"),
+    [
+        (Frozen(), "last", "none"),
+        (LastBlocks(1), "stages", "none"),
+        (LastBlocks(3), "stages", "dihedral"),
+        *[
+            pytest.param(freezing, kind, augment, marks=pytest.mark.exhaustive)
+            for freezing in (Frozen(), LastBlocks(1), LastBlocks(3))
+            for kind in ("last", "stages")
+            for augment in ("none", "dihedral")
+        ],
+    ],
+)
 def test_the_cache_changes_no_number(
     store: Store, tmp_path: Path, freezing: FreezingStrategy, kind: str, augment: str
 ) -> None:
@@ -185,7 +196,7 @@ def test_evaluation_sees_bags_as_they_are(store: Store, tmp_path: Path) -> None:
     assert cached.to_numpy() == pytest.approx(plain.to_numpy(), abs=1e-6)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.exhaustive), 1])
 def test_a_resumed_cached_run_equals_an_uninterrupted_one(store: Store, tmp_path: Path, workers: int) -> None:
     config = configured(tmp_path, "stages", "dihedral", views=8)
     config = config.model_copy(update={"trainer": config.trainer.model_copy(update={"workers": workers})})

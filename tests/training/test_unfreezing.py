@@ -54,8 +54,16 @@ class AlwaysWorse(LpFt):
         super().after_epoch(epoch, float(epoch))
 
 
-@pytest.mark.parametrize("crash_at", [1, 2, 3])
-@pytest.mark.parametrize("build", [gradual, lp_ft, pytest.param(Lora, marks=needs_peft)])
+@pytest.mark.parametrize(
+    ("build", "crash_at"),
+    [
+        (gradual, 1),
+        (gradual, 2),
+        (lp_ft, 3),
+        pytest.param(Lora, 2, marks=needs_peft),
+        *[pytest.param(build, at, marks=pytest.mark.exhaustive) for build in (gradual, lp_ft) for at in (1, 2, 3)],
+    ],
+)
 def test_a_resumed_run_equals_an_uninterrupted_one(
     store: Store, tmp_path: Path, build: Callable[[], FreezingStrategy], crash_at: int
 ) -> None:
