@@ -161,7 +161,7 @@ def _network(config: Mapping[str, Any]) -> BagClassifier:
     backbone.set_input_size(preprocessor.size)
     width = config["head"]["width"]
     projection = SliceProjection(backbone.dim, width, config["head"]["dropout"])
-    aggregator = parts.build(config["aggregator"], dim=width)
+    aggregator = parts.build_trusted(config["aggregator"], dim=width)
     return BagClassifier(preprocessor, backbone, projection, aggregator)
 
 

@@ -18,8 +18,12 @@ def run_name(choices: Mapping[str, str], overrides: Iterable[str]) -> str:
 
 def told(overrides: Iterable[str]) -> list[str]:
     """Shorten overrides for the run name; keys that do not belong there are dropped, and a file loses its folder."""
-    parts = [override.partition("=") for override in overrides if is_in_name(override_key(override))]
+    parts = [override.partition("=") for override in overrides if _is_in_name(override)]
     return [f"{k}={Path(v).name if '/' in v else v}" for k, _, v in parts]
+
+
+def _is_in_name(override: str) -> bool:
+    return not override.startswith("~") and is_in_name(override_key(override))
 
 
 def differing_overrides(sweep: Path, overrides: Iterable[str]) -> list[str]:

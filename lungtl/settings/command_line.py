@@ -19,10 +19,12 @@ from lungtl.settings.composing import (
     conf_dir,
     first_line,
     search_path,
+    unused_options,
     user_folders,
     validate,
 )
 from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.settings.keys import STAMP as STAMP
 from lungtl.settings.parts import make_importable
 from lungtl.settings.resuming import check_settings
 
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 C = TypeVar("C", bound="Strict")
-STAMP = "LUNGTL_STAMP"  # names this command's run folder; inherited by the jobs of a sweep
 MULTIRUN = {"-m", "--multirun"}
 INFORMATION_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i",
                      "--shell-completion", "-sc"}  # fmt: skip
@@ -64,6 +65,7 @@ def main(config_name: str, schema: type[C], task: Callable[[C], float | None]) -
                 if MULTIRUN & set(arguments):
                     raise UsageError("resume= goes on with one run; leave -m out (a sweep goes on by its sweep.name)")
                 arguments = _resumed(arguments, overrides, earlier)
+            arguments += unused_options(config_name, _overrides(arguments), folders)
             overrides = _overrides(arguments)
             check(config_name, schema, overrides, bool(MULTIRUN & set(arguments)), folders)
             if earlier is not None:  # now: Hydra writes the new config over the run's

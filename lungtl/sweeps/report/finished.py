@@ -13,7 +13,7 @@ from lungtl.runs.environment import ENVIRONMENT
 from lungtl.runs.folder import METRICS, PREDICTIONS, RECORD, SPLIT, VALIDATION, read_record
 from lungtl.runs.naming import flatten, run_name
 from lungtl.settings.errors import LungtlError, UsageError
-from lungtl.settings.keys import is_setting
+from lungtl.settings.keys import decides_result
 from lungtl.sweeps.parent import PARENT
 from lungtl.sweeps.search.names import PRUNED
 from lungtl.sweeps.state import STATUS, standing
@@ -156,8 +156,8 @@ def read_run(folder: Path) -> Run:
     record = read_record(folder)
     return Run(
         folder=folder,
-        settings={key: as_text(value) for key, value in flatten(config).items() if is_setting(key)},
-        choices={group: choice for group, choice in _choices(folder).items() if is_setting(group)},
+        settings={key: as_text(value) for key, value in flatten(config).items() if _is_setting(key)},
+        choices={group: choice for group, choice in _choices(folder).items() if _is_setting(group)},
         seed=int(record["seed"]),
         split_fingerprint=str(record["split_fingerprint"]),
         store_fingerprint=str(record["store_fingerprint"]),
@@ -171,6 +171,10 @@ def read_run(folder: Path) -> Run:
 def as_text(value: Any) -> str:
     """A value of a config as one writes it on the command line."""
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _is_setting(key: str) -> bool:
+    return key != "seed" and decides_result(key)  # the seeds of a setting are pooled
 
 
 def _choices(folder: Path) -> dict[str, str]:
