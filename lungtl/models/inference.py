@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +16,7 @@ from lungtl.data.bags import Features, read_frames
 from lungtl.data.batching import loads
 from lungtl.data.store.reader import Store
 from lungtl.models.bag_classifier import BagClassifier
-from lungtl.models.images import Voxels, image_chunks
+from lungtl.models.images import image_chunks
 from lungtl.models.module_state import evaluation_mode
 from lungtl.sources.base import BENIGN, MALIGNANT, NON_NODULE
 
@@ -54,21 +54,11 @@ class Predictions:
     slices: pd.DataFrame
 
 
-@dataclass(frozen=True)
-class _Volume:
-    """One bag outside a store."""
-
-    array: NDArray[np.int16]
-
-    def voxels(self, bag_id: str) -> NDArray[np.int16]:
-        return self.array
-
-
 def predict_volume(classifier: BagClassifier, voxels: NDArray[np.int16]) -> BagPrediction:
     """Predict one bag from its voxels, int16 [S, H, W], on the classifier's device, in evaluation mode."""
     device = next(classifier.parameters()).device
     with evaluation_mode(classifier), torch.inference_mode(), classifier.folded():
-        (prediction,) = _classify(classifier, _embed(classifier, _Volume(voxels), [""], device, [len(voxels)]))
+        (prediction,) = _classify(classifier, _embed(classifier, [voxels], device))
     return prediction
 
 
@@ -106,7 +96,7 @@ def predict_bags(
             if features is not None:
                 rows = [features.rows(bag_id, 0, None).to(device) for bag_id in ids]
             else:
-                rows = _embed(classifier, store, ids, device, [lengths[i] for i in batch])
+                rows = _embed(classifier, map(store.voxels, ids), device, [lengths[i] for i in batch])
             for bag_id, prediction in zip(ids, _classify(classifier, rows), strict=True):
                 bags.append((bag_id, prediction.probability))
                 slices.append(_slice_table(prediction, store, bag_id))
@@ -124,11 +114,15 @@ def most_slices(store: Store, features: Features | None, neighbours: bool) -> in
 
 
 def _embed(
-    classifier: BagClassifier, store: Voxels, bag_ids: Sequence[str], device: torch.device, lengths: list[int]
+    classifier: BagClassifier,
+    volumes: Iterable[NDArray[np.int16]],
+    device: torch.device,
+    lengths: list[int] | None = None,
 ) -> list[Tensor]:
     """What the feature cache would hold of bags, float [S_i, K] each."""
-    chunks = [classifier.split.prefix(images) for images in image_chunks(classifier, store, bag_ids, device)]
-    return list(torch.cat(chunks).split(lengths))
+    chunks = [classifier.split.prefix(images) for images in image_chunks(classifier, volumes, device)]
+    rows = torch.cat(chunks)
+    return [rows] if lengths is None else list(rows.split(lengths))
 
 
 def _classify(classifier: BagClassifier, rows: list[Tensor]) -> list[BagPrediction]:

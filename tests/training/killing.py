@@ -26,7 +26,7 @@ def die() -> None:
 
 
 def trained(data: str, folder: str, epochs: Epochs | None = None, resume: bool = False) -> dict[str, Any]:
-    """A run with all that a checkpoint has to keep: dropout, augmentation, a backbone that thaws, an average."""
+    """A run that uses all parts of a checkpoint: dropout, augmentation, unfreezing, averaged weights."""
     store = toy_store(Path(data), LENGTHS)
     options: dict[str, Any] = {"max_epochs": 2, "patience": 5, "ema": 0.9}
     _, result = train(store, Path(folder), Gradual(every=1, most=1), epochs, resume, augment=True, **options)

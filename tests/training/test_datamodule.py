@@ -118,7 +118,7 @@ def test_the_shares_of_the_processes_are_the_batches_of_one(
     config = config_of(tmp_path, batch_size=4, augment="dihedral", sampler=sampler, bucket=bucket)
     whole: list[Any] = list(module_of(store, config, 3).train_dataloader())
     validated = flat(ids(module_of(store, config, 3).val_dataloader()))
-    monkeypatch.setattr(datamodule, "processes", lambda: 3)
+    monkeypatch.setattr(datamodule, "world_size", lambda: 3)
     shares: list[list[Batch]] = []
     val: list[str] = []
     for rank in range(3):
@@ -133,8 +133,8 @@ def test_the_shares_of_the_processes_are_the_batches_of_one(
 def test_more_processes_than_validation_bags_are_refused(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(datamodule, "processes", lambda: 5)
-    with pytest.raises(UsageError, match=r"4 bags validate, fewer than the 5 processes.*trainer\.devices=4"):
+    monkeypatch.setattr(datamodule, "world_size", lambda: 5)
+    with pytest.raises(UsageError, match=r"4 bags for 5 processes.*trainer\.devices=4"):
         module_of(store, config_of(tmp_path)).val_dataloader()
 
 

@@ -67,7 +67,7 @@ def test_every_tensor_finds_its_place(architecture: str) -> None:
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
 @pytest.mark.parametrize("architecture", WHEELS)
-def test_the_network_knows_what_is_on_a_photograph(architecture: str, name: str) -> None:
+def test_the_network_classifies_a_photograph(architecture: str, name: str) -> None:
     assert top5(classifier(architecture), name) & PHOTOGRAPHS[name]
 
 
