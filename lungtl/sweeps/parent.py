@@ -86,16 +86,19 @@ def progress(sweep: Path) -> Progress:
 
 def tell_progress(sweep: Path, tracking: TrackingConfig, data_dir: Path) -> None:
     """Update the parent run's tags and metrics; nothing without tracking."""
-    from lungtl.tracking.tracker import MlflowTracker
+    from lungtl.tracking.backend import open_client, readable_errors
+    from lungtl.tracking.mlflow_run import MlflowRun
 
     run_id = parent_of(sweep)
     if run_id is None:
         return
     with FileLock(sweep / LOCK):  # children that end together: the later one's numbers stay
         now = progress(sweep)
-        tracker = MlflowTracker(tracking, data_dir, sweep.name, run_id=run_id, reopen=False)
-        tracker.metrics(metrics_of(now), step=now.done + now.failed)
-        tracker.tags(tags_of(sweep, now))
+        client = open_client(tracking.uri, data_dir)
+        with readable_errors(f"MLflow does not accept the progress of {sweep.name}"):
+            run = MlflowRun(client, run_id)
+            run.metrics(metrics_of(now), step=now.done + now.failed)
+            run.tags(tags_of(sweep, now))
 
 
 def metrics_of(now: Progress) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lungtl.tracking.tracker import git_tags
+from lungtl.tracking.mlflow_run import git_tags
 from tests.commands.conftest import N_SERIES, QUICK, Lab, Trained, read_csv, read_json, uid
 
 pytestmark = pytest.mark.slow
