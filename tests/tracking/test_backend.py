@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def test_telemetry_is_off_before_mlflow_is_imported() -> None:
 
 @pytest.mark.slow
 def test_concurrent_processes_create_one_store_and_lose_nothing(tmp_path: Path) -> None:
-    names = [f"run {number}" for number in range(8)]
+    names = [f"run {number}" for number in range(4)]
     done = subprocess.run(
         [sys.executable, "-c", JOBS, str(tmp_path), *names], capture_output=True, text=True, timeout=180, check=False
     )
@@ -68,7 +69,8 @@ def test_the_default_store_and_its_artifacts_are_in_the_data_folder(tmp_path: Pa
     assert found.artifact_location == (tmp_path / "mlflow-artifacts").as_uri()
 
 
-def test_the_artifacts_of_a_remote_database_are_in_the_data_folder(tmp_path: Path) -> None:
+def test_the_artifacts_of_a_remote_database_are_in_the_data_folder(tmp_path: Path, empty_store: Path) -> None:
+    shutil.copy(empty_store, tmp_path / "elsewhere.db")
     client = open_client(f"sqlite:///{tmp_path}/elsewhere.db", tmp_path)
     found = client.get_experiment(experiment_id(client, "e", "postgresql://host/x", tmp_path / "data"))
     assert found.artifact_location == (tmp_path / "data" / "mlflow-artifacts").as_uri()
@@ -140,6 +142,7 @@ def test_passwords_are_hidden(uri: str) -> None:
     assert "://***@host" in hide_password(uri)
 
 
+@pytest.mark.usefixtures("store")
 def test_a_deleted_experiment_names_its_key(tmp_path: Path) -> None:
     client = open_client(None, tmp_path)
     client.delete_experiment(experiment_id(client, "gone", None, tmp_path))

@@ -17,10 +17,12 @@ from sqlalchemy import event
 
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import SyncConfig
+from lungtl.sweeps.parent import write_parent
+from lungtl.sweeps.publish import publish_sweep
 from lungtl.sync import run as sync
 from lungtl.tracking import publish, tracker
 from lungtl.tracking.backend import DATABASE, experiment_id, open_client
-from lungtl.tracking.tracker import MlflowTracker, send_unsent, tracked
+from lungtl.tracking.tracker import MlflowTracker, Publish, send_unsent, tracked
 from lungtl.tracking.unsent import FILE, Unsent, read_unsent, write_unsent
 from tests.tracking import run_folder
 from tests.tracking.mlflow_server import MlflowServer
@@ -240,6 +242,32 @@ class TestSync:
         assert (tmp_path / "runs" / "lost" / FILE).is_file()
         client.restore_run(lost.run_id)
         sync(sync_config(tmp_path))
+
+    def test_an_evaluation_and_a_sweep_are_sent_too(self, tmp_path: Path, switch: Switch) -> None:
+        evaluation, sweep = tmp_path / "evaluations" / "e", tmp_path / "sweeps" / "s"
+        (evaluation / ".hydra").mkdir(parents=True)
+        (evaluation / ".hydra" / "config.yaml").write_text("split: auto\nthreshold: 0.5\nresamples: 20\n")
+        run_folder.write_metrics(evaluation, model="abc", store_name="phantom-1", store_fingerprint="aa")
+        (sweep / "report").mkdir(parents=True)
+        (sweep / "report" / "report.html").write_text("")
+        (sweep / "multirun.yaml").write_text("")
+        write_parent(sweep, None, 2, "val/loss")
+        kinds: list[tuple[Path, Publish]] = [(evaluation, publish.evaluation), (sweep, publish_sweep)]
+        trackers = []
+        for folder, publisher in kinds:
+            switch.limit = None
+            tracker = MlflowTracker(config(), tmp_path, folder.name, folder, publisher)
+            switch.limit = 0
+            with tracked(tracker):
+                publisher(tracker, folder)
+            trackers.append(tracker)
+        sync(sync_config(tmp_path))
+        found = [recorded(open_client(None, tmp_path), tracker.run_id) for tracker in trackers]
+        assert [one["status"] for one in found] == ["FINISHED", "FINISHED"]
+        assert [one["tags"]["lungtl.kind"] for one in found] == ["evaluation", "sweep"]
+        assert found[0]["metrics"]["test/bag/auroc"] == [(0, "0.875")]
+        assert found[1]["metrics"]["runs/left"] == [(0, "2.0")]
+        assert found[1]["artifacts"] == ["multirun.yaml", "report/report.html"]
 
     def test_a_password_has_to_be_given_again(
         self, lost: MlflowTracker, tmp_path: Path, caplog: pytest.LogCaptureFixture
