@@ -1,4 +1,4 @@
-"""What models that version 0.1.0 registered contain, word for word below this line: lungtl must keep what it imports."""
+"""What models registered by version 0.1.0 contain, word for word below: lungtl must keep what it imports."""
 
 from __future__ import annotations
 

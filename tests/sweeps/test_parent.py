@@ -87,4 +87,4 @@ def test_a_parent_that_has_ended_is_not_opened_again(tmp_path: Path) -> None:
     tell_progress(sweep, CONFIG, tmp_path)
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
-    assert run.data.tags["lungtl.sources.progress"] == "1 done, 0 failed, 0 left"
+    assert run.data.tags["lungtl.progress"] == "1 done, 0 failed, 0 left"
