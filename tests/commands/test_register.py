@@ -47,7 +47,7 @@ def test_models_registered_by_version_0_1_0_still_predict(trained: Trained, mode
     served.load_context(SimpleNamespace(artifacts={"bundle": str(trained.folder / "bundle")}))
     example = model.input_example
     found = served.predict(None, example)  # type: ignore[no-untyped-call]
-    np.testing.assert_array_equal(found, model.predict(example))
+    np.testing.assert_allclose(found, model.predict(example), atol=1e-6)
 
 
 def test_signature_example_and_alias(client: Any, trained: Trained, uri: str, model: Any) -> None:
