@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from lungtl.data.bags import Features
     from lungtl.data.store.reader import Store
     from lungtl.evaluation.controls import Controls
-    from lungtl.evaluation.document import Document
     from lungtl.models.bag_classifier import BagClassifier
     from lungtl.runs.model import Model
     from lungtl.tracking.tracker import Tracker
@@ -38,6 +37,7 @@ def run(config: EvaluateConfig) -> None:
     from lungtl.runs.model import Model
     from lungtl.runs.scoring import ScoredModel, write_results
     from lungtl.runs.summary import print_summary
+    from lungtl.tracking import publish
     from lungtl.tracking.tracker import tracked
 
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -58,14 +58,15 @@ def run(config: EvaluateConfig) -> None:
         _untrained(config, model, store) if config.untrained else None, model.config["slices_trained"], config.heatmaps,
     )  # fmt: skip
     name = model.provenance["mlflow_run_id"] or reference.name
-    with tracked(_tracker(config, f"{model.provenance['name']} on {store.name}")) as tracker:
+    with tracked(_tracker(config, f"{model.provenance['name']} on {store.name}", folder)) as tracker:
         document = write_results(
             folder, store, scored, bags, split, chose=validation == bags["patient_id"].nunique(),
             threshold=config.threshold, resamples=config.resamples,
-            model=name, store_name=store.name, trained_on=model.provenance["store"],
-            training_patients=training, validation_patients=validation, patients_left_out=left_out,
+            model=name, store_name=store.name, store_fingerprint=store.fingerprint,
+            trained_on=model.provenance["store"], training_patients=training, validation_patients=validation,
+            patients_left_out=left_out,
         )  # fmt: skip
-        _record(tracker, config, folder, store, document, name)
+        publish.evaluation(tracker, folder)
     print_summary(document, folder, ["figures/, metrics.json, predictions.csv and slices.csv are in that folder"])
     print(folder)
 
@@ -191,33 +192,13 @@ def _untrained(config: EvaluateConfig, model: Model, store: Store) -> Untrained 
     return Untrained(classifier, _features(config, model, classifier, weights, store), weights)
 
 
-def _tracker(config: EvaluateConfig, name: str) -> Tracker:
+def _tracker(config: EvaluateConfig, name: str, folder: Path) -> Tracker:
+    from lungtl.tracking import publish
     from lungtl.tracking.tracker import MlflowTracker, NoTracker
 
-    return MlflowTracker(config.tracking, config.data_dir, name) if config.tracking.enabled else NoTracker()
-
-
-def _record(
-    tracker: Tracker, config: EvaluateConfig, folder: Path, store: Store, document: Document, model: str
-) -> None:
-    """Record the evaluation as a run of its own, which names the run of its model."""
-    from lungtl.evaluation.document import flat_metrics
-    from lungtl.runs.folder import FIGURES, METRICS, PREDICTIONS, SLICES
-
-    tracker.tags(
-        {
-            "lungtl.kind": "evaluation",
-            "lungtl.folder": str(folder),
-            "lungtl.model": model,
-            "lungtl.store": store.name,
-            "lungtl.store_fingerprint": store.fingerprint,
-        }
-    )
-    tracker.params({"model": model, **config.model_dump(mode="json", include={"split", "threshold", "resamples"})})
-    tracker.metrics(flat_metrics(document))
-    for name in (METRICS, PREDICTIONS, SLICES):
-        tracker.artifacts(folder / name)
-    tracker.artifacts(folder / FIGURES, FIGURES)
+    if not config.tracking.enabled:
+        return NoTracker()
+    return MlflowTracker(config.tracking, config.data_dir, name, folder, publish.evaluation)
 
 
 if __name__ == "__main__":

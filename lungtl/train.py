@@ -47,7 +47,7 @@ def run(config: TrainConfig) -> float | None:
     store = open_store(config)
     split = split_bags(store.bags, config.split)
     identity = identity_in_sweep(folder) if swept else None
-    with track(config, name, earlier.get("mlflow_run_id"), identity) as observer:
+    with track(config, name, folder, earlier.get("mlflow_run_id"), identity) as observer:
         result = run_experiment(config, store, split, folder, name=name, resume=resume, observer=observer,
                                 callbacks=pruning(folder, config.trainer.monitor))  # fmt: skip
     if result is not None:

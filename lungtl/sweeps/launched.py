@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from lungtl.settings.errors import LungtlError
-from lungtl.sweeps.parent import LOCK, metrics_of, parent_of, progress, tags_of, write_parent
+from lungtl.sweeps.parent import LOCK, parent_of, progress, tags_of, write_parent
+from lungtl.sweeps.publish import CONFIG, publish_sweep
 from lungtl.sweeps.search.extras import check_installed
 from lungtl.sweeps.state import children, read_state, standing
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from lungtl.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
-CONFIG, MULTIRUN = "config.yaml", "multirun.yaml"
 LOOK_AGAIN = 1.0  # seconds, while other processes have children
 
 
@@ -94,8 +94,8 @@ def _open_parent(config: Any, sweep: Path, total: int) -> Tracker:
     """The parent run, which may be there already; one call of a sweep at a time, so that there is one parent."""
     from omegaconf import OmegaConf
 
-    from lungtl.tracking.identity import FOLDER, run_of
-    from lungtl.tracking.tracker import MlflowTracker, NoTracker, git_tags
+    from lungtl.tracking.mlflow_run import FOLDER, find_or_create_run, git_tags
+    from lungtl.tracking.tracker import MlflowTracker, NoTracker
 
     tracker: Tracker = NoTracker()
     with FileLock(sweep / LOCK):
@@ -103,8 +103,8 @@ def _open_parent(config: Any, sweep: Path, total: int) -> Tracker:
             tracking, data_dir = tracking_of(config)
             name = str(config.sweep.name or config.name or f"sweep {sweep.name}")
             own = {"lungtl.kind": "sweep", FOLDER: str(sweep)}
-            run_id = parent_of(sweep) or run_of(tracking, data_dir, name, own)
-            tracker = MlflowTracker(tracking, data_dir, name, run_id=run_id)
+            run_id = parent_of(sweep) or find_or_create_run(tracking, data_dir, name, own)
+            tracker = MlflowTracker(tracking, data_dir, name, sweep, publish_sweep, run_id)
             tracker.tags(
                 {**own, **git_tags(), "sweep": sweep.name, "lungtl.grid": " ".join(config.hydra.overrides.task)}
             )
@@ -155,8 +155,6 @@ def end_sweep(status: str) -> bool:
     Raises:
         LungtlError: all were launched, and some did not finish.
     """
-    from lungtl.sweeps.report.write import REPORT
-
     if not _launched:
         return False
     if status == "FINISHED":
@@ -165,14 +163,9 @@ def end_sweep(status: str) -> bool:
     sweep, tracker, unfinished = launched.folder, launched.tracker, launched.unfinished()
     now = progress(sweep)
     tags = tags_of(sweep, now)
-    written = _report(sweep, print_only=not now.done)
+    _report(sweep, print_only=not now.done)
     try:
-        tracker.metrics(metrics_of(now), step=now.done + now.failed)
-        tracker.tags(tags)
-        if (sweep / MULTIRUN).is_file():
-            tracker.artifacts(sweep / MULTIRUN)
-        for path in written:
-            tracker.artifacts(path, REPORT)
+        publish_sweep(tracker, sweep)
         tracker.close("FAILED" if unfinished and status == "FINISHED" else status)
     except LungtlError as error:
         log.error("the sweep's own run is not up to date: %s", error)
@@ -204,8 +197,8 @@ def _names(sweep: Path) -> dict[Path, str]:
     return dict(zip(everyone, names, strict=True))
 
 
-def _report(sweep: Path, print_only: bool) -> list[Path]:
-    """Print and write the comparison; the files, or none and the reason in the log.
+def _report(sweep: Path, print_only: bool) -> None:
+    """Print and write the comparison, or log why not.
 
     Whatever goes wrong with it, the runs are there, and their parent has to be closed.
     """
@@ -213,12 +206,12 @@ def _report(sweep: Path, print_only: bool) -> list[Path]:
 
     try:
         print_sweep(sweep)
-        return [] if print_only else write_report(sweep)
+        if not print_only:
+            write_report(sweep)
     except LungtlError as error:
         log.error("no report: %s", error)
     except Exception:
         log.exception("no report")
-    return []
 
 
 def _why(folder: Path) -> str:

@@ -68,8 +68,8 @@ def parent_of(sweep: Path) -> str | None:
 
 def identity_in_sweep(folder: Path) -> dict[str, str] | None:
     """Tags that find a child's MLflow run again; None without tracking."""
-    from lungtl.tracking.identity import KEY
-    from lungtl.tracking.identity import PARENT as PARENT_TAG
+    from lungtl.tracking.mlflow_run import KEY
+    from lungtl.tracking.mlflow_run import PARENT as PARENT_TAG
 
     parent = parent_of(folder.parent)
     return None if parent is None else {PARENT_TAG: parent, KEY: folder.name, "sweep": folder.parent.name}
@@ -95,16 +95,19 @@ def progress(sweep: Path) -> Progress:
 
 def tell_progress(sweep: Path, tracking: TrackingConfig, data_dir: Path) -> None:
     """Update the parent run's tags and metrics; nothing without tracking."""
-    from lungtl.tracking.tracker import MlflowTracker
+    from lungtl.tracking.backend import open_client, readable_errors
+    from lungtl.tracking.mlflow_run import MlflowRun
 
     run_id = parent_of(sweep)
     if run_id is None:
         return
     with FileLock(sweep / LOCK):  # children that end together: the later one's numbers stay
         now = progress(sweep)
-        tracker = MlflowTracker(tracking, data_dir, sweep.name, run_id=run_id, reopen=False)
-        tracker.metrics(metrics_of(now), step=now.done + now.failed)
-        tracker.tags(tags_of(sweep, now))
+        client = open_client(tracking.uri, data_dir)
+        with readable_errors(f"MLflow does not accept the progress of {sweep.name}"):
+            run = MlflowRun(client, run_id)
+            run.metrics(metrics_of(now), step=now.done + now.failed)
+            run.tags(tags_of(sweep, now))
 
 
 def metrics_of(now: Progress) -> dict[str, float]:

@@ -1,50 +1,98 @@
-"""What a run's folder holds, sent to its tracker (the branch `tracking` has the real one)."""
+"""What MLflow gets of a run or an evaluation, read from the files of its folder alone.
+
+So that a run whose server went away can be sent again at any time, by the same code.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lungtl.evaluation.chosen import FILE as CALIBRATION
+from lungtl.evaluation.document import flat_metrics
 from lungtl.runs.environment import ENVIRONMENT
-from lungtl.runs.folder import BUNDLE, CONFIG, FIGURES, METRICS, PREDICTIONS, SLICES, SPLIT, VALIDATION, read_record
+from lungtl.runs.epochs import read_epochs
+from lungtl.runs.folder import (
+    BUNDLE,
+    CONFIG,
+    FIGURES,
+    METRICS,
+    PREDICTIONS,
+    RECORD,
+    SLICES,
+    SPLIT,
+    VALIDATION,
+    read_record,
+)
 from lungtl.runs.naming import flatten
+from lungtl.tracking.mlflow_run import FOLDER
+from lungtl.tracking.tracker import Tracker
 
-if TYPE_CHECKING:
-    from lungtl.tracking.tracker import Tracker
+CHECKPOINTS = "checkpoints"
 
 
-def start(tracker: Tracker, folder: Path, resumed: bool = False) -> None:
-    """Params, tags, config, split and environment of a run."""
-    from omegaconf import OmegaConf
+def run(tracker: Tracker, folder: Path) -> None:
+    """Everything that the run's folder holds so far."""
+    start(tracker, folder)
+    for row in read_epochs(folder).to_dict("records"):
+        epoch = int(row.pop("epoch"))
+        tracker.epoch({str(name): float(value) for name, value in row.items()}, epoch)
+    results(tracker, folder)
 
-    record = read_record(folder)
-    if not resumed:
-        config: Any = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
-        config.pop("sweep")
+
+def start(tracker: Tracker, folder: Path) -> None:
+    """Settings, data and weights that the run starts from; also after a resume, which may change settings."""
+    if (folder / CONFIG).is_file():
+        config = _read_yaml(folder / CONFIG)
+        config.pop("sweep", None)
         tracker.params(flatten(config))
-        tracker.tags({**record["choices"], "lungtl.kind": "run", "lungtl.folder": str(folder), **{
-            f"lungtl.{key}": str(value) for key, value in record.items()
-            if "fingerprint" in key or key in ("store", "weights_source", "weights_sha256")
-        }})  # fmt: skip
-        tracker.artifacts(folder / SPLIT)
-    tracker.artifacts(folder / CONFIG)  # a resumed run may have other settings
-    tracker.artifacts(folder / ENVIRONMENT)
+    tags = {"lungtl.kind": "run", FOLDER: str(folder)}
+    if (folder / RECORD).is_file():
+        record = read_record(folder)
+        origin = (key for key in record if "fingerprint" in key or key in ("store", "weights_source", "weights_sha256"))
+        tags |= record["choices"] | {f"lungtl.{key}": str(record[key]) for key in origin}
+    tracker.tags(tags)
+    _files(tracker, folder, SPLIT, CONFIG, ENVIRONMENT)
 
 
 def results(tracker: Tracker, folder: Path) -> None:
-    """Metrics, predictions, figures, bundle and checkpoints of a finished run."""
-    from lungtl.evaluation.chosen import FILE
-    from lungtl.evaluation.document import flat_metrics
-
+    """The scores and files of a run that finished; nothing of one that did not."""
+    if not (folder / METRICS).is_file():
+        return
     document = json.loads((folder / METRICS).read_text())
     training = document["training"]
-    counted = {key: training[key] for key in ("trainable_parameters", "epochs", "best_epoch")}
+    numbers = {key: training[key] for key in ("trainable_parameters", "epochs", "best_epoch")}
     if training["val_auroc"] is not None:
-        counted["best/val_auroc"] = training["val_auroc"]
-    tracker.metrics(flat_metrics(document) | counted)
-    for path in (METRICS, FILE, VALIDATION, PREDICTIONS, SLICES):
-        tracker.artifacts(folder / path)
-    for path in (FIGURES, BUNDLE, "checkpoints"):
-        if (folder / path).is_dir():
-            tracker.artifacts(folder / path, path)
+        numbers["best/val_auroc"] = training["val_auroc"]
+    tracker.metrics(flat_metrics(document) | numbers)
+    _files(tracker, folder, METRICS, CALIBRATION, VALIDATION, PREDICTIONS, SLICES, FIGURES, BUNDLE, CHECKPOINTS)
+
+
+def evaluation(tracker: Tracker, folder: Path) -> None:
+    """An evaluation is a run of its own, which names the run of its model; nothing of one that did not finish."""
+    if not (folder / METRICS).is_file():
+        return
+    document = json.loads((folder / METRICS).read_text())
+    config = _read_yaml(folder / ".hydra" / CONFIG)
+    tracker.tags({
+        "lungtl.kind": "evaluation", FOLDER: str(folder), "lungtl.model": document["model"],
+        "lungtl.store": document["store_name"], "lungtl.store_fingerprint": document["store_fingerprint"],
+    })  # fmt: skip
+    tracker.params({"model": document["model"], **{key: config[key] for key in ("split", "threshold", "resamples")}})
+    tracker.metrics(flat_metrics(document))
+    _files(tracker, folder, METRICS, PREDICTIONS, SLICES, FIGURES)
+
+
+def _files(tracker: Tracker, folder: Path, *names: str) -> None:
+    """Files go to the top, a folder's files into a folder of its name; what is missing is skipped."""
+    for name in names:
+        if (path := folder / name).exists():
+            tracker.artifacts(path, name if path.is_dir() else None)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    content: Any = OmegaConf.to_container(OmegaConf.load(path))  # not resolved: paths may need Hydra's resolvers
+    return dict(content)

@@ -11,7 +11,7 @@ from lungtl.settings.schema import TrackingConfig
 from lungtl.sweeps.parent import Progress, parent_of, progress, tell_progress, write_parent
 from lungtl.sweeps.state import State, write_state
 from lungtl.tracking.backend import open_client
-from lungtl.tracking.identity import run_of
+from lungtl.tracking.mlflow_run import find_or_create_run
 
 CONFIG = TrackingConfig(enabled=True, uri=None, experiment="tests")
 
@@ -56,7 +56,7 @@ def test_the_parent_run_shows_it(tmp_path: Path) -> None:
     best = add(sweep, "a", 0.5)
     (best / "run.json").write_text(json.dumps({"mlflow_run_id": "abc"}))
     add(sweep, "b")
-    run_id = run_of(CONFIG, tmp_path, "sweep", {"lungtl.kind": "sweep"})
+    run_id = find_or_create_run(CONFIG, tmp_path, "sweep", {"lungtl.kind": "sweep"})
     write_parent(sweep, run_id, 3, "val/loss")
     assert parent_of(sweep) == run_id
     tell_progress(sweep, CONFIG, tmp_path)
@@ -80,11 +80,11 @@ def test_without_tracking_nothing_is_told(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_parent_that_has_ended_is_not_opened_again(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     add(sweep, "a", 0.5)
-    run_id = run_of(CONFIG, tmp_path, "sweep", {"lungtl.kind": "sweep"})
+    run_id = find_or_create_run(CONFIG, tmp_path, "sweep", {"lungtl.kind": "sweep"})
     write_parent(sweep, run_id, 1, "val/loss")
     client = open_client(None, tmp_path)
     client.set_terminated(run_id, "FINISHED")
     tell_progress(sweep, CONFIG, tmp_path)
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
-    assert run.data.tags["lungtl.sources.progress"] == "1 done, 0 failed, 0 left"
+    assert run.data.tags["lungtl.progress"] == "1 done, 0 failed, 0 left"

@@ -111,8 +111,10 @@ def command(root: str, arguments: list[str], owner: str = "", name: str = "", nu
     """`python -m lungtl.train ARGUMENTS` in a folder; killed at a call, see `kill_at_call`, where one is named."""
     from lungtl import train
     from lungtl.models import inference
+    from lungtl.runs.resuming import resumed_command_line
     from lungtl.settings import command_line
     from lungtl.settings.schema import TrainConfig
+    from lungtl.sweeps import jobs
     from lungtl.tracking.tracker import MlflowTracker
 
     owners = {"BagModule": BagModule, "Checkpoints": Checkpoints, "MlflowTracker": MlflowTracker,
@@ -121,4 +123,4 @@ def command(root: str, arguments: list[str], owner: str = "", name: str = "", nu
         kill_at_call(owners[owner], name, number)
     os.chdir(root)
     sys.argv[1:] = arguments
-    command_line.main("train", TrainConfig, train.run)
+    command_line.main("train", TrainConfig, train.run, expand=resumed_command_line, jobs=jobs)
