@@ -1,4 +1,4 @@
-"""Python, the packages that lungtl stands on, torch's pairing with torchvision, and the device."""
+"""Python, the required packages, the versions of torch and torchvision, and the device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TORCHVISION_AHEAD = 15  # torchvision 0.(n + 15) is built for torch 2.n: https:/
 
 
 def check_python() -> Iterator[Finding]:
-    """The interpreter's version."""
+    """The version of Python."""
     version = ".".join(map(str, sys.version_info[:3]))
     if PYTHONS[0] <= sys.version_info < PYTHONS[1]:
         yield passes(f"Python {version}")
@@ -25,7 +25,7 @@ def check_python() -> Iterator[Finding]:
 
 
 def check_packages() -> Iterator[Finding]:
-    """Whether every dependency is installed, in a version that lungtl was made for."""
+    """Every dependency is installed in a supported version."""
     for line in metadata.requires("lungtl") or []:
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
@@ -34,27 +34,30 @@ def check_packages() -> Iterator[Finding]:
 
 def check_package(requirement: Requirement) -> Finding:
     """One dependency."""
-    wanted = f"{requirement.name}{requirement.specifier}"
+    supported = f"{requirement.name}{requirement.specifier}"
     try:
         version = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
-        return fails(f"{requirement.name} is not installed", f"pip install '{wanted}'")
+        return fails(f"{requirement.name} is not installed", f"pip install '{supported}'")
     if not requirement.specifier.contains(version, prereleases=True):
-        return fails(f"{requirement.name} {version} does not fit {requirement.specifier}", f"pip install '{wanted}'")
+        return fails(
+            f"{requirement.name} {version} is not supported, expected {requirement.specifier}",
+            f"pip install '{supported}'",
+        )
     return passes(f"{requirement.name} {version}")
 
 
 def check_pairing(torch: str, torchvision: str) -> Finding:
-    """Whether two versions belong together."""
-    wanted = Version(torch).minor + TORCHVISION_AHEAD
+    """The versions of torch and torchvision were built for each other."""
+    minor = Version(torch).minor + TORCHVISION_AHEAD
     pair = f"torch {torch}, torchvision {torchvision}"
-    if Version(torchvision).minor != wanted:
-        return fails(f"{pair} are not a pair", f"pip install 'torchvision==0.{wanted}.*'")
-    return passes(f"{pair} fit together")
+    if Version(torchvision).minor != minor:
+        return fails(f"{pair} do not match", f"pip install 'torchvision==0.{minor}.*'")
+    return passes(f"{pair} match")
 
 
 def check_torch() -> Iterator[Finding]:
-    """Whether torch and torchvision belong together, and what they compute on."""
+    """Torch and torchvision match and can be imported; the device they use."""
     import torch
 
     from lungtl.models.compat import ensure_torchvision
@@ -67,7 +70,7 @@ def check_torch() -> Iterator[Finding]:
         ensure_torchvision()
     except (ImportError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        yield fails(f"torchvision cannot be imported ({reason})", "install torch and torchvision together, by pip")
+        yield fails(f"torchvision cannot be imported ({reason})", "install torch and torchvision with one pip command")
         return
     yield pairing
     if torch.cuda.is_available():
@@ -76,4 +79,4 @@ def check_torch() -> Iterator[Finding]:
     elif torch.backends.mps.is_available():
         yield passes("GPU: Apple MPS")
     else:
-        yield warns(f"no GPU; {torch.get_num_threads()} CPU threads", "frozen backbones are fine on a CPU")
+        yield warns(f"no GPU; {torch.get_num_threads()} CPU threads", "frozen backbones train well on a CPU")

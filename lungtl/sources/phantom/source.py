@@ -1,4 +1,4 @@
-"""The embedded dataset: phantom series on disk, read by the LIDC source like real ones."""
+"""The built-in dataset: phantom series on disk, read by the LIDC source like real ones."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from lungtl.sources.base import Bag, Inventory, Item, Source, fingerprint
 from lungtl.sources.ct.prepare import SLICE_STEP_MM
 from lungtl.sources.lidc import LidcSource
 from lungtl.sources.phantom.recipe import PhantomRecipe
+from lungtl.sources.progress import bar
 
-VERSION = 1  # raise when the same recipe would give other voxels
+VERSION = 1  # increase when the same recipe would give other voxels
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,13 @@ class PhantomSource(Source):
     """Synthetic chest CTs around real LIDC nodule outlines; clinically meaningless.
 
     Attributes:
-        root: where the DICOM series are written, in a folder a recipe.
-        scans: how many, half of them with a malignant nodule.
-        matrix: pixels a side; 512 writes full-size slices of the whole chest.
-        field_mm: width of a targeted field of view around the nodule; None is the whole chest.
-        z_range_mm: how much of each scan is written; None writes all of it.
-        seed: of anatomy, noise and choice.
-        crop: lungs cuts every slice to one square around the lungs; needs field_mm=None.
+        root: the DICOM series are written to one subfolder per recipe.
+        scans: number of scans, half of them with a malignant nodule.
+        matrix: rows and columns; 512 writes full-size slices of the whole chest.
+        field_mm: width of a targeted field of view around the nodule; None: the whole chest.
+        z_range_mm: length of the written part of each scan; None: the whole scan.
+        seed: of scan selection, anatomy and noise.
+        crop: lungs crops every slice to one square around the lungs; requires field_mm=None.
         name: first part of the store's name.
     """
 
@@ -49,9 +50,8 @@ class PhantomSource(Source):
         return fingerprint(self.recipe())  # the recipe decides every byte
 
     def inventory(self, workers: int = 1) -> Inventory:
-        """Write the series that are missing, then find them as LIDC's."""
+        """Write missing series, then find them like those of LIDC."""
         from lungtl.sources.phantom.write import write_phantom
-        from lungtl.sources.progress import bar
 
         with bar("rendering phantoms") as progress:
             write_phantom(self._phantom, self.folder, progress, workers)
@@ -62,7 +62,7 @@ class PhantomSource(Source):
 
     @property
     def folder(self) -> Path:
-        """Where this recipe's series lie."""
+        """The folder of the series of this recipe."""
         return Path(self.root).expanduser() / fingerprint([VERSION, vars(self._phantom)])[:12]
 
     @property
@@ -71,5 +71,5 @@ class PhantomSource(Source):
 
     @property
     def _lidc(self) -> LidcSource:
-        # partial: the phantom writes a range of each scan
+        # partial: the phantom has a part of each scan
         return LidcSource(str(self.folder), allow_partial=True, crop=self.crop, name=self.name)
