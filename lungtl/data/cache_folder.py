@@ -1,7 +1,7 @@
 """The feature cache on disk, shared by runs: complete entries only, the least recently used are removed first.
 
-An entry is a folder with one 2-D array and `address.json`, which identifies its content. It is written to `NAME.partial`
-and renamed when it is complete. `NAME.lock` is held by the run that computes, opens or removes it.
+An entry is a folder with one 2-D array and `address.json`, which identifies its content. It is written to
+`NAME.partial` and renamed when it is complete. `NAME.lock` is held by the run that computes, opens or removes it.
 """
 
 from __future__ import annotations
@@ -223,8 +223,8 @@ class CacheFolder:
                 raise
             free = shutil.disk_usage(self.path).free
             raise LungtlError(
-                f"the features need {layout.size / GB:.2f} GB in {self.path}, {free / GB:.2f} GB are free; free some space, "
-                "or set cache.precision=float16 or cache.enabled=false"
+                f"the features need {layout.size / GB:.2f} GB in {self.path}, {free / GB:.2f} GB are free; free some "
+                "space, or set cache.precision=float16 or cache.enabled=false"
             ) from error
 
     def _lock(self, name: str) -> FileLock:

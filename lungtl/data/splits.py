@@ -55,8 +55,8 @@ def check_split(table: pd.DataFrame) -> None:
     for name in SPLITS:
         if not (table["split"] == name).any():
             raise LungtlError(
-                f"the {name} split is empty: {len(table)} labelled bags of {table['patient_id'].nunique()} patients are "
-                "too few; add patients, or change split.val and split.test"
+                f"the {name} split is empty: {len(table)} labelled bags of {table['patient_id'].nunique()} patients "
+                "are too few; add patients, or change split.val and split.test"
             )
     labels = sorted(table.loc[table["split"] == "train", "label"].unique())
     if len(labels) < 2:
@@ -130,8 +130,8 @@ def _given_splits(table: pd.DataFrame, given: pd.Series, config: SplitConfig) ->
     names = set(given.dropna())
     if given.isna().any() or "train" not in names or not names <= set(SPLITS) or len(names) < 2:
         raise LungtlError(
-            f"split.kind=source: the dataset has {sorted(names) or 'no splits'} and {int(given.isna().sum())} bags without "
-            "a split; assign train and val or test to every labelled bag, or use split.kind=holdout"
+            f"split.kind=source: the dataset has {sorted(names) or 'no splits'} and {int(given.isna().sum())} bags "
+            "without a split; assign train and val or test to every labelled bag, or use split.kind=holdout"
         )
     n_splits = table.assign(split=given).groupby("patient_id")["split"].nunique()
     if (n_splits > 1).any():

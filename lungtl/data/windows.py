@@ -36,7 +36,8 @@ def resolve_windows(
         named = [w for w in windows if isinstance(w, str)]
         if named and value_range is not None:
             raise LungtlError(
-                f"image.windows={named} are in HU, but this dataset has grey values {value_range}; use image.windows=auto"
+                f"image.windows={named} are in HU, but this dataset has grey values {value_range}; "
+                "use image.windows=auto"
             )
         return [WINDOWS[w] if isinstance(w, str) else (float(w[0]), float(w[1])) for w in windows]
     if value_range is not None:

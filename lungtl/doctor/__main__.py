@@ -1,4 +1,4 @@
-"""`python -m lungtl.doctor`: check the installation, the data and the weights; print PASS, WARN or FAIL with a remedy."""
+"""`python -m lungtl.doctor`: check installation, data and weights; print PASS, WARN or FAIL with a remedy."""
 
 from __future__ import annotations
 

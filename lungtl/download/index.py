@@ -68,10 +68,9 @@ def choose(scans: int | Literal["auto", "all"], patients: Sequence[str] | None) 
     if unknown:
         raise UsageError(f"patients: LIDC-IDRI has no {unknown[0]}; {nearest(unknown[0], known.values())}")
     ordered = sorted((patient, uid) for uid, patient in known.items() if patients is None or patient in patients)
-    if scans == "all" or (scans == "auto" and patients):
-        count = len(ordered)
-    else:
-        count = AUTO_SCANS if scans == "auto" else scans
+    if scans == "auto":
+        scans = "all" if patients else AUTO_SCANS
+    count = len(ordered) if scans == "all" else scans
     if count > len(ordered):
         raise UsageError(f"scans={count}: there are only {len(ordered)}; use scans=all")
     rows = _index_rows()

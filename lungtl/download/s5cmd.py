@@ -84,6 +84,6 @@ def _lines(process: subprocess.Popen[bytes], timeout_s: float, endpoint: str) ->
         *lines, rest = (rest + block).split(b"\n")
         yield from lines
     raise LungtlError(
-        f"{endpoint} did not answer for {timeout_s:g} s; check the network, then rerun the same command: complete files "
-        "are kept"
+        f"{endpoint} did not answer for {timeout_s:g} s; check the network, then rerun the same command: complete "
+        "files are kept"
     )

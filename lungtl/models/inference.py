@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lungtl.data.bags import Features, read_frames
-from lungtl.data.batching import loads
+from lungtl.data.batching import inference_chunks
 from lungtl.data.store.reader import Store
 from lungtl.models.bag_classifier import BagClassifier, BagOutput
 from lungtl.models.evaluating import evaluating
@@ -68,7 +68,7 @@ def predict_bags(
         torch.inference_mode(),
         classifier.folded() if features is None else nullcontext(),
     ):
-        for load in loads(lengths, batch_size, most_slices(store, features, neighbours)):
+        for load in inference_chunks(lengths, batch_size, most_slices(store, features, neighbours)):
             ids = [bag_ids[i] for i in load]
             if features is not None:
                 rows = [features.rows(bag_id, 0, None).to(device) for bag_id in ids]

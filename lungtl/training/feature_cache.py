@@ -164,12 +164,12 @@ def cached_features(
     layout = Layout(views * len(store.slices), split.width, precision)
     folder = CacheFolder(data_dir)
     name = fingerprint(address)[:16]
-    with folder.claimed(name):  # of runs that start together, one computes
-        if folder.holds(name, address, layout):
+    with folder.locked(name):  # of runs that start together, one computes
+        if folder.is_complete(name, address, layout):
             log.info("features: from the cache (%s)", name)
         else:
             try:
-                with folder.room_needed(layout):
+                with folder.explain_full_disk(layout):
                     file = folder.reserve(name, layout, max_gb)
                     if file is None:
                         return None

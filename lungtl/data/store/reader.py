@@ -164,8 +164,8 @@ class Store:
             raise self._damaged(MANIFEST, "is not a manifest")
         if manifest["format"] != STORE_FORMAT:
             raise LungtlError(
-                f"{self.path} has store format {manifest['format']}, this version of lungtl reads {STORE_FORMAT}; remove it "
-                "and prepare it again"
+                f"{self.path} has store format {manifest['format']}, this version of lungtl reads {STORE_FORMAT}; "
+                "remove it and prepare it again"
             )
         # A checksum of everything, so that no value has to be checked where it is used.
         if manifest.get("checksum") != checksum(manifest):

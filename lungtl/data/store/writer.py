@@ -1,7 +1,7 @@
 """Prepare a store from a source: content-addressed, atomic, resumable, in parallel.
 
-Every finished bag has a voxel file and a part. After a killed run, the next run loads the remaining bags; the tables and
-finally the manifest are written when all parts exist.
+Every finished bag has a voxel file and a part. After a killed run, the next run loads the remaining bags; the tables
+and finally the manifest are written when all parts exist.
 """
 
 from __future__ import annotations
