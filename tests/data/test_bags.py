@@ -25,9 +25,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 class Numbered:
     """A row a slice: the bag's number, the slice's index, the view."""
 
-    def rows(self, bag_id: str, view: int, kept: Tensor | None) -> Tensor:
-        indices = torch.arange(LENGTHS[IDS.index(bag_id)]) if kept is None else kept
-        return torch.tensor([[float(IDS.index(bag_id)), float(i), float(view)] for i in indices])
+    def rows(self, bag_id: str, view: int, indices: Tensor | None) -> Tensor:
+        chosen = torch.arange(LENGTHS[IDS.index(bag_id)]) if indices is None else indices
+        return torch.tensor([[float(IDS.index(bag_id)), float(i), float(view)] for i in chosen])
 
 
 def numbered(count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:

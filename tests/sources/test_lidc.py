@@ -181,7 +181,7 @@ def test_a_scan_whose_nodules_are_all_left_out(tmp_path: Path) -> None:
 
 def test_partial_series_is_refused_with_its_count(tmp_path: Path) -> None:
     error = refused(write_0709(tmp_path, Z_0709[:62]))
-    assert error.reason == "62 of the 100 slices that LIDC-IDRI has"
+    assert error.reason == "only 62 of the 100 slices in LIDC-IDRI"
     assert "dataset.allow_partial=true" in error.remedy
 
 
@@ -202,7 +202,7 @@ def test_partial_series_that_cuts_a_nodule(tmp_path: Path) -> None:
 
 
 def test_a_missing_slice_in_the_middle_is_partial_too(tmp_path: Path) -> None:
-    assert refused(write_0709(tmp_path, np.delete(Z_0709, 50))).reason.startswith("99 of the 100 slices")
+    assert refused(write_0709(tmp_path, np.delete(Z_0709, 50))).reason.startswith("only 99 of the 100 slices")
 
 
 # Refused
@@ -211,11 +211,11 @@ def test_a_missing_slice_in_the_middle_is_partial_too(tmp_path: Path) -> None:
 def test_position_that_lidc_does_not_have(tmp_path: Path) -> None:
     z = Z_0709.copy()
     z[7] += 0.5
-    assert refused(write_0709(tmp_path, z)).reason == "a slice at z = 1368.5 mm, where LIDC has none"
+    assert refused(write_0709(tmp_path, z)).reason == "slice at z = 1368.5 mm is not in LIDC-IDRI"
 
 
 def test_shifted_scan(tmp_path: Path) -> None:
-    assert "where LIDC has none" in refused(write_0709(tmp_path, Z_0709 + 1), allow_partial=True).reason
+    assert "is not in LIDC-IDRI" in refused(write_0709(tmp_path, Z_0709 + 1), allow_partial=True).reason
 
 
 def test_gap(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_series_of_others(tmp_path: Path) -> None:
     assert [item.bag_id for item in inventory.items] == [UID_0709]
     assert {r.item: r.reason for r in inventory.refusals} == {
         UID: "not a series of LIDC-IDRI",
-        f"{UID}.5": "a single slice has no spacing",
+        f"{UID}.5": "only one slice, so its spacing is unknown",
     }
     assert "dataset=dicom" in next(r.remedy for r in inventory.refusals if r.item == UID)
     assert source.load(inventory.items[0]).bag_label == 1
@@ -242,7 +242,7 @@ def test_series_of_others(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", ["listing", "inventory"])
 def test_missing_root(tmp_path: Path, step: str) -> None:
-    with pytest.raises(LungtlError, match="is not a folder; give the folder"):
+    with pytest.raises(LungtlError, match="is not a folder; set "):
         getattr(LidcSource(str(tmp_path / "gone")), step)()
 
 

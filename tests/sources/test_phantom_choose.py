@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from lungtl.settings.errors import LungtlError
+from lungtl.settings import parts
+from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.sources.lidc_database import read_scans
-from lungtl.sources.lidc_nodules import cluster_nodules, covered
+from lungtl.sources.lidc_nodules import cluster_nodules, covered_slices
 from lungtl.sources.phantom import PhantomRecipe, ScanPlan, choose_scans
 
 PLANS: list[ScanPlan] = []
@@ -51,7 +52,7 @@ def test_positive_windows_hold_a_whole_malignant_nodule_and_negative_scans_none(
         if not plan.positive:
             assert malignant == []
             continue
-        native = [covered(plan.scan.z_mm, nodule, plan.scan.native_spacing_mm) for nodule in malignant]
+        native = [covered_slices(plan.scan.z_mm, nodule, plan.scan.native_spacing_mm) for nodule in malignant]
         chosen = set(plan.indices.tolist())
         assert any(set(np.flatnonzero(slices).tolist()) <= chosen for slices in native), plan.scan.patient_id
 
@@ -89,20 +90,16 @@ def test_whole_scans_hold_every_native_slice() -> None:
 
 
 def test_too_many_scans_says_how_many_there_are() -> None:
-    with pytest.raises(LungtlError, match=r"scans is 5000, wanted at most \d{3} .*negative patients fit"):
+    with pytest.raises(LungtlError, match=r"dataset.scans=5000, expected at most \d{3} .*lower dataset.scans"):
         choose_scans(PhantomRecipe(scans=5000))
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"matrix": 31}, "matrix is 31, wanted 32..512"),
-        ({"matrix": 513}, "matrix is 513, wanted 32..512"),
-        ({"scans": 1}, "scans is 1, wanted 2 or more"),
-        ({"z_range_mm": 0.0}, "z_range_mm is 0.0, wanted a length > 0"),
-        ({"seed": -1}, "seed is -1, wanted 0 or more"),
-    ],
-)
-def test_impossible_recipes_are_refused(options: dict[str, int], message: str) -> None:
-    with pytest.raises(LungtlError, match=message):
-        PhantomRecipe(**options)
+    ("option", "value", "limit"),
+    [("matrix", 31, "32"), ("matrix", 513, "512"), ("scans", 1, "2"), ("field_mm", 59, "60"), ("z_range_mm", 0.0, "0"),
+     ("seed", -1, "0")],
+)  # fmt: skip
+def test_impossible_recipes_are_refused(option: str, value: float, limit: str) -> None:
+    target = "lungtl.sources.phantom.source.PhantomSource"
+    with pytest.raises(UsageError, match=f"dataset.{option}={value}.* {limit}"):
+        parts.check({parts.TARGET: target, "root": "x", option: value}, "dataset")

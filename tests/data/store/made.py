@@ -71,7 +71,7 @@ class Made(Source):
         if item.bag_id == self.interrupt_at:
             raise KeyboardInterrupt
         if item.bag_id in self.refused:
-            raise Refused(f"{item.bag_id} is bad", "mend it")
+            raise Refused(f"{item.bag_id} is bad", "fix it")
         k = int(item.content)
         return Bag(
             bag_id=item.bag_id,

@@ -47,13 +47,13 @@ def duration(source: NotedDicom, data_dir: Path, workers: int) -> float:
     return time.monotonic() - preparation.begun
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("workers", "kills"), [(1, 24), (2, 6)])
 def test_killed_at_random_moments(tmp_path: Path, workers: int, kills: int) -> None:
     source = dicom(tmp_path, series=10)
     seconds = min(duration(source, tmp_path / name, workers) for name in ("whole", "warm"))  # the first is slower
-    wanted = content(store_folder(tmp_path / "whole"))
-    assert len(wanted) == 4 + 10
+    expected = content(store_folder(tmp_path / "whole"))
+    assert len(expected) == 4 + 10
     moments = random.Random(workers)
     unfinished = 0
     for kill in range(kills):
@@ -64,7 +64,7 @@ def test_killed_at_random_moments(tmp_path: Path, workers: int, kills: int) -> N
         preparation.kill()
         unfinished += not any(data_dir.glob("stores/*/manifest.json"))
         store = prepare(source, data_dir)
-        assert content(store.path) == wanted
+        assert content(store.path) == expected
         assert loaded_again(source.diary) <= workers
         assert not list(data_dir.rglob("*.tmp"))
     assert unfinished > kills // 4  # else the kills came too late to mean anything
@@ -73,12 +73,12 @@ def test_killed_at_random_moments(tmp_path: Path, workers: int, kills: int) -> N
 @pytest.mark.slow
 def test_killed_at_every_file_operation(tmp_path: Path) -> None:
     options: dict[str, Any] = {"ids": ("bag-00", "bag-01", "bag-02"), "refused": ("bag-02",), "at_sight": ("x",)}
-    wanted = undisturbed(tmp_path, **options)
+    expected = undisturbed(tmp_path, **options)
     for step in itertools.count():
         source = Made(str(tmp_path / f"diary-{step}"), **options)
         data_dir = tmp_path / f"data-{step}"
         was_killed = Preparation(source, data_dir, kill_at=step).result() is None
-        assert content(prepare(source, data_dir).path) == wanted
+        assert content(prepare(source, data_dir).path) == expected
         assert loaded_again(source.diary) <= was_killed
         assert not list(data_dir.rglob("*.tmp"))
         if not was_killed:

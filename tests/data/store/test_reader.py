@@ -268,9 +268,9 @@ def test_a_damaged_header_gives_no_wrong_voxels(damaged: Store, place: int, bit:
 @pytest.mark.parametrize(
     ("array", "seen"),
     [
-        (np.zeros((3, 2, 3), np.int16), r"holds int16 \(3, 2, 3\), wanted int16 \(3, 2, 4\)"),
-        (np.zeros((2, 4), np.int16), r"holds int16 \(2, 4\), wanted"),
-        (np.zeros((3, 2, 4), np.uint16), r"holds uint16 \(3, 2, 4\), wanted"),
+        (np.zeros((3, 2, 3), np.int16), r"holds int16 \(3, 2, 3\), expected int16 \(3, 2, 4\)"),
+        (np.zeros((2, 4), np.int16), r"holds int16 \(2, 4\), expected"),
+        (np.zeros((3, 2, 4), np.uint16), r"holds uint16 \(3, 2, 4\), expected"),
     ],
 )
 def test_voxels_of_another_kind(store: Store, array: NDArray[Any], seen: str) -> None:

@@ -221,10 +221,10 @@ def test_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    wanted = (
+    expected = (
         rf"cannot write {tmp_path}/stores/\.known \({os.strerror(code)}\); make the folder writable or name another "
     )
-    with pytest.raises(LungtlError, match=wanted + "with data_dir=FOLDER"):
+    with pytest.raises(LungtlError, match=expected + "with data_dir=FOLDER"):
         prepare(Made(str(tmp_path / "diary")), tmp_path)
 
 
@@ -254,8 +254,8 @@ def test_quarantine(tmp_path: Path) -> None:
     store = prepare(source, tmp_path)
     assert lines(store.path) == [
         {"item": "x.dcm", "reason": "unreadable", "remedy": "look at it"},
-        {"item": "bag-02", "reason": "bag-02 is bad", "remedy": "mend it"},
-        {"item": "bag-04", "reason": "bag-04 is bad", "remedy": "mend it"},
+        {"item": "bag-02", "reason": "bag-02 is bad", "remedy": "fix it"},
+        {"item": "bag-04", "reason": "bag-04 is bad", "remedy": "fix it"},
     ]
     assert (store.manifest["n_refused"], store.manifest["n_bags"]) == (3, 10)
     assert not {"bag-02", "bag-04"} & set(store.bags["bag_id"])

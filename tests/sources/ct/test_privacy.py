@@ -13,9 +13,8 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
 
 from lungtl.settings.errors import Refused
-from lungtl.sources.ct.elements import TAGS
+from lungtl.sources.ct.elements import TAGS, quiet_pydicom
 from lungtl.sources.ct.series import Series, check_gap, find_series
-from lungtl.sources.ct.stream import quiet_pydicom
 from lungtl.sources.ct.volume import read_volume
 from tests.dicom_files import UID, Edit, write_series
 
@@ -106,7 +105,7 @@ def test_names_where_they_make_a_value_wrong(
     check_silence(said, caplog, capfd)
     harmless = {"ImageType", "Manufacturer", "SOPClassUID"}
     assert ("Refusal(" in said[0]) == (keyword not in harmless)
-    assert TAGS[keyword][1] != "US" or f"has a damaged {keyword}" in said[0]
+    assert TAGS[keyword][1] != "US" or f"has an invalid {keyword}" in said[0]
 
 
 @pytest.mark.parametrize("marker", [b"\x02\x00\x10\x00UI\x14\x00", b"\x02\x00\x02\x00UI\x1a\x00"])
@@ -131,7 +130,7 @@ def test_series_uid_with_digits_and_a_name(
         write(tmp_path / str(number), [0, 1], edit=of_series(uid))
     said = read(tmp_path)
     check_silence(said, caplog, capfd)
-    assert said[0].count("has a SeriesInstanceUID that is no UID") == 6
+    assert said[0].count("has an invalid SeriesInstanceUID") == 6
     assert "9" * 65 not in said[0]
 
 
