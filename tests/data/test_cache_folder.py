@@ -135,7 +135,7 @@ def test_who_asks_for_what_is_being_computed_waits_for_it(tmp_path: Path, caplog
         threading.Timer(0.3, other.go.set).start()
         with folder.locked("a"):
             assert folder.is_complete("a", {"name": "a"}, LAYOUT)
-    assert "waiting for another run that computes them (a)" in caplog.text
+    assert "waiting for another run that is computing them (a)" in caplog.text
 
 
 def test_leftovers_of_killed_runs_go(tmp_path: Path) -> None:

@@ -151,10 +151,10 @@ def test_a_bag_without_a_label_needs_no_split() -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ("ttve-", r"gives \['test', 'train', 'val'\] and 4 bags without one"),
-        ("---", "gives no splits and 12 bags without one"),
-        ("vve", r"gives \['test', 'val'\]"),
-        ("ttt", r"gives \['train'\]"),
+        ("ttve-", r"the dataset has \['test', 'train', 'val'\] and 4 bags without a split"),
+        ("---", "has no splits and 12 bags without a split"),
+        ("vve", r"the dataset has \['test', 'val'\]"),
+        ("ttt", r"the dataset has \['train'\]"),
         ("ttvx", "holdout"),
     ],
 )
@@ -168,7 +168,7 @@ def test_splits_that_cannot_be_used_are_refused(names: str, message: str) -> Non
 def test_a_dataset_that_puts_a_patient_on_two_sides_is_refused(names: str) -> None:
     bags = given_splits(names)
     bags.loc[bags["split"] != "train", "patient_id"] = "p0"
-    with pytest.raises(LungtlError, match="patient p0 on two sides"):
+    with pytest.raises(LungtlError, match="patient p0 in two splits"):
         split_bags(bags, config(kind="source"))
 
 
@@ -179,10 +179,10 @@ def test_no_split_that_separates_the_bags_of_a_patient_gets_through(kind: str, m
     def bag_by_bag(table: pd.DataFrame, *_: object) -> pd.Series:
         return pd.Series([("train", "val", "test")[i % 3] for i in range(len(table))], table.index)
 
-    monkeypatch.setattr(splits, "_drawn", bag_by_bag)
-    monkeypatch.setattr(splits, "_given", bag_by_bag)
+    monkeypatch.setattr(splits, "_draw_splits", bag_by_bag)
+    monkeypatch.setattr(splits, "_given_splits", bag_by_bag)
     patients = [i // 2 for i in range(24)]
-    with pytest.raises(LungtlError, match=r"patient p0 stands on two sides of the split \(12 such patients\)"):
+    with pytest.raises(LungtlError, match=r"patient p0 is in two splits \(12 such patients\)"):
         split_bags(table([0, 1] * 12, patients), config(kind=kind))
     one_each = split_bags(table([0, 1] * 12), config(kind=kind))
     assert one_each["split"].nunique() == 3
@@ -194,7 +194,7 @@ def test_too_few_patients_of_a_class_for_a_holdout() -> None:
 
 
 def test_too_few_patients_of_a_class_for_the_folds() -> None:
-    with pytest.raises(LungtlError, match="5 folds need that many patients of each class, the rarer has 3"):
+    with pytest.raises(LungtlError, match="5 folds require 5 patients of each class, the rarer class has 3"):
         split_bags(table([0] * 10 + [1] * 3), config(kind="kfold"))
 
 
@@ -212,7 +212,7 @@ def test_no_label_at_all_is_refused(kind: str) -> None:
 
 
 def test_shares_that_leave_nothing_to_train_on_are_wrong_usage() -> None:
-    with pytest.raises(UsageError, match=r"split\.val and split\.test leave nothing"):
+    with pytest.raises(UsageError, match=r"split\.val and split\.test leave no training data"):
         split_bags(table([0, 1] * 20), config(val=0.5, test=0.5))
 
 
@@ -233,11 +233,11 @@ def test_check_split_accepts_what_is_right() -> None:
 @pytest.mark.parametrize(
     ("splits", "labels", "patients", "message"),
     [
-        (["train", "train", "val", "test"], [0, 1, 0, 1], ["a", "b", "c", "b"], "patient b stands on two sides"),
+        (["train", "train", "val", "test"], [0, 1, 0, 1], ["a", "b", "c", "b"], "patient b is in two splits"),
         (["train", "train", "test"], [0, 1, 0], None, "the val split is empty: 3 labelled bags of 3 patients"),
         (["train", "train", "val"], [0, 1, 0], None, "the test split is empty"),
         (["val", "test"], [0, 1], None, "the train split is empty"),
-        (["train", "train", "val", "test"], [1, 1, 0, 1], None, "all training bags have the label 1"),
+        (["train", "train", "val", "test"], [1, 1, 0, 1], None, "all training bags have label 1"),
     ],
 )
 def test_check_split_names_what_is_wrong(

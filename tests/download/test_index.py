@@ -84,7 +84,7 @@ def test_a_series_that_the_index_lacks_is_named(monkeypatch: pytest.MonkeyPatch,
     (_, first), (patient, second) = fake_index.first_series(2)
     fake_index.install(monkeypatch, tmp_path, [fake_index.row(0, first, 10, 100)])
     assert len(choose(1, None)) == 1
-    with pytest.raises(LungtlError, match=f"does not have series {second} of {patient}"):
+    with pytest.raises(LungtlError, match=f"has no series {second} of {patient}"):
         choose(2, None)
 
 

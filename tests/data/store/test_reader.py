@@ -206,7 +206,7 @@ def test_lost_table(store: Store, name: str) -> None:
 
 @given(place=st.integers(0), bit=st.integers(0, 7))
 def test_no_bit_of_a_table_changes_unnoticed(damaged: Store, place: int, bit: int) -> None:
-    said = pytest.raises(LungtlError, match="bags.parquet was altered" + remedy(damaged))
+    said = pytest.raises(LungtlError, match="bags.parquet was changed" + remedy(damaged))
     with altered(damaged.path / "bags.parquet", place, bit), said:
         _ = Store(damaged.path).bags
 
@@ -248,7 +248,7 @@ def test_manifest_with_another_value(store: Store, key: str, value: Any) -> None
     if manifest == store.manifest:
         return
     (store.path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(LungtlError, match="manifest.json was altered" + remedy(store)):
+    with pytest.raises(LungtlError, match="manifest.json was changed" + remedy(store)):
         Store(store.path)
 
 
@@ -268,9 +268,9 @@ def test_a_damaged_header_gives_no_wrong_voxels(damaged: Store, place: int, bit:
 @pytest.mark.parametrize(
     ("array", "seen"),
     [
-        (np.zeros((3, 2, 3), np.int16), r"holds int16 \(3, 2, 3\), expected int16 \(3, 2, 4\)"),
-        (np.zeros((2, 4), np.int16), r"holds int16 \(2, 4\), expected"),
-        (np.zeros((3, 2, 4), np.uint16), r"holds uint16 \(3, 2, 4\), expected"),
+        (np.zeros((3, 2, 3), np.int16), r"contains int16 \(3, 2, 3\), expected int16 \(3, 2, 4\)"),
+        (np.zeros((2, 4), np.int16), r"contains int16 \(2, 4\), expected"),
+        (np.zeros((3, 2, 4), np.uint16), r"contains uint16 \(3, 2, 4\), expected"),
     ],
 )
 def test_voxels_of_another_kind(store: Store, array: NDArray[Any], seen: str) -> None:
@@ -283,7 +283,7 @@ def test_voxels_of_another_kind(store: Store, array: NDArray[Any], seen: str) ->
 def test_voxel_file_that_was_cut(store: Store, kept: int) -> None:
     path = store.path / "voxels" / "bag-05.npy"
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(LungtlError, match="bag-05.npy is no .npy file, or was cut" + remedy(store)):
+    with pytest.raises(LungtlError, match="bag-05.npy is not an .npy file, or is truncated" + remedy(store)):
         store.voxels("bag-05")
 
 
@@ -316,5 +316,5 @@ def test_missing_folder(tmp_path: Path) -> None:
 
 def test_another_format(store: Store) -> None:
     (store.path / "manifest.json").write_text(json.dumps({**store.manifest, "format": 99}))
-    with pytest.raises(LungtlError, match="has store format 99, this lungtl reads 2; remove it and prepare again"):
+    with pytest.raises(LungtlError, match="has store format 99, this version of lungtl reads 2; remove it and prepare it again"):
         Store(store.path)

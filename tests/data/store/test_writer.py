@@ -206,7 +206,7 @@ def test_a_bag_that_vanishes_meanwhile(tmp_path: Path, monkeypatch: pytest.Monke
     with monkeypatch.context() as patch:
         patch.setattr(writer, "finish", finish)
         with pytest.raises(
-            LungtlError, match=r"made-\w+ was altered while it was prepared \(bag bag-03\); run the same"
+            LungtlError, match=r"made-\w+ was changed during preparation \(bag bag-03\); rerun"
         ):
             prepare(Made(str(tmp_path / "diary")), tmp_path)
     assert content(prepare(Made(str(tmp_path / "diary")), tmp_path).path) == undisturbed(tmp_path)
@@ -222,9 +222,9 @@ def test_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code:
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     expected = (
-        rf"cannot write {tmp_path}/stores/\.known \({os.strerror(code)}\); make the folder writable or name another "
+        rf"cannot write {tmp_path}/stores/\.known \({os.strerror(code)}\); make the folder writable or set "
     )
-    with pytest.raises(LungtlError, match=expected + "with data_dir=FOLDER"):
+    with pytest.raises(LungtlError, match=expected + "data_dir=FOLDER"):
         prepare(Made(str(tmp_path / "diary")), tmp_path)
 
 

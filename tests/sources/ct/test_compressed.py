@@ -49,7 +49,7 @@ def test_rle_of_pydicom(tmp_path: Path) -> None:
     assert np.array_equal(read_volume(only(tmp_path)).hu, ramp(4) - 1024)
 
 
-def test_decoders_here_are_all() -> None:
+def test_all_decoders_are_available() -> None:
     assert decoders() == sorted(PLUGINS)
     assert set(decoders()) == {str(syntax) for syntax in GDCM_NAMES}
 
@@ -129,7 +129,7 @@ def test_frame_without_its_huffman_table(tmp_path: Path, lost: bytes) -> None:
     assert unreadable(tmp_path) == "slice-001.dcm is damaged: its compressed frame cannot be decoded"
 
 
-def test_frame_that_decodes_to_too_little(tmp_path: Path) -> None:
+def test_frame_with_too_few_pixels(tmp_path: Path) -> None:
     path = write_series(tmp_path, [0, 1], np.zeros((2, 8, 8), np.int16), rle=True)[1]
     end = path.read_bytes().rindex(b"\xfe\xff\xdd\xe0")
     edit_of(path, lambda content: content[: end - 4] + b"\x7f" * 4 + content[end:])
@@ -138,7 +138,7 @@ def test_frame_that_decodes_to_too_little(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("frame", [b"", b"\xff\xd8", b"\xff\xd8\xff\xd9", b"\xff\xd8\xff\xc3\x00", b"DOE^JOHN" * 9])
 @pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless, JPEG2000, RLELossless], ids=lambda s: str(s.name))
-def test_frame_that_is_none(tmp_path: Path, syntax: str, frame: bytes) -> None:
+def test_invalid_frame(tmp_path: Path, syntax: str, frame: bytes) -> None:
     paths = write_series(tmp_path, [0, 1], stored(16, True), intercept=0)
     compress(paths[0], syntax)
     content = paths[0].read_bytes()

@@ -27,7 +27,7 @@ def test_empty_files(tmp_path: Path) -> None:
     }
 
 
-def test_dicomdir_is_passed_over(tmp_path: Path) -> None:
+def test_dicomdir_is_skipped(tmp_path: Path) -> None:
     write_series(tmp_path, Z)
     dataset = pydicom.dcmread(tmp_path / "slice-000.dcm")
     dataset.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
@@ -58,7 +58,7 @@ def rename(dataset: pydicom.FileDataset) -> None:
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.UID(f"{UID}.7")
 
 
-def test_links_that_lead_nowhere(tmp_path: Path) -> None:
+def test_broken_links(tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "nowhere.dcm").symlink_to(tmp_path / "gone")
     (tmp_path / "bad" / "itself").symlink_to(tmp_path / "bad" / "itself")
@@ -68,7 +68,7 @@ def test_links_that_lead_nowhere(tmp_path: Path) -> None:
     }
 
 
-def test_names_that_are_no_text(tmp_path: Path) -> None:
+def test_undecodable_names(tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / os.fsdecode(b"a\n\xff.dcm")).write_text("no DICOM")
     found = reasons(tmp_path)
@@ -89,7 +89,7 @@ def test_file_cut_before_its_series_uid(tmp_path: Path) -> None:
     assert (refusal.item, refusal.reason) == ("(no SeriesInstanceUID)", "1 files without SeriesInstanceUID")
 
 
-def test_uid_that_is_none(tmp_path: Path) -> None:
+def test_invalid_uid(tmp_path: Path) -> None:
     write_series(tmp_path / "bad", Z[:1])
     path = tmp_path / "bad" / "slice-000.dcm"
     path.write_bytes(path.read_bytes().replace(UID.encode(), b"DOE^JOHN".ljust(len(UID))))

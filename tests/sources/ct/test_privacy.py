@@ -97,7 +97,7 @@ def test_names_in_a_series_that_is_read(
 
 
 @pytest.mark.parametrize("keyword", sorted(TAGS))
-def test_names_where_they_make_a_value_wrong(
+def test_names_in_elements_that_are_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], keyword: str
 ) -> None:
     write(tmp_path, [0, 1], edit=named_in(keyword))
@@ -134,7 +134,7 @@ def test_series_uid_with_digits_and_a_name(
     assert "9" * 65 not in said[0]
 
 
-def test_pydicom_says_more(tmp_path: Path) -> None:
+def test_pydicom_quotes_names(tmp_path: Path) -> None:
     """The same file, read by pydicom alone, shows the name: the tests above can fail."""
     path = write(tmp_path, [0, 1], edit=named_in("PixelSpacing"))[1]
     with pytest.warns(UserWarning, match="ZZDOE"):

@@ -90,7 +90,7 @@ def test_several_series_in_one_folder(tmp_path: Path) -> None:
         assert np.array_equal(read_volume(found).hu, ramp(4) + number - 1024)
 
 
-def test_other_files_are_passed_over(tmp_path: Path) -> None:
+def test_other_files_are_skipped(tmp_path: Path) -> None:
     write_series(tmp_path, Z)
     (tmp_path / "notes.xml").write_text("<LidcReadMessage/>")
     (tmp_path / "LICENSE").write_text("no DICOM\n" * 100)
@@ -208,7 +208,7 @@ def test_series_refused(tmp_path: Path, tags: dict[str, Any], reason: str) -> No
         (position("-10", "-20", "-25.005"), "two slices at z = -25.005 mm"),
     ],
 )
-def test_one_odd_slice_refuses_its_series(tmp_path: Path, edit: Edit, reason: str) -> None:
+def test_one_bad_slice_refuses_its_series(tmp_path: Path, edit: Edit, reason: str) -> None:
     write_series(tmp_path / "bad", Z, edit=edit)
     assert reasons(tmp_path) == {UID: reason}
 

@@ -16,7 +16,7 @@ from tests.dicom_files import UID, Edit, ramp, write_series
 from tests.sources.ct.found import Z, only, reasons
 
 
-def test_identical_copies_are_left_out(tmp_path: Path) -> None:
+def test_identical_copies_are_skipped(tmp_path: Path) -> None:
     write_series(tmp_path, Z)
     write_series(tmp_path / "copy", Z[:2])
     write_series(tmp_path / "again", Z[:1])
@@ -52,12 +52,12 @@ def test_localizers_in_a_series(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["LOCALIZER", ["DERIVED", "SECONDARY", "LOCALIZER"], ["A", "B", "SCOUT"]])
-def test_nothing_but_localizers(tmp_path: Path, kind: str | list[str]) -> None:
+def test_only_localizers(tmp_path: Path, kind: str | list[str]) -> None:
     write_series(tmp_path / "bad", Z, edit=lambda _, d: setattr(d, "ImageType", kind))
     assert reasons(tmp_path) == {UID: "only localizers"}
 
 
-def test_missing_slice_is_interpolated_across(tmp_path: Path) -> None:
+def test_missing_slice_is_interpolated(tmp_path: Path) -> None:
     write_series(tmp_path, [0, 2, 6, 8], ramp(5)[[0, 1, 3, 4]])
     series = only(tmp_path)
     assert (series.native_spacing_mm, series.largest_gap_mm) == (2, 4)
@@ -71,7 +71,7 @@ def test_gap_that_is_too_large(tmp_path: Path) -> None:
         check_gap(only(tmp_path), 10)
 
 
-def test_positions_that_claim_too_many_slices(tmp_path: Path) -> None:
+def test_positions_that_imply_too_many_slices(tmp_path: Path) -> None:
     def far(k: int, dataset: FileDataset) -> None:
         dataset.Rows = dataset.Columns = 512
         dataset.PixelData = bytes(2 * 512 * 512)

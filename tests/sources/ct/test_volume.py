@@ -134,7 +134,7 @@ def test_bad_values(tmp_path: Path, tags: dict[str, Any], reason: str) -> None:
     assert (series, refusal.reason) == ([], reason)
 
 
-def test_file_that_went_away(tmp_path: Path) -> None:
+def test_file_that_disappeared(tmp_path: Path) -> None:
     path = write_series(tmp_path, [0, 1])[1]
     series = only(tmp_path)
     path.unlink()
