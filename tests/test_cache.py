@@ -31,7 +31,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     cache.main()
 
 
-def test_entries_are_listed_with_what_they_hold(
+def test_entries_are_listed_with_their_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = CacheFolder(tmp_path)
@@ -48,7 +48,7 @@ def test_entries_are_listed_with_what_they_hold(
     assert names(folder) == ["0123456789abcdef", "fedcba9876543210"]  # listing removes nothing
 
 
-def test_an_empty_cache_says_so(
+def test_an_empty_cache_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(monkeypatch, f"data_dir={tmp_path}")

@@ -22,36 +22,20 @@ class Features(Protocol):
     """Precomputed output of the frozen part of the backbone."""
 
     def rows(self, bag_id: str, view: int, indices: Tensor | None, /) -> Tensor:
-        """Features of the slices of a bag: float [n, K], a copy.
-
-        Args:
-            bag_id: the bag.
-            view: its dihedral view; 0 is the bag itself.
-            indices: int64 [n], ascending slice indices; None selects all.
-        """
+        """Features of the slices at `indices` (ascending; None: all) in a dihedral view: float [n, K], a copy."""
 
 
 @dataclass
 class Batch:
-    """Several bags.
+    """Several bags."""
 
-    Attributes:
-        bag_ids: B ids.
-        bag_labels: int64 [B]; -1 unknown.
-        slice_labels: int64 [B, S]; -1 unknown or padding.
-        features: one float [S_i, K] per bag, from the feature cache, or None.
-        frames: one int16 [S_i, C, H, W] per bag, not augmented yet, or None if there are features.
-        views: dihedral view of each bag; features are already of that view.
-        positions: one int64 [S_i] per bag: indices of its slices, ascending.
-    """
-
-    bag_ids: list[str]
-    bag_labels: Tensor
-    slice_labels: Tensor
-    features: list[Tensor] | None
-    frames: list[Tensor] | None
-    views: list[int]
-    positions: list[Tensor]
+    bag_ids: list[str]  # B ids
+    bag_labels: Tensor  # int64 [B]; -1 unknown
+    slice_labels: Tensor  # int64 [B, S]; -1 unknown or padding
+    features: list[Tensor] | None  # one float [S_i, K] per bag, from the feature cache, or None
+    frames: list[Tensor] | None  # one int16 [S_i, C, H, W] per bag, not augmented yet, or None if there are features
+    views: list[int]  # dihedral view of each bag; features are already of that view
+    positions: list[Tensor]  # one int64 [S_i] per bag: indices of its slices, ascending
 
     def pin_memory(self) -> Batch:
         """A copy in page-locked memory, for faster transfer to a GPU; called by loaders with `pin_memory=True`."""
@@ -87,42 +71,22 @@ class Sample:
     view: int = 0
 
 
+@dataclass(eq=False)
 class BagDataset(Dataset[Sample]):
     """Bags of a store.
 
     Random choices depend only on `key` and the index, so they are the same in every process and in a resumed run. An
     index beyond the number of bags is the same bag with new random choices.
-
-    Args:
-        store: the store.
-        bag_ids: ids, in this order.
-        labels: bag_id -> label.
-        features: from the feature cache; None reads voxels.
-        neighbours: frames are the previous, the current and the next slice.
-        draw: maximum number of slices per bag, see `draw_slices`; None uses all.
-        augment: use a random dihedral view of each bag.
-        key: seed of the run, and epoch.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        bag_ids: Sequence[str],
-        labels: Mapping[str, int],
-        features: Features | None = None,
-        neighbours: bool = False,
-        draw: int | None = None,
-        augment: bool = False,
-        key: tuple[int, int] = (0, 0),
-    ) -> None:
-        self.store = store
-        self.bag_ids = list(bag_ids)
-        self.labels = labels
-        self.features = features
-        self.neighbours = neighbours
-        self.draw = draw
-        self.augment = augment
-        self.key = key
+    store: Store  # the store
+    bag_ids: Sequence[str]  # ids, in this order
+    labels: Mapping[str, int]  # bag_id -> label
+    features: Features | None = None  # from the feature cache; None reads voxels
+    neighbours: bool = False  # frames are the previous, the current and the next slice
+    draw: int | None = None  # maximum number of slices per bag, see `draw_slices`; None uses all
+    augment: bool = False  # use a random dihedral view of each bag
+    key: tuple[int, int] = (0, 0)  # seed of the run, and epoch
 
     def __len__(self) -> int:
         return len(self.bag_ids)
@@ -150,17 +114,9 @@ class BagDataset(Dataset[Sample]):
 
 
 def draw_slices(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Draw slices of a bag: slices with a nodule first, then random others; a random subset of either if too many.
+    """Draw ascending indices of slices: first those with a nodule, then random others; random ones if too many.
 
     Only few slices of a scan show a nodule, and uniform sampling would miss most of them.
-
-    Args:
-        labels: int64 [S]; slices with unknown label count as others.
-        count: number of slices, at most S.
-        generator: random stream.
-
-    Returns:
-        int64 [count], ascending indices.
     """
     order = torch.randperm(len(labels), generator=generator)
     nodules_first = (labels[order] <= NON_NODULE).int().argsort(stable=True)

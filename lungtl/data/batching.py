@@ -38,15 +38,8 @@ def bucketed(
 ) -> list[list[int]]:
     """Batches of bags of similar length, to reduce padding.
 
-    The order is split into windows of 16 batches. Each window is sorted by length, with up to 30 % noise, and split
-    into batches, which are then shuffled.
-
-    Args:
-        order: shuffled bag indices.
-        lengths: number of slices of each bag, by its index.
-        batch_size: maximum number of bags per batch.
-        seed: of the run.
-        epoch: counted from 0.
+    The shuffled order is split into windows of 16 batches. Each window is sorted by length, with up to 30 % noise, and
+    split into batches, which are then shuffled.
     """
     random = np.random.default_rng([seed, epoch, 1])  # another stream than that of the order
     noisy = lengths * random.uniform(1, 1 + NOISE, len(lengths))
@@ -82,16 +75,7 @@ def split_evenly(order: NDArray[np.int64], most: int) -> list[list[int]]:
 
 
 def rank_share(batches: Sequence[Sequence[int]], rank: int, processes: int) -> list[list[int]]:
-    """The bags of each batch that one process handles.
-
-    Args:
-        batches: of all processes together.
-        rank: of the process, from 0.
-        processes: number of processes.
-
-    Raises:
-        UsageError: a batch has fewer bags than there are processes.
-    """
+    """The bags of each batch that the process `rank` handles; raises UsageError if a batch has too few bags."""
     smallest = min((len(batch) for batch in batches), default=processes)
     if smallest < processes:
         raise UsageError(
@@ -102,16 +86,7 @@ def rank_share(batches: Sequence[Sequence[int]], rank: int, processes: int) -> l
 
 
 def inference_chunks(lengths: Sequence[int], most_bags: int, most_slices: int) -> list[list[int]]:
-    """Group consecutive bags: limited bags and slices per chunk, but a longer bag is a chunk of its own.
-
-    Args:
-        lengths: number of slices of each bag.
-        most_bags: per chunk.
-        most_slices: per chunk.
-
-    Returns:
-        Bag indices, ascending.
-    """
+    """Group consecutive bags up to both limits; a bag with more slices is a chunk of its own."""
     chunks: list[list[int]] = []
     room = 0
     for bag, length in enumerate(lengths):

@@ -40,19 +40,12 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True)
 class Entry:
-    """A complete entry.
+    """A complete entry."""
 
-    Attributes:
-        folder: its folder.
-        address: the content of `address.json`.
-        size: of the array in bytes.
-        last_used: seconds since 1970.
-    """
-
-    folder: Path
-    address: dict[str, Any]
-    size: int
-    last_used: float
+    folder: Path  # its folder
+    address: dict[str, Any]  # the content of `address.json`
+    size: int  # of the array in bytes
+    last_used: float  # seconds since 1970
 
 
 @dataclass(frozen=True)
@@ -78,11 +71,7 @@ class Layout:
 
 
 class CacheFolder:
-    """The feature cache of a data folder.
-
-    Args:
-        data_dir: the cache is in its subfolder `cache/features`; nothing else is changed.
-    """
+    """The feature cache of a data folder, in its subfolder `cache/features`."""
 
     def __init__(self, data_dir: Path) -> None:
         self.path = data_dir / "cache" / "features"
@@ -131,11 +120,7 @@ class CacheFolder:
     def reserve(self, name: str, layout: Layout, max_gb: float) -> Path | None:
         """Allocate the file of a locked entry, removing other entries if the cache would exceed `max_gb`.
 
-        Returns:
-            The file with its header and space for the rows; None, after a warning, if `max_gb` is too low.
-
-        Raises:
-            OSError: the disk is full.
+        Returns the file, with its header and space for the rows; None, after a warning, if `max_gb` is too low.
         """
         file = (self.path / name).with_suffix(PARTIAL) / FEATURES
         with FileLock(self.path / ROOM):
@@ -168,12 +153,7 @@ class CacheFolder:
     def shrink(self, size: float, locked: str | None = None) -> int:
         """Remove leftovers of killed runs, then the least recently used entries until at most `size` bytes remain.
 
-        Args:
-            size: maximum size in bytes.
-            locked: the entry that the caller has locked.
-
-        Returns:
-            Remaining bytes, including unfinished entries; more than `size` if the rest is in use.
+        Returns the remaining bytes, including unfinished entries; more than `size` if the rest is in use.
         """
         self._remove_leftovers(locked)
         used = sum(file.stat().st_size for file in self.path.glob(f"*/{FEATURES}"))

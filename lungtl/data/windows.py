@@ -21,16 +21,10 @@ def resolve_windows(
     value_range: tuple[int, int] | None,
     channels: int = 3,
 ) -> list[tuple[float, float]]:
-    """Resolve windows given as names, pairs or `auto` to (centre, width).
+    """Resolve windows given as names, pairs or `auto` to one (centre, width), or one per channel.
 
-    Args:
-        windows: `auto`, or one window, or one per channel.
-        neighbours: 2.5D input, for which `auto` is one window.
-        value_range: None for HU; otherwise the range of grey values, which `auto` spans.
-        channels: of the images.
-
-    Raises:
-        LungtlError: named windows (HU) for voxels that are not HU.
+    `auto` is lung, mediastinal and wide for three channels, lung for neighbouring slices (2.5D) or other numbers of
+    channels, and the whole value_range if voxels are not HU.
     """
     if windows != "auto":
         named = [w for w in windows if isinstance(w, str)]

@@ -17,12 +17,7 @@ KEYS = ("data_dir", "root")
 
 
 def examine(data_dir: Path, root: Path | None) -> Iterator[Finding]:
-    """Run all checks, the quick ones first.
-
-    Args:
-        data_dir: the folder with stores and runs.
-        root: a folder of DICOM series to check, if any.
-    """
+    """Run all checks, the quick ones first; `root` is a folder of DICOM series to check, if any."""
     from lungtl.doctor import dicom_root, environment, storage, weights
 
     yield from environment.check_python()

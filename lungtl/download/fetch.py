@@ -34,19 +34,10 @@ def missing_bytes(series: RemoteSeries, root: Path) -> int:
 
 
 def fetch(incomplete: Sequence[RemoteSeries], root: Path, endpoint: str, progress: Update) -> dict[RemoteSeries, str]:
-    """Download the missing files of series; continue with the others if one fails.
+    """Download the missing files of series below `root`; continue with the others if one fails.
 
-    Args:
-        incomplete: the series.
-        root: an existing folder; a series is stored in its `RemoteSeries.folder`.
-        endpoint: URL of the S3 service.
-        progress: called with the number of complete series.
-
-    Returns:
-        The problem of each series that is still not complete.
-
-    Raises:
-        LungtlError: the service does not answer, the network fails or the disk is full.
+    Returns the problem of each series that is still not complete. Raises LungtlError if the service does not answer,
+    the network fails or the disk is full.
     """
     remote, problems = _list(incomplete, endpoint, root)
     missing: dict[str, tuple[RemoteSeries, int]] = {}  # address of a file -> its series, its size
@@ -81,11 +72,7 @@ def _local_files(series: RemoteSeries, root: Path) -> dict[str, int]:
 def _list(
     series: Sequence[RemoteSeries], endpoint: str, root: Path
 ) -> tuple[dict[RemoteSeries, dict[str, int]], dict[RemoteSeries, str]]:
-    """List the files of series at the service.
-
-    Returns:
-        For each series the names and sizes of its files, and the error of those that cannot be listed.
-    """
+    """Names and sizes of the files of each series at the service, and the error of those that cannot be listed."""
     by_address = {_address(each): each for each in series}
     files: dict[RemoteSeries, dict[str, int]] = {each: {} for each in series}
     problems = {}

@@ -26,25 +26,15 @@ WELL_FORMED = {
 
 @dataclass(frozen=True)
 class RemoteSeries:
-    """One CT series at IDC.
+    """One CT series at IDC."""
 
-    Attributes:
-        patient_id: LIDC-IDRI-NNNN.
-        study_uid: StudyInstanceUID.
-        series_uid: SeriesInstanceUID.
-        n_files: number of DICOM files, one per slice.
-        size: of all files in bytes.
-        bucket: of the files.
-        prefix: of the files' keys; the rest is the file's name.
-    """
-
-    patient_id: str
-    study_uid: str
-    series_uid: str
-    n_files: int
-    size: int
-    bucket: str
-    prefix: str
+    patient_id: str  # LIDC-IDRI-NNNN
+    study_uid: str  # StudyInstanceUID
+    series_uid: str  # SeriesInstanceUID
+    n_files: int  # number of DICOM files, one per slice
+    size: int  # of all files in bytes
+    bucket: str  # of the files
+    prefix: str  # of the files' keys; the rest is the file's name
 
     @property
     def folder(self) -> str:
@@ -55,13 +45,7 @@ class RemoteSeries:
 def choose(scans: int | Literal["auto", "all"], patients: Sequence[str] | None) -> list[RemoteSeries]:
     """Choose from the 1018 annotated CT series; segmentations and X-rays at IDC are never included.
 
-    Args:
-        scans: number of scans, sorted by patient id and SeriesInstanceUID; 'auto' is 20, or all scans of `patients`.
-        patients: choose from these only.
-
-    Raises:
-        UsageError: there is no such patient, or there are fewer scans.
-        LungtlError: the index is not installed, or a series is missing or invalid in it.
+    Series are sorted by patient id and SeriesInstanceUID; 'auto' is 20 scans, or all scans of `patients`.
     """
     known = series_uids()
     unknown = sorted(set(patients or ()) - set(known.values()))

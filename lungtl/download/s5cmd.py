@@ -27,20 +27,10 @@ TIMEOUT_S = 120  # a dropped connection causes no error
 
 
 def run(commands: Iterable[str], folder: Path, endpoint: str, timeout_s: float = TIMEOUT_S) -> Iterator[dict[str, Any]]:
-    """Run commands, several at a time.
+    """Run commands of s5cmd, such as `cp s3://BUCKET/KEY FILE`, in a folder, several at a time.
 
-    Args:
-        commands: of s5cmd, such as `cp s3://BUCKET/KEY FILE`.
-        folder: working directory.
-        endpoint: URL of the S3 service.
-        timeout_s: maximum time between two answers.
-
-    Yields:
-        Answers as they arrive: key and size for `ls`; source and destination for `cp`; or `error` and, unless the
-        session itself failed, `command`.
-
-    Raises:
-        LungtlError: s5cmd is not installed, or there was no answer for timeout_s.
+    Yields answers as they arrive: key and size for `ls`; source and destination for `cp`; or `error` and, unless the
+    session itself failed, `command`. Raises LungtlError without an answer for timeout_s.
     """
     line = [str(executable()), "--json", "--no-sign-request", "--endpoint-url", endpoint,
             "--numworkers", str(WORKERS), "--retry-count", str(RETRIES), "run"]  # fmt: skip

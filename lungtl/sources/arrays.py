@@ -41,43 +41,24 @@ class Row:
 
 @dataclass(frozen=True)
 class ArraysSource(Source):
-    """Bags from arrays: images [N, H, W] are bags of one slice, images [N, S, H, W] are bags of S slices.
+    """Bags from arrays: images [N, H, W] are bags of one slice, images [N, S, H, W] are bags of S slices."""
 
-    Attributes:
-        images: the .npz file.
-        table: the .csv file: a header, then one line per bag.
-        name: first part of the store's name.
-        images_key: the array of images; required only if several arrays have 3 or 4 dimensions.
-        npz_id_key: the array of ids [N] that matches images with lines; without it they correspond by order.
-        id_column: the bag's id.
-        patient_column: the patient's (pseudonymous) id.
-        label_column: 0 or 1 (or false, true); empty if unknown.
-        split_column: train, val or test; for unlabelled bags other values mean no split.
-        hu_offset_column: HU = image + offset.
-        diameter_column: the nodule's diameter in mm, empty if unknown.
-        pixel_spacing_column: mm, the same for rows and columns, empty if unknown.
-        z_column: position of a one-slice bag in mm, empty if unknown.
-        hu: the images are HU (after adding the offset), rounded if fractional; false: integer grey values.
-        low: the lowest possible grey value, if not HU.
-        high: the highest possible grey value, if not HU.
-    """
-
-    images: str
-    table: str
-    name: str = "arrays"
-    images_key: str | None = None
-    npz_id_key: str | None = None
-    id_column: str = "id"
-    patient_column: str = "patient_id"
-    label_column: str = "label"
-    split_column: str | None = None
-    hu_offset_column: str | None = None
-    diameter_column: str | None = None
-    pixel_spacing_column: str | None = None
-    z_column: str | None = None
-    hu: bool = True
-    low: int = 0
-    high: int = 255
+    images: str  # the .npz file
+    table: str  # the .csv file: a header, then one line per bag
+    name: str = "arrays"  # first part of the store's name
+    images_key: str | None = None  # array of images; required only if several have 3 or 4 dimensions
+    npz_id_key: str | None = None  # array of ids [N]; without it, images and lines have the same order
+    id_column: str = "id"  # the bag's id
+    patient_column: str = "patient_id"  # the patient's (pseudonymous) id
+    label_column: str = "label"  # 0 or 1 (or false, true); empty if unknown
+    split_column: str | None = None  # train, val or test; unlabelled bags may have other values
+    hu_offset_column: str | None = None  # HU = image + offset
+    diameter_column: str | None = None  # the nodule's diameter in mm, empty if unknown
+    pixel_spacing_column: str | None = None  # mm, the same for rows and columns, empty if unknown
+    z_column: str | None = None  # position of a one-slice bag in mm, empty if unknown
+    hu: bool = True  # images are HU (after the offset), rounded; false: integer grey values
+    low: int = 0  # the lowest possible grey value, if not HU
+    high: int = 255  # the highest possible grey value, if not HU
 
     def __post_init__(self) -> None:
         if self.hu:

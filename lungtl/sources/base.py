@@ -28,33 +28,19 @@ HU_RANGE: tuple[int, int] | None = None
 
 @dataclass(frozen=True)
 class Bag:
-    """One unit of classification: a scan, a nodule or a patient.
+    """One unit of classification: a scan, a nodule or a patient."""
 
-    Attributes:
-        bag_id: unique in its dataset.
-        patient_id: all bags of a patient are always in the same split.
-        voxels: int16 [S, H, W], ordered slices; HU unless the source has a `value_range`.
-        z_mm: float64 [S], positions of the slices along z; NaN if unknown.
-        slice_labels: int8 [S], -1 unknown, 0 non-nodule, 1 benign, 2 malignant.
-        bag_label: -1 unknown, 0 or 1.
-        pixel_spacing_mm: (row, column) spacing; NaN if unknown.
-        split: the split that the source itself assigns, if any.
-        diameter_mm: of the largest annotated nodule that counts; 0 if there is none, NaN if unknown.
-        nodules: one row per nodule, the columns of `nodules.parquet` after bag_id.
-        details: additional columns of `bags.parquet`, scalars; never anything that identifies a person.
-    """
-
-    bag_id: str
-    patient_id: str
-    voxels: NDArray[np.int16]
-    z_mm: NDArray[np.float64]
-    slice_labels: NDArray[np.int8]
-    bag_label: int
-    pixel_spacing_mm: tuple[float, float] = (float("nan"), float("nan"))
-    split: str | None = None
-    diameter_mm: float = float("nan")
-    nodules: tuple[Mapping[str, Any], ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)
+    bag_id: str  # unique in its dataset
+    patient_id: str  # all bags of a patient are always in the same split
+    voxels: NDArray[np.int16]  # int16 [S, H, W], ordered slices; HU unless the source has a `value_range`
+    z_mm: NDArray[np.float64]  # float64 [S], positions of the slices along z; NaN if unknown
+    slice_labels: NDArray[np.int8]  # int8 [S], -1 unknown, 0 non-nodule, 1 benign, 2 malignant
+    bag_label: int  # -1 unknown, 0 or 1
+    pixel_spacing_mm: tuple[float, float] = (float("nan"), float("nan"))  # (row, column) spacing; NaN if unknown
+    split: str | None = None  # the split that the source itself assigns, if any
+    diameter_mm: float = float("nan")  # of the largest annotated nodule that counts; 0 if there is none, NaN if unknown
+    nodules: tuple[Mapping[str, Any], ...] = ()  # one row per nodule, the columns of `nodules.parquet` after bag_id
+    details: Mapping[str, Any] = field(default_factory=dict)  # more columns of `bags.parquet`; never personal data
 
     def __post_init__(self) -> None:
         n = len(self.voxels)
@@ -70,32 +56,20 @@ class Bag:
 
 @dataclass(frozen=True)
 class Item:
-    """A bag that has not been loaded yet.
+    """A bag that has not been loaded yet."""
 
-    Attributes:
-        bag_id: the id that the loaded bag will have.
-        fingerprint: hash of the input.
-        content: what `Source.load` requires (paths, rows); picklable, for worker processes.
-    """
-
-    bag_id: str
-    fingerprint: str
-    content: Any
+    bag_id: str  # the id that the loaded bag will have
+    fingerprint: str  # hash of the input
+    content: Any  # what `Source.load` requires (paths, rows); picklable, for worker processes
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """An input that cannot be used: one line of the store's `quarantine.jsonl`.
+    """An input that cannot be used: one line of the store's `quarantine.jsonl`."""
 
-    Attributes:
-        item: the input (a series UID, a file relative to the root, a row's id).
-        reason: what is wrong, with the value seen.
-        remedy: what the user can do about it.
-    """
-
-    item: str
-    reason: str
-    remedy: str
+    item: str  # the input (a series UID, a file relative to the root, a row's id)
+    reason: str  # what is wrong, with the value seen
+    remedy: str  # what the user can do about it
 
 
 @dataclass(frozen=True)
@@ -135,14 +109,7 @@ class Source(ABC):
 
     @abstractmethod
     def inventory(self, workers: int = 1) -> Inventory:
-        """Find the items.
-
-        Args:
-            workers: number of processes that may be used.
-
-        Raises:
-            LungtlError: nothing can be used.
-        """
+        """Find the items, with up to `workers` processes; raises LungtlError if nothing can be used."""
 
     @abstractmethod
     def load(self, item: Item) -> Bag:

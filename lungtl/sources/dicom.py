@@ -20,22 +20,13 @@ COLUMNS = ("series_uid", "patient_id", "label")
 
 @dataclass(frozen=True)
 class DicomSource(Source):
-    """DICOM series labelled by a table.
+    """DICOM series labelled by a table."""
 
-    Attributes:
-        root: folder with the series, in any layout.
-        table: a CSV with the columns series_uid, patient_id (use pseudonyms) and label (0, 1, or empty for
-            unknown), optionally split (train, val, test).
-        max_gap_mm: refuse a series with a larger gap between neighbouring slices.
-        crop: lungs crops every slice to one square around the lungs of the scan.
-        name: first part of the store's name.
-    """
-
-    root: str
-    table: str
-    max_gap_mm: float = 10.0
-    crop: Literal["none", "lungs"] = "none"
-    name: str = "dicom"
+    root: str  # folder with the series, in any layout
+    table: str  # CSV file, see `read_table`
+    max_gap_mm: float = 10.0  # refuse a series with a larger gap between neighbouring slices
+    crop: Literal["none", "lungs"] = "none"  # crop all slices to one square around the lungs
+    name: str = "dicom"  # first part of the store's name
 
     slice_step_mm = SLICE_STEP_MM
 
@@ -94,12 +85,11 @@ class DicomSource(Source):
 def read_table(path: Path) -> dict[str, dict[str, Any]]:
     """Read and check the label table.
 
+    Columns are series_uid, patient_id (use pseudonyms), label (0, 1, or empty for unknown) and optionally split (train,
+    val, test). All labelled scans of a patient must have the same label.
+
     Returns:
         series_uid -> {patient_id, label (-1, 0, 1), split (str or None)}.
-
-    Raises:
-        LungtlError: the file is not a CSV, columns are missing, a label is not 0, 1 or empty, a series is repeated,
-            or the scans of a patient have different labels.
     """
     import pandas as pd
 

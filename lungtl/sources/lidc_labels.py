@@ -19,18 +19,12 @@ class LabelDefinition:
 
     An excluded nodule is neither malignant nor benign, and never counts as "no nodule": a label that depends on it
     alone is unknown.
-
-    Attributes:
-        rule: combines the readers' malignancy ratings (1..5) of a nodule into one number.
-        threshold: a nodule is malignant if that number is at least the threshold.
-        indeterminate: nodules rated exactly at the threshold: "keep" (as malignant) or "exclude".
-        min_readers: nodules marked by fewer radiologists are excluded.
     """
 
-    rule: MalignancyRule = "mean"
-    threshold: float = 3.0
-    indeterminate: Literal["keep", "exclude"] = "keep"
-    min_readers: int = 1
+    rule: MalignancyRule = "mean"  # combines the readers' malignancy ratings (1..5) of a nodule into one number
+    threshold: float = 3.0  # a nodule is malignant if that number is at least the threshold
+    indeterminate: Literal["keep", "exclude"] = "keep"  # nodules rated exactly at the threshold; keep: as malignant
+    min_readers: int = 1  # nodules marked by fewer radiologists are excluded
 
     def exclusion(self, nodule: Nodule) -> str:
         """The reason why a nodule is excluded; empty for a nodule that counts."""
@@ -60,17 +54,10 @@ class LabelDefinition:
     def slice_labels(
         self, z_mm: NDArray[np.float64], nodules: Iterable[Nodule], native_spacing_mm: float
     ) -> NDArray[np.int8]:
-        """Label slices by the nodules in them, see `covered_slices`.
+        """Label slices at z_mm by the nodules on them, see `covered_slices`: int8 [S].
 
         Malignant takes precedence over benign, and both over an excluded nodule, whose own slices are unknown.
-
-        Args:
-            z_mm: float64 [S], positions of the slices.
-            nodules: all nodules of the scan, including excluded ones.
-            native_spacing_mm: distance between the slices that the readers saw.
-
-        Returns:
-            int8 [S]: -1 unknown, 0 non-nodule, 1 benign, 2 malignant.
+        `nodules` are all nodules of the scan, including excluded ones.
         """
         labels = np.full(len(z_mm), NON_NODULE, dtype=np.int8)
         for label, nodule in sorted(((self.nodule_label(n), n) for n in nodules), key=lambda pair: pair[0]):

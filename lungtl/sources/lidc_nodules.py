@@ -31,18 +31,11 @@ RULES: dict[MalignancyRule, Callable[[Sequence[int]], float]] = {"mean": fmean, 
 
 @dataclass(frozen=True)
 class Nodule:
-    """The markings of one physical nodule.
+    """The markings of one physical nodule."""
 
-    Attributes:
-        number: index in `cluster_annotations()`: 0, 1, ... by ascending z.
-        annotations: one per reader (a few clusters have more than four).
-        pixel_spacing_mm: of the scan.
-        z_range_mm: lowest and highest contour of any reader.
-    """
-
-    number: int
-    annotations: tuple[Annotation, ...]
-    pixel_spacing_mm: float
+    number: int  # index in `cluster_annotations()`: 0, 1, ... by ascending z
+    annotations: tuple[Annotation, ...]  # one per reader (a few clusters have more than four)
+    pixel_spacing_mm: float  # of the scan
 
     @cached_property
     def z_range_mm(self) -> tuple[float, float]:
@@ -60,14 +53,7 @@ class Nodule:
         return float(np.mean([_diameter_mm(a, self.pixel_spacing_mm) for a in self.annotations]))
 
     def centroid(self, scan_z_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Mean over the readers of the mean of their outline points, as in pylidc's `Annotation.centroid`.
-
-        Args:
-            scan_z_mm: float64 [n_slices], ascending positions of the scan's native slices.
-
-        Returns:
-            float64 [3]: row, column and slice index.
-        """
+        """float64 [3] (row, column, slice index): mean over the readers of their mean outline point, as in pylidc."""
         per_reader = np.array([_voxel_points(a, scan_z_mm).mean(axis=0) for a in self.annotations])
         centroid: NDArray[np.float64] = per_reader.mean(axis=0)
         return centroid
@@ -99,18 +85,7 @@ def cluster_nodules(scan: Scan) -> list[Nodule]:
 
 
 def covered_slices(z_mm: NDArray[np.float64], nodule: Nodule, native_spacing_mm: float) -> NDArray[np.bool_]:
-    """The slices that belong to a nodule.
-
-    They are between its lowest and highest contour of any reader, extended by half the native spacing at each end.
-
-    Args:
-        z_mm: float64 [S], positions of the slices.
-        nodule: a nodule of the scan.
-        native_spacing_mm: distance between the slices that the readers saw.
-
-    Returns:
-        Bool [S].
-    """
+    """Bool [S]: slices between the lowest and highest contour of any reader, extended by half the native spacing."""
     low, high = nodule.z_range_mm
     margin = native_spacing_mm / 2 + Z_TOLERANCE_MM
     return (z_mm >= low - margin) & (z_mm <= high + margin)

@@ -34,17 +34,11 @@ COLUMNS = ("nodule", "malignancy", "n_readers", "malignancy_median", "ratings", 
 
 @dataclass(frozen=True)
 class Crops:
-    """The crops of one nodule.
+    """The crops of one nodule."""
 
-    Attributes:
-        files: its PNGs in the order of their numbers.
-        hashes: SHA-256 of each file.
-        row: the nodule's row of `nodules.parquet`.
-    """
-
-    files: tuple[Path, ...]
-    hashes: tuple[str, ...]
-    row: Mapping[str, Any]
+    files: tuple[Path, ...]  # its PNGs in the order of their numbers
+    hashes: tuple[str, ...]  # SHA-256 of each file
+    row: Mapping[str, Any]  # the nodule's row of `nodules.parquet`
 
 
 @dataclass(frozen=True)
@@ -65,25 +59,15 @@ class Content:
 
 @dataclass(frozen=True)
 class LidcSlicesSource(Source):
-    """Bags of LIDC-IDRI-slices crops, one per nodule or per patient.
+    """Bags of LIDC-IDRI-slices crops, one per nodule or per patient."""
 
-    Attributes:
-        root: the folder LIDC-IDRI-slices, or a folder above it.
-        bag: unit of classification; a patient's bag has the slices of all nodules that count.
-        min_readers: exclude nodules marked by fewer radiologists.
-        indeterminate: nodules rated exactly at the threshold: exclude, or keep (as malignant).
-        rule: combines the readers' malignancy ratings into one number.
-        threshold: a nodule is malignant if that number is at least the threshold.
-        name: first part of the store's name.
-    """
-
-    root: str
-    bag: Literal["nodule", "patient"] = "nodule"
-    min_readers: int = 3
+    root: str  # the folder LIDC-IDRI-slices, or a folder above it
+    bag: Literal["nodule", "patient"] = "nodule"  # a patient's bag has the slices of all nodules that count
+    min_readers: int = 3  # see `LabelDefinition`, also for the next three options
     indeterminate: Literal["exclude", "keep"] = "exclude"
     rule: Literal["mean", "median", "max"] = "median"
     threshold: float = 3.0
-    name: str = "lidc_slices"
+    name: str = "lidc_slices"  # first part of the store's name
 
     value_range = (0, 255)
 

@@ -63,15 +63,9 @@ The ratings are radiologists' impressions, not diagnoses: for research only.
 
 
 def write_labels(definition: LabelDefinition, data_dir: Path) -> Path:
-    """Write tables of nodules and scans as Parquet and CSV, with a README that states the method.
+    """Write tables of nodules and scans as Parquet and CSV, with a README, to `labels/lidc-HASH` in data_dir.
 
-    Args:
-        definition: the label definition.
-        data_dir: the tables are written to `labels/lidc-HASH` in this folder; the hash depends on the definition and
-            the database.
-
-    Returns:
-        The folder; an existing one is not changed.
+    The hash depends on the definition and the database; an existing folder is not changed.
     """
     from filelock import FileLock
 
@@ -96,12 +90,7 @@ def write_labels(definition: LabelDefinition, data_dir: Path) -> Path:
 def label_tables(
     definition: LabelDefinition, scans: Iterable[tuple[Scan, list[Nodule]]]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Tables with one row per nodule and one row per scan; README explains the columns.
-
-    Args:
-        definition: the label definition.
-        scans: each with its nodules.
-    """
+    """Tables with one row per nodule and one row per scan; README explains the columns."""
     import pandas as pd
 
     nodule_rows, scan_rows = [], []

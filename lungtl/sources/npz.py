@@ -20,14 +20,7 @@ UNREADABLE = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError)
 # Reading one image unpacks the whole array, so each process does this once; a changed file is read again.
 @lru_cache(maxsize=1)
 def read_images(path: Path, key: str | None, mtime_ns: int, size: int) -> NDArray[Any]:
-    """Read the images, [N, H, W] or [N, S, H, W], read-only.
-
-    Args:
-        path: the file.
-        key: name of the array; None if only one array has such a shape.
-        mtime_ns: of the file; part of the cache's key.
-        size: likewise.
-    """
+    """Read the images, [N, H, W] or [N, S, H, W], read-only; mtime_ns and size are part of the key of the cache."""
     arrays = _headers(path)
     images = [k for k, (shape, dtype) in arrays.items() if len(shape) in (3, 4) and dtype.kind in "iuf"]
     if (key is None and len(images) != 1) or (key is not None and key not in images):

@@ -19,19 +19,13 @@ class Update(Protocol):
 @contextmanager
 def bar(title: str) -> Iterator[Update]:
     """A progress bar that appears with its first update; without a terminal, one line is printed at the end."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich import console
+    from rich import progress as rich
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))  # fmt: skip
-    progress = Progress(*columns, console=Console(stderr=True), speed_estimate_period=SPEED_PERIOD_S)
+    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn(),
+               rich.TimeElapsedColumn(), rich.TimeRemainingColumn(),
+               rich.TextColumn("{task.fields[note]}", markup=False))  # fmt: skip
+    progress = rich.Progress(*columns, console=console.Console(stderr=True), speed_estimate_period=SPEED_PERIOD_S)
     task = None
 
     def update(done: int, total: int, note: str = "") -> None:

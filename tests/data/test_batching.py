@@ -44,7 +44,7 @@ def test_less_than_a_fifth_of_bucketed_batches_is_padding(low: int, high: int) -
     assert padding(split_evenly(shuffled(700, SEED, 0), 8), lengths) > 0.35  # what it would be
 
 
-def test_bucketed_batches_hold_other_bags_in_each_epoch_and_come_in_random_order() -> None:
+def test_bucketed_batches_differ_between_epochs_and_are_shuffled() -> None:
     lengths = lengths_between(65, 764, 700)
     epochs = [bucketed_epoch(lengths, epoch) for epoch in range(5)]
     pairs = [{pair for batch in batches for pair in pairwise(sorted(batch))} for batches in epochs]
@@ -70,7 +70,7 @@ def test_every_bag_is_in_one_batch_of_an_epoch(lengths: list[int], batch_size: i
 
 
 @given(st.integers(1, 300), st.integers(1, 20))
-def test_pieces_are_as_few_as_can_be_and_equally_long(count: int, most: int) -> None:
+def test_parts_are_few_and_of_equal_size(count: int, most: int) -> None:
     sizes = [len(piece) for piece in split_evenly(np.arange(count), most)]
     assert len(sizes) == -(-count // most)
     assert max(sizes) - min(sizes) <= 1
@@ -82,12 +82,12 @@ def test_the_order_follows_from_seed_and_epoch() -> None:
     assert len(orders) == 25
 
 
-def test_each_place_of_the_order_is_as_likely_for_each_bag() -> None:
+def test_all_bags_are_equally_likely_at_each_position() -> None:
     first = [int(shuffled(5, SEED, epoch)[0]) for epoch in range(1000)]
     assert all(150 <= first.count(bag) <= 250 for bag in range(5))  # 200 expected, standard deviation 12.6
 
 
-def test_balanced_classes_come_as_often_though_one_is_rare() -> None:
+def test_balanced_classes_are_equally_frequent() -> None:
     labels = [0] * 90 + [1] * 10
     epochs = [balanced(labels, SEED, epoch) for epoch in range(50)]
     assert {len(order) for order in epochs} == {100}
@@ -111,7 +111,7 @@ def test_balancing_one_class_draws_from_it() -> None:
     assert set(balanced([1, 1, 1], 0, 0)) <= {0, 1, 2}
 
 
-def test_a_bag_that_comes_again_is_numbered_on() -> None:
+def test_repeated_bags_get_new_numbers() -> None:
     assert number_repeats([[0, 2], [2, 1, 2], [0]], 3) == [[0, 2], [5, 1, 8], [3]]
 
 
@@ -124,18 +124,18 @@ def test_the_shares_of_all_processes_are_the_batches(processes: int, count: int,
         assert max(map(len, own)) - min(map(len, own)) <= 1
 
 
-def test_a_batch_too_small_to_share_is_refused() -> None:
+def test_a_batch_smaller_than_the_number_of_processes_is_refused() -> None:
     with pytest.raises(UsageError, match=r"a batch of 2 bags cannot be split across 3 processes.*trainer\.devices=2"):
         rank_share([[0, 1, 2], [3, 4]], 0, 3)
 
 
-def test_loads_by_hand() -> None:
+def test_inference_chunks_by_hand() -> None:
     assert inference_chunks([3, 4, 5, 20, 1, 1, 1], most_bags=2, most_slices=10) == [[0, 1], [2], [3], [4, 5], [6]]
     assert inference_chunks([], 2, 10) == []
 
 
 @given(st.lists(st.integers(1, 30), max_size=50), st.integers(1, 8), st.integers(1, 40))
-def test_loads_keep_the_order_and_their_bounds(lengths: list[int], most_bags: int, most_slices: int) -> None:
+def test_inference_chunks_keep_order_and_limits(lengths: list[int], most_bags: int, most_slices: int) -> None:
     found = inference_chunks(lengths, most_bags, most_slices)
     assert [bag for load in found for bag in load] == list(range(len(lengths)))
     for load in found:

@@ -44,7 +44,7 @@ def test_an_entry_is_a_file_that_numpy_reads(tmp_path: Path, rows: int, dtype: s
     assert np.array_equal(map_array(file, layout), read)
 
 
-def test_an_entry_appears_whole_with_its_space_taken_before(tmp_path: Path) -> None:
+def test_an_entry_appears_when_complete_and_its_space_is_reserved(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path)
     with folder.locked("a"):
         file = folder.reserve("a", LAYOUT, BOUND)
@@ -74,7 +74,7 @@ def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
     assert names(folder) == []
 
 
-def test_what_is_mapped_stays_until_it_is_let_go(tmp_path: Path) -> None:
+def test_mapped_entries_are_kept_until_released(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path)
     mapped = map_array(store(folder, "a", age=9), LAYOUT)
     store(folder, "b")
@@ -85,7 +85,7 @@ def test_what_is_mapped_stays_until_it_is_let_go(tmp_path: Path) -> None:
     assert folder.shrink(0) == 0
 
 
-def test_room_that_others_use_cannot_be_had(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_space_in_use_cannot_be_reserved(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = CacheFolder(tmp_path)
     mapped = map_array(store(folder, "a"), LAYOUT)
     with folder.locked("b"):
@@ -119,7 +119,7 @@ class Computing(threading.Thread):
         self.join(20)
 
 
-def test_what_another_run_computes_is_counted_and_kept(tmp_path: Path) -> None:
+def test_entries_computed_by_another_run_are_counted_and_kept(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path)
     store(folder, "a", age=5)
     with Computing(folder, "b"):
@@ -129,7 +129,7 @@ def test_what_another_run_computes_is_counted_and_kept(tmp_path: Path) -> None:
     assert names(folder) == ["b"]
 
 
-def test_who_asks_for_what_is_being_computed_waits_for_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_second_run_waits_for_an_entry_being_computed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = CacheFolder(tmp_path)
     with caplog.at_level("INFO"), Computing(folder, "a") as other:
         threading.Timer(0.3, other.go.set).start()
@@ -138,7 +138,7 @@ def test_who_asks_for_what_is_being_computed_waits_for_it(tmp_path: Path, caplog
     assert "waiting for another run that is computing them (a)" in caplog.text
 
 
-def test_leftovers_of_killed_runs_go(tmp_path: Path) -> None:
+def test_leftovers_of_killed_runs_are_removed(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path)
     store(folder, "a")
     for left in ("k.partial", "half-removed"):
@@ -148,7 +148,7 @@ def test_leftovers_of_killed_runs_go(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.path.glob("*/")) == ["a"]
 
 
-def test_an_entry_is_held_against_its_address_and_layout(tmp_path: Path) -> None:
+def test_an_entry_must_match_its_address_and_layout(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path)
     store(folder, "a")
     with folder.locked("a"):
@@ -159,7 +159,7 @@ def test_an_entry_is_held_against_its_address_and_layout(tmp_path: Path) -> None
         assert not folder.is_complete("b", {"name": "b"}, LAYOUT)
 
 
-def test_entries_that_cannot_be_read_are_no_entries(tmp_path: Path) -> None:
+def test_unreadable_entries_are_ignored(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path)
     assert folder.entries() == []
     store(folder, "a")

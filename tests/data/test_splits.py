@@ -47,7 +47,7 @@ def cohorts(draw: st.DrawFn) -> pd.DataFrame:
 
 @settings(max_examples=40, deadline=None)
 @given(cohorts(), st.sampled_from(["holdout", "kfold"]), st.integers(0, 5), st.integers(0, 4))
-def test_what_holds_for_every_split(bags: pd.DataFrame, kind: str, seed: int, fold: int) -> None:
+def test_invariants_of_every_split(bags: pd.DataFrame, kind: str, seed: int, fold: int) -> None:
     settings_ = config(kind=kind, seed=seed, fold=fold if kind == "kfold" else 0)
     split = split_bags(bags, settings_)
     labelled = bags[bags["bag_label"] != -1].sort_values("bag_id")
@@ -74,23 +74,23 @@ def test_folds_test_and_validate_every_patient_exactly_once(bags: pd.DataFrame, 
         assert set(current["bag_id"][current["split"] == "val"]) == set(after["bag_id"][after["split"] == "test"])
 
 
-def test_how_many_folds_is_of_no_concern_to_the_other_kinds() -> None:
+def test_the_number_of_folds_does_not_affect_other_kinds() -> None:
     bags = table([0, 1] * 20)
     pd.testing.assert_frame_equal(split_bags(bags, config(folds=2)), split_bags(bags, config()))
 
 
 @pytest.mark.parametrize("kind", ["holdout", "source"])
-def test_a_fold_of_a_split_without_folds_is_wrong_usage(kind: str) -> None:
+def test_a_fold_without_kfold_is_a_usage_error(kind: str) -> None:
     with pytest.raises(UsageError, match=rf"split\.fold=1: split\.kind={kind} has no folds; give split\.kind=kfold"):
         config(kind=kind, fold=1)
 
 
-def test_two_folds_leave_nothing_to_train_on() -> None:
+def test_two_folds_leave_no_training_data() -> None:
     with pytest.raises(UsageError, match=r"split\.folds=2: .*give at least 3"):
         config(kind="kfold", folds=2)
 
 
-def test_shares_and_classes_are_as_asked() -> None:
+def test_fractions_and_classes_are_as_configured() -> None:
     split = split_bags(table([1, 0, 0, 0] * 50), config(val=0.2, test=0.25))
     counts = split.groupby("split")["label"].agg(["size", "sum"])
     assert counts["size"].to_dict() == {"test": 50, "val": 40, "train": 110}
@@ -107,7 +107,7 @@ def test_a_patient_counts_as_positive_with_one_positive_bag() -> None:
     assert counts["sum"].to_dict() == {"test": 10, "val": 10, "train": 20}
 
 
-def test_another_seed_draws_others() -> None:
+def test_another_seed_gives_another_split() -> None:
     bags = table([0, 1] * 30)
     assert split_fingerprint(split_bags(bags, config(seed=0))) != split_fingerprint(split_bags(bags, config(seed=1)))
 
@@ -132,7 +132,7 @@ def test_the_splits_of_the_dataset_are_kept() -> None:
 
 
 @pytest.mark.parametrize("second", ["v", "e"])
-def test_with_train_and_one_other_that_one_is_tested_and_val_is_drawn_from_train(second: str) -> None:
+def test_with_train_and_one_other_split_val_is_drawn_from_train(second: str) -> None:
     bags = given_splits("ttttt" + second)
     split = split_bags(bags, config(kind="source", val=0.2)).set_index("bag_id")["split"]
     others = bags.loc[bags["split"] != "train", "bag_id"]
@@ -165,7 +165,7 @@ def test_splits_that_cannot_be_used_are_refused(names: str, message: str) -> Non
 
 
 @pytest.mark.parametrize("names", ["ttve", "tttttv", "ttttte"])
-def test_a_dataset_that_puts_a_patient_on_two_sides_is_refused(names: str) -> None:
+def test_a_dataset_with_a_patient_in_two_splits_is_refused(names: str) -> None:
     bags = given_splits(names)
     bags.loc[bags["split"] != "train", "patient_id"] = "p0"
     with pytest.raises(LungtlError, match="patient p0 in two splits"):
@@ -173,7 +173,7 @@ def test_a_dataset_that_puts_a_patient_on_two_sides_is_refused(names: str) -> No
 
 
 @pytest.mark.parametrize("kind", ["holdout", "kfold", "source"])
-def test_no_split_that_separates_the_bags_of_a_patient_gets_through(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_split_that_separates_the_bags_of_a_patient_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever draws the sides: here bag by bag, as a careless split of slices or nodules would."""
 
     def bag_by_bag(table: pd.DataFrame, *_: object) -> pd.Series:
@@ -211,12 +211,12 @@ def test_no_label_at_all_is_refused(kind: str) -> None:
         split_bags(table([-1] * 20), config(kind=kind))
 
 
-def test_shares_that_leave_nothing_to_train_on_are_wrong_usage() -> None:
+def test_fractions_without_training_data_are_a_usage_error() -> None:
     with pytest.raises(UsageError, match=r"split\.val and split\.test leave no training data"):
         split_bags(table([0, 1] * 20), config(val=0.5, test=0.5))
 
 
-def test_a_fold_that_does_not_exist_is_wrong_usage() -> None:
+def test_a_fold_that_does_not_exist_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match=r"split\.fold=5: with split\.folds=5, give 0 to 4"):
         config(kind="kfold", fold=5)
 

@@ -10,7 +10,7 @@ from lungtl.download import s5cmd
 from lungtl.settings.errors import LungtlError
 
 
-def test_a_silent_service_is_given_up(tmp_path: Path) -> None:
+def test_a_service_without_an_answer_times_out(tmp_path: Path) -> None:
     pytest.importorskip("s5cmd")
     with socket.create_server(("127.0.0.1", 0)) as server:  # the kernel accepts, nobody answers
         endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
@@ -19,7 +19,7 @@ def test_a_silent_service_is_given_up(tmp_path: Path) -> None:
             list(answers)
 
 
-def test_without_the_client_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_client_is_reported_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     def files(name: str) -> None:
         raise importlib.metadata.PackageNotFoundError(name)
 

@@ -150,7 +150,7 @@ def test_grey_values_must_be_whole_since_rounding_would_lose_them(make: Make) ->
 
 
 @pytest.mark.parametrize(("low", "high"), [(255, 0), (0, 0), (0, 65535)])
-def test_a_range_that_is_none(make: Make, low: int, high: int) -> None:
+def test_an_invalid_range(make: Make, low: int, high: int) -> None:
     with pytest.raises(LungtlError, match=rf"dataset\.low={low} and dataset\.high={high} are not a range"):
         make(hu=False, low=low, high=high)
 
@@ -194,7 +194,7 @@ def test_a_patient_on_two_splits(make: Make) -> None:
     assert len(bags(make(table))) == 3
 
 
-def test_unlabelled_bags_may_lie_anywhere(make: Make) -> None:
+def test_unlabelled_bags_may_be_in_any_split(make: Make) -> None:
     table = "id,patient_id,label,split\na,p1,0,train\nb,p1,,val\nc,p1,,pool\n"
     assert [bag.split for bag in bags(make(table, split_column="split")).values()] == ["train", "val", None]
 
@@ -244,7 +244,7 @@ def test_images_without_a_line(make: Make) -> None:
         make(table, more={"ids": ["a", "b", "c"]}, npz_id_key="ids").inventory()
 
 
-def test_the_images_must_be_clear(make: Make) -> None:
+def test_the_array_of_images_must_be_unambiguous(make: Make) -> None:
     more = {"masks": IMAGES > 5, "others": IMAGES, "note": np.array("text")}
     with pytest.raises(LungtlError, match=r"contains images int16 \(3, 4, 5\), masks bool .*set dataset\.images_key"):
         make(more=more).inventory()
@@ -253,7 +253,7 @@ def test_the_images_must_be_clear(make: Make) -> None:
         make(more=more, images_key="masks").inventory()
 
 
-def test_an_id_array_that_is_not_there(make: Make) -> None:
+def test_a_missing_id_array(make: Make) -> None:
     with pytest.raises(LungtlError, match=r"crops\.npz has no array idss; did you mean ids\?"):
         make(more={"ids": ["a", "b", "c"]}, npz_id_key="idss").inventory()
 
@@ -322,7 +322,7 @@ def test_the_array_is_unpacked_once(make: Make, monkeypatch: pytest.MonkeyPatch)
     assert read == ["images"]
 
 
-def test_items_are_small_and_travel(make: Make) -> None:
+def test_items_are_small_and_picklable(make: Make) -> None:
     source = make(images=np.zeros((3, 300, 300)))
     sent = pickle.dumps((source, source.inventory().items[1]))
     assert len(sent) < 2000

@@ -128,7 +128,7 @@ def test_bad_table(make: Make, table: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_table_that_is_no_text(make: Make, tmp_path: Path) -> None:
+def test_table_that_is_not_text(make: Make, tmp_path: Path) -> None:
     source = make(HEAD)
     (tmp_path / "labels.csv").write_bytes(b"PK\x03\x04\xff\xfe\x00")
     with pytest.raises(LungtlError, match=r"labels.csv is not a readable CSV file"):
@@ -145,7 +145,9 @@ def test_table_that_is_a_folder(make: Make, tmp_path: Path) -> None:
 def test_missing_paths(make: Make, tmp_path: Path, option: str, expected: str) -> None:
     make(HEAD)
     paths = {"root": str(tmp_path / "scans"), "table": str(tmp_path / "labels.csv")}
-    with pytest.raises(LungtlError, match=f"dataset.{option}=.*gone does not exist; set dataset.{option} to {expected}"):
+    with pytest.raises(
+        LungtlError, match=f"dataset.{option}=.*gone does not exist; set dataset.{option} to {expected}"
+    ):
         DicomSource(**(paths | {option: str(tmp_path / "gone")})).listing()  # type: ignore[arg-type]
 
 

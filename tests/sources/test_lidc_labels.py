@@ -39,7 +39,7 @@ of_a_scan = st.lists(st.tuples(ratings, st.integers(0, 9)), max_size=4).map(
 # Nodules
 
 
-def test_the_paper_counts_every_nodule_and_3_as_malignant() -> None:
+def test_by_default_every_nodule_counts_and_3_is_malignant() -> None:
     assert [PAPER.nodule_label(nodule(*r)) for r in [(3, 3), (1, 5), (3, 3, 2), (5,), (1,)]] == [2, 2, 1, 2, 1]
 
 

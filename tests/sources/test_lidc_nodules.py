@@ -45,7 +45,7 @@ def test_malignancy_as_one_number(ratings: tuple[int, ...], rule: MalignancyRule
     assert nodule(*ratings).malignancy(rule) == pytest.approx(value)
 
 
-def test_the_paper_counts_a_mean_of_3_as_malignant() -> None:
+def test_a_mean_of_3_is_malignant() -> None:
     assert nodule(3, 3).is_malignant()
     assert not nodule(3, 3, 2).is_malignant()
 
@@ -114,7 +114,7 @@ def test_diameter_is_the_readers_mean_of_the_greatest_width() -> None:
     assert Nodule(0, (line, point), pixel_spacing_mm=0.5).diameter_mm == pytest.approx(1.25)
 
 
-def test_centroid_weighs_readers_alike() -> None:
+def test_the_centroid_weights_all_readers_equally() -> None:
     # One reader's outlines on the slices 0 and 1 (rows 10..12), another's on slice 4 (rows 14..16); columns 10..12.
     pair = Nodule(0, (marking(1, (0.0, 2.5), row=10), marking(1, (10.0,), row=14)), pixel_spacing_mm=0.5)
     assert pair.centroid(np.arange(0.0, 50.0, 2.5)).tolist() == [13, 11, 2.25]
@@ -127,7 +127,7 @@ def test_all_2651_nodules() -> None:
     assert sum(map(len, lidc_nodules())) == 2651
 
 
-def test_readers_a_nodule() -> None:
+def test_readers_per_nodule() -> None:
     readers = Counter(len(nodule.annotations) for of_scan in lidc_nodules() for nodule in of_scan)
     assert [readers[n] for n in (1, 2, 3, 4)] == [771, 488, 481, 897]
     assert sum(count for n, count in readers.items() if n > 4) == 14

@@ -90,7 +90,7 @@ def test_grey_values_are_0_to_255_not_hu(root: Path) -> None:
     assert bags(source)["LIDC-IDRI-0012_nodule-1"].voxels.max() == 255
 
 
-def test_the_nodules_row_says_what_the_label_comes_from(patient_0063: Path) -> None:
+def test_the_row_of_a_nodule_explains_its_label(patient_0063: Path) -> None:
     bag = bags(LidcSlicesSource(str(patient_0063), **ALL))["LIDC-IDRI-0063_nodule-1"]
     (row,) = bag.nodules
     assert {key: row[key] for key in row if key not in ("malignancy", "diameter_mm")} == {
@@ -184,13 +184,13 @@ def test_a_nodule_folder_without_png(root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["slice-one.png", "slice-01.png"])
-def test_a_png_without_a_number_of_its_own(root: Path, name: str) -> None:
+def test_a_png_without_a_unique_number(root: Path, name: str) -> None:
     images = root / "LIDC-IDRI-0012" / "nodule-1" / "images"
     (images / name).write_bytes((images / "slice-1.png").read_bytes())
     assert "has an unexpected name" in refusals(LidcSlicesSource(str(root)))["LIDC-IDRI-0012/nodule-1"]
 
 
-def test_what_macos_leaves_behind_is_no_slice(root: Path) -> None:
+def test_files_of_macos_are_ignored(root: Path) -> None:
     (root / "LIDC-IDRI-0012" / "nodule-1" / "images" / "._slice-0.png").write_bytes(b"AppleDouble")
     (root / "LIDC-IDRI-0012" / ".DS_Store").write_bytes(b"")
     assert len(bags(LidcSlicesSource(str(root)))["LIDC-IDRI-0012_nodule-1"].voxels) == 2
@@ -226,7 +226,7 @@ def test_two_sizes_in_one_bag(root: Path) -> None:
 # The root
 
 
-def test_the_root_may_be_the_set_or_above_it(root: Path) -> None:
+def test_the_root_may_be_the_dataset_or_a_folder_above(root: Path) -> None:
     fingerprints = {
         LidcSlicesSource(str(path)).inventory().fingerprint for path in (root, root.parent, root.parent.parent)
     }
@@ -246,7 +246,7 @@ def test_a_root_without_png(tmp_path: Path) -> None:
         LidcSlicesSource(str(tmp_path)).inventory()
 
 
-def test_options_that_leave_nothing(patient_0063: Path) -> None:
+def test_options_that_exclude_everything(patient_0063: Path) -> None:
     with pytest.raises(LungtlError, match=r"none of 1 patients.*lower dataset\.min_readers"):
         LidcSlicesSource(str(patient_0063)).inventory()
 

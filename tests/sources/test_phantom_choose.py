@@ -57,7 +57,7 @@ def test_positive_windows_hold_a_whole_malignant_nodule_and_negative_scans_none(
         assert any(set(np.flatnonzero(slices).tolist()) <= chosen for slices in native), plan.scan.patient_id
 
 
-def test_windows_are_runs_of_native_slices_of_the_wanted_length(plans: list[ScanPlan]) -> None:
+def test_windows_are_consecutive_native_slices_of_the_requested_length(plans: list[ScanPlan]) -> None:
     for plan in plans:
         assert set(np.diff(plan.indices)) == {1}
         length = plan.z_mm[-1] - plan.z_mm[0]
@@ -65,7 +65,7 @@ def test_windows_are_runs_of_native_slices_of_the_wanted_length(plans: list[Scan
 
 
 @pytest.mark.parametrize("name", ["native_spacing_mm", "slice_thickness_mm", "pixel_spacing_mm", "slices", "position"])
-def test_geometry_does_not_tell_the_classes_apart(plans: list[ScanPlan], name: str) -> None:
+def test_geometry_does_not_separate_the_classes(plans: list[ScanPlan], name: str) -> None:
     def value(plan: ScanPlan) -> float:
         if name == "slices":
             return len(plan.indices)
@@ -89,7 +89,7 @@ def test_whole_scans_hold_every_native_slice() -> None:
         np.testing.assert_array_equal(plan.z_mm, plan.scan.z_mm)
 
 
-def test_too_many_scans_says_how_many_there_are() -> None:
+def test_too_many_scans_are_refused_with_the_maximum() -> None:
     with pytest.raises(LungtlError, match=r"dataset.scans=5000, expected at most \d{3} .*lower dataset.scans"):
         choose_scans(PhantomRecipe(scans=5000))
 

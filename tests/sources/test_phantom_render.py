@@ -79,7 +79,7 @@ def test_a_targeted_field_shows_the_same_nodule_where_its_geometry_says(plans: l
     assert seen >= 3
 
 
-def test_fields_without_a_nodule_lie_in_a_lung() -> None:
+def test_fields_without_a_nodule_are_in_a_lung() -> None:
     recipe = PhantomRecipe(scans=30, matrix=48, seed=5)
     plans = [plan for plan in choose_scans(recipe) if plan.lung_mm is not None]
     assert plans

@@ -94,7 +94,7 @@ def test_part_solid_nodules_have_a_solid_core() -> None:
 
 
 @pytest.mark.parametrize("kind", [1, 2, 3, 4, 5])
-def test_calcified_nodules_hold_lime(kind: int) -> None:
+def test_calcified_nodules_contain_calcium(kind: int) -> None:
     grid = make_grid(40, 1.0, np.array([0.0]), 1.0)
     depth = np.clip(1 - np.hypot(grid.x, grid.y) / 15, 0, 1).astype(np.float32)
     hu = composition_hu(Composition(5, 5, 1, kind), depth, np.random.default_rng(1))

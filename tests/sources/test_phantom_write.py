@@ -116,7 +116,7 @@ def test_another_recipe_is_refused(root: Path) -> None:
     assert contents(root) == before
 
 
-def test_the_readme_says_what_it_is(root: Path) -> None:
+def test_the_readme_describes_the_phantom(root: Path) -> None:
     text = (root / "README.txt").read_text()
     assert "NO CLINICAL MEANING" in text
     assert "'matrix': 40" in text

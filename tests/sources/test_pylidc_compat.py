@@ -45,7 +45,7 @@ def test_its_volume_is_that_of_the_files(tmp_path: Path) -> None:
     assert np.array_equal(volume.transpose(2, 0, 1), stored - 1024)  # [row, column, slice]
 
 
-def test_images_without_a_folder_are_one_line_with_the_cure() -> None:
+def test_images_without_a_folder_are_refused_with_a_remedy() -> None:
     with pytest.raises(LungtlError, match=r"has no DICOM folder; call load_pylidc\(FOLDER\)"):
         pylidc_scan(UID_0709).to_volume(verbose=False)
 
@@ -64,7 +64,7 @@ def test_numpy_and_the_home_folder_stay_as_they_were(tmp_path: Path) -> None:
     assert list(home.iterdir()) == []
 
 
-def test_another_pkg_resources_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pkg_resources_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pkg_resources", sys)
     load_pylidc()
     assert sys.modules["pkg_resources"] is sys

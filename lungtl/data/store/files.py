@@ -36,15 +36,7 @@ def explain_write_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: Path, scratch: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that gets its name only when it is complete.
-
-    Args:
-        path: its final path.
-        scratch: an existing folder on the same file system; a killed process leaves files that end in `TEMPORARY`.
-
-    Raises:
-        LungtlError: the file cannot be written.
-    """
+    """Open a file that gets its name only when complete; until then it is in `scratch`, on the same file system."""
     # With the process id, because the worker of a killed run may still be running.
     temporary = scratch / f"{path.name}.{os.getpid()}{TEMPORARY}"
     with explain_write_errors(path):

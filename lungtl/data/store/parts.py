@@ -34,11 +34,7 @@ FEW_ITEMS = 8  # fewer are loaded before worker processes have started
 
 
 def write_parts(source: Source, items: list[Item], folder: Path, workers: int) -> Iterator[int | None]:
-    """Yield the result of `write_part` for each item, in the order of completion.
-
-    Raises:
-        LungtlError: a file cannot be written, or a worker process died.
-    """
+    """Yield the result of `write_part` for each item, in the order of completion."""
     if workers <= 1 or len(items) < FEW_ITEMS:
         for item in items:
             yield write_part(source, item, folder)
@@ -61,16 +57,7 @@ def write_parts(source: Source, items: list[Item], folder: Path, workers: int) -
 def write_part(source: Source, item: Item, folder: Path) -> int | None:
     """Load one bag and write its voxel file and part; the part of a refused bag contains the reason.
 
-    Args:
-        source: the dataset.
-        item: the bag to load.
-        folder: of the store, with the subfolders `PARTS` and `VOXELS`.
-
-    Returns:
-        The size of the voxel file in bytes; None if the bag was refused.
-
-    Raises:
-        LungtlError: a file cannot be written.
+    Returns the size of the voxel file in bytes; None if the bag was refused.
     """
     try:
         bag = source.load(item)

@@ -38,12 +38,6 @@ class Store:
 
     Opening reads the manifest only. Damage to it or to a table is always detected; the shape of a voxel file is checked
     when it is read, and its content by `altered_files`.
-
-    Args:
-        path: its folder.
-
-    Raises:
-        LungtlError: there is no finished store, its manifest is damaged, or it has another format.
     """
 
     def __init__(self, path: Path) -> None:
@@ -92,11 +86,7 @@ class Store:
         }
 
     def voxels(self, bag_id: str) -> NDArray[np.int16]:
-        """int16 [S, H, W], memory-mapped and read-only.
-
-        Raises:
-            LungtlError: the file is missing or damaged.
-        """
+        """int16 [S, H, W], memory-mapped and read-only; raises LungtlError if the file is missing or damaged."""
         file, shape, _ = self._voxels[bag_id]
         path = self.path / file
         try:

@@ -22,16 +22,7 @@ if TYPE_CHECKING:
 
 
 def finish(source: Source, inventory: Inventory, folder: Path) -> None:
-    """Write everything but the voxels.
-
-    Args:
-        source: the prepared dataset.
-        inventory: its items, in the order of the tables, and its refusals.
-        folder: of the store.
-
-    Raises:
-        LungtlError: all bags were refused, a bag has disappeared, or a file cannot be written.
-    """
+    """Write everything but the voxels; raises LungtlError if all bags were refused or one has disappeared."""
     parts = _read_parts(inventory, folder)
     refusals = [vars(refusal) for refusal in inventory.refusals] + [p["refused"] for p in parts if "refused" in p]
     quarantine = "".join(json.dumps(row) + "\n" for row in refusals).encode()

@@ -27,15 +27,9 @@ log = logging.getLogger(__name__)
 
 
 def prepare(source: Source, data_dir: Path, workers: int = 1) -> Store:
-    """Open the store of a source; write it first if it does not exist.
+    """Open the store of a source in `data_dir/stores`; write it first if it does not exist.
 
-    Args:
-        source: the dataset.
-        data_dir: stores are in its subfolder `stores`.
-        workers: number of processes.
-
-    Raises:
-        LungtlError: nothing in the source can be used, data_dir cannot be written, or a worker process died.
+    Raises LungtlError if nothing in the source can be used, a file cannot be written or a worker process died.
     """
     known = data_dir / "stores" / ".known"
     request = fingerprint([STORE_FORMAT, source.name, source.recipe(), source.value_range, source.listing()])

@@ -60,11 +60,7 @@ VENDORS = {
 
 
 class Elements:
-    """The elements of one header that are listed in TAGS.
-
-    Args:
-        dataset: as read by pydicom, before any value is accessed.
-    """
+    """The elements of one header that are listed in TAGS, before pydicom has decoded them."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._byte_order: Literal["little", "big"] = "little" if dataset.original_encoding[1] else "big"

@@ -74,12 +74,7 @@ def _available(syntax: str) -> bool:
 
 
 def open_dicom(path: Path) -> io.BufferedReader | io.BytesIO:
-    """Open a file for reading; a deflated dataset is inflated into memory.
-
-    Raises:
-        OSError: the file cannot be opened.
-        Refused: the deflated dataset is damaged or larger than MAX_INFLATED_BYTES.
-    """
+    """Open a file for reading; a deflated dataset is inflated into memory, up to MAX_INFLATED_BYTES."""
     file = path.open("rb")
     head = file.read(META_BYTES)
     file.seek(0)
@@ -109,29 +104,17 @@ def _inflate(content: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class PixelElement:
-    """The PixelData element of a file.
+    """The PixelData element of a file."""
 
-    Attributes:
-        start: byte offset of its tag.
-        implicit: implicit VR.
-        little_endian: byte order.
-        value: byte offset of its value.
-        length: of the value in bytes; UNDEFINED_LENGTH if compressed.
-    """
-
-    start: int
-    implicit: bool
-    little_endian: bool
-    value: int
-    length: int
+    start: int  # byte offset of its tag
+    implicit: bool  # implicit VR
+    little_endian: bool  # byte order
+    value: int  # byte offset of its value
+    length: int  # of the value in bytes; UNDEFINED_LENGTH if compressed
 
 
 def find_pixels(stream: BinaryIO, start: int, implicit: bool, little_endian: bool) -> PixelElement:
-    """Read tag, VR and length of the PixelData element at an offset.
-
-    Raises:
-        Refused: there is none, or it contains floating point numbers.
-    """
+    """Read tag, VR and length of PixelData at an offset; raises Refused if there is none, or for floating point."""
     stream.seek(start)
     head = stream.read(12)
     order = "<" if little_endian else ">"
@@ -178,11 +161,7 @@ def _check_order(stream: BinaryIO, element: PixelElement) -> None:
 
 
 def check_frame(frame: bytes, syntax: str, shape: tuple[int, int], bits_allocated: int) -> None:
-    """Check that a frame decodes to one grey image of this size.
-
-    Raises:
-        Refused: it has another size, is truncated, or is larger than its pixels could require.
-    """
+    """Raise Refused unless a frame decodes to one grey image of this size and is neither truncated nor too long."""
     if len(frame) > 2 * shape[0] * shape[1] * bits_allocated // 8 + 4096:
         raise undecodable()
     if syntax == RLE:

@@ -34,29 +34,17 @@ CHUNK = 500
 
 @dataclass(frozen=True)
 class Header:
-    """The header of one DICOM file.
+    """The header of one DICOM file."""
 
-    Attributes:
-        path: the file.
-        series_uid: SeriesInstanceUID, '' if the header has none.
-        modality: one of MODALITIES, 'missing' or 'unknown'.
-        localizer: a scout view, whose geometry differs from the slices of its series.
-        content: the slice, or the reason why the file has none.
-    """
-
-    path: str
-    series_uid: str
-    modality: str
-    localizer: bool
-    content: SliceFile | Refused
+    path: str  # the file
+    series_uid: str  # SeriesInstanceUID, '' if the header has none
+    modality: str  # one of MODALITIES, 'missing' or 'unknown'
+    localizer: bool  # a scout view, whose geometry differs from the slices of its series
+    content: SliceFile | Refused  # the slice, or the reason why the file has none
 
 
 def read_headers(paths: list[Path], workers: int) -> list[Header | Refused | None]:
-    """Read the header of each file; None for files that are not DICOM.
-
-    Raises:
-        LungtlError: a worker process died.
-    """
+    """Read the header of each file, with several processes if there are many; None for files that are not DICOM."""
     if len(paths) < MANY_FILES:
         return _read_chunk(paths)
     headers: list[Header | Refused | None] = []

@@ -45,11 +45,7 @@ class Box:
 
 
 def crop_to_lungs(volume: Volume) -> tuple[Volume, Box]:
-    """Crop all slices to `lung_box`, which see for errors.
-
-    Returns:
-        The cropped volume, with all slices (its `hu` is a view), and the box.
-    """
+    """Crop all slices to `lung_box`: the cropped volume (a view) and the box."""
     box = lung_box(volume)
     return replace(volume, hu=volume.hu[:, box.top : box.bottom, box.left : box.right]), box
 

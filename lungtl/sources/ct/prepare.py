@@ -16,19 +16,11 @@ MAX_GAP_MM = 10.0  # between neighbouring slices
 def prepare_series(
     series: Series, max_gap_mm: float = MAX_GAP_MM, crop: Crop = "none"
 ) -> tuple[Volume, dict[str, Any]]:
-    """Read a series the way datasets and `lungtl.predict` use it.
-
-    Args:
-        series: one CT series.
-        max_gap_mm: the largest gap between neighbouring slices that is interpolated.
-        crop: none, or lungs: every slice is cropped to one square around the lungs.
+    """Read a series the way datasets and `lungtl.predict` use it; raises Refused.
 
     Returns:
         The volume, and its columns of `bags.parquet`: n_native_slices, native_spacing_mm, largest_gap_mm,
         slice_thickness_mm, manufacturer, crop_top and crop_left (first row and column of the crop, 0 without one).
-
-    Raises:
-        Refused: a larger gap, unreadable pixels, or no lungs to crop to.
     """
     check_gap(series, max_gap_mm)
     volume = read_volume(series)

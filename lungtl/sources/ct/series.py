@@ -30,15 +30,10 @@ MAX_VOXELS = 2**32  # 8 GiB as int16, ten times the longest chest CT at 1 mm
 
 @dataclass(frozen=True)
 class Series:
-    """One axial CT series.
+    """One axial CT series."""
 
-    Attributes:
-        uid: SeriesInstanceUID.
-        files: by ascending z.
-    """
-
-    uid: str
-    files: tuple[SliceFile, ...]
+    uid: str  # SeriesInstanceUID
+    files: tuple[SliceFile, ...]  # by ascending z
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -84,18 +79,15 @@ class Series:
 
 
 def find_series(root: Path, option: str = "dataset.root", workers: int = 1) -> tuple[list[Series], list[Refusal]]:
-    """Read the headers of all files in a folder.
+    """Read the headers of all files in a folder and its subfolders.
 
     Args:
-        root: searched recursively, following links.
+        root: the folder.
         option: the user's name of the folder, for messages.
-        workers: number of processes that read headers if there are thousands of files.
+        workers: number of processes, used for thousands of files.
 
     Returns:
         The usable series, sorted by UID, and the refused or skipped files (relative to root) and series (by UID).
-
-    Raises:
-        LungtlError: the folder does not exist or contains no DICOM file.
     """
     if not os.path.isdir(root):  # noqa: PTH112 - Path.is_dir raises if a parent folder is not accessible
         raise LungtlError(f"{option}={root} is not a folder; set {option} to the folder with the DICOM series")

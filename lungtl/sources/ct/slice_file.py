@@ -26,43 +26,24 @@ FIX_HEADER = "fix the header"
 
 @dataclass(frozen=True)
 class SliceFile:
-    """Position of one slice in space, and encoding of its pixels.
+    """Position of one slice in space, and encoding of its pixels."""
 
-    Attributes:
-        path: the file.
-        size: of the file in bytes.
-        sop_uid: SOPInstanceUID.
-        position_mm: ImagePositionPatient (x, y, z).
-        orientation: ImageOrientationPatient, six cosines.
-        shape: (rows, columns).
-        pixel_spacing_mm: (row, column) distance, as in DICOM's PixelSpacing.
-        slice_thickness_mm: NaN if the header has none.
-        manufacturer: see `vendor`.
-        slope: RescaleSlope.
-        intercept: RescaleIntercept.
-        syntax: transfer syntax UID.
-        pixels: the PixelData element.
-        bits_allocated: 8 or 16 bits per pixel.
-        bits_stored: number of significant bits, the low ones.
-        signed: two's complement.
-    """
-
-    path: str
-    size: int
-    sop_uid: str
-    position_mm: tuple[float, ...]
-    orientation: tuple[float, ...]
-    shape: tuple[int, int]
-    pixel_spacing_mm: tuple[float, float]
-    slice_thickness_mm: float
-    manufacturer: str
-    slope: float
-    intercept: float
-    syntax: str
-    pixels: PixelElement
-    bits_allocated: int
-    bits_stored: int
-    signed: bool
+    path: str  # the file
+    size: int  # of the file in bytes
+    sop_uid: str  # SOPInstanceUID
+    position_mm: tuple[float, ...]  # ImagePositionPatient (x, y, z)
+    orientation: tuple[float, ...]  # ImageOrientationPatient, six cosines
+    shape: tuple[int, int]  # (rows, columns)
+    pixel_spacing_mm: tuple[float, float]  # (row, column) distance, as in DICOM's PixelSpacing
+    slice_thickness_mm: float  # NaN if the header has none
+    manufacturer: str  # see `vendor`
+    slope: float  # RescaleSlope
+    intercept: float  # RescaleIntercept
+    syntax: str  # transfer syntax UID
+    pixels: PixelElement  # the PixelData element
+    bits_allocated: int  # 8 or 16 bits per pixel
+    bits_stored: int  # number of significant bits, the low ones
+    signed: bool  # two's complement
 
     @property
     def name(self) -> str:

@@ -30,25 +30,15 @@ INT16 = np.iinfo(np.int16)
 
 @dataclass(frozen=True)
 class Volume:
-    """Voxels of one series.
+    """Voxels of one series."""
 
-    Attributes:
-        hu: int16 [z, y, x], Hounsfield units.
-        z_mm: float64 [z], ascending true positions.
-        pixel_spacing_mm: (row, column).
-    """
-
-    hu: NDArray[np.int16]
-    z_mm: NDArray[np.float64]
-    pixel_spacing_mm: tuple[float, float]
+    hu: NDArray[np.int16]  # int16 [z, y, x], Hounsfield units
+    z_mm: NDArray[np.float64]  # float64 [z], ascending true positions
+    pixel_spacing_mm: tuple[float, float]  # (row, column)
 
 
 def read_volume(series: Series) -> Volume:
-    """Decode a series: HU = slope * stored + intercept, rounded, with each slice's own coefficients.
-
-    Raises:
-        Refused: a file is damaged, unreadable or has changed, the HU exceed int16, or the memory is too small.
-    """
+    """Decode a series: HU = slope * stored + intercept of each slice, rounded; raises Refused."""
     hu = _allocate(len(series.files), series.shape)
     with quiet_pydicom():
         for file, out in zip(series.files, hu, strict=True):
@@ -57,17 +47,7 @@ def read_volume(series: Series) -> Volume:
 
 
 def resample_z(volume: Volume, step_mm: float = 1.0) -> Volume:
-    """Interpolate linearly onto `regular_grid`.
-
-    The true positions are used, so uneven spacing is handled correctly. Values are rounded to whole HU.
-
-    Args:
-        volume: native slices, ascending.
-        step_mm: distance between the new slices.
-
-    Raises:
-        Refused: the result would exceed MAX_VOXELS or the memory.
-    """
+    """Interpolate linearly at the true positions onto `regular_grid`, rounded; raises Refused if it is too large."""
     z_new = regular_grid(volume.z_mm, step_mm)
     out = _allocate(len(z_new), (volume.hu.shape[1], volume.hu.shape[2]))
     below = np.clip(np.searchsorted(volume.z_mm, z_new, side="right") - 1, 0, len(volume.z_mm) - 2)
@@ -90,12 +70,7 @@ def resample_z(volume: Volume, step_mm: float = 1.0) -> Volume:
 
 
 def regular_grid(z_mm: NDArray[np.float64], step_mm: float = 1.0) -> NDArray[np.float64]:
-    """Positions at a fixed step, from the first native slice to at most the last.
-
-    Args:
-        z_mm: float64 [n_slices], ascending native positions.
-        step_mm: distance between the new slices.
-    """
+    """Positions from the first native slice to at most the last, `step_mm` apart: float64 [n]."""
     count = int(np.floor((float(z_mm[-1]) - float(z_mm[0])) / step_mm + 1e-6)) + 1
     return np.arange(count, dtype=np.float64) * step_mm + float(z_mm[0])
 

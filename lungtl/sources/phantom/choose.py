@@ -33,23 +33,14 @@ MATCH_WEIGHTS = (3.0, 1.0, 6.0)  # log spacing, log thickness, pixel spacing in 
 
 @dataclass(frozen=True)
 class ScanPlan:
-    """One series to write.
+    """One series to write."""
 
-    Attributes:
-        scan: the real scan with the geometry, identifiers and nodules.
-        indices: int [S], ascending, the native slices to write.
-        positive: True if these slices contain a malignant nodule (mean rating >= 3).
-        field_mm: width of the field of view.
-        centre_mm: (x, y) of its centre, relative to the scanner's centre.
-        lung_mm: (x, y, z) of a point that must be in a lung, so that fields without a nodule show as much lung as
-            those with one; None if there is a nodule.
-    """
-
-    scan: Scan
-    indices: NDArray[np.int64]
-    positive: bool
-    field_mm: float
-    centre_mm: tuple[float, float]
+    scan: Scan  # the real scan with the geometry, identifiers and nodules
+    indices: NDArray[np.int64]  # int [S], ascending, the native slices to write
+    positive: bool  # True if these slices contain a malignant nodule (mean rating >= 3)
+    field_mm: float  # width of the field of view
+    centre_mm: tuple[float, float]  # (x, y) of its centre, relative to the scanner's centre
+    # (x, y, z) of a point that must be in a lung, so that fields without a nodule show as much lung as others
     lung_mm: tuple[float, float, float] | None
 
     @property
@@ -72,14 +63,7 @@ class _Candidate:
 
 
 def choose_scans(recipe: PhantomRecipe) -> list[ScanPlan]:
-    """Select scans and slices; the same recipe gives the same plans (about four seconds).
-
-    Returns:
-        Alternating positives and negatives, each of a different patient.
-
-    Raises:
-        LungtlError: LIDC-IDRI has fewer suitable scans.
-    """
+    """Select alternating positive and negative scans, each of a different patient (about four seconds)."""
     rng = generator(recipe, "choose")
     positives, negatives = _candidates(recipe)
     n_positive = recipe.scans // 2

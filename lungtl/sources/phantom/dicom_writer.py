@@ -21,13 +21,7 @@ IMPLEMENTATION_UID = generate_uid(entropy_srcs=["lungtl phantom writer"])
 
 
 def write_slices(plan: ScanPlan, voxels: NDArray[np.int16], folder: Path) -> None:
-    """Write one file per slice to an existing folder, numbered from the head as at TCIA.
-
-    Args:
-        plan: the scan and its slices.
-        voxels: int16 [S, M, M], HU, ascending z.
-        folder: of the files `1-001.dcm` ...
-    """
+    """Write int16 [S, M, M] HU, ascending z, as files `1-001.dcm` ... numbered from the head as at TCIA."""
     for number, dataset in _datasets(plan, voxels):
         dataset.save_as(folder / f"1-{number:03d}.dcm", enforce_file_format=True)
 

@@ -38,13 +38,7 @@ def fit_patient(plan: ScanPlan, recipe: PhantomRecipe, nodules: list[Nodule]) ->
 
 
 def make_room(patient: Patient, points: NDArray[np.float64], depths_mm: NDArray[np.float64]) -> Patient:
-    """Move the surfaces smoothly until every point is in a lung.
-
-    Args:
-        patient: as sampled.
-        points: float64 [N, 3], x, y, z of the nodules' centres.
-        depths_mm: float64 [N], required depth in the lung.
-    """
+    """Move the surfaces smoothly until each point (float64 [N, 3], x, y, z) is at its depth in a lung."""
     for _ in range(PASSES):
         pushes = list(patient.pushes)
         for point, depth in zip(points, depths_mm, strict=True):

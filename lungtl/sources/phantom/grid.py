@@ -19,21 +19,13 @@ TINY = np.float32(1e-4)  # avoids a division by zero at the centre of an ellipse
 
 @dataclass(frozen=True)
 class Grid:
-    """Voxel centres, one array per axis so that formulas broadcast.
+    """Voxel centres, one array per axis so that formulas broadcast."""
 
-    Attributes:
-        x: float32 [1, 1, W], mm.
-        y: float32 [1, H, 1], mm.
-        z: float32 [S, 1, 1], mm.
-        pixel_mm: in-plane spacing.
-        thickness_mm: extent along z that a slice averages.
-    """
-
-    x: Floats
-    y: Floats
-    z: Floats
-    pixel_mm: float
-    thickness_mm: float
+    x: Floats  # float32 [1, 1, W], mm
+    y: Floats  # float32 [1, H, 1], mm
+    z: Floats  # float32 [S, 1, 1], mm
+    pixel_mm: float  # in-plane spacing
+    thickness_mm: float  # extent along z that a slice averages
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -71,15 +63,7 @@ def make_grid(
     thickness_mm: float,
     centre_mm: tuple[float, float] = (0.0, 0.0),
 ) -> Grid:
-    """A grid of `matrix` x `matrix` pixels.
-
-    Args:
-        matrix: rows and columns.
-        pixel_mm: in-plane spacing.
-        z_mm: float64 [S], ascending.
-        thickness_mm: of the slices.
-        centre_mm: (x, y) of the grid's centre.
-    """
+    """A grid of `matrix` x `matrix` pixels around a centre (x, y) and slices at z_mm, float64 [S] ascending."""
     axis = (np.arange(matrix) - (matrix - 1) / 2) * pixel_mm
     x, y = ((axis + centre).astype(np.float32) for centre in centre_mm)
     z: Floats = z_mm.astype(np.float32)

@@ -54,15 +54,7 @@ def centre_mm(nodule: Nodule) -> tuple[float, float, float]:
 
 
 def paint_nodule(hu: Floats, grid: Grid, scan: Scan, nodule: Nodule, rng: np.random.Generator) -> None:
-    """Paint one nodule over lung, vessels and wall; denser tissue is kept.
-
-    Args:
-        hu: float32 [S, M, M], changed in place.
-        grid: of `hu`; its z must be native positions.
-        scan: the scan of the nodule.
-        nodule: the outlines to fill.
-        rng: for spicules and calcifications.
-    """
+    """Paint one nodule into `hu`, float32 [S, M, M], at native slice positions; denser tissue is kept."""
     composition = Composition.of(nodule)
     corner, consensus = consensus_mask(scan, nodule)
     margin_mm = 0.15 + 0.35 * (5 - composition.margin)
@@ -88,9 +80,7 @@ def paint_nodule(hu: Floats, grid: Grid, scan: Scan, nodule: Nodule, rng: np.ran
 def consensus_mask(scan: Scan, nodule: Nodule) -> tuple[tuple[int, int], Floats]:
     """Agreement of the readers, smoothed along z like the average over a slice.
 
-    Returns:
-        Native (row, column) of the corner, and float32 [K, H, W] 0..1 for the native slices from one below the nodule
-        to one above.
+    Returns the native (row, column) of the corner, and float32 [K, H, W] from one slice below the nodule to one above.
     """
     contours = [c for a in nodule.annotations for c in a.contours]
     points = np.concatenate([c.points for c in contours])
@@ -167,11 +157,7 @@ def _native_pixels(axis_mm: Floats, grid: Grid, scan: Scan) -> tuple[float, floa
 
 
 def _average(start: int, size: int, begin: float, ratio: float, count: int) -> tuple[slice, Floats]:
-    """Weights that average native pixels start .. start + size over `count` pixels of width `ratio`, from `begin`.
-
-    Returns:
-        The target pixels, and float32 [T, size]: the fraction of each target pixel covered by each native one.
-    """
+    """The target pixels, and weights float32 [T, size] that average native pixels from `start` over each of them."""
     low = min(count, max(0, int(np.floor((start - begin) / ratio))))
     high = max(low, min(count, int(np.ceil((start + size - begin) / ratio))))
     target = begin + np.arange(low, high)[:, None] * ratio

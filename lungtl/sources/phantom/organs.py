@@ -23,16 +23,7 @@ def blood(p: Patient) -> float:
 
 
 def paint_organs(hu: Floats, grid: Grid, p: Patient, pleura: Floats, between: Floats, mottle: Floats) -> None:
-    """Paint the inside of the thorax without the lungs, and the upper abdomen.
-
-    Args:
-        hu: float32 [S, H, W], changed in place.
-        grid: of `hu`.
-        p: the patient.
-        pleura: float32 [S, H, W], signed distance to the thorax.
-        between: float32 [S, H, W], signed distance to the mediastinum.
-        mottle: float32 [S, H, W], random; separates soft tissue from fat.
-    """
+    """Paint the thorax without lungs, and the upper abdomen, from signed distances to pleura and mediastinum."""
     inside = grid.coverage(pleura)
     blend(hu, inside, FAT + 12)
     blend(hu, grid.coverage(between + 2) * np.clip(0.55 + 0.6 * mottle, 0, 1) * inside, OESOPHAGUS)

@@ -18,19 +18,12 @@ Surface = Literal["thorax", "mediastinum", "diaphragm"]
 
 @dataclass(frozen=True)
 class Push:
-    """A smooth bulge of a surface that makes room for a nodule.
+    """A smooth bulge of a surface that makes room for a nodule."""
 
-    Attributes:
-        surface: the surface that is moved.
-        centre: x, y, z in mm.
-        height_mm: displacement at the centre.
-        sigma_mm: of the Gaussian.
-    """
-
-    surface: Surface
-    centre: tuple[float, float, float]
-    height_mm: float
-    sigma_mm: float
+    surface: Surface  # the surface that is moved
+    centre: tuple[float, float, float]  # x, y, z in mm
+    height_mm: float  # displacement at the centre
+    sigma_mm: float  # of the Gaussian
 
 
 @dataclass(frozen=True)
@@ -87,13 +80,7 @@ class Patient:
 
 
 def sample_patient(rng: np.random.Generator, fov_mm: float, z_mm: NDArray[np.float64]) -> Patient:
-    """Sample a patient whose chest fits the field of view and length of a scan.
-
-    Args:
-        rng: random stream.
-        fov_mm: rows times pixel spacing.
-        z_mm: float64 [n_slices], the native slices.
-    """
+    """Sample a patient whose chest fits the field of view and the native slices z_mm of a scan."""
     # A wide field of view shows a larger patient and more air around.
     size = fov_mm * (350 / fov_mm) ** 0.35
     low, high = float(z_mm[0]), float(z_mm[-1])

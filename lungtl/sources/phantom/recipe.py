@@ -12,22 +12,15 @@ NATIVE_MATRIX = 512  # all LIDC series are 512 x 512, and contours are in these 
 
 @dataclass(frozen=True)
 class PhantomRecipe:
-    """The options that define every byte of a phantom.
+    """The options that define every byte of a phantom."""
 
-    Attributes:
-        scans: number of series; half of them (rounded down) contain a malignant nodule.
-        matrix: rows and columns of a slice, 32..512.
-        field_mm: width of a targeted field of view around the nodule, as in nodule follow-up; None, and always with
-            matrix 512: the scanner's full field of view.
-        z_range_mm: length of the written part of each scan along z; None writes every native slice.
-        seed: selects the scans and generates the anatomy.
-    """
-
-    scans: int = 160
-    matrix: int = 128
-    field_mm: float | None = 70.0
-    z_range_mm: float | None = 24.0
-    seed: int = 0
+    scans: int = 160  # number of series; half of them (rounded down) contain a malignant nodule
+    matrix: int = 128  # rows and columns of a slice, 32..512
+    field_mm: float | None = (
+        70.0  # of a targeted field of view around the nodule; None: the full field, as always with 512
+    )
+    z_range_mm: float | None = 24.0  # length of the written part of each scan along z; None writes every native slice
+    seed: int = 0  # selects the scans and generates the anatomy
 
 
 def generator(recipe: PhantomRecipe, *names: str) -> np.random.Generator:

@@ -19,27 +19,16 @@ VERSION = 1  # increase when the same recipe would give other voxels
 
 @dataclass(frozen=True)
 class PhantomSource(Source):
-    """Synthetic chest CTs around real LIDC nodule outlines; clinically meaningless.
+    """Synthetic chest CTs around real LIDC nodule outlines; clinically meaningless."""
 
-    Attributes:
-        root: the DICOM series are written to one subfolder per recipe.
-        scans: number of scans, half of them with a malignant nodule.
-        matrix: rows and columns; 512 writes full-size slices of the whole chest.
-        field_mm: width of a targeted field of view around the nodule; None: the whole chest.
-        z_range_mm: length of the written part of each scan; None: the whole scan.
-        seed: of scan selection, anatomy and noise.
-        crop: lungs crops every slice to one square around the lungs; requires field_mm=None.
-        name: first part of the store's name.
-    """
-
-    root: str
-    scans: Annotated[int, Ge(2)] = 160
-    matrix: Annotated[int, Ge(32), Le(512)] = 128
-    field_mm: Annotated[float, Ge(60)] | None = 70.0
-    z_range_mm: Annotated[float, Gt(0)] | None = 24.0
-    seed: Annotated[int, Ge(0)] = 0
-    crop: Literal["none", "lungs"] = "none"
-    name: str = "phantom"
+    root: str  # with one subfolder of DICOM series per recipe
+    scans: Annotated[int, Ge(2)] = 160  # number of scans, half of them with a malignant nodule
+    matrix: Annotated[int, Ge(32), Le(512)] = 128  # rows and columns; 512: full-size slices
+    field_mm: Annotated[float, Ge(60)] | None = 70.0  # targeted field of view; None: the whole chest
+    z_range_mm: Annotated[float, Gt(0)] | None = 24.0  # length of each scan; None: all of it
+    seed: Annotated[int, Ge(0)] = 0  # of scan selection, anatomy and noise
+    crop: Literal["none", "lungs"] = "none"  # to one square around the lungs; requires field_mm=None
+    name: str = "phantom"  # first part of the store's name
 
     slice_step_mm = SLICE_STEP_MM
 

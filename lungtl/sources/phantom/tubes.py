@@ -13,19 +13,12 @@ SUBSLICES = 3  # a slice is the mean of this many thinner ones
 
 @dataclass(frozen=True)
 class Tubes:
-    """Tapered tubes with round ends.
+    """Tapered tubes with round ends."""
 
-    Attributes:
-        start: float32 [N, 3], x, y, z in mm.
-        end: float32 [N, 3].
-        start_radius: float32 [N], mm.
-        end_radius: float32 [N].
-    """
-
-    start: Floats
-    end: Floats
-    start_radius: Floats
-    end_radius: Floats
+    start: Floats  # float32 [N, 3], x, y, z in mm
+    end: Floats  # float32 [N, 3]
+    start_radius: Floats  # float32 [N], mm
+    end_radius: Floats  # float32 [N]
 
     def __getitem__(self, selected: np.ndarray) -> Tubes:
         return Tubes(self.start[selected], self.end[selected], self.start_radius[selected], self.end_radius[selected])

@@ -15,14 +15,7 @@ VERTEBRA_MM = 24.0
 
 
 def paint_wall(hu: Floats, grid: Grid, p: Patient, pleura: Floats) -> None:
-    """Paint everything outside the pleura.
-
-    Args:
-        hu: float32 [S, H, W], changed in place.
-        grid: of `hu`.
-        p: the patient.
-        pleura: float32 [S, H, W], signed distance to the thorax.
-    """
+    """Paint everything outside the pleura (signed distance, float32 [S, H, W]) into `hu`."""
     hu[...] = ROOM_AIR
     _paint_table(hu, grid, p)
     skin = _skin(grid, p, pleura)

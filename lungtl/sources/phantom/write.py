@@ -47,17 +47,7 @@ def write_series(plan: ScanPlan, recipe: PhantomRecipe, folder: Path) -> None:
 def write_phantom(
     recipe: PhantomRecipe, root: Path, progress: Callable[[int, int], None] | None = None, workers: int = 1
 ) -> None:
-    """Write all series of a phantom; existing series are kept.
-
-    Args:
-        recipe: the options of the phantom.
-        root: its folder, created if missing.
-        progress: called with (series done, total) after each series.
-        workers: number of processes; 1 uses this one.
-
-    Raises:
-        LungtlError: the folder contains a phantom of another recipe, or the recipe has too many scans.
-    """
+    """Write the missing series of a phantom; raises LungtlError if the folder has one of another recipe."""
     root = Path(root)
     plans = choose_scans(recipe)
     _claim(root, recipe)

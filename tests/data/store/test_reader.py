@@ -96,7 +96,7 @@ def test_nodules(store: Store) -> None:
     assert store.nodules.to_dict("records") == [{"bag_id": "bag-01", "nodule": 0, "malignancy": 2.5}]
 
 
-def test_one_bags_arrays(store: Store) -> None:
+def test_arrays_of_one_bag(store: Store) -> None:
     voxels = store.voxels("bag-07")
     assert voxels.dtype == np.int16
     assert np.array_equal(voxels, np.full((2, 2, 4), 7))
@@ -172,7 +172,7 @@ def test_every_altered_file_is_found(store: Store) -> None:
     assert store.altered_files() == names
 
 
-def test_checking_a_large_store_shows_how_far_it_is(
+def test_checking_a_large_store_shows_progress(
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store.altered_files()
@@ -235,7 +235,7 @@ def error_of(work: Callable[[], object]) -> str | None:
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"null", b"[]", b"3", b"{}", b"\xff", b'{"format": "2"}', b'{"format": 2}']
 )
-def test_what_is_no_manifest(store: Store, content: bytes) -> None:
+def test_invalid_manifests(store: Store, content: bytes) -> None:
     (store.path / "manifest.json").write_bytes(content)
     with pytest.raises(LungtlError, match=r"prepare it again$"):
         Store(store.path)
@@ -316,5 +316,7 @@ def test_missing_folder(tmp_path: Path) -> None:
 
 def test_another_format(store: Store) -> None:
     (store.path / "manifest.json").write_text(json.dumps({**store.manifest, "format": 99}))
-    with pytest.raises(LungtlError, match="has store format 99, this version of lungtl reads 2; remove it and prepare it again"):
+    with pytest.raises(
+        LungtlError, match="has store format 99, this version of lungtl reads 2; remove it and prepare it again"
+    ):
         Store(store.path)

@@ -135,7 +135,7 @@ def test_square_in_millimetres() -> None:
     assert (box.height, box.width) == (218, 110)
 
 
-def test_an_image_too_short_for_the_square_is_taken_in_whole() -> None:
+def test_an_image_too_small_for_the_square_is_not_cropped() -> None:
     volume = chest()
     # Rows 30..124: the body touches both borders, and 95 rows are less than 110.
     assert lung_box(replace(volume, hu=volume.hu[:, 30:125])) == Box(0, 95, BOX.left, BOX.right)
@@ -189,7 +189,7 @@ def test_gas_elsewhere_does_not_count() -> None:
     assert lung_box(changed(disc((115, 84), (3, 6)), -1000)) == BOX  # behind them
 
 
-def test_clothes_beside_the_body_do_not_count() -> None:
+def test_clothes_next_to_the_body_do_not_count() -> None:
     assert lung_box(changed(disc((76, 12), (10, 8)), -100)) == BOX
 
 
@@ -213,17 +213,17 @@ def test_a_filled_lung_is_inside(side: int, first_row: int) -> None:
     assert box.right >= 133 + 6
 
 
-def test_a_slice_whose_wall_is_open_is_left_to_the_others() -> None:
+def test_a_slice_with_an_open_chest_wall_does_not_count() -> None:
     opened = changed((slice(3, 4), slice(0, 70), slice(56, 60)), AIR)
     assert lung_box(changed((slice(3, 4), slice(0, 70), slice(110, 114)), AIR, opened)) == BOX
 
 
-def test_two_lungs_that_are_joined_are_one() -> None:
+def test_two_connected_lungs() -> None:
     assert lung_box(changed((slice(3, 5), slice(60, 64), slice(60, 110)), LUNG)) == BOX
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_lung_that_the_field_of_view_cuts_is_followed_to_the_border(order: int) -> None:
+def test_a_lung_cut_off_by_the_field_of_view_reaches_the_border(order: int) -> None:
     """The image begins at column 33, where the first lung reaches on half of the slices."""
     hu = changed(disc((76, 84), (45, 60)), SOFT).hu
     for image, column in zip(hu, (62, 62, 62, 62, 48, 48, 48, 48), strict=True):
@@ -238,7 +238,7 @@ def test_a_lung_that_the_field_of_view_cuts_is_followed_to_the_border(order: int
 # Cropping
 
 
-def test_all_slices_are_cut_alike_and_not_copied() -> None:
+def test_all_slices_are_cropped_without_a_copy() -> None:
     volume = chest()
     cropped, box = crop_to_lungs(volume)
     assert box == BOX

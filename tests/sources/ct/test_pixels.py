@@ -71,7 +71,7 @@ def test_bits(tmp_path: Path, edit: Edit, stored: tuple[int, ...], expected: tup
 
 
 @pytest.mark.parametrize("intercept", [-1000, -0.5])
-def test_narrow_pixels_are_scaled_as_wide_ones(tmp_path: Path, intercept: float) -> None:
+def test_narrow_pixels_are_scaled_like_wide_ones(tmp_path: Path, intercept: float) -> None:
     write_series(tmp_path, [0, 1], pixels(0, 255), intercept=intercept, edit=bits(8, allocated=8))
     assert read_volume(only(tmp_path)).hu.ravel().tolist() == [round(intercept), round(255 + intercept)]
 
