@@ -181,7 +181,7 @@ def test_draws_follow_from_seed_epoch_and_index_alone(store: Store) -> None:
     state = torch.get_rng_state()
     assert draws(made(Numbered())) == expected
     assert torch.equal(torch.get_rng_state(), state)  # dropout's is left alone
-    assert made()[5].positions.tolist() == expected[2][0]  # whatever was asked before
+    assert made()[5].positions.tolist() == expected[2][0]  # independent of earlier calls
     assert draws(made(key=(3, 2))) != expected
     assert draws(made(key=(4, 1))) != expected
     assert len({tuple(positions) for positions, _ in expected}) > 5
@@ -205,7 +205,7 @@ def test_a_loader_pins_every_tensor_of_a_batch(
 ) -> None:
     dataset = BagDataset(store, IDS, {"b01": 1}, features)
     batch = collate([dataset[i] for i in range(3)])
-    if not torch.cuda.is_available():  # a stand-in that marks what it is given
+    if not torch.cuda.is_available():  # a fake that marks its tensors
         monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor.clone().as_subclass(Pinned))
         monkeypatch.setattr(Tensor, "is_pinned", lambda tensor: isinstance(tensor, Pinned))
     pinned = pin_memory(batch)

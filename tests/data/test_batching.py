@@ -41,7 +41,7 @@ def test_padding_by_hand() -> None:
 def test_less_than_a_fifth_of_bucketed_batches_is_padding(low: int, high: int) -> None:
     lengths = lengths_between(low, high, 700)
     assert max(padding(bucketed_epoch(lengths, epoch), lengths) for epoch in range(10)) < 0.2
-    assert padding(split_evenly(shuffled(700, SEED, 0), 8), lengths) > 0.35  # what it would be
+    assert padding(split_evenly(shuffled(700, SEED, 0), 8), lengths) > 0.35  # without buckets
 
 
 def test_bucketed_batches_differ_between_epochs_and_are_shuffled() -> None:

@@ -96,7 +96,7 @@ def test_space_in_use_cannot_be_reserved(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 class Computing(threading.Thread):
-    """Another run: holds an entry, with the space for it taken, until it is told to end."""
+    """Another run: locks an entry and reserves its space until `go` is set."""
 
     def __init__(self, folder: CacheFolder, name: str) -> None:
         super().__init__(daemon=True)

@@ -21,7 +21,7 @@ def config(**changes: Any) -> SplitConfig:
 
 
 def table(labels: list[int], patients: list[int] | None = None, splits: list[str | None] | None = None) -> pd.DataFrame:
-    """A store's bags; a patient each unless said otherwise."""
+    """A table of bags; by default one per patient."""
     n = len(labels)
     return pd.DataFrame({
         "bag_id": [f"b{i:03d}" for i in reversed(range(n))],
@@ -99,7 +99,7 @@ def test_fractions_and_classes_are_as_configured() -> None:
 
 
 def test_a_patient_counts_as_positive_with_one_positive_bag() -> None:
-    # 40 patients with a negative and a positive bag beside 40 with two negative ones
+    # 40 patients with a negative and a positive bag, 40 with two negative ones
     labels = [0, 1] * 40 + [0, 0] * 40
     split = split_bags(table(labels, [i // 2 for i in range(160)]), config(val=0.25, test=0.25))
     counts = split.groupby("split")["label"].agg(["size", "sum"])
@@ -174,7 +174,7 @@ def test_a_dataset_with_a_patient_in_two_splits_is_refused(names: str) -> None:
 
 @pytest.mark.parametrize("kind", ["holdout", "kfold", "source"])
 def test_a_split_that_separates_the_bags_of_a_patient_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever draws the sides: here bag by bag, as a careless split of slices or nodules would."""
+    """Here the split is by bag, like a careless split of slices or nodules."""
 
     def bag_by_bag(table: pd.DataFrame, *_: object) -> pd.Series:
         return pd.Series([("train", "val", "test")[i % 3] for i in range(len(table))], table.index)

@@ -67,7 +67,7 @@ def test_a_crop_larger_than_the_slices_is_refused() -> None:
 
 
 def test_shrinking_averages_without_aliasing() -> None:
-    # where the four new pixels lie, the stripes are white: without a filter all would be white
+    # the stripes are white at the four new pixels: without a filter all would be white
     stripes = frames(*[-1350, 150, 150, -1350] * 4)
     images = SlicePreprocessor([LUNG], False, 4, None, **AS_IT_IS)(stripes)
     np.testing.assert_allclose(images.numpy(), 0.5, atol=0.1)
@@ -98,7 +98,7 @@ def test_the_input_is_not_changed() -> None:
 
 
 def test_windows_are_applied_before_resizing() -> None:
-    # half air, half metal: the mean of the clipped values is 1/2; that of the HU would lie above the window
+    # half air, half metal: the mean of the clipped values is 1/2; that of the HU would be above the window
     images = SlicePreprocessor([LUNG], False, 1, None, **AS_IT_IS)(frames(-1350, 3000))
     np.testing.assert_allclose(images.numpy(), 0.5, atol=1e-6)
 

@@ -16,7 +16,7 @@ TWO_SCANS = "LIDC-IDRI-0132"  # one of the eight patients with two
 
 @pytest.fixture
 def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """All 1018 series, beside what else the collection has."""
+    """All 1018 series, and others in the collection."""
     rows = [fake_index.row(k, uid, 10, 12_345_678) for k, (_, uid) in enumerate(fake_index.first_series(1018))]
     rows.append(fake_index.row(5000, "1.2.3", 1, 10))
     rows.append(fake_index.row(5001, "1.2.4", 1, 10, Modality="SEG"))
@@ -89,7 +89,7 @@ def test_a_series_missing_in_the_index_is_reported(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_missing_index_is_reported_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "idc_index_data", None)  # what import finds where it is not installed
+    monkeypatch.setitem(sys.modules, "idc_index_data", None)  # as if it were not installed
     with pytest.raises(LungtlError, match=r"not installed; pip install 'lungtl\[download\]'$"):
         choose(1, None)
 

@@ -1,4 +1,4 @@
-"""A short slice of `make fuzz`, and proof that its check would notice."""
+"""A small part of `make fuzz`, and a check that it detects errors."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def bags(source: DicomSource) -> dict[str, Bag]:
     return {item.bag_id: source.load(item) for item in source.inventory().items}
 
 
-# What is read
+# Accepted
 
 
 def test_labels(make: Make) -> None:
@@ -78,7 +78,7 @@ def test_two_scans_of_a_patient(make: Make) -> None:
     assert [bag.bag_label for bag in found.values()] == [1, 1, -1]
 
 
-# What is refused
+# Refused
 
 
 def test_series_without_a_row(make: Make) -> None:
@@ -145,9 +145,7 @@ def test_table_that_is_a_folder(make: Make, tmp_path: Path) -> None:
 def test_missing_paths(make: Make, tmp_path: Path, option: str, expected: str) -> None:
     make(HEAD)
     paths = {"root": str(tmp_path / "scans"), "table": str(tmp_path / "labels.csv")}
-    with pytest.raises(
-        LungtlError, match=f"dataset.{option}=.*gone does not exist; set dataset.{option} to {expected}"
-    ):
+    with pytest.raises(LungtlError, match=f"dataset.{option}=.*gone does not exist; .* to {expected}"):
         DicomSource(**(paths | {option: str(tmp_path / "gone")})).listing()  # type: ignore[arg-type]
 
 

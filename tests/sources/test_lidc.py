@@ -144,7 +144,7 @@ def test_scan_without_nodules(tmp_path: Path) -> None:
     assert set(bag.slice_labels.tolist()) == {0}
 
 
-# Nodules that are left out
+# Excluded nodules
 
 
 def test_a_nodule_of_too_few_readers_leaves_its_own_slices_unknown(tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_lidc_0063(tmp_path_factory: pytest.TempPathFactory) -> None:
     native = sitk.GetArrayViewFromImage(image)
     assert image.GetOrigin()[2] == -368
     assert image.GetSpacing() == pytest.approx((*bag.pixel_spacing_mm, 2.5))
-    assert np.array_equal(bag.voxels[::5], native[::2])  # every other native slice lies on the 1 mm grid
+    assert np.array_equal(bag.voxels[::5], native[::2])  # every other native slice is on the 1 mm grid
     for k in (1, 2, 3, 4, 166, 167, 168, 169, 328, 329):
         below, weight = divmod(k, 2.5)
         low, high = native[int(below)].astype(float), native[int(below) + 1].astype(float)

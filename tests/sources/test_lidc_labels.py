@@ -56,7 +56,7 @@ def test_by_default_every_nodule_counts_and_3_is_malignant() -> None:
         (LabelDefinition("max", indeterminate="exclude"), (1, 3), "rated exactly 3"),
         (TWO_READERS, (5,), "readers: 1 of 2 required"),
         (TWO_READERS, (5, 5), ""),
-        (LabelDefinition(min_readers=4), (5, 5, 5, 5, 5), ""),  # a cluster that kept a fifth marking
+        (LabelDefinition(min_readers=4), (5, 5, 5, 5, 5), ""),  # a cluster with a fifth marking
     ],
 )
 def test_excluded_nodules_and_reasons(definition: LabelDefinition, seen: tuple[int, ...], why: str) -> None:
@@ -74,7 +74,7 @@ def test_excluded_nodules_and_reasons(definition: LabelDefinition, seen: tuple[i
         (PAPER, [nodule(2), nodule(1, 1)], 0),
         (PAPER, [nodule(2), nodule(3)], 1),
         (TWO_READERS, [nodule(5)], UNKNOWN),
-        (TWO_READERS, [nodule(2)], 0),  # whoever else had marked it, one reader alone saw nothing malignant
+        (TWO_READERS, [nodule(2)], 0),  # even with more readers, this one saw nothing malignant
         (TWO_READERS, [nodule(5), nodule(1, 1)], UNKNOWN),
         (TWO_READERS, [nodule(5), nodule(4, 4)], 1),
         (EXCLUDE, [nodule(3)], UNKNOWN),

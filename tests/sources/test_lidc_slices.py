@@ -101,7 +101,7 @@ def test_the_row_of_a_nodule_explains_its_label(patient_0063: Path) -> None:
     assert row["diameter_mm"] == bag.diameter_mm > 0
 
 
-# What counts
+# Nodules that count
 
 
 @pytest.mark.parametrize(

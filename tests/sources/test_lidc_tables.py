@@ -91,7 +91,7 @@ def test_scans_and_nodules_agree(exclude: Tables) -> None:
         ("n_left_out", of_scan["counted"].agg(lambda counted: (~counted).sum())),
     ):
         assert scans[column].tolist() == seen.reindex(scans["scan_id"], fill_value=0).tolist()
-    # at threshold 3 every nodule that is left out reaches it
+    # at threshold 3 every excluded nodule is rated at the threshold
     expected = np.where(scans["n_malignant"] > 0, 1, np.where(scans["n_left_out"] > 0, -1, 0))
     assert scans["label"].tolist() == expected.tolist()
 

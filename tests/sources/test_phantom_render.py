@@ -1,4 +1,4 @@
-"""What the voxels show."""
+"""Content of the voxels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_slice_is_a_chest(plans: list[ScanPlan]) -> None:
     assert 0.08 < lung.mean() < 0.5
     assert 0.05 < soft.mean() < 0.6
     assert 0.01 < bone.mean() < 0.12
-    assert lung[:, 30:98, 20:108].mean() > 2 * lung.mean()  # the lungs lie inside
+    assert lung[:, 30:98, 20:108].mean() > 2 * lung.mean()  # the lungs are inside
 
 
 def test_solid_nodules_are_solid_where_all_readers_drew_them(plans: list[ScanPlan]) -> None:
@@ -116,7 +116,7 @@ def test_rendering_twice_gives_the_same_voxels(plans: list[ScanPlan]) -> None:
 
 
 def statistics(hu: NDArray[np.int16]) -> dict[str, float]:
-    """Numbers of a whole volume that should say nothing about its label."""
+    """Statistics of a volume that should be independent of its label."""
     found: dict[str, float] = {}
     percentiles = (0.1, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9)
     for name, values in (("volume", hu.ravel()), ("lung", hu[(hu > -1000) & (hu < -500)])):

@@ -31,7 +31,7 @@ def test_a_thin_tube_in_the_slice_covers_its_width_times_its_length() -> None:
     grid = make_grid(64, 1.0, np.array([0.0]), 0.01)
     sums = [
         float(tube_coverage(grid, polyline([(-20, y, 0), (20, y, 0)], [0.2, 0.2])).sum())
-        for y in np.linspace(0, 1, 11)[:-1]  # wherever it lies between the pixels
+        for y in np.linspace(0, 1, 11)[:-1]  # at any position relative to the pixels
     ]
     assert np.mean(sums) == pytest.approx(0.4 * 40, rel=0.05)
 

@@ -97,7 +97,7 @@ def test_a_killed_run_is_completed_and_finished_series_stay(root: Path, tmp_path
     assert not (tmp_path / "README.txt").exists()
     finished = [p for p in tmp_path.rglob("*.dcm") if ".partial" not in p.parts]
     stamps = {p: p.stat().st_mtime_ns for p in finished}
-    # What a kill in the middle of a series leaves behind.
+    # The remains of a run killed in the middle of a series.
     torn = tmp_path / ".partial" / plans[2].scan.series_uid
     torn.mkdir(parents=True)
     (torn / "1-001.dcm").write_bytes(b"torn")

@@ -1,4 +1,4 @@
-"""What a progress bar writes."""
+"""Output of progress bars."""
 
 from __future__ import annotations
 

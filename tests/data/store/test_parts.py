@@ -1,4 +1,4 @@
-"""What a bag leaves in an unfinished store."""
+"""Parts of an unfinished store."""
 
 from __future__ import annotations
 

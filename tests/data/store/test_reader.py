@@ -1,4 +1,4 @@
-"""Reading stores: what went in comes out, and what changed since is noticed."""
+"""Reading stores: the content is unchanged, and later changes are detected."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def flip(path: Path, place: int, bit: int = 0) -> None:
 
 @contextmanager
 def altered(path: Path, place: int, bit: int) -> Iterator[None]:
-    """Change one bit of a file and put it back."""
+    """Change one bit of a file temporarily."""
     flip(path, place, bit)
     try:
         yield
@@ -131,7 +131,7 @@ def test_from_dicom_to_the_store(tmp_path: Path) -> None:
     assert (store.manifest["n_refused"], store.manifest["slice_step_mm"]) == (1, 1.0)
 
 
-# What is no longer as it was
+# Changed files
 
 
 def test_nothing_altered(store: Store) -> None:
@@ -188,7 +188,7 @@ def test_fingerprint_is_of_the_content(tmp_path: Path, store: Store) -> None:
     assert same.fingerprint == store.fingerprint != other.fingerprint
 
 
-# What is damaged
+# Damage
 
 
 def remedy(store: Store) -> str:
@@ -300,7 +300,7 @@ def test_a_damaged_store_is_not_prepared_over(store: Store, tmp_path: Path) -> N
         prepare(source, tmp_path)
 
 
-# What is no store
+# Not a store
 
 
 def test_unfinished_folder(tmp_path: Path) -> None:
@@ -316,7 +316,5 @@ def test_missing_folder(tmp_path: Path) -> None:
 
 def test_another_format(store: Store) -> None:
     (store.path / "manifest.json").write_text(json.dumps({**store.manifest, "format": 99}))
-    with pytest.raises(
-        LungtlError, match="has store format 99, this version of lungtl reads 2; remove it and prepare it again"
-    ):
+    with pytest.raises(LungtlError, match="has store format 99, this version of lungtl reads 2; remove it"):
         Store(store.path)

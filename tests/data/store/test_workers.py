@@ -1,4 +1,4 @@
-"""Several processes, and what can happen to them."""
+"""Worker processes and their failures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_worker_that_is_killed(tmp_path: Path) -> None:
     assert len(noted(again.diary)) < 1 + 12
 
 
-# A limit on the size of files stands for a full disk: both fail in the middle of a write.
+# A limit on the file size simulates a full disk: both fail in the middle of a write.
 @pytest.mark.parametrize(
     ("limit", "workers", "width", "file"),
     [

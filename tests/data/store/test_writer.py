@@ -1,4 +1,4 @@
-"""Writing stores: the same bytes whatever happened on the way."""
+"""Writing stores: the same bytes after any interruption."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def test_two_preparations(tmp_path: Path) -> None:
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, str]]:
-    """What the progress bar was told."""
-    told: list[tuple[int, int, str]] = []
+    """Arguments of the updates of the progress bar."""
+    updates: list[tuple[int, int, str]] = []
 
     @contextmanager
     def bar(title: str) -> Iterator[Update]:
-        yield lambda done, total, note="": told.append((done, total, note))
+        yield lambda done, total, note="": updates.append((done, total, note))
 
     monkeypatch.setattr(writer, "bar", bar)
-    return told
+    return updates
 
 
 def test_workers_write_the_same(tmp_path: Path, shown: list[tuple[int, int, str]]) -> None:
@@ -114,7 +114,7 @@ def test_the_remaining_bags_are_loaded_after_an_interruption(tmp_path: Path, sho
     again = Made(str(tmp_path / "second-diary"), **options)
     store = prepare(again, tmp_path)
     assert noted(again.diary) == ["inventory", *(f"load bag-{k:02d}" for k in range(5, 12))]
-    assert shown[6] == (5, 12, "3 refused")  # after the five of the interrupted one
+    assert shown[6] == (5, 12, "3 refused")  # after the five of the interrupted run
     assert store.path == folder
     assert content(folder) == undisturbed(tmp_path, **options)
 

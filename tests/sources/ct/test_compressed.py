@@ -25,7 +25,7 @@ SIZE = (16, 20)
 
 
 def stored(bits: int, signed: bool) -> NDArray[Any]:
-    """Two slices of random values of so many bits, within what HU can be."""
+    """Two slices of random values with a number of bits, within the range of HU."""
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1)) if signed else (0, min(2**bits, 2**15))
     return np.random.default_rng(0).integers(low, high, (2, *SIZE)).astype(np.int16 if signed else np.uint16)
 
@@ -104,7 +104,7 @@ def swapped(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
 def test_frame_of_another_size(tmp_path: Path, syntax: str, old: bytes, new: bytes) -> None:
     paths = write_series(tmp_path, [0, 1], stored(16, True), intercept=0)
     compress(paths[1], syntax)
-    first = paths[1].read_bytes().index(old)  # JPEG 2000 has the size of its tile beside that of the image
+    first = paths[1].read_bytes().index(old)  # JPEG 2000 stores the size of its tile after that of the image
     edit_of(paths[1], lambda content: content[:first] + new + content[first + len(old) :])
     assert unreadable(tmp_path) == (
         "slice-001.dcm is damaged: its compressed frame is 65535 x 65535, its header says 16 x 20"

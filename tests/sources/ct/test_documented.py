@@ -1,4 +1,4 @@
-"""Every case in docs/dicom.md is a test here, and no test of what is refused is missing from it."""
+"""Every row in docs/dicom.md names a test, and every test of a refusal has a row."""
 
 from __future__ import annotations
 

@@ -167,13 +167,13 @@ def test_noise_moves_no_edge_by_more_than_two_pixels(seed: int, sigma: float) ->
     )
 
 
-# What is not lung
+# Not lung
 
 
 def test_the_table_does_not_count() -> None:
     shell = disc((128, 80), (7, 75)) & ~disc((128, 80), (6, 74))  # hollow: it encloses air as a body does
     assert lung_box(changed(shell, 300)) == BOX
-    # Touching the back, what is left of it moves the middle of the body by less than a pixel.
+    # Touching the back, its remains move the middle of the body by less than a pixel.
     touching = lung_box(changed(disc((124, 80), (4, 75)) & ~disc((124, 80), (3, 74)), 300))
     assert (touching.top, touching.bottom) == (BOX.top, BOX.bottom)
     assert abs(touching.left - BOX.left) <= 1
@@ -185,7 +185,7 @@ def test_padding_outside_the_circle_does_not_count(padding: int) -> None:
 
 
 def test_gas_elsewhere_does_not_count() -> None:
-    assert lung_box(changed(disc((76, 139), (4, 2)), -1000)) == BOX  # beside the lungs
+    assert lung_box(changed(disc((76, 139), (4, 2)), -1000)) == BOX  # next to the lungs
     assert lung_box(changed(disc((115, 84), (3, 6)), -1000)) == BOX  # behind them
 
 
@@ -193,7 +193,7 @@ def test_clothes_next_to_the_body_do_not_count() -> None:
     assert lung_box(changed(disc((76, 12), (10, 8)), -100)) == BOX
 
 
-# What must not be lost
+# Lung that must be inside
 
 
 def test_nodules_at_the_pleura_are_inside() -> None:
@@ -229,7 +229,7 @@ def test_a_lung_cut_off_by_the_field_of_view_reaches_the_border(order: int) -> N
     for image, column in zip(hu, (62, 62, 62, 62, 48, 48, 48, 48), strict=True):
         draw(image, LUNG, (76, column), (28, 20))
         draw(image, LUNG, (76, 112), (28, 20))
-    # Where it is whole it begins at column 42: without the others the box began at 36.
+    # Where it is complete it starts at column 42; from these slices alone the box would start at 36.
     box = lung_box(replace(chest(), hu=hu[::order, :, 33:]))
     assert box.left == 0
     assert box.right >= 133 - 33 + 6
@@ -282,7 +282,7 @@ def test_one_value_everywhere_is_refused(hu: int) -> None:
 
 
 def points(scan: Scan, z_mm: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Int [N, 2] (row, column): all outlines of a scan that lie on the given slices."""
+    """Int [N, 2] (row, column): all outlines of a scan on the given slices."""
     low, high = z_mm[0] - 0.1, z_mm[-1] + 0.1
     contours = [c for nodule in cluster_nodules(scan) for a in nodule.annotations for c in a.contours]
     return np.concatenate([c.points for c in contours if low <= c.z_mm <= high])

@@ -47,7 +47,7 @@ def pixels(*values: int) -> NDArray[np.uint16]:
     return np.array(values, np.uint16).reshape(2, 1, -1)
 
 
-# What is read
+# Accepted
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_one_slice_of_another_encoding(tmp_path: Path, slope: int) -> None:
     assert np.array_equal(read_volume(only(tmp_path)).hu, ramp(4) * slope - 1024)
 
 
-# What is refused
+# Refused
 
 
 def tags(**values: Any) -> Edit:

@@ -20,7 +20,7 @@ from tests.sources.ct.found import OTHER, Z, only, reasons
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # our values are bad on purpose
 
 
-# What is read
+# Accepted
 
 
 def test_header_values(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_fingerprint_sees_what_decides_the_values(tmp_path: Path, tags: dict[str
     assert only(tmp_path / "a").fingerprint != only(tmp_path / "b").fingerprint
 
 
-# What is refused
+# Refused
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_flipped_bytes(tmp_path: Path, damage: Callable[[Path], None], item: str
     damage(write_series(tmp_path / "bad", Z[:3])[1])
     series, refusals = find_series(tmp_path)
     assert {r.item: r.reason for r in refusals} == {item: reason}
-    assert len(series) == (item != UID)  # a file whose series is unknown is missing from it, and listed
+    assert len(series) == (item != UID)  # a file of unknown series is refused on its own
 
 
 def test_random_damage_never_stops_the_rest(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Copies, localizers, gaps and bounds: what becomes of a series whose files do not all belong into it."""
+"""Copies, localizers, gaps and limits: series with files that do not all belong to them."""
 
 from __future__ import annotations
 

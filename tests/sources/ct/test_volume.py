@@ -243,7 +243,7 @@ def test_uneven_spacing_as_numpy() -> None:
 
 
 def test_uneven_spacing_as_simpleitk() -> None:
-    """SimpleITK has no uneven grid: each pair of neighbouring slices is an image of its own."""
+    """SimpleITK has no uneven grids, so each pair of neighbouring slices is a separate image."""
     rng = np.random.default_rng(3)
     z = np.cumsum(rng.uniform(0.4, 5, 8)) - 20
     hu = rng.integers(-1024, 3000, (8, 4, 5)).astype(np.int16)
