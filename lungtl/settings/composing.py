@@ -205,3 +205,20 @@ def _dotted(value: Any, prefix: str = "", without: str = "") -> list[str]:
 def first_line(error: Exception) -> str:
     """What an error says, less the lines behind its first one."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def compose_config(config_name: str, schema: type[C], overrides: list[str]) -> C:
+    """Compose and check a config outside a command; raises UsageError for the first wrong key or value."""
+    from hydra import compose, initialize_config_dir
+
+    from lungtl.settings.schema import TrainConfig
+
+    check(config_name, schema, overrides, multirun=False)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        composed = compose(config_name, [*overrides, searchpath()], return_hydra_config=True)
+    choices = dict(composed.hydra.runtime.choices)
+    del_hydra = {key: composed[key] for key in composed if key != "hydra"}
+    from omegaconf import OmegaConf
+
+    config = validate(schema, OmegaConf.create(del_hydra))
+    return config.composed_from(choices, overrides) if isinstance(config, TrainConfig) else config

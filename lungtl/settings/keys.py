@@ -58,3 +58,17 @@ def sweep_name(name: str | None) -> str:
 # for conf/train.yaml; importing this module is enough, which unpickling Hydra's callback does in a worker
 OmegaConf.register_new_resolver("config_key", lambda *, _root_: container_key(_root_), replace=True)
 OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
+
+FIXED = ("backbone", "freezing", "aggregator", "loss", "image", "head", "split", "optimizer", "seed",
+         "trainer.accumulate", "trainer.batch_size", "trainer.bucket", "trainer.clip_norm", "trainer.ema",
+         "trainer.limit_batches", "trainer.monitor", "trainer.precision", "trainer.sampler")  # fmt: skip
+
+
+def may_change_on_resume(key: str) -> bool:
+    """True for settings that a resumed run may be given anew."""
+    return key == "backbone.weights" or not any(f"{key}.".startswith(f"{fixed}.") for fixed in FIXED)
+
+
+def is_reproduced(key: str) -> bool:
+    """True for settings that reproducing a run takes over."""
+    return key not in ("data_dir", "name", "resume", "sweep.name", "sweep.retry", "workers")

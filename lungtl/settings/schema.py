@@ -6,10 +6,11 @@ Hydra composes, these models check. The exchangeable parts (`dataset`, `backbone
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from lungtl.settings import parts
 from lungtl.settings.errors import UsageError
@@ -18,6 +19,8 @@ Part = dict[str, Any]
 FullPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
+RECORDED_GROUPS = ("dataset", "backbone", "freezing", "aggregator", "loss")
+"""Config groups whose option a run records."""
 WINDOWS: dict[str, tuple[float, float]] = {
     "lung": (-600, 1500),
     "mediastinal": (40, 400),
@@ -223,6 +226,24 @@ class TrainConfig(DatasetConfig):
     resume: str | None
     name: str | None
     dry_run: bool
+    _choices: dict[str, str] = PrivateAttr(default_factory=dict)
+    _overrides: list[str] = PrivateAttr(default_factory=list)
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """Config group -> the option that was chosen."""
+        return self._choices
+
+    @property
+    def overrides(self) -> list[str]:
+        """What the command line set."""
+        return self._overrides
+
+    def composed_from(self, choices: Mapping[str, object], overrides: Sequence[str]) -> TrainConfig:
+        """Remember what Hydra composed this config from; returns the config."""
+        self._choices |= {group: str(choices[group]) for group in RECORDED_GROUPS if group in choices}
+        self._overrides += map(str, overrides)
+        return self
 
     @model_validator(mode="after")
     def _check_model_parts(self) -> TrainConfig:
@@ -252,6 +273,7 @@ class EvaluateConfig(DatasetConfig):
     accelerator: Literal["auto", "cpu", "gpu", "mps"]
     cache: CacheConfig
     tracking: TrackingConfig
+    trust: list[str] | None = None
 
 
 class PredictConfig(Common):
@@ -260,6 +282,7 @@ class PredictConfig(Common):
     model: str
     input: FullPath
     accelerator: Literal["auto", "cpu", "gpu", "mps"]
+    trust: list[str] | None = None
 
 
 class ReportConfig(Common):

@@ -66,6 +66,15 @@ def parent_of(sweep: Path) -> str | None:
     return None if parent is None else parent["mlflow_run_id"]
 
 
+def identity_in_sweep(folder: Path) -> dict[str, str] | None:
+    """Tags that find a child's MLflow run again; None without tracking."""
+    from lungtl.tracking.identity import KEY
+    from lungtl.tracking.identity import PARENT as PARENT_TAG
+
+    parent = parent_of(folder.parent)
+    return None if parent is None else {PARENT_TAG: parent, KEY: folder.name, "sweep": folder.parent.name}
+
+
 def progress(sweep: Path) -> Progress:
     """How far a sweep is, by the states of its children; NaN is never the best value."""
     parent = read_parent(sweep) or {"total": 0, "monitor": ""}

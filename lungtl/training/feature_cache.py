@@ -207,7 +207,7 @@ def _compute(
         computed = (
             classifier.split.prefix(images).to(dtype)
             for view in range(views)
-            for images in image_chunks(classifier, store, bag_ids, device, view)
+            for images in image_chunks(classifier, map(store.voxels, bag_ids), device, view)
         )
         for fetched in _one_ahead(_fetch(rows) for rows in computed):
             kept = fetched()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,6 @@ from lungtl.training.devices import check_precision, device_count
 from lungtl.training.diverging import StopWhenDiverged
 from lungtl.training.module import BagModule
 from lungtl.training.processes import Place, others, strategy
-from lungtl.training.pruning import pruning
 from lungtl.training.quiet import quieten
 from lungtl.training.thawing import StopWhenThawed, TellStrategy, check_devices
 
@@ -58,6 +57,7 @@ def fit(
     log_metrics: LogMetrics,
     resume: bool,
     place: Place | None = None,
+    further: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Train, then load the weights of the best epoch into the module.
 
@@ -70,6 +70,7 @@ def fit(
             is killed in between tells the epoch again, the same numbers, when it goes on.
         resume: go on from the folder's last checkpoint, see `check_checkpoint`; a run that was stopped before its
             first one begins again.
+        further: callbacks besides our own.
         place: of this process among those that train together; None starts the others, one for each further device.
 
     Returns:
@@ -93,7 +94,7 @@ def fit(
     bar = RichProgressBar(refresh_rate=BAR_RATE, leave=False, console_kwargs={"stderr": True})
     tell = TellStrategy(config.monitor, mode)
     callbacks: list[Callback] = [kept, bar, EpochLog(log_metrics), tell, StopWhenDiverged()]
-    callbacks += pruning(folder, config.monitor)
+    callbacks += further
     if config.ema is not None:
         callbacks.append(AveragedWeights(config.ema, device))
     if config.patience is not None:

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError
-from lungtl.sweeps import launched
+from lungtl.sweeps import jobs, launched
 from lungtl.sweeps.launched import Launched, end_sweep
 from lungtl.sweeps.parent import parent_of, write_parent
 from lungtl.sweeps.state import State, child_lock, write_state
@@ -163,7 +163,7 @@ def test_the_command_goes_on_until_all_that_can_be_done_is_done(tmp_path: Path) 
             write_state(tmp_path / "killed", replace(STARTED, attempts=1 + launches))
             raise OSError("a worker ended")
 
-    command_line._launch(job)
+    command_line._launch(job, jobs)
     assert launches == 3
 
 
@@ -175,7 +175,7 @@ def test_an_error_that_is_not_the_launchers_ends_the_command(tmp_path: Path) -> 
         raise LungtlError("no such option")
 
     with pytest.raises(LungtlError):
-        command_line._launch(job)
+        command_line._launch(job, jobs)
 
 
 def test_calls_of_one_new_sweep_make_one_parent(tmp_path: Path) -> None:

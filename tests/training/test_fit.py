@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from pytorch_lightning.callbacks import Callback
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
@@ -99,6 +100,7 @@ def train(
     augment: bool = False,
     classifier: BagClassifier | None = None,
     kind: type[BagModule] = BagModule,
+    callbacks: Sequence[Callback] = (),
     **trainer: Any,
 ) -> tuple[BagModule, dict[str, Any]]:
     """What `lungtl.train` does with a store, on the tiny network."""
@@ -108,7 +110,7 @@ def train(
     features = cached_features(classifier, store, cache, CPU, "w") if cache else None
     module = kind(classifier, freezing, BagAndSliceLoss(), config.optimizer, config.trainer.max_epochs)
     data = BagDataModule(store, split_of(store), config, features, not freezing.is_frozen(classifier.backbone))
-    return module, fit(module, data, config.trainer, folder, epochs or Epochs(), resume)
+    return module, fit(module, data, config.trainer, folder, epochs or Epochs(), resume, further=callbacks)
 
 
 def last_state(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 from lungtl.data.store.reader import Store
 from lungtl.models.freezing.frozen import Frozen
 from lungtl.sweeps.search.names import PRUNED, TRIAL
+from lungtl.sweeps.search.pruning import pruning
 from lungtl.sweeps.search.study import open_study
 from tests.stores import toy_store
 from tests.training.test_fit import LENGTHS, Epochs, train
@@ -40,7 +41,9 @@ def _searched(sweep: Path, other: float, monkeypatch: pytest.MonkeyPatch) -> opt
 def _trained(store: Store, folder: Path, **trainer: Any) -> dict[str, float]:
     """Epoch -> validation loss."""
     epochs = Epochs()
-    _, result = train(store, folder, Frozen(), epochs, max_epochs=EPOCHS, **trainer)
+    _, result = train(
+        store, folder, Frozen(), epochs, callbacks=pruning(folder, "val/loss"), max_epochs=EPOCHS, **trainer
+    )
     assert result["epochs"] == len(epochs.seen)
     return {str(epoch): metrics["val/loss"] for epoch, metrics in epochs.seen.items()}
 
