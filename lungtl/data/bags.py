@@ -80,7 +80,7 @@ class BagDataset(Dataset[Sample]):
     """
 
     store: Store  # the store
-    bag_ids: Sequence[str]  # ids, in this order
+    bag_ids: list[str]  # ids, in this order
     labels: Mapping[str, int]  # bag_id -> label
     features: Features | None = None  # from the feature cache; None reads voxels
     neighbours: bool = False  # frames are the previous, the current and the next slice

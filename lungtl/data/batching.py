@@ -79,7 +79,7 @@ def rank_share(batches: Sequence[Sequence[int]], rank: int, processes: int) -> l
     smallest = min((len(batch) for batch in batches), default=processes)
     if smallest < processes:
         raise UsageError(
-            f"a batch of {smallest} bags cannot be split across {processes} processes; increase trainer.batch_size or "
+            f"a batch of {smallest} bags cannot be shared by {processes} processes; increase trainer.batch_size or "
             f"set trainer.devices={smallest}"
         )
     return [list(batch[rank::processes]) for batch in batches]

@@ -18,12 +18,12 @@ KEYS = ("data_dir", "root")
 
 def examine(data_dir: Path, root: Path | None) -> Iterator[Finding]:
     """Run all checks, the quick ones first; `root` is a folder of DICOM series to check, if any."""
-    from lungtl.doctor import dicom_root, environment, storage, weights
+    from lungtl.doctor import dicom_root, environment, storage
 
     yield from environment.check_python()
     yield from environment.check_packages()
     yield from environment.check_torch()
-    yield from weights.check_weights()
+    yield from environment.check_weights()
     yield from dicom_root.check_annotations()
     yield from storage.check_space(data_dir)
     yield from storage.check_tracking(data_dir)

