@@ -1,4 +1,4 @@
-"""Load the bags of a source and write each as a voxel file and a part (a JSON file with its table rows).
+"""Load one bag and write it as a voxel file and a part (a JSON file with its table rows).
 
 Parts and voxel files are not synced to disk one by one, which for thousands of small bags would take longer than
 loading them. After a power failure, files of the last half minute may be truncated, so a bag counts as finished only if
@@ -10,14 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import multiprocessing
-import os
 import re
-import signal
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -25,33 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lungtl.data.store.files import TEMPORARY, whole_file
-from lungtl.settings.errors import LungtlError, Refused
+from lungtl.settings.errors import Refused
 from lungtl.sources.base import Bag, Item, Source
 
 PARTS = "parts"
 VOXELS = "voxels"
-FEW_ITEMS = 8  # fewer are loaded before worker processes have started
-
-
-def write_parts(source: Source, items: list[Item], folder: Path, workers: int) -> Iterator[int | None]:
-    """Yield the result of `write_part` for each item, in the order of completion."""
-    if workers <= 1 or len(items) < FEW_ITEMS:
-        for item in items:
-            yield write_part(source, item, folder)
-        return
-    # spawn, not fork: threads of the parent (progress bars, BLAS) could deadlock a forked child
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent) as pool:
-        try:
-            for future in as_completed([pool.submit(write_part, source, item, folder) for item in items]):
-                yield future.result()
-        except (BrokenProcessPool, MemoryError) as error:
-            raise LungtlError(
-                f"a worker process died or ran out of memory while preparing {source.name}; rerun the same command "
-                "with workers=1: finished bags are kept"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def write_part(source: Source, item: Item, folder: Path) -> int | None:
@@ -87,19 +58,6 @@ def remove_temporary_files(folder: Path) -> None:
     """Remove unfinished files of killed runs; the caller holds the store's lock."""
     for file in (folder / PARTS).glob(f"*{TEMPORARY}"):
         file.unlink()
-
-
-def _follow_parent() -> None:
-    """Leave Ctrl-C to the parent process, and exit when it exits, even if it was killed."""
-
-    def wait_for_parent() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=wait_for_parent, daemon=True).start()
 
 
 def _write_voxels(voxels: NDArray[np.int16], path: Path, scratch: Path) -> tuple[int, str]:

@@ -11,19 +11,22 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from lungtl.data.store.files import explain_write_errors
-from lungtl.data.store.parts import PARTS, VOXELS, read_part, remove_temporary_files, write_parts
+from lungtl.data.store.parts import PARTS, VOXELS, read_part, remove_temporary_files, write_part
 from lungtl.data.store.reader import MANIFEST, STORE_FORMAT, Store
 from lungtl.data.store.tables import finish
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import Inventory, Refusal, Source, fingerprint
+from lungtl.sources.parallel import parallel
 from lungtl.sources.progress import bar
 
 log = logging.getLogger(__name__)
+FEW_BAGS = 8  # fewer are loaded before worker processes have started
 
 
 def prepare(source: Source, data_dir: Path, workers: int = 1) -> Store:
@@ -109,7 +112,9 @@ def _write_bags(source: Source, inventory: Inventory, folder: Path, workers: int
     written, start = 0, time.monotonic()
     with bar(f"preparing {source.name}") as progress:
         progress(done, total, f"{refused} refused")
-        for size in write_parts(source, missing, folder, workers):
+        load = partial(write_part, source, folder=folder)
+        workers = workers if len(missing) >= FEW_BAGS else 1
+        for size in parallel(load, missing, workers, f"preparing {source.name}"):
             done += 1
             refused += size is None
             written += size or 0

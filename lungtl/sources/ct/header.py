@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import stat
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from lungtl.settings.errors import LungtlError, Refused
+from lungtl.settings.errors import Refused
 from lungtl.sources.ct.elements import TAGS, Elements, quiet_pydicom
 from lungtl.sources.ct.encoding import COPY_AGAIN, UNCOMPRESSED, check_length, find_pixels, open_dicom
 from lungtl.sources.ct.slice_file import SliceFile, check_kind, read_slice
 from lungtl.sources.files import printable
+from lungtl.sources.parallel import parallel
 from lungtl.sources.progress import bar
 
 if TYPE_CHECKING:
@@ -48,26 +45,12 @@ def read_headers(paths: list[Path], workers: int) -> list[Header | Refused | Non
     if len(paths) < MANY_FILES:
         return _read_chunk(paths)
     headers: list[Header | Refused | None] = []
+    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     with bar("reading headers") as progress:
-        for chunk in _read_chunks(paths, workers):
+        for chunk in parallel(_read_chunk, chunks, workers, "reading headers"):
             headers += chunk
             progress(len(headers), len(paths))
     return headers
-
-
-def _read_chunks(paths: list[Path], workers: int) -> Iterator[list[Header | Refused | None]]:
-    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-    if workers <= 1:
-        yield from map(_read_chunk, chunks)
-        return
-    # spawn, not fork: threads of the parent (progress bars, BLAS) could deadlock a forked child
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            yield from pool.map(_read_chunk, chunks)
-        except BrokenProcessPool as error:
-            raise LungtlError("a worker process died while reading headers; rerun with workers=1") from error
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _read_chunk(paths: list[Path]) -> list[Header | Refused | None]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import lungtl
 from lungtl.settings.errors import LungtlError
+from lungtl.sources.parallel import parallel
 from lungtl.sources.phantom.choose import ScanPlan, choose_scans
 from lungtl.sources.phantom.dicom_writer import write_slices
 from lungtl.sources.phantom.recipe import PhantomRecipe
@@ -56,7 +56,8 @@ def write_phantom(
     done = len(plans) - len(missing)
     if progress is not None and done:
         progress(done, len(plans))
-    for _ in _write_all(missing, recipe, root, workers):
+    write = partial(_write_one, recipe=recipe, root=root)
+    for _ in parallel(write, missing, workers if len(missing) > 1 else 1, "rendering phantoms"):
         done += 1
         if progress is not None:
             progress(done, len(plans))
@@ -82,26 +83,9 @@ def _claim(root: Path, recipe: PhantomRecipe) -> None:
     temporary.replace(file)
 
 
-def _write_all(plans: list[ScanPlan], recipe: PhantomRecipe, root: Path, workers: int) -> Iterator[None]:
-    if workers <= 1 or len(plans) < 2:
-        for plan in plans:
-            _write_one(plan, recipe, root)
-            yield
-        return
-    context = multiprocessing.get_context("spawn")  # forking a process with threads can hang
-    with ProcessPoolExecutor(min(workers, len(plans)), mp_context=context) as pool:
-        jobs = [pool.submit(_write_one, plan, recipe, root) for plan in plans]
-        try:
-            for job in as_completed(jobs):
-                yield job.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
 def _write_one(plan: ScanPlan, recipe: PhantomRecipe, root: Path) -> None:
-    final, partial = series_folder(plan, root), root / PARTIAL / plan.scan.series_uid
-    shutil.rmtree(partial, ignore_errors=True)
-    write_series(plan, recipe, partial)
+    final, unfinished = series_folder(plan, root), root / PARTIAL / plan.scan.series_uid
+    shutil.rmtree(unfinished, ignore_errors=True)
+    write_series(plan, recipe, unfinished)
     final.parent.mkdir(parents=True, exist_ok=True)
-    partial.replace(final)
+    unfinished.replace(final)
