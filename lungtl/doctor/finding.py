@@ -16,18 +16,3 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.status}  {self.what}" + (f"  -> {self.remedy}" if self.remedy else "")
-
-
-def passes(what: str) -> Finding:
-    """Everything is in order."""
-    return Finding("PASS", what)
-
-
-def warns(what: str, remedy: str) -> Finding:
-    """Something is missing that not everyone needs."""
-    return Finding("WARN", what, remedy)
-
-
-def fails(what: str, remedy: str) -> Finding:
-    """Something is broken."""
-    return Finding("FAIL", what, remedy)

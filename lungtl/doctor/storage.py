@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lungtl.data.store.reader import MANIFEST, Store
-from lungtl.doctor.finding import Finding, fails, passes, warns
+from lungtl.doctor.finding import Finding
 from lungtl.settings.errors import LungtlError
 
 LEAST_FREE_GB = 5.0
@@ -24,7 +24,7 @@ def check_space(data_dir: Path) -> Iterator[Finding]:
     free = free_gb(data_dir)
     what = f"{free:.0f} GB free for {data_dir}"
     remedy = f"free some space (expected {LEAST_FREE_GB:g} GB), or set data_dir to a larger disk"
-    yield passes(what) if free >= LEAST_FREE_GB else warns(what, remedy)
+    yield Finding("PASS", what) if free >= LEAST_FREE_GB else Finding("WARN", what, remedy)
 
 
 def check_tracking(data_dir: Path) -> Iterator[Finding]:
@@ -32,22 +32,24 @@ def check_tracking(data_dir: Path) -> Iterator[Finding]:
     from lungtl.tracking.backend import DATABASE, open_client
 
     if not (data_dir / DATABASE).is_file():
-        yield passes("tracking: no runs yet")
+        yield Finding("PASS", "tracking: no runs yet")
         return
     try:
         open_client(None, data_dir)
     except LungtlError as error:
-        yield fails(str(error), f"restore {data_dir / DATABASE}, or move it away to create a new one")
+        yield Finding("FAIL", str(error), f"restore {data_dir / DATABASE}, or move it away to create a new one")
     else:
-        yield passes("tracking: the database can be opened")
+        yield Finding("PASS", "tracking: the database can be opened")
 
 
 def check_stores(data_dir: Path) -> Iterator[Finding]:
     """Every store is finished, readable and unchanged since preparation."""
     for folder in sorted((data_dir / "stores").glob("[!.]*/")):
         if not (folder / MANIFEST).is_file():
-            yield warns(
-                f"store {folder.name} is unfinished", f"rerun the same lungtl.prepare command, or remove {folder}"
+            yield Finding(
+                "WARN",
+                f"store {folder.name} is unfinished",
+                f"rerun the same lungtl.prepare command, or remove {folder}",
             )
             continue
         try:
@@ -55,12 +57,13 @@ def check_stores(data_dir: Path) -> Iterator[Finding]:
             altered = store.altered_files()
         except LungtlError as error:
             problem, _, todo = str(error).rpartition("; ")
-            yield fails(f"store {folder.name}: {problem}", todo)
+            yield Finding("FAIL", f"store {folder.name}: {problem}", todo)
             continue
         if altered:
-            yield fails(
+            yield Finding(
+                "FAIL",
                 f"store {folder.name}: {len(altered)} files changed, the first is {altered[0]}",
                 f"remove {folder} and prepare it again",
             )
         else:
-            yield passes(f"store {folder.name}: {store.manifest['n_bags']} bags, unchanged")
+            yield Finding("PASS", f"store {folder.name}: {store.manifest['n_bags']} bags, unchanged")

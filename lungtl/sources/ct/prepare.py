@@ -32,8 +32,8 @@ def prepare_series(
         "n_native_slices": len(series.files),
         "native_spacing_mm": series.native_spacing_mm,
         "largest_gap_mm": series.largest_gap_mm,
-        "slice_thickness_mm": series.slice_thickness_mm,
-        "manufacturer": series.manufacturer,
+        "slice_thickness_mm": series.files[0].slice_thickness_mm,
+        "manufacturer": series.files[0].manufacturer,
         "crop_top": top,
         "crop_left": left,
     }

@@ -46,16 +46,6 @@ class Series:
         return self.files[0].pixel_spacing_mm
 
     @property
-    def slice_thickness_mm(self) -> float:
-        """Of the lowest slice; NaN if its header has none. This is not the spacing."""
-        return self.files[0].slice_thickness_mm
-
-    @property
-    def manufacturer(self) -> str:
-        """A vendor's name, 'other', or '' if the header has none."""
-        return self.files[0].manufacturer
-
-    @property
     def z_mm(self) -> NDArray[np.float64]:
         """float64 [n_files], ascending."""
         return np.array([file.position_mm[2] for file in self.files])

@@ -27,7 +27,7 @@ def test_header_values(tmp_path: Path) -> None:
     write_series(tmp_path, Z, PixelSpacing=["0.5", "0.75"])
     series = only(tmp_path)
     assert (series.uid, series.shape, series.pixel_spacing_mm) == (UID, (3, 4), (0.5, 0.75))
-    assert (series.slice_thickness_mm, series.manufacturer) == (2.5, "other")
+    assert (series.files[0].slice_thickness_mm, series.files[0].manufacturer) == (2.5, "other")
     assert series.z_mm.tolist() == list(Z)
     assert series.native_spacing_mm == 2.5
 
@@ -35,8 +35,8 @@ def test_header_values(tmp_path: Path) -> None:
 def test_thickness_and_manufacturer_may_be_absent(tmp_path: Path) -> None:
     write_series(tmp_path, Z, SliceThickness=None, Manufacturer=None)
     series = only(tmp_path)
-    assert np.isnan(series.slice_thickness_mm)
-    assert series.manufacturer == ""
+    assert np.isnan(series.files[0].slice_thickness_mm)
+    assert series.files[0].manufacturer == ""
 
 
 def test_spacing_is_the_median_step(tmp_path: Path) -> None:
