@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lungtl.data.bags import Features, read_frames
-from lungtl.data.batching import loads
+from lungtl.data.batching import inference_chunks
 from lungtl.data.store.reader import Store
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.images import image_chunks
@@ -91,7 +91,7 @@ def predict_bags(
         torch.inference_mode(),
         classifier.folded() if features is None else nullcontext(),
     ):
-        for batch in loads(lengths, batch_size, most_slices(store, features, neighbours)):
+        for batch in inference_chunks(lengths, batch_size, most_slices(store, features, neighbours)):
             ids = [bag_ids[i] for i in batch]
             if features is not None:
                 rows = [features.rows(bag_id, 0, None).to(device) for bag_id in ids]

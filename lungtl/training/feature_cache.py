@@ -155,17 +155,17 @@ def cached_features(
     name = fingerprint(address)[:16]
     classifier.to(device)  # not in inference mode: tensors moved there could not train
     with (
-        folder.claimed(name),  # of runs that start together, one computes
+        folder.locked(name),  # of runs that start together, one computes
         evaluation_mode(classifier),
         torch.inference_mode(),
         classifier.folded(),
     ):
         probe = _probe_features(classifier, store, device, views)
-        if folder.holds(name, address, layout) and _reproduces(folder.file(name), probe):
+        if folder.is_complete(name, address, layout) and _reproduces(folder.file(name), probe):
             log.info("features: read from the cache (%s)", name)
         else:
             try:
-                with folder.room_needed(layout):
+                with folder.explain_full_disk(layout):
                     file = folder.reserve(name, layout, max_gb)
                     if file is None:
                         return None

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lungtl.data.bags import Batch
-from lungtl.data.batching import TOLERATED, padding, pieces, shuffled
+from lungtl.data.batching import TOLERATED, padding, shuffled, split_evenly
 from lungtl.data.store.reader import Store
 from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import TrainConfig
@@ -141,7 +141,7 @@ def test_more_processes_than_validation_bags_are_refused(
 def test_whether_bags_are_put_together_by_length_is_decided_once(tmp_path: Path) -> None:
     """Three long bags among short ones, two a batch: a quarter is padding where no two of the long ones meet."""
     lengths = [3] * 9 + [9] * 3
-    orders = [pieces(shuffled(12, 0, epoch), 2) for epoch in range(10)]
+    orders = [split_evenly(shuffled(12, 0, epoch), 2) for epoch in range(10)]
     wasted = [padding(batches, np.array(lengths)) > TOLERATED for batches in orders]
     assert set(wasted) == {True, False}
     store = toy_store(tmp_path, [*lengths, 1, 1, 1, 1])
