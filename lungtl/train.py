@@ -14,6 +14,7 @@ from lungtl.runs.naming import differing_overrides, flatten, run_name, told
 from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.schema import TrainConfig
+from lungtl.sweeps import jobs
 from lungtl.sweeps.search.names import PRUNED
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def _train_and_evaluate(
     from lungtl.data.splits import split_fingerprint
     from lungtl.runs.after_training import TrainedRun, finish
     from lungtl.settings import parts
+    from lungtl.sweeps.search.pruning import pruning
     from lungtl.training.build import build_classifier, trainable_share
     from lungtl.training.datamodule import BagDataModule
     from lungtl.training.devices import device_name, pick_device
@@ -171,7 +173,10 @@ def _train_and_evaluate(
     )
     module = BagModule(classifier, freezing, loss, config.optimizer, config.trainer.max_epochs)
     data = BagDataModule(store, split, config, features, backbone_trains=not freezing.is_frozen(classifier.backbone))
-    fitted = fit(module, data, config.trainer, folder, tracker.epoch, resume=earlier is not None)
+    fitted = fit(
+        module, data, config.trainer, folder, tracker.epoch, resume=earlier is not None,
+        callbacks=pruning(folder, config.trainer.monitor),
+    )  # fmt: skip
     took = {"seconds": module.seconds, "trainable_parameters": trained}
     log.info("trained %d epochs; the best is epoch %d", fitted["epochs"], fitted["best_epoch"])
     if (folder / PRUNED).is_file():  # the search has better ones: it is not scored
@@ -235,4 +240,4 @@ def _next_steps(folder: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    command_line.main("train", TrainConfig, run)
+    command_line.main("train", TrainConfig, run, jobs=jobs)

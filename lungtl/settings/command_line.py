@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 from lungtl.settings.allocator import keep_freed_memory
 from lungtl.settings.composing import check, conf_dir, first_line, searchpath, validate
@@ -29,13 +29,29 @@ INFORMATION_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c",
                      "--shell-completion", "-sc"}  # fmt: skip
 
 
-def main(config_name: str, schema: type[C], task: Callable[[C], float | None]) -> None:
+class Jobs(Protocol):
+    """Runs the jobs of sweeps, see `lungtl.sweeps.jobs`."""
+
+    def run_job(
+        self, folder: Path, composed: DictConfig, work: Callable[[], float | None], single: bool
+    ) -> float | None:
+        """Do the work as the folder's state asks: run, skip, resume, retry."""
+
+    def relaunch(self, error: Exception) -> bool:
+        """Whether to start the launcher once more."""
+
+    def end(self, status: str) -> bool:
+        """Close the sweep; whether there was one."""
+
+
+def main(config_name: str, schema: type[C], task: Callable[[C], float | None], jobs: Jobs | None = None) -> None:
     """Run a command: `task` gets the checked config; errors become one line and an exit code.
 
     Args:
         config_name: the primary config in conf/.
         schema: its typed form.
-        task: the work; runs once, or once for every job of a sweep, which may be told a number: what it is judged by.
+        task: the work; runs once, or once for every job of a sweep; returns the value that a search compares.
+        jobs: runs the jobs of sweeps; None runs each job as it comes.
     """
     os.environ.setdefault(STAMP, f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come back to us instead of Hydra's own report
@@ -70,52 +86,37 @@ def main(config_name: str, schema: type[C], task: Callable[[C], float | None]) -
         keep_freed_memory()
         single = HydraConfig.get().mode == RunMode.RUN
         try:
-            return _job(schema, task, composed, single)
+            if jobs is None:
+                return task(validate(schema, composed))
+            folder = Path(HydraConfig.get().runtime.output_dir)
+            return jobs.run_job(folder, composed, lambda: task(validate(schema, composed)), single)
         except LungtlError as error:
             if single:
                 fail(error)
-            log.error("this job failed, the others go on: %s", error)
+            log.error("this run failed; the other runs continue: %s", error)
             raise LungtlError(str(error)) from error  # 1, whatever the job's own: the command was right
 
+    def end(status: str) -> bool:
+        return jobs is not None and jobs.end(status)
+
     try:
-        _launch(job)
-        _end_sweep("FINISHED")
+        _launch(job, jobs)
+        end("FINISHED")
     except LungtlError as error:  # of a sweep
-        _end_sweep("FAILED")
+        end("FAILED")
         fail(error)
     except Exception as error:
-        if not _end_sweep("FAILED"):
+        if not end("FAILED"):
             if isinstance(error, HydraException):  # of a command line that was not checked: one with --cfg
                 fail(UsageError(first_line(error)))
             raise
         log.exception("the sweep's launcher has stopped")
         fail(LungtlError(f"the launcher has stopped ({type(error).__name__}: {str(error).strip() or 'no reason'}); "
-                         "the same command with its sweep.name goes on"))  # fmt: skip
+                         "rerun the same command with its sweep.name to resume"))  # fmt: skip
     except KeyboardInterrupt:
-        _end_sweep("KILLED")
+        end("KILLED")
         print("stopped", file=sys.stderr)
         sys.exit(130)
-
-
-def _job(schema: type[C], task: Callable[[C], float | None], composed: DictConfig, single: bool) -> float | None:
-    """A command's work; that of a sweep's child as its folder's state wants it."""
-    from hydra.core.hydra_config import HydraConfig
-
-    def work() -> float | None:
-        return task(validate(schema, composed))
-
-    hydra = HydraConfig.get()
-    folder = Path(hydra.runtime.output_dir)
-    if "sweep" not in hydra.callbacks or composed.dry_run:
-        return work()
-
-    from lungtl.sweeps.child import resume_child, run_child
-    from lungtl.sweeps.state import STATUS, State
-
-    if single:
-        return resume_child(folder, work) if (folder / STATUS).is_file() else work()
-    started = State("running", hydra.job.num, tuple(hydra.overrides.task), composed.trainer.monitor)
-    return run_child(folder, started, work, retry=composed.sweep.retry)
 
 
 def plain(command: Callable[[], None]) -> None:
@@ -126,23 +127,16 @@ def plain(command: Callable[[], None]) -> None:
         fail(error)
 
 
-def _launch(job: Callable[[], None]) -> None:
-    """Run the job, or those of a sweep, whose launcher is started again while that gets them further."""
+def _launch(job: Callable[[], None], jobs: Jobs | None) -> None:
+    """Run the job, or those of a sweep, whose launcher is started again while that makes progress."""
     while True:
         try:
             return job()
         except LungtlError:
             raise
         except Exception as error:
-            module = sys.modules.get("lungtl.sweeps.launched")
-            if module is None or not module.launch_again(error):
+            if jobs is None or not jobs.relaunch(error):
                 raise
-
-
-def _end_sweep(status: str) -> bool:
-    """Close what `lungtl.sweeps.launched` opened in this process; whether there was a sweep."""
-    module = sys.modules.get("lungtl.sweeps.launched")
-    return module is not None and bool(module.end_sweep(status))
 
 
 def _is_override(argument: str) -> bool:

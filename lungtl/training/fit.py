@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,6 @@ from lungtl.training.devices import check_precision, device_count
 from lungtl.training.diverging import StopWhenDiverged
 from lungtl.training.module import BagModule
 from lungtl.training.processes import Place, others, strategy
-from lungtl.training.pruning import pruning
 from lungtl.training.quiet import quieten
 from lungtl.training.thawing import StopWhenThawed, TellStrategy, check_devices
 
@@ -57,6 +56,7 @@ def fit(
     folder: Path,
     log_metrics: LogMetrics,
     resume: bool,
+    callbacks: Sequence[Callback] = (),
     place: Place | None = None,
 ) -> dict[str, Any]:
     """Train, then load the weights of the best epoch into the module.
@@ -70,6 +70,7 @@ def fit(
             is killed in between tells the epoch again, the same numbers, when it goes on.
         resume: go on from the folder's last checkpoint, see `check_checkpoint`; a run that was stopped before its
             first one begins again.
+        callbacks: further callbacks of Lightning, in every process; they are pickled.
         place: of this process among those that train together; None starts the others, one for each further device.
 
     Returns:
@@ -92,12 +93,11 @@ def fit(
     kept, files = Checkpoints(checkpoints, config.monitor, mode), WholeFiles(module.frozen_state())
     bar = RichProgressBar(refresh_rate=BAR_RATE, leave=False, console_kwargs={"stderr": True})
     tell = TellStrategy(config.monitor, mode)
-    callbacks: list[Callback] = [kept, bar, EpochLog(log_metrics), tell, StopWhenDiverged()]
-    callbacks += pruning(folder, config.monitor)
+    every: list[Callback] = [kept, bar, EpochLog(log_metrics), tell, StopWhenDiverged(), *callbacks]
     if config.ema is not None:
-        callbacks.append(AveragedWeights(config.ema, device))
+        every.append(AveragedWeights(config.ema, device))
     if config.patience is not None:
-        callbacks.append(StopWhenThawed(config.monitor, mode, config.patience))
+        every.append(StopWhenThawed(config.monitor, mode, config.patience))
     # what `deterministic` also asks torch for: every new tensor filled, a fifth of a step of EfficientNet-Lite0
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     trainer = pl.Trainer(
@@ -113,7 +113,7 @@ def fit(
         limit_train_batches=config.limit_batches,
         limit_val_batches=config.limit_batches,
         num_sanity_val_steps=0,
-        callbacks=callbacks,
+        callbacks=every,
         plugins=[files],
         logger=False,
         deterministic=True,
@@ -124,7 +124,7 @@ def fit(
     if config.compile and data.features is not None:
         log.warning("trainer.compile: nothing is compiled, since this run reads features (see cache.enabled)")
     with (
-        others(count, place, fit, module.cpu(), data, config, folder, _tell_nobody, resume),
+        others(count, place, fit, module.cpu(), data, config, folder, _tell_nobody, resume, callbacks),
         compiled(module.classifier.backbone) if config.compile else nullcontext(),
     ):
         trainer.fit(module, datamodule=data, ckpt_path=checkpoints / LAST if goes_on else None, weights_only=True)
