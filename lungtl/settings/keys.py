@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 from omegaconf import Container, OmegaConf
@@ -17,19 +18,42 @@ ELSEWHERE = (
     "trainer.accelerator", "trainer.devices", "trainer.workers",
 )  # fmt: skip
 """Settings that say where and how a run is done, not what it computes; a section stands for all of its keys."""
+DATASETS = "datasets.json"
+"""In a sweep's folder: hash of each dataset section -> fingerprint of its store."""
+DATASET_PATHS = ("root", "table", "images")
 LENGTH = 12  # hexadecimal digits
 
 
-def config_key(config: dict[str, Any]) -> str:
+def config_key(config: dict[str, Any], sweep: Path | None = None) -> str:
     """The hash of a composed config, less Hydra's own section and what `ELSEWHERE` names.
 
     Args:
         config: with its interpolations as written: `${data_dir}/x` is the same in every data folder.
+        sweep: folder whose datasets.json replaces the dataset's paths by the fingerprint of its store.
     """
     kept = _without("hydra", config)
     for name in ELSEWHERE:
         kept = _without(name, kept)
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:LENGTH]
+    fingerprint = dataset_fingerprints(sweep).get(dataset_hash(config)) if sweep is not None else None
+    if fingerprint is not None:
+        dataset = {key: value for key, value in kept["dataset"].items() if key not in DATASET_PATHS}
+        kept = {**kept, "dataset": {**dataset, "fingerprint": fingerprint}}
+    return _hash(kept)
+
+
+def dataset_hash(config: dict[str, Any]) -> str:
+    """The hash of a config's dataset section, by which datasets.json knows it."""
+    return _hash(config.get("dataset"))
+
+
+def dataset_fingerprints(sweep: Path) -> dict[str, str | None]:
+    """Hash of a dataset section -> fingerprint of its store, None if that could not be prepared; from datasets.json."""
+    path = sweep / DATASETS
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:LENGTH]
 
 
 def _without(name: str, config: dict[str, Any]) -> dict[str, Any]:
@@ -45,7 +69,8 @@ def container_key(config: Container) -> str:
     """`config_key` of a config as Hydra has it."""
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
-    return config_key({str(key): value for key, value in plain.items()})
+    folder = OmegaConf.select(config, "hydra.sweep.dir")
+    return config_key({str(key): value for key, value in plain.items()}, None if folder is None else Path(folder))
 
 
 def sweep_name(name: str | None) -> str:
