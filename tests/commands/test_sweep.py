@@ -62,7 +62,7 @@ def test_mlflow_groups_the_runs_under_one_parent(swept: Done, client: Any) -> No
     assert parent.info.run_name == f"sweep {folders[0].parent.name}"
     assert "aggregator=mean,max" in parent.data.tags["lungtl.grid"]
     assert git_tags().items() <= parent.data.tags.items()
-    assert parent.data.tags["lungtl.sources.progress"] == "2 done, 0 failed, 0 left"
+    assert parent.data.tags["lungtl.progress"] == "2 done, 0 failed, 0 left"
     for folder, aggregator in zip(folders, ("mean", "max"), strict=True):
         child = client.get_run(read_json(folder / "run.json")["mlflow_run_id"])
         assert child.info.status == "FINISHED"

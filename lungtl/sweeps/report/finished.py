@@ -16,7 +16,7 @@ from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.keys import ELSEWHERE
 from lungtl.sweeps.parent import PARENT
 from lungtl.sweeps.search.names import PRUNED
-from lungtl.sweeps.state import STATUS, standing
+from lungtl.sweeps.state import STATUS, status_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,7 +130,7 @@ def read_runs(folder: Path) -> tuple[list[Run], list[Unfinished]]:
             status = _status(child)
             state = PRUNED_STATE if (child / PRUNED).is_file() else str(status.get("state", "not finished"))
             if state == "running":
-                state = standing(child)  # it may have been killed
+                state = status_of(child)  # it may have been killed
             unfinished.append(Unfinished(child.name, _described(child), state, str(status.get("error") or "")))
     if not finished:
         raise nothing_finished(folder)
