@@ -1,7 +1,7 @@
-"""A trial of a search stops when the others were better at the same epoch.
+"""Pruning: a trial of a search stops early if other trials were better at the same epoch.
 
-The search, another process and perhaps on another machine, told the run its number; the study lies in the folder
-of the sweep, beside the run's own.
+The run, in another process and perhaps on another machine than the search, knows its trial number from the
+environment; the study is stored in the sweep's folder, which contains the run's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def pruning(folder: Path, monitor: str) -> list[Callback]:
     """The callback of a run that is a trial; none otherwise.
 
     Args:
-        folder: of the run. What a run trains beside itself (a control) lies elsewhere and is no trial.
+        folder: of the run. Controls that a run trains have their folders elsewhere and are not trials.
         monitor: the validation metric that the study compares.
     """
     number = os.environ.get(TRIAL)
@@ -34,14 +34,14 @@ def pruning(folder: Path, monitor: str) -> list[Callback]:
 
 
 class PruneTrial(Callback):
-    """Tells the study each epoch's value, and ends training where the study's median rule says so.
+    """Reports each epoch's value to the study, and stops training if the study's median rule says so.
 
-    A run that was pruned has PRUNED in its folder: the number of epochs that it trained.
+    A pruned run has PRUNED in its folder, with the number of epochs that it trained.
 
     Args:
         folder: of the run.
         number: of the trial.
-        monitor: the validation metric that is told.
+        monitor: the validation metric to report.
     """
 
     def __init__(self, folder: Path, number: int, monitor: str) -> None:
@@ -50,17 +50,17 @@ class PruneTrial(Callback):
         self.monitor = monitor
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A run that trains on is asked about anew."""
+        """A pruned run that is resumed counts as pruned only if it is pruned again."""
         if trainer.is_global_zero:
             (self.folder / PRUNED).unlink(missing_ok=True)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Validation has ended by now; all processes that train together hear the first one's answer."""
-        from lungtl.sweeps.search.hopeless import is_hopeless
+        """Called after validation; all ranks follow the decision of rank 0."""
+        from lungtl.sweeps.search.study import should_prune
 
         value = float(trainer.callback_metrics[self.monitor])
-        hopeless = trainer.is_global_zero and is_hopeless(self.folder.parent, self.number, value, trainer.current_epoch)
-        if not trainer.strategy.reduce_boolean_decision(hopeless, all=False):
+        prune = trainer.is_global_zero and should_prune(self.folder.parent, self.number, value, trainer.current_epoch)
+        if not trainer.strategy.reduce_boolean_decision(prune, all=False):
             return
         trainer.should_stop = True
         if trainer.is_global_zero:
