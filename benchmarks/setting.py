@@ -25,7 +25,7 @@ def composed(data_dir: Path, *overrides: str) -> TrainConfig:
     """The config of `lungtl.train data_dir=... dataset.scans=12 tracking=none OVERRIDES`."""
     import hydra
 
-    lines = [f"data_dir={data_dir}", f"dataset.scans={SCANS}", "tracking=none", *overrides, composing.searchpath()]
+    lines = [f"data_dir={data_dir}", f"dataset.scans={SCANS}", "tracking=none", *overrides, composing.search_path()]
     with hydra.initialize_config_dir(str(composing.conf_dir()), version_base="1.3"):
         return composing.validate(TrainConfig, hydra.compose("train", lines))
 

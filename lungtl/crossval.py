@@ -18,9 +18,9 @@ from types import FrameType
 from lungtl.runs.folder import sweep_dir_of
 from lungtl.settings import command_line
 from lungtl.settings.errors import UsageError
+from lungtl.settings.keys import meaning, override_key
 
 KFOLD = "split.kind=kfold"
-FIXED = ("split.kind", "split.fold", "hydra.sweep.dir", "hydra.sweep.subdir", "resume")
 
 
 def main() -> None:
@@ -44,9 +44,8 @@ def main() -> None:
 def check_overrides(overrides: list[str]) -> None:
     """Raise UsageError for an override of what makes the sweep a cross-validation."""
     for override in overrides:
-        name, _, value = override.partition("=")
-        key = name.lstrip("+~")
-        if key in FIXED:
+        key, value = override_key(override), override.partition("=")[2]
+        if meaning(key).set_by_crossval:
             raise UsageError(f"{override}: crossval sets {key} itself; omit it")
         if key == "split.folds" and not value.isdecimal():
             raise UsageError(f"{override}: give one number of folds; run crossval once for each number")

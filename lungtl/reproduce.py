@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lungtl.runs.folder import find_run, read_record
 from lungtl.settings import command_line, composing
 from lungtl.settings.errors import LungtlError
+from lungtl.settings.keys import is_reproduced, override_key
 from lungtl.settings.schema import ReproduceConfig, TrainConfig
 from lungtl.sweeps.search.names import PRUNED
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 METRICS, REPRODUCTION = "metrics.json", "reproduction.json"
-OWN = ("data_dir", "name", "resume", "sweep.name", "sweep.retry", "workers")
-"""Settings that say where and how a run was started, not what it computes."""
 DEVIATION = 1e-3
 """Of cached features from new ones, as a share of the largest: what devices and half precision differ by is less."""
 
@@ -75,7 +74,7 @@ def own_overrides(folder: Path) -> list[str]:
     from omegaconf import OmegaConf
 
     lines = [str(line) for line in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
-    return [line for line in lines if line.partition("=")[0].lstrip("+~") not in OWN]
+    return [line for line in lines if is_reproduced(override_key(line))]
 
 
 def quoted(text: str) -> str:
@@ -89,7 +88,7 @@ def train_config(overrides: list[str]) -> TrainConfig:
     """The typed config of a training command."""
     from hydra import compose
 
-    return composing.validate(TrainConfig, compose("train", [*overrides, composing.searchpath()]))
+    return composing.validate(TrainConfig, compose("train", [*overrides, composing.search_path()]))
 
 
 def check_same(record: dict[str, Any], config: TrainConfig) -> tuple[Store, BagClassifier]:

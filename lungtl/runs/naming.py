@@ -6,22 +6,20 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-PLACES = ("data_dir", ".root", ".table", ".images", "tracking", "tracking.uri", "workers", "resume", "sweep.name",
-          "sweep.retry", "evaluation.figures")  # fmt: skip
-"""Endings of keys that only say where things are and whether figures are drawn."""
+from lungtl.settings.keys import is_in_name, override_key
 
 
 def run_name(choices: Mapping[str, str], overrides: Iterable[str]) -> str:
-    """The four choices, then what else was overridden, less `PLACES`."""
+    """The four choices, then the other overrides that appear in names."""
     parts = [choices[group] for group in ("dataset", "backbone", "freezing", "aggregator")]
-    others = [override for override in overrides if override.partition("=")[0].lstrip("+~") not in choices]
+    others = [override for override in overrides if override_key(override) not in choices]
     return " ".join([*parts, *told(others)])
 
 
 def told(overrides: Iterable[str]) -> list[str]:
-    """Overrides as a name tells them: of a file its name, and none of `PLACES`."""
-    parts = [override.partition("=") for override in overrides]
-    return [f"{k}={Path(v).name if '/' in v else v}" for k, _, v in parts if not k.endswith(PLACES)]
+    """Shorten overrides for the run name; keys that do not belong there are dropped, and a file loses its folder."""
+    parts = [override.partition("=") for override in overrides if is_in_name(override_key(override))]
+    return [f"{k}={Path(v).name if '/' in v else v}" for k, _, v in parts]
 
 
 def differing_overrides(sweep: Path, overrides: Iterable[str]) -> list[str]:

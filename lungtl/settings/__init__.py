@@ -1,1 +1,1 @@
-"""How a command line becomes a checked config, and what is said when it is wrong."""
+"""Compose, validate and run a command line, and report what is wrong with it in one line."""

@@ -11,9 +11,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
+from lungtl import __version__
 from lungtl.settings.allocator import keep_freed_memory
-from lungtl.settings.composing import check, conf_dir, first_line, searchpath, validate
+from lungtl.settings.composing import (
+    CONFIG_DIR_FLAGS,
+    check,
+    conf_dir,
+    first_line,
+    search_path,
+    user_folders,
+    validate,
+)
 from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.settings.parts import make_importable
 from lungtl.settings.resuming import check_settings
 
 if TYPE_CHECKING:
@@ -57,23 +67,28 @@ def main(config_name: str, schema: type[C], task: Callable[[C], float | None], j
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come back to us instead of Hydra's own report
     # argparse takes positional arguments in one go: `train dataset=x -m seed=0,1` would not be understood
     arguments = sorted(sys.argv[1:], key=lambda argument: argument not in MULTIRUN)
+    if "--version" in arguments:
+        print(f"lungtl {__version__}")
+        return
+    make_importable(Path.cwd())
     try:
+        folders = user_folders(arguments)
         if not INFORMATION_FLAGS & set(arguments):
-            overrides = [a for a in arguments if not a.startswith("-")]
+            overrides = _overrides(arguments)
             earlier = _earlier_run(overrides)
             if earlier is not None:
                 if MULTIRUN & set(arguments):
                     raise UsageError("resume= goes on with one run; leave -m out (a sweep goes on by its sweep.name)")
                 arguments = _resumed(arguments, overrides, earlier)
-            overrides = [a for a in arguments if not a.startswith("-")]
-            check(config_name, schema, overrides, multirun=bool(MULTIRUN & set(arguments)))
+            overrides = _overrides(arguments)
+            check(config_name, schema, overrides, bool(MULTIRUN & set(arguments)), folders)
             if earlier is not None:  # now: Hydra writes the new config over the run's
-                check_settings(earlier, [*overrides, searchpath()])
+                check_settings(earlier, [*overrides, search_path(folders)])
     except UsageError as error:
         fail(error)
     # beside the other overrides, for the same reason: `train dataset=x --cfg job`
     place = next((i for i, argument in enumerate(arguments) if _is_override(argument)), len(arguments))
-    sys.argv[1:] = [*arguments[:place], searchpath(), *arguments[place:]]
+    sys.argv[1:] = [*arguments[:place], search_path(folders), *arguments[place:]]
 
     import hydra
     from hydra.errors import HydraException
@@ -137,6 +152,11 @@ def _launch(job: Callable[[], None], jobs: Jobs | None) -> None:
         except Exception as error:
             if jobs is None or not jobs.relaunch(error):
                 raise
+
+
+def _overrides(arguments: list[str]) -> list[str]:
+    values = {i + 1 for i, argument in enumerate(arguments) if argument in CONFIG_DIR_FLAGS}
+    return [a for i, a in enumerate(arguments) if i not in values and not a.startswith("-")]
 
 
 def _is_override(argument: str) -> bool:

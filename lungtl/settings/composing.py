@@ -1,11 +1,11 @@
-"""A command line as a checked config: what is wrong with it is said in a line, with the nearest right name.
+"""Compose and check a command line: whatever is wrong with it is reported in one line, with the nearest right name.
 
 Nothing here imports torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,28 +20,58 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound="Strict")
 EXPERIMENTS = "experiments"
-"""The config group whose options lie beside conf/."""
+"""The config group whose options are in a folder next to conf/, and in the user's own."""
+CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
 
 
 def conf_dir() -> Path:
-    """The folder of the configs: inside an installed package, beside the package in a checkout."""
+    """The folder of lungtl's configs: inside an installed package, next to the package in a checkout."""
     package = Path(__file__).parents[1]
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
 
 
-def searchpath() -> str:
-    """The override that lets Hydra find `experiments=`."""
-    return f"hydra.searchpath=['file://{conf_dir().parent}']"
+def user_folders(arguments: Sequence[str]) -> list[Path]:
+    """The folders in which a user's own configs are: that of `--config-dir`, and the current one if it has experiments.
+
+    Args:
+        arguments: of the command line, flags included.
+
+    Raises:
+        UsageError: the folder that `--config-dir` names does not exist.
+    """
+    folders = []
+    for position, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag not in CONFIG_DIR_FLAGS:
+            continue
+        named = value if equals else next(iter(arguments[position + 1 :]), "")
+        folder = Path(named).expanduser().resolve()
+        if not named or not folder.is_dir():
+            raise UsageError(f"{flag}={named}: no such folder; give the folder that contains your config groups")
+        folders.append(folder)
+    if (Path.cwd() / EXPERIMENTS).is_dir():
+        folders.append(Path.cwd())
+    return folders
 
 
-def check(config_name: str, schema: type[C], overrides: list[str], multirun: bool) -> None:
-    """Compose and validate a command line; for a sweep, every value that is swept.
+def search_path(folders: Sequence[Path] = ()) -> str:
+    """The Hydra override that finds `experiments=` and the configs in `user_folders`."""
+    paths = dict.fromkeys([conf_dir().parent, *folders])
+    quoted = [f"'file://{path}'" for path in (str(path).replace("'", "\\'") for path in paths)]
+    return f"hydra.searchpath=[{','.join(quoted)}]"
+
+
+def check(
+    config_name: str, schema: type[C], overrides: list[str], multirun: bool, folders: Sequence[Path] = ()
+) -> None:
+    """Compose and validate a command line; in a sweep, every value that is swept.
 
     Args:
         config_name: the primary config.
         schema: its typed form.
         overrides: of the command line.
         multirun: whether the command line has `-m`.
+        folders: of `user_folders`.
 
     Raises:
         UsageError: the first thing that is wrong, with the nearest right one.
@@ -51,6 +81,7 @@ def check(config_name: str, schema: type[C], overrides: list[str], multirun: boo
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
+    search = search_path(folders)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
         try:
@@ -59,18 +90,18 @@ def check(config_name: str, schema: type[C], overrides: list[str], multirun: boo
             raise UsageError(f"{first_line(error)}; overrides are written key=value") from error
         for lines in _variants(parsed):
             variant = parser.parse_overrides(lines)
-            _check_options(variant)
+            _check_options(variant, [conf_dir(), conf_dir().parent, *folders])
             try:
-                composed = compose(config_name, [*lines, searchpath()])
+                composed = compose(config_name, [*lines, search])
             except HydraException as error:
-                _check_keys(config_name, variant)  # to say it better
+                _check_keys(config_name, variant, search)  # for a better message
                 raise UsageError(first_line(error)) from error
             validate(schema, composed)
-        _check_sweep(config_name, parsed, multirun)
+        _check_sweep(config_name, parsed, multirun, search)
 
 
-def _check_sweep(config_name: str, overrides: list[Override], multirun: bool) -> None:
-    """Raise UsageError where a key has several values and the command makes one run, or a range is not searched."""
+def _check_sweep(config_name: str, overrides: list[Override], multirun: bool, search: str) -> None:
+    """Raise UsageError if a single run gets several values for a key, or a sweep without a search gets a range."""
     from hydra import compose
     from hydra.core.global_hydra import GlobalHydra
     from hydra.types import RunMode
@@ -81,23 +112,24 @@ def _check_sweep(config_name: str, overrides: list[Override], multirun: bool) ->
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
     lines = [str(override.input_line) for override in overrides]
-    if not multirun and hydra.get_mode(config_name, [*lines, searchpath()]) != RunMode.MULTIRUN:
-        one = swept[0]
-        way = "-m hydra/sweeper=optuna to search it" if one.is_interval_sweep() else "-m to make a run of each"
+    if not multirun and hydra.get_mode(config_name, [*lines, search]) != RunMode.MULTIRUN:
+        first = swept[0]
+        remedy = "-m hydra/sweeper=optuna to search it" if first.is_interval_sweep() else "-m to make a run of each"
         raise UsageError(
-            f"{one.input_line} has several values; add {way}, or where a comma is part of one value, quote it twice: "
-            f"'{one.get_key_element()}=\"...\"'"
+            f"{first.input_line} has several values; add {remedy}, or where a comma is part of one value, quote it "
+            f"twice: '{first.get_key_element()}=\"...\"'"
         )
-    for one in swept:
-        if one.is_interval_sweep():
-            fixed = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
-            composed = compose(config_name, [*fixed, searchpath()], return_hydra_config=True)
-            if composed.hydra.runtime.choices["hydra/sweeper"] == "basic":
-                raise UsageError(f"{one.input_line} is a range to search; add hydra/sweeper=optuna, or give values")
+    interval = next((override for override in swept if override.is_interval_sweep()), None)
+    if interval is None:
+        return
+    fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
+    composed = compose(config_name, [*fixed, search], return_hydra_config=True)
+    if composed.hydra.runtime.choices["hydra/sweeper"] == "basic":
+        raise UsageError(f"{interval.input_line} is a range to search; add hydra/sweeper=optuna, or give values")
 
 
 def validate(schema: type[C], composed: DictConfig) -> C:
-    """A composed config as its typed form; raises UsageError for the first wrong value."""
+    """A composed config in its typed form; raises UsageError for the first wrong value."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from pydantic import ValidationError
@@ -122,20 +154,22 @@ def validate(schema: type[C], composed: DictConfig) -> C:
 
 
 def _variants(parsed: list[Override]) -> Iterator[list[str]]:
-    """Command lines without sweeps: the first value of each, then every further value of one at a time."""
-    choices = [
-        [f"{o.get_key_element()}={value}" for value in _swept(o)] if o.is_sweep_override() else [str(o.input_line)]
+    """Command lines without sweeps: the first value of each key, then every other value of one key at a time."""
+    values = [
+        [f"{o.get_key_element()}={value}" for value in _swept_values(o)]
+        if o.is_sweep_override()
+        else [str(o.input_line)]
         for o in parsed
     ]
-    first = [options[0] for options in choices]
+    first = [lines[0] for lines in values]
     yield first
-    for i, options in enumerate(choices):
-        for option in options[1:]:
-            yield [*first[:i], option, *first[i + 1 :]]
+    for i, lines in enumerate(values):
+        for line in lines[1:]:
+            yield [*first[:i], line, *first[i + 1 :]]
 
 
-def _swept(override: Override) -> list[str]:
-    """The values of a sweep; of an interval, from which a search chooses, its ends.
+def _swept_values(override: Override) -> list[str]:
+    """The values of a sweep; both ends of an interval, from which a search chooses.
 
     Raises:
         UsageError: there is none.
@@ -145,49 +179,42 @@ def _swept(override: Override) -> list[str]:
         return [str(interval.start), str(interval.end)]
     values = list(override.sweep_string_iterator())
     if not values:
-        raise UsageError(f"{override.input_line} gives no value; widen it")
+        raise UsageError(f"{override.input_line} matches no value; use a wider pattern or range")
     return values
 
 
-def _check_options(overrides: list[Override]) -> None:
-    """Every option of a group exists; raises UsageError with the nearest one."""
+def _check_options(overrides: list[Override], folders: Sequence[Path]) -> None:
+    """Raise UsageError, with the nearest option, if a config group has no such option."""
     for override in overrides:
         group, value = override.key_or_group, override.value()
-        options = _options(group)
-        named = value is not None and not isinstance(value, dict) and not override.is_delete()
-        if options and named and str(value) not in options:
+        if not group.isidentifier() or group == "hydra" or override.is_delete():
+            continue
+        options = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
+        if options and value is not None and not isinstance(value, dict) and str(value) not in options:
             raise UsageError(f"{group}={value}: no such option; {nearest(str(value), options)}")
 
 
-def _check_keys(config_name: str, overrides: list[Override]) -> None:
-    """Every key exists; raises UsageError with the nearest one."""
+def _check_keys(config_name: str, overrides: list[Override], search: str) -> None:
+    """Raise UsageError, with the nearest key, if a key does not exist."""
     from hydra import compose
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
-    plain = compose(config_name, [searchpath()], return_hydra_config=True)
+    plain = compose(config_name, [search], return_hydra_config=True)
     groups = {str(group) for group in plain.hydra.runtime.choices if not group.startswith("hydra/")}
     own = [override for override in overrides if not override.key_or_group.startswith("hydra")]
     chosen = [str(o.input_line) for o in own if o.key_or_group in groups and not isinstance(o.value(), dict)]
     try:
-        known = set(_dotted(OmegaConf.to_container(compose(config_name, [*chosen, searchpath()]))))
-    except HydraException:  # what is wrong are not the keys
+        known = set(_dotted(OmegaConf.to_container(compose(config_name, [*chosen, search])))) | groups
+    except HydraException:  # something other than a key is wrong
         return
     for override in own:
         if override.is_add() or override.is_force_add():
             continue
         key = override.key_or_group
         for name in (key, *_dotted(override.value(), f"{key}.")):
-            if name not in known | groups:
-                raise UsageError(f"unknown key {name}; {nearest(name, known | groups)}")
-
-
-def _options(group: str) -> list[str]:
-    """Those of a config group; none of what is no group, or is Hydra's own."""
-    if not group.isidentifier() or group == "hydra":
-        return []
-    folder = conf_dir().parent if group == EXPERIMENTS else conf_dir()
-    return sorted(path.stem for path in (folder / group).glob("*.yaml"))
+            if name not in known:
+                raise UsageError(f"unknown key {name}; {nearest(name, known)}")
 
 
 def _dotted(value: Any, prefix: str = "", without: str = "") -> list[str]:
@@ -203,5 +230,5 @@ def _dotted(value: Any, prefix: str = "", without: str = "") -> list[str]:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, less the lines behind its first one."""
+    """The first line of an error's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

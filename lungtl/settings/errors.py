@@ -1,4 +1,4 @@
-"""What can go wrong, said in one line: the thing, the value seen, what was wanted, what to do next."""
+"""Errors with a one-line message: the thing, the value seen, what is expected, what to do next."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class UsageError(LungtlError):
 
 
 class Unreachable(LungtlError):
-    """The tracking store cannot be used now; nothing is wrong with the run that asked for it."""
+    """The tracking server cannot be reached at the moment; the run itself is fine."""
 
 
 class Refused(LungtlError):
-    """One item of a source cannot be used; it goes to the store's quarantine and the rest goes on.
+    """One item of a source cannot be used; it is listed in the store's quarantine, the others are still read.
 
     Args:
         reason: what is wrong with it, with the value seen.
@@ -33,5 +33,5 @@ class Refused(LungtlError):
         self.remedy = remedy
 
     def __reduce__(self) -> tuple[type[Refused], tuple[str, str]]:
-        # Worker processes send this exception home; the default would call __init__ with one argument.
+        # worker processes pickle this exception; the default would call __init__ with one argument
         return Refused, (self.reason, self.remedy)

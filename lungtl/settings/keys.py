@@ -1,6 +1,7 @@
-"""A child's folder is named by what it computes, so that the same child is found again in another call of the sweep.
+"""What each config key means for a run's identity, for resuming it, for its name and for reproducing it.
 
-Not by its number: the grid may have grown.
+`TABLE` is the only place that says so. A key takes the entry of its longest dotted prefix (`tracking.uri` that of
+`tracking`), a key without one takes `DEFAULT`.
 """
 
 from __future__ import annotations
@@ -8,69 +9,152 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from omegaconf import Container, OmegaConf
 
-ELSEWHERE = (
-    "data_dir", "name", "resume", "sweep", "tracking", "workers", "cache.max_gb", "evaluation.figures",
-    "trainer.accelerator", "trainer.devices", "trainer.workers",
-)  # fmt: skip
-"""Settings that say where and how a run is done, not what it computes; a section stands for all of its keys."""
+Identity = Literal["setting", "repeat", "place", "none"]
+
+
+class Meaning(NamedTuple):
+    """What a key means.
+
+    Attributes:
+        identity: "setting": it decides what is computed; "repeat": likewise, but runs that differ in nothing else are
+            repeats of one setting; "place": where the data is, which identifies a run only while the fingerprint of
+            the data is unknown; "none": where and how a run is executed.
+        may_change: whether a run can be resumed with another value.
+        in_name: whether an override of it appears in the derived run name.
+        reproduced: whether `lungtl.reproduce` takes the value of the original run.
+        set_by_crossval: whether `lungtl.crossval` sets it, so that its users cannot.
+    """
+
+    identity: Identity
+    may_change: bool
+    in_name: bool
+    reproduced: bool
+    set_by_crossval: bool = False
+
+
+DEFAULT = Meaning("setting", may_change=False, in_name=True, reproduced=True)
+# fmt: off
+TABLE = {
+    #                                 identity  resume name   reproduce
+    # where and how a run is executed
+    "data_dir":               Meaning("none",    True,  False, False),
+    "workers":                Meaning("none",    True,  False, False),
+    "name":                   Meaning("none",    True,  False, False),
+    "sweep":                  Meaning("none",    True,  False, False),
+    "resume":                 Meaning("none",    True,  False, False, set_by_crossval=True),
+    "hydra":                  Meaning("none",    True,  False, False),
+    "hydra.sweep":            Meaning("none",    True,  False, False, set_by_crossval=True),
+    "tracking":               Meaning("none",    True,  False, True),
+    "trainer.accelerator":    Meaning("none",    True,  False, True),
+    "trainer.devices":        Meaning("none",    True,  False, True),
+    "trainer.workers":        Meaning("none",    True,  False, True),
+    "trainer.compile":        Meaning("none",    True,  False, True),
+    "cache.max_gb":           Meaning("none",    True,  False, True),
+    "evaluation.figures":     Meaning("none",    True,  False, True),
+    "evaluation.heatmaps":    Meaning("none",    True,  False, True),
+    # where the data is; its content is compared by fingerprint
+    "dataset.root":           Meaning("place",   True,  False, True),
+    "dataset.table":          Meaning("place",   True,  False, True),
+    "dataset.images":         Meaning("place",   True,  False, True),
+    # repeats of a setting; a dry run trains nothing and must not take a run's folder
+    "seed":                   Meaning("repeat",  False, True,  True),
+    "split.seed":             Meaning("repeat",  False, True,  True),
+    "split.fold":             Meaning("repeat",  False, True,  True,  set_by_crossval=True),
+    "dry_run":                Meaning("repeat",  True,  False, False),
+    # settings that a resumed run can change: how long it trains, and what is done after training
+    "split.kind":             Meaning("setting", False, True,  True,  set_by_crossval=True),
+    "backbone.weights":       Meaning("setting", True,  True,  True),  # a moved file; its checksum is compared
+    "trainer.max_epochs":     Meaning("setting", True,  True,  True),
+    "trainer.patience":       Meaning("setting", True,  True,  True),
+    "cache.enabled":          Meaning("setting", True,  True,  True),
+    "evaluation":             Meaning("setting", True,  True,  True),
+}
+# fmt: on
 DATASETS = "datasets.json"
-"""In a sweep's folder: hash of each dataset section -> fingerprint of its store."""
-DATASET_PATHS = ("root", "table", "images")
+"""In a sweep's folder: `dataset_hash` of each of its dataset sections -> fingerprint of the store it opens."""
 LENGTH = 12  # hexadecimal digits
 
 
-def config_key(config: dict[str, Any], sweep: Path | None = None) -> str:
-    """The hash of a composed config, less Hydra's own section and what `ELSEWHERE` names.
+def meaning(key: str) -> Meaning:
+    """The entry of a dotted key or of a config group."""
+    parts = key.replace("/", ".").split(".")
+    prefixes = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((TABLE[prefix] for prefix in prefixes if prefix in TABLE), DEFAULT)
+
+
+def decides_result(key: str) -> bool:
+    """True if runs that differ in this key alone are different runs."""
+    return meaning(key).identity in ("setting", "repeat")
+
+
+def is_setting(key: str) -> bool:
+    """True if runs that differ in this key alone have different settings; False of seeds and folds."""
+    return meaning(key).identity == "setting"
+
+
+def may_change_on_resume(key: str) -> bool:
+    """True if a run can be resumed with another value."""
+    return meaning(key).may_change
+
+
+def is_in_name(key: str) -> bool:
+    """True if an override of this key appears in the derived run name."""
+    return meaning(key).in_name
+
+
+def is_reproduced(key: str) -> bool:
+    """True if `lungtl.reproduce` takes the value of the original run."""
+    return meaning(key).reproduced
+
+
+def override_key(override: str) -> str:
+    """The key of a Hydra override: `+head.width=3` -> `head.width`."""
+    return override.partition("=")[0].lstrip("+~")
+
+
+def config_key(config: dict[str, Any], fingerprints: Mapping[str, str] | None = None, *, repeats: bool = True) -> str:
+    """The hash of everything in a config that identifies a run; it names the run's folder in a sweep.
 
     Args:
-        config: with its interpolations as written: `${data_dir}/x` is the same in every data folder.
-        sweep: folder whose datasets.json replaces the dataset's paths by the fingerprint of its store.
+        config: composed, with its interpolations as written: `${data_dir}/x` is the same in every data folder.
+        fingerprints: of `read_fingerprints`; a dataset that is listed is identified by its store's fingerprint
+            instead of its paths, so that it can be moved.
+        repeats: False: leave out seeds and folds, so that all repeats of a setting have one key.
     """
-    kept = _without("hydra", config)
-    for name in ELSEWHERE:
-        kept = _without(name, kept)
-    fingerprint = dataset_fingerprints(sweep).get(dataset_hash(config)) if sweep is not None else None
+    kinds = {"setting", "place", *(["repeat"] if repeats else [])}
+    fingerprint = (fingerprints or {}).get(dataset_hash(config.get("dataset")))
     if fingerprint is not None:
-        dataset = {key: value for key, value in kept["dataset"].items() if key not in DATASET_PATHS}
-        kept = {**kept, "dataset": {**dataset, "fingerprint": fingerprint}}
-    return _hash(kept)
+        kinds.remove("place")
+    identity = _of_kinds(kinds, config)
+    if fingerprint is not None:
+        identity["dataset"] = {**identity["dataset"], "fingerprint": fingerprint}
+    return _hash(identity)
 
 
-def dataset_hash(config: dict[str, Any]) -> str:
-    """The hash of a config's dataset section, by which datasets.json knows it."""
-    return _hash(config.get("dataset"))
-
-
-def dataset_fingerprints(sweep: Path) -> dict[str, str | None]:
-    """Hash of a dataset section -> fingerprint of its store, None if that could not be prepared; from datasets.json."""
-    path = sweep / DATASETS
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:LENGTH]
-
-
-def _without(name: str, config: dict[str, Any]) -> dict[str, Any]:
-    section, _, rest = name.partition(".")
-    if section not in config:
-        return config
-    if rest:
-        return {**config, section: _without(rest, config[section])}
-    return {key: value for key, value in config.items() if key != section}
+def dataset_hash(dataset: Any) -> str:
+    """The hash of a dataset section, with its interpolations as written."""
+    return _hash(dataset)
 
 
 def container_key(config: Container) -> str:
-    """`config_key` of a config as Hydra has it."""
+    """`config_key` of a config as Hydra has it, with the fingerprints that its sweep has written."""
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
     folder = OmegaConf.select(config, "hydra.sweep.dir")
-    return config_key({str(key): value for key, value in plain.items()}, None if folder is None else Path(folder))
+    fingerprints = {} if folder is None else read_fingerprints(Path(folder))
+    return config_key({str(key): value for key, value in plain.items()}, fingerprints)
+
+
+def read_fingerprints(sweep: Path) -> dict[str, str]:
+    """The `DATASETS` of a sweep's folder; empty where there is none."""
+    path = sweep / DATASETS
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
 def sweep_name(name: str | None) -> str:
@@ -78,6 +162,23 @@ def sweep_name(name: str | None) -> str:
     from lungtl.settings.command_line import STAMP
 
     return str(name) if name is not None else os.environ[STAMP]
+
+
+def _of_kinds(kinds: set[str], config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The part of a nested config whose keys have one of these identities."""
+    kept: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            if inside := _of_kinds(kinds, value, f"{name}."):
+                kept[key] = inside
+        elif meaning(name).identity in kinds:
+            kept[key] = value
+    return kept
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:LENGTH]
 
 
 # for conf/train.yaml; importing this module is enough, which unpickling Hydra's callback does in a worker

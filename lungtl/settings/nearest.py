@@ -1,4 +1,4 @@
-"""What did you mean? The nearest known name to a mistyped one."""
+"""The nearest known name to a mistyped one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def nearest(wrong: str, known: Iterable[str]) -> str:
     """
     names = sorted(known)
     if not names:
-        return "there is nothing to choose from"
+        return "there are no choices"
     best = max(names, key=lambda name: _similarity(wrong, name))
     if _similarity(wrong, best) >= 0.6:
         return f"did you mean {best}?" + (f" (choices: {', '.join(names)})" if len(names) <= 12 else "")
-    return f"choices: {', '.join(names)}" if len(names) <= 30 else "see --help for what there is"
+    return f"choices: {', '.join(names)}" if len(names) <= 30 else "see --help for the choices"
 
 
 def _similarity(a: str, b: str) -> float:

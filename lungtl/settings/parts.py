@@ -1,37 +1,27 @@
 """Build the exchangeable parts (dataset, backbone, freezing, aggregator, loss) that a config names.
 
-A part's config is a mapping with `_target_` (the class) and its options. The class's own signature is the schema:
-it is read from the source file without importing it, so that a wrong option is found before torch is loaded.
+A part's config is a mapping with `_target_` (the class, lungtl's or anyone's) and its options. The class's own
+signature is the schema: `check` reads it from the source file, so that a wrong option is found before torch is loaded.
 """
 
 from __future__ import annotations
 
-import ast
+import hashlib
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import annotated_types
-
-from lungtl.settings.errors import UsageError
+from lungtl import __version__
+from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.nearest import nearest
+from lungtl.settings.signatures import NotFound, Option, Signature, find_source, read_signature
 
 TARGET = "_target_"
-PACKAGE = Path(__file__).parents[1]
-_NAMES = {name: getattr(annotated_types, name) for name in ("Ge", "Gt", "Le", "Lt")} | {
-    "Annotated": Annotated, "Any": Any, "Literal": Literal, "None": None, "bool": bool, "dict": dict,
-    "float": float, "int": int, "list": list, "str": str, "tuple": tuple,
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option of a part: its annotation (Any when it cannot be read) and whether it must be given."""
-
-    annotation: Any
-    required: bool
+OWN = "lungtl"
 
 
 def build(spec: Mapping[str, Any], **provided: Any) -> Any:
@@ -39,91 +29,150 @@ def build(spec: Mapping[str, Any], **provided: Any) -> Any:
 
     Args:
         spec: `_target_` and options.
-        provided: arguments that the framework fills in, such as the embedding size.
+        provided: arguments that lungtl fills in, such as the embedding size.
+
+    Raises:
+        UsageError: the class cannot be imported.
     """
     options = {str(key): value for key, value in spec.items() if key != TARGET}
     return _load(str(spec[TARGET]))(**options, **provided)
 
 
-def check(spec: Mapping[str, Any], where: str, provided: frozenset[str] = frozenset()) -> None:
-    """Hold a part's config against its class's signature.
+def build_trusted(spec: Mapping[str, Any], trust: Sequence[str] | None = None, **provided: Any) -> Any:
+    """Instantiate what a bundle names, which may come from a stranger.
 
     Args:
         spec: `_target_` and options.
-        where: the config key it stands under, for the message.
-        provided: arguments that the framework fills in.
+        trust: top-level packages besides lungtl whose classes may be built.
+        provided: arguments that lungtl fills in.
+
+    Raises:
+        LungtlError: the class is neither lungtl's nor of a trusted package.
+    """
+    target = str(spec.get(TARGET, ""))
+    allowed = {OWN, *(trust or ())}
+    _refuse_unless(_top(target) in allowed, target)
+    loaded = _load(target)
+    # a module's namespace also has what it imports
+    _refuse_unless(isinstance(loaded, type) and _top(loaded.__module__) in allowed, target)
+    return build(spec, **provided)
+
+
+def _refuse_unless(allowed: bool, target: str) -> None:
+    if not allowed:
+        remedy = "" if _top(target) == OWN else f"; if you trust its code, install it and add trust={_top(target)}"
+        raise LungtlError(f"the model needs {TARGET}={target}, which is not a class of lungtl{remedy}")
+
+
+def check(spec: Mapping[str, Any], where: str, provided: frozenset[str] = frozenset()) -> None:
+    """Compare a part's config with its class's signature.
+
+    Args:
+        spec: `_target_` and options.
+        where: its config key, for the message.
+        provided: arguments that lungtl fills in.
 
     Raises:
         UsageError: an unknown option, a missing one, or a value of the wrong type.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
-    options = signature(str(spec.get(TARGET, "")), where)
-    known = {name: option for name, option in options.items() if name not in provided}
+    target = str(spec.get(TARGET, ""))
+    signature = _signature(target, where)
+    lacking = sorted(provided - signature.options.keys())
+    if lacking and not signature.open:
+        raise UsageError(f"{where}.{TARGET}={target}: its __init__ must accept {lacking[0]}, which lungtl provides")
+    known = {name: option for name, option in signature.options.items() if name not in provided}
     for key, value in spec.items():
         if key == TARGET:
             continue
         if key not in known:
+            if signature.open and key not in provided:
+                continue
             raise UsageError(f"unknown key {where}.{key}; {nearest(f'{where}.{key}', [f'{where}.{k}' for k in known])}")
         try:
             TypeAdapter(known[key].annotation).validate_python(value)
         except ValidationError as error:
             raise UsageError(describe(f"{where}.{key}", error.errors()[0])) from error
+        except PydanticUserError:  # an annotation that pydantic cannot check
+            continue
     for name, option in known.items():
         if option.required and name not in spec:
-            raise UsageError(f"{where}.{name} is missing; give {where}.{name}=VALUE")
-
-
-def describe(key: str, error: Mapping[str, Any]) -> str:
-    """A pydantic error as one line: the key, the value seen, the value wanted."""
-    value = error["input"]
-    shown = f"{key}={value}" if isinstance(value, str | int | float | bool) or value is None else key
-    message = f"{shown}: {error['msg'][0].lower()}{error['msg'][1:]}"
-    if error["type"] == "literal_error":
-        choices = [c.strip(" '") for c in error["ctx"]["expected"].replace(" or ", ", ").split(",")]
-        return f"{message}; {nearest(str(value), choices)}"
-    return message
+            raise UsageError(f"{where}.{name} is missing; add {where}.{name}=VALUE")
 
 
 def signature(target: str, where: str) -> dict[str, Option]:
-    """The options of a class of lungtl, read from its source without importing it."""
-    module, _, name = target.rpartition(".")
-    path = PACKAGE.parent / f"{module.replace('.', '/')}.py"
-    if not module.startswith("lungtl.") or not path.is_file():
-        raise UsageError(f"{where}.{TARGET}={target}: no such class; wanted lungtl.PART.MODULE.CLASS")
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return _class_options(node)
-    raise UsageError(f"{where}.{TARGET}={target}: {path.name} has no class {name}")
+    """The options of a class, read from its source without importing it."""
+    return _signature(target, where).options
 
 
-def _class_options(node: ast.ClassDef) -> dict[str, Option]:
-    for child in node.body:
-        if isinstance(child, ast.FunctionDef) and child.name == "__init__":
-            arguments = [*child.args.args[1:], *child.args.kwonlyargs]
-            first_default = len(child.args.args) - 1 - len(child.args.defaults)
-            defaults = [None] * first_default + list(child.args.defaults) + list(child.args.kw_defaults)
-            return {
-                argument.arg: Option(_annotation(argument.annotation), default is None)
-                for argument, default in zip(arguments, defaults, strict=True)
-            }
-    fields = [c for c in node.body if isinstance(c, ast.AnnAssign) and isinstance(c.target, ast.Name)]
-    return {f.target.id: Option(_annotation(f.annotation), f.value is None) for f in fields}  # type: ignore[union-attr]
+def _signature(target: str, where: str) -> Signature:
+    if "." not in target:
+        raise UsageError(f"{where}.{TARGET}={target}: no such class; expected PACKAGE.MODULE.CLASS")
+    try:
+        return read_signature(target)
+    except NotFound as error:
+        raise UsageError(f"{where}.{TARGET}={target}: {error}") from error
 
 
-def _annotation(node: ast.expr | None) -> Any:
-    """The type that an annotation names; Any where it uses names beyond the plain ones."""
-    if node is None:
-        return Any
-    names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-    if not names <= _NAMES.keys():
-        return Any
-    return eval(compile(ast.Expression(node), "<annotation>", "eval"), {"__builtins__": {}}, dict(_NAMES))
+def origin(spec: Mapping[str, Any]) -> dict[str, str | None]:
+    """Where a part's code comes from.
+
+    Returns:
+        class: as the config names it.
+        package: the distribution that installed it, or the top-level module where none did.
+        version: of the distribution; None where there is none.
+        sha256: of the source file that defines the class.
+    """
+    target = str(spec[TARGET])
+    package, version = _distribution(_top(target))
+    try:
+        digest = hashlib.sha256(find_source(target).path.read_bytes()).hexdigest()
+    except NotFound:
+        digest = None
+    return {"class": target, "package": package, "version": version, "sha256": digest}
+
+
+def _distribution(top: str) -> tuple[str, str | None]:
+    """Name and version of what installed a top-level module."""
+    if top == OWN:
+        return OWN, __version__
+    for name in [*metadata.packages_distributions().get(top, []), top]:
+        try:
+            return name, metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return top, None
+
+
+def make_importable(folder: Path) -> None:
+    """Let this process and those it starts import modules of a folder; what is installed takes precedence."""
+    path = str(folder)
+    if path not in sys.path:
+        sys.path.append(path)
+    inherited = [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
+    if path not in inherited:
+        os.environ["PYTHONPATH"] = os.pathsep.join([*inherited, path])
+
+
+def describe(key: str, error: Mapping[str, Any]) -> str:
+    """A pydantic error as one line: the key, the value seen, what is expected."""
+    value = error["input"]
+    seen = f"{key}={value}" if isinstance(value, str | int | float | bool) or value is None else key
+    message = f"{seen}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    if error["type"] == "literal_error":
+        expected = [c.strip(" '") for c in error["ctx"]["expected"].replace(" or ", ", ").split(",")]
+        return f"{message}; {nearest(str(value), expected)}"
+    return message
+
+
+def _top(target: str) -> str:
+    return target.partition(".")[0]
 
 
 def _load(target: str) -> Any:
-    """Import a class of lungtl; anything else is refused, since configs and bundles may come from strangers."""
     module, _, name = target.rpartition(".")
-    if not module.startswith("lungtl."):
-        raise UsageError(f"{TARGET}={target} is not a class of lungtl; only those are built")
-    return getattr(importlib.import_module(module), name)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"{TARGET}={target} cannot be imported: {error}") from error

@@ -1,31 +1,38 @@
-"""Which settings of a run stay as they were when it goes on."""
+"""A resumed run keeps the settings that `lungtl.settings.keys` fixes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lungtl.settings.errors import UsageError
+from lungtl.settings.keys import may_change_on_resume
 
-FIXED = ("backbone", "freezing", "aggregator", "loss", "image", "head", "split", "optimizer", "seed",
-         "trainer.accumulate", "trainer.batch_size", "trainer.bucket", "trainer.clip_norm", "trainer.ema",
-         "trainer.limit_batches", "trainer.monitor", "trainer.precision", "trainer.sampler")  # fmt: skip
-"""Sections and keys. The optimiser's state comes from the checkpoint, the best epoch is judged by one value, and the
-rest makes another network or other data; a changed one would be recorded and not, or not from the start, obeyed."""
-FILE = "backbone.weights"
-"""May have moved: its content is compared later."""
+
+def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Compare the config of a run with that of the command that resumes it.
+
+    Raises:
+        UsageError: a key differs that must not.
+    """
+    old, new = _leaves(before), _leaves(now)
+    for key in sorted(old.keys() | new.keys()):
+        was, given = old.get(key, "not set"), new.get(key, "not set")
+        if was != given and not may_change_on_resume(key):
+            raise UsageError(f"cannot resume: {key} was {was}, now it is {given}; omit it or start a new run")
 
 
 def check_settings(earlier: Path, overrides: list[str], config_name: str = "train") -> None:
-    """Hold a command line against the run that it resumes.
+    """`check_unchanged` for a run's folder, as Hydra has left it, and the command line that resumes it.
 
     Args:
-        earlier: the run's folder, as Hydra has left it.
-        overrides: of the command, the run's own among them; checked.
+        earlier: the run's folder.
+        overrides: of the command, the run's own included.
         config_name: the primary config in conf/.
 
     Raises:
-        UsageError: a setting has changed that may not.
+        UsageError: a key differs that must not.
     """
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
@@ -34,16 +41,13 @@ def check_settings(earlier: Path, overrides: list[str], config_name: str = "trai
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         composed = compose(config_name, overrides)
-    then, now = (
-        _leaves(OmegaConf.to_container(config)) for config in (OmegaConf.load(earlier / ".hydra/config.yaml"), composed)
-    )
-    for key in sorted(then.keys() | now.keys()):
-        was, given = then.get(key, "not set"), now.get(key, "not set")
-        if was != given and key != FILE and any(f"{key}.".startswith(f"{fixed}.") for fixed in FIXED):
-            raise UsageError(f"cannot resume: {key} was {was}, now it is {given}; leave it out or start a new run")
+    before, now = (OmegaConf.to_container(one) for one in (OmegaConf.load(earlier / ".hydra/config.yaml"), composed))
+    assert isinstance(before, dict)
+    assert isinstance(now, dict)
+    check_unchanged({str(k): v for k, v in before.items()}, {str(k): v for k, v in now.items()})
 
 
-def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested mapping's values by their dotted keys."""
     leaves: dict[str, Any] = {}
     for key, child in value.items():

@@ -1,7 +1,7 @@
-"""The typed form of every config: unknown keys and wrong values are refused before anything heavy is imported.
+"""The schema of every config: unknown keys and wrong values are reported before anything heavy is imported.
 
-Hydra composes, these models check. The exchangeable parts (`dataset`, `backbone`, `freezing`, `aggregator`,
-`loss`) are mappings with a `_target_`, checked against that class's signature.
+Hydra composes, these models validate. A part (`dataset`, `backbone`, `freezing`, `aggregator`, `loss`) is a mapping
+with a `_target_` and is checked against the signature of that class.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from lungtl.settings import parts
 from lungtl.settings.errors import UsageError
@@ -17,6 +17,12 @@ from lungtl.settings.errors import UsageError
 Part = dict[str, Any]
 FullPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Accelerator = Literal["auto", "cpu", "gpu", "mps"]
+Trust = Annotated[
+    list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]] | None,
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+]
+"""Top-level packages whose classes a model may need (see `parts.build_trusted`); `trust=mylab` is a list of one."""
 
 WINDOWS: dict[str, tuple[float, float]] = {
     "lung": (-600, 1500),
@@ -28,13 +34,13 @@ WINDOWS: dict[str, tuple[float, float]] = {
 
 
 class Strict(BaseModel):
-    """A section that refuses unknown keys and stays as it was composed."""
+    """Immutable base model; unknown keys are forbidden."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ImageConfig(Strict):
-    """How a slice's voxels become the channels of an ImageNet backbone."""
+    """From a slice's voxels to the input channels of an ImageNet backbone."""
 
     channels: Annotated[int, Field(ge=1, le=16)]
     windows: Literal["auto"] | list[str | tuple[float, float]]
@@ -51,32 +57,34 @@ class ImageConfig(Strict):
             return value
         for window in value:
             if isinstance(window, str) and window not in WINDOWS:
-                raise ValueError(f"{window} is no window; wanted {', '.join(WINDOWS)} or [centre, width] in HU")
+                raise ValueError(f"{window} is not a window; expected {', '.join(WINDOWS)} or [centre, width] in HU")
             if not isinstance(window, str) and window[1] <= 0:
                 raise ValueError(f"a window's width must be positive, not {window[1]}")
         return value
 
     @model_validator(mode="after")
-    def _one_window_or_one_a_channel(self) -> ImageConfig:
+    def _windows_match_channels(self) -> ImageConfig:
         count = 1 if self.windows == "auto" else len(self.windows)
         if self.neighbours and (count != 1 or self.channels != 3):
             raise ValueError(
-                "neighbours=true takes three channels from three slices: give one window, image.channels=3"
+                "neighbours=true takes three channels from three slices: give one window and image.channels=3"
             )
         if count not in (1, self.channels):
-            raise ValueError(f"wanted one window or {self.channels}, one a channel, not {count}; see image.channels")
+            raise ValueError(
+                f"expected one window or {self.channels}, one per channel, not {count}; see image.channels"
+            )
         return self
 
 
 class HeadConfig(Strict):
-    """What stands between a slice's embedding and the aggregator."""
+    """The layers between a slice's embedding and the aggregator."""
 
     width: Annotated[int, Field(ge=1)]
     dropout: Fraction
 
 
 class SplitConfig(Strict):
-    """Who is trained on, who chooses the epoch, who is tested."""
+    """Train, validation and test split."""
 
     kind: Literal["holdout", "kfold", "source"]
     val: Annotated[float, Field(gt=0, lt=1)]
@@ -90,13 +98,13 @@ class SplitConfig(Strict):
         if self.kind != "kfold":
             if self.fold != 0:
                 raise UsageError(
-                    f"split.fold={self.fold}: split.kind={self.kind} has no folds; give split.kind=kfold (all folds: "
-                    "python -m lungtl.crossval) or leave split.fold out"
+                    f"split.fold={self.fold}: split.kind={self.kind} has no folds; omit split.fold, or give "
+                    "split.kind=kfold (all folds: python -m lungtl.crossval)"
                 )
             return self
         if self.folds < 3:
             raise UsageError(
-                f"split.folds={self.folds}: one fold tests, one validates, the rest train; give at least 3"
+                f"split.folds={self.folds}: one fold tests, one validates, the others train; give at least 3"
             )
         if self.fold >= self.folds:
             raise UsageError(f"split.fold={self.fold}: with split.folds={self.folds}, give 0 to {self.folds - 1}")
@@ -115,7 +123,7 @@ class OptimizerConfig(Strict):
 
 
 class TrainerConfig(Strict):
-    """How long and on what to train."""
+    """Training length, batches, precision and devices."""
 
     max_epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)]
@@ -123,7 +131,7 @@ class TrainerConfig(Strict):
     bucket: Literal["auto"] | bool
     patience: Annotated[int, Field(ge=1)] | None
     monitor: Literal["val/loss", "val/auroc"]
-    accelerator: Literal["auto", "cpu", "gpu", "mps"]
+    accelerator: Accelerator
     devices: Annotated[int, Field(ge=1)] | Literal["auto"]
     precision: Literal["32-true", "16-mixed", "bf16-mixed"]
     accumulate: Annotated[int, Field(ge=1)]
@@ -135,21 +143,21 @@ class TrainerConfig(Strict):
 
 
 class CacheConfig(Strict):
-    """What frozen blocks compute, kept on disk and shared by runs; one bound for all of it."""
+    """The feature cache: what frozen blocks compute, stored on disk and shared by all runs."""
 
     enabled: bool
     max_gb: Annotated[float, Field(gt=0)]
 
 
 class TrainCacheConfig(CacheConfig):
-    """Likewise, and what is kept."""
+    """The feature cache of a training run."""
 
     precision: Literal["float32", "float16"]
     views: Literal[1, 8]
 
 
 class EvaluationConfig(Strict):
-    """What is said of a run's test patients."""
+    """What is computed for a run's test patients."""
 
     calibration: Literal["platt", "temperature", "isotonic", "none"]
     untrained: bool
@@ -167,21 +175,21 @@ class TrackingConfig(Strict):
 
 
 class SweepConfig(Strict):
-    """A sweep that can be called again."""
+    """Name of a sweep, and whether its failed runs are repeated."""
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$", coerce_numbers_to_str=True)] | None
     retry: bool
 
 
 class Common(Strict):
-    """What every command has."""
+    """Keys of every command."""
 
     data_dir: FullPath
     workers: Annotated[int, Field(ge=1)] | Literal["auto"]
 
 
 class DatasetConfig(Common):
-    """What every command that reads a dataset has."""
+    """Keys of every command that reads a dataset."""
 
     dataset: Part
 
@@ -191,7 +199,7 @@ class DatasetConfig(Common):
         reads_data = not (getattr(self, "labels_only", False) or getattr(self, "dry_run", False))
         if "root" in self.dataset and self.dataset["root"] is None and reads_data:
             raise UsageError(
-                "dataset.root is missing; give dataset.root=FOLDER with the series (labels alone need none: "
+                "dataset.root is missing; give dataset.root=FOLDER that contains the series (labels alone need none: "
                 "python -m lungtl.prepare dataset=lidc labels_only=true)"
             )
         return self
@@ -226,15 +234,15 @@ class TrainConfig(DatasetConfig):
 
     @model_validator(mode="after")
     def _check_model_parts(self) -> TrainConfig:
-        if self.dry_run and self.resume is not None:  # Hydra would note the dry run among the run's own overrides
-            raise UsageError(f"dry_run=true with resume={self.resume}: a resumed run trains as it did; leave one out")
+        if self.dry_run and self.resume is not None:  # Hydra would add dry_run to the run's own overrides
+            raise UsageError(f"dry_run=true with resume={self.resume}: a resumed run does train; omit one of them")
         parts.check(self.backbone, "backbone", frozenset({"in_chans"}))
         parts.check(self.freezing, "freezing")
         parts.check(self.aggregator, "aggregator", frozenset({"dim"}))
         parts.check(self.loss, "loss")
         if self.cache.views > 1 and self.image.augment == "none":
             raise UsageError(
-                f"cache.views={self.cache.views}: without augmentation one view is seen; give image.augment=dihedral "
+                f"cache.views={self.cache.views}: without augmentation there is one view; give image.augment=dihedral "
                 "or cache.views=1"
             )
         return self
@@ -244,12 +252,13 @@ class EvaluateConfig(DatasetConfig):
     """`python -m lungtl.evaluate`."""
 
     model: str
+    trust: Trust
     split: Literal["auto", "all", "train", "val", "test"]
     threshold: Annotated[float, Field(ge=0, le=1)]
     untrained: bool
     heatmaps: bool
     resamples: Annotated[int, Field(ge=10)]
-    accelerator: Literal["auto", "cpu", "gpu", "mps"]
+    accelerator: Accelerator
     cache: CacheConfig
     tracking: TrackingConfig
 
@@ -258,8 +267,9 @@ class PredictConfig(Common):
     """`python -m lungtl.predict`."""
 
     model: str
+    trust: Trust
     input: FullPath
-    accelerator: Literal["auto", "cpu", "gpu", "mps"]
+    accelerator: Accelerator
 
 
 class ReportConfig(Common):
@@ -275,6 +285,7 @@ class RegisterConfig(Common):
     """`python -m lungtl.register`."""
 
     run: str
+    trust: Trust
     name: Annotated[str, Field(pattern=r"^[^/:'\s]+$")]
     alias: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
     tracking: TrackingConfig
@@ -306,7 +317,7 @@ class DownloadConfig(Common):
     dry_run: bool
 
     @model_validator(mode="after")
-    def _can_be_fetched(self) -> DownloadConfig:
+    def _is_lidc(self) -> DownloadConfig:
         if self.dataset.get(parts.TARGET) != "lungtl.sources.lidc.LidcSource":
-            raise UsageError("only LIDC-IDRI can be fetched; leave dataset away or write dataset=lidc")
+            raise UsageError("only LIDC-IDRI can be downloaded; omit dataset or give dataset=lidc")
         return self

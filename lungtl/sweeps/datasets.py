@@ -10,13 +10,13 @@ import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from lungtl.data.store.files import whole_file
 from lungtl.settings.errors import LungtlError
-from lungtl.settings.keys import DATASETS, dataset_fingerprints, dataset_hash
+from lungtl.settings.keys import DATASETS, dataset_hash, read_fingerprints
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -37,17 +37,12 @@ def record_datasets(sweep: Path, configs: Iterable[DictConfig]) -> None:
     """
     from omegaconf import OmegaConf
 
-    distinct = {}
-    for config in configs:
-        plain: Any = {"dataset": OmegaConf.to_container(config.dataset, resolve=False)}
-        distinct.setdefault(dataset_hash(plain), config)
-    earlier = dataset_fingerprints(sweep)
-    found = {key: _fingerprint(config) for key, config in distinct.items() if earlier.get(key, "") is not None}
-    with FileLock(sweep / LOCK):
-        earlier = dataset_fingerprints(sweep)
-        known = {key: fingerprint for key, fingerprint in found.items() if fingerprint is not None}
-        with whole_file(sweep / DATASETS, sweep) as file:
-            file.write(json.dumps({**found, **earlier, **known}, indent=2).encode())
+    distinct = {dataset_hash(OmegaConf.to_container(config.dataset, resolve=False)): config for config in configs}
+    unprepared = {key for key, fingerprint in read_fingerprints(sweep).items() if fingerprint is None}
+    found = {key: _fingerprint(config) for key, config in distinct.items() if key not in unprepared}
+    known = {key: fingerprint for key, fingerprint in found.items() if fingerprint is not None}
+    with FileLock(sweep / LOCK), whole_file(sweep / DATASETS, sweep) as file:
+        file.write(json.dumps({**found, **read_fingerprints(sweep), **known}, indent=2).encode())
 
 
 def _fingerprint(config: DictConfig) -> str | None:

@@ -17,7 +17,7 @@ CONFIG = {"seed": 0, "data_dir": "a", "trainer": {"max_epochs": 3, "devices": 1}
 def key(*overrides: str) -> str:
     """Of a training command."""
     with initialize_config_dir(str(composing.conf_dir()), version_base="1.3"):
-        return container_key(compose("train", [*overrides, composing.searchpath()], return_hydra_config=True))
+        return container_key(compose("train", [*overrides, composing.search_path()], return_hydra_config=True))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_an_experiment_is_what_it_says() -> None:
 
 def test_every_setting_that_is_left_out_exists() -> None:
     with initialize_config_dir(str(composing.conf_dir()), version_base="1.3"):
-        composed = compose("train", [composing.searchpath()])
+        composed = compose("train", [composing.search_path()])
     for name in ELSEWHERE:
         section, _, rest = name.partition(".")
         assert section in composed

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from lungtl.settings import composing
 from lungtl.settings.schema import TrainConfig
 
-SEARCHPATH = composing.searchpath()
+SEARCHPATH = composing.search_path()
 NEEDED = {
     "lidc": ["dataset.root=/x"],
     "lidc_slices": ["dataset.root=/x"],

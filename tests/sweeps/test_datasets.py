@@ -43,7 +43,7 @@ def keys(root: Path, folder: Path, *tables: Path) -> list[str]:
     sweep = root / "data" / "sweeps" / "x"
     names = ",".join(map(str, tables or [folder / "labels.csv"]))
     line = ["dataset=arrays", f"dataset.images={folder / 'images.npz'}", f"dataset.table={names}", "workers=1",
-            f"data_dir={root / 'data'}", "sweep.name=x", composing.searchpath()]  # fmt: skip
+            f"data_dir={root / 'data'}", "sweep.name=x", composing.search_path()]  # fmt: skip
     runs = compose_grid(GlobalHydra.instance().config_loader().load_configuration("train", line, RunMode.MULTIRUN))
     assert runs is not None
     sweep.mkdir(parents=True, exist_ok=True)

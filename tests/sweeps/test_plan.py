@@ -26,7 +26,7 @@ def _hydra() -> Iterator[None]:
 
 def config(data_dir: Path, *overrides: str, command: str = "train") -> Any:
     """The config of a sweep, as Hydra passes it to callbacks."""
-    line = [*overrides, f"data_dir={data_dir}", "sweep.name=x", composing.searchpath()]
+    line = [*overrides, f"data_dir={data_dir}", "sweep.name=x", composing.search_path()]
     return GlobalHydra.instance().config_loader().load_configuration(command, line, RunMode.MULTIRUN)
 
 

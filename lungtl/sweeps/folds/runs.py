@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Any
 from lungtl.runs.folder import METRICS, PREDICTIONS, SPLIT
 from lungtl.runs.naming import run_name
 from lungtl.settings.errors import LungtlError
-from lungtl.settings.keys import config_key
+from lungtl.settings.keys import config_key, is_setting, meaning, override_key, read_fingerprints
 from lungtl.sweeps.state import read_states
 
 if TYPE_CHECKING:
     from lungtl.evaluation.pooling import Fold
-
-REPEATED = ("split.fold", "split.seed", "seed")
-"""The keys in which runs of one setting differ."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +51,16 @@ def find_runs(sweep: Path) -> list[FoldRun]:
     from omegaconf import OmegaConf
 
     runs: list[FoldRun] = []
+    fingerprints = read_fingerprints(sweep)
     settings_of: dict[str, set[str]] = defaultdict(set)  # `name=` -> settings
     for path in (folder / ".hydra" for folder in read_states(sweep)):
         config: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
         choices = OmegaConf.load(path / "hydra.yaml").hydra.runtime.choices
         overrides = [str(line) for line in OmegaConf.load(path / "overrides.yaml")]
-        derived = run_name(
-            choices, [o for o in overrides if o.partition("=")[0] not in (*REPEATED, "split.kind", "name")]
-        )
-        split, seed = config["split"], config.pop("seed")
-        split_seed, fold = split.pop("seed"), split.pop("fold")
-        given, setting = config["name"], config_key(config, sweep)
+        derived = run_name(choices, [line for line in overrides if _names_setting(override_key(line))])
+        split, seed = config["split"], config["seed"]
+        split_seed, fold = split["seed"], split["fold"]
+        given, setting = config["name"], config_key(config, fingerprints, repeats=False)
         name = derived if given is None else f"{given}: {derived}"
         resamples = config["evaluation"]["resamples"]
         runs.append(FoldRun(path.parent, setting, name, split_seed, seed, fold, split["folds"], resamples))
@@ -72,6 +68,10 @@ def find_runs(sweep: Path) -> list[FoldRun]:
             settings_of[str(given)].add(setting)
     unique = {setting: given for given, settings in settings_of.items() for setting in settings if len(settings) == 1}
     return [replace(run, name=unique.get(run.setting, run.name)) for run in runs]
+
+
+def _names_setting(key: str) -> bool:
+    return is_setting(key) and not meaning(key).set_by_crossval
 
 
 def read_folds(runs: list[FoldRun]) -> list[Fold]:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from lungtl.evaluation.pooling import UNTRAINED
 from lungtl.runs.environment import ENVIRONMENT
 from lungtl.runs.folder import METRICS, PREDICTIONS, RECORD, SPLIT, VALIDATION, read_record
-from lungtl.runs.naming import PLACES, flatten, run_name
+from lungtl.runs.naming import flatten, run_name
 from lungtl.settings.errors import LungtlError, UsageError
-from lungtl.settings.keys import ELSEWHERE
+from lungtl.settings.keys import is_setting
 from lungtl.sweeps.parent import PARENT
 from lungtl.sweeps.search.names import PRUNED
 from lungtl.sweeps.state import STATUS, status_of
@@ -26,8 +26,6 @@ PRUNED_STATE = "pruned"
 """Of a run that a search stopped since others were better; it ended as it was meant to, without results."""
 HYDRA = ".hydra"
 CONFIG = f"{HYDRA}/config.yaml"
-NO_SETTINGS = ("seed", "dry_run", *ELSEWHERE)
-"""Keys and sections that do not say how a model is made; the seed is accounted for on its own."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +156,8 @@ def read_run(folder: Path) -> Run:
     record = read_record(folder)
     return Run(
         folder=folder,
-        settings={key: as_text(value) for key, value in flatten(config).items() if _is_setting(key)},
-        choices={group: choice for group, choice in _choices(folder).items() if _is_setting(group)},
+        settings={key: as_text(value) for key, value in flatten(config).items() if is_setting(key)},
+        choices={group: choice for group, choice in _choices(folder).items() if is_setting(group)},
         seed=int(record["seed"]),
         split_fingerprint=str(record["split_fingerprint"]),
         store_fingerprint=str(record["store_fingerprint"]),
@@ -173,11 +171,6 @@ def read_run(folder: Path) -> Run:
 def as_text(value: Any) -> str:
     """A value of a config as one writes it on the command line."""
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _is_setting(key: str) -> bool:
-    inside = any(key == one or key.startswith(f"{one}.") for one in NO_SETTINGS)
-    return not inside and not key.endswith(PLACES) and not key.startswith("hydra/")
 
 
 def _choices(folder: Path) -> dict[str, str]:
