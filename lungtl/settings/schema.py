@@ -70,9 +70,7 @@ class ImageConfig(Strict):
                 "neighbours=true takes three channels from three slices: give one window and image.channels=3"
             )
         if count not in (1, self.channels):
-            raise ValueError(
-                f"expected one window or {self.channels}, one per channel, not {count}; see image.channels"
-            )
+            raise ValueError(f"expected one window or {self.channels}, one per channel, not {count}; see image.channels")
         return self
 
 

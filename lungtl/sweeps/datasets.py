@@ -53,9 +53,8 @@ def _fingerprint(config: DictConfig) -> str | None:
     from lungtl.settings.schema import TrainConfig
 
     try:
-        return open_store(
-            validate(TrainConfig, OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
-        ).fingerprint
+        plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        return open_store(validate(TrainConfig, plain)).fingerprint
     except LungtlError as error:
         log.error("cannot prepare the dataset, so its runs will fail: %s", error)
     except Exception:

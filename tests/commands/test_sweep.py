@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lungtl.sweeps.state import children
+from lungtl.sweeps.state import read_states
 from lungtl.tracking.tracker import git_tags
 from tests.commands.conftest import QUICK, Done, Lab, Trained, read_json
 
@@ -126,5 +126,5 @@ def test_mlflow_says_which_job_failed(broken: Done, client: Any) -> None:
     parent = _parent(client, sweep)
     assert parent.info.status == "FAILED"
     assert parent.data.metrics["runs/failed"] == 1
-    statuses = [client.get_run(read_json(run / "run.json")["mlflow_run_id"]).info.status for run in children(sweep)]
+    statuses = [client.get_run(read_json(run / "run.json")["mlflow_run_id"]).info.status for run in read_states(sweep)]
     assert statuses == ["FAILED", "FINISHED"]

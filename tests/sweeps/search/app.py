@@ -11,11 +11,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from lungtl.settings import command_line
 from lungtl.settings.schema import TrainConfig
-from lungtl.sweeps import jobs
+from lungtl.sweeps import datasets, jobs
 from lungtl.sweeps.report import write
 
 CALLS = "calls"
@@ -81,6 +83,11 @@ def _no_report(folder: Path, out: Path | None = None, title: str | None = None) 
     return []
 
 
+def _no_datasets(sweep: Path, configs: Iterable[Any]) -> None:
+    """These runs read no data."""
+
+
 if __name__ == "__main__":
     write.write_report = _no_report
+    datasets.record_datasets = _no_datasets
     command_line.main("train", TrainConfig, task, jobs=jobs)
