@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lungtl import __version__
 from lungtl.evaluation.chosen import Chosen, write_chosen
-from lungtl.evaluation.document import INTERVALS, Rows, markdown_table
+from lungtl.evaluation.formatting import INTERVALS, Rows, markdown_table
 from lungtl.settings import parts
 from lungtl.settings.errors import LungtlError
 

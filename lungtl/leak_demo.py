@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lungtl.data.store.opening import open_store
-from lungtl.evaluation.leakage import BAG, GIVEN, LOTS, PATIENT, SLICE, Floats, compare, differences
+from lungtl.evaluation.leakage import BAG, PATIENT, SLICE, Floats, compare, differences
+from lungtl.evaluation.leakage import DATASET_LABELS as GIVEN
+from lungtl.evaluation.leakage import RANDOM_LABELS as LOTS
 from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import TrainConfig

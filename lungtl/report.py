@@ -1,4 +1,4 @@
-"""`python -m lungtl.report sweep=FOLDER`: the runs of a sweep compared, on a page and in tables."""
+"""`python -m lungtl.report sweep=FOLDER`: compare the runs of a sweep, on a page and in tables."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ log = logging.getLogger(__name__)
 
 
 def run(config: ReportConfig) -> None:
-    """Compare the runs, and print the folder of the report."""
+    """Write the report, and print its folder."""
     from lungtl.sweeps.report.finished import find_sweep
-    from lungtl.sweeps.report.write import collect, print_table, upload, write_report
+    from lungtl.sweeps.report.upload import upload
+    from lungtl.sweeps.report.write import print_table, run_table, write_report
 
     sweep = find_sweep(config.sweep, config.data_dir)
-    written = write_report(sweep, config.out, config.title)
+    files = write_report(sweep, config.out, config.title)
     if config.out is None:
-        upload(written, sweep, config.tracking, config.data_dir)
-    page = written[0]
-    print_table(collect(sweep))
+        upload(files, sweep, config.tracking, config.data_dir)
+    page = files[0]
+    print_table(run_table(sweep))
     log.info("open %s in a browser", page)
     print(page.parent)
 

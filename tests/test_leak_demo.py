@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from lungtl.data.store.writer import prepare
-from lungtl.evaluation.leakage import BAG, GIVEN, LOTS, PATIENT, SLICE
+from lungtl.evaluation.leakage import BAG, PATIENT, SLICE
+from lungtl.evaluation.leakage import DATASET_LABELS as GIVEN
+from lungtl.evaluation.leakage import RANDOM_LABELS as LOTS
 from lungtl.leak_demo import command, figure, findings, markdown, nodule_slices
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import Bag, Item
@@ -71,7 +73,7 @@ def test_what_is_said_of_the_leak_follows_from_the_draws(
 ) -> None:
     (line,) = findings(shifted(given, lots))
     assert f"({given[0]:+.3f} to {given[1]:+.3f}) with the dataset's labels" in line
-    assert f"({lots[0]:+.3f} to {lots[1]:+.3f}) with labels drawn by lot" in line
+    assert f"({lots[0]:+.3f} to {lots[1]:+.3f}) with random labels" in line
     assert line.endswith(shows)
 
 

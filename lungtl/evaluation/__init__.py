@@ -1,1 +1,1 @@
-"""How good a run is: metrics with patient-level intervals, trivial controls, figures. No torch in here."""
+"""Metrics with patient-level intervals, trivial controls, paired tests and figures. No torch here."""

@@ -1,7 +1,4 @@
-"""Intervals by resampling patients: the bags or slices of one are alike, so they are drawn together.
-
-Where every resample gives the same rate, 0 or 1, the exact binomial interval stands in.
-"""
+"""Intervals by resampling patients: scans or slices of one patient are alike, so they are drawn together."""
 
 from __future__ import annotations
 
@@ -11,13 +8,15 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from lungtl.evaluation.estimate import Estimate
+
 Floats = NDArray[np.float64]
 
 PERCENTILES = (2.5, 97.5)
 """The ends of a 95 % interval."""
 
 BATCH_VALUES = 2_000_000
-"""Row weights held at a time; memory stays bounded whatever the number of slices."""
+"""Row weights held at a time, so that memory stays bounded for any number of slices."""
 
 
 def patient_bootstrap(
@@ -38,17 +37,17 @@ def patient_bootstrap(
 
     n_patients = int(patients.max()) + 1
 
-    def of_draws(drawn: NDArray[np.int64], axis: int = -1) -> Floats:
+    def weighted_statistic(drawn: NDArray[np.int64], axis: int = -1) -> Floats:
         replicate = np.arange(len(drawn))[:, None] * n_patients
         counts = np.bincount((drawn + replicate).ravel(), minlength=len(drawn) * n_patients)
         return statistic(counts.reshape(len(drawn), n_patients).astype(np.float64)[:, patients])
 
     with warnings.catch_warnings():
-        # scipy warns of NaN replicates while it computes its own interval, which is not the one used here.
+        # scipy warns of NaN replicates while it computes its own interval, which is not used here.
         warnings.simplefilter("ignore")
         result = stats.bootstrap(
             (np.arange(n_patients),),
-            of_draws,
+            weighted_statistic,
             n_resamples=resamples,
             batch=max(1, BATCH_VALUES // len(patients)),
             vectorized=True,
@@ -59,30 +58,55 @@ def patient_bootstrap(
 
 
 def percentile_interval(distribution: Floats) -> tuple[Floats, Floats, Floats]:
-    """Take the 95 % percentile interval of each row of replicates, leaving the undefined ones out.
+    """95 % percentile interval of each row of replicates, without the undefined ones.
 
     Args:
         distribution: float64 [K, R], NaN where a replicate is undefined.
 
     Returns:
-        low [K], high [K], and the share of undefined replicates [K]. Low and high are NaN where that share is
-        more than one half, since what is left no longer stands for the sampling.
+        low [K], high [K], and the share of undefined replicates [K]. Low and high are NaN where more than half of
+        the replicates are undefined: the rest no longer represents the sampling distribution.
     """
     undefined = np.isnan(distribution).mean(axis=1)
     low = np.full(len(distribution), np.nan)
     high = low.copy()
-    kept = undefined <= 0.5
-    if kept.any():
-        low[kept], high[kept] = np.nanpercentile(distribution[kept], PERCENTILES, axis=1)
+    usable = undefined <= 0.5
+    if usable.any():
+        low[usable], high[usable] = np.nanpercentile(distribution[usable], PERCENTILES, axis=1)
     return low, high, undefined
 
 
 def exact_interval(n_patients: int, right: bool) -> tuple[float, float]:
-    """Give the exact 95 % binomial interval of a rate of 1 or 0 (Clopper & Pearson 1934).
+    """Exact 95 % binomial interval of a rate of 1 or 0 (Clopper & Pearson 1934).
 
     Args:
-        n_patients: the trials; bags of one patient are alike, so they are one.
+        n_patients: the trials; rows of one patient are alike, so they count once.
         right: whether the rate is 1.
     """
     reach = 1 - 0.025 ** (1 / n_patients)
     return (1 - reach, 1.0) if right else (0.0, reach)
+
+
+def bootstrap_estimate(value: float, replicates: Floats, trials: int | None = None) -> Estimate:
+    """Give a metric its 95 % interval.
+
+    Args:
+        value: of the metric, defined.
+        replicates: float64 [R], the metric on resampled patients; NaN where undefined.
+        trials: of a rate, the patients whose rows it counts. A rate of 0 or 1 gets the exact binomial interval, since
+            no resample differs from it.
+
+    Returns:
+        The estimate, without an interval where more than half of the resamples are undefined, or where a metric that
+        is not a rate is 0 or 1 in all of them.
+    """
+    if trials is not None and value in (0, 1):
+        if trials == 1:
+            return Estimate(value, undefined="no interval: only one patient")
+        return Estimate(value, *exact_interval(trials, value == 1))
+    low, high, undefined = (float(part[0]) for part in percentile_interval(replicates[np.newaxis]))
+    if np.isnan(low):
+        return Estimate(value, undefined=f"no interval: {undefined:.0%} of the resamples are undefined")
+    if value in (0, 1) and np.nanmin(replicates) == np.nanmax(replicates) == value:
+        return Estimate(value, undefined=f"no interval: every resample gives {value:g}")
+    return Estimate(value, low, high)

@@ -1,70 +1,69 @@
-"""Probabilities that mean what they say: a map fitted on validation bags, then applied to test bags."""
+"""Calibration of probabilities: a map fitted on validation bags, then applied to test bags."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
 
 from lungtl.evaluation.checks import check_labels, check_probabilities
-from lungtl.settings.errors import LungtlError
+from lungtl.evaluation.estimate import STRICT, Probability
 
 Floats = NDArray[np.float64]
 
 CLIP = 1e-7
-"""What a probability of 0 or 1 counts as in a fit; float32 gives exactly 1 from 1 - 6e-8 on."""
+"""Distance from 0 and 1 that probabilities keep in a fit; float32 rounds to exactly 1 from 1 - 6e-8 on."""
 
 TEMPERATURES = (0.2, 20.0)
-"""Where the temperature is searched; what needs a colder or hotter one is not calibrated by it."""
+"""Range of the search; a model that needs a lower or higher temperature is not calibrated by one."""
+
+PARAMETERS = {"none": set(), "platt": {"slope", "intercept"}, "temperature": {"temperature"}, "isotonic": set()}
+"""The numbers that each kind has."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Calibration:
     """A non-decreasing map of probabilities.
 
     Attributes:
         kind: none leaves probabilities as they are.
-        slope: of kind platt, what the log-odds are multiplied by; above 0.
-        intercept: of kind platt, what is added then.
         temperature: of kind temperature.
         inputs: ascending knots of kind isotonic.
         outputs: the calibrated probability at each knot.
-        reason: why the kind is none although a calibration was asked for.
+        reason: why the kind is none although a calibration was requested.
+        slope: of kind platt, multiplies the log-odds.
+        intercept: of kind platt, is added to them.
     """
 
     kind: Literal["none", "platt", "temperature", "isotonic"] = "none"
-    temperature: float | None = None
-    inputs: tuple[float, ...] = ()
-    outputs: tuple[float, ...] = ()
+    temperature: Annotated[float, Field(gt=0)] | None = None
+    inputs: tuple[Probability, ...] = ()
+    outputs: tuple[Probability, ...] = ()
     reason: str | None = None
-    slope: float | None = None
+    slope: Annotated[float, Field(gt=0)] | None = None
     intercept: float | None = None
 
-    def __post_init__(self) -> None:
-        x, y = np.array(self.inputs, dtype=np.float64), np.array(self.outputs, dtype=np.float64)
-        numbers = {"slope": self.slope, "intercept": self.intercept, "temperature": self.temperature}
-        wanted = {"none": set(), "platt": {"slope", "intercept"}, "temperature": {"temperature"}, "isotonic": set()}
-        given = {name: value for name, value in numbers.items() if value is not None}
-        finite = bool(np.isfinite(list(given.values())).all())
-        positive = all(given.get(name, 1) > 0 for name in ("slope", "temperature"))
-        knots = len(x) == len(y) > 0 and _in_order(x) and _in_order(y)
-        wrong = given.keys() != wanted.get(self.kind) or not finite or not positive
-        if wrong or (self.kind == "isotonic" and not knots):
-            raise LungtlError(
-                f"kind {self.kind} with slope {self.slope}, intercept {self.intercept}, temperature {self.temperature} "
-                f"and {len(x)} knots is no calibration; wanted none, platt with a slope above 0 and an intercept, a "
-                "temperature above 0, or isotonic with ascending knots in [0, 1]"
-            )
+    @model_validator(mode="after")
+    def _parameters_fit_kind(self) -> Calibration:
+        given = {name for name in ("slope", "intercept", "temperature") if getattr(self, name) is not None}
+        if given != PARAMETERS[self.kind]:
+            expected = " and ".join(sorted(PARAMETERS[self.kind])) or "no parameter"
+            raise ValueError(f"kind {self.kind} has {' and '.join(sorted(given)) or 'none'}; expected {expected}")
+        ascending = bool((np.diff(self.inputs) >= 0).all() and (np.diff(self.outputs) >= 0).all())
+        if self.kind == "isotonic" and not (ascending and len(self.inputs) == len(self.outputs) > 0):
+            counts = f"{len(self.inputs)} inputs and {len(self.outputs)} outputs"
+            raise ValueError(f"kind isotonic has {counts}; expected the same number of ascending knots, at least one")
+        return self
 
     def apply(self, probabilities: ArrayLike) -> Floats:
         """Calibrate probabilities.
 
-        A temperature keeps the order, but one below 1 may make ties next to 1, where float64 tells no more apart: 0.2,
-        the coldest that is fitted, from 0.9994 on; so may platt. Isotonic makes ties of neighbours. Each may change an
-        AUROC.
+        Platt and a temperature below 1 keep the order but may create ties next to 1, where float64 runs out of
+        digits (at a temperature of 0.2 from 0.9994 on). Isotonic creates ties between neighbours. Either may change
+        an AUROC.
 
         Args:
             probabilities: float [N] in [0, 1], of the positive class.
@@ -86,38 +85,20 @@ class Calibration:
             return np.interp(p, self.inputs, self.outputs)
         return p
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give plain JSON values, which `from_dict` takes."""
-        return asdict(self) | {"inputs": list(self.inputs), "outputs": list(self.outputs)}
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Calibration:
-        """Read what `to_dict` gave, or its JSON.
-
-        Raises:
-            LungtlError: when it is no calibration.
-        """
-        try:
-            values = dict(document) | {key: tuple(map(float, document[key])) for key in ("inputs", "outputs")}
-            return cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
-            raise LungtlError(f"no calibration can be read ({error!r}); write it with Calibration.to_dict") from error
-
 
 def fit_platt(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
-    """Find the slope and the intercept that make the labels likeliest: sigmoid(slope * logit(p) + intercept).
+    """Fit slope and intercept by maximum likelihood: sigmoid(slope * logit(p) + intercept).
 
-    The intercept undoes what a loss that balances classes does, which adds a constant to all log-odds. Labels are
-    smoothed as in Platt (1999): (N+ + 1) / (N+ + 2) for the N+ positives, 1 / (N- + 2) for the N- others; so that
-    bags that a threshold separates have a best slope, too.
+    The intercept undoes the constant that a class-balanced loss adds to all log-odds. Labels are smoothed as in
+    Platt (1999): (N+ + 1) / (N+ + 2) for the N+ positives, 1 / (N- + 2) for the N- negatives, so that the slope
+    stays finite where a threshold separates the classes.
 
     Args:
         labels: int [N], 0 or 1, of the validation bags.
         probabilities: float [N] in [0, 1], of the positive class.
 
     Returns:
-        Kind platt. Kind none, with the reason, where there is one class or the best slope is not above 0: the bags
-        rank no better than chance.
+        Kind platt. Kind none, with the reason, where there is one class or the best slope is not positive.
 
     Raises:
         LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
@@ -131,40 +112,39 @@ def fit_platt(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
         return Calibration(reason=_one_class(y))
     z = logit(np.clip(p, CLIP, 1 - CLIP))
     if z.min() == z.max():
-        return Calibration(reason=f"no slope is best: all {len(y)} validation bags have one probability")
+        return Calibration(reason=f"no slope can be fitted: all {len(y)} validation cases have the same probability")
     positive = int(y.sum())
     targets = np.where(y == 1, (positive + 1) / (positive + 2), 1 / (len(y) - positive + 2))
-    # Of log-odds with mean 0 and deviation 1 the minimum is as easy to find, however the network scales its own.
-    centre, spread = z.mean(), z.std()
-    inputs = np.stack([(z - centre) / spread, np.ones_like(z)], axis=1)
+    # Standardised log-odds make the fit equally easy whatever scale the network uses.
+    centre, scale = z.mean(), z.std()
+    inputs = np.stack([(z - centre) / scale, np.ones_like(z)], axis=1)
 
     def loss(line: Floats) -> tuple[float, Floats]:
-        """The mean log-loss, which is convex in slope and intercept, and its gradient."""
+        """The mean log-loss, convex in slope and intercept, and its gradient."""
         scores = inputs @ line
         return float((np.logaddexp(0, scores) - targets * scores).mean()), inputs.T @ (expit(scores) - targets) / len(y)
 
-    def curvature(line: Floats) -> Floats:
-        said = expit(inputs @ line)
-        return np.asarray((inputs * (said * (1 - said))[:, None]).T @ inputs / len(y), dtype=np.float64)
+    def hessian(line: Floats) -> Floats:
+        predicted = expit(inputs @ line)
+        return np.asarray((inputs * (predicted * (1 - predicted))[:, None]).T @ inputs / len(y), dtype=np.float64)
 
-    best = minimize(loss, np.zeros(2), jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-10})
-    slope = float(best.x[0] / spread)
+    best = minimize(loss, np.zeros(2), jac=True, hess=hessian, method="trust-exact", options={"gtol": 1e-10})
+    slope = float(best.x[0] / scale)
     if slope <= 0:
-        return Calibration(reason=f"the best slope is {slope:.2g}: the bags rank no better than chance")
+        return Calibration(reason=f"validation ranking is no better than chance (Platt slope {slope:.2g})")
     return Calibration("platt", slope=slope, intercept=float(best.x[1]) - slope * float(centre))
 
 
 def fit_temperature(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
-    """Find the temperature T that makes the labels likeliest: sigmoid(logit(p) / T) (Guo et al., ICML 2017).
+    """Fit the temperature T by maximum likelihood: sigmoid(logit(p) / T) (Guo et al., ICML 2017).
 
     Args:
         labels: int [N], 0 or 1, of the validation bags.
         probabilities: float [N] in [0, 1], of the positive class.
 
     Returns:
-        Kind temperature. Kind none, with the reason, where there is one class or the best temperature lies outside
-        `TEMPERATURES`: every bag is on its side of 0.5, so the colder the better, or the bags are no more right than
-        wrong, so the hotter the better.
+        Kind temperature. Kind none, with the reason, where there is one class or the best temperature is outside
+        `TEMPERATURES`.
 
     Raises:
         LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
@@ -176,28 +156,30 @@ def fit_temperature(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
     p = check_probabilities(probabilities, len(y))
     if y.min() == y.max():
         return Calibration(reason=_one_class(y))
-    # The log-odds of the true class; a probability of exactly 0 or 1 would make one wrong bag decide everything.
+    # Log-odds of the true class; clipped, or a single wrong bag at exactly 0 or 1 would decide the fit.
     margins = (2 * y - 1) * logit(np.clip(p, CLIP, 1 - CLIP))
 
-    def slope(coldness: float) -> float:
-        """Of the mean log-loss, which is convex in 1/T, at 1/T = coldness; rises with it."""
-        return -float((margins * expit(-margins * coldness)).mean())
+    def slope(inverse: float) -> float:
+        """Derivative of the mean log-loss at 1/T = inverse; the loss is convex in 1/T, so it increases."""
+        return -float((margins * expit(-margins * inverse)).mean())
 
-    coldest, hottest = TEMPERATURES
-    if slope(1 / hottest) >= 0:
-        return Calibration(reason=f"no temperature up to {hottest:g} is best: the bags are no more right than wrong")
-    if slope(1 / coldest) <= 0:
+    lowest, highest = TEMPERATURES
+    if slope(1 / highest) >= 0:
         return Calibration(
-            reason=f"no temperature from {coldest:g} is best: every bag is on its side of 0.5, or nearly"
+            reason=f"the best temperature is above {highest:g}: validation cases are no more often right than wrong"
         )
-    return Calibration("temperature", temperature=1 / float(brentq(slope, 1 / hottest, 1 / coldest)))
+    if slope(1 / lowest) <= 0:
+        return Calibration(
+            reason=f"the best temperature is below {lowest:g}: (nearly) every validation case is classified correctly"
+        )
+    return Calibration("temperature", temperature=1 / float(brentq(slope, 1 / highest, 1 / lowest)))
 
 
 def fit_isotonic(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
-    """Find the non-decreasing map that fits the labels best (Zadrozny & Elkan, KDD 2002).
+    """Fit the best non-decreasing map (Zadrozny & Elkan, KDD 2002), linear between its knots and constant outside.
 
-    Between knots it is linear; below the first and above the last it is constant. With few bags it overfits:
-    Niculescu-Mizil & Caruana (ICML 2005) found a fitted sigmoid better on fewer than about 200 to 1000 cases.
+    It overfits small sets: Niculescu-Mizil & Caruana (ICML 2005) found a fitted sigmoid better on fewer than about
+    200 to 1000 cases.
 
     Args:
         labels: int [N], 0 or 1, of the validation bags.
@@ -216,13 +198,9 @@ def fit_isotonic(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
     from sklearn.isotonic import IsotonicRegression
 
     model: Any = IsotonicRegression(y_min=0, y_max=1).fit(p, y)
-    x, y_fitted = (tuple(float(v) for v in knots) for knots in (model.X_thresholds_, model.y_thresholds_))
-    return Calibration("isotonic", inputs=x, outputs=y_fitted)
-
-
-def _in_order(knots: Floats) -> bool:
-    return bool(knots[0] >= 0 and knots[-1] <= 1 and (np.diff(knots) >= 0).all())
+    inputs, outputs = (tuple(float(v) for v in knots) for knots in (model.X_thresholds_, model.y_thresholds_))
+    return Calibration("isotonic", inputs=inputs, outputs=outputs)
 
 
 def _one_class(y: NDArray[np.int64]) -> str:
-    return f"only one class: {int(y.sum())} of {len(y)} validation bags positive"
+    return f"only one class: {int(y.sum())} of {len(y)} validation cases positive"

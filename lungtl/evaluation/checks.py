@@ -1,4 +1,4 @@
-"""What labels, probabilities and patient ids must look like before anything is computed from them."""
+"""Validation of labels, probabilities, thresholds and patient ids before anything is computed from them."""
 
 from __future__ import annotations
 
@@ -14,42 +14,38 @@ def check_labels(labels: ArrayLike, name: str = "labels") -> NDArray[np.int64]:
     """Return the labels as int64 [N].
 
     Raises:
-        LungtlError: when there are none, they are not one-dimensional, or a value is neither 0 nor 1.
+        LungtlError: there are none, they are not one-dimensional, or a value is neither 0 nor 1.
     """
     values = np.asarray(labels)
     if values.ndim != 1:
-        raise LungtlError(f"{name} have shape {values.shape}; wanted one dimension, [N]")
+        raise LungtlError(f"{name} have shape {values.shape}; expected one dimension, [N]")
     if values.size == 0:
-        raise LungtlError(f"{name} are empty; nothing can be scored, so look at the split and at its filters")
+        raise LungtlError(f"{name} are empty, so nothing can be scored; check the split and its filters")
     wrong = values[~np.isin(values, (0, 1))]
     if wrong.size:
         raise LungtlError(
-            f"{name} hold {wrong[0]} ({wrong.size} of {values.size} are neither 0 nor 1); "
-            "leave rows with an unknown label out and map the others to 0 or 1"
+            f"{name} contain {wrong[0]} ({wrong.size} of {values.size} are neither 0 nor 1); "
+            "omit rows with an unknown label and map the others to 0 or 1"
         )
     return values.astype(np.int64)
 
 
 def check_probabilities(probabilities: ArrayLike, n: int) -> NDArray[np.float64]:
-    """Return the probabilities as float64 [N].
-
-    Args:
-        probabilities: [N], of the positive class.
-        n: the number of labels they must match.
+    """Return the probabilities of the positive class as float64 [N].
 
     Raises:
-        LungtlError: on another length, NaN, or a value outside [0, 1].
+        LungtlError: there are not `n` of them, or one is NaN or outside [0, 1].
     """
     values = np.asarray(probabilities, dtype=np.float64)
     if values.shape != (n,):
-        raise LungtlError(f"probabilities have shape {values.shape}, labels ({n},); wanted one a label")
+        raise LungtlError(f"probabilities have shape {values.shape}, labels ({n},); expected one per label")
     missing = int(np.isnan(values).sum())
     if missing:
-        raise LungtlError(f"{missing} of {n} probabilities are NaN; look for a diverged loss or an empty bag")
+        raise LungtlError(f"{missing} of {n} probabilities are NaN; check for a diverged loss or an empty scan")
     outside = values[(values < 0) | (values > 1)]
     if outside.size:
         raise LungtlError(
-            f"probabilities hold {outside[0]:g} ({outside.size} of {n} lie outside [0, 1]); "
+            f"probabilities contain {outside[0]:g} ({outside.size} of {n} are outside [0, 1]); "
             "apply the sigmoid to logits first"
         )
     return values
@@ -59,32 +55,48 @@ def check_threshold(threshold: float) -> float:
     """Return the threshold.
 
     Raises:
-        LungtlError: when it is NaN or outside [0, 1].
+        LungtlError: it is NaN or outside [0, 1].
     """
     if not 0 <= threshold <= 1:
-        raise LungtlError(f"threshold is {threshold}; wanted a probability in [0, 1]")
+        raise LungtlError(f"threshold is {threshold}; expected a probability in [0, 1]")
     return float(threshold)
 
 
+def check_resamples(resamples: int) -> int:
+    """Return the number of bootstrap replicates.
+
+    Raises:
+        LungtlError: it is negative.
+    """
+    if resamples < 0:
+        raise LungtlError(f"resamples is {resamples}; expected 0 (no intervals) or more, such as 1000")
+    return resamples
+
+
 def patient_codes(patient_ids: Iterable[object], n: int) -> NDArray[np.int64]:
-    """Give each patient a number 0..P-1 by its id, so that the order of the rows does not matter.
+    """Number the patients 0..P-1 in the order of their ids, so that the order of rows does not matter.
 
     Args:
-        patient_ids: one id a row.
+        patient_ids: one id per row.
         n: the number of labels they must match.
 
     Returns:
         int64 [N].
 
     Raises:
-        LungtlError: on another length, or an id that is None, NaN or empty.
+        LungtlError: there are not `n` of them, or an id is None, NaN or empty.
     """
     ids = list(patient_ids)
     if len(ids) != n:
-        raise LungtlError(f"there are {len(ids)} patient ids for {n} labels; wanted one a row")
-    for row, identity in enumerate(ids):
+        raise LungtlError(f"there are {len(ids)} patient ids for {n} labels; expected one per row")
+    for row, patient_id in enumerate(ids):
         # A missing id would silently become one large patient; NaN is the only value unequal to itself.
-        if identity is None or identity != identity or identity == "":
-            raise LungtlError(f"patient id of row {row} is {identity!r}; give each row the id of its patient")
-    codes = np.unique(np.array([str(identity) for identity in ids]), return_inverse=True)[1]
+        if patient_id is None or patient_id != patient_id or patient_id == "":
+            raise LungtlError(f"patient id of row {row} is {patient_id!r}; every row needs the id of its patient")
+    codes = np.unique(np.array([str(patient_id) for patient_id in ids]), return_inverse=True)[1]
     return codes.astype(np.int64)
+
+
+def one_class(labels: NDArray[np.int64]) -> str:
+    """Why nothing is defined for labels of a single class."""
+    return f"only one class: {int(labels.sum())} of {len(labels)} positive"

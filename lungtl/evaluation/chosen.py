@@ -1,100 +1,83 @@
-"""What the validation bags decide once, and all other bags are judged by: calibration and thresholds."""
+"""What is chosen once on the validation bags and applied unchanged to all others: calibration and thresholds."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from lungtl.evaluation.calibration import Calibration, fit_isotonic, fit_platt, fit_temperature
-from lungtl.evaluation.operating_points import choose_thresholds
+from lungtl.evaluation.checks import check_labels, check_probabilities
+from lungtl.evaluation.estimate import STRICT
 from lungtl.settings.errors import LungtlError
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
-    from numpy.typing import ArrayLike, NDArray
 
 FILE = "calibration.json"
 """In a run's folder and in its bundle."""
 
-KINDS = ("platt", "temperature", "isotonic")
+NAMES = ("specificity_90", "specificity_95", "sensitivity_90", "sensitivity_95", "youden")
+"""The operating points."""
 
 Kind = Literal["platt", "temperature", "isotonic", "none"]
 
-OLDER = Calibration(reason="not fitted by the version of lungtl that trained the model")
-"""What stands for platt in files of version 0.1.0."""
+NOT_FITTED = Calibration(reason="not fitted by the version of lungtl that trained the model")
+"""Platt scaling of files of version 0.1.0, which have none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Chosen:
-    """Calibration maps and thresholds, fitted on validation bags alone.
+    """Calibration maps and thresholds, fitted on validation bags alone: the content of calibration.json.
 
     Attributes:
-        kind: the calibration that predictions carry.
+        kind: the calibration applied to predictions.
         n: validation bags.
-        n_patients: whose bags.
-        n_positive: of those bags.
+        n_patients: their patients.
+        n_positive: positive ones among them.
         platt: of kind none, with the reason, where it could not be fitted.
         temperature: likewise.
         isotonic: likewise.
-        thresholds: operating point -> the probability, not calibrated, from which a bag counts as positive; None
-            where no threshold reaches it.
+        thresholds: operating point -> bags with at least this (uncalibrated) probability are positive; None where no
+            threshold achieves it.
     """
 
     kind: Kind
     n: int
     n_patients: int
     n_positive: int
-    platt: Calibration
+    platt: Calibration = NOT_FITTED
     temperature: Calibration
     isotonic: Calibration
-    thresholds: Mapping[str, float | None]
-
-    @property
-    def calibration(self) -> Calibration:
-        """The map of `kind`."""
-        return self.maps.get(self.kind, Calibration())
+    thresholds: dict[str, float | None]
 
     @property
     def maps(self) -> dict[str, Calibration]:
         """Kind -> its map."""
         return {"platt": self.platt, "temperature": self.temperature, "isotonic": self.isotonic}
 
+    @property
+    def calibration(self) -> Calibration:
+        """The map of `kind`."""
+        return self.maps.get(self.kind, Calibration())
+
     def calibrated(self, probabilities: ArrayLike) -> NDArray[np.float64] | None:
-        """What predictions carry beside their probabilities [N]; None where there is no map to apply."""
+        """Calibrated probabilities, float64 [N]; None where no map applies."""
         return None if self.calibration.kind == "none" else self.calibration.apply(probabilities)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give plain JSON values, which `from_dict` takes."""
-        maps = {kind: fitted.to_dict() for kind, fitted in self.maps.items()}
-        return vars(self) | maps | {"thresholds": dict(self.thresholds)}
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Chosen:
-        """Read what `to_dict` gave; raises LungtlError when it is none."""
-        from pydantic import ValidationError
-
-        from lungtl.evaluation import schema
-
-        try:
-            schema.Chosen.model_validate(document)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise LungtlError(f"{FILE} is damaged ({where}: {first['msg']}); fetch the bundle again") from error
-        given = {kind: Calibration.from_dict(document[kind]) for kind in KINDS if kind in document}
-        return cls(**{"platt": OLDER, **document, **given})
 
 
 def choose(validation: pd.DataFrame, kind: Kind) -> Chosen:
     """Fit every calibration and choose the thresholds.
 
     Args:
-        validation: a row a validation bag: patient_id, label (0 or 1), probability.
-        kind: the calibration that predictions are to carry.
+        validation: one row per validation bag: patient_id, label (0 or 1), probability.
+        kind: the calibration to apply to predictions.
 
     Raises:
         LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
@@ -112,13 +95,66 @@ def choose(validation: pd.DataFrame, kind: Kind) -> Chosen:
     )
 
 
+def choose_thresholds(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, float | None]:
+    """Choose thresholds on VALIDATION bags; measure what they achieve on other bags (`at_threshold`).
+
+    A bag is called positive when its probability is at least the threshold. A threshold is halfway between two
+    neighbouring probabilities: ties are never separated, and rounding, which differs between devices, flips no bag.
+
+    Args:
+        labels: int [N], 0 or 1.
+        probabilities: float [N] in [0, 1], of the positive class.
+
+    Returns:
+        "specificity_90" and "specificity_95": the highest sensitivity with at least that specificity;
+        "sensitivity_90" and "sensitivity_95": the highest specificity with at least that sensitivity; "youden":
+        the highest sensitivity + specificity (Youden 1950), of equal ones that with the highest sensitivity. None
+        where only calling every bag alike achieves that, or there is one class.
+
+    Raises:
+        LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
+    """
+    y = check_labels(labels)
+    p = check_probabilities(probabilities, len(y))
+    if y.min() == y.max():
+        return dict.fromkeys(NAMES)
+    candidates = np.unique(p)
+    positives, negatives = np.sort(p[y == 1]), np.sort(p[y == 0])
+    n_positive, n_negative = len(positives), len(negatives)
+    # Whole counts, so that nine of ten are 90 % and equal sums are equal.
+    true_positives = n_positive - np.searchsorted(positives, candidates)
+    true_negatives = np.searchsorted(negatives, candidates)
+
+    def best(reached: NDArray[np.bool_], gain: NDArray[np.int64], tie_break: NDArray[np.int64]) -> float | None:
+        """The threshold with the highest gain above 0, of equal ones that with the highest `tie_break`."""
+        place = np.lexsort((tie_break, np.where(reached, gain, 0)))[-1]
+        if not reached[place] or gain[place] == 0:
+            return None
+        # Never the lowest candidate: it calls every bag positive, which gains nothing.
+        lower, upper = float(candidates[place - 1]), float(candidates[place])
+        middle = (lower + upper) / 2
+        return middle if middle > lower else upper
+
+    def at_specificity(percent: int) -> float | None:
+        return best(100 * true_negatives >= percent * n_negative, true_positives, true_negatives)
+
+    def at_sensitivity(percent: int) -> float | None:
+        return best(100 * true_positives >= percent * n_positive, true_negatives, true_positives)
+
+    # (sensitivity + specificity - 1) times the number of pairs
+    gain = true_positives * n_negative + true_negatives * n_positive - n_positive * n_negative
+    youden = best(np.ones(len(gain), dtype=bool), gain, true_positives)
+    thresholds = (at_specificity(90), at_specificity(95), at_sensitivity(90), at_sensitivity(95), youden)
+    return dict(zip(NAMES, thresholds, strict=True))
+
+
 def write_chosen(chosen: Chosen, folder: Path) -> None:
     """Write `calibration.json` into a folder."""
-    (folder / FILE).write_text(json.dumps(chosen.to_dict(), indent=2, allow_nan=False))
+    (folder / FILE).write_text(json.dumps(asdict(chosen), indent=2, allow_nan=False))
 
 
 def read_chosen(folder: Path) -> Chosen | None:
-    """What `write_chosen` wrote; None where the folder has none, as bundles of version 0.1.0 have not.
+    """Read what `write_chosen` wrote; None where the folder has none, as bundles of version 0.1.0.
 
     Raises:
         LungtlError: the file is damaged.
@@ -127,7 +163,8 @@ def read_chosen(folder: Path) -> Chosen | None:
     if not path.is_file():
         return None
     try:
-        document = json.loads(path.read_text())
-    except ValueError as error:
-        raise LungtlError(f"{path} is damaged ({error}); fetch the bundle again") from error
-    return Chosen.from_dict(document)
+        return TypeAdapter(Chosen).validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise LungtlError(f"{path} is damaged ({where}: {first['msg']}); fetch the bundle again") from error

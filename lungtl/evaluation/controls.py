@@ -1,6 +1,6 @@
-"""Trivial predictors, fitted on train and scored like the model: what a network has to beat.
+"""Trivial predictors, fitted on the training bags and scored like the model: what a network has to beat.
 
-On LIDC-IDRI a nodule's diameter alone ranks malignancy with an AUC above .9; no result stands without it.
+On LIDC-IDRI a nodule's diameter alone ranks malignancy with an AUROC above .9, so it belongs next to every result.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class DiameterControl:
     intercept: float
 
     def predict(self, diameter_mm: ArrayLike) -> NDArray[np.float64]:
-        """The probability of the positive class, float64 [n].
+        """Probability of the positive class, float64 [n].
 
         Args:
             diameter_mm: [n], mm; 0 where a bag has no nodule.
 
         Raises:
-            LungtlError: when a diameter is NaN, infinite or negative.
+            LungtlError: a diameter is NaN, infinite or negative.
         """
         from scipy.special import expit
 
@@ -46,12 +46,12 @@ class DiameterControl:
 
 @dataclass(frozen=True)
 class Controls:
-    """The predictors that training bags allow; a bundle keeps them.
+    """The predictors fitted on the training bags; stored in the bundle.
 
     Attributes:
         n: training bags.
         prevalence: the share of positives among them.
-        diameter: None where a diameter is unknown, or train has one class.
+        diameter: None where a diameter is unknown, or all training bags have one class.
     """
 
     n: int
@@ -62,46 +62,46 @@ class Controls:
         """Predict bags.
 
         Args:
-            test: one row a bag with the column diameter_mm (NaN where unknown).
+            test: one row per bag with the column diameter_mm (NaN where unknown).
 
         Returns:
             "prevalence" and, unless it was not fitted or a diameter is unknown, which is logged, "diameter", each
             float64 [len(test)].
         """
-        said = {"prevalence": np.full(len(test), self.prevalence)}
-        if self.diameter is not None and not _unknown(test, "scored"):
-            said["diameter"] = self.diameter.predict(test["diameter_mm"])
-        return said
+        predicted = {"prevalence": np.full(len(test), self.prevalence)}
+        if self.diameter is not None and not _diameters_missing(test, "scored"):
+            predicted["diameter"] = self.diameter.predict(test["diameter_mm"])
+        return predicted
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain JSON values, which `from_dict` takes."""
+        """Plain JSON values, which `from_dict` reads."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Controls:
-        """Read what `to_dict` gave; raises LungtlError when it is none."""
+        """Read what `to_dict` returned; raises LungtlError on anything else."""
         try:
             line = document["diameter"]
             fitted = None if line is None else DiameterControl(float(line["slope"]), float(line["intercept"]))
             return cls(int(document["n"]), float(document["prevalence"]), fitted)
         except (KeyError, TypeError, ValueError) as error:
-            raise LungtlError(f"the bundle's controls cannot be read ({error!r}); fetch it again") from error
+            raise LungtlError(f"the bundle's controls cannot be read ({error!r}); fetch the bundle again") from error
 
 
 def fit_controls(train: pd.DataFrame) -> Controls:
-    """Fit every control that the data allow; what is left out is logged.
+    """Fit every control that the data allow; logs what is omitted.
 
     Args:
-        train: one row a bag with the columns label (0 or 1) and diameter_mm (NaN where unknown).
+        train: one row per bag with the columns label (0 or 1) and diameter_mm (NaN where unknown).
 
     Raises:
-        LungtlError: when the labels are empty or not 0 and 1.
+        LungtlError: the labels are empty or not 0 and 1.
     """
-    labels = check_labels(train["label"].to_numpy(), "train labels")
+    labels = check_labels(train["label"].to_numpy(), "training labels")
     diameter = None
     if labels.min() == labels.max():
-        log.info("no diameter control: all %d train labels are %s", len(labels), labels[0])
-    elif not _unknown(train, "training"):
+        log.info("no diameter control: all %d training labels are %s", len(labels), labels[0])
+    elif not _diameters_missing(train, "training"):
         diameter = fit_diameter(train["diameter_mm"], labels)
     return Controls(len(labels), float(labels.mean()), diameter)
 
@@ -109,65 +109,64 @@ def fit_controls(train: pd.DataFrame) -> Controls:
 def fit_diameter(diameter_mm: ArrayLike, labels: ArrayLike) -> DiameterControl:
     """Fit the regression on the diameter, without a penalty.
 
-    Monotone in the diameter: where larger means likelier malignant on train, its AUROC is the diameter's own. Where a
-    diameter separates the classes, the likeliest slope is infinite; then, and this is logged, scikit-learn's usual
-    penalty keeps it finite, which changes probabilities but no ranking.
+    It is monotone in the diameter: where larger nodules are more often malignant, its AUROC is that of the diameter
+    itself. Where a diameter separates the training classes, the best slope would be infinite; then scikit-learn's
+    default penalty keeps it finite (logged), which changes probabilities but no ranking.
 
     Args:
         diameter_mm: [T], mm; 0 where a bag has no nodule.
         labels: int [T], 0 or 1.
 
     Raises:
-        LungtlError: when a diameter is NaN, infinite or negative, the lengths differ, or there is one class.
+        LungtlError: a diameter is NaN, infinite or negative, the lengths differ, or there is one class.
     """
-    y = check_labels(labels, "train labels")
-    train = _check_diameters(diameter_mm, "train diameters")
+    y = check_labels(labels, "training labels")
+    train = _check_diameters(diameter_mm, "training diameters")
     if len(train) != len(y):
-        raise LungtlError(f"there are {len(train)} train diameters, {len(y)} labels; wanted one a label")
+        raise LungtlError(f"there are {len(train)} training diameters, {len(y)} labels; expected one per label")
     if y.min() == y.max():
         raise LungtlError(
-            f"all {len(y)} train labels are {y[0]}; the diameter control needs both classes, "
-            "so use a larger training split or leave it out"
+            f"all {len(y)} training labels are {y[0]}; the diameter control needs both classes, "
+            "so use a larger training split"
         )
     from scipy.special import logit
     from sklearn.linear_model import LogisticRegression
 
     x = np.log1p(train)
-    centre, spread = x.mean(), x.std()
+    centre, scale = x.mean(), x.std()
     if train.min() == train.max():
         return DiameterControl(0.0, float(logit(y.mean())))
     positive, negative = train[y == 1], train[y == 0]
     separated = negative.max() <= positive.min() or positive.max() <= negative.min()
     if separated:
-        log.info("diameter control: one diameter separates the classes of the training bags, so its slope is penalised")
+        log.info("Diameter alone separates the training classes; its regression was regularised")
     model: Any = LogisticRegression(C=1.0 if separated else np.inf, solver="newton-cholesky", tol=1e-10)
-    model.fit(((x - centre) / spread)[:, None], y)
-    slope = float(model.coef_[0, 0] / spread)
+    model.fit(((x - centre) / scale)[:, None], y)
+    slope = float(model.coef_[0, 0] / scale)
     return DiameterControl(slope, float(model.intercept_[0] - slope * centre))
 
 
 def control_probabilities(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
-    """Fit every control that the data allow on `train` and predict `test`; see `fit_controls`."""
+    """Fit the controls on `train` and predict `test`; see `fit_controls`."""
     return fit_controls(train).predict(test)
 
 
-def _unknown(bags: pd.DataFrame, which: str) -> bool:
-    """Whether a diameter is unknown; in the log as a warning where others are known, so that one could be missed."""
+def _diameters_missing(bags: pd.DataFrame, which: str) -> bool:
+    """Whether a diameter is unknown; logged, as a warning where only some are, since that may be a mistake."""
     count = int(bags["diameter_mm"].isna().sum())
     if count:
         level = logging.WARNING if count < len(bags) else logging.INFO
-        log.log(level, "no diameter control: the diameters of %d of %d %s bags are unknown", count, len(bags), which)
+        log.log(level, "no diameter control: %d of %d %s cases have no diameter", count, len(bags), which)
     return count > 0
 
 
 def _check_diameters(diameter_mm: ArrayLike, name: str) -> NDArray[np.float64]:
     values = np.asarray(diameter_mm, dtype=np.float64)
     if values.ndim != 1:
-        raise LungtlError(f"{name} have shape {values.shape}; wanted one dimension")
+        raise LungtlError(f"{name} have shape {values.shape}; expected one dimension")
     wrong = values[~(np.isfinite(values) & (values >= 0))]
     if wrong.size:
         raise LungtlError(
-            f"{name} hold {wrong[0]:g} ({wrong.size} of {values.size}); wanted mm, 0 without a nodule; "
-            "leave the diameter control out where diameters are unknown"
+            f"{name} contain {wrong[0]:g} ({wrong.size} of {values.size}); expected mm, 0 without a nodule"
         )
     return values

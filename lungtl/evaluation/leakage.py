@@ -1,6 +1,6 @@
-"""What cross-validation claims when its folds separate what belongs together. For `lungtl.leak_demo` alone.
+"""Cross-validation with folds that do not keep patients together, to show how much that inflates the AUROC.
 
-Nothing else may use these folds: `lungtl.data.splits` splits by patient and refuses everything else.
+For `lungtl.leak_demo` alone: `lungtl.data.splits` splits by patient and refuses everything else.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Floats = NDArray[np.float32]
-GIVEN, LOTS = "the dataset's labels", "labels drawn by lot"
+DATASET_LABELS, RANDOM_LABELS = "the dataset's labels", "random labels"
 PATIENT, BAG, SLICE = "patient", "bag", "slice"
-"""What the folds never separate; the first is right, the others leak."""
+"""What the folds keep together; only folds by patient are valid, the others leak."""
 
 
 def compare(rows: pd.DataFrame, features: Floats, folds: int, seed: int, draws: int) -> pd.DataFrame:
     """Cross-validate with folds that keep patients, bags or only slices together.
 
     Args:
-        rows: bag_id, patient_id, malignant (0 or 1), one a slice.
+        rows: bag_id, patient_id, malignant (0 or 1), one per slice.
         features: float [N, D].
         folds: how many.
         seed: of the first draw; the others count up from it.
-        draws: of the folds, and of the lots.
+        draws: of the folds, and of the random labels.
 
     Returns:
         labels, kept_together, draw, n, n_patients, n_positive, auroc, auroc_low, auroc_high (of the pooled out-of-fold
-        predictions, the interval by bootstrap over patients). `bag` is left out where every patient has one.
+        predictions, the interval by bootstrap over patients). Folds by bag are omitted where every patient has one.
 
     Raises:
-        LungtlError: there are fewer patients of a class than folds, or folds that are trained on one class.
+        LungtlError: there are fewer patients of a class than folds, or a fold's training rows have one class.
     """
     import pandas as pd
 
@@ -51,7 +51,8 @@ def compare(rows: pd.DataFrame, features: Floats, folds: int, seed: int, draws: 
         del groups[BAG]
     table = []
     for draw in range(draws):
-        for labels, y in ((GIVEN, rows["malignant"].to_numpy()), (LOTS, lots(rows, seed + draw))):
+        permuted = permute_labels(rows, seed + draw)
+        for labels, y in ((DATASET_LABELS, rows["malignant"].to_numpy()), (RANDOM_LABELS, permuted)):
             for kept, group in groups.items():
                 p = out_of_fold(features, y, fold_numbers(y, group, folds, seed + draw))
                 scores = score(y, p, rows["patient_id"])
@@ -61,72 +62,73 @@ def compare(rows: pd.DataFrame, features: Floats, folds: int, seed: int, draws: 
                     "n_patients": scores.n_patients, "n_positive": scores.n_positive,
                     "auroc": auroc.value, "auroc_low": auroc.low, "auroc_high": auroc.high,
                 })  # fmt: skip
-                log.info("%s, folds by %s, draw %d: AUROC %.3f", labels, kept, draw, auroc.value)
+                unit = "nodule or scan" if kept == BAG else kept
+                log.info("%s, folds by %s, draw %d: AUROC %.3f", labels, unit, draw, auroc.value)
     return pd.DataFrame(table)
 
 
-def lots(rows: pd.DataFrame, seed: int) -> NDArray[np.int64]:
-    """The patients' labels dealt out anew, int64 [N]: all slices of a patient get that of another."""
+def permute_labels(rows: pd.DataFrame, seed: int) -> NDArray[np.int64]:
+    """Permute labels between patients, int64 [N]: all slices of a patient get the label of another patient."""
     patients = rows.groupby("patient_id")["malignant"].max()
-    dealt = dict(zip(patients.index, np.random.default_rng(seed).permutation(patients.to_numpy()), strict=True))
-    return rows["patient_id"].map(dealt).to_numpy(np.int64)
+    permuted = dict(zip(patients.index, np.random.default_rng(seed).permutation(patients.to_numpy()), strict=True))
+    return rows["patient_id"].map(permuted).to_numpy(np.int64)
 
 
 def fold_numbers(labels: NDArray[np.int64], groups: NDArray[Any], folds: int, seed: int) -> NDArray[np.int64]:
-    """The fold of each row, int64 [N]; a group is never separated, classes are spread evenly.
+    """The fold of each row, int64 [N]; groups stay together, classes are spread evenly.
 
     Raises:
-        LungtlError: all of one class is in one fold, so that the model which is tested on it has seen none.
+        LungtlError: all rows of a class are in one fold, so that its model would be trained on one class.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
     numbers = np.zeros(len(labels), dtype=np.int64)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    for number, (trained, tested) in enumerate(splitter.split(labels, labels, groups)):
-        numbers[tested] = number
-        classes = np.unique(labels[trained])
+    for number, (train, test) in enumerate(splitter.split(labels, labels, groups)):
+        numbers[test] = number
+        classes = np.unique(labels[train])
         if len(classes) < 2:
             raise LungtlError(
-                f"fold {number} of {folds} would be trained on labels {classes[0]} alone; "
-                "give another split.seed, lower split.folds or more patients"
+                f"fold {number} of {folds} would be trained on label {classes[0]} only; "
+                "use another split.seed, fewer split.folds or more patients"
             )
     return numbers
 
 
 def differences(table: pd.DataFrame) -> pd.DataFrame:
-    """What each kind of leaking folds says above folds that keep patients together, draw by draw.
+    """By how much each kind of leaking folds exceeds folds by patient, draw by draw.
 
     Args:
-        table: of `compare`.
+        table: from `compare`.
 
     Returns:
         labels, kept_together (bag, slice), min, mean, max: of the draws' differences in AUROC.
     """
-    right = table["kept_together"] == PATIENT
-    paired = table[~right].merge(table[right], on=["labels", "draw"], suffixes=("", "_right"), validate="many_to_one")
-    paired["above"] = paired["auroc"] - paired["auroc_right"]
-    named = paired.groupby(["labels", "kept_together"], sort=False)["above"].agg(["min", "mean", "max"])
-    return named.reset_index()
+    valid = table["kept_together"] == PATIENT
+    paired = table[~valid].merge(table[valid], on=["labels", "draw"], suffixes=("", "_valid"), validate="many_to_one")
+    paired["excess"] = paired["auroc"] - paired["auroc_valid"]
+    grouped = paired.groupby(["labels", "kept_together"], sort=False)["excess"].agg(["min", "mean", "max"])
+    return grouped.reset_index()
 
 
 def out_of_fold(features: Floats, labels: NDArray[np.int64], folds: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The probability of each row by the model of the other folds: float64 [N]."""
+    """Probability of each row by the model trained on the other folds: float64 [N]."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     p = np.zeros(len(labels))
     for fold in np.unique(folds):
-        tested = folds == fold
+        test = folds == fold
         model: Any = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-        p[tested] = model.fit(features[~tested], labels[~tested]).predict_proba(features[tested])[:, 1]
+        p[test] = model.fit(features[~test], labels[~test]).predict_proba(features[test])[:, 1]
     return p
 
 
 def _check_patients(rows: pd.DataFrame, folds: int) -> None:
-    """Every fold needs a patient of either class; labels by lot are dealt to patients, malignant if any slice is."""
+    """Every fold needs a patient of either class; a patient is malignant if any slice is."""
     malignant = rows.groupby("patient_id")["malignant"].max()
     for name, count in (("malignant", int(malignant.sum())), ("only benign", int((1 - malignant).sum()))):
         if count < folds:
-            remedy = f"give split.folds={count}" if count > 1 else "take a dataset with more patients"
+            remedy = f"use split.folds={count}" if count > 1 else "use a dataset with more patients"
             raise LungtlError(f"{count} patients with {name} nodules are too few for {folds} folds; {remedy}")

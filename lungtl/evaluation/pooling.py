@@ -6,11 +6,14 @@ Each fold was predicted by a model that neither trained on it nor chose its epoc
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lungtl.evaluation.controls import control_probabilities
+from lungtl.evaluation.delong import compare_aurocs
+from lungtl.evaluation.estimate import Difference, mean_and_sd
 from lungtl.evaluation.weighted import METRICS
 from lungtl.settings.errors import LungtlError
 
@@ -19,16 +22,16 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 CONTROL = "control_"
-"""What the columns of the controls begin with."""
+"""Prefix of the columns of controls."""
 
 PREVALENCE, UNTRAINED = "control_prevalence", "control_untrained"
 
-NO_TEST = "no p-value: the folds' models share training patients, which the test would take for independent"
+NO_TEST = "no p-value: the folds' models share training patients, so a test would assume too much independence"
 
 
 @dataclass(frozen=True)
 class Fold:
-    """What one run of a cross-validation left.
+    """The results of one run of a cross-validation.
 
     Attributes:
         number: which fold it tested.
@@ -53,39 +56,37 @@ def pool_folds(folds: Sequence[Fold]) -> pd.DataFrame:
         folds: at least one.
 
     Returns:
-        bag_id, patient_id, label, probability, fold; calibrated, where the folds share a kind of calibration; and a
-        column `control_NAME` for each control that all folds allow, fitted on the fold's own training bags. Prevalence
-        is one constant, the mean of the folds' training shares: the more positives a fold tests, the fewer it was
-        trained on, so that predicting each fold's own share ranks the pooled bags backwards (Parker et al. 2007). A
-        row each labelled bag, sorted by bag_id.
+        One row per labelled bag, sorted by bag_id: bag_id, patient_id, label, probability, fold; calibrated, where
+        the folds share a kind of calibration; and `control_NAME` for each control that all folds allow, fitted on the
+        fold's own training bags. Prevalence is one constant, the mean of the folds' training shares: the more
+        positives a fold tests, the fewer it was trained on, so that each fold's own share would rank the pooled bags
+        backwards (Parker et al. 2007).
 
     Raises:
         LungtlError: a patient is tested by two folds or by none, a fold's predictions are not those of its test bags,
-            or the folds are of different bags.
+            or the folds have different bags.
     """
     import pandas as pd
 
-    from lungtl.evaluation.controls import control_probabilities
-
     first = folds[0]
-    said = ["probability"] if shared_calibration(folds) == "none" else ["probability", "calibrated"]
+    predicted = ["probability"] if shared_calibration(folds) == "none" else ["probability", "calibrated"]
     parts = []
     for fold in folds:
         if not _bags(fold).equals(_bags(first)):
             raise LungtlError(
-                f"folds {first.number} and {fold.number} are of different bags or labels; run all folds on one dataset"
+                f"folds {first.number} and {fold.number} have different cases or labels; run all folds on one dataset"
             )
         test = fold.split[fold.split["split"] == "test"]
         if sorted(fold.predictions["bag_id"]) != sorted(test["bag_id"]):
             raise LungtlError(
-                f"fold {fold.number} has predictions of {len(fold.predictions)} bags, which are not its {len(test)} "
-                "test bags, each once; run it again"
+                f"fold {fold.number} has predictions of {len(fold.predictions)} cases, which are not exactly its "
+                f"{len(test)} test cases; rerun it"
             )
         part = test.merge(fold.predictions, on="bag_id", suffixes=("", "_"), validate="one_to_one")
         fitted = control_probabilities(fold.split[fold.split["split"] == "train"], part)
         part = part.assign(fold=fold.number, **{CONTROL + name: values for name, values in fitted.items()})
         controls = [column for column in (*(CONTROL + name for name in fitted), UNTRAINED) if column in part]
-        parts.append(part[["bag_id", "patient_id", "label", *said, "fold", *controls]])
+        parts.append(part[["bag_id", "patient_id", "label", *predicted, "fold", *controls]])
     pooled = pd.concat(parts, join="inner", ignore_index=True).sort_values("bag_id", ignore_index=True)
     pooled[PREVALENCE] = float(np.mean([part[PREVALENCE].iloc[0] for part in parts]))
     _check_partition(pooled, first.split)
@@ -94,19 +95,14 @@ def pool_folds(folds: Sequence[Fold]) -> pd.DataFrame:
 
 def pooled_gain(
     labels: ArrayLike, probabilities: ArrayLike, control: ArrayLike, patient_ids: Iterable[object]
-) -> dict[str, Any]:
-    """The model's AUROC less a control's on pooled predictions, as `compare_aurocs`, but without its p-value.
-
-    Returns:
-        The keys of a gain in metrics.json; `undefined` says why there is no p-value.
+) -> Difference:
+    """The model's AUROC minus a control's on pooled predictions, as `compare_aurocs`, but without its p-value.
 
     Raises:
         LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
     """
-    from lungtl.evaluation.delong import compare_aurocs
-
-    gain = asdict(compare_aurocs(labels, probabilities, control, patient_ids))
-    return gain | {"p_value": None, "undefined": gain["undefined"] or NO_TEST}
+    gain = compare_aurocs(labels, probabilities, control, patient_ids)
+    return replace(gain, p_value=None, undefined=gain.undefined or NO_TEST)
 
 
 def shared_calibration(folds: Sequence[Fold]) -> str:
@@ -118,17 +114,15 @@ def shared_calibration(folds: Sequence[Fold]) -> str:
 def over_folds(folds: Sequence[Fold]) -> dict[str, dict[str, Any]]:
     """Each metric's values by fold, in the folds' order, and the mean and standard deviation of those defined.
 
-    A rank metric such as AUROC compares within a fold only the scores of one model; on pooled predictions it compares
-    those of different models too. The folds share training patients, hence no interval.
+    Within a fold, a rank metric such as the AUROC compares the scores of one model only; pooled, it compares scores of
+    different models. There is no interval, since the folds share training patients.
     """
-    from lungtl.evaluation.seeds import summarise
-
     table: dict[str, dict[str, Any]] = {}
     for name in METRICS:
         values = [fold.metrics[name] for fold in folds]
         defined = [value for value in values if value is not None]
-        spread = asdict(summarise(defined)) if defined else {}
-        table[name] = {"values": values, "n": len(defined), "mean": spread.get("mean"), "sd": spread.get("sd")}
+        mean, sd = mean_and_sd(defined) if defined else (None, None)
+        table[name] = {"values": values, "n": len(defined), "mean": mean, "sd": sd}
     return table
 
 
@@ -137,10 +131,12 @@ def _bags(fold: Fold) -> pd.DataFrame:
 
 
 def _check_partition(pooled: pd.DataFrame, split: pd.DataFrame) -> None:
-    folds_of = pooled.groupby("patient_id")["fold"].nunique()
-    twice = sorted({*folds_of[folds_of > 1].index, *pooled.loc[pooled["bag_id"].duplicated(), "patient_id"]})
+    fold_counts = pooled.groupby("patient_id")["fold"].nunique()
+    twice = sorted({*fold_counts[fold_counts > 1].index, *pooled.loc[pooled["bag_id"].duplicated(), "patient_id"]})
     if twice:
-        raise LungtlError(f"patient {twice[0]} is tested twice ({len(twice)} such patients); run folds of one split")
+        raise LungtlError(
+            f"patient {twice[0]} is tested twice ({len(twice)} such patients); pool folds of one split only"
+        )
     never = sorted(set(split["bag_id"]) - set(pooled["bag_id"]))
     if never:
-        raise LungtlError(f"bag {never[0]} is tested by no fold ({len(never)} such bags); run every fold")
+        raise LungtlError(f"case {never[0]} is tested by no fold ({len(never)} such cases); run every fold")

@@ -9,15 +9,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lungtl.evaluation.checks import check_labels, check_probabilities, patient_codes
-from lungtl.evaluation.delong import Interval, auroc_interval
+from lungtl.evaluation.delong import auroc_interval
+from lungtl.evaluation.document import Subgroup
+from lungtl.evaluation.estimate import Estimate
 from lungtl.settings.errors import LungtlError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-LEAST_BAGS = 10
-"""Below, an AUROC says nothing of a subgroup."""
+MIN_BAGS = 10
+"""Smaller subgroups get no AUROC."""
 
 DIAMETERS = ("no nodule", "< 6 mm", "6 to < 8 mm", "8 to < 15 mm", ">= 15 mm")
 """The cut points of Lung-RADS v2022 for solid nodules; 6 and 8 mm are also the Fleischner Society's of 2017."""
@@ -28,22 +30,22 @@ AGREEMENTS = ("same rating", "1 apart", "2 or more apart")
 
 
 def subgroups(bags: pd.DataFrame, nodules: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Sort bags into groups by what the store knows of them.
+    """Assign bags to groups by what the store knows of them.
 
-    - diameter: of the bag's largest nodule. It is the longest axial one, Lung-RADS' the mean of long and short, so
-      a level is no Lung-RADS category.
-    - slice_spacing: between the scan's own slices, before they were resampled.
+    - diameter: of the bag's largest nodule. It is the longest axial one, while Lung-RADS uses the mean of long and
+      short, so a level is no Lung-RADS category.
+    - slice_spacing: between the scan's own slices, before resampling.
     - manufacturer: of the scanner.
     - readers: how many radiologists marked the bag's largest nodule.
-    - reader_agreement: the highest malignancy rating of that nodule less the lowest; unknown for a single reader.
+    - reader_agreement: highest minus lowest malignancy rating of that nodule; unknown for a single reader.
 
     Args:
-        bags: rows of `Store.bags`: bag_id and, where there are, diameter_mm, native_spacing_mm, manufacturer.
-        nodules: `Store.nodules`: bag_id, diameter_mm, n_readers, ratings and, where there is, counted.
+        bags: rows of `Store.bags`: bag_id and, where available, diameter_mm, native_spacing_mm, manufacturer.
+        nodules: `Store.nodules`: bag_id, diameter_mm, n_readers, ratings and, where available, counted.
 
     Returns:
-        A row a bag with the index of `bags`, a column a group that is known for any of them. Columns are
-        categories in the order of their levels, missing where unknown.
+        One row per bag with the index of `bags`, one column per group that is known for any of them. Columns are
+        ordered categories, missing where unknown.
     """
     import pandas as pd
 
@@ -60,29 +62,30 @@ def subgroups(bags: pd.DataFrame, nodules: pd.DataFrame | None = None) -> pd.Dat
         largest = _largest_nodules(nodules)
         readers = bags["bag_id"].map(largest["n_readers"]).to_numpy(dtype=np.float64)
         groups["readers"] = _levels(np.minimum(readers, 4) - 1, readers, READERS)
-        apart = bags["bag_id"].map(largest["ratings"].map(_apart)).to_numpy(dtype=np.float64)
-        groups["reader_agreement"] = _levels(np.minimum(apart, 2), apart, AGREEMENTS)
+        ranges = bags["bag_id"].map(largest["ratings"].map(_rating_range)).to_numpy(dtype=np.float64)
+        groups["reader_agreement"] = _levels(np.minimum(ranges, 2), ranges, AGREEMENTS)
     table = pd.DataFrame(groups, index=bags.index)
     return table.loc[:, table.notna().any()]
 
 
 def score_subgroups(
     labels: ArrayLike, probabilities: ArrayLike, patient_ids: Iterable[object], groups: pd.DataFrame
-) -> list[dict[str, Any]]:
+) -> list[Subgroup]:
     """Compute the AUROC in each level of each group, with its 95 % interval (`lungtl.evaluation.delong`).
 
-    Intervals are of one level each: that two of them differ is no test of a difference, and of twenty levels one
-    misses its interval by chance.
+    Each interval is for one level: comparing two of them is no test of a difference, and one of twenty is expected to
+    miss its true value.
 
     Args:
         labels: int [N], 0 or 1.
         probabilities: float [N] in [0, 1], of the positive class.
-        patient_ids: one id a row.
-        groups: N rows in the same order, such as `subgroups` gives; rows that are missing in a group are left out.
+        patient_ids: one id per row.
+        groups: N rows in the same order, as from `subgroups`; a row that is missing in a group counts in none of its
+            levels.
 
     Returns:
-        A dict a level that occurs: group, level, n, n_positive, n_patients, auroc, low, high, undefined. With fewer
-        than `LEAST_BAGS` bags or one class the AUROC is None and `undefined` says why.
+        One entry per level that occurs. With fewer than `MIN_BAGS` bags or one class the AUROC is None and
+        `undefined` gives the reason.
 
     Raises:
         LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
@@ -91,7 +94,7 @@ def score_subgroups(
     p = check_probabilities(probabilities, len(y))
     patients = patient_codes(patient_ids, len(y))
     if len(groups) != len(y):
-        raise LungtlError(f"there are groups for {len(groups)} bags, labels for {len(y)}; wanted a row a bag")
+        raise LungtlError(f"there are groups for {len(groups)} cases, labels for {len(y)}; expected one row per case")
     rows = []
     for name in groups.columns:
         column = groups[name].astype("category")
@@ -102,40 +105,40 @@ def score_subgroups(
             n = int(chosen.sum())
             auroc = (
                 auroc_interval(y[chosen], p[chosen], patients[chosen])
-                if n >= LEAST_BAGS
-                else Interval(None, undefined=f"{n} bags, fewer than {LEAST_BAGS}")
+                if n >= MIN_BAGS
+                else Estimate(None, undefined=f"{n} cases, fewer than {MIN_BAGS}")
             )
             rows.append(
-                {
-                    "group": str(name),
-                    "level": str(level),
-                    "n": n,
-                    "n_positive": int(y[chosen].sum()),
-                    "n_patients": len(np.unique(patients[chosen])),
-                    "auroc": auroc.value,
-                    "low": auroc.low,
-                    "high": auroc.high,
-                    "undefined": auroc.undefined,
-                }
+                Subgroup(
+                    group=str(name),
+                    level=str(level),
+                    n=n,
+                    n_positive=int(y[chosen].sum()),
+                    n_patients=len(np.unique(patients[chosen])),
+                    auroc=auroc.value,
+                    low=auroc.low,
+                    high=auroc.high,
+                    undefined=auroc.undefined,
+                )
             )
     return rows
 
 
-def _levels(places: NDArray[Any], values: NDArray[np.float64], names: tuple[str, ...]) -> pd.Categorical[str]:
-    """Name the levels at the given places; missing where the value is NaN."""
+def _levels(indices: NDArray[Any], values: NDArray[np.float64], names: tuple[str, ...]) -> pd.Categorical[str]:
+    """Name the levels at the given indices; missing where the value is NaN."""
     import pandas as pd
 
-    codes = np.where(np.isnan(values), -1, places).astype(np.int64)
+    codes = np.where(np.isnan(values), -1, indices).astype(np.int64)
     return pd.Categorical.from_codes(codes, categories=pd.Index(names), ordered=True)
 
 
 def _largest_nodules(nodules: pd.DataFrame) -> pd.DataFrame:
-    """Give the row of each bag's largest nodule that counts, indexed by bag_id."""
+    """The row of each bag's largest counted nodule, indexed by bag_id."""
     counted = nodules[nodules["counted"]] if "counted" in nodules else nodules
     return counted.sort_values("diameter_mm", kind="stable").groupby("bag_id").tail(1).set_index("bag_id")
 
 
-def _apart(ratings: str) -> float:
-    """How far apart the ratings, such as "3 4 4", are; NaN for a single one."""
+def _rating_range(ratings: str) -> float:
+    """Highest minus lowest of ratings such as "3 4 4"; NaN for a single one."""
     values = [int(rating) for rating in ratings.split()]
     return max(values) - min(values) if len(values) > 1 else float("nan")

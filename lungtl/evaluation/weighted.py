@@ -20,13 +20,13 @@ METRICS: tuple[str, ...] = (
     "ece",
     "calibration_error",
 )
-"""What is computed, in the order in which it is shown."""
+"""What is computed, in the order of display."""
 
 CALIBRATION_BINS = 10
 """Equal-width bins of the calibration errors and of the reliability figure."""
 
 CHUNK_VALUES = 2_000_000
-"""Weights worked on at a time; a handful of float64 temporaries of this size (16 MB each) exist at once."""
+"""Weights processed at a time; a handful of float64 temporaries of this size (16 MB each) exist at once."""
 
 Floats = NDArray[np.float64]
 
@@ -40,20 +40,20 @@ def weighted_metrics(
 ) -> dict[str, Floats]:
     """Compute every metric for each of R weightings of the same N rows.
 
-    With weights that count how often a row was drawn, column r is what the metric gives on replicate r.
+    With weights that count how often a row was drawn, entry r is the metric on replicate r.
 
     - auroc: the probability that a positive outranks a negative, a tie counting one half (Mann-Whitney).
     - auprc: average precision, sum over thresholds of (recall step) x precision, equal probabilities being
       one threshold, as in scikit-learn's `average_precision_score`. No interpolation.
     - ece: expected calibration error (Naeini et al., AAAI 2015), binary form: 10 equal-width bins of the
       POSITIVE class's probability, sum over bins of
-      (share of rows) x |mean probability - share of positives|. Of a perfectly calibrated model and 100 rows it is
+      (share of rows) x |mean probability - share of positives|. For a perfectly calibrated model and 100 rows it is
       about 0.10, and resampling adds that bias once more.
     - calibration_error: its debiased root-mean-square form (l2-CE of Kumar et al., NeurIPS 2019): in the same bins,
       sum over bins of (share of rows) x (mean probability - share of positives)^2, and its root. A bin's square
       is the mean product of the gaps (probability - label) of two of its rows from DIFFERENT patients, which is
-      unbiased; a sum below 0 counts as 0, bins without such a pair are left out. Of a perfectly calibrated model and
-      100 rows it is 0 in more than half of all cases and about 0.035 on average.
+      unbiased; a sum below 0 counts as 0, bins without such a pair are omitted. For a perfectly calibrated model and
+      100 rows it is 0 more than half of the time and about 0.035 on average.
     - brier: the mean squared difference between probability and label.
     - The others count a row as positive when its probability is at least `threshold`.
 
@@ -62,8 +62,8 @@ def weighted_metrics(
         probabilities: float [N] in [0, 1], of the positive class.
         weights: float [R, N], not negative.
         threshold: in [0, 1].
-        patients: int64 [N], the patient 0..P-1 of each row, whose rows must have one weight; None where every row is
-            another patient's.
+        patients: int64 [N], the patient 0..P-1 of each row, whose rows must have the same weight; None where every
+            row has its own patient.
 
     Returns:
         name in `METRICS` -> float64 [R]; NaN where the weighted rows leave a metric undefined: no positive
@@ -72,17 +72,17 @@ def weighted_metrics(
         the rest.
 
     Raises:
-        LungtlError: on labels, probabilities, weights, patients or a threshold that are not as above.
+        LungtlError: labels, probabilities, weights, patients or the threshold are not as above.
     """
     y = check_labels(labels)
     p = check_probabilities(probabilities, len(y))
     w = np.asarray(weights, dtype=np.float64)
     if w.ndim != 2 or w.shape[1] != len(y):
-        raise LungtlError(f"weights have shape {w.shape}; wanted [R, {len(y)}], one weight a label")
+        raise LungtlError(f"weights have shape {w.shape}; expected [R, {len(y)}], one weight per label")
     if w.size and not w.min() >= 0:
-        raise LungtlError(f"weights hold {w.min()}; wanted counts, which are 0 or more")
+        raise LungtlError(f"weights contain {w.min()}; expected counts of 0 or more")
     if patients is not None and patients.shape != y.shape:
-        raise LungtlError(f"patients have shape {patients.shape}, labels {y.shape}; wanted one a label")
+        raise LungtlError(f"patients have shape {patients.shape}, labels {y.shape}; expected one per label")
     rows = Rows(y, p, threshold, patients)
     chunk = max(1, CHUNK_VALUES // len(y))
     parts = [rows.metrics(w[start : start + chunk]) for start in range(0, len(w), chunk)]
@@ -91,21 +91,21 @@ def weighted_metrics(
 
 
 def calibration_bin(probabilities: Floats) -> NDArray[np.int64]:
-    """Give the bin 0..9 of each probability, int64 [N]; bin i is [i/10, (i+1)/10), the last includes 1."""
+    """Bin 0..9 of each probability, int64 [N]; bin i is [i/10, (i+1)/10), the last includes 1."""
     # np.linspace would put 0.3 below its own edge; i/10 is the nearest float to the literal.
     edges = np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS
     return np.searchsorted(edges, probabilities, side="right").astype(np.int64)
 
 
 class Rows:
-    """Checked rows, ranked once and then scored under any number of weightings.
+    """Checked rows, ranked once and scored under any number of weightings.
 
     Args:
         labels: int64 [N], 0 or 1.
         probabilities: float64 [N] in [0, 1].
-        threshold: a row is called positive from here on.
-        patients: int64 [N], the patient 0..P-1 of each row, whose rows must have one weight; None where every row
-            is another patient's.
+        threshold: rows with at least this probability are called positive.
+        patients: int64 [N], the patient 0..P-1 of each row, whose rows must have the same weight; None where every
+            row has its own patient.
     """
 
     def __init__(
@@ -127,11 +127,11 @@ class Rows:
         patients = np.arange(len(labels)) if patients is None else patients
         self._first = np.unique(patients, return_index=True)[1]
         bins = calibration_bin(probabilities)
-        self._counts = _of_patients(patients, bins, np.ones(len(labels)))
-        self._gaps = _of_patients(patients, bins, probabilities - labels)
+        self._counts = _patient_sums(patients, bins, np.ones(len(labels)))
+        self._gaps = _patient_sums(patients, bins, probabilities - labels)
 
     def ranked(self, weights: Floats) -> tuple[Floats, Floats]:
-        """Give the weight of positives and of negatives at each distinct probability, two [R, G]."""
+        """Weight of positives and of negatives at each distinct probability, two [R, G]."""
         descending = weights[:, self.order]
         positive = descending * self._positive
         negative = descending - positive
@@ -141,7 +141,7 @@ class Rows:
         return positive, negative
 
     def metrics(self, weights: Floats) -> Floats:
-        """Compute float64 [len(METRICS), R] for weights [R, N], all at once: the caller bounds R."""
+        """Compute float64 [len(METRICS), R] for weights [R, N]; the caller bounds R."""
         sums = weights @ self._sums
         tp, fn, fp, tn, squared = sums[:, :5].T
         gaps = np.abs(sums[:, 5:]).sum(axis=1)
@@ -164,7 +164,7 @@ class Rows:
     def _calibration_error(self, weights: Floats) -> Floats:
         weights = weights[:, self._first]
         counts = weights @ self._counts
-        # All pairs of rows less those within a patient.
+        # All pairs of rows minus those within a patient.
         pairs = counts**2 - weights**2 @ self._counts**2
         products = (weights @ self._gaps) ** 2 - weights**2 @ self._gaps**2
         counts[pairs == 0] = 0
@@ -189,13 +189,13 @@ class Rows:
 
 
 def _columns(y: Floats, p: Floats, called: NDArray[np.bool_]) -> Floats:
-    """Lay out what one matrix product sums: tp, fn, fp, tn, squared error, the gap of each bin."""
+    """Columns that one matrix product sums: tp, fn, fp, tn, squared error, the gap of each bin."""
     bins = calibration_bin(p)[:, None] == np.arange(CALIBRATION_BINS)
     counts = [y * called, y * ~called, (1 - y) * called, (1 - y) * ~called]
     return np.column_stack([*counts, (p - y) ** 2, bins * (p - y)[:, None]])
 
 
-def _of_patients(patients: NDArray[np.int64], bins: NDArray[np.int64], values: Floats) -> Floats:
+def _patient_sums(patients: NDArray[np.int64], bins: NDArray[np.int64], values: Floats) -> Floats:
     """Sum the values of each patient in each bin, float64 [P, CALIBRATION_BINS]."""
     shape = (int(patients.max()) + 1, CALIBRATION_BINS)
     cells = np.bincount(patients * CALIBRATION_BINS + bins, values, shape[0] * shape[1])

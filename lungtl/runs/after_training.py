@@ -63,7 +63,8 @@ def finish(run: TrainedRun, tracker: Tracker) -> Document:
     from lungtl.bundle import model_card, save_bundle
     from lungtl.evaluation.chosen import FILE
     from lungtl.evaluation.controls import fit_controls
-    from lungtl.evaluation.document import flat_metrics, rows_for_table, rows_of_localisation, rows_of_points
+    from lungtl.evaluation.document import flat_metrics
+    from lungtl.evaluation.formatting import rows_for_table, rows_of_localisation, rows_of_points
     from lungtl.runs.scored import ScoredModel
     from lungtl.runs.write import write_results
     from lungtl.sources.lidc_labels import describe_labels

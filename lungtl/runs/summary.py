@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lungtl.evaluation.document import Rows
+    from lungtl.evaluation.formatting import Rows
 
 WIDTH = 140  # where standard error is no terminal
 
@@ -18,7 +18,7 @@ def print_summary(document: dict[str, Any], folder: Path, next_steps: list[str])
     """The scores as tables, where everything is, and what to type next; on standard error."""
     from rich.console import Console
 
-    from lungtl.evaluation.document import INTERVALS, rows_for_table, rows_of_localisation, rows_of_points
+    from lungtl.evaluation.formatting import INTERVALS, rows_for_table, rows_of_localisation, rows_of_points
 
     console = Console(stderr=True, width=None if sys.stderr.isatty() else WIDTH)
     bag = document["bag"]

@@ -54,7 +54,7 @@ def write_results(
         pydantic.ValidationError: it does not follow the schema; metrics.json is not written then.
     """
     from lungtl.evaluation.assess import assess
-    from lungtl.evaluation.schema import check_document
+    from lungtl.evaluation.document import check_document
     from lungtl.evaluation.subgroups import subgroups
     from lungtl.models.inference import predict_bags
     from lungtl.runs.figures import draw
@@ -99,10 +99,10 @@ def write_results(
 
 def _untrained_weights(model: ScoredModel, store: Store, predictions: Predictions) -> pd.DataFrame | None:
     """Of the bags that can tell where nodules are; None where there are none, or the aggregator has no opinion."""
-    from lungtl.evaluation.localisation import telling_bags, weights_differ
+    from lungtl.evaluation.localisation import mixed_bags, weights_differ
     from lungtl.training.untrained import untrained_weights
 
-    bags = telling_bags(predictions.slices)
+    bags = mixed_bags(predictions.slices)
     if not bags or not weights_differ(predictions.slices):
         return None
     return untrained_weights(model.classifier, model.aggregator, store, bags, model.features, model.device)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lungtl.evaluation.schema import check_document
+from lungtl.evaluation.document import check_document
 from tests.commands.conftest import N_SERIES, Done, Lab, Trained, read_csv, read_json
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lungtl.evaluation.chosen import read_chosen
-from lungtl.evaluation.schema import check_document
+from lungtl.evaluation.document import check_document
 from tests.commands.conftest import MODEL, Done, Lab, Trained, read_csv, read_json
 
 pytestmark = pytest.mark.slow

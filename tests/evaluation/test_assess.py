@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from lungtl.evaluation.assess import assess
 from lungtl.evaluation.chosen import Chosen, choose
-from lungtl.evaluation.schema import check_document
+from lungtl.evaluation.document import check_document
 from tests.evaluation.cohort import cohort
 
 
@@ -64,7 +66,7 @@ def test_it_follows_the_schema(document: dict[str, Any]) -> None:
 
 
 def test_the_calibrations_are_those_of_the_validation_bags(document: dict[str, Any]) -> None:
-    assert document["chosen"] == CHOSEN.to_dict()
+    assert document["chosen"] == json.loads(json.dumps(asdict(CHOSEN)))
     assert list(document["calibrated"]) == ["platt", "temperature", "isotonic"]
     for kind, fitted in CHOSEN.maps.items():
         expected = brier_score_loss(TEST["label"], fitted.apply(TEST["probability"]))
@@ -114,7 +116,7 @@ def test_bags_that_chose_are_not_judged_by_their_choice() -> None:
     document = assessed(chose=True)
     check_document(document)
     assert document["calibrated"] == document["operating_points"] == {}
-    assert document["chosen"] == CHOSEN.to_dict()
+    assert document["chosen"] == json.loads(json.dumps(asdict(CHOSEN)))
 
 
 def test_an_untrained_slice_head_is_not_scored() -> None:

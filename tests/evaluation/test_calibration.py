@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
@@ -17,6 +19,7 @@ from lungtl.evaluation.calibration import TEMPERATURES, Calibration, fit_isotoni
 from lungtl.evaluation.metrics import score
 from lungtl.settings.errors import LungtlError
 
+READER = TypeAdapter(Calibration)
 Rows = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 
@@ -135,8 +138,8 @@ def test_platt_of_bags_that_a_threshold_separates_is_no_step() -> None:
 @pytest.mark.parametrize(
     ("labels", "p", "said"),
     [
-        ([1, 1, 0, 0], [0.1, 0.4, 0.6, 0.9], "rank no better than chance"),
-        ([1, 0, 1, 0], [0.5, 0.5, 0.5, 0.5], "all 4 validation bags have one probability"),
+        ([1, 1, 0, 0], [0.1, 0.4, 0.6, 0.9], "no better than chance"),
+        ([1, 0, 1, 0], [0.5, 0.5, 0.5, 0.5], "all 4 validation cases have the same probability"),
     ],
 )
 def test_platt_never_turns_a_ranking_round(labels: list[int], p: list[float], said: str) -> None:
@@ -188,7 +191,7 @@ def test_isotonic_hand_computed() -> None:
 @given(rows())
 def test_a_calibration_survives_json(data: Rows) -> None:
     for found in (fit_platt(*data), fit_temperature(*data), fit_isotonic(*data), Calibration()):
-        read = Calibration.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)))
+        read = READER.validate_json(json.dumps(asdict(found), allow_nan=False))
         assert read == found
         np.testing.assert_array_equal(read.apply(data[1]), found.apply(data[1]))
 
@@ -219,15 +222,15 @@ def test_zero_and_one_stay_and_do_not_decide_the_fit_alone() -> None:
 def test_one_class_calibrates_nothing_and_says_so(label: int) -> None:
     for fit in (fit_platt, fit_temperature, fit_isotonic):
         found = fit([label] * 3, [0.1, 0.5, 0.9])
-        assert found == Calibration(reason=f"only one class: {3 * label} of 3 validation bags positive")
+        assert found == Calibration(reason=f"only one class: {3 * label} of 3 validation cases positive")
 
 
 def test_bags_that_are_all_right_or_mostly_wrong_have_no_best_temperature() -> None:
     right = fit_temperature([0, 0, 1, 1], [0.1, 0.4, 0.6, 0.9])
     assert (right.kind, right.temperature) == ("none", None)
-    assert right.reason == "no temperature from 0.2 is best: every bag is on its side of 0.5, or nearly"
+    assert "below 0.2" in str(right.reason)
     wrong = fit_temperature([1, 1, 0, 0], [0.1, 0.4, 0.6, 0.9])
-    assert wrong.reason == "no temperature up to 20 is best: the bags are no more right than wrong"
+    assert "above 20" in str(wrong.reason)
     assert fit_temperature([0, 1], [0.5, 0.5]).reason == wrong.reason
 
 
@@ -241,31 +244,29 @@ def test_the_log_loss_here_is_scikit_learns(data: Rows) -> None:
 @pytest.mark.parametrize(
     ("document", "said"),
     [
-        ({"kind": "temperature", "temperature": 0.0, "inputs": [], "outputs": []}, "temperature 0.0"),
-        ({"kind": "temperature", "temperature": None, "inputs": [], "outputs": []}, "temperature None"),
-        ({"kind": "none", "temperature": 2.0, "inputs": [], "outputs": []}, "kind none with .* temperature 2.0"),
-        ({"kind": "isotonic", "inputs": [0.1, 0.2], "outputs": [0.5]}, "2 knots"),
+        ({"kind": "temperature", "temperature": 0.0}, "temperature"),
+        ({"kind": "temperature", "temperature": None}, "expected temperature"),
+        ({"kind": "none", "temperature": 2.0}, "kind none has temperature"),
+        ({"kind": "isotonic", "inputs": [0.1, 0.2], "outputs": [0.5]}, "2 inputs and 1 outputs"),
         ({"kind": "isotonic", "inputs": [0.2, 0.1], "outputs": [0.5, 0.6]}, "ascending"),
-        ({"kind": "isotonic", "inputs": [0.1, 0.2], "outputs": [0.5, 1.6]}, "ascending knots in"),
-        ({"kind": "isotonic", "inputs": [], "outputs": []}, "0 knots"),
-        ({"kind": "isotonic", "temperature": 2.0, "inputs": [0.1], "outputs": [0.5]}, "temperature 2.0"),
-        ({"kind": "platt", "inputs": [], "outputs": []}, "kind platt with slope None"),
-        ({"kind": "platt", "slope": 1.0, "inputs": [], "outputs": []}, "intercept None"),
-        ({"kind": "platt", "slope": -1.0, "intercept": 0.0, "inputs": [], "outputs": []}, "slope -1.0"),
-        ({"kind": "platt", "slope": 1.0, "intercept": float("nan"), "inputs": [], "outputs": []}, "intercept nan"),
-        ({"kind": "platt", "slope": 1, "intercept": 0, "temperature": 2.0, "inputs": [], "outputs": []}, "ture 2.0"),
-        ({"kind": "beta", "inputs": [], "outputs": []}, "kind beta"),
-        ({"kind": "none"}, "'inputs'"),
-        ({"kind": "none", "inputs": [], "outputs": [], "slope": 1}, "slope"),
-        ({"kind": "isotonic", "inputs": ["a"], "outputs": [1]}, "could not convert"),
+        ({"kind": "isotonic", "inputs": [0.1, 0.2], "outputs": [0.5, 1.6]}, "outputs"),
+        ({"kind": "isotonic"}, "0 inputs"),
+        ({"kind": "isotonic", "temperature": 2.0, "inputs": [0.1], "outputs": [0.5]}, "isotonic has temperature"),
+        ({"kind": "platt"}, "expected intercept and slope"),
+        ({"kind": "platt", "slope": 1.0}, "expected intercept and slope"),
+        ({"kind": "platt", "slope": -1.0, "intercept": 0.0}, "slope"),
+        ({"kind": "platt", "slope": 1.0, "intercept": float("nan")}, "intercept"),
+        ({"kind": "platt", "slope": 1, "intercept": 0, "temperature": 2.0}, "expected intercept and slope"),
+        ({"kind": "beta"}, "kind"),
+        ({"kind": "none", "slope": 1}, "slope"),
+        ({"kind": "isotonic", "inputs": ["a"], "outputs": [1]}, "inputs"),
     ],
 )
 def test_what_is_no_calibration_is_refused(document: dict[str, object], said: str) -> None:
-    with pytest.raises(LungtlError, match=said) as refusal:
-        Calibration.from_dict(document)
-    assert "\n" not in str(refusal.value)
+    with pytest.raises(ValidationError, match=said):
+        READER.validate_json(json.dumps(document))
 
 
 def test_what_is_no_probability_is_refused() -> None:
-    with pytest.raises(LungtlError, match=r"hold 1\.5"):
+    with pytest.raises(LungtlError, match=r"contain 1\.5"):
         Calibration("temperature", temperature=2.0).apply([0.5, 1.5])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,7 @@ import pandas as pd
 import pytest
 
 from lungtl.evaluation.calibration import fit_isotonic, fit_platt, fit_temperature
-from lungtl.evaluation.chosen import FILE, Chosen, Kind, choose, read_chosen, write_chosen
-from lungtl.evaluation.operating_points import choose_thresholds
+from lungtl.evaluation.chosen import FILE, Kind, choose, choose_thresholds, read_chosen, write_chosen
 from lungtl.settings.errors import LungtlError
 from tests.evaluation.cohort import cohort
 
@@ -56,7 +56,7 @@ def test_a_file_gives_back_what_was_written(validation: pd.DataFrame, tmp_path: 
 
 def test_a_file_of_version_0_1_0_knows_no_platt(validation: pd.DataFrame, tmp_path: Path) -> None:
     chosen = choose(validation, "temperature")
-    document = chosen.to_dict()
+    document = asdict(chosen)
     del document["platt"]
     for kind in ("temperature", "isotonic"):
         del document[kind]["slope"], document[kind]["intercept"]
@@ -78,6 +78,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, content: str) -> None:
         read_chosen(tmp_path)
 
 
-def test_an_unknown_key_is_refused(validation: pd.DataFrame) -> None:
+def test_an_unknown_key_is_refused(validation: pd.DataFrame, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(json.dumps(asdict(choose(validation, "none")) | {"surprise": 1}))
     with pytest.raises(LungtlError, match="surprise"):
-        Chosen.from_dict(choose(validation, "none").to_dict() | {"surprise": 1})
+        read_chosen(tmp_path)

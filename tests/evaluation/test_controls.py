@@ -73,7 +73,7 @@ def test_where_a_diameter_separates_the_classes_the_slope_stays_finite(
 ) -> None:
     with caplog.at_level(logging.INFO):
         found = fit_diameter(train, labels)
-    assert "one diameter separates the classes" in caplog.text
+    assert "separates the training classes" in caplog.text
     assert np.sign(found.slope) == slope
     assert abs(found.slope) < 10
     assert np.isfinite(found.intercept)
@@ -90,11 +90,11 @@ def test_where_none_separates_them_nothing_is_penalised(caplog: pytest.LogCaptur
 @pytest.mark.parametrize(
     ("train", "labels", "test", "said"),
     [
-        ([5, 9], [1, 1], [5], "all 2 train labels are 1"),
-        ([5, np.nan], [0, 1], [5], "train diameters hold nan"),
-        ([5, 9], [0, 1], [np.nan], "^diameters hold nan"),
-        ([5, -2], [0, 1], [5], "hold -2"),
-        ([5, 9, 7], [0, 1], [5], "3 train diameters, 2 labels"),
+        ([5, 9], [1, 1], [5], "all 2 training labels are 1"),
+        ([5, np.nan], [0, 1], [5], "training diameters contain nan"),
+        ([5, 9], [0, 1], [np.nan], "^diameters contain nan"),
+        ([5, -2], [0, 1], [5], "contain -2"),
+        ([5, 9, 7], [0, 1], [5], "3 training diameters, 2 labels"),
         ([[5], [9]], [0, 1], [5], "one dimension"),
     ],
 )
@@ -123,7 +123,7 @@ def test_an_unknown_diameter_on_either_side_leaves_the_control_out_and_is_warned
     assert list(control_probabilities(frames["train"], frames["test"])) == ["prevalence"]
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert f"the diameters of 1 of 60 {which} bags are unknown" in record.getMessage()
+    assert f"1 of 60 {which} cases have no diameter" in record.getMessage()
 
 
 def test_of_a_dataset_that_knows_no_diameters_none_is_missed(caplog: pytest.LogCaptureFixture) -> None:
@@ -131,14 +131,14 @@ def test_of_a_dataset_that_knows_no_diameters_none_is_missed(caplog: pytest.LogC
     with caplog.at_level(logging.INFO):
         assert list(control_probabilities(train, test)) == ["prevalence"]
     (record,) = caplog.records
-    assert (record.levelno, "60 of 60 training bags" in record.getMessage()) == (logging.INFO, True)
+    assert (record.levelno, "60 of 60 training cases" in record.getMessage()) == (logging.INFO, True)
 
 
 def test_a_train_split_of_one_class_leaves_the_diameter_control_out(caplog: pytest.LogCaptureFixture) -> None:
     train = frame(1).assign(label=0)
     with caplog.at_level(logging.INFO):
         assert list(control_probabilities(train, frame(2))) == ["prevalence"]
-    assert "all 60 train labels are 0" in caplog.text
+    assert "all 60 training labels are 0" in caplog.text
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -152,5 +152,5 @@ def test_controls_survive_json(known: bool) -> None:
 
 @pytest.mark.parametrize("wrong", [{}, {"n": 3, "prevalence": 0.5}, {"n": 3, "prevalence": "x", "diameter": None}])
 def test_controls_that_cannot_be_read_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(LungtlError, match=r"controls cannot be read .*; fetch it again"):
+    with pytest.raises(LungtlError, match=r"controls cannot be read .*fetch the bundle again"):
         Controls.from_dict(wrong)

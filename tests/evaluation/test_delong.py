@@ -11,7 +11,8 @@ from scipy.special import expit, logit, ndtr
 from scipy.stats import brunnermunzel, norm
 from sklearn.metrics import roc_auc_score
 
-from lungtl.evaluation.delong import Interval, PairedAuroc, auroc_interval, compare_aurocs, compare_mean_aurocs
+from lungtl.evaluation.delong import auroc_interval, compare_aurocs, compare_mean_aurocs
+from lungtl.evaluation.estimate import DelongAuroc, Difference
 from lungtl.settings.errors import LungtlError
 
 Floats = NDArray[np.float64]
@@ -186,7 +187,9 @@ def test_models_that_are_alike_differ_in_one_of_twenty_cohorts_of_patients_with_
 def test_an_auroc_of_zero_or_one_has_no_interval(value: float) -> None:
     p = np.array([0.1, 0.2, 0.3, 0.7, 0.8, 0.9])
     found = auroc_interval([0, 0, 0, 1, 1, 1], p if value else 1 - p, range(6))
-    assert found == Interval(value, undefined=f"no interval: the variance of an AUROC of {value:g} is estimated as 0")
+    assert found == DelongAuroc(
+        value, undefined=f"no interval: the variance of an AUROC of {value:g} is estimated as 0"
+    )
 
 
 def test_no_variance_is_found_in_any_amount_of_ties() -> None:
@@ -202,26 +205,26 @@ def test_no_variance_is_found_in_any_amount_of_ties() -> None:
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_has_no_auroc(label: int) -> None:
     said = f"only one class: {4 * label} of 4 positive"
-    assert auroc_interval([label] * 4, FIRST[:4], range(4)) == Interval(None, undefined=said)
-    assert compare_aurocs([label] * 4, FIRST[:4], SECOND[:4], range(4)) == PairedAuroc(None, undefined=said)
+    assert auroc_interval([label] * 4, FIRST[:4], range(4)) == DelongAuroc(None, undefined=said)
+    assert compare_aurocs([label] * 4, FIRST[:4], SECOND[:4], range(4)) == Difference(None, undefined=said)
 
 
 def test_a_class_of_one_patient_has_no_interval() -> None:
     rows = ([1, 1, 0, 0], [0.9, 0.4, 0.5, 0.1])
-    assert auroc_interval(*rows, "aabc") == Interval(0.75, undefined="no interval: only one patient with a positive")
-    assert auroc_interval(*rows, "abcc") == Interval(0.75, undefined="no interval: only one patient with a negative")
+    assert auroc_interval(*rows, "aabc") == DelongAuroc(0.75, undefined="no interval: only one patient with a positive")
+    assert auroc_interval(*rows, "abcc") == DelongAuroc(0.75, undefined="no interval: only one patient with a negative")
     compared = compare_aurocs(*rows, [0.4, 0.9, 0.1, 0.95], "aabc")
-    assert compared == PairedAuroc(0.25, undefined="no interval and no p-value: only one patient with a positive")
+    assert compared == Difference(0.25, undefined="no interval and no p-value: only one patient with a positive")
 
 
 def test_models_that_rank_alike_are_not_different() -> None:
     found = compare_aurocs(LABELS, FIRST, FIRST**2, range(20))
-    assert found == PairedAuroc(0.0, p_value=1.0, undefined="no interval: both models place every bag alike")
+    assert found == Difference(0.0, p_value=1.0, undefined="no interval: both models rank all cases alike")
 
 
 def test_a_perfect_and_a_perfectly_wrong_model_leave_no_variance() -> None:
     found = compare_aurocs([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], [0.9, 0.8, 0.2, 0.1], range(4))
-    assert found == PairedAuroc(1.0, undefined="no interval and no p-value: the estimated variance is 0")
+    assert found == Difference(1.0, undefined="no interval and no p-value: the estimated variance is 0")
 
 
 @pytest.mark.parametrize(
@@ -229,7 +232,7 @@ def test_a_perfect_and_a_perfectly_wrong_model_leave_no_variance() -> None:
     [
         ([0, 1], [0.1, 0.9], [0.1], "ab", "shape"),
         ([0, 1], [0.1, 0.9], [0.1, float("nan")], "ab", "NaN"),
-        ([0, 2], [0.1, 0.9], [0.1, 0.9], "ab", "labels hold 2"),
+        ([0, 2], [0.1, 0.9], [0.1, 0.9], "ab", "labels contain 2"),
         ([0, 1], [0.1, 0.9], [0.1, 0.9], "abc", "3 patient ids"),
     ],
 )
@@ -256,7 +259,7 @@ def test_models_of_a_side_are_averaged() -> None:
     assert half_width(pair) == pytest.approx(np.sqrt(variance))
 
 
-def half_width(found: PairedAuroc) -> float:
+def half_width(found: Difference) -> float:
     assert found.low is not None
     assert found.high is not None
     return (found.high - found.low) / 2

@@ -6,31 +6,40 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from lungtl.evaluation.delong import Interval
 from lungtl.evaluation.document import (
     Document,
+    Localisation,
+    OperatingPoint,
+    ScoreTable,
+    check_document,
     evaluation_document,
     flat_metrics,
+)
+from lungtl.evaluation.estimate import DelongAuroc, Difference, Estimate
+from lungtl.evaluation.formatting import (
+    format_amount,
+    format_estimate,
+    format_mean_sd,
+    format_p_value,
     markdown_table,
     rows_for_table,
     rows_of_localisation,
     rows_of_points,
 )
-from lungtl.evaluation.metrics import METRICS, Estimate, ScoreTable
-from lungtl.evaluation.schema import check_document
+from lungtl.evaluation.weighted import METRICS
 from lungtl.settings.errors import LungtlError
 
 ENDS = ("", "_low", "_high")
 
 
-def table(estimate: Estimate, delong: Interval | None = None, n: int = 12) -> ScoreTable:
+def table(estimate: Estimate, delong: DelongAuroc | None = None, n: int = 12) -> ScoreTable:
     return ScoreTable(n, n, 0, 0.5, dict.fromkeys(METRICS, estimate), delong)
 
 
-SURE = table(Estimate(0.8734, 0.8101, 0.92), Interval(0.8734, 0.79, 0.93, 0.03))
+SURE = table(Estimate(0.8734, 0.8101, 0.92), DelongAuroc(0.8734, 0.79, 0.93, standard_error=0.03))
 ONE_PATIENT = table(Estimate(0.5, undefined="no interval: only one patient"))
 ONE_CLASS = table(Estimate(None, undefined="only one class: 0 of 12 positive"))
-RATE = {"value": 0.75, "low": 0.5, "high": 0.9, "undefined": None}
+RATE = Estimate(0.75, 0.5, 0.9)
 
 
 def example(**parts: Any) -> Document:
@@ -44,18 +53,18 @@ def example(**parts: Any) -> Document:
     )
 
 
-POINT = {"threshold": 0.41, "sensitivity": RATE, "specificity": RATE, "ppv": RATE, "npv": RATE}
-GAIN = {"difference": 0.37, "low": 0.3, "high": 0.44, "p_value": 0.00012, "undefined": None}
-NO_GAIN = {"difference": None, "low": None, "high": None, "p_value": None, "undefined": "only one class"}
-PLACES = {
-    "n": 3, "n_patients": 3, "n_slices": 30, "n_nodule_slices": 9,
-    "rules": {
+POINT = OperatingPoint(0.41, RATE, RATE, RATE, RATE)
+GAIN = Difference(0.37, 0.3, 0.44, 0.00012)
+NO_GAIN = Difference(None, undefined="only one class")
+PLACES = Localisation(
+    n=3, n_patients=3, n_slices=30, n_nodule_slices=9,
+    rules={
         "model": {"share": RATE, "average_precision": RATE},
-        "centre": {"share": {**RATE, "value": 0.6}, "average_precision": RATE},
+        "centre": {"share": Estimate(0.6, 0.5, 0.9), "average_precision": RATE},
     },
-    "gains": {"centre": {"share": {**RATE, "value": 0.15, "low": 0.1}, "average_precision": RATE}},
-}  # fmt: skip
-FULL = {
+    gains={"centre": {"share": Estimate(0.15, 0.1, 0.9), "average_precision": RATE}},
+)  # fmt: skip
+FULL: dict[str, Any] = {
     "calibrated": {"temperature": SURE},
     "gains": {"prevalence": GAIN, "diameter": NO_GAIN},
     "operating_points": {"specificity_95": POINT, "sensitivity_95": None},
@@ -68,7 +77,12 @@ def test_the_document_survives_json_and_holds_what_the_schema_says() -> None:
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     check_document(document)
     assert (document["schema"], document["split"], document["slice"]) == (2, "test", None)
-    assert document["bag"] == SURE.to_dict()
+    auroc = {"value": 0.8734, "low": 0.8101, "high": 0.92, "undefined": None}
+    assert document["bag"]["metrics"]["auroc"] == auroc
+    assert list(document["bag"]) == ["n", "n_patients", "n_positive", "threshold", "metrics", "auroc_delong"]
+    assert document["gains"]["diameter"] == {
+        "difference": None, "low": None, "high": None, "p_value": None, "undefined": "only one class"
+    }  # fmt: skip
     assert document["bag"]["auroc_delong"]["standard_error"] == 0.03
     assert document["controls"]["diameter"]["metrics"]["auroc"]["value"] is None
     assert (document["run"], document["fingerprints"]) == ("r1", {"store": "ab12"})
@@ -77,7 +91,9 @@ def test_the_document_survives_json_and_holds_what_the_schema_says() -> None:
 def test_slices_are_part_of_it_when_scored() -> None:
     document = evaluation_document(split="val", bag=SURE, slices=ONE_PATIENT)
     check_document(document)
-    assert document["slice"] == ONE_PATIENT.to_dict()
+    assert document["slice"]["metrics"]["f1"] == {
+        "value": 0.5, "low": None, "high": None, "undefined": "no interval: only one patient"
+    }  # fmt: skip
     assert document["controls"] == {}
 
 
@@ -104,7 +120,6 @@ def test_context_that_would_break_the_file_is_refused(context: dict[str, Any], s
         {"value": 0.5, "low": 0.4, "high": None, "undefined": "half an interval"},
         {"value": float("nan"), "low": 0.4, "high": 0.6, "undefined": None},
         {"value": "0.5", "low": 0.4, "high": 0.6, "undefined": None},
-        {"value": 0.5, "low": 0.4, "high": 0.6},
     ],
 )
 def test_a_number_without_interval_must_say_why(estimate: dict[str, Any]) -> None:
@@ -161,7 +176,7 @@ def test_operating_points_are_rows_of_their_own() -> None:
 
 def test_weights_stand_beside_those_of_rules() -> None:
     assert rows_of_localisation(example(**FULL)) == [
-        ("slices by weight", "model", "centre", "model less centre"),
+        ("slices by weight", "model", "centre", "model minus centre"),
         ("weight on nodule slices", "0.750 [0.500, 0.900]", "0.600 [0.500, 0.900]", "0.150 [0.100, 0.900]"),
         ("average precision", *["0.750 [0.500, 0.900]"] * 3),
     ]
@@ -171,6 +186,36 @@ def test_weights_stand_beside_those_of_rules() -> None:
 def test_a_table_in_markdown() -> None:
     assert markdown_table([("a", "b"), ("1", "2")]) == ["| a | b |", "| --- | --- |", "| 1 | 2 |"]
     assert markdown_table([]) == []
+    assert markdown_table([("a|b",)])[0] == r"| a\|b |"
+
+
+def test_numbers_as_text() -> None:
+    whole = Estimate(0.8456, 0.7041, 0.958, sd=0.0221)
+    assert format_estimate(whole) == "0.846 ± 0.022 [0.704, 0.958]"
+    assert format_estimate(whole, signed=True, separator="\n") == "+0.846 ± 0.022\n[+0.704, +0.958]"
+    assert format_estimate(Estimate(-0.0001, undefined="why"), signed=True) == "+0.000"
+    missing = Estimate(None, undefined="only one class")
+    assert (format_estimate(missing), format_estimate(missing, reasons=True)) == (
+        "undefined", "undefined: only one class"
+    )  # fmt: skip
+    assert format_estimate(None) == ""
+    assert [format_p_value(p) for p in (None, 0.0004, 0.0421)] == ["", "< 0.001", "0.042"]
+    assert [format_amount(n) for n in (None, 121476.0, 12.4, 3.0, 3.46)] == ["", "121,476", "12", "3", "3.5"]
+    assert [format_mean_sd(v) for v in ([None], [0.5], [0.5, None, 0.7])] == ["undefined", "0.500", "0.600 ± 0.141"]
+
+
+def test_a_gain_without_a_p_value_keeps_its_interval_in_the_table() -> None:
+    gains = {"prevalence": Difference(0.1, 0.05, 0.15, undefined="no p-value: folds"), "diameter": NO_GAIN}
+    rows = rows_for_table(example(gains=gains))
+    (gain,) = [row for row in rows if row[0] == "auroc, model's gain"]
+    assert gain[2] == "0.100 [0.050, 0.150]"
+
+
+def test_training_may_give_the_validation_auroc() -> None:
+    training = {"epochs": 3, "best_epoch": 1, "val/loss": 0.5, "val_auroc": None}
+    assert example(training=training)["training"] == training
+    with pytest.raises(ValidationError, match="val_auroc"):
+        example(training=training | {"val_auroc": 1.5})
 
 
 def test_trackers_get_the_defined_numbers_only() -> None:

@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from lungtl.evaluation.leakage import (
     BAG,
-    GIVEN,
-    LOTS,
+    DATASET_LABELS,
     PATIENT,
+    RANDOM_LABELS,
     SLICE,
     Floats,
     compare,
     differences,
     fold_numbers,
-    lots,
     out_of_fold,
+    permute_labels,
 )
 from lungtl.settings.errors import LungtlError
 
@@ -60,11 +60,11 @@ def test_slices_at_random_are_on_both_sides() -> None:
 
 def test_lots_deal_the_same_labels_to_other_patients() -> None:
     rows, _ = recognisable()
-    dealt = pd.Series(lots(rows, 0))
+    dealt = pd.Series(permute_labels(rows, 0))
     assert (dealt.groupby(rows["patient_id"]).nunique() == 1).all()
     assert dealt.sum() == rows["malignant"].sum()  # patients of equally many slices
     assert not (dealt == rows["malignant"]).all()
-    assert not (dealt == lots(rows, 1)).all()
+    assert not (dealt == permute_labels(rows, 1)).all()
 
 
 def test_a_row_is_predicted_by_a_model_that_has_not_seen_it() -> None:
@@ -80,7 +80,7 @@ def test_recognition_looks_like_diagnosis_where_patients_are_separated() -> None
     rows, features = recognisable()
     table = compare(rows, features, folds=4, seed=0, draws=2)
     mean = table.groupby(["labels", "kept_together"])["auroc"].mean()
-    for labels in (GIVEN, LOTS):  # neither says anything of the features
+    for labels in (DATASET_LABELS, RANDOM_LABELS):  # neither says anything of the features
         assert 0.3 < mean[labels, PATIENT] < 0.7
         assert mean[labels, BAG] > 0.7
         assert mean[labels, SLICE] > 0.95
@@ -91,8 +91,8 @@ def test_recognition_looks_like_diagnosis_where_patients_are_separated() -> None
 def test_what_can_be_learnt_shows_with_the_right_folds() -> None:
     rows, features = recognisable(signal=8.0)
     mean = compare(rows, features, folds=4, seed=0, draws=1).set_index(["labels", "kept_together"])["auroc"]
-    assert mean[GIVEN, PATIENT] > 0.9
-    assert 0.3 < mean[LOTS, PATIENT] < 0.7
+    assert mean[DATASET_LABELS, PATIENT] > 0.9
+    assert 0.3 < mean[RANDOM_LABELS, PATIENT] < 0.7
 
 
 def test_where_each_patient_has_one_bag_the_bags_are_left_out() -> None:
@@ -118,7 +118,7 @@ def test_too_few_patients_of_a_class_for_the_folds(kept: list[str], message: str
 
 def test_a_fold_that_would_be_trained_on_one_class_is_refused() -> None:
     labels = np.array([1, 1, 0, 0, 0, 0])
-    with pytest.raises(LungtlError, match=r"would be trained on labels 0 alone.*split\.seed"):
+    with pytest.raises(LungtlError, match=r"would be trained on label 0 only.*split\.seed"):
         fold_numbers(labels, np.array([0, 0, 1, 2, 3, 4]), 2, 0)
 
 
@@ -126,13 +126,13 @@ def test_differences_are_paired_by_draw() -> None:
     """Bag folds .01 above and .01 below, slice folds .05 and .07 above the patient folds of the same draw."""
     rows = [
         {"labels": labels, "kept_together": kept, "draw": draw, "auroc": 0.5 + 0.2 * draw + above[draw]}
-        for labels in (GIVEN, LOTS)
+        for labels in (DATASET_LABELS, RANDOM_LABELS)
         for kept, above in ((PATIENT, (0, 0)), (BAG, (0.01, -0.01)), (SLICE, (0.05, 0.07)))
         for draw in (0, 1)
     ]
     found = differences(pd.DataFrame(rows))
     assert found[["labels", "kept_together"]].to_numpy().tolist() == [
-        [GIVEN, BAG], [GIVEN, SLICE], [LOTS, BAG], [LOTS, SLICE]
+        [DATASET_LABELS, BAG], [DATASET_LABELS, SLICE], [RANDOM_LABELS, BAG], [RANDOM_LABELS, SLICE]
     ]  # fmt: skip
     expected = [[-0.01, 0, 0.01], [0.05, 0.06, 0.07]] * 2
     np.testing.assert_allclose(found[["min", "mean", "max"]].to_numpy(float), expected, atol=1e-12)

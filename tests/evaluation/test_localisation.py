@@ -17,7 +17,7 @@ from lungtl.evaluation.localisation import (
     centre_prior,
     chance_average_precision,
     localise,
-    telling_bags,
+    mixed_bags,
 )
 
 
@@ -125,18 +125,18 @@ def test_only_bags_with_both_kinds_and_no_unknown_slice_can_tell(caplog: pytest.
     unknown = rows("d", [2, 0, -1], [0.2, 0.2, 0.6])
     everywhere = rows("e", [2, 1], [0.9, 0.1])
     table = pd.concat([none, unknown, everywhere, B])
-    assert telling_bags(table) == ["b"]
+    assert mixed_bags(table) == ["b"]
     alone, among = localise(B, PATIENTS), localise(table, PATIENTS)
     assert alone == among
     with caplog.at_level(logging.INFO):
         assert localise(pd.concat([none, unknown, everywhere]), PATIENTS) is None
-    assert "no bag has labelled slices" in caplog.text
+    assert "no scan has labelled slices" in caplog.text
 
 
 def test_equal_weights_have_no_opinion(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         assert localise(A.assign(weight=0.25), PATIENTS) is None
-    assert "weighs all slices of a bag the same" in caplog.text
+    assert "weights all slices equally" in caplog.text
 
 
 def test_the_interval_resamples_patients() -> None:

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
-from lungtl.evaluation.metrics import METRICS, Estimate, ScoreTable, score
+from lungtl.evaluation.document import ScoreTable
+from lungtl.evaluation.estimate import Estimate
+from lungtl.evaluation.metrics import score
+from lungtl.evaluation.weighted import METRICS
 from lungtl.settings.errors import LungtlError
 from tests.evaluation.cohort import cohort
 
@@ -168,14 +172,14 @@ def test_a_perfect_rate_of_one_patient_has_no_interval() -> None:
 
 def test_the_table_is_json() -> None:
     table = score([0, 0, 0], [0.1, 0.2, 0.3], ["a", "b", "c"], resamples=20)
-    document = json.loads(json.dumps(table.to_dict(), allow_nan=False))
-    assert document == table.to_dict()
+    document = json.loads(json.dumps(asdict(table), allow_nan=False))
     assert document["n_patients"] == 3
     assert document["metrics"]["auroc"] == {
         "value": None,
         "low": None,
         "high": None,
         "undefined": "only one class: 0 of 3 positive",
+        "sd": None,
     }
 
 
@@ -183,8 +187,8 @@ def test_the_table_is_json() -> None:
     ("labels", "probabilities", "patients", "said"),
     [
         ([0, 1], [0.1, float("nan")], "ab", "NaN"),
-        ([0, 2], [0.1, 0.2], "ab", "labels hold 2"),
-        ([0, 1], [0.1, 1.5], "ab", "hold 1.5"),
+        ([0, 2], [0.1, 0.2], "ab", "labels contain 2"),
+        ([0, 1], [0.1, 1.5], "ab", "contain 1.5"),
         ([], [], "", "empty"),
         ([0, 1], [0.1, 0.2], "abc", "3 patient ids for 2 labels"),
         ([0, 1], [0.1, 0.2, 0.3], "ab", "shape"),

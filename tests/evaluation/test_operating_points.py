@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.metrics import precision_score, recall_score
 
+from lungtl.evaluation.chosen import NAMES, choose_thresholds
+from lungtl.evaluation.estimate import Estimate
 from lungtl.evaluation.metrics import score
-from lungtl.evaluation.operating_points import NAMES, at_threshold, choose_thresholds
+from lungtl.evaluation.operating_points import at_threshold
 from lungtl.settings.errors import LungtlError
 from tests.evaluation.cohort import cohort
 
@@ -122,7 +124,7 @@ def test_the_rates_are_those_of_scikit_learn(data: Rows, threshold: int) -> None
         "npv": precision_score(labels, called, pos_label=0) if not called.all() else None,
     }
     found = at_threshold(labels, p, range(len(labels)), threshold / 20, resamples=0)
-    assert {name: found[name]["value"] for name in expected} == pytest.approx(expected)
+    assert {name: getattr(found, name).value for name in expected} == pytest.approx(expected)
 
 
 def test_the_intervals_are_those_of_the_metrics_table() -> None:
@@ -130,12 +132,14 @@ def test_the_intervals_are_those_of_the_metrics_table() -> None:
     found = at_threshold(data.labels, data.probabilities, data.patient_ids, 0.4, resamples=200, seed=7)
     table = score(data.labels, data.probabilities, data.patient_ids, threshold=0.4, resamples=200, seed=7)
     for name in ("sensitivity", "specificity"):
-        assert found[name] == pytest.approx(vars(table.metrics[name]), abs=1e-12)
+        assert asdict(getattr(found, name)) == pytest.approx(asdict(table.metrics[name]), abs=1e-12)
     # Swapping the classes and the side of the threshold swaps the predictive values.
     mirrored = at_threshold(1 - data.labels, 1 - data.probabilities, data.patient_ids, 0.6, resamples=200, seed=7)
-    assert mirrored["npv"] == pytest.approx(found["ppv"], abs=1e-12)
-    assert found["ppv"]["low"] < found["ppv"]["value"] < found["ppv"]["high"]
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert asdict(mirrored.npv) == pytest.approx(asdict(found.ppv), abs=1e-12)
+    assert found.ppv.low is not None
+    assert found.ppv.value is not None
+    assert found.ppv.high is not None
+    assert found.ppv.low < found.ppv.value < found.ppv.high
 
 
 def test_alike_bags_of_a_patient_do_not_narrow_the_interval() -> None:
@@ -146,42 +150,34 @@ def test_alike_bags_of_a_patient_do_not_narrow_the_interval() -> None:
     )
     tripled = at_threshold(labels, probabilities, ids, 0.4, resamples=100)
     for name in ("sensitivity", "specificity", "ppv", "npv"):
-        assert tripled[name] == pytest.approx(once[name], abs=1e-12)
+        assert asdict(getattr(tripled, name)) == pytest.approx(asdict(getattr(once, name)), abs=1e-12)
 
 
 def test_a_perfect_rate_gets_the_exact_interval_of_its_patients() -> None:
     # Four positives of three patients, all called; two of three negatives are not.
     found = at_threshold([1, 1, 1, 1, 0, 0, 0], [0.9] * 4 + [0.1, 0.2, 0.8], "aabcdef", 0.5, resamples=200)
     exact = binomtest(3, 3).proportion_ci(0.95, method="exact")
-    assert found["sensitivity"] == {
-        "value": 1.0,
-        "low": pytest.approx(exact.low),
-        "high": 1.0,
-        "undefined": None,
-    }
+    one = found.sensitivity
+    assert (one.value, one.low, one.high) == pytest.approx((1.0, exact.low, 1.0))
     none = at_threshold([1, 1, 1, 1, 0, 0, 0], [0.1] * 4 + [0.1, 0.2, 0.8], "aabcdef", 0.5, resamples=200)
     exact = binomtest(0, 3).proportion_ci(0.95, method="exact")
-    assert (none["sensitivity"]["low"], none["sensitivity"]["high"]) == pytest.approx((0, exact.high))
+    assert (none.sensitivity.low, none.sensitivity.high) == pytest.approx((0, exact.high))
 
 
 def test_what_is_missing_says_why() -> None:
     found = at_threshold([1, 1, 0], [0.9, 0.2, 0.3], "abc", 0.95, resamples=50)
-    assert found["ppv"] == {"value": None, "low": None, "high": None, "undefined": "no bag is called positive"}
-    assert found["specificity"]["undefined"] == "no interval: only one patient"
-    assert at_threshold([1, 1], [0.9, 0.2], "ab", 0.5)["specificity"]["undefined"] == "no bag is negative"
-    assert at_threshold([1, 0], [0.9, 0.2], "ab", 0.5, resamples=0)["npv"] == {
-        "value": 1.0,
-        "low": None,
-        "high": None,
-        "undefined": "no interval: resamples is 0",
-    }
+    assert found.ppv == Estimate(None, undefined="no case is called positive")
+    assert found.specificity.undefined == "no interval: only one patient"
+    assert at_threshold([1, 1], [0.9, 0.2], "ab", 0.5).specificity.undefined == "no case is negative"
+    npv = at_threshold([1, 0], [0.9, 0.2], "ab", 0.5, resamples=0).npv
+    assert npv == Estimate(1.0, undefined="no interval: resamples is 0")
 
 
 def test_mostly_undefined_replicates_give_no_interval() -> None:
     # Called positive: one right bag of a, one wrong bag of b. One replicate draws a or b only with some luck.
     ids = ["a", "b", *map(str, range(8))]
     found = [at_threshold([1, 0] + [0] * 8, [0.9, 0.9] + [0.1] * 8, ids, 0.5, resamples=3, seed=s) for s in range(60)]
-    said = {point["ppv"]["undefined"] for point in found}
+    said = {point.ppv.undefined for point in found}
     assert "no interval: 67% of the resamples are undefined" in said
     assert None in said
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ from sklearn.metrics import roc_auc_score
 
 from lungtl.evaluation.controls import fit_diameter
 from lungtl.evaluation.delong import compare_aurocs
-from lungtl.evaluation.metrics import METRICS
+from lungtl.evaluation.estimate import Difference
 from lungtl.evaluation.pooling import NO_TEST, Fold, over_folds, pool_folds, pooled_gain, shared_calibration
+from lungtl.evaluation.weighted import METRICS
 from lungtl.settings.errors import LungtlError
 from tests.evaluation.folds import cohort, fold
 
@@ -61,17 +62,15 @@ def test_a_pooled_gain_is_that_of_the_aurocs_without_a_p_value() -> None:
     bags = cohort(20)
     pooled = pool_folds([fold(bags, number, 4) for number in range(4)])
     columns = pooled["label"], pooled["probability"], pooled["control_diameter"], pooled["patient_id"]
-    gain, tested = pooled_gain(*columns), asdict(compare_aurocs(*columns))
-    assert tested["p_value"] is not None
-    assert gain == tested | {"p_value": None, "undefined": NO_TEST}
+    gain, tested = pooled_gain(*columns), compare_aurocs(*columns)
+    assert tested.p_value is not None
+    assert gain == replace(tested, p_value=None, undefined=NO_TEST)
 
 
 def test_a_pooled_gain_without_an_interval_says_why() -> None:
     p = [0.2, 0.8, 0.3, 0.9]
-    assert pooled_gain([0, 1, 0, 1], p, p, "abcd") == {
-        "difference": 0.0, "low": None, "high": None, "p_value": None,
-        "undefined": "no interval: both models place every bag alike",
-    }  # fmt: skip
+    gain = pooled_gain([0, 1, 0, 1], p, p, "abcd")
+    assert gain == Difference(0.0, undefined="no interval: both models rank all cases alike")
 
 
 def test_the_untrained_control_is_what_the_runs_predicted_if_all_have_it() -> None:
@@ -152,7 +151,7 @@ def test_the_same_fold_twice_is_refused() -> None:
 
 def test_a_missing_fold_is_refused() -> None:
     bags = cohort(20)
-    with pytest.raises(LungtlError, match=r"bag b\d+ is tested by no fold"):
+    with pytest.raises(LungtlError, match=r"case b\d+ is tested by no fold"):
         pool_folds([fold(bags, number, 4) for number in (0, 1, 3)])
 
 
@@ -163,7 +162,7 @@ def test_folds_of_other_bags_or_labels_are_refused() -> None:
         changed(parts[3], label=1 - parts[3].split["label"]),
         Fold(3, parts[3].split.iloc[1:], parts[3].predictions, parts[3].metrics),
     ):
-        with pytest.raises(LungtlError, match="folds 0 and 3 are of different bags or labels"):
+        with pytest.raises(LungtlError, match="folds 0 and 3 have different cases"):
             pool_folds([*parts[:3], other])
 
 

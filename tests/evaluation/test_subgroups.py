@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,10 @@ NAN = float("nan")
 
 def levels(table: pd.DataFrame, group: str) -> list[Any]:
     return [None if pd.isna(level) else level for level in table[group]]
+
+
+def rows_of(*arguments: Any) -> list[dict[str, Any]]:
+    return [asdict(row) for row in score_subgroups(*arguments)]
 
 
 def test_diameters_are_cut_where_lung_rads_cuts_them() -> None:
@@ -67,7 +72,7 @@ def test_readers_are_those_of_the_largest_nodule_that_counts() -> None:
 def test_levels_come_in_their_order_with_the_auroc_of_their_bags() -> None:
     data = cohort(n=120, patients=80)  # no nodule below 6 mm is malignant
     groups = subgroups(pd.DataFrame({"diameter_mm": data.diameter_mm}))
-    found = score_subgroups(data.labels, data.probabilities, data.patient_ids, groups)
+    found = rows_of(data.labels, data.probabilities, data.patient_ids, groups)
     assert [row["level"] for row in found] == ["< 6 mm", "6 to < 8 mm", "8 to < 15 mm", ">= 15 mm"]
     assert sum(row["n"] for row in found) == 120
     ids = np.array(data.patient_ids)
@@ -85,12 +90,12 @@ def test_levels_come_in_their_order_with_the_auroc_of_their_bags() -> None:
 def test_a_level_that_is_too_small_or_of_one_class_says_so() -> None:
     labels = [0, 1] * 4 + [0] + [1] * 10 + [0, 1] * 5
     groups = pd.DataFrame({"site": ["a"] * 9 + ["b"] * 10 + ["c"] * 10})
-    small, alike, whole = score_subgroups(labels, np.linspace(0, 1, 29), range(29), groups)
+    small, alike, whole = rows_of(labels, np.linspace(0, 1, 29), range(29), groups)
     assert (small["n"], small["n_positive"], small["auroc"], small["undefined"]) == (
         9,
         4,
         None,
-        "9 bags, fewer than 10",
+        "9 cases, fewer than 10",
     )
     assert (alike["auroc"], alike["undefined"]) == (None, "only one class: 10 of 10 positive")
     assert whole["auroc"] == pytest.approx(15 / 25)
@@ -104,12 +109,12 @@ def test_a_group_of_everything_is_everything_and_the_order_of_bags_does_not_matt
 ) -> None:
     data = cohort()
     groups = pd.DataFrame({"all": "yes", "site": sites})
-    found = score_subgroups(data.labels, data.probabilities, data.patient_ids, groups)
+    found = rows_of(data.labels, data.probabilities, data.patient_ids, groups)
     assert found[0]["auroc"] == pytest.approx(auroc_interval(data.labels, data.probabilities, data.patient_ids).value)
     assert sum(row["n"] for row in found[1:]) == 60 - sites.count(None)
     order = random.sample(range(60), 60)
     ids = [data.patient_ids[k] for k in order]
-    again = score_subgroups(data.labels[order], data.probabilities[order], ids, groups.iloc[order])
+    again = rows_of(data.labels[order], data.probabilities[order], ids, groups.iloc[order])
     assert [row["level"] for row in again] == [row["level"] for row in found]
     for row, same in zip(found, again, strict=True):
         assert (
@@ -118,5 +123,5 @@ def test_a_group_of_everything_is_everything_and_the_order_of_bags_does_not_matt
 
 
 def test_groups_of_other_bags_are_refused() -> None:
-    with pytest.raises(LungtlError, match="groups for 1 bags, labels for 2"):
+    with pytest.raises(LungtlError, match="groups for 1 cases, labels for 2"):
         score_subgroups([0, 1], [0.1, 0.9], "ab", pd.DataFrame({"site": ["a"]}))

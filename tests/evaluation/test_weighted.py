@@ -191,7 +191,7 @@ def test_each_weighting_is_computed_as_if_alone(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(
     ("weights", "said"),
-    [([1.0, 1.0], r"shape \(2,\)"), ([[1.0]], r"wanted \[R, 2\]"), ([[1.0, -1.0]], "hold -1")],
+    [([1.0, 1.0], r"shape \(2,\)"), ([[1.0]], r"expected \[R, 2\]"), ([[1.0, -1.0]], "contain -1")],
 )
 def test_weights_that_do_not_fit_are_refused(weights: list[float], said: str) -> None:
     with pytest.raises(LungtlError, match=said):

@@ -22,7 +22,7 @@ from lungtl.evaluation import assess, figures
 from lungtl.evaluation.chosen import FILE, choose, read_chosen
 from lungtl.evaluation.controls import fit_controls
 from lungtl.evaluation.figures import attention_along_z
-from lungtl.evaluation.schema import check_document
+from lungtl.evaluation.document import check_document
 from lungtl.runs.after_training import TrainedRun, finish, slices_trained
 from lungtl.runs.folder import VALIDATION
 from lungtl.settings import parts

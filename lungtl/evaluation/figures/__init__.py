@@ -4,7 +4,7 @@ from lungtl.evaluation.figures.canvas import save
 from lungtl.evaluation.figures.curves import precision_recall, roc
 from lungtl.evaluation.figures.decisions import confusion, reliability
 from lungtl.evaluation.figures.heatmaps import gradcam_montage
-from lungtl.evaluation.figures.intervals import dot_with_intervals, factor_effects, subgroup_forest
+from lungtl.evaluation.figures.intervals import dot_with_intervals, subgroup_forest
 from lungtl.evaluation.figures.scores import score_histogram
 from lungtl.evaluation.figures.slices import attention_along_z, montage
 
@@ -12,7 +12,6 @@ __all__ = [
     "attention_along_z",
     "confusion",
     "dot_with_intervals",
-    "factor_effects",
     "gradcam_montage",
     "montage",
     "precision_recall",

@@ -1,4 +1,4 @@
-"""What all figures share: size, colours, writing. No pyplot, hence neither global state nor a display."""
+"""Size, colours and saving of all figures. No pyplot, hence neither global state nor a display."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ GREY = "#777777"
 
 MODEL = BLUE
 CONTROLS = (VERMILLION, GREEN, PURPLE, ORANGE)
-"""Colours of the controls, in their order; reused from the start when there are more."""
+"""Colours of the controls, in their order; they repeat when there are more."""
 
 
 def new_figure(height_inches: float) -> Figure:
-    """Return an empty figure, 800 pixels wide, that lays itself out."""
+    """An empty figure, 800 pixels wide, with automatic layout."""
     figure = Figure(figsize=(WIDTH_INCHES, height_inches), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def tidy(axes: Axes) -> None:
-    """Take the frame's top and right lines away and put a faint grid behind the data."""
+    """Remove the top and right spines and put a faint grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
 
 
-def say(axes: Axes, text: str) -> None:
-    """Write the text in the middle of the axes, where there is nothing to draw."""
+def write_centred(axes: Axes, text: str) -> None:
+    """Write a text in the middle of otherwise empty axes."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=13, color=GREY)
 
 
@@ -45,17 +45,17 @@ def save(figure: Figure, path: Path | str) -> Path:
     """Write a PNG; the same figure gives the same bytes.
 
     Args:
-        figure: what to write.
-        path: where; its folder is made when missing.
+        figure: to write.
+        path: of the file; its folder is created if missing.
 
     Returns:
         The path.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    if (engine := figure.get_layout_engine()) is not None:  # savefig would draw the figure once more, for its layout
+    if (engine := figure.get_layout_engine()) is not None:  # otherwise savefig draws the figure twice
         engine.execute(figure)
         figure.set_layout_engine(None)
-    # matplotlib would add its own version, which makes files differ between machines for nothing.
+    # matplotlib would add its version, which makes files differ between machines for nothing.
     figure.savefig(target, format="png", dpi=DPI, metadata={"Software": None})
     return target

@@ -1,4 +1,4 @@
-"""Where a scan was cropped: slices with the box drawn on them, above the same slices as cropped."""
+"""Where a scan was cropped: slices with the crop box, above the same slices cropped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SLICES = 5
 
 
 def crops(volume: Volume, box: Box, title: str = "") -> Figure:
-    """Draw slices spread evenly over a scan, each with the box and, below it, what the box keeps.
+    """Draw slices spread evenly over a scan, each with the crop box and, below it, the cropped slice.
 
     Args:
         volume: the scan before cropping.
@@ -23,7 +23,7 @@ def crops(volume: Volume, box: Box, title: str = "") -> Figure:
         title: of the figure.
 
     Returns:
-        The figure, a column a slice (at most five, from the lowest to the highest), seen through a lung window.
+        The figure, one column per slice (at most five, from the lowest to the highest), in a lung window.
     """
     low, high = LUNG_WINDOW_HU
     row_mm, column_mm = volume.pixel_spacing_mm

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lungtl.evaluation.bootstrap import patient_bootstrap, percentile_interval
 from lungtl.evaluation.checks import check_labels, check_probabilities, check_threshold, patient_codes
-from lungtl.evaluation.figures.canvas import BLACK, CONTROLS, GREY, MODEL, YELLOW, new_figure, say, tidy
+from lungtl.evaluation.figures.canvas import BLACK, CONTROLS, GREY, MODEL, YELLOW, new_figure, tidy, write_centred
 from lungtl.evaluation.metrics import score
 from lungtl.evaluation.weighted import Rows
 
@@ -36,10 +36,10 @@ class Curve:
     Attributes:
         title, xlabel, ylabel, legend: of the axes; legend is the corner that the curve leaves free.
         metric: its area, a name in `METRICS`.
-        area: what the legend calls that.
+        area: the name of that in the legend.
         points: weights of positives and negatives by descending probability, two [G] -> x and y of the curve.
         on_grid: x and y of the curve -> y at `GRID`.
-        at: which rows are positive and which are called so, two bool [N] -> x and y, and what the legend says of them.
+        at: which rows are positive and which are called positive, two bool [N] -> x and y, and their legend entry.
         drawstyle: how matplotlib joins the points.
     """
 
@@ -70,16 +70,16 @@ def roc(
     Args:
         labels: int [N], 0 or 1.
         probabilities: float [N] in [0, 1], of the positive class.
-        patient_ids: one a row; the band is the pointwise 95 % interval from resampling patients.
-        controls: name -> probabilities [N] of a trivial predictor, drawn dashed. One that says the same for
-            all is left out: its curve is the reference line.
-        thresholds: name -> probability from which a bag is called positive; where the model is at it is marked. None
-            is left out, as `choose_thresholds` gives it for what cannot be reached.
-        resamples: bootstrap replicates; 0 leaves the band out.
+        patient_ids: one per row; the band is the pointwise 95 % interval from resampling patients.
+        controls: name -> probabilities [N] of a trivial predictor, drawn dashed. A constant one is omitted: its curve
+            is the reference line.
+        thresholds: name -> bags with at least this probability are called positive; marked on the curve. None, as from
+            `choose_thresholds` for what cannot be reached, is omitted.
+        resamples: bootstrap replicates; 0 for no band.
         seed: of the draws; with that of `score`, the legend has the same numbers.
 
     Returns:
-        The figure; with one class it says that the curve is undefined.
+        The figure; with a single class only a note that the curve is undefined.
 
     Raises:
         LungtlError: on input that `score` refuses.
@@ -100,16 +100,16 @@ def precision_recall(
     """Draw precision against recall, in the steps whose area is the average precision (AP).
 
     Args:
-        labels: as for `roc`, like all the others.
+        labels: this and all other arguments as for `roc`.
         probabilities: float [N].
-        patient_ids: one a row.
+        patient_ids: one per row.
         controls: name -> probabilities [N].
         thresholds: name -> probability.
         resamples: bootstrap replicates.
         seed: of the draws.
 
     Returns:
-        The figure; with one class it says that the curve is undefined.
+        The figure; with a single class only a note that the curve is undefined.
 
     Raises:
         LungtlError: on input that `score` refuses.
@@ -137,7 +137,7 @@ def _plot(
     axes.set_title(f"{curve.title}: n = {table.n}, {table.n_positive} positive, {table.n_patients} patients")
     tidy(axes)
     if not 0 < table.n_positive < table.n:
-        say(axes, f"undefined: one class\n({table.n_positive} of {table.n} positive)")
+        write_centred(axes, f"undefined: one class\n({table.n_positive} of {table.n} positive)")
         return figure
 
     estimate = table.metrics[curve.metric]
@@ -152,24 +152,27 @@ def _plot(
     for (name, values), colour in zip(ranking, cycle(CONTROLS), strict=False):
         _line(axes, curve, name, y, values, colour, "--")
     _line(axes, curve, "any constant prediction", y, np.full(len(y), 0.5), GREY, ":")
-    # First in the legend, yet drawn over the others.
+    # First in the legend, but drawn on top.
     axes.lines[0].set(zorder=4, linewidth=2.2)
     axes.legend(loc=curve.legend, framealpha=0.9, fontsize=9)
     if marked:
         marks = _mark(axes, curve, y, p, marked)
         figure.legend(
-            handles=marks, loc="outside lower center", fontsize=9, title="operating points: aim, threshold, result here"
+            handles=marks,
+            loc="outside lower center",
+            fontsize=9,
+            title="operating points: target, threshold, result here",
         )
     return figure
 
 
 def _mark(axes: Axes, curve: Curve, y: NDArray[np.int64], p: Floats, thresholds: Mapping[str, float]) -> list[Line2D]:
-    """Mark where the model is at each threshold; returns the marks, for a legend of their own."""
+    """Mark the operating points on the curve; returns the marks, for a separate legend."""
     marks = []
     for (name, threshold), marker in zip(thresholds.items(), cycle(MARKERS), strict=False):
         called = p >= check_threshold(threshold)
-        point, said = curve.at(y == 1, called)
-        label = f"{name.replace('_', ' ')}, p >= {threshold:.2f}: {said}"
+        point, result = curve.at(y == 1, called)
+        label = f"{name.replace('_', ' ')}, p >= {threshold:.2f}: {result}"
         marks += axes.plot(*point, linestyle="", marker=marker, markersize=9, color=MODEL, label=label)
         marks[-1].set(markerfacecolor=YELLOW, markeredgecolor=BLACK, zorder=5, clip_on=False)
     return marks
@@ -227,14 +230,14 @@ def _roc_at(positive: Bools, called: Bools) -> tuple[tuple[float, float], str]:
 def _pr_points(positive: Floats, negative: Floats) -> tuple[Floats, Floats]:
     tp, fp = np.cumsum(positive), np.cumsum(negative)
     precision = tp / (tp + fp)
-    # Only a threshold that gains recall has a step; the others would show as spikes between the steps.
+    # Only thresholds that gain recall; the others would show as spikes between the steps.
     gains = positive > 0
     precision = precision[gains]
     return np.r_[0, (tp / tp[-1])[gains]], np.r_[precision[0], precision]
 
 
 def _pr_on_grid(x: Floats, y: Floats) -> Floats:
-    # The precision at a recall is that of the first threshold which reaches it; recall 0 is reached by none.
+    # The precision at a recall is that of the first threshold to reach it; no threshold has recall 0.
     return y[np.searchsorted(x, np.maximum(GRID - 1e-9, 1e-9))]
 
 

@@ -1,4 +1,4 @@
-"""Whether a probability means what it says, and what a threshold on it decides."""
+"""Reliability diagram and confusion matrix."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def reliability(labels: ArrayLike, probabilities: ArrayLike, calibrated: ArrayLi
     Args:
         labels: int [N], 0 or 1.
         probabilities: float [N] in [0, 1], of the positive class.
-        calibrated: float [N], the same after calibration, drawn beside them.
+        calibrated: float [N], the same after calibration, drawn in addition.
 
     Returns:
-        The figure; empty bins are left out.
+        The figure, without empty bins.
 
     Raises:
         LungtlError: on input that `score` refuses.
@@ -63,7 +63,7 @@ def _draw_bins(
     observed = [y[bins == i].mean() for i in filled]
     predicted = [p[bins == i].mean() for i in filled]
     axes.plot(predicted, observed, color=colour, linewidth=1, alpha=0.6)
-    # A bin of one row is 0 or 1 whatever the model: let it look as light as it weighs.
+    # A bin with one row is 0 or 1 for any model, so marks are as small as their bins.
     sizes = 15 + 135 * counts[filled] / counts.max()
     axes.scatter(predicted, observed, s=sizes, color=colour, marker=marker, zorder=3, label=label)
     return counts
@@ -75,7 +75,7 @@ def confusion(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.
     Args:
         labels: int [N], 0 or 1.
         probabilities: float [N] in [0, 1], of the positive class.
-        threshold: a row is called positive from this probability on.
+        threshold: rows with at least this probability are called positive.
 
     Returns:
         The figure; a class without rows has no shares.

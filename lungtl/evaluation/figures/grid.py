@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from lungtl.evaluation.figures.canvas import GREEN, GREY, VERMILLION, new_figure, say
+from lungtl.evaluation.figures.canvas import GREEN, GREY, VERMILLION, new_figure, write_centred
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import BENIGN, MALIGNANT, UNKNOWN
 
@@ -21,7 +21,7 @@ KINDS = {
     BENIGN: ("benign (true)", GREEN, None),
     UNKNOWN: ("label unknown", GREY, "//"),
 }
-"""Slice label -> how its kind is named, coloured and hatched; slices without a nodule stay unmarked."""
+"""Slice label -> name, colour and hatch; slices without a nodule stay unmarked."""
 
 SHOWN = 16
 COLUMNS = 4
@@ -39,21 +39,21 @@ def slice_grid(
 
     Args:
         images: uint8 [H, W] each, most important first; at most 16 are drawn.
-        captions: one an image.
-        labels: the slices' labels; a slice with a nodule gets a frame in its colour, one whose label is unknown a
-            dotted one. None draws no frames.
+        captions: one per image.
+        labels: the slices' labels; a slice with a nodule gets a frame in its colour, one with an unknown label a
+            dotted frame. None for no frames.
         title: which slices they are; may be empty.
-        below: inches to keep for what is drawn under the slices.
+        below: inches to reserve under the slices.
 
     Returns:
-        The figure, which says so when there are no images or not all are drawn, and the axes of those drawn.
+        The figure, with a note if there are no images or not all are drawn, and the axes of those drawn.
 
     Raises:
-        LungtlError: when the counts differ or an image is not uint8 [H, W].
+        LungtlError: the counts differ or an image is not uint8 [H, W].
     """
     for name, given in (("captions", captions), ("labels", labels)):
         if given is not None and len(given) != len(images):
-            raise LungtlError(f"there are {len(images)} images and {len(given)} {name}; wanted one an image")
+            raise LungtlError(f"there are {len(images)} images and {len(given)} {name}; expected one per image")
     shown = min(len(images), SHOWN)
     rows = max(1, math.ceil(shown / COLUMNS))
     texts = ["\n".join(map(_wrapped, caption.splitlines())) for caption in captions[:shown]]
@@ -65,7 +65,7 @@ def slice_grid(
     if over:
         figure.suptitle("\n".join(over), fontsize=10)
     if not images:
-        say(figure.add_subplot(frame_on=False, xticks=[], yticks=[]), "no slices")
+        write_centred(figure.add_subplot(frame_on=False, xticks=[], yticks=[]), "no slices")
         return figure, []
     grid = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for axes in grid:
@@ -73,7 +73,7 @@ def slice_grid(
     for k in range(shown):
         image = np.asarray(images[k])
         if image.ndim != 2 or image.dtype != np.uint8:
-            raise LungtlError(f"image {k} is {image.dtype} of shape {image.shape}; wanted uint8 [H, W]")
+            raise LungtlError(f"image {k} is {image.dtype} of shape {image.shape}; expected uint8 [H, W]")
         grid[k].imshow(image, cmap="gray", vmin=0, vmax=255)
         grid[k].set_title(texts[k], fontsize=7.5, pad=4)
     drawn = list(grid[:shown])

@@ -1,4 +1,4 @@
-"""Grad-CAM heatmaps over the slices that they explain."""
+"""Grad-CAM heatmaps over their slices."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from lungtl.evaluation.figures.grid import slice_grid
 from lungtl.settings.errors import LungtlError
 
 COLOURS = "inferno"
-SCALE_INCHES = 0.8  # the height of the colour scale and what is written at it
+SCALE_INCHES = 0.8  # the height of the colour scale and its labels
 OPACITY = 0.6
-"""Of the hottest place; the slice must stay visible under it."""
+"""Of the highest value; the slice must stay visible under it."""
 
 
 def gradcam_montage(
@@ -26,16 +26,15 @@ def gradcam_montage(
     labels: Sequence[int] | None = None,
     title: str = "",
 ) -> Figure:
-    """Draw slices with their heatmaps over them, in the places of `montage`.
+    """Draw slices overlaid with their heatmaps, laid out as in `montage`.
 
-    Each map is shown relative to its own largest value, since slices of different bags have no scale in common: it
-    says where in a slice the evidence lies, the weight in the caption how much the slice counted. A map of nothing
-    but zeros leaves its slice as it is.
+    Each map is scaled to its own maximum, since maps of different bags share no scale: it shows where in a slice the
+    evidence is; the weight in the caption shows how much the slice counted. A map of zeros leaves its slice unchanged.
 
     Args:
         images: uint8 [H, W] each, most important first; at most 16 are drawn.
-        maps: float32 [H, W] each, not negative, of `slice_heatmaps`.
-        captions: one an image.
+        maps: float32 [H, W] each, not negative, from `slice_heatmaps`.
+        captions: one per image.
         labels: the slices' labels, framed as in `montage`.
         title: which slices they are.
 
@@ -43,17 +42,17 @@ def gradcam_montage(
         The figure.
 
     Raises:
-        LungtlError: when the counts or shapes differ, or a map has a negative or non-finite value.
+        LungtlError: the counts or shapes differ, or a map has a negative or non-finite value.
     """
     if len(maps) != len(images):
-        raise LungtlError(f"there are {len(images)} images and {len(maps)} maps; wanted one an image")
+        raise LungtlError(f"there are {len(images)} images and {len(maps)} maps; expected one per image")
     figure, grid = slice_grid(images, captions, labels, title, SCALE_INCHES if images else 0)
     for k, axes in enumerate(grid):
         heat = np.asarray(maps[k], dtype=np.float64)
         if heat.shape != images[k].shape:
-            raise LungtlError(f"map {k} has shape {heat.shape}, its image {images[k].shape}; wanted the same")
+            raise LungtlError(f"map {k} has shape {heat.shape}, its image {images[k].shape}; expected the same")
         if not (np.isfinite(heat) & (heat >= 0)).all():
-            raise LungtlError(f"map {k} holds negative or non-finite values; give it as slice_heatmaps returns it")
+            raise LungtlError(f"map {k} contains negative or non-finite values; pass the output of slice_heatmaps")
         if heat.max() > 0:
             share = heat / heat.max()
             axes.imshow(share, cmap=COLOURS, vmin=0, vmax=1, alpha=OPACITY * share)

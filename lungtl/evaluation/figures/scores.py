@@ -1,4 +1,4 @@
-"""Which probabilities the model gives to either class."""
+"""Histogram of the predicted probabilities of each class."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ EDGES = np.arange(21) / 20
 
 
 def score_histogram(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5) -> Figure:
-    """Draw how many bags got which probability, the malignant ones above the others.
+    """Draw histograms of the probabilities, malignant bags above the others.
 
     Args:
         labels: int [N], 0 or 1.
         probabilities: float [N] in [0, 1], of the positive class.
-        threshold: is marked; a bag is called positive from this probability on.
+        threshold: marked; bags with at least this probability are called positive.
 
     Returns:
         The figure, in bins of 0.05, both classes on the same scale.
@@ -34,15 +34,15 @@ def score_histogram(labels: ArrayLike, probabilities: ArrayLike, threshold: floa
     figure.suptitle(f"Probabilities by class, called malignant at p >= {threshold:.2f} (n = {len(y)})")
     above, below = figure.subplots(2, 1, sharex=True, sharey=True)
     rows = (
-        (above, y == 1, called, VERMILLION, "malignant", "called so: sensitivity"),
-        (below, y == 0, ~called, MODEL, "not malignant", "called so: specificity"),
+        (above, y == 1, called, VERMILLION, "malignant", "called malignant, sensitivity"),
+        (below, y == 0, ~called, MODEL, "not malignant", "called not malignant, specificity"),
     )
     for axes, own, right, colour, name, share in rows:
         axes.hist(p[own], bins=EDGES.tolist(), color=colour, edgecolor="white", linewidth=0.5)
         axes.axvline(threshold, color=BLACK, linewidth=1.2, linestyle="--")
         n, hits = int(own.sum()), int((own & right).sum())
         axes.set_title(f"{name}: {hits} of {n} {share} {hits / n:.2f}" if n else f"{name}: none", loc="left")
-        axes.set(ylabel="bags", xlim=(0, 1))
+        axes.set(ylabel="cases", xlim=(0, 1))
         axes.yaxis.get_major_locator().set_params(integer=True)
         tidy(axes)
     below.set_xlabel("predicted probability of malignancy")

@@ -1,4 +1,4 @@
-"""Which slices a bag's probability came from: the weights along z, and the slices that weighed most."""
+"""Where a bag's probability comes from: the weights along z, and the most heavily weighted slices."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def attention_along_z(
     Args:
         z_mm: float [S], positions in mm; None, or any NaN, to use the slice index instead.
         weights: float [S], the aggregator's; they sum to 1.
-        slice_probabilities: float [S] in [0, 1], of the slice being malignant, drawn below; None leaves them out.
+        slice_probabilities: float [S] in [0, 1], of the slice being malignant, drawn below; None to omit them.
         slice_labels: int [S], -1 unknown, 0 non-nodule, 1 benign, 2 malignant.
         title: of the figure.
 
@@ -35,11 +35,11 @@ def attention_along_z(
         The figure.
 
     Raises:
-        LungtlError: when the bag is empty or the lengths differ.
+        LungtlError: the bag is empty or the lengths differ.
     """
     w = np.asarray(weights, dtype=np.float64)
     if w.ndim != 1 or w.size == 0:
-        raise LungtlError(f"weights have shape {w.shape}; wanted [S] with at least one slice")
+        raise LungtlError(f"weights have shape {w.shape}; expected [S] with at least one slice")
     p = None if slice_probabilities is None else _per_slice("slice probabilities", slice_probabilities, len(w))
     labels = _per_slice("slice labels", slice_labels, len(w)).astype(np.int64)
     z = _per_slice("z positions", np.full(len(w), np.nan) if z_mm is None else z_mm, len(w))
@@ -74,14 +74,14 @@ def attention_along_z(
 
 
 def label_spans(z: NDArray[np.float64], labels: NDArray[np.int64]) -> list[tuple[float, float, int]]:
-    """Join neighbouring slices with the same label.
+    """Merge neighbouring slices with the same label.
 
     Args:
         z: float64 [S], ascending.
         labels: int [S].
 
     Returns:
-        (start, stop, label) of each run. It reaches halfway to the next slice, and half a spacing beyond the
+        (start, stop, label) of each span, which extends halfway to the next slice, and half a spacing beyond the
         first and the last.
     """
     middle = (z[1:] + z[:-1]) / 2
@@ -102,16 +102,16 @@ def montage(
 
     Args:
         images: uint8 [H, W] each, most important first; at most 16 are drawn.
-        captions: one an image, such as "bag LIDC-0003, z -120 mm, w=0.12, p=0.91, malignant".
+        captions: one per image, such as "LIDC-0003 z -120 mm, w=0.12, p=0.91, malignant".
         labels: the slices' labels (-1 unknown, 0 non-nodule, 1 benign, 2 malignant); a slice with a nodule gets a
-            frame in its colour, one whose label is unknown a dotted one. None draws no frames.
+            frame in its colour, one with an unknown label a dotted frame. None for no frames.
         title: which slices they are.
 
     Returns:
-        The figure; it says so when there are no images, or when only the first 16 are drawn.
+        The figure, with a note if there are no images or only the first 16 are drawn.
 
     Raises:
-        LungtlError: when the counts differ or an image is not uint8 [H, W].
+        LungtlError: the counts differ or an image is not uint8 [H, W].
     """
     return slice_grid(images, captions, labels, title)[0]
 
@@ -121,7 +121,7 @@ def _shade(axes: Axes, z: NDArray[np.float64], labels: NDArray[np.int64]) -> Non
     for start, stop, label in label_spans(z, labels):
         if label in KINDS:
             name, colour, hatch = KINDS[label]
-            # A leading underscore keeps the second span of a label out of the legend.
+            # A leading underscore keeps further spans of a label out of the legend.
             text = f"_{name}" if label in named else name
             axes.axvspan(
                 start,
@@ -139,5 +139,5 @@ def _shade(axes: Axes, z: NDArray[np.float64], labels: NDArray[np.int64]) -> Non
 def _per_slice(name: str, given: ArrayLike, n: int) -> NDArray[np.float64]:
     values = np.asarray(given, dtype=np.float64)
     if values.shape != (n,):
-        raise LungtlError(f"{name} have shape {values.shape}, weights ({n},); wanted one a slice")
+        raise LungtlError(f"{name} have shape {values.shape}, weights ({n},); expected one per slice")
     return values

@@ -60,12 +60,11 @@ def pool_repeat(out: Path, runs: list[FoldRun]) -> dict[str, Any]:
     Raises:
         LungtlError: a fold did not finish, or the folds do not test every patient of one store once.
     """
-    from lungtl.evaluation.document import evaluation_document
+    from lungtl.evaluation.document import check_document, evaluation_document
     from lungtl.evaluation.figures.canvas import save
     from lungtl.evaluation.figures.curves import roc
     from lungtl.evaluation.metrics import score
     from lungtl.evaluation.pooling import CONTROL, over_folds, pool_folds, pooled_gain, shared_calibration
-    from lungtl.evaluation.schema import check_document
 
     folds, first = read_folds(runs), runs[0]
     pooled = pool_folds(folds)

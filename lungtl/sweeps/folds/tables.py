@@ -41,7 +41,7 @@ def markdown(documents: list[dict[str, Any]]) -> str:
     Args:
         documents: the metrics.json of the repeats.
     """
-    from lungtl.evaluation.document import markdown_table
+    from lungtl.evaluation.formatting import format_mean_sd, markdown_table
 
     lines: list[tuple[str, ...]] = []
     controls: dict[tuple[str, ...], tuple[str, ...]] = {}
@@ -54,7 +54,7 @@ def markdown(documents: list[dict[str, Any]]) -> str:
         split_seed, seed = str(document["split_seed"]), str(document["seed"])
         counts = str(document["bag"]["n"]), str(document["bag"]["n_positive"])
         cells = _cells(document)
-        within = _plus_minus(document["folds"]["auroc"]["values"])
+        within = format_mean_sd(document["folds"]["auroc"]["values"])
         lines.append((name, split_seed, seed, *counts, within, *cells["model"]))
         for control in document["controls"]:
             shown, of = f"control: {control}", ("", "")  # the setting and the seed that it depends on
@@ -87,7 +87,7 @@ def _names(documents: list[dict[str, Any]]) -> list[str]:
 
 def _cells(document: dict[str, Any]) -> dict[str, list[str]]:
     """The shown metrics as text, of the model and of each control."""
-    from lungtl.evaluation.document import rows_for_table
+    from lungtl.evaluation.formatting import rows_for_table
 
     (_, *columns), *rows = rows_for_table(document)
     texts = {metric: row for metric, *row in rows}
@@ -95,17 +95,8 @@ def _cells(document: dict[str, Any]) -> dict[str, list[str]]:
 
 
 def _over_seeds(repeats: list[dict[str, Any]]) -> list[str]:
+    from lungtl.evaluation.formatting import format_mean_sd
+
     folds = [repeat["folds"]["auroc"]["mean"] for repeat in repeats]
     pooled = ([repeat["bag"]["metrics"][metric]["value"] for repeat in repeats] for metric in SHOWN)
-    return [_plus_minus(values) for values in (folds, *pooled)]
-
-
-def _plus_minus(values: list[float | None]) -> str:
-    """Mean and standard deviation of what is defined: '0.873 ± 0.021'."""
-    from lungtl.evaluation.seeds import summarise
-
-    defined = [value for value in values if value is not None]
-    if not defined:
-        return "undefined"
-    spread = summarise(defined)
-    return f"{spread.mean:.3f}" + (f" ± {spread.sd:.3f}" if spread.sd is not None else "")
+    return [format_mean_sd(values) for values in (folds, *pooled)]

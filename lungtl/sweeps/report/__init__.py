@@ -1,1 +1,1 @@
-"""The comparison of a sweep's runs, and the page that shows it."""
+"""The comparison of a sweep's runs: tables, figures and an HTML page."""

@@ -1,24 +1,25 @@
-"""The effect of a factor: runs that differ in it alone, paired."""
+"""The effect of a factor: pairs of runs that differ in it alone."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
 
-from lungtl.sweeps.report.comparable import AUROC, Score, TestSet, pool
+from lungtl.evaluation.estimate import Estimate
+from lungtl.sweeps.report.comparable import AUROC, TestSet, pool_seeds
 from lungtl.sweeps.report.factors import Levels
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What a level of a factor changes.
+    """The change in test AUROC that a level of a factor makes.
 
     Attributes:
         factor: its name.
         level: whose effect it is.
         reference: the first level of the factor, in the order of the runs.
         pairs: how many pairs of runs differ in this alone; 0 leaves the effect undefined.
-        difference: mean over the pairs of test AUROC with the level less that with the reference, with the interval
+        difference: mean over the pairs of test AUROC with the level minus that with the reference, with the interval
             from resampling patients; `sd` is the standard deviation between the pairs.
     """
 
@@ -26,11 +27,11 @@ class Effect:
     level: str
     reference: str
     pairs: int
-    difference: Score
+    difference: Estimate
 
 
 def measure_effects(tested: TestSet, factors: Levels) -> list[Effect]:
-    """Measure what each factor changes, all else being equal, the seed too.
+    """Measure the effect of each factor with everything else equal, including the seed.
 
     Args:
         tested: runs with the same test bags.
@@ -40,14 +41,14 @@ def measure_effects(tested: TestSet, factors: Levels) -> list[Effect]:
         One effect for each level but the first of each factor that varies among these runs.
     """
     effects = []
-    for factor, of_all in factors.items():
-        levels = [of_all[place] for place in tested.places]
-        others = [tuple(own[place] for name, own in factors.items() if name != factor) for place in tested.places]
-        blocks: dict[object, dict[str, int]] = defaultdict(dict)
+    for factor, all_levels in factors.items():
+        levels = [all_levels[i] for i in tested.indices]
+        rest_of_setting = [tuple(own[i] for name, own in factors.items() if name != factor) for i in tested.indices]
+        blocks: dict[object, dict[str, int]] = defaultdict(dict)  # same but for the factor: level -> run
         for i, run in enumerate(tested.runs):
-            blocks[others[i], run.seed].setdefault(levels[i], i)  # of runs that repeat each other the first counts
-        reference, *rest = dict.fromkeys(levels)
-        for level in rest:
+            blocks[rest_of_setting[i], run.seed].setdefault(levels[i], i)  # of duplicates the first counts
+        reference, *compared = dict.fromkeys(levels)
+        for level in compared:
             pairs = [
                 (block[level], block[reference]) for block in blocks.values() if {level, reference} <= block.keys()
             ]
@@ -55,9 +56,9 @@ def measure_effects(tested: TestSet, factors: Levels) -> list[Effect]:
     return effects
 
 
-def _difference(tested: TestSet, pairs: list[tuple[int, int]]) -> Score:
+def _difference(tested: TestSet, pairs: list[tuple[int, int]]) -> Estimate:
     if not pairs:
-        return Score(None)
+        return Estimate(None, undefined="no pair of runs differs in this alone")
     first, second = map(list, zip(*pairs, strict=True))
     values, replicates = tested.test.values[:, AUROC], tested.test.replicates[:, AUROC]
-    return pool(values[first] - values[second], replicates[first] - replicates[second])
+    return pool_seeds(values[first] - values[second], replicates[first] - replicates[second])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lungtl.sweeps.report.comparisons import averaged
-from lungtl.sweeps.report.factors import short
+from lungtl.sweeps.report.comparisons import mean_probabilities, split_controls
+from lungtl.sweeps.report.factors import last_part
+from lungtl.sweeps.report.sweep import COMPARED_COSTS, Sweep, cost
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,48 +22,58 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-COLOURED = 6  # settings that get a colour in the ROC figure
-LINES = 40  # settings in the figure of intervals
-LOG_FROM = 1.5  # decades that an axis of costs spans
-NAME = 48  # characters of a label
-COVERING = 12  # pixels between points whose numbers would cover each other
+MAX_COLOURED = 6  # settings that get a colour in the ROC figure
+MAX_LINES = 40  # settings in the figure of intervals
+LOG_DECADES = 1.5  # an axis of costs that spans more is logarithmic
+MAX_LABEL = 48  # characters
+OVERLAP = 12  # pixels between points whose numbers would overlap
 
 
-def intervals(tested: TestSet) -> Figure:
+def draw_figures(sweep: Sweep, out: Path) -> dict[str, Path]:
+    """Write the figures: intervals, roc and, where there is something to draw, effects and cost -> PNG."""
+    from lungtl.evaluation.figures import save
+
+    tested = sweep.tested
+    figures = {"intervals": interval_figure(tested), "roc": roc_figure(tested, split_controls(tested))}
+    defined = [effect for effect in sweep.effects if effect.pairs]
+    if defined:
+        figures["effects"] = effect_figure(defined)
+    costs = {name: [cost(tested, setting, key) for setting in tested.settings] for key, name in COMPARED_COSTS.items()}
+    recorded = {name: values for name, values in costs.items() if any(values)}
+    if recorded:
+        figures["cost"] = cost_figure(tested, recorded)
+    return {name: save(figure, out / f"{name}.png") for name, figure in figures.items()}
+
+
+def interval_figure(tested: TestSet) -> Figure:
     """Test AUROC of each setting with its interval, the best on validation first."""
     from lungtl.evaluation.figures import dot_with_intervals
 
-    shown = tested.settings[:LINES]
-    scores = [setting.test["auroc"] for setting in shown]
-    left_out = len(tested.settings) - len(shown)
+    settings = tested.settings[:MAX_LINES]
+    omitted = len(tested.settings) - len(settings)
     return dot_with_intervals(
-        [_plain(setting.label) for setting in shown],
-        [score.value for score in scores],
-        [_at_most(score.low, score.value) for score in scores],
-        [_at_least(score.high, score.value) for score in scores],
+        [_plot_label(setting.label) for setting in settings],
+        [setting.test["auroc"] for setting in settings],
         xlabel="test AUROC, mean over seeds, 95 % interval",
-        title="Settings, by validation AUROC" + (f" ({left_out} lower ones left out)" if left_out else ""),
+        title="Settings, by validation AUROC" + (f" ({omitted} lower ones omitted)" if omitted else ""),
         reference=0.5,
     )
 
 
-def effects_figure(effects: Sequence[Effect]) -> Figure:
+def effect_figure(effects: Sequence[Effect]) -> Figure:
     """The difference that each level makes, with its interval."""
     from lungtl.evaluation.figures import dot_with_intervals
 
-    scores = [effect.difference for effect in effects]
     return dot_with_intervals(
-        [_plain(f"{short(effect.factor)}: {effect.level} - {effect.reference}") for effect in effects],
-        [score.value for score in scores],
-        [_at_most(score.low, score.value) for score in scores],
-        [_at_least(score.high, score.value) for score in scores],
-        xlabel="difference in test AUROC, all else equal, 95 % interval",
+        [_plot_label(f"{last_part(effect.factor)}: {effect.level} - {effect.reference}") for effect in effects],
+        [effect.difference for effect in effects],
+        xlabel="difference in test AUROC, everything else equal, 95 % interval",
         reference=0.0,
     )
 
 
-def roc_overlay(tested: TestSet, controls: Mapping[str, Floats]) -> Figure:
-    """The ROC curve of each setting, seeds averaged, and of each control that ranks."""
+def roc_figure(tested: TestSet, controls: Mapping[str, Floats]) -> Figure:
+    """The ROC curve of each setting, averaged over seeds, and of each control that is not constant."""
     from lungtl.evaluation.figures.canvas import (
         BLACK,
         BLUE,
@@ -70,8 +82,8 @@ def roc_overlay(tested: TestSet, controls: Mapping[str, Floats]) -> Figure:
         SKY,
         VERMILLION,
         new_figure,
-        say,
         tidy,
+        write_centred,
     )
 
     figure = new_figure(6.4)
@@ -81,21 +93,21 @@ def roc_overlay(tested: TestSet, controls: Mapping[str, Floats]) -> Figure:
     )  # fmt: skip
     tidy(axes)
     labels = tested.test.labels
-    axes.set_title(f"ROC on {len(labels)} test bags, {labels.sum()} positive; averaged over seeds")
+    axes.set_title(f"ROC on {len(labels)} test cases, {labels.sum()} positive; averaged over seeds")
     if labels.min() == labels.max():
-        say(axes, "undefined: one class")
+        write_centred(axes, "undefined: one class")
         return figure
     colours = [BLUE, *CONTROLS, SKY]
     for number, setting in enumerate(tested.settings):
-        x, y, area = _curve(labels, averaged(tested.test, setting))
-        if number >= COLOURED:
+        x, y, area = _roc_curve(labels, mean_probabilities(tested.test, setting))
+        if number >= MAX_COLOURED:
             axes.plot(x, y, color=GREY, linewidth=0.8, alpha=0.4, zorder=2)
         else:
-            (line,) = axes.plot(x, y, color=colours[number], label=f"{_plain(setting.label)}, AUC {area:.2f}")
-            line.set(linewidth=2.4 if setting is tested.best else 1.4, zorder=3 - number / COLOURED)
-    for (name, says), style in zip(controls.items(), ("--", "-.", ":"), strict=False):
-        if np.ptp(says) > 0:
-            x, y, area = _curve(labels, says)
+            (line,) = axes.plot(x, y, color=colours[number], label=f"{_plot_label(setting.label)}, AUC {area:.2f}")
+            line.set(linewidth=2.4 if setting is tested.best else 1.4, zorder=3 - number / MAX_COLOURED)
+    for (name, probabilities), style in zip(controls.items(), ("--", "-.", ":"), strict=False):
+        if np.ptp(probabilities) > 0:
+            x, y, area = _roc_curve(labels, probabilities)
             axes.plot(x, y, color=BLACK, linestyle=style, linewidth=1.2, label=f"control: {name}, AUC {area:.2f}")
     axes.plot([0, 1], [0, 1], color=VERMILLION, linestyle=":", linewidth=1, label="any constant prediction")
     handles, names = axes.get_legend_handles_labels()
@@ -104,7 +116,7 @@ def roc_overlay(tested: TestSet, controls: Mapping[str, Floats]) -> Figure:
 
 
 def cost_figure(tested: TestSet, costs: Mapping[str, Sequence[float | None]]) -> Figure:
-    """Test AUROC against what it cost, a panel a cost; the numbers are the places of the settings, from 1.
+    """Test AUROC against cost, one panel per cost; points are numbered like the settings, from 1.
 
     Args:
         tested: the runs.
@@ -118,36 +130,35 @@ def cost_figure(tested: TestSet, costs: Mapping[str, Sequence[float | None]]) ->
     panels = figure.subplots(len(costs), 1, squeeze=False)[:, 0]
     for axes, (name, values) in zip(panels, costs.items(), strict=True):
         tidy(axes)
-        axes.set(
-            xlabel=name, ylabel="test AUROC, 95 % interval", xscale="log" if _decades(values) > LOG_FROM else "linear"
-        )
+        scale = "log" if _decades(values) > LOG_DECADES else "linear"
+        axes.set(xlabel=name, ylabel="test AUROC, 95 % interval", xscale=scale)
         axes.xaxis.set_minor_formatter(NullFormatter())
         points: dict[int, tuple[float, float]] = {}
-        for number, (setting, cost) in enumerate(zip(tested.settings, values, strict=True), start=1):
-            score = setting.test["auroc"]
-            if cost is None or score.value is None:
+        for number, (setting, value) in enumerate(zip(tested.settings, values, strict=True), start=1):
+            auroc = setting.test["auroc"]
+            if value is None or auroc.value is None:
                 continue
-            points[number] = (cost, score.value)
-            axes.plot(cost, score.value, "o", color=MODEL)
-            if score.low is not None and score.high is not None:
-                axes.plot([cost, cost], [score.low, score.high], color=MODEL, linewidth=1, alpha=0.4)
-        _number(axes, points)
+            points[number] = (value, auroc.value)
+            axes.plot(value, auroc.value, "o", color=MODEL)
+            if auroc.low is not None and auroc.high is not None:
+                axes.plot([value, value], [auroc.low, auroc.high], color=MODEL, linewidth=1, alpha=0.4)
+        _number_points(axes, points)
     return figure
 
 
-def _number(axes: Axes, points: Mapping[int, tuple[float, float]]) -> None:
-    """Write numbers beside their points; those of points that cover each other stand together."""
-    axes.get_xlim()  # settles the limits, by which data become pixels
-    together: list[list[int]] = []
+def _number_points(axes: Axes, points: Mapping[int, tuple[float, float]]) -> None:
+    """Write numbers next to their points; points that overlap share one text."""
+    axes.get_xlim()  # fixes the limits, which map data to pixels
+    groups: list[list[int]] = []
     for number, point in points.items():
-        at = axes.transData.transform(point)
-        near = (group for group in together if np.hypot(*(axes.transData.transform(points[group[0]]) - at)) < COVERING)
-        found = next(near, None)
-        if found is None:
-            together.append([number])
+        pixel = axes.transData.transform(point)
+        near = (group for group in groups if np.hypot(*(axes.transData.transform(points[group[0]]) - pixel)) < OVERLAP)
+        group = next(near, None)
+        if group is None:
+            groups.append([number])
         else:
-            found.append(number)
-    for group in together:
+            group.append(number)
+    for group in groups:
         text = ", ".join(map(str, group))
         axes.annotate(text, points[group[0]], (5, 3), textcoords="offset points", fontsize=8)
 
@@ -158,8 +169,8 @@ def _decades(values: Sequence[float | None]) -> float:
     return 0.0 if min(known) <= 0 else float(np.log10(max(known) / min(known)))
 
 
-def _curve(labels: NDArray[np.int64], probabilities: Floats) -> tuple[Floats, Floats, float]:
-    """False positive rates, sensitivities, and the area below."""
+def _roc_curve(labels: NDArray[np.int64], probabilities: Floats) -> tuple[Floats, Floats, float]:
+    """False positive rates, sensitivities, and the area under the curve."""
     from lungtl.evaluation.figures.curves import ROC
     from lungtl.evaluation.weighted import Rows
 
@@ -168,16 +179,7 @@ def _curve(labels: NDArray[np.int64], probabilities: Floats) -> tuple[Floats, Fl
     return x, y, float(np.trapezoid(y, x))
 
 
-def _plain(label: str) -> str:
-    """A label that matplotlib does not take for mathematics, and that leaves room for the axes."""
-    shown = label if len(label) <= NAME else f"{label[: NAME - 3]}..."
-    return shown.replace("$", r"\$")
-
-
-def _at_most(low: float | None, value: float | None) -> float | None:
-    """The lower end of what is drawn: a percentile interval need not hold the value."""
-    return low if low is None or value is None else min(low, value)
-
-
-def _at_least(high: float | None, value: float | None) -> float | None:
-    return high if high is None or value is None else max(high, value)
+def _plot_label(label: str) -> str:
+    """A label short enough for the axes, and without matplotlib's math mode."""
+    text = label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 3]}..."
+    return text.replace("$", r"\$")

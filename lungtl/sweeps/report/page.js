@@ -1,13 +1,13 @@
 "use strict";
 
-// Sorting: a click on a column's name, or #sort=COLUMN (from 0; -COLUMN: descending) in the address.
+// Sort by clicking a column's name, or by #sort=COLUMN (from 0; -COLUMN: descending) in the address.
 function sortBy(table, column, descending) {
   const body = table.tBodies[0];
   const key = (row) => row.cells[column].dataset.sort ?? row.cells[column].textContent;
   const numeric = [...body.rows].every((row) => key(row) === "" || !Number.isNaN(Number(key(row))));
   const rows = [...body.rows].sort((a, b) => {
     const [x, y] = [key(a), key(b)];
-    if (x === "" || y === "") return (x === "") - (y === ""); // what is undefined stays below
+    if (x === "" || y === "") return (x === "") - (y === ""); // missing values stay at the bottom
     const order = numeric ? Number(x) - Number(y) : x.localeCompare(y, "en", { numeric: true });
     return descending ? -order : order;
   });
@@ -20,7 +20,7 @@ function sortBy(table, column, descending) {
 for (const table of document.querySelectorAll("table.sortable")) {
   [...table.tHead.rows[0].cells].forEach((cell, column) => {
     cell.querySelector("button").addEventListener("click", () => {
-      // numbers are of most interest from the highest down
+      // numbers start with the highest
       const first = cell.classList.contains("number") ? "descending" : "ascending";
       const sorted = cell.getAttribute("aria-sort");
       const descending = sorted === "none" || sorted === null ? first === "descending" : sorted === "ascending";
@@ -29,13 +29,13 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-const asked = /^#sort=(-?)(\d+)$/.exec(location.hash);
+const requested = /^#sort=(-?)(\d+)$/.exec(location.hash);
 const settings = document.querySelector("#settings table.sortable");
-if (asked && Number(asked[2]) < settings.tHead.rows[0].cells.length) {
-  sortBy(settings, Number(asked[2]), asked[1] === "-");
+if (requested && Number(requested[2]) < settings.tHead.rows[0].cells.length) {
+  sortBy(settings, Number(requested[2]), requested[1] === "-");
 }
 
-// What differs between two runs.
+// The settings that differ between two runs.
 const data = JSON.parse(document.getElementById("configs").textContent);
 const [first, second] = ["first", "second"].map((id) => document.getElementById(id));
 function compare() {

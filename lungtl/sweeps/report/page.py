@@ -1,275 +1,258 @@
-"""The page of a sweep: what was varied, what came out, how sure that is, and what it cost."""
+"""The HTML page of a sweep: the data that `page.html.j2` shows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
-from lungtl.evaluation.delong import PairedAuroc
-from lungtl.sweeps.report import html
-from lungtl.sweeps.report.comparable import Score, TestSet
+from lungtl.evaluation.estimate import Estimate
+from lungtl.evaluation.formatting import (
+    HEADLINES,
+    UNDEFINED,
+    format_amount,
+    format_estimate,
+    format_number,
+    format_p_value,
+    plural,
+)
+from lungtl.sweeps.report.comparable import TestSet
 from lungtl.sweeps.report.comparisons import Comparison
 from lungtl.sweeps.report.factors import DATA, differing_settings
-from lungtl.sweeps.report.html import Cell
-from lungtl.sweeps.report.remarks import cell, choice, listed, warnings
+from lungtl.sweeps.report.remarks import best_setting, describe_levels, join_items, warnings
 from lungtl.sweeps.report.sweep import COSTS, Sweep, cost
 
-SHOWN = {"auprc": "AUPRC", "sensitivity": "sensitivity", "specificity": "specificity", "brier": "Brier score"}
-"""Metric beside the AUROC -> how it is called."""
+HERE = Path(__file__).parent
+TEMPLATE = "page.html.j2"
 
-METHOD = (
-    "A setting is what differs in more than the seed; other data make another setting. Its numbers are means over its "
-    "seeds; ± is the standard deviation between seeds.",
-    "Intervals are 95 % percentile intervals of 1000 resamples of the patients, the same resamples for all runs. They "
-    "say how much other patients would change the number, not how much another seed or another training set would. A "
-    "rate of 0 or 1 has the exact binomial interval, with the patients as trials; another number that is 0 or 1 on "
-    "every resample, such as an AUROC of 1, has none.",
-    "The best setting is chosen by its AUROC on the validation bags, which also chose the epochs and so flatter it; "
-    "test bags choose nothing.",
-    "Paired tests compare the mean AUROC over a setting's seeds with another's on the same test bags, by DeLong's test "
-    "with patients as clusters. Decisions are compared between runs of the same seed by McNemar's exact test, a toss a "
-    "patient, each run at its threshold with the highest Youden index on its validation bags; counts are of bags, "
-    "summed over the seeds. Each run has an untrained control of its own; a setting is compared with the mean AUROC of "
-    "those of its runs.",
-    "P-values are adjusted by Holm's method, together where they answer one question: AUROC against the best setting; "
-    "decisions against the best setting; for each control, AUROC against that control. Whether anything at all on the "
-    "page would seem to differ by chance is not adjusted for.",
-    "ROC curves are of probabilities averaged over the seeds, and so are the areas in that figure: they may be above "
-    "the mean AUROC of the seeds.",
-    "Training seconds are those of all attempts of a run, of a killed one up to its last whole epoch. They leave out "
-    "preparing the data and the pass that fills the feature cache, and runs that were trained at the same time on one "
-    "machine shared its cores: compare them with care.",
-    "An effect is the mean difference in test AUROC over all pairs of runs that differ in the one factor alone, the "
-    "seed being the same; each pair counts the same, and ± is the standard deviation between pairs. Intervals of "
-    "effects are not adjusted for their number.",
-)
-TITLES = {
-    "settings": "Settings",
-    "varied": "What was varied",
-    "effects": "Effect of each factor",
-    "tests": "Paired tests",
-    "cost": "Cost and quality",
-    "difference": "What differs between two runs",
-    "method": "How the numbers are made",
-}
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table.
+
+    Attributes:
+        text: plain text; the template escapes it.
+        sort: the number to sort by; None where it is sorted by its text or, for a number, is missing.
+        number: whether it is set as a number.
+        span: columns.
+    """
+
+    text: str
+    sort: float | None = None
+    number: bool = False
+    span: int = 1
+
+
+Row = Sequence[Cell]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        head: names of the columns, set like their cells.
+        rows: cells.
+        foot: rows that stay at the bottom when the others are sorted.
+        best: index of the highlighted row.
+        sortable: whether clicking a column's name sorts by it.
+    """
+
+    head: Row
+    rows: Sequence[Row]
+    foot: Sequence[Row] = ()
+    best: int | None = None
+    sortable: bool = True
 
 
 def write_page(sweep: Sweep, title: str, figures: Mapping[str, Path], path: Path) -> None:
-    """Write the page, one file that needs no other.
+    """Write the page, one self-contained file.
 
     Args:
-        sweep: what it is of.
-        title: its own.
+        sweep: its content.
+        title: of the page.
         figures: intervals, roc, and, where there is something to draw, effects and cost -> PNG.
         path: of the file.
     """
-    test, settings = sweep.tested.test, sum(len(tested.settings) for tested in sweep.test_sets)
-    counts = (
-        f"{len(sweep.runs)} finished runs of {settings} setting{'s' if settings > 1 else ''}; test set of "
-        f"{len(test.labels)} bags ({test.labels.sum()} positive) of {len(set(test.patient_ids))} patients. Research "
-        "software, not a medical device."
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )  # fmt: skip
+    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    text = environment.get_template(TEMPLATE).render(
+        title=title,
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+        images={name: base64.b64encode(png.read_bytes()).decode() for name, png in figures.items()},
+        **page_data(sweep),
     )
-    remarks = warnings(sweep)
-    sections = {
-        "settings": _settings(sweep, figures),
+    path.write_text(text, encoding="utf-8")
+
+
+def page_data(sweep: Sweep) -> dict[str, Any]:
+    """The variables of the template, except for its style, script and images."""
+    test, settings = sweep.tested.test, sum(len(tested.settings) for tested in sweep.test_sets)
+    controls = [one for one in sweep.comparisons if one.kind == "control"]
+    families = {one.against: one.family for one in controls}
+    return {
+        "counts": f"{plural(len(sweep.runs), 'finished run')} of {plural(settings, 'setting')}; test set of "
+        f"{plural(len(test.labels), 'case')} ({test.labels.sum()} positive) from "
+        f"{plural(len(set(test.patient_ids)), 'patient')}.",
+        "best": best_setting(sweep),
+        "warnings": warnings(sweep),
+        "settings": _settings(sweep),
         "varied": _varied(sweep),
-        "effects": _effects(sweep, figures),
-        "tests": _tests(sweep.comparisons),
-        "cost": _cost(figures),
-        "difference": _difference(sweep),
-        "method": html.listing(METHOD),
+        "missing": join_items([describe_levels(sweep, one) for one in sweep.missing]),
+        "unfinished": _unfinished(sweep),
+        "effects": _effects(sweep),
+        "with_best": [one for one in sweep.comparisons if one.kind == "best"],
+        "best_tests": _best_tests(sweep.comparisons),
+        "control_tests": _control_tests(controls),
+        "control_families": "; ".join(f"{plural(n, 'p-value')} against {name}" for name, n in families.items()),
+        "configs": _configs(sweep),
     }
-    links = "".join(f'<a href="#{name}">{TITLES[name]}</a>' for name in sections)
-    body = [
-        html.paragraph(counts), html.paragraph(choice(sweep), "choice"),
-        html.listing(remarks, "warnings") if remarks else "", f"<nav>{links}</nav>",
-        *(html.section(name, TITLES[name], content) for name, content in sections.items()),
-    ]  # fmt: skip
-    path.write_text(html.page(title, "\n".join(body)), encoding="utf-8")
 
 
-def _settings(sweep: Sweep, figures: Mapping[str, Path]) -> str:
+def _settings(sweep: Sweep) -> Table:
     several = len(sweep.test_sets) > 1
-    names = [*(sweep.factors or ["setting"]), *(["test set"] if several else []), "seeds"]
-    kept = [key for key in COSTS if any(cost(t, s, key) is not None for t in sweep.test_sets for s in t.settings)]
-    head = ["#", *names, "validation AUROC", "test AUROC", *SHOWN.values(), *(COSTS[key] for key in kept)]
-    rows: list[html.Row] = []
+    names = [*(sweep.factors or ["setting"]), *(["test set"] if several else [])]
+    costs = [key for key in COSTS if any(cost(t, s, key) is not None for t in sweep.test_sets for s in t.settings)]
+    numbers = ["validation AUROC", "test AUROC", *list(HEADLINES.values())[1:], *(COSTS[key] for key in costs)]
+    rows: list[Row] = []
     for number, tested in enumerate(sweep.test_sets, start=1):
         for place, setting in enumerate(tested.settings, start=1):
-            of = [*(setting.levels or [setting.label]), *([str(number)] if several else [])]
-            scores = [setting.validation, setting.test["auroc"], *(setting.test[name] for name in SHOWN)]
-            taken = [_amount(cost(tested, setting, key)) for key in kept]
-            rows.append([_count(place), *of, _count(len(setting.seeds)), *map(_score, scores), *taken])
-    return "".join((
-        html.table(
-            head, rows, foot=_control_rows(sweep.tested, len(names) + 2, len(kept)),
-            numbers=[0, *range(len(names), len(head))],
-            chosen=0 if sweep.tested.best else None,
-        ),
-        html.paragraph(
-            "A click on a column's name sorts by it. The setting chosen on validation is marked; the controls below "
-            "are predictors that a model has to beat, on the same test bags.", "note",
-        ),
-        html.image(figures["intervals"], "test AUROC of each setting with its interval"),
-        html.image(figures["roc"], "ROC curves of the settings and the controls"),
-    ))  # fmt: skip
+            texts = [*(setting.levels or [setting.label]), *([str(number)] if several else [])]
+            estimates = [setting.validation, *(setting.test[name] for name in HEADLINES)]
+            amounts = [_amount(cost(tested, setting, key)) for key in costs]
+            counts = _amount(len(setting.seeds))
+            rows.append([_amount(place), *map(Cell, texts), counts, *map(_estimate, estimates), *amounts])
+    return Table(
+        head=[_number("#"), *map(Cell, names), _number("seeds"), *map(_number, numbers)],
+        rows=rows,
+        foot=_control_rows(sweep.tested, len(names) + 3, len(costs)),
+        best=0 if sweep.tested.best else None,
+    )
 
 
-def _control_rows(tested: TestSet, span: int, costs: int) -> list[html.Row]:
-    """A row a control, its name over `span` columns; the mean of the runs where each has its own."""
-    rows: list[html.Row] = []
+def _control_rows(tested: TestSet, span: int, costs: int) -> list[Row]:
+    """One row per control, its name over `span` columns; the mean of the runs where each has its own."""
+    rows: list[Row] = []
     documents = [run.document["controls"] for run in tested.runs]
     for name in dict.fromkeys(name for controls in documents for name in controls):
         tables = [controls[name]["metrics"] for controls in documents if name in controls]
         cells = []
-        for metric in ("auroc", *SHOWN):
+        for metric in HEADLINES:
             values = [table[metric]["value"] for table in tables]
-            estimate = tables[0][metric]
             if None in values:
-                cells.append("undefined")
+                cells.append(_number(UNDEFINED))
             elif len(set(values)) == 1:
-                cells.append(_score(Score(values[0], estimate["low"], estimate["high"])).text)
+                cells.append(_number(format_estimate(tables[0][metric], separator="\n")))
             else:
-                cells.append(f"{fmean(values):.3f}\n({min(values):.3f} to {max(values):.3f})")
+                spread = f"({format_number(min(values))} to {format_number(max(values))})"
+                cells.append(_number(f"{format_number(fmean(values))}\n{spread}"))
         own = any(table != tables[0] for table in tables)
         title = f"control: {name}" + (", each run's own: mean (lowest to highest)" if own else "")
-        rows.append([Cell(title, span=span), *cells, *[""] * costs])
+        rows.append([Cell(title, span=span), *cells, *[_number("")] * costs])
     return rows
 
 
-def _varied(sweep: Sweep) -> str:
-    rows: list[html.Row] = [(name, listed(list(dict.fromkeys(levels)))) for name, levels in sweep.factors.items()]
-    rows.append(("seed", listed([str(seed) for seed in sorted({run.seed for run in sweep.runs})])))
-    parts = [html.table(("factor", "levels"), rows, sortable=False)]
-    if sweep.missing:
-        parts.append(html.paragraph(f"Missing combinations: {listed([cell(sweep, one) for one in sweep.missing])}."))
-    if sweep.unfinished:
-        lines = [(one.name, one.described, one.state, one.error) for one in sweep.unfinished]
-        parts.append(html.paragraph("Runs without results:"))
-        parts.append(html.table(("run", "settings", "state", "error"), lines, sortable=False))
-    return "".join(parts)
+def _varied(sweep: Sweep) -> Table:
+    levels = {name: list(dict.fromkeys(own)) for name, own in sweep.factors.items()}
+    levels["seed"] = [str(seed) for seed in sorted({run.seed for run in sweep.runs})]
+    return _text_table(("factor", "levels"), [(name, join_items(own)) for name, own in levels.items()])
 
 
-def _effects(sweep: Sweep, figures: Mapping[str, Path]) -> str:
-    if not sweep.effects:
-        return html.paragraph("Nothing was varied among the runs that are compared.")
-    rows: list[html.Row] = [
-        (one.factor, one.level, one.reference, _count(one.pairs), _score(one.difference, signed=True))
+def _unfinished(sweep: Sweep) -> Table | None:
+    rows = [(one.name, one.settings, one.state, one.error) for one in sweep.unfinished]
+    return _text_table(("run", "settings", "state", "error"), rows) if rows else None
+
+
+def _effects(sweep: Sweep) -> Table | None:
+    head = [*map(Cell, ("factor", "level", "instead of")), _number("pairs"), _number("difference in test AUROC")]
+    rows = [
+        [Cell(one.factor), Cell(one.level), Cell(one.reference), _amount(one.pairs),
+         _estimate(one.difference, signed=True)]
         for one in sweep.effects
-    ]
-    head = ("factor", "level", "instead of", "pairs", "difference in test AUROC")
-    drawn = html.image(figures["effects"], "the differences with their intervals") if "effects" in figures else ""
-    return html.table(head, rows, numbers=(3, 4)) + drawn
+    ]  # fmt: skip
+    return Table(head, rows) if rows else None
 
 
-def _tests(comparisons: Sequence[Comparison]) -> str:
-    if not comparisons:
-        return html.paragraph("There is nothing to compare.")
-    auroc = ("difference in AUROC", "p", "p adjusted")
-    with_best: list[html.Row] = []
-    with_controls: list[html.Row] = []
-    for one in comparisons:
-        found = [_gain(one.auroc), _p(one.auroc.p_value), _p(one.adjusted)]
-        if one.kind == "best":
-            with_best.append([one.setting, *found, *_decisions(one)])
-        else:
-            with_controls.append([one.setting, one.against, *found])
-    parts = []
-    if with_best:
-        decisions = ("bags only this gets right", "bags only the best does", "p, decisions", "p adjusted, decisions")
-        parts.append(html.heading(f"Against the best on validation: {comparisons[0].against}"))
-        first = comparisons[0]
-        note = f"Adjusted together: {first.family} p-values of AUROC"
-        compared = max(one.decisions_family for one in comparisons)
-        note += f"; {compared} p-values of decisions. Bags are counted in every seed." if compared else "."
-        parts.append(html.paragraph(note, "note"))
-        parts.append(html.table(["setting", *auroc, *decisions], with_best, numbers=range(1, 8)))
-    if with_controls:
-        parts.append(html.heading("Against the controls"))
-        families = {one.against: one.family for one in comparisons if one.kind == "control"}
-        told = [f"{count} p-values against {name}" for name, count in families.items()]
-        parts.append(html.paragraph(f"Adjusted together: {'; '.join(told)}.", "note"))
-        parts.append(html.table(["setting", "control", *auroc], with_controls, numbers=range(2, 5)))
-    return "".join(parts)
+def _best_tests(comparisons: Sequence[Comparison]) -> Table:
+    names = (*TEST_COLUMNS, "only this correct", "only the best correct", "p, decisions", "p adjusted, decisions")
+    rows = [[Cell(one.setting), *_test(one), *_decisions(one)] for one in comparisons if one.kind == "best"]
+    return Table([Cell("setting"), *map(_number, names)], rows)
 
 
-def _decisions(one: Comparison) -> list[Cell]:
+def _control_tests(comparisons: Sequence[Comparison]) -> Table:
+    rows = [[Cell(one.setting), Cell(one.against), *_test(one)] for one in comparisons]
+    return Table([Cell("setting"), Cell("control"), *map(_number, TEST_COLUMNS)], rows)
+
+
+TEST_COLUMNS = ("difference in AUROC", "p", "p adjusted")
+
+
+def _test(one: Comparison) -> Row:
+    gain = one.auroc.estimate
+    shown = _number(f"{UNDEFINED}: {gain.undefined}") if gain.value is None else _estimate(gain, signed=True)
+    return [shown, _p_value(one.auroc.p_value), _p_value(one.adjusted)]
+
+
+def _decisions(one: Comparison) -> Row:
     if one.decisions is None:
-        return [Cell("")] * 4
-    right = (one.decisions.only_first_right, one.decisions.only_second_right)
-    return [*map(_count, right), _p(one.decisions.p_value), _p(one.decisions_adjusted)]
+        return [_number("")] * 4
+    counts = (one.decisions.only_first_right, one.decisions.only_second_right)
+    return [*map(_amount, counts), _p_value(one.decisions.p_value), _p_value(one.decisions_adjusted)]
 
 
-def _cost(figures: Mapping[str, Path]) -> str:
-    if "cost" not in figures:
-        return html.paragraph("These runs recorded neither their training time nor how many parameters trained.")
-    numbers = html.paragraph("The numbers are those of the table of settings.", "note")
-    return numbers + html.image(figures["cost"], "test AUROC of each setting against its cost")
-
-
-def _difference(sweep: Sweep) -> str:
+def _configs(sweep: Sweep) -> dict[str, Any]:
+    """The settings that differ between any two runs, and each run's values of them."""
     differing = differing_settings(sweep.runs) | {
         "seed": [str(run.seed) for run in sweep.runs],
         DATA: [run.store_fingerprint for run in sweep.runs],
     }
-    runs = [
-        {"name": f"{run.name}: {name}", "values": [values[i] for values in differing.values()]}
-        for i, (run, name) in enumerate(zip(sweep.runs, _run_names(sweep), strict=True))
-    ]
-    return "".join((
-        '<p><select id="first" aria-label="first run"></select> and ',
-        '<select id="second" aria-label="second run"></select></p>',
-        html.table(("setting", "first run", "second run"), [], sortable=False),
-        '<p id="same" hidden>These two runs have the same settings.</p>',
-        "<noscript>Needs JavaScript.</noscript>",
-        html.data_block("configs", {"keys": list(differing), "runs": runs}),
-    ))  # fmt: skip
-
-
-def _run_names(sweep: Sweep) -> list[str]:
     names = [""] * len(sweep.runs)
     for tested in sweep.test_sets:
         for setting in tested.settings:
-            for member in setting.members:
-                names[tested.places[member]] = f"{setting.label}, seed {tested.runs[member].seed}"
-        for again in tested.again:
-            names[tested.places[again.place]] = f"{again.setting}, seed {tested.runs[again.place].seed}, again"
-    return names
+            for i in setting.members:
+                names[tested.indices[i]] = f"{setting.label}, seed {tested.runs[i].seed}"
+        for one in tested.duplicates:
+            names[tested.indices[one.run]] = f"{one.setting}, seed {tested.runs[one.run].seed}, repeated"
+    runs = [
+        {"name": f"{run.name}: {name}", "values": [values[i] for values in differing.values()]}
+        for i, (run, name) in enumerate(zip(sweep.runs, names, strict=True))
+    ]
+    return {"keys": list(differing), "runs": runs}
 
 
-def _score(score: Score, signed: bool = False) -> Cell:
+def _text_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    return Table([*map(Cell, head)], [[*map(Cell, row)] for row in rows], sortable=False)
+
+
+def _number(text: str) -> Cell:
+    return Cell(text, number=True)
+
+
+def _estimate(estimate: Estimate, signed: bool = False) -> Cell:
     """'0.846 ± 0.022' above '[0.704, 0.958]'."""
-    if score.value is None:
-        return Cell("undefined")
-    text = _number(score.value, signed)
-    if score.sd is not None:
-        text += f" ± {score.sd:.3f}"
-    if score.low is not None and score.high is not None:
-        text += f"\n[{_number(score.low, signed)}, {_number(score.high, signed)}]"
-    return Cell(text, score.value)
+    return Cell(format_estimate(estimate, signed=signed, separator="\n"), estimate.value, number=True)
 
 
-def _gain(paired: PairedAuroc) -> Cell:
-    if paired.difference is None:
-        return Cell(f"undefined: {paired.undefined}")
-    return _score(Score(paired.difference, paired.low, paired.high), signed=True)
-
-
-def _number(value: float, signed: bool) -> str:
-    return f"{value:+z.3f}" if signed else f"{value:.3f}"
-
-
-def _p(p: float | None) -> Cell:
-    return Cell("") if p is None else Cell("< 0.001" if p < 0.001 else f"{p:.3f}", p)
-
-
-def _count(number: int) -> Cell:
-    return Cell(str(number), number)
+def _p_value(p: float | None) -> Cell:
+    return Cell(format_p_value(p), p, number=True)
 
 
 def _amount(value: float | None) -> Cell:
-    """A cost: '121,476', '12', '3.5'."""
-    if value is None:
-        return Cell("")
-    return Cell(f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:.1f}", value)
+    return Cell(format_amount(value), value, number=True)
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(sha256(text.encode()).digest()).decode()

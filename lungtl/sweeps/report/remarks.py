@@ -1,9 +1,10 @@
-"""What a reader of a sweep's numbers should know, in plain words."""
+"""What limits the conclusions from a sweep, in plain sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from lungtl.evaluation.formatting import format_number, plural
 from lungtl.runs.environment import several
 from lungtl.sweeps.report.comparable import Setting, TestSet
 from lungtl.sweeps.report.comparisons import Comparison
@@ -11,98 +12,97 @@ from lungtl.sweeps.report.finished import PRUNED_STATE
 from lungtl.sweeps.report.sweep import Sweep
 
 ALPHA = 0.05
-SHORT = 12  # characters of a commit
-NAMED = 12  # items in a list before the rest is only counted
+COMMIT_LENGTH = 12  # characters
+MAX_ITEMS = 12  # of a list, before the rest is only counted
+CONTROLS = {
+    "prevalence": "the prevalence",
+    "diameter": "nodule diameter alone",
+    "untrained": "the same head on a random backbone",
+}
+"""Control -> its name in a sentence."""
 
 
-def choice(sweep: Sweep) -> str:
-    """Say which setting was chosen and what it gives on the test bags."""
+def best_setting(sweep: Sweep) -> str:
+    """Name the best setting on validation and its test AUROC."""
     tested = sweep.tested
     best = tested.best
     if best is None:
         lacking = [setting.label for setting in tested.settings if setting.validation.value is None]
-        return (
-            "No setting is chosen: the choice is made by the AUROC on the validation bags, which is not known or not "
-            f"defined for {listed(lacking)}."
-        )
-    score = best.test["auroc"]
-    said = "is undefined" if score.value is None else f"is {score.value:.3f}"
-    if score.low is not None and score.high is not None:
-        said += f", 95 % interval {score.low:.3f} to {score.high:.3f}"
-    elif score.value in (0, 1):
-        said += ", without an interval: every resample of the patients gives that, which does not say how sure it is"
+        return f"No best setting: the validation AUROC is missing or undefined for {join_items(lacking)}."
+    auroc = best.test["auroc"]
+    result = "Test AUROC undefined" if auroc.value is None else f"Test AUROC {format_number(auroc.value)}"
+    if auroc.low is not None and auroc.high is not None:
+        result += f" (95 % CI {format_number(auroc.low)} to {format_number(auroc.high)})"
+    elif auroc.value in (0, 1):
+        result += " (no interval: every resample of the patients gives the same value)"
     if len(tested.settings) == 1:
-        return f"There is one setting, {best.label}. Its AUROC on the test bags {said}."
-    return (
-        f"Chosen by its AUROC on the validation bags ({best.validation.value:.3f}): {best.label}. Its AUROC on the "
-        f"test bags {said}."
-    )
+        return f"There is one setting, {best.label}. {result}."
+    return f"Best setting on validation: {best.label} (AUROC {format_number(best.validation.value or 0)}). {result}."
 
 
 def warnings(sweep: Sweep) -> list[str]:
-    """List what limits the conclusions, each one sentence or two."""
-    parts = (_not_compared, _again, _differences, _controls, _untested, _seeds, _environments, _incomplete)
+    """List what limits the conclusions, each in one or two sentences."""
+    parts = (
+        _several_test_sets, _duplicates, _differences, _controls, _untested, _seeds, _environments, _incomplete
+    )  # fmt: skip
     return [sentence for part in parts for sentence in part(sweep)]
 
 
-def listed(items: Sequence[str]) -> str:
-    """The items, or the first of many and the number of the others."""
-    shown = "; ".join(items[:NAMED])
-    return shown if len(items) <= NAMED else f"{shown}; and {len(items) - NAMED} more"
+def join_items(items: Sequence[str]) -> str:
+    """The items, or the first of many and the number of the rest."""
+    text = "; ".join(items[:MAX_ITEMS])
+    return text if len(items) <= MAX_ITEMS else f"{text}; and {len(items) - MAX_ITEMS} more"
 
 
-def cell(sweep: Sweep, levels: Sequence[str]) -> str:
+def describe_levels(sweep: Sweep, levels: Sequence[str]) -> str:
     """A combination of levels: "aggregator=mean, backbone.weights=none"."""
     return ", ".join(f"{name}={level}" for name, level in zip(sweep.factors, levels, strict=True))
 
 
-def _not_compared(sweep: Sweep) -> Iterator[str]:
+def _several_test_sets(sweep: Sweep) -> Iterator[str]:
     count = len(sweep.test_sets)
-    if count == 1:
-        return
-    others = sum(len(tested.runs) for tested in sweep.test_sets[1:])
-    yield (
-        f"The runs have {count} different test sets. Only the {len(sweep.tested.runs)} runs of test set 1 are "
-        f"compared; the other {others} are in the table of settings, and their numbers must not be held against these. "
-        "Folds are pooled by python -m lungtl.crossval."
-    )
+    if count > 1:
+        excluded = sum(len(tested.runs) for tested in sweep.test_sets[1:])
+        yield (
+            f"The runs have {count} different test sets. Only the {plural(len(sweep.tested.runs), 'run')} of test set "
+            f"1 are compared; the other {excluded} are listed in the table of settings, but their numbers are not "
+            "comparable with these. To pool the folds of a cross-validation, use python -m lungtl.crossval."
+        )
 
 
-def _again(sweep: Sweep) -> Iterator[str]:
-    tested = sweep.tested
-    told = [
-        f"{one.setting} (seed {tested.runs[one.place].seed}: run {tested.runs[one.place].name} repeats run "
-        f"{tested.runs[one.first].name})"
-        for one in tested.again
+def _duplicates(sweep: Sweep) -> Iterator[str]:
+    runs = sweep.tested.runs
+    repeated = [
+        f"{one.setting} (seed {runs[one.run].seed}: run {runs[one.run].name} repeats run {runs[one.first].name})"
+        for one in sweep.tested.duplicates
     ]
-    if told:
-        yield f"The same setting with the same seed is no second seed; only the first run counts of {listed(told)}."
+    if repeated:
+        yield f"Of runs with the same setting and seed only the first counts: {join_items(repeated)}."
 
 
 def _differences(sweep: Sweep) -> Iterator[str]:
     with_best = [one for one in sweep.comparisons if one.kind == "best"]
     if not with_best:
         return
-    alike = [one.setting for one in with_best if one.adjusted is not None and one.adjusted >= ALPHA]
-    best = with_best[0].against
-    if alike and len(alike) == len(with_best):
+    similar = [one.setting for one in with_best if one.adjusted is not None and one.adjusted >= ALPHA]
+    best, corrected = with_best[0].against, _corrected(with_best[0])
+    if similar and len(similar) == len(with_best):
         yield (
-            f"No difference shown: not one setting's test AUROC differs from that of {best} by more than chance would "
-            f"explain{_corrected(with_best[0])}. This does not show that they are equal: the test set may be "
-            "too small to tell."
+            f"No setting's test AUROC differs significantly from that of {best}{corrected}. This does not show that "
+            "they are equal: the test set may be too small."
         )
-    elif alike:
-        yield f"Not shown to differ from {best}{_corrected(with_best[0])}: {listed(alike)}."
+    elif similar:
+        yield f"Not significantly different from {best}{corrected}: {join_items(similar)}."
     higher = _higher_on_test(sweep.tested)
     if higher is not None:
         yield (
-            f"{higher.label} has a higher test AUROC than the chosen setting. It is not the choice: choosing by the "
-            "test bags would make its number too good."
+            f"{higher.label} has a higher test AUROC than the best setting on validation. It is not selected, since "
+            "selecting on the test set would inflate its AUROC."
         )
 
 
 def _higher_on_test(tested: TestSet) -> Setting | None:
-    """The setting with the highest test AUROC, where that is not the chosen one."""
+    """The setting with the highest test AUROC, where that is not the best on validation."""
     if tested.best is None:
         return None
     top = max(tested.settings, key=lambda setting: setting.test["auroc"].value or 0.0)
@@ -115,38 +115,39 @@ def _controls(sweep: Sweep) -> Iterator[str]:
     for one in sweep.comparisons:
         if one.kind == "control" and one.adjusted is not None:
             by_control.setdefault(one.against, []).append(one)
-    for name, tested in by_control.items():
-        unclear = [one.setting for one in tested if one.adjusted is None or one.adjusted >= ALPHA]
-        worse = [one.setting for one in tested if one.setting not in unclear and (one.auroc.difference or 0) < 0]
-        corrected = _corrected(tested[0])
+    for key, comparisons in by_control.items():
+        unclear = [one.setting for one in comparisons if one.adjusted is None or one.adjusted >= ALPHA]
+        worse = [one.setting for one in comparisons if one.setting not in unclear and (one.auroc.difference or 0) < 0]
+        name, corrected = CONTROLS.get(key, f"the control {key}"), _corrected(comparisons[0])
         if worse:
-            beaten = "every setting" if len(worse) == len(tested) else listed(worse)
-            yield f"The control {name} is shown to beat {beaten}{corrected}."
-        if len(unclear) == len(tested):
-            yield f"No setting is shown to beat the control {name}{corrected}."
+            beaten = "every setting" if len(worse) == len(comparisons) else join_items(worse)
+            yield f"{name[0].upper()}{name[1:]} outperforms {beaten}{corrected}."
+        if len(unclear) == len(comparisons):
+            yield f"No setting is significantly better than {name}{corrected}."
         elif unclear:
-            yield f"Not shown to beat the control {name}{corrected}: {listed(unclear)}."
+            yield f"Not significantly better than {name}{corrected}: {join_items(unclear)}."
 
 
 def _corrected(one: Comparison) -> str:
-    """Say for how many comparisons a p-value was corrected; nothing for one."""
-    return f" (corrected for {one.family} comparisons)" if one.family > 1 else ""
+    """For how many comparisons a p-value was corrected; empty for one."""
+    return f" (Holm-corrected for {one.family} comparisons)" if one.family > 1 else ""
 
 
 def _untested(sweep: Sweep) -> Iterator[str]:
-    without = [f"{one.setting} against {one.against}" for one in sweep.comparisons if one.auroc.p_value is None]
-    if without:
-        reasons = dict.fromkeys(one.auroc.undefined or "" for one in sweep.comparisons if one.auroc.p_value is None)
-        yield f"Not tested ({listed(list(reasons))}): {listed(without)}."
+    untested = [one for one in sweep.comparisons if one.auroc.p_value is None]
+    if untested:
+        reasons = dict.fromkeys(one.auroc.undefined or "" for one in untested)
+        pairs = [f"{one.setting} against {one.against}" for one in untested]
+        yield f"Not tested ({join_items(list(reasons))}): {join_items(pairs)}."
 
 
 def _seeds(sweep: Sweep) -> Iterator[str]:
     settings = sweep.tested.settings
     single = [setting.label for setting in settings if len(setting.seeds) == 1]
     if len(single) == len(settings):
-        yield "Each setting was trained with one seed: how much another seed would change is not known."
+        yield "Each setting was trained with one seed only, so the variation between seeds is unknown."
     elif single:
-        yield f"Trained with one seed only: {listed(single)}."
+        yield f"Trained with one seed only: {join_items(single)}."
 
 
 def _environments(sweep: Sweep) -> Iterator[str]:
@@ -155,45 +156,34 @@ def _environments(sweep: Sweep) -> Iterator[str]:
     differing = several(known)
     differing.pop("changed", None)
     if differing:
-        told = [
-            f"{name} {' or '.join(f'{_short(name, value)} ({_runs(count)})' for value, count in values.items())}"
-            for name, values in differing.items()
-        ]
+        described = []
+        for name, values in differing.items():
+            texts = (value[:COMMIT_LENGTH] if name == "commit" else value for value in values)
+            counted = (f"{text} ({plural(n, 'run')})" for text, n in zip(texts, values.values(), strict=True))
+            described.append(f"{name} {' or '.join(counted)}")
         yield (
-            "The runs were not computed by the same code, packages or device, which may be what makes a difference: "
-            f"{listed(told)}."
+            "The runs used different code, packages or devices, which may explain differences between them: "
+            f"{join_items(described)}."
         )
     if changed := sum(bool(one["changed"]) for one in known):
-        yield (
-            f"{changed} of {len(runs)} runs were computed by code with changes that no commit holds, so whether it was "
-            "the code of the others is not known."
-        )
+        yield f"{changed} of {plural(len(runs), 'run')} used uncommitted changes, so the code may differ between runs."
     if len(known) < len(runs):
-        yield f"By which code and packages {len(runs) - len(known)} of {len(runs)} runs were computed is not recorded."
-
-
-def _short(name: str, value: str) -> str:
-    return value[:SHORT] if name == "commit" else value
-
-
-def _runs(count: int) -> str:
-    return f"{count} run{'s' if count > 1 else ''}"
+        yield f"Code and package versions are not recorded for {len(runs) - len(known)} of {plural(len(runs), 'run')}."
 
 
 def _incomplete(sweep: Sweep) -> Iterator[str]:
-    asked = len(sweep.runs) + len(sweep.unfinished)
+    total = len(sweep.runs) + len(sweep.unfinished)
     pruned = sum(one.state == PRUNED_STATE for one in sweep.unfinished)
     if count := len(sweep.unfinished) - pruned:
-        yield f"{count} of {asked} runs did not finish; they are listed below and count nowhere."
+        yield f"{count} of {plural(total, 'run')} did not finish; listed below, they count nowhere."
     if pruned:
-        yield f"{pruned} of {asked} runs were pruned: the search stopped them early, so they have no scores."
+        yield f"{pruned} of {plural(total, 'run')} were pruned: the search stopped them early, so they have no scores."
     if sweep.missing:
         cells = len(set(zip(*sweep.factors.values(), strict=True))) + len(sweep.missing)
         yield (
-            f"The grid is not full: of {cells} combinations {len(sweep.missing)} are missing. Effects are taken from "
-            "the pairs of runs that exist."
+            f"The grid is incomplete: {len(sweep.missing)} of {cells} combinations are missing. Effects are measured "
+            "on the pairs of runs that exist."
         )
-    alone = {effect.factor for effect in sweep.effects if effect.pairs == 0}
-    for name in sorted(alone):
-        lacking = [effect.level for effect in sweep.effects if effect.factor == name and effect.pairs == 0]
-        yield f"{name}: no two runs differ in it alone for {listed(lacking)}, so that effect is not known."
+    for name in sorted({effect.factor for effect in sweep.effects if effect.pairs == 0}):
+        levels = [effect.level for effect in sweep.effects if effect.factor == name and effect.pairs == 0]
+        yield f"{name}: no two runs differ in it alone for {join_items(levels)}, so its effect is unknown."

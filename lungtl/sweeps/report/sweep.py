@@ -1,4 +1,4 @@
-"""All that is said of a sweep, put together."""
+"""A sweep with everything the report shows of it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from statistics import fmean
 from lungtl.sweeps.report.comparable import METRICS, Setting, TestSet, by_test_set
 from lungtl.sweeps.report.comparisons import Comparison, compare
 from lungtl.sweeps.report.effects import Effect, measure_effects
-from lungtl.sweeps.report.factors import find_factors, labels, missing_cells
+from lungtl.sweeps.report.factors import find_factors, missing_cells, setting_labels
 from lungtl.sweeps.report.finished import Run, Unfinished, read_runs
 
 Row = dict[str, object]
 
 COMPARED_COSTS = {"trainable_parameters": "trainable parameters", "seconds": "training, s"}
 COSTS = {"epochs": "epochs", **COMPARED_COSTS}
-"""Key of `training` in metrics.json -> how it is shown."""
+"""Key of `training` in metrics.json -> its title."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Sweep:
         runs: those that finished.
         unfinished: the others.
         factors: what was varied -> the level of each finished run.
-        missing: combinations of levels that no finished run has.
-        test_sets: what the runs were tested on; only runs of the first are compared.
+        missing: combinations of levels without a finished run.
+        test_sets: groups of runs with the same test set; only runs of the first are compared.
         comparisons: of the settings of the first test set.
         effects: of the factors, within the first test set.
     """
@@ -54,26 +54,32 @@ def read_sweep(folder: Path) -> Sweep:
     """Read a sweep's folder and compare its runs.
 
     Raises:
-        LungtlError: no run finished, or a finished run's files do not fit each other.
+        LungtlError: no run finished, or a finished run lacks a file.
     """
     runs, unfinished = read_runs(folder)
     factors = find_factors(runs)
-    levels = [tuple(of_runs[i] for of_runs in factors.values()) for i in range(len(runs))]
-    sets = by_test_set(runs, labels(factors, len(runs)), levels)
+    levels = [tuple(own[i] for own in factors.values()) for i in range(len(runs))]
+    test_sets = by_test_set(runs, setting_labels(factors, len(runs)), levels)
     return Sweep(
-        folder.name, runs, unfinished, factors, missing_cells(factors) if factors else [], sets, compare(sets[0]),
-        measure_effects(sets[0], factors),
-    )  # fmt: skip
+        name=folder.name,
+        runs=runs,
+        unfinished=unfinished,
+        factors=factors,
+        missing=missing_cells(factors) if factors else [],
+        test_sets=test_sets,
+        comparisons=compare(test_sets[0]),
+        effects=measure_effects(test_sets[0], factors),
+    )
 
 
 def cost(tested: TestSet, setting: Setting, key: str) -> float | None:
-    """What a setting's training took, the mean over its seeds; None where a run did not record it."""
-    recorded = [tested.runs[place].document["training"].get(key) for place in setting.members]
+    """The cost of a setting's training, the mean over its seeds; None where a run did not record it."""
+    recorded = [tested.runs[i].document["training"].get(key) for i in setting.members]
     return None if None in recorded else fmean(recorded)
 
 
 def setting_rows(sweep: Sweep) -> list[Row]:
-    """Rows of settings.csv: a setting each, with levels, seeds, validation and test scores and costs."""
+    """Rows of settings.csv, one per setting: levels, seeds, validation and test scores, costs."""
     rows: list[Row] = []
     for number, tested in enumerate(sweep.test_sets):
         for setting in tested.settings:
@@ -81,14 +87,14 @@ def setting_rows(sweep: Sweep) -> list[Row]:
             row |= dict(zip(sweep.factors, setting.levels, strict=True))
             row |= {"seeds": " ".join(map(str, setting.seeds)), "n": len(tested.test.labels)}
             row |= {"n_patients": len(set(tested.test.patient_ids)), "n_positive": int(tested.test.labels.sum())}
-            for name, score in {"val_auroc": setting.validation, **{m: setting.test[m] for m in METRICS}}.items():
-                row |= {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high, f"{name}_sd": score.sd}
+            for name, one in {"val_auroc": setting.validation, **{m: setting.test[m] for m in METRICS}}.items():
+                row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high, f"{name}_sd": one.sd}
             rows.append(row | {key: cost(tested, setting, key) for key in COSTS})
     return rows
 
 
 def comparison_rows(comparisons: Sequence[Comparison]) -> list[Row]:
-    """Rows of comparisons.csv: a comparison each, p-values as they are and adjusted."""
+    """Rows of comparisons.csv, one per comparison, with raw and adjusted p-values."""
     rows: list[Row] = []
     for one in comparisons:
         auroc, decisions = one.auroc, one.decisions
@@ -102,7 +108,7 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> list[Row]:
 
 
 def effect_rows(effects: Sequence[Effect]) -> list[Row]:
-    """Rows of effects.csv: a level of a factor each."""
+    """Rows of effects.csv, one per level of a factor."""
     return [
         {"factor": one.factor, "level": one.level, "reference": one.reference, "pairs": one.pairs,
          "auroc_difference": one.difference.value, "low": one.difference.low, "high": one.difference.high,

@@ -21,7 +21,7 @@ def test_the_png_is_800_pixels_wide_and_the_same_each_time(tmp_path: Path) -> No
 
 def test_drawing_needs_neither_pyplot_nor_torch() -> None:
     code = (
-        "import sys; from lungtl.evaluation import controls, figures, schema;"
+        "import sys; from lungtl.evaluation import controls, figures, document;"
         "figures.confusion([0, 1], [0.2, 0.8]);"
         "heavy = {'matplotlib.pyplot', 'torch', 'mlflow', 'hydra', 'pytorch_lightning', 'sklearn', 'pandas'};"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"

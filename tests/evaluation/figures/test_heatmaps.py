@@ -44,8 +44,8 @@ def test_no_slices_are_said() -> None:
     [
         ([], "1 images and 0 maps"),
         ([HEAT.T], r"map 0 has shape \(6, 4\), its image \(4, 6\)"),
-        ([HEAT - 0.001], "map 0 holds negative"),
-        ([HEAT * np.nan], "map 0 holds negative or non-finite"),
+        ([HEAT - 0.001], "map 0 contains negative"),
+        ([HEAT * np.nan], "map 0 contains negative or non-finite"),
     ],
 )
 def test_maps_that_do_not_fit_are_refused(maps: list[NDArray[np.float32]], said: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -7,15 +8,23 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lungtl.evaluation.figures import dot_with_intervals, factor_effects, save, subgroup_forest
+from lungtl.evaluation.estimate import Estimate
+from lungtl.evaluation.figures import dot_with_intervals, save, subgroup_forest
 from lungtl.settings.errors import LungtlError
 from tests.evaluation.figures.drawn import line
 
 ROWS = [
-    {"group": "nodule_size", "level": "small", "n": 9, "n_positive": 3, "auroc": 0.7, "low": 0.6, "high": 0.8},
-    {"group": "nodule_size", "level": "large", "n": 8, "n_positive": 6, "auroc": 0.9, "low": 0.8, "high": 0.95},
-    {"group": "readers", "level": "4", "n": 2, "n_positive": 2, "auroc": None, "low": None, "high": None},
+    {"group": group, "level": level, "n": n, "n_positive": positive, **asdict(estimate), "auroc": estimate.value}
+    for group, level, n, positive, estimate in (
+        ("nodule_size", "small", 9, 3, Estimate(0.7, 0.6, 0.8)),
+        ("nodule_size", "large", 8, 6, Estimate(0.9, 0.8, 0.95)),
+        ("readers", "4", 2, 2, Estimate(None, undefined="2 cases, fewer than 10")),
+    )
 ]
+
+
+def bare(value: float) -> Estimate:
+    return Estimate(value, undefined="no interval")
 
 
 def names(figure: Figure) -> list[str]:
@@ -34,7 +43,9 @@ def dots(axes: Axes) -> list[tuple[float, float]]:
 
 
 def test_each_name_has_its_dot_its_interval_and_its_numbers() -> None:
-    figure = dot_with_intervals(["a", "b"], [0.7, 0.8], [0.6, 0.75], [0.9, 0.85], xlabel="AUROC", title="Runs")
+    figure = dot_with_intervals(
+        ["a", "b"], [Estimate(0.7, 0.6, 0.9), Estimate(0.8, 0.75, 0.85)], xlabel="AUROC", title="Runs"
+    )
     axes = figure.axes[0]
     assert names(figure) == ["a", "b"]
     assert numbers(figure) == ["0.700 [0.600, 0.900]", "0.800 [0.750, 0.850]"]
@@ -47,14 +58,16 @@ def test_each_name_has_its_dot_its_interval_and_its_numbers() -> None:
 
 
 def test_what_is_undefined_keeps_its_line() -> None:
-    figure = dot_with_intervals(["a", "b"], [None, 0.8], [None, None], [None, None], xlabel="AUROC", reference=0.5)
+    figure = dot_with_intervals(
+        ["a", "b"], [Estimate(None, undefined="one class"), bare(0.8)], xlabel="AUROC", reference=0.5
+    )
     assert numbers(figure) == ["undefined", "0.800"]
     assert dots(figure.axes[0]) == [(0.8, 1)]
     np.testing.assert_array_equal(line(figure.axes[0], 1)[0], [0.5, 0.5])
 
 
 def test_numbers_stand_at_the_height_of_their_names(tmp_path: Path) -> None:
-    figure = dot_with_intervals(["a", "b", "c"], [0.7, 0.8, 0.9], [None] * 3, [None] * 3, xlabel="AUROC")
+    figure = dot_with_intervals(["a", "b", "c"], [bare(0.7), bare(0.8), bare(0.9)], xlabel="AUROC")
     save(figure, tmp_path / "dots.png")
     left = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
     right = [label.get_window_extent() for label in figure.axes[0].child_axes[0].get_yticklabels()]
@@ -72,27 +85,13 @@ def test_subgroups_stand_under_the_name_of_their_group() -> None:
     weights = [label.get_fontweight() for label in figure.axes[0].get_yticklabels()]
     assert [weight == "bold" for weight in weights] == [True, False, False, True, False]
     assert dots(figure.axes[0]) == [(0.7, 1), (0.9, 2)]
-    assert figure.get_suptitle() == "AUROC by subgroup (dashed: all bags, 0.850)"
-
-
-def test_factors_show_every_run_and_the_mean() -> None:
-    figure = factor_effects({"aggregator": {"mean": [0.7, 0.8], "max": [0.9]}, "seed": {"0": [0.6]}}, xlabel="AUROC")
-    assert names(figure) == ["aggregator", "mean", "max", "seed", "0"]
-    assert numbers(figure) == ["", "mean 0.750, 2 runs", "mean 0.900, 1 run", "", "mean 0.600, 1 run"]
-    assert dots(figure.axes[0]) == [(0.7, 1), (0.8, 1), (0.9, 2), (0.6, 4)]
-    np.testing.assert_allclose(line(figure.axes[0], 1), [[0.75, 0.75], [0.7, 1.3]])
+    assert figure.get_suptitle() == "AUROC by subgroup (dashed: all cases, 0.850)"
 
 
 def test_input_that_cannot_be_drawn_is_refused() -> None:
-    with pytest.raises(LungtlError, match="2 names, 1 values, 1 lows, 1 highs"):
-        dot_with_intervals(["a", "b"], [0.5], [0.4], [0.6], xlabel="x")
+    with pytest.raises(LungtlError, match="2 names and 1 estimates"):
+        dot_with_intervals(["a", "b"], [bare(0.5)], xlabel="x")
     with pytest.raises(LungtlError, match="0 names"):
-        dot_with_intervals([], [], [], [], xlabel="x")
-    with pytest.raises(LungtlError, match=r"a: the interval \[0.6, 0.7\] does not hold the value 0.5"):
-        dot_with_intervals(["a"], [0.5], [0.6], [0.7], xlabel="x")
+        dot_with_intervals([], [], xlabel="x")
     with pytest.raises(LungtlError, match="no subgroups"):
         subgroup_forest([])
-    with pytest.raises(LungtlError, match="no factors"):
-        factor_effects({}, xlabel="x")
-    with pytest.raises(LungtlError, match="level mean has no runs"):
-        factor_effects({"aggregator": {"mean": []}}, xlabel="x")

@@ -32,8 +32,8 @@ def test_a_probability_on_an_edge_counts_upwards() -> None:
 def test_the_titles_say_what_the_threshold_does() -> None:
     # Malignant: .2 below, .5 at the threshold and .9 above it; the others: .1 and .3 below, .6 above.
     above, below = score_histogram([1, 1, 1, 0, 0, 0], [0.2, 0.5, 0.9, 0.1, 0.3, 0.6], threshold=0.5).axes
-    assert above.get_title(loc="left") == "malignant: 2 of 3 called so: sensitivity 0.67"
-    assert below.get_title(loc="left") == "not malignant: 2 of 3 called so: specificity 0.67"
+    assert above.get_title(loc="left") == "malignant: 2 of 3 called malignant, sensitivity 0.67"
+    assert below.get_title(loc="left") == "not malignant: 2 of 3 called not malignant, specificity 0.67"
     assert line(above, 0)[0].tolist() == [0.5, 0.5]
 
 

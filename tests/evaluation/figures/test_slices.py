@@ -152,7 +152,7 @@ def test_an_empty_montage_says_so() -> None:
 
 
 def test_images_that_are_not_grey_bytes_are_refused() -> None:
-    with pytest.raises(LungtlError, match=r"image 0 is float64 of shape \(4, 4\); wanted uint8"):
+    with pytest.raises(LungtlError, match=r"image 0 is float64 of shape \(4, 4\); expected uint8"):
         montage([np.zeros((4, 4))], ["s"])  # type: ignore[list-item]
     with pytest.raises(LungtlError, match="1 images and 2 captions"):
         montage([np.zeros((4, 4), dtype=np.uint8)], ["a", "b"])

@@ -13,9 +13,8 @@ from omegaconf import OmegaConf
 from sklearn.metrics import roc_auc_score
 
 from lungtl.data.splits import save_split
-from lungtl.evaluation.document import evaluation_document
+from lungtl.evaluation.document import check_document, evaluation_document
 from lungtl.evaluation.metrics import score
-from lungtl.evaluation.schema import check_document
 from lungtl.settings.errors import LungtlError
 from lungtl.sweeps.folds.pooled import pool_sweep
 from lungtl.sweeps.folds.runs import find_runs

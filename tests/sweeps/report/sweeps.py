@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from lungtl.evaluation.delong import compare_aurocs
 from lungtl.evaluation.document import evaluation_document
 from lungtl.evaluation.metrics import score
 from lungtl.sweeps.report.comparable import TestSet, by_test_set
-from lungtl.sweeps.report.factors import find_factors, labels
+from lungtl.sweeps.report.factors import find_factors, setting_labels
 from lungtl.sweeps.report.finished import read_runs
 
 Floats = NDArray[np.float64]
@@ -92,7 +91,7 @@ def write_run(
         split="test",
         bag=score(truth, says, patients, resamples=10),
         controls={name: score(truth, p, patients, resamples=10) for name, p in controls.items()},
-        gains={name: asdict(compare_aurocs(truth, says, p, patients)) for name, p in controls.items()},
+        gains={name: compare_aurocs(truth, says, p, patients) for name, p in controls.items()},
         training={"epochs": 3, "best_epoch": 1, "val/loss": 0.5, **(training or {})},
     )
     (folder / "metrics.json").write_text(json.dumps(document))
@@ -139,4 +138,4 @@ def read_tested(sweep: Path) -> list[TestSet]:
     runs, _ = read_runs(sweep)
     factors = find_factors(runs)
     levels = [tuple(of_runs[i] for of_runs in factors.values()) for i in range(len(runs))]
-    return by_test_set(runs, labels(factors, len(runs)), levels)
+    return by_test_set(runs, setting_labels(factors, len(runs)), levels)

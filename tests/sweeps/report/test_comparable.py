@@ -7,19 +7,19 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from lungtl.evaluation.metrics import score
-from lungtl.sweeps.report.comparable import METRICS, Again, Score, pool, score_bags
+from lungtl.sweeps.report.comparable import METRICS, Duplicate, pool_seeds, score_runs
 from tests.sweeps.report.sweeps import LABELS, N, bags, probabilities, read_tested, write_grid, write_run
 
 
 def test_scores_are_those_of_a_single_evaluation() -> None:
     tables = [bags("test", probabilities(skill, seed)) for skill, seed in ((1.0, 0), (0.2, 1), (20.0, 2))]
     thresholds = (0.5, 0.3, 0.5)
-    found = score_bags(tables, thresholds)
+    found = score_runs(tables, thresholds)
     for i, (table, threshold) in enumerate(zip(tables, thresholds, strict=True)):
         alone = score(table["label"], table["probability"], table["patient_id"], threshold=threshold)
         for m, name in enumerate(METRICS):
             of_rates = {"sensitivity": N // 2, "specificity": N // 2}
-            pooled = pool(found.values[[i], m], found.replicates[[i], m], of_rates.get(name))
+            pooled = pool_seeds(found.values[[i], m], found.replicates[[i], m], of_rates.get(name))
             own = alone.metrics[name]
             assert (pooled.value, pooled.low, pooled.high) == pytest.approx((own.value, own.low, own.high))
             assert pooled.sd is None
@@ -28,7 +28,7 @@ def test_scores_are_those_of_a_single_evaluation() -> None:
 def test_seeds_are_pooled() -> None:
     values = np.array([0.8, 0.9])
     replicates = np.array([np.linspace(0.5, 0.7, 1001), np.linspace(0.7, 0.9, 1001)])
-    found = pool(values, replicates)
+    found = pool_seeds(values, replicates)
     # the mean of the seeds runs from .6 to .8
     assert (found.value, found.low, found.high) == pytest.approx((0.85, 0.605, 0.795))
     assert found.sd == pytest.approx(0.1 / np.sqrt(2))
@@ -41,7 +41,9 @@ def test_perfect_runs_are_not_certain(tmp_path: Path, seeds: list[int]) -> None:
         write_run(tmp_path / str(seed), bags("test", perfect), bags("val", perfect), seed=seed)
     (tested,) = read_tested(tmp_path)
     (setting,) = tested.settings
-    assert setting.test["auroc"] == setting.validation == Score(1.0, sd=None if len(seeds) == 1 else 0.0)
+    for auroc in (setting.test["auroc"], setting.validation):
+        assert (auroc.value, auroc.low, auroc.high, auroc.sd) == (1, None, None, None if len(seeds) == 1 else 0)
+        assert "every resample" in str(auroc.undefined)
     for name in ("sensitivity", "specificity"):
         # 20 of 20 patients: the rate at which that happens in 2.5 % of all cases is 0.025 ** (1 / 20)
         assert setting.test[name].low == pytest.approx(0.831567, abs=1e-6)
@@ -51,24 +53,26 @@ def test_perfect_runs_are_not_certain(tmp_path: Path, seeds: list[int]) -> None:
 def test_seeds_that_are_always_right_and_always_wrong_have_no_interval() -> None:
     values, replicates = np.array([1.0, 0.0]), np.array([np.ones(10), np.zeros(10)])
     for of_trials in (None, 20):
-        assert pool(values, replicates, of_trials) == Score(0.5, sd=float(np.sqrt(0.5)))
-    assert pool(np.array([-1.0]), np.full((1, 10), -1.0)) == Score(-1.0)
+        found = pool_seeds(values, replicates, of_trials)
+        assert (found.value, found.low, found.sd) == (0.5, None, float(np.sqrt(0.5)))
+    found = pool_seeds(np.array([-1.0]), np.full((1, 10), -1.0))
+    assert (found.value, found.low, found.sd) == (-1.0, None, None)
 
 
 def test_a_rate_that_resamples_change_keeps_its_interval() -> None:
     replicates = np.array([[0.0, 1.0] * 500, [1.0] * 1000])
-    found = pool(np.array([1.0, 1.0]), replicates)
+    found = pool_seeds(np.array([1.0, 1.0]), replicates)
     assert (found.low, found.high) == (0.5, 1)
 
 
 def test_a_seed_without_a_value_leaves_the_mean_undefined() -> None:
-    assert pool(np.array([0.8, np.nan]), np.full((2, 10), 0.5)).value is None
+    assert pool_seeds(np.array([0.8, np.nan]), np.full((2, 10), 0.5)).value is None
 
 
 def test_one_patient_has_no_interval() -> None:
     table = bags("test", probabilities(1, 0)).assign(patient_id="p")
-    found = score_bags([table], [0.5])
-    pooled = pool(found.values[:, 0], found.replicates[:, 0])
+    found = score_runs([table], [0.5])
+    pooled = pool_seeds(found.values[:, 0], found.replicates[:, 0])
     assert pooled.value == pytest.approx(roc_auc_score(LABELS, table["probability"]))
     assert (pooled.low, pooled.high) == (None, None)
 
@@ -151,4 +155,4 @@ def test_a_run_that_repeats_another_is_no_second_seed(tmp_path: Path) -> None:
     (tested,) = read_tested(tmp_path)
     (setting,) = tested.settings
     assert (setting.members, setting.seeds) == ([0, 1], [0, 1])
-    assert tested.again == [Again("the only setting", 2, 0)]
+    assert tested.duplicates == [Duplicate("the only setting", 2, 0)]

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from lungtl.evaluation.delong import compare_aurocs, compare_mean_aurocs
 from lungtl.evaluation.paired import holm
-from lungtl.sweeps.report.comparisons import averaged, compare, computed_controls
+from lungtl.sweeps.report.comparisons import compare, mean_probabilities, split_controls
 from tests.sweeps.report.sweeps import LABELS, bags, probabilities, read_tested, write_grid, write_run
 
 SKILLS = {("mean", "a"): 0.3, ("max", "a"): 1.2, ("attention", "a"): 0.8}
@@ -49,7 +49,7 @@ def test_more_seeds_of_the_same_skill_do_not_make_a_setting_better(tmp_path: Pat
     assert tested.best is not None
     aurocs = [roc_auc_score(LABELS, probabilities(0.5, number)) for number in range(10)]
     many = next(setting for setting in tested.settings if setting.label == "many")
-    assert roc_auc_score(LABELS, averaged(tested.test, many)) > np.mean(aurocs[1:]) + 0.1
+    assert roc_auc_score(LABELS, mean_probabilities(tested.test, many)) > np.mean(aurocs[1:]) + 0.1
     (one,) = [one for one in compare(tested) if one.kind == "best"]
     expected = aurocs[0] - np.mean(aurocs[1:])
     assert one.auroc.difference == pytest.approx(expected if one.setting == "one" else -expected)
@@ -98,7 +98,7 @@ def test_seeds_without_an_untrained_control_are_not_compared_with_those_of_other
 
 def test_controls_that_follow_from_the_split_are_those_of_the_runs(tmp_path: Path) -> None:
     (tested,) = read_tested(write_grid(tmp_path, {("mean", "a"): 1.0}, seeds=[0]))
-    assert set(computed_controls(tested)) == {"prevalence", "diameter"}
+    assert set(split_controls(tested)) == {"prevalence", "diameter"}
     for one in compare(tested):
         assert one.auroc.difference == pytest.approx(tested.runs[0].document["gains"][one.against]["difference"])
 

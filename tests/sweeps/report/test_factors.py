@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from lungtl.sweeps.report.factors import differing_settings, find_factors, labels, missing_cells
+from lungtl.sweeps.report.factors import differing_settings, find_factors, missing_cells, setting_labels
 from lungtl.sweeps.report.finished import Run
 
 
@@ -53,8 +53,8 @@ def test_an_overlay_may_set_anything() -> None:
 
 def test_runs_are_named_by_their_levels() -> None:
     factors = {"aggregator": ["mean", "max"], "optimizer.lr": ["0.1", "0.2"]}
-    assert labels(factors, 2) == ["mean, lr=0.1", "max, lr=0.2"]
-    assert labels({}, 1) == ["the only setting"]
+    assert setting_labels(factors, 2) == ["mean, lr=0.1", "max, lr=0.2"]
+    assert setting_labels({}, 1) == ["the only setting"]
 
 
 def test_missing_combinations() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lungtl.settings.errors import LungtlError, UsageError
-from lungtl.sweeps.report.finished import Unfinished, children, find_sweep, read_run, read_runs
+from lungtl.sweeps.report.finished import Unfinished, find_sweep, read_run, read_runs, run_folders
 from tests.sweeps.report.sweeps import LABELS, bags, probabilities, write_failed, write_run
 
 
@@ -70,18 +70,18 @@ def test_runs_are_in_the_order_in_which_they_were_asked_for(tmp_path: Path) -> N
     for name, number in (("aaa", 1), ("bbb", 0)):
         state = {"state": "finished", "number": number}
         (finished(tmp_path / name) / "status.json").write_text(json.dumps(state))
-    assert [folder.name for folder in children(tmp_path)] == ["bbb", "aaa"]
+    assert [folder.name for folder in run_folders(tmp_path)] == ["bbb", "aaa"]
 
 
 def test_no_run(tmp_path: Path) -> None:
     write_failed(tmp_path / "0", "no")
-    with pytest.raises(LungtlError, match="no finished run below"):
+    with pytest.raises(LungtlError, match="no finished run in"):
         read_runs(tmp_path)
 
 
 def test_a_run_without_its_predictions(tmp_path: Path) -> None:
     (finished(tmp_path / "0") / "predictions.csv").unlink()
-    with pytest.raises(LungtlError, match=r"0 has no predictions\.csv; move the folder"):
+    with pytest.raises(LungtlError, match=r"0 has no predictions\.csv.*rerun"):
         read_runs(tmp_path)
 
 
@@ -102,8 +102,8 @@ def test_a_sweep_is_found_by_folder_name_or_age(tmp_path: Path) -> None:
 
 def test_no_such_sweep(tmp_path: Path) -> None:
     for reference in ("x", "latest"):
-        with pytest.raises(UsageError, match=rf"no sweep {reference} among the 0 .*train -m makes one"):
+        with pytest.raises(UsageError, match=rf"no sweep {reference} among the 0 .*train -m"):
             find_sweep(reference, tmp_path)
     started(tmp_path, "lr", 1_000)
-    with pytest.raises(UsageError, match=r"no sweep x among the 1 .*the last is lr"):
+    with pytest.raises(UsageError, match=r"no sweep x among the 1 .*latest is lr"):
         find_sweep("x", tmp_path)

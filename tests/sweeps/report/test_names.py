@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from lungtl.evaluation.formatting import HEADLINES
 from lungtl.runs.naming import differing
-from lungtl.sweeps.report.write import SHOWN, collect, markdown, print_table
+from lungtl.sweeps.report.write import markdown, print_table, run_table
 
 
 def scores(auroc: float) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def test_a_control_that_differs_between_runs_is_shown_for_each(tmp_path: Path) -
         (tmp_path / name).mkdir()
         document = {"bag": scores(0.9), "controls": {"prevalence": scores(0.5), "untrained": scores(own)}}
         (tmp_path / name / "metrics.json").write_text(json.dumps(document))
-    table = collect(tmp_path)
+    table = run_table(tmp_path)
     assert table[["run", "auroc"]].to_numpy().tolist() == [
         ["a", 0.9], ["b", 0.9], ["control: prevalence", 0.5],
         ["control: untrained of a", 0.6], ["control: untrained of b", 0.7],
@@ -39,7 +40,7 @@ def test_a_single_run_and_equal_runs_keep_their_name() -> None:
 
 
 def table_of(name: str) -> pd.DataFrame:
-    cells = {f"{metric}{suffix}": 0.5 for metric in SHOWN for suffix in ("", "_low", "_high")}
+    cells = {f"{metric}{suffix}": 0.5 for metric in HEADLINES for suffix in ("", "_low", "_high")}
     return pd.DataFrame([{"run": name, "n": 4, "n_positive": 2, **cells}])
 
 

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import base64
+import json
 import re
 import shutil
 import subprocess
+from hashlib import sha256
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +16,23 @@ import pytest
 from lungtl.sweeps.report.sweep import read_sweep
 from lungtl.sweeps.report.write import write_report
 from tests.sweeps.report.sweeps import LABELS, bags, probabilities, write_failed, write_grid, write_run
-from tests.sweeps.report.test_html import Parsed
+
+
+class Parsed(HTMLParser):
+    """The tags with their attributes, and the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SKILLS = {("mean", "a"): 0.2, ("max", "a"): 1.5, ("mean", "b"): 0.5, ("max", "b"): 1.0}
@@ -65,7 +85,7 @@ def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
     assert "@import" not in page
 
 
-def test_the_page_says_the_numbers_of_the_sweep(sweep: Path, page: str) -> None:
+def test_the_page_shows_the_numbers_of_the_sweep(sweep: Path, page: str) -> None:
     tested = read_sweep(sweep).tested
     rows = rows_of(page, "settings")
     assert len(rows) == 4
@@ -120,13 +140,44 @@ def test_one_run_and_one_class_are_no_error(tmp_path: Path) -> None:
     assert "Nothing was varied" in page
 
 
-def test_names_are_escaped_in_page_and_figures(tmp_path: Path) -> None:
-    nasty = "</script><b>$x^$"
+def test_texts_stay_texts(tmp_path: Path) -> None:
+    nasty = "</td></script><script>alert(1)</script> & \"quoted\" 'too' $x^$"
     for name, option in (("0", "mean"), ("1", nasty)):
         write_run(tmp_path / name, bags("test", probabilities(1, 0)), None, choices={"aggregator": option})
-    page = write_report(tmp_path)[0].read_text()
+    write_failed(tmp_path / "9", nasty)
+    page = write_report(tmp_path, title=nasty)[0].read_text()
     assert nasty not in page
-    assert nasty in Parsed(page).text
+    parsed = Parsed(page)
+    assert parsed.text.count(nasty) >= 4  # title, heading, level, error
+    assert [tag for tag, _ in parsed.tags].count("script") == 2
+    (block,) = re.findall(r'<script type="application/json" id="configs">(.*?)</script>', page, re.DOTALL)
+    assert nasty in json.loads(block)["runs"][1]["name"]
+
+
+def test_only_the_page_s_own_style_and_script_may_run(page: str) -> None:
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'"
+    assert rules["img-src"] == "data:"
+    for tag, rule in (("style", "style-src"), ("script", "script-src")):
+        (inside,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        assert rules[rule] == f"'sha256-{base64.b64encode(sha256(inside.encode()).digest()).decode()}'"
+
+
+def test_cells_have_what_they_are_sorted_by(page: str) -> None:
+    body = page[page.index('<section id="tests">') :]
+    cells = [attributes for tag, attributes in Parsed(body[: body.index("</tbody>")]).tags if tag == "td"]
+    assert cells[0] == {}
+    assert [attributes["class"] for attributes in cells[1:8]] == ["number"] * 7
+    assert 0 < float(cells[2]["data-sort"] or 1) < 1
+    foot = page[page.index("<tfoot>") : page.index("</tfoot>")]
+    spanned, *numbers = [attributes for tag, attributes in Parsed(foot).tags if tag == "td"][:6]
+    assert spanned == {"colspan": "5"}
+    assert numbers == [{"class": "number", "data-sort": ""}] * 5
+
+
+def test_no_bag_is_shown(page: str) -> None:
+    assert not re.search(r"\bbags?\b", Parsed(re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)).text)
 
 
 def dom(page: Path, fragment: str = "") -> str:

@@ -9,7 +9,7 @@ import pytest
 from lungtl.report import run
 from lungtl.settings.schema import ReportConfig, TrackingConfig
 from lungtl.sweeps.parent import write_parent
-from lungtl.sweeps.report.write import upload
+from lungtl.sweeps.report.upload import upload
 from lungtl.tracking.backend import DATABASE, experiment_id, open_client
 from tests.sweeps.report.sweeps import bags, probabilities, write_run
 
@@ -53,7 +53,7 @@ def test_a_store_that_cannot_be_reached_is_a_warning(
     upload([sweep / "parent.json"], sweep, TRACKING.model_copy(update={"uri": uri}), tmp_path)
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert "MLflow does not have this report" in record.getMessage()
+    assert "not uploaded to MLflow" in record.getMessage()
     assert said in record.getMessage()
     assert not (tmp_path / DATABASE).exists()
 
@@ -62,7 +62,7 @@ def test_a_run_that_the_store_does_not_have_is_a_warning(tmp_path: Path, caplog:
     open_client(None, tmp_path)
     sweep = swept(tmp_path, "0" * 32)
     upload([sweep / "parent.json"], sweep, TRACKING, tmp_path)
-    assert "MLflow does not have this report (" in caplog.text
+    assert "not uploaded to MLflow (" in caplog.text
 
 
 def test_a_sweep_without_a_run_needs_no_store(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
