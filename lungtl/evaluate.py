@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from lungtl.data.bags import Features
     from lungtl.data.store.reader import Store
     from lungtl.evaluation.controls import Controls
-    from lungtl.evaluation.document import Document
     from lungtl.models.bag_classifier import BagClassifier
     from lungtl.tracking.tracker import Tracker
     from lungtl.training.untrained import Untrained
@@ -45,6 +44,7 @@ def run(config: EvaluateConfig) -> None:
     from lungtl.runs.scored import ScoredModel
     from lungtl.runs.summary import print_summary
     from lungtl.runs.write import write_results
+    from lungtl.tracking import publish
     from lungtl.tracking.tracker import tracked
     from lungtl.training.devices import pick_device
 
@@ -64,14 +64,14 @@ def run(config: EvaluateConfig) -> None:
     scored = ScoredModel(classifier, bundle["aggregator"], features, device, chosen, controls, untrained,
                          bundle["slices_trained"], config.heatmaps)  # fmt: skip
     reference = provenance["mlflow_run_id"] or model.name
-    with tracked(_tracker(config, f"{provenance['name']} on {store.name}")) as tracker:
+    with tracked(_tracker(config, f"{provenance['name']} on {store.name}", folder)) as tracker:
         document = write_results(
             folder, store, scored, bags, split, chose=validation == bags["patient_id"].nunique(),
             threshold=config.threshold, resamples=config.resamples,
-            model=reference, store_name=store.name, trained_on=provenance["store"],
+            model=reference, store_name=store.name, store_fingerprint=store.fingerprint, trained_on=provenance["store"],
             training_patients=training, validation_patients=validation, patients_left_out=left_out,
         )  # fmt: skip
-        _record(tracker, config, folder, store, document, reference)
+        publish.evaluation(tracker, folder)
     print_summary(document, folder, ["figures/, metrics.json, predictions.csv and slices.csv lie in that folder"])
     print(folder)
 
@@ -204,33 +204,13 @@ def _untrained(
     return Untrained(classifier, _features(config, classifier, weights, bundle, store, device), weights)
 
 
-def _tracker(config: EvaluateConfig, name: str) -> Tracker:
+def _tracker(config: EvaluateConfig, name: str, folder: Path) -> Tracker:
+    from lungtl.tracking import publish
     from lungtl.tracking.tracker import MlflowTracker, NoTracker
 
-    return MlflowTracker(config.tracking, config.data_dir, name) if config.tracking.enabled else NoTracker()
-
-
-def _record(
-    tracker: Tracker, config: EvaluateConfig, folder: Path, store: Store, document: Document, model: str
-) -> None:
-    """An evaluation is a run of its own, which names the run of its model."""
-    from lungtl.evaluation.document import flat_metrics
-    from lungtl.runs.folder import FIGURES, METRICS, PREDICTIONS, SLICES
-
-    tracker.tags(
-        {
-            "lungtl.kind": "evaluation",
-            "lungtl.folder": str(folder),
-            "lungtl.model": model,
-            "lungtl.store": store.name,
-            "lungtl.store_fingerprint": store.fingerprint,
-        }
-    )
-    tracker.params({"model": model, **config.model_dump(mode="json", include={"split", "threshold", "resamples"})})
-    tracker.metrics(flat_metrics(document))
-    for name in (METRICS, PREDICTIONS, SLICES):
-        tracker.artifacts(folder / name)
-    tracker.artifacts(folder / FIGURES, FIGURES)
+    if not config.tracking.enabled:
+        return NoTracker()
+    return MlflowTracker(config.tracking, config.data_dir, name, folder, publish.evaluation)
 
 
 if __name__ == "__main__":

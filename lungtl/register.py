@@ -1,4 +1,4 @@
-"""`python -m lungtl.register run=RUN`: put a run's model into MLflow's registry, under a name and an alias."""
+"""`python -m lungtl.register run=RUN`: register a run's model in MLflow, under a name and an alias."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def run(config: RegisterConfig) -> None:
     bundle = find_model(str(folder), config.data_dir) / BUNDLE
     run_id = read_record(folder)["mlflow_run_id"]
     if run_id is None or not config.tracking.enabled:
-        raise LungtlError(f"{folder} was not tracked, so MLflow has no such run; train it without tracking=none")
+        raise LungtlError(f"{folder} was not tracked, so it has no MLflow run; train it without tracking=none")
 
     from lungtl.tracking.backend import default_uri, open_client
     from lungtl.tracking.registry import register_bundle
@@ -27,9 +27,9 @@ def run(config: RegisterConfig) -> None:
     version = register_bundle(client, run_id, bundle, config.name, config.alias)
     uri = f"models:/{config.name}@{config.alias}"
     log.info("%s is version %d of %s", run_id, version, config.name)
-    tracking = config.tracking.uri or default_uri(config.data_dir)
-    log.info("next: make ui, Models; or in Python:")
-    log.info('  mlflow.set_tracking_uri("%s"); mlflow.pyfunc.load_model("%s")', tracking, uri)
+    tracking_uri = config.tracking.uri or default_uri(config.data_dir)
+    log.info("next: make ui, then Models; or in Python:")
+    log.info('  mlflow.set_tracking_uri("%s"); mlflow.pyfunc.load_model("%s")', tracking_uri, uri)
     print(uri)
 
 

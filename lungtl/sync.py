@@ -1,40 +1,91 @@
-"""`python -m lungtl.sync`: send MLflow what it missed of the runs that it was lost to."""
+"""`python -m lungtl.sync`: send MLflow what it missed of runs, evaluations and sweeps while it was unreachable."""
 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lungtl.runs.folder import find_run, read_record
+from lungtl.runs.folder import SPLIT, find_run
 from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.schema import SyncConfig
+
+if TYPE_CHECKING:
+    from lungtl.tracking.tracker import Publish
 
 log = logging.getLogger(__name__)
 
 
 def run(config: SyncConfig) -> None:
-    """Send what is kept of one run or of all, a printed line each; raises LungtlError when some of it stays."""
+    """Send every marked folder, or that of one run; prints a line for each.
+
+    Raises:
+        UsageError: there is nothing to send to.
+        LungtlError: a run still runs, or could not be sent.
+    """
+    from lungtl.tracking.unsent import find_unsent
+
     if not config.tracking.enabled:
-        raise UsageError("tracking=none: there is nowhere to send to; leave it out")
-    wanted = None if config.run is None else read_record(find_run(config.run, config.data_dir))["mlflow_run_id"]
-
-    from lungtl.tracking.backend import open_client
-    from lungtl.tracking.spool import send_all, unsynced
-
-    spools = [spool for spool in unsynced(config.data_dir) if wanted in (None, spool.run_id)]
-    if not spools:
-        log.info("MLflow has everything")
-        return
-    client = open_client(config.tracking.uri, config.data_dir)
-    failed = []
-    for spool in spools:
+        raise UsageError("tracking=none: there is no MLflow to send to; omit it")
+    folders = find_unsent(config.data_dir) if config.run is None else [_folder_of(config.run, config.data_dir)]
+    failed = 0
+    for folder in folders:
         try:
-            print(f"{spool.run_id} {send_all(spool, client)} entries sent")
+            send(folder, config)
         except LungtlError as error:
-            failed.append(error)
-            log.warning("%s", error)
+            failed += 1
+            log.warning("%s: %s", folder, error)
     if failed:
-        raise LungtlError(f"{len(failed)} of {len(spools)} runs were not sent; the lines above say what to do")
+        raise LungtlError(f"{failed} of {len(folders)} runs were not sent; see the messages above, then retry")
+    log.info("MLflow has everything")
+
+
+def send(folder: Path, config: SyncConfig) -> None:
+    """Send what MLflow is missing of a folder, and print its run's id and the folder.
+
+    Raises:
+        LungtlError: its process still runs, or MLflow is unreachable or refuses something.
+    """
+    from lungtl.tracking.backend import open_client, readable_errors
+    from lungtl.tracking.tracker import send_unsent
+    from lungtl.tracking.unsent import read_unsent
+
+    unsent = read_unsent(folder)
+    if unsent is None:
+        return
+    if unsent.running:
+        raise LungtlError(f"process {unsent.pid} still runs and will send it itself; wait for it, or stop it")
+    if unsent.elsewhere and config.run is None:
+        raise LungtlError(
+            f"process {unsent.pid} on {unsent.host} may still run; once it has ended: lungtl.sync run={folder}"
+        )
+    uri = config.tracking.uri or unsent.tracking_uri
+    if uri is not None and "***" in uri:
+        raise LungtlError(f"the password of tracking.uri={uri} was not stored; pass the whole tracking.uri=")
+    client = open_client(uri, config.data_dir)
+    with readable_errors(f"MLflow does not accept run {unsent.mlflow_run_id}"):
+        send_unsent(client, folder, _publisher(folder))
+    print(unsent.mlflow_run_id, folder)
+
+
+def _folder_of(reference: str, data_dir: Path) -> Path:
+    """The folder that `run=` names: of a run, an evaluation or a sweep."""
+    from lungtl.tracking.unsent import FILE
+
+    folder = Path(reference).expanduser()
+    return folder.resolve() if (folder / FILE).is_file() else find_run(reference, data_dir)
+
+
+def _publisher(folder: Path) -> Publish:
+    """Records a folder's files, whatever it is of."""
+    from lungtl.sweeps.parent import PARENT
+    from lungtl.sweeps.parent import publish_sweep
+    from lungtl.tracking import publish
+
+    if (folder / PARENT).is_file():
+        return publish_sweep
+    return publish.run if (folder / SPLIT).is_file() else publish.evaluation
 
 
 if __name__ == "__main__":

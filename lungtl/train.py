@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lungtl.data.store.opening import open_store
-from lungtl.runs.environment import ENVIRONMENT, write_environment
+from lungtl.runs.environment import write_environment
 from lungtl.runs.folder import RECORD, SPLIT, read_record, write_record
-from lungtl.runs.naming import differing_overrides, flatten, run_name, told
+from lungtl.runs.naming import differing_overrides, run_name, told
 from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.schema import TrainConfig
@@ -91,7 +91,8 @@ def run(config: TrainConfig) -> float | None:
 def _tracker(config: TrainConfig, folder: Path, name: str, earlier: dict[str, Any] | None, swept: bool) -> Tracker:
     """The run's tracker; of the same MLflow run when it goes on."""
     from lungtl.sweeps.parent import parent_of
-    from lungtl.tracking.identity import KEY, PARENT, run_of
+    from lungtl.tracking import publish
+    from lungtl.tracking.mlflow_run import KEY, PARENT, find_or_create_run
     from lungtl.tracking.tracker import MlflowTracker, NoTracker
 
     if not config.tracking.enabled:
@@ -99,8 +100,9 @@ def _tracker(config: TrainConfig, folder: Path, name: str, earlier: dict[str, An
     run_id = earlier["mlflow_run_id"] if earlier is not None else None
     parent = parent_of(folder.parent) if swept else None
     if run_id is None and parent is not None:
-        run_id = run_of(config.tracking, config.data_dir, name, {PARENT: parent, KEY: folder.name})
-    return MlflowTracker(config.tracking, config.data_dir, name, run_id=run_id)
+        tags = {PARENT: parent, KEY: folder.name}
+        run_id = find_or_create_run(config.tracking, config.data_dir, name, tags)
+    return MlflowTracker(config.tracking, config.data_dir, name, folder, publish.run, run_id)
 
 
 def _train_and_evaluate(
@@ -114,11 +116,14 @@ def _train_and_evaluate(
     choices: dict[str, str],
 ) -> dict[str, Any] | None:
     import torch
+    from omegaconf import OmegaConf
 
     from lungtl.data.splits import split_fingerprint
     from lungtl.runs.after_training import TrainedRun, finish
+    from lungtl.runs.epochs import append_epoch
     from lungtl.settings import parts
     from lungtl.sweeps.search.pruning import pruning
+    from lungtl.tracking import publish
     from lungtl.training.build import build_classifier, trainable_share
     from lungtl.training.datamodule import BagDataModule
     from lungtl.training.devices import device_name, pick_device
@@ -141,28 +146,21 @@ def _train_and_evaluate(
         "weights_fingerprint": weights,
         **{f"weights_{key}": value for key, value in asdict(classifier.backbone.loaded_weights).items()},
         "seed": config.seed,
+        "choices": choices,
     }
     _check_same(earlier, record)
     check_weights_patients(str(config.backbone["weights"]), record["weights_split_fingerprint"], split)
-    if earlier is None or earlier["mlflow_run_id"] is None:
-        tracker.params(flatten(config.model_dump(mode="json", exclude={"sweep"})))
-        tracker.tags({**choices, "lungtl.kind": "run", "lungtl.folder": str(folder), **{
-            f"lungtl.{key}": str(value) for key, value in record.items()
-            if "fingerprint" in key or key in ("store", "weights_source", "weights_sha256")
-        }})  # fmt: skip
-        tracker.artifacts(folder / SPLIT)
-    write_record(folder, record)  # last: a run that has one can be resumed
+    write_record(folder, record)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json"))))
     freezing.adapt(classifier.backbone)
     trained, total = trainable_share(classifier, freezing, config.trainer.max_epochs)
     log.info(
         "%s (weights: %s), %s of %s parameters train", classifier.backbone.name, record["weights_source"],
         f"{trained:,}", f"{total:,}",
     )  # fmt: skip
-    tracker.artifacts(folder / ".hydra" / "config.yaml")  # a resumed run may have other settings
-
     device = pick_device(config.trainer.accelerator)
     write_environment(folder, device_name(device))
-    tracker.artifacts(folder / ENVIRONMENT)
+    publish.start(tracker, folder)
     features = run_features(config, classifier, freezing, store, device, weights)
     loss = parts.build(config.loss)
     training = split[split["split"] == "train"]
@@ -173,8 +171,13 @@ def _train_and_evaluate(
     )
     module = BagModule(classifier, freezing, loss, config.optimizer, config.trainer.max_epochs)
     data = BagDataModule(store, split, config, features, backbone_trains=not freezing.is_frozen(classifier.backbone))
+
+    def record_epoch(metrics: dict[str, float], epoch: int) -> None:
+        append_epoch(folder, epoch, metrics)
+        tracker.epoch(metrics, epoch)
+
     fitted = fit(
-        module, data, config.trainer, folder, tracker.epoch, resume=earlier is not None,
+        module, data, config.trainer, folder, record_epoch, resume=earlier is not None,
         callbacks=pruning(folder, config.trainer.monitor),
     )  # fmt: skip
     took = {"seconds": module.seconds, "trainable_parameters": trained}
@@ -187,7 +190,9 @@ def _train_and_evaluate(
         classifier.cut(classifier.split.blocks)  # the merge may have exchanged modules
 
     run = TrainedRun(config, folder, store, split, classifier, features, loss, device, record, fitted | took, choices)
-    return finish(run, tracker)
+    document = finish(run)
+    publish.results(tracker, folder)
+    return document
 
 
 def _check_same(earlier: dict[str, Any] | None, record: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lungtl.data.store.reader import Store
-from lungtl.runs.folder import BUNDLE, FIGURES, METRICS, PREDICTIONS, SLICES, VALIDATION
+from lungtl.runs.folder import BUNDLE, VALIDATION
 from lungtl.settings.schema import TrainConfig
 from lungtl.sources.base import UNKNOWN
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from lungtl.evaluation.chosen import Chosen
     from lungtl.evaluation.document import Document
     from lungtl.models.bag_classifier import BagClassifier
-    from lungtl.tracking.tracker import Tracker
     from lungtl.training.losses import BagAndSliceLoss
 
 log = logging.getLogger(__name__)
@@ -58,12 +57,10 @@ class TrainedRun:
     choices: Mapping[str, str]
 
 
-def finish(run: TrainedRun, tracker: Tracker) -> Document:
-    """Choose, score, export and record; returns what metrics.json holds."""
+def finish(run: TrainedRun) -> Document:
+    """Choose, score and export; returns what metrics.json holds."""
     from lungtl.bundle import model_card, save_bundle
-    from lungtl.evaluation.chosen import FILE
     from lungtl.evaluation.controls import fit_controls
-    from lungtl.evaluation.document import flat_metrics
     from lungtl.evaluation.formatting import rows_for_table, rows_of_localisation, rows_of_points
     from lungtl.runs.scored import ScoredModel
     from lungtl.runs.write import write_results
@@ -81,23 +78,16 @@ def finish(run: TrainedRun, tracker: Tracker) -> Document:
     test = split[split["split"] == "test"]
     document = write_results(
         folder, store, model, test, "test", resamples=settings.resamples, figures=settings.figures,
-        run=dict(run.record), training=dict(run.fitted),
+        run=dict(run.record), training={**run.fitted, "val_auroc": auroc},
     )  # fmt: skip
     labels = describe_labels(store.manifest["recipe"])
-    described = {**run.choices, "labels": labels} | {key: str(value) for key, value in run.record.items()}
+    recorded = {key: str(value) for key, value in run.record.items() if key != "choices"}
+    described = {**run.choices, "labels": labels} | recorded
     tables = (rows_for_table(document), rows_of_points(document), rows_of_localisation(document))
     card = model_card(run.record["name"], described, *tables)
     provenance = {**run.record, "cache_precision": config.cache.precision}
     save_bundle(run.classifier, config.aggregator, folder / BUNDLE, provenance, card, chosen, untrained, trained,
                 controls)  # fmt: skip
-    counted = {key: run.fitted[key] for key in ("trainable_parameters", "epochs", "best_epoch")}
-    if auroc is not None:
-        counted["best/val_auroc"] = auroc
-    tracker.metrics(flat_metrics(document) | counted)
-    for path in (METRICS, FILE, VALIDATION, PREDICTIONS, SLICES):
-        tracker.artifacts(folder / path)
-    for path in (*([FIGURES] if settings.figures else []), BUNDLE, "checkpoints"):
-        tracker.artifacts(folder / path, path)
     return document
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from lungtl.settings.errors import LungtlError
-from lungtl.sweeps.parent import LOCK, parent_of, progress, run_reference, write_parent
+from lungtl.sweeps.parent import CONFIG, LOCK, parent_of, progress, publish_sweep, run_reference, write_parent
 from lungtl.sweeps.state import State, read_state, read_states, status_of
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from lungtl.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
-CONFIG, MULTIRUN = "config.yaml", "multirun.yaml"
 POLL = 1.0  # seconds, while other processes have runs in progress
 
 
@@ -97,8 +96,8 @@ def _open_parent(config: Any, sweep: Path, total: int) -> Tracker:
     """Create the parent run, or reopen it; the lock makes concurrent calls of a sweep share one parent."""
     from omegaconf import OmegaConf
 
-    from lungtl.tracking.identity import FOLDER, run_of
-    from lungtl.tracking.tracker import MlflowTracker, NoTracker, git_tags
+    from lungtl.tracking.mlflow_run import FOLDER, find_or_create_run, git_tags
+    from lungtl.tracking.tracker import MlflowTracker, NoTracker
 
     tracker: Tracker = NoTracker()
     with FileLock(sweep / LOCK):
@@ -106,8 +105,8 @@ def _open_parent(config: Any, sweep: Path, total: int) -> Tracker:
             tracking, data_dir = tracking_of(config)
             name = str(config.sweep.name or config.name or f"sweep {sweep.name}")
             identity = {"lungtl.kind": "sweep", FOLDER: str(sweep)}
-            run_id = parent_of(sweep) or run_of(tracking, data_dir, name, identity)
-            tracker = MlflowTracker(tracking, data_dir, name, run_id=run_id)
+            run_id = parent_of(sweep) or find_or_create_run(tracking, data_dir, name, identity)
+            tracker = MlflowTracker(tracking, data_dir, name, sweep, publish_sweep, run_id)
             task = " ".join(config.hydra.overrides.task)
             tracker.tags({**identity, **git_tags(), "sweep": sweep.name, "lungtl.grid": task})
             composed = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
@@ -145,8 +144,6 @@ def end(status: str) -> bool:
     Raises:
         LungtlError: launching finished, but some runs did not.
     """
-    from lungtl.sweeps.report.write import REPORT
-
     global _current
     if _current is None:
         return False
@@ -155,13 +152,9 @@ def end(status: str) -> bool:
     sweep, tracker = _current.folder, _current.tracker
     unfinished, _current = _current.with_status("new", "killed", "failed"), None
     now = progress(sweep)
-    report = _write_report(sweep, print_only=not now.done)
+    _write_report(sweep, print_only=not now.done)
     try:
-        now.publish(tracker)
-        if (sweep / MULTIRUN).is_file():
-            tracker.artifacts(sweep / MULTIRUN)
-        for path in report:
-            tracker.artifacts(path, REPORT)
+        publish_sweep(tracker, sweep)
         tracker.close("FAILED" if unfinished and status == "FINISHED" else status)
     except LungtlError as error:
         log.error("the sweep's own MLflow run is not up to date: %s", error)
@@ -192,8 +185,8 @@ def _run_names(sweep: Path) -> dict[Path, str]:
     return dict(zip(states, names, strict=True))
 
 
-def _write_report(sweep: Path, print_only: bool) -> list[Path]:
-    """Print and write the comparison; returns its files.
+def _write_report(sweep: Path, print_only: bool) -> None:
+    """Print and write the comparison.
 
     Errors are only logged: the runs have finished, and their parent must be closed.
     """
@@ -201,12 +194,12 @@ def _write_report(sweep: Path, print_only: bool) -> list[Path]:
 
     try:
         print_sweep(sweep)
-        return [] if print_only else write_report(sweep)
+        if not print_only:
+            write_report(sweep)
     except LungtlError as error:
         log.error("no report: %s", error)
     except Exception:
         log.exception("no report")
-    return []
 
 
 def _reason(folder: Path) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lungtl.tracking.tracker import Tracker
 
 PARENT, LOCK = "parent.json", "parent.json.lock"
+CONFIG, MULTIRUN = "config.yaml", "multirun.yaml"
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,15 @@ def parent_of(sweep: Path) -> str | None:
     return None if parent is None else parent["mlflow_run_id"]
 
 
+def identity_in_sweep(folder: Path) -> dict[str, str] | None:
+    """Tags that identify the MLflow run of a run of a sweep; None without tracking."""
+    from lungtl.tracking.mlflow_run import KEY
+    from lungtl.tracking.mlflow_run import PARENT as PARENT_TAG
+
+    parent = parent_of(folder.parent)
+    return None if parent is None else {PARENT_TAG: parent, KEY: folder.name, "sweep": folder.parent.name}
+
+
 def progress(sweep: Path) -> Progress:
     """How far a sweep has got, from the states of its runs; NaN is never the best value."""
     parent = read_parent(sweep) or {"total": 0, "monitor": ""}
@@ -97,14 +107,32 @@ def progress(sweep: Path) -> Progress:
 
 
 def publish_progress(sweep: Path, tracking: TrackingConfig, data_dir: Path) -> None:
-    """Update the parent run's tags and metrics; does nothing without tracking."""
-    from lungtl.tracking.tracker import MlflowTracker
+    """Update the parent run's metrics and tags; does nothing without tracking."""
+    from lungtl.tracking.backend import open_client, readable_errors
+    from lungtl.tracking.mlflow_run import MlflowRun
+
 
     run_id = parent_of(sweep)
     if run_id is None:
         return
     with FileLock(sweep / LOCK):  # of runs that end at the same time, the last one's numbers remain
-        progress(sweep).publish(MlflowTracker(tracking, data_dir, sweep.name, run_id=run_id, reopen=False))
+        client = open_client(tracking.uri, data_dir)
+        with readable_errors(f"MLflow does not accept the progress of {sweep.name}"):
+            progress(sweep).publish(MlflowRun(client, run_id))
+
+
+def publish_sweep(tracker: Tracker, sweep: Path) -> None:
+    """Write a sweep's progress, settings and report to its parent run, from the files of its folder alone."""
+    from lungtl.sweeps.report.write import REPORT
+    from lungtl.tracking.mlflow_run import FOLDER
+
+    progress(sweep).publish(tracker)
+    tracker.tags({"lungtl.kind": "sweep", FOLDER: str(sweep), "sweep": sweep.name})
+    for name in (CONFIG, MULTIRUN):
+        if (sweep / name).is_file():
+            tracker.artifacts(sweep / name)
+    if (sweep / REPORT).is_dir():
+        tracker.artifacts(sweep / REPORT, REPORT)
 
 
 def run_reference(folder: Path) -> str:

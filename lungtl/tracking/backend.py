@@ -1,11 +1,12 @@
-"""Reach the MLflow store, and create a local one safely."""
+"""Connect to the MLflow store, create a local one safely, and turn MLflow's errors into one line with a remedy."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,18 @@ if TYPE_CHECKING:
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
-ANSWER_S = 5  # a server says something within this, or counts as unreachable when a run starts
+CONNECT_TIMEOUT_S = 5  # when a run starts, a server that takes longer counts as unreachable
 ENVIRONMENT = {
-    # MLflow's own wait for minutes at each call; what cannot be sent is kept and sent later (spool.py)
+    # MLflow's defaults retry each call for minutes; what could not be sent is sent later instead (unsent.py)
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # of a large artifact that the server passes on to its own store
-    "PGCONNECT_TIMEOUT": str(ANSWER_S),
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # our commands print their result there, and nothing else
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # long enough for a large artifact that the server forwards
+    "PGCONNECT_TIMEOUT": str(CONNECT_TIMEOUT_S),
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output holds our commands' results only
+}
+REMEDIES = {
+    "UNAUTHENTICATED": "the MLflow server refused the login; set MLFLOW_TRACKING_USERNAME and "
+    "MLFLOW_TRACKING_PASSWORD, or use tracking=none",
+    "PERMISSION_DENIED": "the MLflow server denied access; ask its administrator for permission, or use tracking=none",
 }
 
 
@@ -33,13 +39,18 @@ def default_uri(data_dir: Path) -> str:
     return f"sqlite:///{data_dir / DATABASE}"
 
 
-def shown(uri: str) -> str:
-    """The URI without the password that it may hold."""
-    return re.sub(r"://[^/@]*@", "://***@", uri)
+def is_server(uri: str) -> bool:
+    """True for an MLflow server, False for a database."""
+    return uri.startswith(("http://", "https://"))
+
+
+def hide_password(text: str) -> str:
+    """Replace the credentials of every URI in a text by `***`."""
+    return re.sub(r"://[^/\s]*@", "://***@", text)
 
 
 def store_errors() -> tuple[type[Exception], ...]:
-    """What is raised when a store cannot be reached, is locked, is full, or refuses what it is sent."""
+    """Exceptions raised when a store is unreachable, locked or full, or rejects a request."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -47,16 +58,27 @@ def store_errors() -> tuple[type[Exception], ...]:
 
 
 def reason(error: Exception) -> str:
-    """An error's first line, cut to a readable length."""
+    """The first line of an error, without passwords and at most 200 characters long."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return shown(lines[0])[:200]
+    return hide_password(lines[0])[:200]
+
+
+@contextmanager
+def readable_errors(action: str, error_type: type[LungtlError] = LungtlError) -> Iterator[None]:
+    """Turn a store's error into one line: the action that failed, why, and what to do."""
+    try:
+        yield
+    except store_errors() as error:
+        code = str(getattr(error, "error_code", ""))
+        problem = REMEDIES.get(code) or f"{reason(error)}; fix the cause, or use tracking=none"
+        raise error_type(f"{action}: {problem}") from error
 
 
 def open_client(uri: str | None, data_dir: Path) -> MlflowClient:
     """Connect to a tracking store.
 
-    A fresh database is created by one process at a time: MLflow migrates its schema on first contact, and two
-    migrations at once destroy each other.
+    One process at a time creates a new database: MLflow migrates its schema on first contact, and two concurrent
+    migrations corrupt it.
 
     Args:
         uri: sqlite:///FILE, postgresql://..., http://HOST:PORT; None: the SQLite store in the data folder.
@@ -72,28 +94,24 @@ def open_client(uri: str | None, data_dir: Path) -> MlflowClient:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # each tells of every failed call what spool.py tells once
+    # these repeat, for every failed call, what the tracker reports once
     for name in ("urllib3.connectionpool", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     uri = uri or default_uri(data_dir)
+    name = f"tracking.uri={hide_password(uri)}"
     try:
-        _ask(uri)
-        with _alone(uri, data_dir):
-            client = MlflowClient(tracking_uri=uri)
-            client.search_experiments(max_results=1)
-    except ImportError as error:  # SQLAlchemy's driver of this kind of database
-        raise LungtlError(
-            f"tracking.uri={shown(uri)} needs the package {error.name}; pip install it, or tracking=none"
-        ) from error
-    except store_errors() as error:
-        raise Unreachable(
-            f"tracking.uri={shown(uri)} cannot be used ({reason(error)}); mend it, or tracking=none"
-        ) from error
+        with readable_errors(f"{name} cannot be used", Unreachable):
+            _check_connection(uri)
+            with _creation_lock(uri, data_dir):
+                client = MlflowClient(tracking_uri=uri)
+                client.search_experiments(max_results=1)
+    except ImportError as error:  # SQLAlchemy's driver for this kind of database
+        raise LungtlError(f"{name} requires the package {error.name}; pip install it, or use tracking=none") from error
     return client
 
 
-def _ask(uri: str) -> None:
-    """Raise unless the server or the database answers anything; MLflow's own first call waits for minutes."""
+def _check_connection(uri: str) -> None:
+    """Raise unless the server or the database answers; MLflow's own first call would wait for minutes."""
     import requests
     import sqlalchemy
 
@@ -103,20 +121,15 @@ def _ask(uri: str) -> None:
         with sqlalchemy.create_engine(uri).connect():
             return
     try:
-        requests.head(uri, timeout=ANSWER_S)
+        requests.head(uri, timeout=CONNECT_TIMEOUT_S)
     except requests.Timeout as error:
-        raise OSError(f"no answer within {ANSWER_S} s") from error
+        raise OSError(f"no answer within {CONNECT_TIMEOUT_S} s") from error
     except requests.ConnectionError as error:
         raise OSError("no connection") from error
 
 
-def is_server(uri: str) -> bool:
-    """True for an MLflow server, False for a database."""
-    return uri.startswith(("http://", "https://"))
-
-
-def _alone(uri: str, data_dir: Path) -> AbstractContextManager[Any]:
-    """A lock beside a local database, or in the data folder for one elsewhere; a server migrates itself."""
+def _creation_lock(uri: str, data_dir: Path) -> AbstractContextManager[Any]:
+    """A lock next to a local database, in the data folder for a remote one; a server migrates its own database."""
     if is_server(uri):
         return nullcontext()
     database = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else data_dir / "mlflow"
@@ -125,7 +138,7 @@ def _alone(uri: str, data_dir: Path) -> AbstractContextManager[Any]:
 
 
 def experiment_id(client: MlflowClient, name: str, uri: str | None, data_dir: Path) -> str:
-    """The experiment's id; creates it, its artifacts in the data folder unless a server keeps them.
+    """The experiment's id. Creates a missing one; its artifacts go to the data folder unless a server stores them.
 
     Raises:
         LungtlError: the experiment was deleted.
@@ -134,15 +147,15 @@ def experiment_id(client: MlflowClient, name: str, uri: str | None, data_dir: Pa
 
     found = client.get_experiment_by_name(name)
     if found is None:
-        place: dict[str, Any] = {
-            "tags": {"mlflow.experimentKind": "custom_model_development"}
-        }  # the UI's training view
+        options: dict[str, Any] = {
+            "tags": {"mlflow.experimentKind": "custom_model_development"}  # selects the UI's training view
+        }
         if uri is None or not is_server(uri):
-            place["artifact_location"] = (data_dir / ARTIFACTS).as_uri()
+            options["artifact_location"] = (data_dir / ARTIFACTS).as_uri()
         try:
-            return str(client.create_experiment(name, **place))
-        except MlflowException:  # another process was faster
+            return str(client.create_experiment(name, **options))
+        except MlflowException:  # another process has just created it
             found = client.get_experiment_by_name(name)
     if found is None or found.lifecycle_stage != "active":
-        raise LungtlError(f"tracking.experiment={name} was deleted in MLflow; restore it there or give another name")
+        raise LungtlError(f"tracking.experiment={name} was deleted in MLflow; restore it or choose another name")
     return str(found.experiment_id)

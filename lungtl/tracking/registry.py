@@ -1,4 +1,4 @@
-"""Put a run's bundle into MLflow's model registry."""
+"""Register a run's bundle in MLflow's model registry."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 MODEL = "model"
 SERVED = Path(__file__).with_name("served.py")
-EXAMPLE = (2, 64, 64)  # slices, height, width: enough to show the shape
+EXAMPLE_SHAPE = (2, 64, 64)  # slices, height, width
 
 
 def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, alias: str) -> int:
-    """Log a bundle as the run's model, and register it; warns where the slices it takes must be cropped first.
+    """Log a bundle as the run's model and register it; warns if the model expects cropped slices.
 
     Args:
-        client: of the store that holds the run.
-        run_id: the run that trained it.
+        client: of the store that contains the run.
+        run_id: the run that trained the bundle.
         bundle: its folder.
-        name: of the registered model; created when it is new.
-        alias: then points to this version, e.g. best.
+        name: of the registered model, which is created if it does not exist.
+        alias: set to this version, e.g. best.
 
     Returns:
         The model's new version.
@@ -41,8 +41,33 @@ def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, 
     Raises:
         LungtlError: MLflow refuses the name, the alias or the run.
     """
-    import mlflow
     from mlflow.exceptions import MlflowException
+
+    provenance = json.loads((bundle / CONFIG).read_text())["provenance"]
+    if provenance["crop"] != "none":
+        log.warning(
+            "the training slices were cropped to the %s; the registered model does not crop, so pass it cropped slices "
+            "(lungtl.predict crops them itself)", provenance["crop"],
+        )  # fmt: skip
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    try:
+        _upload(client, run_id, bundle)
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name, description="Research software, not a medical device.")
+        source = f"{client.get_run(run_id).info.artifact_uri}/{MODEL}"
+        version = client.create_model_version(name, source, run_id, description=describe(provenance)).version
+        client.set_registered_model_alias(name, alias, str(version))
+    except MlflowException as error:
+        raise LungtlError(
+            f"MLflow refused the model ({str(error).splitlines()[0]}); check name= and alias=, "
+            "and set tracking.uri= if the run is on a server"
+        ) from error
+    return int(version)
+
+
+def _upload(client: MlflowClient, run_id: str, bundle: Path) -> None:
+    """Log the bundle as an MLflow model, among the run's artifacts."""
+    import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
 
@@ -50,48 +75,29 @@ def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, 
         Schema([TensorSpec(np.dtype(np.int16), (-1, -1, -1))]),
         Schema([ColSpec("double", "probability"), ColSpec("double", "calibrated", required=False)]),
     )
-    provenance = json.loads((bundle / CONFIG).read_text())["provenance"]
-    if provenance["crop"] != "none":
-        log.warning(
-            "this model was trained on slices cropped to the %s; what MLflow loads does not crop, so give it cropped "
-            "ones (lungtl.predict crops by itself)", provenance["crop"],
-        )  # fmt: skip
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            saved = Path(folder) / MODEL
-            mlflow.pyfunc.save_model(
-                saved,
-                python_model=str(SERVED),
-                artifacts={BUNDLE: str(bundle)},
-                signature=signature,
-                input_example=np.full(EXAMPLE, -1000, np.int16),
-                pip_requirements=[f"lungtl=={__version__}"],  # named: finding them out takes MLflow 15 s
-            )
-            client.log_artifacts(run_id, str(saved), MODEL)
-        if not client.search_registered_models(f"name = '{name}'"):
-            client.create_registered_model(name, description="Research software, not a medical device.")
-        source = f"{client.get_run(run_id).info.artifact_uri}/{MODEL}"
-        version = int(client.create_model_version(name, source, run_id, description=describe(provenance)).version)
-        client.set_registered_model_alias(name, alias, str(version))
-    except MlflowException as error:
-        raise LungtlError(
-            f"MLflow refused the model ({str(error).splitlines()[0]}); check name= and alias=, "
-            "and give tracking.uri= if the run lies on a server"
-        ) from error
-    return version
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / MODEL
+        mlflow.pyfunc.save_model(
+            saved,
+            python_model=str(SERVED),
+            artifacts={BUNDLE: str(bundle)},
+            signature=signature,
+            input_example=np.full(EXAMPLE_SHAPE, -1000, np.int16),
+            pip_requirements=[f"lungtl=={__version__}"],  # MLflow would take 15 s to infer them
+        )
+        client.log_artifacts(run_id, str(saved), MODEL)
 
 
 def describe(provenance: Mapping[str, Any]) -> str:
-    """What a model takes and gives, for people who see nothing of it but its entry in the registry.
+    """The registry's description of a model: its input, its output and its training data.
 
     Args:
         provenance: of its bundle.
     """
-    grey = provenance["value_range"]
-    values = "HU" if grey is None else f"grey values from {grey[0]:g} to {grey[1]:g}"
-    crop = "as the dataset has them" if provenance["crop"] == "none" else f"cropped to the {provenance['crop']}"
+    value_range = provenance["value_range"]
+    values = "HU" if value_range is None else f"grey values from {value_range[0]:g} to {value_range[1]:g}"
+    crop = "not cropped" if provenance["crop"] == "none" else f"cropped to the {provenance['crop']}"
     return (
-        f"Research software, not a medical device. Takes a scan: int16 [slices, height, width], {values}, 1 mm apart"
-        f", {crop}. Gives the probability of malignancy, and the same calibrated. Trained on {provenance['store']}."
+        f"Research software, not a medical device. Input: one scan, int16 [slices, height, width], {values}, 1 mm apart"
+        f", {crop}. Output: its probability of malignancy, and the calibrated one. Trained on {provenance['store']}."
     )

@@ -1,4 +1,7 @@
-"""A bundle as an MLflow model: MLflow runs this file when it loads the model, so nothing is pickled."""
+"""A bundle as an MLflow model. MLflow stores and runs this file, so that nothing is pickled.
+
+A registered model contains a copy of the version that registered it: what any version imports from lungtl must stay.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ BUNDLE = "bundle"
 
 
 class ServedBundle(PythonModel):
-    """One scan's slices in, its malignancy probability out. Research software, not a medical device."""
+    """Predicts a scan's malignancy probability from its slices. Research software, not a medical device."""
 
     def load_context(self, context: Any) -> None:
         from lungtl.bundle import load_bundle
@@ -23,19 +26,18 @@ class ServedBundle(PythonModel):
         self.classifier, _ = load_bundle(folder)
         self.chosen = read_chosen(folder)
 
-    # no type hints: MLflow would take them for a schema of its own
+    # no type hints: MLflow would use them as a schema of its own
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Classify one scan.
 
         Args:
-            context: of MLflow; not used.
-            model_input: int16 [S, H, W], HU (or the dataset's grey values), 1 mm apart, cropped as the training data
-                were.
-            params: none.
+            context: passed by MLflow; not used.
+            model_input: int16 [S, H, W], HU (or the dataset's grey values), 1 mm apart, cropped like the training data.
+            params: not used.
 
         Returns:
-            A table of one row, as in the run's predictions.csv: probability and calibrated, float64; calibrated is
-            NaN where the validation bags allowed no calibration, or the bundle has none.
+            A table of one row, as in the run's predictions.csv: probability and calibrated, float64. calibrated is NaN
+            if the bundle has no calibration or the validation split allowed none.
         """
         import pandas as pd
         import torch

@@ -1,22 +1,23 @@
-"""One run's record in MLflow."""
+"""Where a run is recorded: in MLflow, or nowhere but in its folder."""
 
 from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lungtl import __version__
-from lungtl.runs.environment import own_commit
-from lungtl.settings.errors import LungtlError
-from lungtl.tracking import entries
-from lungtl.tracking.backend import experiment_id, open_client, reason, shown, store_errors
-from lungtl.tracking.spool import WAIT, Spool, send_all
+from lungtl.tracking.backend import experiment_id, hide_password, open_client, readable_errors, reason, store_errors
+from lungtl.tracking.mlflow_run import MlflowRun, create_run
+from lungtl.tracking.unsent import FILE, Unsent, read_unsent, write_unsent
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
     from lungtl.settings.schema import TrackingConfig
 
 log = logging.getLogger(__name__)
@@ -25,25 +26,31 @@ log = logging.getLogger(__name__)
 class Tracker(Protocol):
     """Where a run is recorded."""
 
-    run_id: str | None
+    @property
+    def run_id(self) -> str | None:
+        """The run's id in MLflow; None without tracking."""
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Record settings, flat."""
 
     def tags(self, values: Mapping[str, str]) -> None:
-        """Record what runs are filtered by."""
+        """Record tags; runs are filtered by them."""
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Record numbers."""
+        """Record results."""
 
     def epoch(self, values: Mapping[str, float], epoch: int) -> None:
-        """Record an epoch's numbers, once: a run that was killed and goes on may tell one again."""
+        """Record an epoch's metrics once, even if a resumed run repeats the epoch."""
 
     def artifacts(self, path: Path, under: str | None = None) -> None:
-        """Record a file or a folder's content."""
+        """Record a file, or the content of a folder."""
 
     def close(self, status: str) -> None:
         """End the run: FINISHED, FAILED or KILLED."""
+
+
+Publish = Callable[[Tracker, Path], None]
+"""Records a folder's files."""
 
 
 class NoTracker:
@@ -65,108 +72,123 @@ class NoTracker:
 
 
 class MlflowTracker:
-    """A run in MLflow.
+    """A run in MLflow that survives the loss of MLflow.
 
-    When MLflow is lost while the run goes on, the run goes on: what cannot be sent is kept in the data folder, sent
-    at the end if MLflow is back by then, and by `python -m lungtl.sync` otherwise.
+    If MLflow goes away during the run, the run continues and nothing more is sent; its folder is marked with
+    `unsent.json`. At the end everything is sent again from the folder, once; if that fails, `lungtl.sync` does it.
 
     Args:
-        config: which store and experiment.
-        data_dir: where a local store lies.
+        config: store and experiment.
+        data_dir: contains a local store.
         name: of a new run.
-        run_id: of the run to go on with.
-        reopen: whether that run is running again; otherwise it is only told something more.
+        folder: of the run.
+        publish: records the folder's files, to send again what MLflow missed.
+        run_id: of an earlier run to resume.
 
     Raises:
-        LungtlError: MLflow cannot be reached, or does not take what an earlier part of the run left.
+        LungtlError: MLflow cannot be reached, or refuses what an earlier part of the run could not send.
     """
 
     def __init__(
-        self, config: TrackingConfig, data_dir: Path, name: str, run_id: str | None = None, reopen: bool = True
+        self,
+        config: TrackingConfig,
+        data_dir: Path,
+        name: str,
+        folder: Path,
+        publish: Publish,
+        run_id: str | None = None,
     ) -> None:
         self.client = open_client(config.uri, data_dir)
-        try:
-            self._id = self._create(config, data_dir, name) if run_id is None else run_id
-            self.spool = Spool(data_dir, self._id)
-            if run_id is not None and reopen:
-                self._reopen()
-        except store_errors() as error:
-            raise LungtlError(f"MLflow does not open the run ({reason(error)}); mend it, or tracking=none") from error
-        self.run_id: str | None = self._id
-        self._reopened = run_id is not None
-        self._patience = WAIT if reopen else 0  # what a run is told beside its own process can be left out
-        uri = [] if config.uri is None else [f"tracking.uri={shown(config.uri)}"]
-        self._sync = shlex.join(["python", "-m", "lungtl.sync", f"data_dir={data_dir}", *uri])
-
-    def _create(self, config: TrackingConfig, data_dir: Path, name: str) -> str:
-        experiment = experiment_id(self.client, config.experiment, config.uri, data_dir)
-        tags = {"mlflow.source.name": "lungtl", "lungtl.version": __version__, **git_tags()}
-        return str(self.client.create_run(experiment, tags=tags, run_name=name).info.run_id)
-
-    def _reopen(self) -> None:
-        if self.spool.holds_some():
-            send_all(self.spool, self.client)
-        self.client.update_run(self._id, status="RUNNING")
+        with readable_errors("MLflow cannot open the run"):
+            if run_id is None:
+                experiment = experiment_id(self.client, config.experiment, config.uri, data_dir)
+                self.run_id = create_run(self.client, experiment, name)
+            else:
+                send_unsent(self.client, folder, publish)
+                self.client.update_run(run_id, status="RUNNING")
+                self.run_id = run_id
+        self._run = MlflowRun(self.client, self.run_id, resumed=run_id is not None)
+        self._folder, self._publish = folder, publish
+        uri = None if config.uri is None else hide_password(config.uri)
+        self._lost, self._unsent = False, Unsent(self.run_id, uri, config.experiment)
+        credentials = [] if uri == config.uri else [f"tracking.uri={uri}"]
+        self._sync_command = shlex.join(["python", "-m", "lungtl.sync", f"data_dir={data_dir}", *credentials])
 
     def params(self, values: Mapping[str, Any]) -> None:
-        self._record(entries.params(values))
+        self._send(lambda: self._run.params(values))
 
     def tags(self, values: Mapping[str, str]) -> None:
-        self._record(entries.tags(values))
+        self._send(lambda: self._run.tags(values))
+        if self._lost:
+            self._mark(tags={**self._unsent.tags, **values})
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        self._record(entries.metrics(values, step))
+        self._send(lambda: self._run.metrics(values, step))
 
     def epoch(self, values: Mapping[str, float], epoch: int) -> None:
-        self._record(entries.metrics(values, epoch, once=self._reopened))
+        self._send(lambda: self._run.epoch(values, epoch))
 
     def artifacts(self, path: Path, under: str | None = None) -> None:
-        self._record(entries.artifacts(path, under))
+        path = path.resolve(strict=True)  # a missing file is the caller's error, not MLflow's
+        self._send(lambda: self._run.artifacts(path, under))
 
     def close(self, status: str) -> None:
-        self._record(entries.end(status))
-        if not self.spool.holds_some():
+        self._send(lambda: self._run.close(status))
+        if not self._lost:
+            return
+        self._mark(status=status, end_time=int(time.time() * 1000))
+        try:
+            send_unsent(self.client, self._folder, self._publish)
+        except store_errors() as error:
+            self._mark(pid=None)
+            log.warning(
+                "MLflow is still unreachable (%s) and lacks a part of this run; once it is back, run: %s",
+                reason(error), self._sync_command,
+            )  # fmt: skip
+        else:
+            log.info("MLflow is back and has the whole run")
+
+    def _send(self, send: Callable[[], None]) -> None:
+        """Send something, unless MLflow was lost before."""
+        if self._lost:
             return
         try:
-            self.spool.send(self.client)
-            log.info("MLflow is back and has the whole run")
-        except LungtlError:
-            log.warning("MLflow still misses a part of this run; when it is back: %s", self._sync)
-        finally:
-            self.spool.leave()
+            send()
+        except store_errors() as error:
+            log.warning("MLflow is unreachable (%s): the run continues, and is sent again when it ends", reason(error))
+            self._lost = True
+            self._mark()
 
-    def _record(self, entry: entries.Entry) -> None:
-        """Send an entry; once one could not be sent, keep it and all that follow."""
-        if not self.spool.holds_some():
-            try:
-                entries.send(self.client, self._id, entry)
-            except store_errors() as error:
-                log.warning("MLflow is lost (%s): the run goes on, and what it misses is kept", reason(error))
-            else:
-                return
-        self.spool.take(self._patience)
-        self.spool.append(entry)
+    def _mark(self, **changes: Any) -> None:
+        """Mark the folder as not sent in full."""
+        self._unsent = replace(self._unsent, **changes)
+        write_unsent(self._folder, self._unsent)
 
 
-class tracked:  # noqa: N801  # reads as a statement: with tracked(tracker)
-    """Ends a run by what happened: FINISHED, KILLED when the user stopped it, FAILED otherwise."""
+def send_unsent(client: MlflowClient, folder: Path, publish: Publish) -> None:
+    """Send what MLflow is missing of a marked folder, and remove the mark; repeating it records nothing twice.
 
-    def __init__(self, tracker: Tracker) -> None:
-        self.tracker = tracker
+    Raises:
+        MlflowException: or another of `backend.store_errors()`; the mark stays.
+    """
+    unsent = read_unsent(folder)
+    if unsent is None:
+        return
+    run = MlflowRun(client, unsent.mlflow_run_id, resumed=True)
+    publish(run, folder)
+    if unsent.tags:
+        run.tags(unsent.tags)
+    run.close(unsent.status or "KILLED", unsent.end_time)  # a process that is still sending has not come here
+    (folder / FILE).unlink()
 
-    def __enter__(self) -> Tracker:
-        return self.tracker
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if kind is None:
-            status = "FINISHED"
-        else:
-            status = "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
-            self.tracker.tags({"lungtl.error": str(error)[:500]})
-        self.tracker.close(status)
-
-
-def git_tags() -> dict[str, str]:
-    """The commit of the checkout that this code runs from; nothing for an installed package."""
-    found = own_commit()
-    return {} if found is None else {"mlflow.source.git.commit": found[0], "lungtl.git.changed": str(found[1]).lower()}
+@contextmanager
+def tracked(tracker: Tracker) -> Iterator[Tracker]:
+    """End the run when the block does: FINISHED, KILLED if the user stopped it, FAILED otherwise."""
+    try:
+        yield tracker
+    except BaseException as error:
+        tracker.tags({"lungtl.error": str(error)[:500]})
+        tracker.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    tracker.close("FINISHED")

@@ -1,7 +1,6 @@
-"""The columns that MLflow's UI shows: a view that it keeps with the experiment, as its own Share button does.
+"""The columns that MLflow's UI shows, stored as a shared view of the experiment, as the UI's Share button does.
 
-The UI takes what it knows of the view and its own defaults for the rest, so a later MLflow that names something
-differently shows its own columns.
+The UI uses its own defaults for anything in the view that it does not know, so a later MLflow still opens.
 """
 
 from __future__ import annotations
@@ -14,13 +13,12 @@ if TYPE_CHECKING:
 
 KEY = "lungtl"
 TAG = f"mlflow.sharedViewState.{KEY}"
-RUN_NAME = "attributes.`Run Name`"  # always shown, as are the time of the start and the duration
-# name of a column, as the UI writes it -> its width in pixels
-COLUMNS = {
+RUN_NAME = "attributes.`Run Name`"  # always shown, as are start time and duration
+COLUMN_WIDTHS = {  # pixels, by the UI's name of the column
     "metrics.`test/bag/auroc`": 110,
     "metrics.`test/bag/auroc_low`": 135,
     "metrics.`test/bag/auroc_high`": 135,
-    "metrics.`best/val_auroc`": 125,  # val/auroc is the last epoch's, the test AUROC the best one's
+    "metrics.`best/val_auroc`": 125,  # not val/auroc: that is the last epoch's, and the best one is tested
     "metrics.`best_epoch`": 100,
     "metrics.`trainable_parameters`": 150,
     "tags.`dataset`": 90,
@@ -32,19 +30,11 @@ COLUMNS = {
 
 
 def write_view(client: MlflowClient, experiment: str) -> str:
-    """Keep the view with an experiment.
-
-    Args:
-        client: of the store.
-        experiment: its id.
-
-    Returns:
-        The path of its page, below the UI's address.
-    """
+    """Store the view with an experiment, given by its id; returns its page's path below the UI's address."""
     state = {
-        "selectedColumns": list(COLUMNS),
-        "columnOrder": [RUN_NAME, *COLUMNS],
-        "columnWidths": {RUN_NAME: 340, **COLUMNS},
+        "selectedColumns": list(COLUMN_WIDTHS),
+        "columnOrder": [RUN_NAME, *COLUMN_WIDTHS],
+        "columnWidths": {RUN_NAME: 340, **COLUMN_WIDTHS},
     }
     client.set_experiment_tag(experiment, TAG, json.dumps(state))
     return f"/#/experiments/{experiment}/runs?viewStateShareKey={KEY}&workflowType=machine_learning"

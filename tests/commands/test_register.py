@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -11,6 +12,7 @@ import pytest
 
 from lungtl.data.store.reader import Store
 from lungtl.tracking.backend import default_uri
+from tests.commands import served_0_1_0
 from tests.commands.conftest import Lab, Trained, read_csv, read_json
 
 pytestmark = pytest.mark.slow
@@ -40,6 +42,13 @@ def test_the_loaded_model_predicts_what_the_run_predicted(lab: Lab, trained: Tra
         np.testing.assert_allclose(said.to_numpy(), expected, atol=1e-6)
 
 
+def test_models_registered_by_version_0_1_0_still_predict(trained: Trained, model: Any) -> None:
+    served = served_0_1_0.ServedBundle()
+    served.load_context(SimpleNamespace(artifacts={"bundle": str(trained.folder / "bundle")}))
+    example = model.input_example
+    np.testing.assert_array_equal(served.predict(None, example), model.predict(example))
+
+
 def test_signature_example_and_alias(client: Any, trained: Trained, uri: str, model: Any) -> None:
     assert uri == "models:/lungtl@best"
     version = client.get_model_version_by_alias("lungtl", "best")
@@ -49,7 +58,7 @@ def test_signature_example_and_alias(client: Any, trained: Trained, uri: str, mo
     assert example.dtype == np.int16
     assert model.predict(example).shape == (1, 2)
     assert model.metadata.signature.outputs.input_names() == ["probability", "calibrated"]
-    assert "[slices, height, width], HU, 1 mm apart, as the dataset has them" in version.description
+    assert "[slices, height, width], HU, 1 mm apart, not cropped" in version.description
 
 
 def test_nothing_of_it_is_pickled(client: Any, trained: Trained, uri: str) -> None:
@@ -77,7 +86,7 @@ def test_the_bundles_crop_is_told_and_its_calibration_applied(
     chosen["temperature"] |= {"kind": "temperature", "temperature": 2.0, "reason": None}
     (folder / "bundle" / "calibration.json").write_text(json.dumps(chosen))
     done = lab.run("register", f"run={folder}", "name=cropped")
-    assert "was trained on slices cropped to the lungs" in done.err
+    assert "cropped to the lungs" in done.err
     version = client.get_model_version_by_alias("cropped", "best")
     assert "HU, 1 mm apart, cropped to the lungs" in version.description
     mlflow.set_tracking_uri(default_uri(lab.data_dir))

@@ -51,7 +51,7 @@ def metrics(folder: Path) -> dict[str, Any]:
 
 def same_end(client: Any, whole: Path, folder: Path) -> None:
     """Hold what a run left, in its folder and in MLflow, against the undisturbed one's."""
-    for name in ("predictions.csv", "slices.csv", "split.csv"):
+    for name in ("predictions.csv", "slices.csv", "split.csv", "epochs.csv"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
     assert metrics(folder) == metrics(whole)
     for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt"):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lungtl.sweeps.state import read_states
-from lungtl.tracking.tracker import git_tags
+from lungtl.tracking.mlflow_run import git_tags
 from tests.commands.conftest import QUICK, Done, Lab, Trained, read_json
 
 pytestmark = pytest.mark.slow

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
-from lungtl.evaluation.document import flat_metrics
 from lungtl.tracking.backend import open_client
-from tests.commands.conftest import CLOSED_PORT, QUICK, Lab, Trained
+from tests.commands.conftest import CLOSED_PORT, QUICK, Lab, Trained, read_json
 from tests.tracking.mlflow_server import MlflowServer
+from tests.tracking.run_folder import recorded
 
 pytestmark = pytest.mark.slow
 EPOCHS = 3
@@ -26,59 +25,63 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     server.kill()
 
 
-@pytest.fixture(scope="module")
-def lost(lab: Lab, server: MlflowServer) -> Trained:
-    """A run whose server was killed when it had just begun."""
-    before = set(lab.data_dir.glob("runs/*/run.json"))
-    with ThreadPoolExecutor(1) as pool:
-        training = pool.submit(lab.train, f"trainer.max_epochs={EPOCHS}", f"tracking.uri={server.uri}", *QUICK)
-        while not training.done() and set(lab.data_dir.glob("runs/*/run.json")) == before:
-            time.sleep(0.02)
-        server.kill()
-    done = training.result()
+def train(lab: Lab, server: MlflowServer) -> Trained:
+    done = lab.train(f"trainer.max_epochs={EPOCHS}", f"tracking.uri={server.uri}", *QUICK)
     return Trained(done, done.folder)
 
 
-def test_the_run_goes_on_and_says_so_once(lab: Lab, server: MlflowServer, lost: Trained) -> None:
+@pytest.fixture(scope="module")
+def undisturbed(lab: Lab, server: MlflowServer) -> Trained:
+    return train(lab, server)
+
+
+@pytest.fixture(scope="module")
+def lost(lab: Lab, server: MlflowServer, undisturbed: Trained) -> Trained:
+    """A run whose server was killed as soon as the run had written its record."""
+    before = set(lab.data_dir.glob("runs/*/run.json"))
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(train, lab, server)
+        while not training.done() and set(lab.data_dir.glob("runs/*/run.json")) == before:
+            time.sleep(0.02)
+        server.kill()
+    return training.result()
+
+
+def test_training_continues_and_warns_once(lab: Lab, lost: Trained) -> None:
     assert (lost.folder / "metrics.json").is_file()
-    assert lost.done.err.count("MLflow is lost") == 1
-    assert f"python -m lungtl.sync data_dir={lab.data_dir} tracking.uri={server.uri}" in lost.done.err
+    assert lost.done.err.count("the run continues") == 1
+    assert lost.done.err.count(f"python -m lungtl.sync data_dir={lab.data_dir}") == 1
     assert "Retrying" not in lost.done.err
     assert "Traceback" not in lost.done.err
 
 
 def test_sync_needs_the_server(lab: Lab, server: MlflowServer, lost: Trained) -> None:
-    assert "cannot be used" in lab.run("sync", f"tracking.uri={server.uri}").complaint()
-    assert (lab.data_dir / "unsynced" / f"{lost.run_id}.jsonl").is_file()
+    done = lab.run("sync")
+    assert done.complaint().startswith("error: 1 of 1 runs")
+    assert f"tracking.uri={server.uri} cannot be used" in done.err
+    assert read_json(lost.folder / "unsent.json")["mlflow_run_id"] == lost.run_id
 
 
-def test_sync_sends_the_rest_of_the_run(lab: Lab, server: MlflowServer, lost: Trained) -> None:
+def test_sync_completes_the_run(lab: Lab, server: MlflowServer, lost: Trained, undisturbed: Trained) -> None:
     server.start()
-    done = lab.run("sync", f"run={lost.folder}", f"tracking.uri={server.uri}")
-    assert done.code == 0, done.err
-    assert done.out.startswith(f"{lost.run_id} ")
-    assert len(done.out.splitlines()) == 1
+    done = lab.run("sync", f"run={lost.folder}")
+    assert (done.code, done.out) == (0, f"{lost.run_id} {lost.folder}\n"), done.err
     client = open_client(server.uri, lab.data_dir)
-    run = client.get_run(lost.run_id)
-    assert run.info.status == "FINISHED"
-    told = flat_metrics(lost.metrics)
-    assert told == {name: run.data.metrics[name] for name in told}
-    assert [m.step for m in client.get_metric_history(lost.run_id, "val/loss")] == list(range(EPOCHS))
-    assert {"metrics.json", "predictions.csv", "checkpoints", "bundle"} <= {
-        artifact.path for artifact in client.list_artifacts(lost.run_id)
-    }
+    found = recorded(client, lost.run_id)
+    assert found == recorded(client, undisturbed.run_id)
+    assert [step for step, _ in found["metrics"]["val/loss"]] == list(range(EPOCHS))
 
 
-def test_then_nothing_is_left(lab: Lab, server: MlflowServer, lost: Trained) -> None:
-    done = lab.run("sync", f"tracking.uri={server.uri}")
+def test_then_nothing_is_left(lab: Lab, lost: Trained) -> None:
+    done = lab.run("sync")
     assert (done.code, done.out) == (0, "")
     assert "MLflow has everything" in done.err
-    assert list(Path(lab.data_dir / "unsynced").iterdir()) == []
+    assert not (lost.folder / "unsent.json").exists()
 
 
 def test_a_server_that_is_not_there_at_the_start(lab: Lab) -> None:
     message = lab.train(f"tracking.uri={CLOSED_PORT}").complaint()
-    assert f"tracking.uri={CLOSED_PORT} cannot be used (no connection)" in message
+    assert f"tracking.uri={CLOSED_PORT} cannot be used: no connection" in message
     assert "tracking=none" in message
 
 

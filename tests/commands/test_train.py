@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lungtl.tracking.tracker import git_tags
+from lungtl.tracking.mlflow_run import git_tags
 from tests.commands.conftest import N_SERIES, QUICK, Lab, Trained, read_csv, read_json, uid
 
 pytestmark = pytest.mark.slow
@@ -79,7 +79,7 @@ def test_no_patient_stands_on_two_sides(trained: Trained) -> None:
 
 def test_the_same_command_gives_the_same_numbers(untracked: Trained, trained: Trained) -> None:
     assert trained.folder != untracked.folder
-    for name in ("predictions.csv", "slices.csv", "split.csv"):
+    for name in ("predictions.csv", "slices.csv", "split.csv", "epochs.csv"):
         assert (trained.folder / name).read_bytes() == (untracked.folder / name).read_bytes(), name
     first, second = untracked.metrics, trained.metrics
     for document in (first, second):
@@ -95,6 +95,14 @@ def test_a_second_run_reads_the_feature_cache(fresh: Lab, untracked: Trained) ->
 
 def test_without_tracking_a_run_has_no_id(untracked: Trained) -> None:
     assert read_json(untracked.folder / "run.json")["mlflow_run_id"] is None  # its fixture looks for a database
+
+
+def test_every_epoch_is_on_disk_without_tracking(untracked: Trained) -> None:
+    epochs = read_csv(untracked.folder / "epochs.csv")
+    assert [row["epoch"] for row in epochs] == ["0", "1"]
+    assert all(float(row["lr"]) > 0 for row in epochs)
+    best = untracked.metrics["training"]
+    assert float(epochs[best["best_epoch"]]["val/loss"]) == best["val/loss"]
 
 
 def test_mlflow_knows_the_run(lab: Lab, trained: Trained, client: Any) -> None:

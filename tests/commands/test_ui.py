@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lungtl.tracking.view import COLUMNS
+from lungtl.tracking.view import COLUMN_WIDTHS
 from tests.commands.conftest import Done, Lab, environment, read_json
 from tests.tracking.mlflow_server import free_port, wait_until_healthy
 
@@ -85,7 +85,7 @@ def test_the_runs_table_has_the_columns_that_compare(browse: Callable[[str], str
     document = browse(page)
     shown = set(re.findall(r'col-id="([^"]*)"', document))
     undefined = {f"metrics.`test/bag/auroc_{end}`" for end in ("low", "high")}  # of an AUROC of exactly 0 or 1
-    assert COLUMNS.keys() - shown <= undefined
+    assert COLUMN_WIDTHS.keys() - shown <= undefined
     assert f"sweep {Path(swept.out.splitlines()[0]).parent.name}" in document
 
 

@@ -27,6 +27,7 @@ from lungtl.runs.after_training import TrainedRun, finish, slices_trained
 from lungtl.runs.folder import VALIDATION
 from lungtl.settings import parts
 from lungtl.settings.schema import TrainConfig
+from lungtl.tracking import publish
 from lungtl.tracking.tracker import NoTracker
 from lungtl.training.build import build_classifier
 from lungtl.training.feature_cache import cached_features
@@ -97,7 +98,9 @@ def finished(
     fitted = {"epochs": 1, "best_epoch": 0, "seconds": 2.5, "trainable_parameters": 7}
     run = TrainedRun(config, folder, store, split, classifier, features, loss, CPU, record, fitted, choices)
     tracker = Recorded()
-    return finish(run, tracker), folder, tracker
+    document = finish(run)
+    publish.results(tracker, folder)
+    return document, folder, tracker
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from lungtl.settings.schema import TrackingConfig
 from lungtl.sweeps.parent import Progress, parent_of, progress, publish_progress, write_parent
 from lungtl.sweeps.state import State, write_state
 from lungtl.tracking.backend import open_client
-from lungtl.tracking.identity import run_of
+from lungtl.tracking.mlflow_run import find_or_create_run
 
 CONFIG = TrackingConfig(enabled=True, uri=None, experiment="tests")
 
@@ -54,7 +54,7 @@ def test_the_parent_run_shows_it(tmp_path: Path) -> None:
     best = add(sweep, "a", 0.5)
     (best / "run.json").write_text(json.dumps({"mlflow_run_id": "abc"}))
     add(sweep, "b")
-    run_id = run_of(CONFIG, tmp_path, "sweep", {"lungtl.kind": "sweep"})
+    run_id = find_or_create_run(CONFIG, tmp_path, "sweep", {"lungtl.kind": "sweep"})
     write_parent(sweep, run_id, 3, "val/loss")
     assert parent_of(sweep) == run_id
     publish_progress(sweep, CONFIG, tmp_path)
@@ -78,7 +78,7 @@ def test_without_tracking_nothing_is_published(tmp_path: Path) -> None:
 def test_a_closed_parent_is_not_reopened(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     add(sweep, "a", 0.5)
-    run_id = run_of(CONFIG, tmp_path, "sweep", {"lungtl.kind": "sweep"})
+    run_id = find_or_create_run(CONFIG, tmp_path, "sweep", {"lungtl.kind": "sweep"})
     write_parent(sweep, run_id, 1, "val/loss")
     client = open_client(None, tmp_path)
     client.set_terminated(run_id, "FINISHED")

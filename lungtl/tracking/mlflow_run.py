@@ -1,0 +1,120 @@
+"""One MLflow run: create it, find it again by its tags, write to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lungtl import __version__
+from lungtl.runs.environment import own_commit
+from lungtl.tracking.backend import experiment_id, open_client, readable_errors
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from lungtl.settings.schema import TrackingConfig
+
+PARENT, KEY, FOLDER = "mlflow.parentRunId", "lungtl.config_key", "lungtl.folder"
+BATCH = 100  # MLflow's limit on the params of one request
+LONGEST_PARAM = 6000  # characters; MLflow's limit
+
+
+def git_tags() -> dict[str, str]:
+    """The commit of the checkout that this code runs from; empty for an installed package."""
+    found = own_commit()
+    return {} if found is None else {"mlflow.source.git.commit": found[0], "lungtl.git.changed": str(found[1]).lower()}
+
+
+def create_run(client: MlflowClient, experiment: str, name: str, tags: Mapping[str, str] | None = None) -> str:
+    """Create a run, and return its id."""
+    all_tags = {"mlflow.source.name": "lungtl", "lungtl.version": __version__, **git_tags(), **(tags or {})}
+    return str(client.create_run(experiment, tags=all_tags, run_name=name).info.run_id)
+
+
+def find_or_create_run(config: TrackingConfig, data_dir: Path, name: str, tags: Mapping[str, str]) -> str:
+    """The id of the run with these tags, which is created unless it exists.
+
+    A process that is killed between creating the run and storing its id thus finds the same run when it is restarted.
+
+    Args:
+        config: store and experiment.
+        data_dir: contains a local store.
+        name: of a new run.
+        tags: a combination that is unique in the experiment.
+
+    Raises:
+        LungtlError: MLflow is unreachable or refuses the request.
+    """
+    client = open_client(config.uri, data_dir)
+    with readable_errors("MLflow cannot open the run"):
+        experiment = experiment_id(client, config.experiment, config.uri, data_dir)
+        query = " and ".join(f'tags.`{key}` = "{value}"' for key, value in tags.items())
+        found = client.search_runs([experiment], query, max_results=1)
+        return str(found[0].info.run_id) if found else create_run(client, experiment, name, tags)
+
+
+class MlflowRun:
+    """Writes to an MLflow run. Every method raises `backend.store_errors()`.
+
+    Args:
+        client: of the store that contains the run.
+        run_id: the run.
+        resumed: MLflow may already have some of what is about to be sent: params and epochs that it has are skipped,
+            and so are metrics whose latest value would not change.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str, resumed: bool = False) -> None:
+        self.client, self.run_id, self.resumed = client, run_id, resumed
+        self._sent_epochs: dict[str, set[int]] = {}
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        known = self.client.get_run(self.run_id).data.params if self.resumed else {}
+        params = [Param(key, str(value)[:LONGEST_PARAM]) for key, value in values.items() if key not in known]
+        for start in range(0, len(params), BATCH):
+            self.client.log_batch(self.run_id, params=params[start : start + BATCH])
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(self.run_id, tags=[RunTag(key, str(value)) for key, value in values.items()])
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        known = self.client.get_run(self.run_id).data.metrics if self.resumed else {}
+        self._log({key: value for key, value in values.items() if known.get(key) != value}, step)
+
+    def epoch(self, values: Mapping[str, float], epoch: int) -> None:
+        self._log({key: value for key, value in values.items() if epoch not in self._epochs_of(key)}, epoch)
+
+    def artifacts(self, path: Path, under: str | None = None) -> None:
+        upload = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
+        upload(self.run_id, str(path), under)
+
+    def close(self, status: str, end_time: int | None = None) -> None:
+        """End the run.
+
+        Args:
+            status: FINISHED, FAILED or KILLED.
+            end_time: milliseconds since 1970; None: now.
+        """
+        self.client.set_terminated(self.run_id, status, end_time)
+
+    def _log(self, values: Mapping[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(key, float(value), now, step) for key, value in values.items()]
+        for start in range(0, len(metrics), BATCH):
+            self.client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
+
+    def _epochs_of(self, key: str) -> set[int]:
+        """The epochs of a metric that MLflow had when this process first sent it."""
+        if not self.resumed:
+            return set()
+        if key not in self._sent_epochs:
+            history = self.client.get_metric_history(self.run_id, key)
+            self._sent_epochs[key] = {metric.step for metric in history}
+        return self._sent_epochs[key]

@@ -1,0 +1,87 @@
+"""What MLflow gets of a run or an evaluation, read from the files of its folder alone.
+
+So that a run whose server went away can be sent again at any time, by the same code.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lungtl.evaluation.chosen import FILE as CALIBRATION
+from lungtl.evaluation.document import flat_metrics
+from lungtl.runs.environment import ENVIRONMENT
+from lungtl.runs.epochs import read_epochs
+from lungtl.runs.folder import BUNDLE, FIGURES, METRICS, PREDICTIONS, RECORD, SLICES, SPLIT, VALIDATION, read_record
+from lungtl.runs.naming import flatten
+from lungtl.tracking.mlflow_run import FOLDER
+from lungtl.tracking.tracker import Tracker
+
+CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
+
+
+def run(tracker: Tracker, folder: Path) -> None:
+    """Everything that the run's folder holds so far."""
+    start(tracker, folder)
+    for row in read_epochs(folder).to_dict("records"):
+        epoch = int(row.pop("epoch"))
+        tracker.epoch({str(name): float(value) for name, value in row.items()}, epoch)
+    results(tracker, folder)
+
+
+def start(tracker: Tracker, folder: Path) -> None:
+    """Settings, data and weights that the run starts from; also after a resume, which may change settings."""
+    if (folder / CONFIG).is_file():
+        config = _read_yaml(folder / CONFIG)
+        config.pop("sweep", None)
+        tracker.params(flatten(config))
+    tags = {"lungtl.kind": "run", FOLDER: str(folder)}
+    if (folder / RECORD).is_file():
+        record = read_record(folder)
+        origin = (key for key in record if "fingerprint" in key or key in ("store", "weights_source", "weights_sha256"))
+        tags |= record["choices"] | {f"lungtl.{key}": str(record[key]) for key in origin}
+    tracker.tags(tags)
+    _files(tracker, folder, SPLIT, CONFIG, ENVIRONMENT)
+
+
+def results(tracker: Tracker, folder: Path) -> None:
+    """The scores and files of a run that finished; nothing of one that did not."""
+    if not (folder / METRICS).is_file():
+        return
+    document = json.loads((folder / METRICS).read_text())
+    training = document["training"]
+    numbers = {key: training[key] for key in ("trainable_parameters", "epochs", "best_epoch")}
+    if training["val_auroc"] is not None:
+        numbers["best/val_auroc"] = training["val_auroc"]
+    tracker.metrics(flat_metrics(document) | numbers)
+    _files(tracker, folder, METRICS, CALIBRATION, VALIDATION, PREDICTIONS, SLICES, FIGURES, BUNDLE, CHECKPOINTS)
+
+
+def evaluation(tracker: Tracker, folder: Path) -> None:
+    """An evaluation is a run of its own, which names the run of its model; nothing of one that did not finish."""
+    if not (folder / METRICS).is_file():
+        return
+    document = json.loads((folder / METRICS).read_text())
+    config = _read_yaml(folder / ".hydra" / CONFIG)
+    tracker.tags({
+        "lungtl.kind": "evaluation", FOLDER: str(folder), "lungtl.model": document["model"],
+        "lungtl.store": document["store_name"], "lungtl.store_fingerprint": document["store_fingerprint"],
+    })  # fmt: skip
+    tracker.params({"model": document["model"], **{key: config[key] for key in ("split", "threshold", "resamples")}})
+    tracker.metrics(flat_metrics(document))
+    _files(tracker, folder, METRICS, PREDICTIONS, SLICES, FIGURES)
+
+
+def _files(tracker: Tracker, folder: Path, *names: str) -> None:
+    """Files go to the top, a folder's files into a folder of its name; what is missing is skipped."""
+    for name in names:
+        if (path := folder / name).exists():
+            tracker.artifacts(path, name if path.is_dir() else None)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    content: Any = OmegaConf.to_container(OmegaConf.load(path))  # not resolved: paths may need Hydra's resolvers
+    return dict(content)

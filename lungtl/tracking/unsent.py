@@ -1,0 +1,79 @@
+"""`unsent.json`: marks the folder of a run, evaluation or sweep that MLflow does not have in full.
+
+It holds only what no other file of the folder does; everything else is sent again from those files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import psutil
+
+from lungtl.data.store.files import whole_file
+
+FILE = "unsent.json"
+FOLDERS = ("runs/*", "evaluations/*", "sweeps/*", "sweeps/*/*")
+
+
+@dataclass(frozen=True)
+class Unsent:
+    """What `unsent.json` holds.
+
+    Attributes:
+        mlflow_run_id: the run.
+        tracking_uri: of its store, any password replaced by `***`; None: the SQLite store of the data folder.
+        experiment: that contains the run.
+        host: of the process that lost MLflow.
+        pid: of that process; None once it no longer sends anything.
+        started: when that process did, seconds since 1970; process ids are used again.
+        tags: set after MLflow was lost.
+        status: FINISHED, FAILED or KILLED; None until the run ends.
+        end_time: milliseconds since 1970.
+    """
+
+    mlflow_run_id: str
+    tracking_uri: str | None
+    experiment: str
+    host: str = field(default_factory=socket.gethostname)
+    pid: int | None = field(default_factory=os.getpid)
+    started: float = field(default_factory=lambda: psutil.Process().create_time())
+    tags: Mapping[str, str] = field(default_factory=dict)
+    status: str | None = None
+    end_time: int | None = None
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the process belongs to another machine, where it may still run."""
+        return self.pid is not None and self.host != socket.gethostname()
+
+    @property
+    def running(self) -> bool:
+        """Whether the process still runs on this machine."""
+        if self.pid is None or self.elsewhere:
+            return False
+        try:
+            return abs(psutil.Process(self.pid).create_time() - self.started) < 1
+        except psutil.NoSuchProcess:
+            return False
+
+
+def write_unsent(folder: Path, unsent: Unsent) -> None:
+    """Write the marker atomically."""
+    with whole_file(folder / FILE, folder) as file:
+        file.write(json.dumps(asdict(unsent), indent=2).encode())
+
+
+def read_unsent(folder: Path) -> Unsent | None:
+    """The marker of a folder; None if MLflow has everything."""
+    path = folder / FILE
+    return Unsent(**json.loads(path.read_text())) if path.is_file() else None
+
+
+def find_unsent(data_dir: Path) -> list[Path]:
+    """The marked folders of a data folder."""
+    return sorted(path.parent for folders in FOLDERS for path in data_dir.glob(f"{folders}/{FILE}"))
