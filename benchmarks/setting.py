@@ -65,7 +65,7 @@ class Setting:
             config, classifier, freezing, self.store, self.device, classifier.backbone.fingerprint()
         )
         self.module: BagModule = BagModule(
-            classifier, freezing, parts.build(config.loss), config.optimizer, config.trainer.max_epochs
+            classifier, freezing, parts.build(config.loss), config.optimizer, config.schedule, config.trainer.max_epochs
         )
         trains = not freezing.is_frozen(classifier.backbone)
         self.data: BagDataModule = BagDataModule(

@@ -1,4 +1,4 @@
-"""`python -m lungtl.backbones`: the ready backbones, what each costs, and where its weights come from."""
+"""`python -m lungtl.backbones`: the preconfigured backbones, their cost, and the source of their weights."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from lungtl.settings.errors import UsageError
 
 @dataclass(frozen=True)
 class Row:
-    """One config of conf/backbone/.
+    """A config of conf/backbone/.
 
     Attributes:
         backbone: name of the config.
         model: timm's name.
-        parameters: of the whole network without its ImageNet classifier.
-        macs: multiply-accumulates of one image of `input_size`, in convolutions, linear layers and attention.
+        parameters: of the network without its ImageNet classifier.
+        macs: multiply-accumulates per image of `input_size`, in convolutions, linear layers and attention.
         last: size of the embedding with features=last.
-        stages: with features=stages; None where timm cannot split the network.
-        input_size: pixels a side that it was trained with.
-        weights: what backbone.weights resolves to.
-        here: whether they are on this machine already.
-        licence: of the weights, as timm states it; empty where it does not.
+        stages: likewise with features=stages; None if timm cannot split the network.
+        input_size: height and width in pixels that it was trained with.
+        weights: the resolved backbone.weights.
+        here: whether they are on this machine.
+        licence: of the weights, as stated by timm; "" if it is not.
     """
 
     backbone: str
@@ -44,23 +44,23 @@ class Row:
 
 
 def ready_backbones() -> Iterator[Row]:
-    """Every config by name; needs no network and loads no weights."""
+    """Describe all configs by name, without network access or loading weights."""
     for path in sorted((conf_dir() / "backbone").glob("*.yaml")):
         yield describe(path)
 
 
 def describe(path: Path) -> Row:
-    """Measure the backbone of a config; raises UsageError when timm has no such model."""
+    """Describe the backbone of a config; raises UsageError if timm has no such model."""
     import torch
     from omegaconf import OmegaConf
     from torch.utils.flop_counter import FlopCounterMode
 
     from lungtl.models.backbones.timm_backbone import TimmBackbone
-    from lungtl.models.backbones.weights import are_here, resolve_weights
+    from lungtl.models.backbones.weights import are_available_offline, resolve_weights
 
     config = OmegaConf.load(path)
     name, weights = str(config.name), resolve_weights(str(config.weights), str(config.name).partition(".")[0])
-    with torch.device("meta"), torch.no_grad():  # shapes without numbers: nothing is allocated or computed
+    with torch.device("meta"), torch.no_grad():  # shapes only: nothing is allocated or computed
         backbone = TimmBackbone(name, "none").eval()
         with FlopCounterMode(display=False) as counter:
             backbone(torch.zeros(1, 3, backbone.input_size, backbone.input_size))
@@ -77,19 +77,19 @@ def describe(path: Path) -> Row:
         stages,
         backbone.input_size,
         weights,
-        are_here(name, weights),
+        are_available_offline(name, weights),
         backbone.net.pretrained_cfg.get("license") or "",  # type: ignore[union-attr, operator]
     )
 
 
 def print_table(rows: list[Row]) -> None:
-    """On standard output."""
+    """Print to standard output."""
     from rich.console import Console
     from rich.table import Table
 
     from lungtl.models.backbones.lite_wheel import WHEELS, requirement
 
-    table = Table(caption="without the ImageNet classifier; MACs of one image of the input size")
+    table = Table(caption="without the ImageNet classifier; MACs per image of the input size")
     for column in ("backbone", "timm model"):
         table.add_column(column, no_wrap=True)
     for column in ("params", "MACs", "last", "stages", "input"):
@@ -113,9 +113,9 @@ def print_table(rows: list[Row]) -> None:
 def main() -> None:
     """Print the table, or CSV."""
     parser = argparse.ArgumentParser(
-        prog="python -m lungtl.backbones", description="List the ready backbones (conf/backbone/*.yaml)."
+        prog="python -m lungtl.backbones", description="List the preconfigured backbones (conf/backbone/*.yaml)."
     )
-    parser.add_argument("--csv", action="store_true", help="plain numbers for a program, on standard output")
+    parser.add_argument("--csv", action="store_true", help="print CSV instead of a table")
     arguments = parser.parse_args()
     rows = list(ready_backbones())
     if not arguments.csv:

@@ -124,12 +124,13 @@ def _train_and_evaluate(
     from lungtl.settings import parts
     from lungtl.sweeps.search.pruning import pruning
     from lungtl.tracking import publish
-    from lungtl.training.build import build_classifier, trainable_share
+    from lungtl.training.build import build_classifier
     from lungtl.training.datamodule import BagDataModule
     from lungtl.training.devices import device_name, pick_device
     from lungtl.training.feature_cache import run_features
     from lungtl.training.fit import fit, seed_everything
     from lungtl.training.module import BagModule
+    from lungtl.training.plan import trainable_share
 
     seed_everything(config.seed)
     classifier = build_classifier(config, store.value_range)
@@ -169,7 +170,7 @@ def _train_and_evaluate(
         bag_labels.unique() if config.trainer.sampler == "balanced" else bag_labels,  # drawn as often, none is rare
         torch.cat([torch.from_numpy(store.slice_labels(bag_id).astype("int64")) for bag_id in training["bag_id"]]),
     )
-    module = BagModule(classifier, freezing, loss, config.optimizer, config.trainer.max_epochs)
+    module = BagModule(classifier, freezing, loss, config.optimizer, config.schedule, config.trainer.max_epochs)
     data = BagDataModule(store, split, config, features, backbone_trains=not freezing.is_frozen(classifier.backbone))
 
     def record_epoch(metrics: dict[str, float], epoch: int) -> None:

@@ -1,4 +1,4 @@
-"""Plain PyTorch: backbones, freezing strategies, aggregators and the classifier they make up."""
+"""Plain PyTorch: backbones, freezing strategies, aggregators and the bag classifier built from them."""
 
 from lungtl.models.compat import ensure_torchvision
 

@@ -1,7 +1,8 @@
-"""The whole network: slices of HU -> embeddings -> slice logits and one bag logit."""
+"""The whole network: slices in HU -> embeddings -> slice logits and one bag logit."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -12,20 +13,19 @@ from lungtl.data.windows import SlicePreprocessor
 from lungtl.models.aggregators.base import Aggregator
 from lungtl.models.backbones.split import Split, split_backbone
 from lungtl.models.backbones.timm_backbone import TimmBackbone
-from lungtl.models.chunks import full_chunks
 from lungtl.models.slice_projection import SliceProjection
 
-# on a CPU few slices keep their activations in the caches (`make bench ARGS=passes`); a GPU wants to be filled
+# on a CPU the activations of few slices stay in its caches (`make bench ARGS=passes`); a GPU needs many to be busy
 CPU_CHUNK, GPU_CHUNK = 16, 128
 N_CLASSES = 3  # non-nodule, benign, malignant
 
 
 class BagOutput(NamedTuple):
-    """What the classifier says of a batch of bags.
+    """Output for a batch of bags.
 
     Attributes:
         bag_logits: float [B]; sigmoid is the probability of malignancy.
-        weights: float [B, S]: how much each slice counted; 0 on padding, sum 1.
+        weights: float [B, S], the weight of each slice; 0 on padding, sum 1.
         slice_logits: float [B, S, 3].
     """
 
@@ -40,12 +40,12 @@ class BagClassifier(nn.Module):
     Args:
         preprocessor: HU -> normalised images.
         backbone: images -> embeddings.
-        projection: embedding -> what slice head and aggregator see.
+        projection: embedding -> input of slice head and aggregator.
         aggregator: projected embeddings and slice logits -> bag logit.
-        chunk: slices that pass the backbone at once when nothing trains in it; None: what the device likes best.
+        chunk: slices per forward pass of a backbone that does not train; None: a default for the device.
 
     Attributes:
-        split: where the backbone is cut for the feature cache; behind its end unless `cut` says otherwise.
+        split: where the backbone is cut for the feature cache; at its end unless `cut` was called.
     """
 
     def __init__(
@@ -67,23 +67,20 @@ class BagClassifier(nn.Module):
 
     @property
     def chunk(self) -> int:
-        """How many slices pass the backbone at once."""
+        """Slices per forward pass of a backbone that does not train."""
         if self._chunk is not None:
             return self._chunk
         return CPU_CHUNK if next(self.parameters()).device.type == "cpu" else GPU_CHUNK
 
     def embed(self, frames: Tensor) -> Tensor:
         """Embed slices: int16 [N, C, H, W] -> float [N, D]; in chunks when no gradient is needed."""
-        if self._backbone_learns():
-            embeddings: Tensor = self.backbone(self.preprocessor(frames))
-            return embeddings
-        return self._embedded([frames])
+        return self._embed_bags([frames])
 
     def cut(self, frozen_blocks: int) -> None:
-        """Let `classify` take what the backbone's first blocks compute, which never train.
+        """Cut the backbone behind its first blocks, which never train: `classify` then takes their output.
 
         Args:
-            frozen_blocks: how many; at least one, and all of them make it the embeddings.
+            frozen_blocks: at least 1; with all blocks the features are the embeddings.
 
         Raises:
             CannotSplit: this backbone cannot be cut there.
@@ -91,48 +88,66 @@ class BagClassifier(nn.Module):
         self.split = split_backbone(self.backbone, frozen_blocks, self.preprocessor.size)
 
     def folded(self) -> AbstractContextManager[None]:
-        """Let the backbone, in evaluation mode, compute the same faster for a while: see `Split.folded`."""
+        """Fold the backbone's batch norms for faster inference: see `Split.folded`."""
         return self.split.folded(self.preprocessor.size)
 
     def forward(self, frames: list[Tensor], positions: list[Tensor] | None = None) -> BagOutput:
         """Classify bags from their voxels.
 
         Args:
-            frames: int16 [S_i, C, H, W] a bag.
-            positions: int64 [S_i] a bag, the slices' indices in it, where they are only some of it.
+            frames: int16 [S_i, C, H, W] for each bag.
+            positions: int64 [S_i] for each bag: the slices' indices in it, if only some of its slices are given.
         """
-        lengths = [len(bag) for bag in frames]
-        if self._backbone_learns():  # all bags at once: batch norm must not take its statistics from a single bag
-            embeddings = self.backbone(torch.cat([self.preprocessor(bag) for bag in frames]))
-        else:
-            embeddings = self._embedded(frames)
-        return self._aggregated(embeddings, lengths, positions)
+        return self._aggregate(self._embed_bags(frames), [len(bag) for bag in frames], positions)
 
     def classify(self, features: list[Tensor], positions: list[Tensor] | None = None) -> BagOutput:
-        """Classify bags from what `split` computed of their slices, float [S_i, split.width] a bag; see `forward`."""
+        """Classify bags from their features: float [S_i, split.width] for each bag; see `forward`."""
         lengths = [len(bag) for bag in features]
         rows = torch.cat(features).float()
-        if self.split.whole or self._backbone_learns():
-            return self._aggregated(self.split.suffix(rows), lengths, positions)
+        if self.split.whole or self._backbone_trains():
+            return self._aggregate(self.split.suffix(rows), lengths, positions)
         with torch.no_grad():
-            embeddings = torch.cat([self.split.suffix(part) for part in rows.split(self.chunk)])
-        return self._aggregated(embeddings, lengths, positions)
+            embeddings = torch.cat([self.split.suffix(chunk) for chunk in rows.split(self.chunk)])
+        return self._aggregate(embeddings, lengths, positions)
 
-    def _aggregated(self, embeddings: Tensor, lengths: list[int], positions: list[Tensor] | None) -> BagOutput:
-        """Head and aggregator on float [N, D], the slices of all bags, so many each."""
+    def _aggregate(self, embeddings: Tensor, lengths: list[int], positions: list[Tensor] | None) -> BagOutput:
+        """Apply head and aggregator to float [N, D], the slices of all bags in a row."""
         h = nn.utils.rnn.pad_sequence(self.projection(embeddings).split(lengths), batch_first=True)
-        # made on the device: a GPU's host would wait for a copy of the lengths until the backbone is done
+        # built on the device: copying the lengths would make a GPU's host wait for the backbone
         mask = nn.utils.rnn.pad_sequence([h.new_ones(n, dtype=torch.bool) for n in lengths], batch_first=True)
         slice_logits = self.slice_head(h)
-        places = None if positions is None else nn.utils.rnn.pad_sequence(positions, batch_first=True)
-        bag_logits, weights = self.aggregator(h, slice_logits, mask, places)
+        padded = None if positions is None else nn.utils.rnn.pad_sequence(positions, batch_first=True)
+        bag_logits, weights = self.aggregator(h, slice_logits, mask, padded)
         return BagOutput(bag_logits, weights, slice_logits)
 
-    def _embedded(self, frames: list[Tensor]) -> Tensor:
-        """Embed the slices of all bags, in chunks and without gradients: int16 [S_i, C, H, W] a bag -> [N, D]."""
+    def _embed_bags(self, frames: list[Tensor]) -> Tensor:
+        """Embed the slices of all bags: int16 [S_i, C, H, W] for each bag -> float [N, D]."""
+        if self._backbone_trains():  # all bags at once: batch-norm statistics must not come from a single bag
+            embeddings: Tensor = self.backbone(torch.cat([self.preprocessor(bag) for bag in frames]))
+            return embeddings
         with torch.no_grad():
-            pieces = (self.preprocessor(part) for bag in frames for part in bag.split(self.chunk))
-            return torch.cat([self.backbone(images) for images in full_chunks(pieces, self.chunk)])
+            images = (self.preprocessor(part) for bag in frames for part in bag.split(self.chunk))
+            return torch.cat([self.backbone(chunk) for chunk in full_chunks(images, self.chunk)])
 
-    def _backbone_learns(self) -> bool:
+    def _backbone_trains(self) -> bool:
         return torch.is_grad_enabled() and any(p.requires_grad for p in self.backbone.parameters())
+
+
+def full_chunks(parts: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    """Regroup rows, in order, into chunks of `size`; only the last may be smaller.
+
+    Args:
+        parts: [n, ...] each, of one shape but for n.
+        size: at least 1.
+    """
+    pending: list[Tensor] = []
+    for part in parts:
+        if len(part):
+            pending.append(part)
+        if sum(map(len, pending)) >= size:
+            rows = pending[0] if len(pending) == 1 else torch.cat(pending)
+            full = len(rows) // size * size
+            pending = [rows[full:].clone()] if full < len(rows) else []  # a view would keep all rows in memory
+            yield from rows[:full].split(size)
+    if pending:
+        yield torch.cat(pending)

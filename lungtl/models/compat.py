@@ -1,8 +1,8 @@
-"""Make torchvision importable beside a CPU-only torch.
+"""Make torchvision importable with a CPU-only torch.
 
-PyPI's torchvision links CUDA. Next to a torch without it, its C++ operators are missing and `import torchvision`
-stops at "operator torchvision::nms does not exist", and with it timm, Lightning and torchmetrics. Declaring the
-two operators that torchvision registers fake kernels for is all that its pure Python parts need.
+PyPI's torchvision links CUDA. With a CPU-only torch its C++ operators are missing and `import torchvision` fails with
+"operator torchvision::nms does not exist"; timm, Lightning and torchmetrics fail with it. Declaring the two operators
+for which torchvision registers fake kernels is all that its pure Python parts need.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import sys
 from typing import Any
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_kept: list[Any] = []  # a torch Library's definitions vanish with it
+_libraries: list[Any] = []  # a torch Library's definitions are removed when it is garbage-collected
 
 
 def ensure_torchvision() -> None:
-    """Import torchvision; where only its compiled operators are missing, declare them and import again."""
+    """Import torchvision; if only its compiled operators are missing, declare them and import again."""
     if "torchvision" in sys.modules:
         return
     import torch
@@ -31,5 +31,5 @@ def ensure_torchvision() -> None:
         library = torch.library.Library("torchvision", "DEF")
         for operator in ("nms", "qnms"):
             library.define(operator + _SCHEMA)
-        _kept.append(library)
+        _libraries.append(library)
         importlib.import_module("torchvision")

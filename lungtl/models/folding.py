@@ -1,8 +1,9 @@
-"""Batch norms that evaluate, computed by the convolutions before them: the same numbers in fewer passes over memory."""
+"""Fold batch norms into the preceding convolutions for inference: same results, fewer passes over memory."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -13,47 +14,48 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from lungtl.models.replacing import replacing
-from lungtl.models.rounding import same
+from lungtl.models.module_state import replaced_forward
 
 log = logging.getLogger(__name__)
 CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
 NORMS = (nn.BatchNorm2d, BatchNormAct2d)
-"""Whose computation is known; what is derived from them may compute something else."""
+"""Exact types: a subclass may compute something else."""
 
 
 @contextmanager
 def folded(network: nn.Module, compute: Callable[[Tensor], Tensor], images: Tensor) -> Iterator[None]:
-    """Let a network's convolutions scale and shift for the batch norms that read them, for a while.
+    """Temporarily fold a network's batch norms into the convolutions whose outputs they read.
 
-    In evaluation a batch norm multiplies and shifts each channel by constants; the convolution before it can have them
-    in its weights. Which norm reads which convolution is seen in one pass. Where the folded network does not compute
-    the same, something else reads a convolution too, and nothing is folded. Modules, parameters and hooks stay as they
-    are; meanwhile no gradient is kept, and no other thread may fold the same network.
+    In evaluation mode a batch norm multiplies and shifts each channel by constants, which the preceding convolution
+    can apply itself. One forward pass finds the pairs. If the folded network computes something else, because another
+    module reads a convolution's output too, nothing is folded. Modules, parameters and hooks stay as they are. No
+    gradients are recorded, and no other thread may fold the same network at the same time.
 
     Args:
         network: in evaluation mode; images -> anything.
-        compute: what will be computed, by calling the network or parts of it: images -> float [N, ...].
+        compute: what will be computed with the network or parts of it: images -> float [N, ...].
         images: float [N, C, H, W], an example.
     """
-    with torch.no_grad(), ExitStack() as folds:
-        if any(_foldable(module) for module in network.modules()):
-            with _full_precision():
+    with torch.no_grad(), ExitStack() as replacements:
+        if any(_is_foldable(module) for module in network.modules()):
+            with full_precision():
                 expected = compute(images)
                 for convolution, norm in _pairs(network, images):
-                    folds.enter_context(replacing(convolution, fuse_conv_bn_eval(convolution, norm).forward))
-                    rest = norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity()
-                    folds.enter_context(replacing(norm, rest.forward))
-                found = compute(images)
-            if not same(found, expected, rounding=1e-4):
+                    replacements.enter_context(
+                        replaced_forward(convolution, fuse_conv_bn_eval(convolution, norm).forward)
+                    )
+                    activation = norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity()
+                    replacements.enter_context(replaced_forward(norm, activation.forward))
+                result = compute(images)
+            if not is_close(result, expected, tolerance=1e-4):
                 log.info("batch norms are not folded into convolutions: the network would compute something else")
-                folds.close()
+                replacements.close()
         yield
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
-    """Let a GPU's convolutions multiply with all bits for a while, so that a difference is not taken for rounding."""
+def full_precision() -> Iterator[None]:
+    """Disable TF32 in a GPU's convolutions, so that a real difference is not taken for rounding."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -62,27 +64,45 @@ def _full_precision() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
-def _foldable(module: nn.Module) -> bool:
-    """Whether it is a batch norm whose statistics are constants in evaluation."""
+def is_close(result: Tensor, expected: Tensor, tolerance: float | None = None, scale: float = 0) -> bool:
+    """Whether two tensors of one shape differ by rounding alone; non-finite values are never close.
+
+    The largest difference is compared with the largest expected value.
+
+    Args:
+        result: of any shape.
+        expected: of the same shape.
+        tolerance: allowed relative difference; None: what the device's default precision causes.
+        scale: magnitude of the summands, where large numbers cancelled in the sum.
+    """
+    if tolerance is None:
+        tolerance = 1e-4 if expected.device.type == "cpu" else 1e-2  # GPUs may multiply in TF32 (10 bits)
+    difference = float((result - expected).detach().abs().max())
+    largest = float(expected.detach().abs().max()) + 1e-2 * scale
+    return math.isfinite(difference) and difference <= tolerance * largest
+
+
+def _is_foldable(module: nn.Module) -> bool:
+    """Whether it is a batch norm whose statistics are constants in evaluation mode."""
     return type(module) in NORMS and module.running_mean is not None
 
 
 def _pairs(network: nn.Module, images: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """The convolutions, with the norm that reads each, of which both compute once in a pass."""
+    """Convolutions, each with the batch norm that reads its output, where both run exactly once in a forward pass."""
     outputs: dict[nn.Module, list[Tensor]] = {}
     inputs: dict[nn.Module, list[Tensor]] = {}
 
-    def see(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def record(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if type(module) in CONVOLUTIONS:
             outputs.setdefault(module, []).append(output)
-        elif _foldable(module):
+        elif _is_foldable(module):
             inputs.setdefault(module, []).append(args[0])
 
     with ExitStack() as hooks:
         for module in network.modules():
-            hooks.callback(module.register_forward_hook(see).remove)
+            hooks.callback(module.register_forward_hook(record).remove)
         network(images)
-    writers = {id(own[0]): module for module, own in outputs.items() if len(own) == 1}
-    readers = [(module, own[0]) for module, own in inputs.items() if len(own) == 1]
-    pairs: list[Any] = [(writers[id(read)], norm) for norm, read in readers if id(read) in writers]
+    writers = {id(tensors[0]): module for module, tensors in outputs.items() if len(tensors) == 1}
+    readers = [(module, tensors[0]) for module, tensors in inputs.items() if len(tensors) == 1]
+    pairs: list[Any] = [(writers[id(tensor)], norm) for norm, tensor in readers if id(tensor) in writers]
     return pairs

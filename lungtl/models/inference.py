@@ -15,8 +15,8 @@ from lungtl.data.bags import Features, read_frames
 from lungtl.data.batching import loads
 from lungtl.data.store.reader import Store
 from lungtl.models.bag_classifier import BagClassifier, BagOutput
-from lungtl.models.evaluating import evaluating
 from lungtl.models.images import image_chunks
+from lungtl.models.module_state import evaluation_mode
 from lungtl.sources.base import BENIGN, MALIGNANT, NON_NODULE
 
 MOST_BYTES = 2**28
@@ -64,7 +64,7 @@ def predict_bags(
     bags, slices = [], []
     classifier.to(device)  # not in inference mode: what is moved there cannot train
     with (
-        evaluating(classifier),
+        evaluation_mode(classifier),
         torch.inference_mode(),
         classifier.folded() if features is None else nullcontext(),
     ):

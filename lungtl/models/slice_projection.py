@@ -1,4 +1,4 @@
-"""What stands between a backbone's embedding and everything that is learned on it."""
+"""The layers between a backbone's embedding and everything that is learned on it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lungtl.models.collective import processes, summed, total_count
+from lungtl.models.collectives import all_reduce_sum, world_size
 
 
 class Standardise(nn.BatchNorm1d):
-    """Batch norm without weights, its statistics those of all slices of a batch, whichever process holds them.
+    """Batch norm without weights, whose statistics are those of all slices of a batch across DDP ranks.
 
-    torch's SyncBatchNorm knows no CPU. Several processes wait for each other here in every step.
+    torch's SyncBatchNorm does not run on CPUs.
 
     Args:
         dim: size of the embedding.
@@ -22,23 +22,25 @@ class Standardise(nn.BatchNorm1d):
         super().__init__(dim, affine=False)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Standardise float [N, dim]; running statistics stand in for those of a single slice, which has none."""
+        """Standardise float [N, dim]; a single slice has no statistics and uses the running ones."""
         if not self.training:
             return super().forward(embeddings)
-        count = total_count(len(embeddings), embeddings.device)
+        count = len(embeddings)
+        if world_size() > 1:
+            count = int(all_reduce_sum(torch.tensor(count, device=embeddings.device)))
         if count == 1:
             return F.batch_norm(embeddings, self.running_mean, self.running_var, eps=self.eps)
-        if processes() == 1:
+        if world_size() == 1:
             return super().forward(embeddings)
         rows = embeddings.float()
-        mean = summed(rows.sum(dim=0)) / count
-        variance = summed((rows - mean).square().sum(dim=0)) / count
+        mean = all_reduce_sum(rows.sum(dim=0)) / count
+        variance = all_reduce_sum((rows - mean).square().sum(dim=0)) / count
         with torch.no_grad():
-            self._follow(mean, variance * count / (count - 1))
+            self._update_running_statistics(mean, variance * count / (count - 1))
         return ((rows - mean) * (variance + self.eps).rsqrt()).to(embeddings.dtype)
 
-    def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics towards a batch's, as `nn.BatchNorm1d` does."""
+    def _update_running_statistics(self, mean: Tensor, variance: Tensor) -> None:
+        """As `nn.BatchNorm1d` does."""
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
@@ -51,14 +53,13 @@ class Standardise(nn.BatchNorm1d):
 class SliceProjection(nn.Module):
     """Standardise each component of the embedding, then project: h = dropout(ReLU(W standardise(e) + b)).
 
-    The fully connected layer before pooling is that of Ilse et al. (2018) and of CLAM (Lu et al. 2021). Components of
-    ImageNet embeddings differ by orders of magnitude in scale; standardised (batch norm without weights), one learning
-    rate suits all.
+    The fully connected layer before pooling follows Ilse et al. (2018) and CLAM (Lu et al. 2021). Components of
+    ImageNet embeddings differ by orders of magnitude in scale; standardised, one learning rate suits all of them.
 
     Args:
         dim: size of the embedding.
         width: of the projection.
-        dropout: share of the projection dropped while training.
+        dropout: share of the projection that is dropped during training.
     """
 
     def __init__(self, dim: int, width: int, dropout: float) -> None:

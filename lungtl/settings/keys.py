@@ -118,9 +118,7 @@ def override_key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def config_key(
-    config: dict[str, Any], fingerprints: Mapping[str, str] | None = None, *, repeats: bool = True
-) -> str:
+def config_key(config: dict[str, Any], fingerprints: Mapping[str, str] | None = None, *, repeats: bool = True) -> str:
     """The hash of everything in a config that identifies a run; it names the run's folder in a sweep.
 
     Args:

@@ -9,7 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from lungtl.settings import parts
 from lungtl.settings.errors import UsageError
@@ -70,7 +80,9 @@ class ImageConfig(Strict):
                 "neighbours=true takes three channels from three slices: give one window and image.channels=3"
             )
         if count not in (1, self.channels):
-            raise ValueError(f"expected one window or {self.channels}, one per channel, not {count}; see image.channels")
+            raise ValueError(
+                f"expected one window or {self.channels}, one per channel, not {count}; see image.channels"
+            )
         return self
 
 
@@ -107,17 +119,6 @@ class SplitConfig(Strict):
         if self.fold >= self.folds:
             raise UsageError(f"split.fold={self.fold}: with split.folds={self.folds}, give 0 to {self.folds - 1}")
         return self
-
-
-class OptimizerConfig(Strict):
-    """The optimiser of everything that trains."""
-
-    name: Literal["adamw", "sgd"]
-    lr: Annotated[float, Field(gt=0)]
-    weight_decay: Annotated[float, Field(ge=0)]
-    momentum: Fraction
-    schedule: Literal["constant", "cosine"]
-    warmup_epochs: Annotated[int, Field(ge=0)]
 
 
 class TrainerConfig(Strict):
@@ -219,7 +220,8 @@ class TrainConfig(DatasetConfig):
     image: ImageConfig
     head: HeadConfig
     split: SplitConfig
-    optimizer: OptimizerConfig
+    optimizer: Part
+    schedule: Part
     trainer: TrainerConfig
     evaluation: EvaluationConfig
     tracking: TrackingConfig
@@ -238,12 +240,25 @@ class TrainConfig(DatasetConfig):
         parts.check(self.freezing, "freezing")
         parts.check(self.aggregator, "aggregator", frozenset({"dim"}))
         parts.check(self.loss, "loss")
+        parts.check(self.optimizer, "optimizer", frozenset({"params"}))
+        options = parts.signature(str(self.schedule.get(parts.TARGET, "")), "schedule")
+        parts.check(self.schedule, "schedule", frozenset({"optimizer"} | ({"max_epochs"} & options.keys())))
+        _check_number("optimizer.lr", self.optimizer.get("lr"), Field(gt=0))
+        _check_number("optimizer.weight_decay", self.optimizer.get("weight_decay", 0), Field(ge=0))
         if self.cache.views > 1 and self.image.augment == "none":
             raise UsageError(
                 f"cache.views={self.cache.views}: without augmentation there is one view; give image.augment=dihedral "
                 "or cache.views=1"
             )
         return self
+
+
+def _check_number(key: str, value: Any, bound: Any) -> None:
+    """Raise UsageError unless the value is a number within the bound, which torch would notice only in training."""
+    try:
+        TypeAdapter(Annotated[float, bound]).validate_python(value)
+    except ValidationError as error:
+        raise UsageError(parts.describe(key, error.errors()[0])) from error
 
 
 class EvaluateConfig(DatasetConfig):

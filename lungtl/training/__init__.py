@@ -1,4 +1,4 @@
-"""Lightning: the module, its losses, the feature cache, and predictions with a trained classifier."""
+"""Lightning: the module, its losses, callbacks, and the feature cache."""
 
 from lungtl.models.compat import ensure_torchvision
 

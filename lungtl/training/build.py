@@ -1,4 +1,4 @@
-"""From a config to the network and its freezing strategy."""
+"""Build the network from a config."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def build_classifier(config: TrainConfig, value_range: tuple[int, int] | None) -> BagClassifier:
-    """The network of a run, its backbone's weights loaded (see `starting_weights`).
+    """Build a run's network and load its backbone's weights (see `starting_weights`).
 
     Args:
         config: of the run.
@@ -36,43 +36,20 @@ def build_classifier(config: TrainConfig, value_range: tuple[int, int] | None) -
 
 
 def starting_weights(config: TrainConfig) -> str:
-    """`backbone.weights`, or what the freezing strategy wants in the place of `auto`.
+    """`backbone.weights`, with `auto` replaced by what the freezing strategy requires.
 
     Raises:
-        UsageError: the strategy wants other weights than those that the user names.
+        UsageError: the strategy requires other weights than those of the config.
     """
-    given = str(config.backbone.get("weights", "auto"))
+    weights = str(config.backbone.get("weights", "auto"))
     strategy: FreezingStrategy = parts.build(config.freezing)
-    if strategy.weights is None or strategy.weights == given:
-        return given
+    if strategy.weights is None or strategy.weights == weights:
+        return weights
     name = type(strategy).__name__
-    if given != "auto":
+    if weights != "auto":
         raise UsageError(
-            f"backbone.weights={given}: {name} starts from backbone.weights={strategy.weights}; leave backbone.weights "
-            "out, or choose another freezing strategy"
+            f"backbone.weights={weights}: {name} requires backbone.weights={strategy.weights}; omit backbone.weights "
+            "or choose another freezing strategy"
         )
-    log.info("%s starts from backbone.weights=%s", name, strategy.weights)
+    log.info("%s uses backbone.weights=%s", name, strategy.weights)
     return strategy.weights
-
-
-def trainable_share(classifier: BagClassifier, freezing: FreezingStrategy, max_epochs: int) -> tuple[int, int]:
-    """(parameters that may train in so many epochs, all parameters), of a network that the strategy has adapted.
-
-    What thaws only after the last epoch is warned of.
-    """
-    groups = freezing.groups(classifier.backbone)
-    if late := [group for group in groups if group.epoch >= max_epochs]:
-        log.warning(
-            "%s: %d of %d groups thaw after the last epoch (trainer.max_epochs=%d)%s; dry_run=true lists them",
-            type(freezing).__name__, len(late), len(groups), max_epochs,
-            ", unless validation stops improving before" if late[0].at_latest else "",
-        )  # fmt: skip
-    backbone = {f"backbone.{name}" for name, _ in classifier.backbone.named_parameters()}
-    trained = {
-        f"backbone.{name}"
-        for group in groups
-        if group.epoch < max_epochs or group.at_latest
-        for name in group.parameters
-    }
-    sizes = {name: parameter.numel() for name, parameter in classifier.named_parameters()}
-    return sum(size for name, size in sizes.items() if name in trained or name not in backbone), sum(sizes.values())

@@ -1,4 +1,4 @@
-"""A run's checkpoints, the last epoch's and the best one's: a kill at any moment leaves both usable."""
+"""A run's checkpoints, of the last and of the best epoch; a kill at any moment leaves both usable."""
 
 from __future__ import annotations
 
@@ -20,20 +20,18 @@ from lungtl.settings.errors import LungtlError
 
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
 STATES = ("state_dict", "current_model_state")
-"""Where a checkpoint has weights: those that validate, and beside an average of them those that train."""
+"""A checkpoint's weights: the validated ones and, with weight averaging, those that train."""
 KEYS = {"state_dict", "loops", "best", "freezing", "random_state", "seconds"}
-"""What a checkpoint needs for a run to go on."""
+"""Entries of a checkpoint that a run needs to resume."""
 
 
-class WholeFiles(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all, and of the weights only those that training changes.
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint completely or not at all, without weights that training does not change.
 
-    Lightning's own goes through the system's folder for temporary files: from there to another file system it is
-    copied, and a kill leaves a part.
+    Lightning's own copies it from the system's temporary folder, so that a kill may leave a part of it.
 
     Args:
-        frozen: tensors of the module's state dict that stay as they are. They are left out of a file, and put back
-            into what is read from it.
+        frozen: tensors of the module's state dict that never change; omitted from files and restored when reading.
     """
 
     def __init__(self, frozen: Mapping[str, Tensor] | None = None) -> None:
@@ -41,35 +39,35 @@ class WholeFiles(TorchCheckpointIO):
         self.frozen = dict(frozen or {})
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write beside the path, then exchange; raises LungtlError when the disk is full, or the like."""
+        """Write to a temporary file, then replace; raises LungtlError e.g. when the disk is full."""
         path = Path(path)
         states = {key: {name: value for name, value in checkpoint[key].items() if name not in self.frozen}
                   for key in STATES if key in checkpoint}  # fmt: skip
         with whole_file(path, path.parent) as file:
             torch.save(checkpoint | states, file)
             file.flush()
-            os.fsync(file.fileno())  # the name must not outlive the bytes
+            os.fsync(file.fileno())  # the content must be on disk before the name
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read one; its weights are those of the whole module."""
+        """Read a checkpoint, with the weights of the whole module."""
         checkpoint = super().load_checkpoint(path, *args, **kwargs)
         return checkpoint | {key: self.frozen | checkpoint[key] for key in STATES if key in checkpoint}
 
 
 class Checkpoints(Checkpoint):
-    """Writes `last.ckpt` at each epoch's end, and copies it to `best.ckpt` where the epoch is the best so far.
+    """Writes `last.ckpt` at the end of each epoch, and copies it to `best.ckpt` if the epoch is the best so far.
 
-    The last checkpoint says which epoch was the best. Where a kill came between the two files that is its own epoch,
-    and the copy is made when the run goes on; otherwise `best.ckpt` was there before `last.ckpt` was written.
+    The last checkpoint records which epoch was best. If the run was killed between the two files, that is its own
+    epoch, and it is copied when the run is resumed.
 
     Args:
-        folder: gets both; is created.
-        monitor: the validation value that has to be the best; an epoch in which it is not finite never is.
-        mode: whether its best is the smallest or the largest. Of equal epochs the first is the best.
+        folder: of both files; is created.
+        monitor: validation value that chooses the best epoch; non-finite values never do, ties go to the first.
+        mode: whether lower (min) or higher (max) is better.
 
     Attributes:
         best_epoch: None before there is one.
-        best_value: what was monitored in it.
+        best_value: of `monitor`.
     """
 
     def __init__(self, folder: Path, monitor: str, mode: Literal["min", "max"]) -> None:
@@ -80,39 +78,39 @@ class Checkpoints(Checkpoint):
         self.best_value = self.sign * math.inf
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Make the folder; drop what a killed process was writing there."""
+        """Create the folder; remove temporary files of a killed process."""
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for part in self.folder.glob(f"*{TEMPORARY}"):
-                part.unlink()
+            for file in self.folder.glob(f"*{TEMPORARY}"):
+                file.unlink()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Validation has ended by now, and every other callback has seen it."""
+        """Called after validation and after all other callbacks."""
         value = float(trainer.callback_metrics[self.monitor])
         if math.isfinite(value) and self.sign * value < self.sign * self.best_value:
             self.best_epoch, self.best_value = trainer.current_epoch, value
         trainer.save_checkpoint(self.folder / LAST)
-        self._keep_best(trainer, trainer.current_epoch)
+        self._copy_best(trainer, trainer.current_epoch)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Say which epoch was the best, and of what."""
+        """Record the best epoch."""
         checkpoint["best"] = {"monitor": self.monitor, "epoch": self.best_epoch, "value": self.best_value}
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Go on from there; raises LungtlError where something else was monitored."""
+        """Restore the best epoch; raises LungtlError if another value was monitored."""
         earlier = checkpoint["best"]["monitor"]
         if earlier != self.monitor:
-            raise LungtlError(f"the run monitored {earlier}, now trainer.monitor={self.monitor}; start a new run")
+            raise LungtlError(f"the run monitored {earlier}, not trainer.monitor={self.monitor}; start a new run")
         self.best_epoch, self.best_value = checkpoint["best"]["epoch"], checkpoint["best"]["value"]
-        if "current_model_state" in checkpoint:  # of a run with an average, which may go on without one
+        if "current_model_state" in checkpoint:  # a run with weight averaging may be resumed without
             pl_module.load_state_dict(checkpoint["current_model_state"])
-        self._keep_best(trainer, checkpoint["epoch"])
+        self._copy_best(trainer, checkpoint["epoch"])
 
-    def _keep_best(self, trainer: pl.Trainer, epoch: int) -> None:
+    def _copy_best(self, trainer: pl.Trainer, epoch: int) -> None:
         if epoch == self.best_epoch and trainer.is_global_zero:
             with (self.folder / LAST).open("rb") as last, whole_file(self.folder / BEST, self.folder) as best:
                 shutil.copyfileobj(last, best)
@@ -122,7 +120,7 @@ class Checkpoints(Checkpoint):
 
 
 def check_checkpoint(folder: Path) -> bool:
-    """Whether a run's folder has a last checkpoint; raises LungtlError when that is not one which `fit` wrote.
+    """Whether a run's folder has a last checkpoint; raises LungtlError if `fit` did not write it.
 
     Tensors are not read.
     """
@@ -131,9 +129,9 @@ def check_checkpoint(folder: Path) -> bool:
         return False
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises many kinds for a file that is none; each means the same to the user
+    except Exception as error:  # torch raises many types for an invalid file
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise LungtlError(f"{path} is not a checkpoint ({reason}); start the run anew") from error
+        raise LungtlError(f"{path} is not a checkpoint ({reason}); start a new run") from error
     if not isinstance(checkpoint, dict) or not checkpoint.keys() >= KEYS:
-        raise LungtlError(f"{path} is not a checkpoint of a run; start the run anew")
+        raise LungtlError(f"{path} is not a checkpoint of a run; start a new run")
     return True

@@ -1,4 +1,4 @@
-"""torch.compile for a while."""
+"""torch.compile of a backbone during training."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import nn
 from lungtl.settings.errors import LungtlError
 
 RECOMPILATIONS = 256
-"""After 8, torch's own limit, it would silently compile no more: each block that thaws makes two."""
+"""Each unfrozen block causes two; at torch's own limit of 8 it would silently stop compiling."""
 
 
 @contextmanager
 def compiled(backbone: nn.Module) -> Iterator[None]:
-    """Let a backbone run compiled; afterwards it is as it was, as are its parameters' names all the time.
+    """Compile a backbone's forward pass temporarily; its parameters keep their names.
 
     Args:
-        backbone: its forward pass is compiled for any number of slices, anew when other parameters train.
+        backbone: compiled for any number of slices, and again when other parameters train.
 
     Raises:
-        LungtlError: it cannot be compiled here.
+        LungtlError: it cannot be compiled on this machine.
     """
     from torch._dynamo import config
     from torch._dynamo.exc import TorchDynamoException
@@ -33,11 +33,11 @@ def compiled(backbone: nn.Module) -> Iterator[None]:
         with config.patch({limit: RECOMPILATIONS}):
             yield
     except TorchDynamoException as error:
-        reason = " ".join(str(error).strip().partition("\n\n")[0].split())  # behind it torch names its debug switches
+        reason = " ".join(str(error).strip().partition("\n\n")[0].split())  # without torch's debugging hints
         raise LungtlError(
-            f"trainer.compile=true: torch.compile fails here ({reason}); it needs a C++ compiler, on GPUs Triton too; "
-            "give trainer.compile=false"
+            f"trainer.compile=true: torch.compile failed ({reason}); it requires a C++ compiler, and Triton on GPUs; "
+            "use trainer.compile=false"
         ) from error
     finally:
         del backbone.forward
-        torch.compiler.reset()  # a sweep's next run counts from 0
+        torch.compiler.reset()  # recompilations of a sweep's next run count from 0

@@ -1,4 +1,4 @@
-"""The bags of a store as Lightning's loaders."""
+"""Training and validation loaders of a store's bags."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from torch.utils.data import DataLoader
 from lungtl.data.bags import BagDataset, Features, Sample, collate
 from lungtl.data.batching import TOLERATED, balanced, bucketed, loads, numbered, padding, pieces, share, shuffled
 from lungtl.data.store.reader import Store
-from lungtl.models.collective import processes, rank
+from lungtl.models.collectives import rank, world_size
 from lungtl.models.inference import most_slices
 from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import TrainConfig
-from lungtl.training.devices import pick_device
-from lungtl.training.loading import loader_processes
+from lungtl.training.devices import loader_processes, pick_device
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,15 +26,15 @@ if TYPE_CHECKING:
 class BagDataModule(pl.LightningDataModule):
     """Training and validation bags.
 
-    Loaders are made anew for each epoch (`reload_dataloaders_every_n_epochs=1`): what they draw follows from the run's
-    seed and the epoch. Of several processes each gets its share of the same batches.
+    Loaders are created for each epoch (`reload_dataloaders_every_n_epochs=1`), and their random choices depend on the
+    run's seed and the epoch. Each DDP rank gets its share of the same batches.
 
     Args:
-        store: where the bags lie.
+        store: of the bags.
         split: bag_id, patient_id, label, split; checked (see `lungtl.data.splits`).
         config: of the run.
         features: from the feature cache; None reads voxels.
-        backbone_trains: then a training step sees `image.train_slices` of each bag; otherwise all of them.
+        backbone_trains: if so, a training step uses `image.train_slices` of each bag, otherwise all slices.
     """
 
     def __init__(
@@ -55,10 +54,10 @@ class BagDataModule(pl.LightningDataModule):
         self._processes = loader_processes(config.trainer, cached=features is not None)
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """The epoch's batches, augmented; a fine-tuned backbone sees a part of each bag's slices.
+        """The epoch's batches, augmented.
 
         Raises:
-            UsageError: there are more processes than bags in a batch.
+            UsageError: a batch has fewer bags than there are ranks.
         """
         seed, epoch, settings = self.config.seed, self.trainer.current_epoch if self.trainer else 0, self.config.trainer
         draw = self.config.image.train_slices if self.backbone_trains else None
@@ -73,26 +72,26 @@ class BagDataModule(pl.LightningDataModule):
             batches = bucketed(order, lengths, settings.batch_size, seed, epoch)
         else:
             batches = pieces(order, settings.batch_size)
-        return self._loader(dataset, share(numbered(batches, count), rank(), processes()))
+        return self._loader(dataset, share(numbered(batches, count), rank(), world_size()))
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """All slices of this process's bags, in the table's order, as they are.
+        """All slices of this rank's bags, in the table's order, without augmentation.
 
         Raises:
-            UsageError: there are more processes than bags.
+            UsageError: there are fewer bags than ranks.
         """
         dataset = self._dataset("val", draw=None, augment=False, key=(self.config.seed, 0))
-        if len(dataset) < processes():
+        if len(dataset) < world_size():
             raise UsageError(
-                f"{len(dataset)} bags validate, fewer than the {processes()} processes; give "
+                f"the validation split has {len(dataset)} bags for {world_size()} processes; use "
                 f"trainer.devices={len(dataset)} or a larger split.val"
             )
-        dataset.bag_ids = dataset.bag_ids[rank() :: processes()]
+        dataset.bag_ids = dataset.bag_ids[rank() :: world_size()]
         most = most_slices(self.store, self.features, self.config.image.neighbours)
         return self._loader(dataset, loads(list(self._lengths(dataset)), self.config.trainer.batch_size, most))
 
     def _buckets(self, lengths: NDArray[np.int64]) -> bool:
-        """Whether bags of like length share a batch, given the slices that each shows: the same in every epoch."""
+        """Whether bags of similar length share a batch, given the number of slices of each; the same in every epoch."""
         settings = self.config.trainer
         if settings.bucket != "auto":
             return settings.bucket

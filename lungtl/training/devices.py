@@ -1,38 +1,82 @@
-"""What `trainer.accelerator`, `trainer.devices` and `trainer.precision` mean on this machine."""
+"""Resolve `trainer.accelerator`, `trainer.devices`, `trainer.precision` and `trainer.workers` on this machine."""
 
 from __future__ import annotations
 
-import torch
+import logging
+import os
+import shutil
+from pathlib import Path
 
+import torch
+from torch import multiprocessing
+
+from lungtl.models.inference import MOST_BYTES
 from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import TrainerConfig
 
+log = logging.getLogger(__name__)
+WORKERS_PER_GPU = 4
+"""Loader processes that keep a GPU busy that trains on voxels (`make bench-gpu`)."""
+PREFETCHED = 2
+"""Batches that each loader process of torch holds ready."""
+SHARED_MEMORY = Path("/dev/shm")
+"""Where loader processes pass tensors on Linux."""
+
 
 def pick_device(accelerator: str) -> torch.device:
-    """The device that auto, cpu, gpu or mps means here."""
+    """The device for auto, cpu, gpu or mps."""
     if accelerator == "auto":
         accelerator = "gpu" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     return torch.device({"gpu": "cuda"}.get(accelerator, accelerator))
 
 
 def device_name(device: torch.device) -> str:
-    """What a run's record calls it: a GPU's name, otherwise its type, e.g. cpu."""
+    """Name for a run's record: a GPU's model, otherwise the type, e.g. cpu."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def device_count(config: TrainerConfig) -> int:
-    """How many devices `trainer.devices` means: auto is every GPU, or one CPU."""
+    """Number of devices; auto is every GPU, or one CPU."""
     if config.devices != "auto":
         return config.devices
     return torch.cuda.device_count() if pick_device(config.accelerator).type == "cuda" else 1
 
 
 def check_precision(config: TrainerConfig) -> torch.device:
-    """The device that trains; raises UsageError where it has no such precision."""
+    """The training device; raises UsageError if it does not support the precision."""
     device = pick_device(config.accelerator)
-    if config.precision == "16-mixed" and device.type == "cpu":  # Lightning would take bfloat16 instead
+    if config.precision == "16-mixed" and device.type == "cpu":  # Lightning would use bfloat16 instead
         raise UsageError(
-            "trainer.precision=16-mixed needs a GPU, and this run trains on the CPU; give trainer.precision=bf16-mixed "
-            "or 32-true"
+            "trainer.precision=16-mixed requires a GPU, but this run uses the CPU; use trainer.precision=bf16-mixed or "
+            "32-true"
         )
     return device
+
+
+def loader_processes(config: TrainerConfig, cached: bool) -> int:
+    """Number of loader processes; auto is 0, except for CUDA GPUs that train on voxels.
+
+    Args:
+        config: of the trainer.
+        cached: whether cached features are read, which is faster without further processes.
+    """
+    if config.workers != "auto":
+        return config.workers
+    on_voxels = pick_device(config.accelerator).type == "cuda" and not cached
+    if not on_voxels or multiprocessing.get_start_method() != "fork":  # else each imports torch anew in every epoch
+        return 0
+    workers = max(0, min(WORKERS_PER_GPU, _cores() // device_count(config) - 1))
+    memory = PREFETCHED * workers * device_count(config) * MOST_BYTES
+    if SHARED_MEMORY.is_dir() and (free := shutil.disk_usage(SHARED_MEMORY).free) < memory:
+        log.warning(
+            "trainer.workers=auto: no loader processes, since %s has %.2g GB free and %d of them may need %.2g GB; "
+            "enlarge it (containers: --shm-size) or use trainer.workers=1",
+            SHARED_MEMORY, free / 1e9, workers, memory / 1e9,
+        )  # fmt: skip
+        return 0
+    return workers
+
+
+def _cores() -> int:
+    """CPU cores available to this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,8 +1,9 @@
-"""What the frozen blocks of a backbone compute, computed once and shared by every run that asks for it again.
+"""Cached features: the output of a backbone's frozen blocks, computed once and shared by all runs that need it.
 
-An entry is addressed by all that decides its numbers: the store's content, the backbone's weights, the preprocessing,
-where the backbone is cut, the views, the precision, and the code. It holds one row a slice (see
-`lungtl.models.backbones.split`), all slices in the store's order, one dihedral view after the other.
+An entry is identified by the store, the weights, the preprocessing, the cut, the views and the precision. It is reused
+only if the current code reproduces the features of a few synthetic slices that are stored with it; otherwise it is
+computed again. An entry contains one row per slice (see `lungtl.models.backbones.split`): all slices in the store's
+order, one dihedral view after the other.
 """
 
 from __future__ import annotations
@@ -10,44 +11,48 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from functools import cache
-from importlib import import_module
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import timm
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from lungtl.data.cache_folder import GB, CacheFolder, Layout, map_array
+from lungtl.data.cache_folder import CacheFolder, Layout, map_array
 from lungtl.data.store.reader import Store
 from lungtl.models.backbones.split import CannotSplit
 from lungtl.models.bag_classifier import BagClassifier
-from lungtl.models.evaluating import evaluating
+from lungtl.models.folding import full_precision, is_close
 from lungtl.models.freezing.base import FreezingStrategy
-from lungtl.models.images import image_chunks
+from lungtl.models.images import Voxels, image_chunks
+from lungtl.models.module_state import evaluation_mode
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import TrainConfig
-from lungtl.sources.base import fingerprint, sha256
+from lungtl.sources.base import fingerprint
 from lungtl.sources.progress import bar
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-COMPUTES = ("data.augment", "data.bags", "data.windows", "models.backbones.split", "models.backbones.timm_backbone",
-            "models.chunks", "models.folding", "models.replacing", "models.rounding", "models.images",
-            "training.feature_cache")  # fmt: skip
-"""The modules of lungtl that decide what is in an entry; with any change in one of them, features are computed anew."""
+
+LAYOUT_VERSION = 1
+"""Increase it when the order or meaning of an entry's rows changes, which the probe cannot detect."""
+PROBE, PROBE_SLICES, PROBE_GRID = "probe.npy", 3, 8
+"""File with the features of the probe; its number of slices, and of random squares along each side of a slice."""
+HU_RANGE = (-1024, 1024)
+TOLERANCE = 1e-4
+"""Relative difference between float32 features that may be rounding, as between two kinds of CPU."""
 
 
 class CachedFeatures:
-    """The rows of a store's slices, memory-mapped: `lungtl.data.bags.Features`.
+    """Features of a store's slices, memory-mapped: `lungtl.data.bags.Features`.
 
     Args:
         file: of the entry.
-        layout: of its array; as many rows as the store has slices, times the views.
-        store: whose slices.
+        layout: of its array; the number of the store's slices times the views.
+        store: of the slices.
     """
 
     def __init__(self, file: Path, layout: Layout, store: Store) -> None:
@@ -61,13 +66,13 @@ class CachedFeatures:
         }
 
     def rows(self, bag_id: str, view: int = 0, kept: Tensor | None = None) -> Tensor:
-        """Some slices of a bag, or all: float32 or float16 [n, K]; see `Features`."""
+        """Copies of some or all rows of a bag: float32 or float16 [n, K]; see `Features`."""
         start, count = self._bags[bag_id]
         rows = self._table.narrow(0, view * self._slices + start, count)
         return rows.clone() if kept is None else rows.index_select(0, kept)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a loader process gets where processes are spawned: not the array, but where it is."""
+        """For spawned loader processes: the location of the array instead of its content."""
         return {key: value for key, value in self.__dict__.items() if key != "_table"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -83,40 +88,37 @@ def run_features(
     device: torch.device,
     weights: str,
 ) -> CachedFeatures | None:
-    """What a training run reads instead of voxels; cuts the classifier's backbone accordingly.
+    """Features that a training run reads instead of voxels; cuts the classifier's backbone accordingly.
 
     Args:
         config: of the run.
-        classifier: as it starts to train.
+        classifier: before training.
         freezing: which of its blocks never train.
-        store: whose slices.
+        store: of the slices.
         device: where to compute.
         weights: the backbone's fingerprint.
 
     Returns:
-        None where nothing is frozen or can be kept; then the run computes everything in every epoch.
+        None if nothing is frozen or can be cached; the run then computes everything in every epoch.
     """
-    wanted = config.cache
+    settings = config.cache
     blocks = freezing.frozen_blocks(classifier.backbone)
-    turned = config.image.augment != "none"
-    if not wanted.enabled:
+    if not settings.enabled:
         return None
     if blocks == 0:
-        log.info("features: none are cached, since the strategy trains the first block too")
+        log.info("features are not cached: the freezing strategy trains the first block")
         return None
-    if turned and wanted.views == 1:
-        log.warning(
-            "features: computed anew in every epoch, since image.augment turns slices and the cache keeps them as they "
-            "are; give cache.views=8 to keep all eight turns"
-        )
+    if config.image.augment != "none" and settings.views == 1:
+        log.warning("features are not cached, since image.augment needs all flips and quarter turns; use cache.views=8")
         return None
     try:
         classifier.cut(blocks)
     except CannotSplit as error:
-        log.warning("features: %s; this run computes them anew in every epoch", error)
+        log.warning("features are not cached: %s", error)
         return None
-    return cached_features(classifier, store, config.data_dir, device, weights, wanted.views, wanted.precision,
-                           wanted.max_gb)  # fmt: skip
+    return cached_features(
+        classifier, store, config.data_dir, device, weights, settings.views, settings.precision, settings.max_gb
+    )
 
 
 def cached_features(
@@ -129,27 +131,28 @@ def cached_features(
     precision: str = "float32",
     max_gb: float = 50,
 ) -> CachedFeatures | None:
-    """Read the features of a store's slices from the cache; compute them first when they are not there.
+    """Read the features of a store's slices from the cache, after computing them if needed.
 
     Args:
         classifier: its preprocessor and the prefix of its split are used, in evaluation mode.
-        store: whose slices.
-        data_dir: the cache is its folder `cache/features`.
+        store: of the slices.
+        data_dir: the cache is in its folder `cache/features`.
         device: where to compute.
         weights: the backbone's fingerprint.
-        views: the first so many dihedral views of every slice.
-        precision: float32 or float16, of what is kept.
-        max_gb: of all entries together.
+        views: number of dihedral views of every slice.
+        precision: float32 or float16, of the stored features.
+        max_gb: limit of all entries together.
 
     Returns:
-        None where they do not fit into `max_gb`.
+        None if they exceed `max_gb`.
 
     Raises:
-        LungtlError: the disk is full, or float16 cannot hold the features.
+        LungtlError: the disk is full, or features exceed the range of float16.
     """
     split = classifier.split
     address = {
-        "code": code_version(),
+        "layout": LAYOUT_VERSION,
+        "versions": {"torch": torch.__version__, "timm": timm.__version__},
         "store": store.fingerprint,
         "store_name": store.name,
         "backbone": classifier.backbone.name,
@@ -164,9 +167,16 @@ def cached_features(
     layout = Layout(views * len(store.slices), split.width, precision)
     folder = CacheFolder(data_dir)
     name = fingerprint(address)[:16]
-    with folder.claimed(name):  # of runs that start together, one computes
-        if folder.holds(name, address, layout):
-            log.info("features: from the cache (%s)", name)
+    classifier.to(device)  # not in inference mode: tensors moved there could not train
+    with (
+        folder.claimed(name),  # of runs that start together, one computes
+        evaluation_mode(classifier),
+        torch.inference_mode(),
+        classifier.folded(),
+    ):
+        probe = _probe_features(classifier, store, device, views)
+        if folder.holds(name, address, layout) and _reproduces(folder.file(name), probe):
+            log.info("features: read from the cache (%s)", name)
         else:
             try:
                 with folder.room_needed(layout):
@@ -174,20 +184,55 @@ def cached_features(
                     if file is None:
                         return None
                     _compute(classifier, store, file, layout, views, device)
-            except BaseException:  # an interrupt too: the space is wanted elsewhere
+                    np.save(file.with_name(PROBE), probe.numpy())
+            except BaseException:  # also an interrupt: free the space
                 folder.discard(name)
                 raise
             folder.publish(name, address)
-            log.info("features: %.2f GB kept for the next run (%s)", layout.size / GB, name)
-        return CachedFeatures(folder.file(name), layout, store)
+            log.info("cached features: %.1f MB (%s)", layout.size / 1e6, name)
+    return CachedFeatures(folder.file(name), layout, store)
 
 
-@cache
-def code_version() -> dict[str, str]:
-    """What computes features: the versions of torch and timm, and the hash of lungtl's own part."""
-    names = [f"lungtl.{name}" for name in COMPUTES]
-    sources = [Path(str(import_module(name).__file__)) for name in names]
-    return {"torch": torch.__version__, "timm": timm.__version__, "lungtl": fingerprint([sha256(s) for s in sources])}
+class _Probe:
+    """A bag of synthetic slices: random squares that span the store's value range, in the size of its slices."""
+
+    def __init__(self, store: Store) -> None:
+        height, width = store.voxels(str(store.bags["bag_id"].iloc[0])).shape[1:]
+        low, high = store.value_range or HU_RANGE
+        grid = np.random.default_rng(0).integers(low, high, (PROBE_SLICES, PROBE_GRID, PROBE_GRID), np.int16, True)
+        rows, columns = np.arange(height) * PROBE_GRID // height, np.arange(width) * PROBE_GRID // width
+        self._voxels = grid[:, rows[:, None], columns]
+
+    def voxels(self, bag_id: str) -> NDArray[np.int16]:
+        return self._voxels
+
+
+def _probe_features(classifier: BagClassifier, store: Store, device: torch.device, views: int) -> Tensor:
+    """Features of the probe, in its first and last view, from the current code and weights; on the CPU."""
+    probe = _Probe(store)
+    with full_precision():
+        rows = [rows for view in sorted({0, views - 1}) for rows in _rows(classifier, probe, ["probe"], device, view)]
+        return torch.cat(rows).cpu()
+
+
+def _reproduces(file: Path, probe: Tensor) -> bool:
+    """Whether the probe's features stored with an entry equal the given ones, up to rounding."""
+    try:
+        stored = torch.from_numpy(np.load(file.with_name(PROBE)))
+    except (OSError, ValueError):
+        return False
+    if stored.shape == probe.shape and is_close(probe, stored, TOLERANCE):
+        return True
+    log.warning("features: the code's results differ from those of the cache entry; computing them again")
+    return False
+
+
+def _rows(
+    classifier: BagClassifier, store: Voxels, bag_ids: Sequence[str], device: torch.device, view: int
+) -> Iterator[Tensor]:
+    """The features of all slices of bags, in chunks."""
+    for images in image_chunks(classifier, store, bag_ids, device, view):
+        yield classifier.split.prefix(images)
 
 
 def _compute(
@@ -195,59 +240,48 @@ def _compute(
 ) -> None:
     done, dtype = 0, getattr(torch, layout.dtype)
     bag_ids = list(store.bags["bag_id"])
-    classifier.to(device)  # not in inference mode: what is moved there cannot train
-    with (
-        evaluating(classifier),
-        torch.inference_mode(),
-        classifier.folded(),
-        file.open("r+b") as opened,
-        bar("embedding slices") as progress,
-    ):
+    computed = (rows.to(dtype) for view in range(views) for rows in _rows(classifier, store, bag_ids, device, view))
+    with file.open("r+b") as opened, bar("embedding slices") as progress:
         opened.seek(len(layout.header))
-        computed = (
-            classifier.split.prefix(images).to(dtype)
-            for view in range(views)
-            for images in image_chunks(classifier, store, bag_ids, device, view)
-        )
-        for fetched in _one_ahead(_fetch(rows) for rows in computed):
-            kept = fetched()
-            if dtype is torch.float16 and not kept.isfinite().all():
+        for fetch in _one_ahead(_start_fetching(rows) for rows in computed):
+            rows = fetch()
+            if dtype is torch.float16 and not rows.isfinite().all():
                 raise LungtlError(
-                    f"features of {classifier.backbone.name} exceed float16 (65504); give cache.precision=float32"
+                    f"features of {classifier.backbone.name} exceed float16 (65504); use cache.precision=float32"
                 )
-            opened.write(kept.contiguous().numpy().data)
-            done += len(kept)
+            opened.write(rows.contiguous().numpy().data)
+            done += len(rows)
             progress(done, layout.rows)
         opened.flush()
-        os.fsync(opened.fileno())  # the entry must not outlive its bytes
+        os.fsync(opened.fileno())  # the content must be on disk before the entry is published
 
 
-def _one_ahead(started: Iterator[T]) -> Iterator[T]:
-    """The same; each is given when the next one is started: a GPU does not wait for the disk."""
-    waiting: list[T] = []
-    for work in started:
-        yield from waiting
-        waiting = [work]
-    yield from waiting
+def _one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """Yield each item once the next has started, so that GPU and disk overlap."""
+    pending: list[T] = []
+    for item in items:
+        yield from pending
+        pending = [item]
+    yield from pending
 
 
-def _fetch(rows: Tensor) -> Callable[[], Tensor]:
-    """Start to copy rows to the CPU; what is returned waits for them, not for all that a CUDA GPU was asked since."""
+def _start_fetching(rows: Tensor) -> Callable[[], Tensor]:
+    """Start copying rows to the CPU; the returned function waits for this copy only, not for later work of the GPU."""
     if rows.device.type != "cuda":
         return rows.cpu
-    kept = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True).copy_(rows, non_blocking=True)
+    copy = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True).copy_(rows, non_blocking=True)
     done = torch.cuda.Event()
     done.record(torch.cuda.current_stream(rows.device))
 
     def wait() -> Tensor:
         done.synchronize()
-        return kept
+        return copy
 
     return wait
 
 
 def _as_tensor(file: Path, layout: Layout) -> Tensor:
     array = map_array(file, layout)
-    with warnings.catch_warnings():  # torch cannot mark a tensor read-only and says so; rows are handed out as copies
+    with warnings.catch_warnings():  # torch has no read-only tensors; rows are handed out as copies
         warnings.filterwarnings("ignore", message=".*not writable.*")
         return torch.from_numpy(array)

@@ -1,9 +1,10 @@
-"""Run Lightning's trainer as the config says, from the start or from the last checkpoint."""
+"""Train with Lightning as the config specifies, from the start or from the last checkpoint."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -12,40 +13,30 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 
-from lungtl.settings.errors import LungtlError
+from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.schema import TrainerConfig
-from lungtl.training.averaging import AveragedWeights
-from lungtl.training.checkpoints import BEST, CHECKPOINTS, LAST, Checkpoints, WholeFiles
+from lungtl.training.callbacks import (
+    AveragedWeights,
+    EpochLog,
+    LogMetrics,
+    NotifyStrategy,
+    StopAfterUnfreezing,
+    StopWhenDiverged,
+)
+from lungtl.training.checkpoints import BEST, CHECKPOINTS, LAST, AtomicCheckpointIO, Checkpoints
 from lungtl.training.compiling import compiled
 from lungtl.training.datamodule import BagDataModule
 from lungtl.training.devices import check_precision, device_count
-from lungtl.training.diverging import StopWhenDiverged
 from lungtl.training.module import BagModule
-from lungtl.training.processes import Place, others, strategy
-from lungtl.training.quiet import quieten
-from lungtl.training.thawing import StopWhenThawed, TellStrategy, check_devices
+from lungtl.training.processes import StartedRanks, further_ranks, strategy
 
 log = logging.getLogger(__name__)
-LogMetrics = Callable[[dict[str, float], int], None]
 BAR_RATE = 20
-"""How often a second the progress bar is drawn. Lightning's 100 takes the interpreter from training: a tenth of a step
-on cached features."""
-
-
-class EpochLog(Callback):
-    """Hands every epoch's metrics to the tracker."""
-
-    def __init__(self, log_metrics: LogMetrics) -> None:
-        self.log_metrics = log_metrics
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Training and validation metrics and the learning rate of the epoch."""
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.log_metrics(metrics, trainer.current_epoch)
+"""Updates of the progress bar per second; Lightning's 100 cost a tenth of a step on cached features."""
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, numpy and torch, in loader processes too."""
+    """Seed Python, numpy and torch, also in loader processes."""
     pl.seed_everything(seed, workers=True, verbose=False)
 
 
@@ -57,54 +48,50 @@ def fit(
     log_metrics: LogMetrics,
     resume: bool,
     callbacks: Sequence[Callback] = (),
-    place: Place | None = None,
 ) -> dict[str, Any]:
     """Train, then load the weights of the best epoch into the module.
 
     Args:
         module: what trains.
         data: its loaders.
-        config: how long and on what.
-        folder: gets `checkpoints/`.
-        log_metrics: called once an epoch with (metrics, epoch), before the epoch's checkpoint is written: a run that
-            is killed in between tells the epoch again, the same numbers, when it goes on.
-        resume: go on from the folder's last checkpoint, see `check_checkpoint`; a run that was stopped before its
-            first one begins again.
-        callbacks: further callbacks of Lightning, in every process; they are pickled.
-        place: of this process among those that train together; None starts the others, one for each further device.
+        config: of the trainer.
+        folder: of the run; gets `checkpoints/`.
+        log_metrics: called once per epoch with (metrics, epoch), before the epoch's checkpoint is written: a run that
+            is killed in between logs the same numbers again when it is resumed.
+        resume: continue from the folder's last checkpoint (see `check_checkpoint`); without one, start over.
+        callbacks: further callbacks, such as a search's pruning; with several devices they must be picklable.
 
     Returns:
-        best_epoch, epochs, and the monitored value.
+        best_epoch, epochs, and the best value of `trainer.monitor`.
 
     Raises:
-        UsageError: the precision does not exist on the device, or the freezing strategy cannot train on so many.
-        LungtlError: what is monitored was not finite in any epoch, is not what the last checkpoint was judged by, or
-            the backbone cannot be compiled.
+        UsageError: the device does not support the precision, or the freezing strategy several devices.
+        LungtlError: `trainer.monitor` was never finite, the checkpoint was chosen by another value, or the backbone
+            cannot be compiled.
     """
-    quieten()
-    place = place or Place()
-    count = device_count(config)
+    silence_lightning()
+    environment = StartedRanks()
+    devices = device_count(config)
     device = check_precision(config)
+    if devices > 1 and module.freezing.last_unfreezing(module.classifier.backbone) > 0:
+        raise UsageError(  # DDP synchronises only what trains from the first step on
+            f"trainer.devices={devices}: a freezing strategy that unfreezes during training requires one device; use "
+            "trainer.devices=1"
+        )
+    if config.compile and data.features is not None:
+        log.warning("trainer.compile has no effect: this run reads cached features (cache.enabled)")
     checkpoints = folder / CHECKPOINTS
-    goes_on = resume and (checkpoints / LAST).is_file()
-    if resume and not goes_on:
-        log.info("there is no checkpoint yet: the run begins again")
+    resumed = resume and (checkpoints / LAST).is_file()
+    if resume and not resumed:
+        log.info("no checkpoint yet: the run starts over")
     mode: Literal["min", "max"] = "max" if config.monitor == "val/auroc" else "min"
-    kept, files = Checkpoints(checkpoints, config.monitor, mode), WholeFiles(module.frozen_state())
-    bar = RichProgressBar(refresh_rate=BAR_RATE, leave=False, console_kwargs={"stderr": True})
-    tell = TellStrategy(config.monitor, mode)
-    every: list[Callback] = [kept, bar, EpochLog(log_metrics), tell, StopWhenDiverged(), *callbacks]
-    if config.ema is not None:
-        every.append(AveragedWeights(config.ema, device))
-    if config.patience is not None:
-        every.append(StopWhenThawed(config.monitor, mode, config.patience))
-    # what `deterministic` also asks torch for: every new tensor filled, a fifth of a step of EfficientNet-Lite0
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    checkpointing = Checkpoints(checkpoints, config.monitor, mode)
+    files = AtomicCheckpointIO(module.frozen_state())
     trainer = pl.Trainer(
         max_epochs=config.max_epochs,
         accelerator=config.accelerator,
-        devices=count,
-        strategy=strategy(count, place),
+        devices=devices,
+        strategy=strategy(devices, environment),
         use_distributed_sampler=False,
         reload_dataloaders_every_n_epochs=1,
         precision=config.precision,
@@ -113,24 +100,23 @@ def fit(
         limit_train_batches=config.limit_batches,
         limit_val_batches=config.limit_batches,
         num_sanity_val_steps=0,
-        callbacks=every,
+        callbacks=[checkpointing, *_callbacks(config, mode, log_metrics, device), *callbacks],
         plugins=[files],
         logger=False,
         deterministic=True,
         enable_model_summary=False,
         default_root_dir=folder,
     )
-    check_devices(trainer, module)
-    if config.compile and data.features is not None:
-        log.warning("trainer.compile: nothing is compiled, since this run reads features (see cache.enabled)")
+    # part of `deterministic`: filling every new tensor would cost a fifth of a step of EfficientNet-Lite0
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     with (
-        others(count, place, fit, module.cpu(), data, config, folder, _tell_nobody, resume, callbacks),
+        further_ranks(devices, environment, fit, module.cpu(), data, config, folder, _ignore, resume, callbacks),
         compiled(module.classifier.backbone) if config.compile else nullcontext(),
     ):
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoints / LAST if goes_on else None, weights_only=True)
-    if place.rank > 0:  # the first process says how it went
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoints / LAST if resumed else None, weights_only=True)
+    if environment.local_rank() > 0:
         return {}
-    if kept.best_epoch is None:
+    if checkpointing.best_epoch is None:
         raise LungtlError(
             f"training ended without a usable epoch ({config.monitor} was never finite); lower optimizer.lr"
         )
@@ -139,5 +125,37 @@ def fit(
     return {"best_epoch": best["epoch"], "epochs": trainer.current_epoch, config.monitor: best["best"]["value"]}
 
 
-def _tell_nobody(metrics: dict[str, float], epoch: int) -> None:
-    """The first process tells the tracker."""
+def _callbacks(
+    config: TrainerConfig, mode: Literal["min", "max"], log_metrics: LogMetrics, device: torch.device
+) -> list[Callback]:
+    callbacks: list[Callback] = [
+        RichProgressBar(refresh_rate=BAR_RATE, leave=False, console_kwargs={"stderr": True}),
+        EpochLog(log_metrics),
+        NotifyStrategy(config.monitor, mode),
+        StopWhenDiverged(),
+    ]
+    if config.ema is not None:
+        callbacks.append(AveragedWeights(config.ema, device))
+    if config.patience is not None:
+        callbacks.append(StopAfterUnfreezing(config.monitor, mode, config.patience))
+    return callbacks
+
+
+def _ignore(metrics: dict[str, float], epoch: int) -> None:
+    """`log_metrics` of the further ranks, which cannot receive the tracker; only rank 0 logs."""
+
+
+def silence_lightning() -> None:
+    """Hide messages of Lightning and torch that appear in every run and need no action."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # torch before 2.13 has no other name: https://github.com/pytorch/pytorch/blob/main/torch/nn/parallel/distributed.py
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers.* is deprecated.*")
+    # loaders of cached features are fastest in the main process:
+    # https://lightning.ai/docs/pytorch/stable/advanced/speed.html#dataloaders
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # frozen layers are in evaluation mode on purpose:
+    # https://lightning.ai/docs/pytorch/stable/common/lightning_module.html#on-fit-start
+    warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode at the start of training.*")
+    # Lightning 2.6 with torch 2.13: https://github.com/Lightning-AI/pytorch-lightning/blob/master/src/lightning/pytorch/utilities/_pytree.py
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")

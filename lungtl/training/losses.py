@@ -1,8 +1,8 @@
-"""What training minimises."""
+"""Losses."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -11,16 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lungtl.models.bag_classifier import N_CLASSES, BagOutput
+from lungtl.models.collectives import all_reduce_sum, world_size
 from lungtl.settings.errors import UsageError
 from lungtl.sources.base import NON_NODULE, UNKNOWN
 
 
 class Part(NamedTuple):
-    """A weighted mean before its division, so that batches, or the processes of one batch, can be added first.
+    """A weighted mean before division, so that the parts of several batches or DDP ranks can be added first.
 
     Attributes:
         numerator: scalar, sum of weight x loss.
-        denominator: scalar, sum of weights; 0 where nothing counts, and then the numerator is 0 too.
+        denominator: scalar, sum of weights; if it is 0, so is the numerator.
     """
 
     numerator: Tensor
@@ -28,29 +29,28 @@ class Part(NamedTuple):
 
 
 class BagAndSliceLoss(nn.Module):
-    """Cross-entropy of the bags, that of the slices whose labels are known, and supervision of the attention.
+    """Cross-entropy of the bags and of the slices with known labels, and attention supervision.
 
     loss = bag_weight * mean_b w[y_b] l(bag_logit_b, y_b) + slice_weight * mean_s v[y_s] l(slice_logits_s, y_s)
            + attention_weight * mean_b a_b, the first two means weighted by w and v.
 
-    * l = -sum_c q_c (1 - p_c)^gamma log p_c: the focal loss (Lin et al., ICCV 2017, equation 4, where w and v stand
-      for its alpha), the plain cross-entropy with gamma = 0. q is the label, less `smoothing`, which all classes share
-      (Szegedy et al., CVPR 2016, section 7). A bag has two classes, a slice three.
+    * l = -sum_c q_c (1 - p_c)^gamma log p_c: the focal loss (Lin et al., ICCV 2017, equation 4, with w and v as
+      alpha); with gamma = 0 the cross-entropy. q is the one-hot label, of which the share `smoothing` is spread over
+      all classes (Szegedy et al., CVPR 2016, section 7). Bags have two classes, slices three.
     * w and v: 1, or balanced: n / (number of classes * n_class), counted on the training split.
     * a_b = -(1/|N|) sum_{s in N} log(|N| w_s / sum_{k known} w_k): the Kullback-Leibler divergence of the uniform
-      distribution on the slices with a nodule, N, from the weights of those whose labels are known. It is 0 where
-      non-nodule slices weigh nothing and all of N the same; slices of unknown label neither gain nor lose. Only bags
-      with both kinds count.
+      distribution on the slices with a nodule, N, from the weights of the slices with known labels. It is 0 if
+      non-nodule slices have weight 0 and all of N the same weight. Only bags with both kinds of slices count.
 
     Args:
-        slice_weight: of the slices' part; 0 leaves it out.
-        class_weights: balanced, or none.
-        bag_gamma: how much less a bag counts that is right already; 0: all count the same.
-        slice_gamma: likewise of slices.
+        slice_weight: of the slice loss; 0 omits it.
+        class_weights: balanced or none.
+        bag_gamma: focal exponent; above 0, correctly classified bags count less.
+        slice_gamma: likewise for slices.
         bag_smoothing: share of a bag's label that is spread over both classes.
-        slice_smoothing: likewise over the three of a slice.
-        attention_weight: of the attention's supervision; 0 leaves it out. Wants an aggregator that learns its weights.
-        bag_weight: of the bags' part; 0 trains on slices alone, for aggregators that learn nothing themselves.
+        slice_smoothing: likewise over the three classes of a slice.
+        attention_weight: of the attention supervision, which requires an aggregator with learned weights; 0 omits it.
+        bag_weight: of the bag loss; 0 trains on slices only, for aggregators without parameters.
     """
 
     bag_weights: Tensor
@@ -76,17 +76,17 @@ class BagAndSliceLoss(nn.Module):
         self.register_buffer("slice_weights", torch.ones(N_CLASSES))
 
     def count(self, bag_labels: Tensor, slice_labels: Tensor) -> None:
-        """Set the class weights from the training labels: int64 [n_bags], int64 [n_slices]; -1 is not counted."""
+        """Set the class weights from the training labels: int64 [n_bags], int64 [n_slices]; -1 is ignored."""
         if self.class_weights == "balanced":
             self.bag_weights.copy_(_balanced(bag_labels, 2))
             self.slice_weights.copy_(_balanced(slice_labels, N_CLASSES))
 
     def forward(self, output: BagOutput, bag_labels: Tensor, slice_labels: Tensor) -> dict[str, Tensor]:
-        """The loss and its parts, of one batch: `total` of `parts`."""
+        """Loss of one batch and its parts, see `total`."""
         return self.total(self.parts(output, bag_labels, slice_labels))
 
     def parts(self, output: BagOutput, bag_labels: Tensor, slice_labels: Tensor) -> dict[str, Part]:
-        """The parts that count in the loss, whether or not the batch says anything of them.
+        """The parts of the loss, including those for which the batch has no labels.
 
         Args:
             output: of the classifier.
@@ -94,12 +94,12 @@ class BagAndSliceLoss(nn.Module):
             slice_labels: int64 [B, S]; -1 unknown or padding.
 
         Returns:
-            `bag_loss`, `slice_loss`, `attention_loss`, those of weight 0 left out.
+            `bag_loss`, and `slice_loss` and `attention_loss` unless their weights are 0.
 
         Raises:
-            UsageError: the attention is to be supervised, and the aggregator does not learn its weights.
+            UsageError: attention is supervised, but the aggregator has no learned weights.
         """
-        # a bag's logit is that of class 1 against class 0
+        # the bag logit is that of class 1 relative to class 0
         bag_logits = torch.stack([torch.zeros_like(output.bag_logits), output.bag_logits], dim=1)
         parts = {
             "bag_loss": _class_weighted(bag_logits, bag_labels, self.bag_weights, self.bag_gamma, self.bag_smoothing)
@@ -112,67 +112,83 @@ class BagAndSliceLoss(nn.Module):
         if self.part_weights["attention_loss"] > 0:
             if output.bag_logits.requires_grad and not output.weights.requires_grad:
                 raise UsageError(
-                    f"loss.attention_weight={self.part_weights['attention_loss']:g}: this aggregator does not learn "
-                    "how much a slice weighs; give aggregator=attention or loss.attention_weight=0"
+                    f"loss.attention_weight={self.part_weights['attention_loss']:g}: this aggregator has no "
+                    "learned slice weights; use aggregator=attention or loss.attention_weight=0"
                 )
             parts["attention_loss"] = _attention(output.weights, slice_labels)
         return parts
 
     def total(self, parts: Mapping[str, Part]) -> dict[str, Tensor]:
-        """Divide the parts and add them up.
+        """Divide the parts and sum them.
 
         Args:
             parts: of `parts`.
 
         Returns:
-            `loss` and each part that the batch says something of; scalars.
+            `loss`, and each part for which the batch has labels; scalars.
         """
-        said = {name: part.numerator / part.denominator for name, part in parts.items() if part.denominator > 0}
-        return {"loss": self.combined(parts), **said}
+        means = {name: part.numerator / part.denominator for name, part in parts.items() if part.denominator > 0}
+        return {"loss": self.combined(parts), **means}
 
     def combined(self, parts: Mapping[str, Part]) -> Tensor:
-        """The loss alone, scalar; a GPU's host need not wait for it.
-
-        For the exact loss of a batch that P processes share, give the denominators summed over the processes and each
-        process's numerators times P: the mean over the processes, which is what DDP takes of gradients, is the loss.
+        """The loss alone, scalar, without synchronising with a GPU.
 
         Args:
             parts: of `parts`.
         """
-        # without a denominator the numerator is 0: it adds nothing, but every parameter keeps its place in the graph
+        # a part without labels adds 0, but keeps its parameters in the graph
         return torch.stack([
             self.part_weights[name] * part.numerator / torch.where(part.denominator > 0, part.denominator, 1.0)
             for name, part in parts.items()
         ]).sum()  # fmt: skip
 
 
+def scale_for_ddp(parts: Mapping[str, Part]) -> dict[str, Part]:
+    """Scale the local parts so that DDP's averaging over ranks gives the loss of the whole batch.
+
+    Numerators are multiplied by the number of ranks, denominators summed over the ranks.
+    """
+    denominators = all_reduce_sum(torch.stack([part.denominator for part in parts.values()]))
+    return {
+        name: Part(world_size() * part.numerator, denominator)
+        for (name, part), denominator in zip(parts.items(), denominators, strict=True)
+    }
+
+
+def sum_parts(batches: Sequence[Mapping[str, Part]]) -> dict[str, Part]:
+    """Sum the parts of all batches of all ranks."""
+    sums = {name: torch.stack([torch.stack(batch[name]) for batch in batches]).sum(dim=0) for name in batches[0]}
+    return {name: Part(*all_reduce_sum(both)) for name, both in sums.items()}
+
+
 def focal_cross_entropy(logits: Tensor, labels: Tensor, gamma: float = 0.0, smoothing: float = 0.0) -> Tensor:
     """-sum_c q_c (1 - p_c)^gamma log p_c, see `BagAndSliceLoss`: float [N, C], int64 [N] in 0..C-1 -> float [N]."""
     classes = logits.shape[1]
     target = F.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
-    # log(1 - p_c) from the other classes' logits: 1 - p_c itself rounds to 0, where a power below 1 has no gradient
-    others = logits[:, None, :].masked_fill(torch.eye(classes, dtype=torch.bool, device=logits.device), -torch.inf)
-    log_rest = others.logsumexp(dim=2) - logits.logsumexp(dim=1, keepdim=True)
+    # log(1 - p_c) from the other classes' logits, since 1 - p_c may round to 0
+    other_logits = logits[:, None, :].masked_fill(
+        torch.eye(classes, dtype=torch.bool, device=logits.device), -torch.inf
+    )
+    log_rest = other_logits.logsumexp(dim=2) - logits.logsumexp(dim=1, keepdim=True)
     return -(target * torch.exp(gamma * log_rest) * logits.log_softmax(dim=1)).sum(dim=1)
 
 
 def _class_weighted(logits: Tensor, labels: Tensor, weights: Tensor, gamma: float, smoothing: float) -> Part:
-    """Of the rows whose label is known; the others weigh nothing, since to leave them out a GPU's host would wait."""
+    """Over rows with known labels; the rest get weight 0, since removing them would synchronise with a GPU."""
     known = labels != UNKNOWN
-    logits = logits.float().masked_fill(~known[:, None], 0)  # float: of mixed precision
+    logits = logits.float().masked_fill(~known[:, None], 0)  # float32 under mixed precision
     labels = labels.where(known, 0)
     row_weights = weights[labels] * known
     return Part((row_weights * focal_cross_entropy(logits, labels, gamma, smoothing)).sum(), row_weights.sum())
 
 
 def _attention(weights: Tensor, slice_labels: Tensor) -> Part:
-    """Of the bags with both nodule and non-nodule slices; weights float [B, S], slice_labels int64 [B, S]."""
+    """Over bags with both nodule and non-nodule slices; weights float [B, S], slice_labels int64 [B, S]."""
     nodule, empty = slice_labels > NON_NODULE, slice_labels == NON_NODULE
     both = nodule.any(dim=1) & empty.any(dim=1)
-    known = nodule | empty | ~both[:, None]  # of bags that do not count anything will do that is finite
+    known = nodule | empty | ~both[:, None]  # any finite value will do for bags that do not count
     weights = weights.float()
-    # a softmax may underflow
-    log_weights = weights.clamp(min=torch.finfo(weights.dtype).tiny).log()
+    log_weights = weights.clamp(min=torch.finfo(weights.dtype).tiny).log()  # a softmax may underflow
     log_known = log_weights.masked_fill(~known, -torch.inf).logsumexp(dim=1)
     count = nodule.sum(dim=1).clamp(min=1)
     divergence = log_known - (log_weights * nodule).sum(dim=1) / count - count.log()
@@ -182,5 +198,5 @@ def _attention(weights: Tensor, slice_labels: Tensor) -> Part:
 def _balanced(labels: Tensor, n_classes: int) -> Tensor:
     counts = torch.bincount(labels[labels != UNKNOWN], minlength=n_classes).float()
     present = (counts > 0).sum().clamp(min=1)
-    # a class that training never shows has no weight to learn from; 1 keeps validation's loss finite
+    # 1 for classes without training examples keeps the validation loss finite
     return torch.where(counts > 0, counts.sum() / (present * counts.clamp(min=1)), torch.ones(()))

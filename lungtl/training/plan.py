@@ -1,9 +1,10 @@
-"""Which parameters a run would train, block by block: `python -m lungtl.train dry_run=true`."""
+"""The training plan of a run, block by block: `python -m lungtl.train dry_run=true`."""
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -16,6 +17,8 @@ from lungtl.settings import parts
 from lungtl.settings.schema import TrainConfig
 from lungtl.training.build import build_classifier, starting_weights
 
+log = logging.getLogger(__name__)
+
 HEADER = ("part", "parameters", "trainable", "learning rate", "from epoch")
 
 
@@ -24,11 +27,11 @@ class Row:
     """One part of the network.
 
     Attributes:
-        part: a block of the backbone, or a module behind it.
-        parameters: how many it has.
-        trainable: how many of them train at any time.
+        part: a block of the backbone, or a module after it.
+        parameters: their number.
+        trainable: number of those that train at any time.
         rates: their learning rates before the schedule.
-        epochs: from when they train.
+        epochs: the first epochs that train them.
     """
 
     part: str
@@ -38,19 +41,19 @@ class Row:
     epochs: tuple[str, ...]
 
     def cells(self) -> tuple[str, ...]:
-        """As the table shows it."""
+        """Cells of the printed table."""
         rates = ", ".join(f"{rate:.3g}" for rate in self.rates) or "-"
         return self.part, f"{self.parameters:,}", f"{self.trainable:,}", rates, ", ".join(self.epochs) or "never"
 
 
 def training_plan(classifier: BagClassifier, freezing: FreezingStrategy, lr: float, max_epochs: int) -> list[Row]:
-    """One row a block of the backbone, then one a module behind it.
+    """One row for each block of the backbone, then for each module after it.
 
     Args:
         classifier: its backbone adapted by the strategy.
         freezing: of the run.
         lr: the head's learning rate.
-        max_epochs: the length of the run.
+        max_epochs: of the run.
     """
     backbone = classifier.backbone
     sizes = {name: parameter.numel() for name, parameter in backbone.named_parameters()}
@@ -68,24 +71,46 @@ def training_plan(classifier: BagClassifier, freezing: FreezingStrategy, lr: flo
                 tuple(dict.fromkeys(_start(group, max_epochs) for group in here)),
             )
         )
-    behind = [(name, _size(module)) for name, module in classifier.named_children() if module is not backbone]
-    return rows + [Row(name, size, size, (lr,), ("0",)) for name, size in behind if size]
+    heads = [(name, _size(module)) for name, module in classifier.named_children() if module is not backbone]
+    return rows + [Row(name, size, size, (lr,), ("0",)) for name, size in heads if size]
+
+
+def trainable_share(classifier: BagClassifier, freezing: FreezingStrategy, max_epochs: int) -> tuple[int, int]:
+    """Count (parameters that train within `max_epochs`, all parameters); the strategy has adapted the network.
+
+    Warns of groups that would be unfrozen only after the last epoch.
+    """
+    groups = freezing.groups(classifier.backbone)
+    if late := [group for group in groups if group.epoch >= max_epochs]:
+        log.warning(
+            "%s: %d of %d groups unfreeze only after the last epoch (trainer.max_epochs=%d)%s; dry_run=true lists them",
+            type(freezing).__name__, len(late), len(groups), max_epochs,
+            ", unless validation stops improving earlier" if late[0].at_latest else "",
+        )  # fmt: skip
+    backbone = {f"backbone.{name}" for name, _ in classifier.backbone.named_parameters()}
+    trained = {
+        f"backbone.{name}"
+        for group in groups
+        if group.epoch < max_epochs or group.at_latest
+        for name in group.parameters
+    }
+    sizes = {name: parameter.numel() for name, parameter in classifier.named_parameters()}
+    return sum(size for name, size in sizes.items() if name in trained or name not in backbone), sum(sizes.values())
 
 
 def print_plan(config: TrainConfig) -> None:
-    """Print the plan of a run on standard output; reads neither data nor weights."""
+    """Print the plan of a run to standard output; requires neither data nor weights."""
     weights = starting_weights(config)
     untrained = config.model_copy(update={"backbone": {**config.backbone, "weights": "none"}})
     classifier = build_classifier(untrained, value_range=None)
     freezing: FreezingStrategy = parts.build(config.freezing)
     freezing.adapt(classifier.backbone)
-    rows = training_plan(classifier, freezing, config.optimizer.lr, config.trainer.max_epochs)
+    rows = training_plan(classifier, freezing, config.optimizer["lr"], config.trainer.max_epochs)
     title = f"{classifier.backbone.name} (weights: {weights}), {type(freezing).__name__}"
     Console(width=None if sys.stdout.isatty() else 120).print(_table(title, rows))
 
 
-def _table(title: str, rows: Iterable[Row]) -> Table:
-    rows = list(rows)
+def _table(title: str, rows: Sequence[Row]) -> Table:
     table = Table(title=title, title_justify="left")
     for column in HEADER:
         table.add_column(column, justify="left" if column == "part" else "right")

@@ -1,11 +1,13 @@
-"""Several processes that train together, one a device: this one is the first, and starts the others.
+"""Start the further ranks of DDP training; this process, which holds the tracker and the Hydra job, is rank 0.
 
-Lightning's own launchers run the whole command once more for each device, which would make further run folders and
-MLflow runs, or train in none but new processes, out of the tracker's reach.
+Lightning's own launchers cannot do that: `ddp` runs the whole command again for each rank (more run folders and MLflow
+runs), and `ddp_spawn` and `ddp_fork` train in child processes only, so that nothing their callbacks log or decide
+reaches this process.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from multiprocessing.synchronize import Semaphore
 from typing import Any, Literal
 
 import torch
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment, find_free_network_port
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from torch import multiprocessing
 from torch.multiprocessing.spawn import spawn
@@ -21,110 +23,90 @@ from torch.multiprocessing.spawn import spawn
 from lungtl.settings.allocator import keep_freed_memory
 from lungtl.settings.errors import LungtlError
 
-GRACE = 5.0  # seconds in which a process that failed can say so
-POLL = 0.2  # seconds between two looks at processes that start
+GRACE = 5.0  # seconds for a failed process to report its error
+POLL = 0.2  # seconds between two checks of starting processes
 
 
-class Place(LightningEnvironment):
-    """Where a process stands among those that train together on this machine.
-
-    Args:
-        rank: 0 is the process that the user started.
-        port: where the first process waits for the others; None finds a free one.
-    """
-
-    def __init__(self, rank: int = 0, port: int | None = None) -> None:
-        super().__init__()
-        self.rank = rank
-        self.port = port or find_free_network_port()
+class StartedRanks(LightningEnvironment):
+    """Lightning's environment of one machine, whose processes `further_ranks` starts."""
 
     @property
     def creates_processes_externally(self) -> bool:
         return True
 
-    @property
-    def main_address(self) -> str:
-        return "127.0.0.1"
 
-    @property
-    def main_port(self) -> int:
-        return self.port
+def strategy(devices: int, environment: LightningEnvironment) -> DDPStrategy | Literal["auto"]:
+    """Lightning's strategy for a number of devices.
 
-    def local_rank(self) -> int:
-        return self.rank
-
-    def node_rank(self) -> int:
-        return 0
-
-
-def strategy(count: int, place: Place) -> DDPStrategy | Literal["auto"]:
-    """How Lightning trains on so many devices.
-
-    A batch may use none of a head's parameters (`slice_weight=0`), and buffers need no copying: what
-    `lungtl.models.slice_projection` counts is the same everywhere.
+    A batch may leave a head without gradient (`slice_weight=0`), and buffers need not be broadcast, since
+    `lungtl.models.collectives` and `lungtl.models.slice_projection` keep them equal.
     """
-    if count == 1:
+    if devices == 1:
         return "auto"
-    return DDPStrategy(cluster_environment=place, find_unused_parameters=True, broadcast_buffers=False)
+    return DDPStrategy(cluster_environment=environment, find_unused_parameters=True, broadcast_buffers=False)
 
 
 @contextmanager
-def others(count: int, place: Place, task: Callable[..., object], *arguments: Any) -> Iterator[None]:
-    """While the body runs, run `task(*arguments, place)` in the other processes.
+def further_ranks(
+    devices: int, environment: LightningEnvironment, task: Callable[..., object], *arguments: Any
+) -> Iterator[None]:
+    """While the body runs as rank 0, run `task(*arguments)` in a process for each further rank.
 
     Args:
-        count: of all processes; 1 starts none.
-        place: of this one; only the first starts any.
+        devices: number of ranks; 1 starts none.
+        environment: of this process; ranks above 0 start none.
         task: can be imported.
         arguments: are pickled.
 
     Raises:
-        torch.multiprocessing.ProcessRaisedException: one of the others failed; with its traceback.
+        torch.multiprocessing.ProcessRaisedException: another rank failed; with its traceback.
     """
-    if count == 1 or place.rank > 0:
+    if devices == 1 or environment.local_rank() > 0:
         yield
         return
-    # bytes: torch would put the parameters into memory that all processes share
-    content = pickle.dumps((task, arguments))
+    content = pickle.dumps((task, arguments))  # bytes: torch would move tensors to shared memory
     threads = torch.get_num_threads()
-    share = max(1, threads // count)
-    torch.set_num_threads(share)
+    threads_each = max(1, threads // devices)
+    torch.set_num_threads(threads_each)
     ready = multiprocessing.get_context("spawn").Semaphore(0)
     context = spawn(
-        _run,
-        (content, ready, place.port, torch.initial_seed(), share, multiprocessing.get_start_method()),
-        nprocs=count - 1,
+        _run_rank,
+        (content, ready, environment.main_port, torch.initial_seed(), threads_each, multiprocessing.get_start_method()),
+        nprocs=devices - 1,
         join=False,
     )
     try:
-        for _ in range(count - 1):  # the first one would wait for ever for one that dies before they meet
+        for _ in range(devices - 1):  # rank 0 would wait forever for a rank that fails before they connect
             while not ready.acquire(timeout=POLL):
                 context.join(0)
         yield
         while not context.join():
             pass
-    except LungtlError:  # says what is wrong; the others found the same
+    except LungtlError:  # all ranks raise the same
         raise
     except Exception:
-        context.join(GRACE)  # when another process failed first: its error instead
+        context.join(GRACE)  # raises another rank's error, if it failed first
         raise
     finally:
         for process in context.processes:
-            process.kill()  # Lightning lets no process heed SIGTERM in the middle of a batch
+            process.kill()  # Lightning blocks SIGTERM within a batch
             process.join()
-        if torch.distributed.is_initialized():  # a sweep's next run makes its own
+        if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+        os.environ.pop("MASTER_PORT", None)  # set by Lightning; a sweep's next run takes a free port again
         torch.set_num_threads(threads)
 
 
-def _run(index: int, content: bytes, ready: Semaphore, port: int, seed: int, threads: int, start_method: str) -> None:
+def _run_rank(
+    index: int, content: bytes, ready: Semaphore, port: int, seed: int, threads: int, start_method: str
+) -> None:
     keep_freed_memory()
-    # of loader processes: spawned, as this one is, each would import torch anew, in every epoch
+    # loader processes must not inherit "spawn": each would import torch anew in every epoch
     multiprocessing.set_start_method(start_method, force=True)
     torch.set_num_threads(threads)
-    place = Place(index + 1, port)
-    torch.manual_seed(seed + place.rank)  # of dropout
+    os.environ.update(LOCAL_RANK=str(index + 1), MASTER_PORT=str(port))
+    torch.manual_seed(seed + index + 1)  # each rank has its own dropout
     task, arguments = pickle.loads(content)  # noqa: S301  # from the process that started this one
     ready.release()
-    task(*arguments, place)
+    task(*arguments)
     torch.distributed.destroy_process_group()

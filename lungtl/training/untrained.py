@@ -1,7 +1,7 @@
 """Controls with random weights.
 
-What a head and an aggregator make of a backbone that has learned nothing, and where an aggregator looks that has
-learned nothing.
+`train_untrained`: the same head and aggregator on a backbone that has learned nothing; `untrained_weights`: the slice
+weights of an aggregator that has learned nothing.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SEED = 1_000_003
-"""Of the random weights: the same for all runs, so that a sweep computes their features once; and hardly any run's own
-seed, since with backbone.weights=none the control would then be the run itself."""
+"""Of the random weights. The same for all runs, so that a sweep computes their features once, and unlikely to be a
+run's own seed: with backbone.weights=none the control would equal the run."""
 
 DRAWS = 10
-"""Of an aggregator's random weights: where a single one looks is luck."""
+"""Random initialisations of an aggregator, since the slice weights of a single one depend on chance."""
 
 NOISE_IMAGES = 16
-"""Whose statistics a random backbone's batch norms are given."""
+"""Images that determine the batch-norm statistics of a random backbone."""
 
 
 @dataclass(frozen=True)
 class Untrained:
-    """The control of a run: its head and aggregator, trained on a frozen backbone with random weights.
+    """A run's untrained control: its head and aggregator, trained on a frozen backbone with random weights.
 
     Attributes:
-        classifier: its backbone is random.
-        features: what the backbone computes of the store's slices; None reads voxels.
-        fingerprint: of the backbone, as `draw_classifier` gives it.
+        classifier: with a random backbone.
+        features: of the store's slices; None reads voxels.
+        fingerprint: of the backbone, see `draw_classifier`.
     """
 
     classifier: BagClassifier
@@ -72,22 +72,21 @@ def train_untrained(
 ) -> Untrained | None:
     """Train the control of a run, with the run's own settings and seed.
 
-    The backbone stays frozen and slices are not augmented, whatever the run does with its own: that costs one pass
-    over the store, shared by all runs of a backbone and image size, and the training of a head.
+    Its backbone is frozen and slices are not augmented, whatever the run does. This costs one pass over the store,
+    shared by all runs with the same backbone and image size, and the training of a head.
 
     Args:
         config: of the run.
-        store: whose slices.
+        store: of the slices.
         split: bag_id, patient_id, label, split.
         loss: of the run; not changed.
         device: where to compute features.
 
     Returns:
-        None, and the reason in the log, where the features cannot be kept or training finds no usable epoch: no reason
-        to lose a run that is trained already.
+        None, with a warning, if features cannot be cached or no epoch is usable: the run itself is already trained.
     """
     if not config.cache.enabled:
-        log.warning("no untrained control: it needs the feature cache (cache.enabled=true)")
+        log.warning("no untrained control: it requires the feature cache (cache.enabled=true)")
         return None
     config = config.model_copy(
         update={
@@ -98,57 +97,64 @@ def train_untrained(
         }
     )
     classifier, weights = draw_classifier(lambda: build_classifier(config, store.value_range))
+    cache = config.cache
     try:
-        features = _features(config, classifier, store, device, weights)
+        features = cached_features(
+            classifier, store, config.data_dir, device, weights, precision=cache.precision, max_gb=cache.max_gb
+        )
+        if features is None:
+            raise LungtlError(f"the features of a random backbone exceed cache.max_gb={cache.max_gb:g}; raise it")
         log.info("training the untrained control: the same head and aggregator on a random backbone")
         seed_everything(config.seed)
-        classifier = _with_fresh_head(classifier, config)
-        classifier.backbone.net = nn.Identity()  # its features are there; checkpoints hold the head alone
-        module = BagModule(classifier, Frozen(), loss, config.optimizer, config.trainer.max_epochs)
+        projection = SliceProjection(classifier.backbone.dim, config.head.width, config.head.dropout)
+        aggregator = parts.build(config.aggregator, dim=config.head.width)
+        classifier = BagClassifier(classifier.preprocessor, classifier.backbone, projection, aggregator)
+        classifier.backbone.net = nn.Identity()  # its features are cached; checkpoints contain only the head
+        module = BagModule(classifier, Frozen(), loss, config.optimizer, config.schedule, config.trainer.max_epochs)
         data = BagDataModule(store, split, config, features, backbone_trains=False)
         with TemporaryDirectory() as folder:
             fit(module, data, config.trainer, Path(folder), lambda *_: None, resume=False)
-    except LungtlError as error:  # the run itself is trained and will be scored
+    except LungtlError as error:
         log.warning("no untrained control: %s", error)
         return None
     return Untrained(classifier, features, weights)
 
 
 def draw_classifier(build: Callable[[], BagClassifier]) -> tuple[BagClassifier, str]:
-    """Build a classifier with random weights and let its backbone pass signals on.
+    """Build a classifier whose backbone has random weights and suitable batch-norm statistics.
 
     Args:
-        build: gives the classifier, the backbone's weights drawn first.
+        build: builds the classifier, drawing the backbone's weights first.
 
     Returns:
-        The classifier in evaluation mode, and the fingerprint of its backbone: of what was drawn and of how the
-        batch-norm statistics came about. These themselves differ in the last digits between machines.
+        The classifier in evaluation mode, and a fingerprint of the backbone: of the drawn weights and of how the
+        batch-norm statistics were computed, since these vary between machines by rounding.
     """
-    with random_weights():
+    with fixed_seed():
         classifier = build().eval()
     backbone = classifier.backbone
-    drawn = {"weights": backbone.fingerprint(), "noise_images": NOISE_IMAGES, "noise_seed": SEED}
-    take_noise_statistics(backbone, classifier.preprocessor.size)
-    return classifier, fingerprint(drawn)
+    origin = {"weights": backbone.fingerprint(), "noise_images": NOISE_IMAGES, "noise_seed": SEED}
+    set_noise_statistics(backbone, classifier.preprocessor.size)
+    return classifier, fingerprint(origin)
 
 
-def take_noise_statistics(backbone: TimmBackbone, size: int) -> None:
-    """Give every batch norm the mean and variance that it meets when noise passes the backbone.
+def set_noise_statistics(backbone: TimmBackbone, size: int) -> None:
+    """Set the statistics of all batch norms to those of their inputs when the network processes noise.
 
-    With the statistics that a new network has, mean 0 and variance 1, the signal of a deep network with random weights
-    shrinks from layer to layer; embeddings of efficientnet_b0 would differ by millionths from slice to slice. Noise
-    and not the store's slices: the control is to know nothing of CT, and to be drawn again without the store.
+    With a new network's mean 0 and variance 1, the signal of a deep random network shrinks from layer to layer:
+    embeddings of efficientnet_b0 would differ between slices by millionths. Noise, not the store's slices, since the
+    control must know nothing of CT and be reproducible without the store.
 
     Args:
-        backbone: in evaluation mode, and so it stays.
-        size: pixels a side of its images.
+        backbone: in evaluation mode, also afterwards.
+        size: height and width of its images in pixels.
     """
     norms = [module for module in backbone.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the average over all batches, which are one
+        norm.momentum = None  # average over all batches, here a single one
         norm.train()
     generator = torch.Generator().manual_seed(SEED)
     with torch.no_grad():
@@ -164,43 +170,43 @@ def untrained_weights(
     features: Features | None,
     device: torch.device,
 ) -> pd.DataFrame:
-    """Where the classifier's aggregator would look as it was initialised, on the embeddings that the trained one sees.
-
-    It is initialised `DRAWS` times; the embeddings are computed once.
+    """Slice weights of newly initialised aggregators on the embeddings of a trained classifier.
 
     Args:
         classifier: trained.
-        aggregator: its config (`_target_` and options).
-        store: where the bags lie.
-        bag_ids: which.
+        aggregator: its config (`_target_` and options), which is initialised `DRAWS` times.
+        store: of the bags.
+        bag_ids: which bags.
         features: as for `predict_bags`.
         device: where to compute.
 
     Returns:
-        bag_id, index, weight_0, weight_1, ...: a row a slice.
+        bag_id, index, weight_0, weight_1, ...: one row per slice.
     """
-    with random_weights():
+    with fixed_seed():
         dim = classifier.projection.linear.out_features
-        fresh = [parts.build(aggregator, dim=dim).eval().to(device) for _ in range(DRAWS)]
-    seeing = _Seeing()
-    other = BagClassifier(classifier.preprocessor, classifier.backbone, classifier.projection, seeing)
-    other.slice_head, other.split = classifier.slice_head, classifier.split
-    table = predict_bags(other, store, bag_ids, features, device).slices[["bag_id", "index"]]
+        aggregators = [parts.build(aggregator, dim=dim).eval().to(device) for _ in range(DRAWS)]
+    recorder = _InputRecorder()
+    recording = BagClassifier(classifier.preprocessor, classifier.backbone, classifier.projection, recorder)
+    recording.slice_head, recording.split = classifier.slice_head, classifier.split
+    table = predict_bags(recording, store, bag_ids, features, device).slices[["bag_id", "index"]]
     with torch.inference_mode():
-        weights = [torch.cat([one(*seen)[1][seen[2]] for seen in seeing.batches]).cpu().double() for one in fresh]
+        weights = [
+            torch.cat([one(*inputs)[1][inputs[2]] for inputs in recorder.batches]).cpu().double() for one in aggregators
+        ]
     return table.assign(**{f"weight_{k}": drawn.numpy() for k, drawn in enumerate(weights)})
 
 
 @contextmanager
-def random_weights() -> Iterator[None]:
-    """Draw weights from `SEED` for a while; nothing else that is drawn depends on it."""
+def fixed_seed() -> Iterator[None]:
+    """Draw random numbers from `SEED` without affecting torch's random state afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         yield
 
 
-class _Seeing(Aggregator):
-    """Keeps what an aggregator is given: embeddings, slice logits and mask of each batch."""
+class _InputRecorder(Aggregator):
+    """Records an aggregator's inputs: embeddings, slice logits and mask of each batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -211,22 +217,3 @@ class _Seeing(Aggregator):
     ) -> tuple[Tensor, Tensor]:
         self.batches.append((embeddings, slice_logits, mask))
         return slice_logits.new_zeros(len(mask)), uniform_weights(mask)
-
-
-def _features(
-    config: TrainConfig, classifier: BagClassifier, store: Store, device: torch.device, weights: str
-) -> Features:
-    cache = config.cache
-    features = cached_features(
-        classifier, store, config.data_dir, device, weights, precision=cache.precision, max_gb=cache.max_gb
-    )
-    if features is None:
-        raise LungtlError(f"the features of a random backbone exceed cache.max_gb={cache.max_gb:g}; raise it")
-    return features
-
-
-def _with_fresh_head(classifier: BagClassifier, config: TrainConfig) -> BagClassifier:
-    backbone = classifier.backbone
-    projection = SliceProjection(backbone.dim, config.head.width, config.head.dropout)
-    aggregator = parts.build(config.aggregator, dim=config.head.width)
-    return BagClassifier(classifier.preprocessor, backbone, projection, aggregator)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,7 @@ from lungtl.models.aggregators.base import Aggregator
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.slice_projection import SliceProjection
+from lungtl.settings.parts import TARGET
 
 LUNG = ((-600.0, 1500.0),)
 WIDTH = 16  # of the projection
@@ -62,3 +65,21 @@ def noise_batch(lengths: tuple[int, ...] = (3, 2), size: int = 32) -> Batch:
         labels[0] = 2 * (i % 2)
         samples.append(Sample(f"b{i}", i % 2, labels, torch.arange(count), None, noise_frames(count, size, seed=i)))
     return collate(samples)
+
+
+def adamw(lr: float = 1e-2, weight_decay: float = 0.01) -> dict[str, Any]:
+    """Config of the optimiser."""
+    return {TARGET: "torch.optim.AdamW", "lr": lr, "weight_decay": weight_decay}
+
+
+def sgd(lr: float, momentum: float = 0.0) -> dict[str, Any]:
+    return {TARGET: "torch.optim.SGD", "lr": lr, "momentum": momentum}
+
+
+def constant(warmup_epochs: int = 0) -> dict[str, Any]:
+    """Config of the schedule."""
+    return {TARGET: "lungtl.training.schedules.Constant", "warmup_epochs": warmup_epochs}
+
+
+def cosine(warmup_epochs: int = 0) -> dict[str, Any]:
+    return {TARGET: "lungtl.training.schedules.Cosine", "warmup_epochs": warmup_epochs}

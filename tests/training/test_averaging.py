@@ -22,7 +22,7 @@ from lungtl.training.module import BagModule
 from tests.models.tiny import tiny_classifier
 from tests.stores import toy_store
 from tests.training.test_fit import Crash, Epochs, changed, config_of, last_state, split_of, train
-from tests.training.test_thawing import AlwaysWorse, optimizer_tensors
+from tests.training.test_unfreezing import AlwaysWorse, optimizer_tensors
 
 LENGTHS = (2, 3, 1, 4, 2, 3, 3, 2, 4, 1, 2, 3)
 DECAY = 0.75

@@ -34,7 +34,9 @@ def best(store: Store, folder: Path, flipped: str, monitor: Literal["val/loss", 
     split["label"] = split["label"].where(split["split"] != flipped, 1 - split["label"])
     config = config_of(folder, monitor=monitor)
     seed_everything(0)
-    module = BagModule(tiny_classifier(), Full(), BagAndSliceLoss(), config.optimizer, config.trainer.max_epochs)
+    module = BagModule(
+        tiny_classifier(), Full(), BagAndSliceLoss(), config.optimizer, config.schedule, config.trainer.max_epochs
+    )
     data = BagDataModule(store, split, config, None, backbone_trains=True)
     fit(module, data, config.trainer, folder, lambda *_: None, resume=False)
     kept: dict[str, Any] = torch.load(folder / CHECKPOINTS / BEST, weights_only=True)

@@ -13,8 +13,9 @@ from lungtl.models.freezing.lp_ft import LpFt
 from lungtl.settings import parts
 from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import ImageConfig, TrainConfig
-from lungtl.training.build import build_classifier, starting_weights, trainable_share
+from lungtl.training.build import build_classifier, starting_weights
 from lungtl.training.fit import seed_everything
+from lungtl.training.plan import trainable_share
 from tests.models.tiny import noise_frames, tiny_classifier
 from tests.training.test_fit import config_of
 

@@ -23,11 +23,13 @@ from lungtl.models.inference import predict_bags
 from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import TrainConfig
 from lungtl.training.build import build_classifier
+from lungtl.training.callbacks import LogMetrics
 from lungtl.training.datamodule import BagDataModule
 from lungtl.training.feature_cache import run_features
-from lungtl.training.fit import LogMetrics, fit, seed_everything
+from lungtl.training.fit import fit, seed_everything
 from lungtl.training.losses import BagAndSliceLoss
 from lungtl.training.module import BagModule
+from tests.models.tiny import sgd
 from tests.stores import toy_store
 from tests.training.test_fit import config_of, split_of
 
@@ -76,7 +78,7 @@ def crash_in_epoch_1(metrics: dict[str, float], epoch: int) -> None:
 
 def configured(folder: Path, kind: str, augment: str = "none", **cache: Any) -> TrainConfig:
     config = config_of(folder, train_slices=3, augment=augment, max_epochs=3)
-    optimizer = config.optimizer.model_copy(update={"name": "sgd", "lr": 0.05})
+    optimizer = sgd(0.05, momentum=0.9)
     return config.model_copy(
         update={
             "backbone": {**config.backbone, "weights": "none", "features": kind},
@@ -99,7 +101,9 @@ def run(
     classifier = build_classifier(config, store.value_range)
     weights = classifier.backbone.fingerprint()
     features = run_features(config, classifier, freezing, store, CPU, weights)
-    module = Recorded(classifier, freezing, BagAndSliceLoss(), config.optimizer, config.trainer.max_epochs)
+    module = Recorded(
+        classifier, freezing, BagAndSliceLoss(), config.optimizer, config.schedule, config.trainer.max_epochs
+    )
     module.steps = []
     data = BagDataModule(store, split_of(store), config, features, not freezing.is_frozen(classifier.backbone))
     fit(module, data, config.trainer, folder, log_metrics, resume)

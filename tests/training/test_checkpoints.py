@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lungtl.settings.errors import LungtlError
-from lungtl.training.checkpoints import Checkpoints, WholeFiles, check_checkpoint
+from lungtl.training.checkpoints import AtomicCheckpointIO, Checkpoints, check_checkpoint
 
 
 class FakeTrainer(SimpleNamespace):
@@ -26,7 +26,7 @@ class FakeTrainer(SimpleNamespace):
     def save_checkpoint(self, path: Path) -> None:
         checkpoint = {"epoch": self.current_epoch}
         self.callback.on_save_checkpoint(self, None, checkpoint)  # type: ignore[arg-type]
-        WholeFiles().save_checkpoint(checkpoint, path)
+        AtomicCheckpointIO().save_checkpoint(checkpoint, path)
 
     def end_epoch(self, value: float) -> None:
         self.current_epoch += 1
@@ -88,9 +88,9 @@ def test_the_last_checkpoint_does_not_replace_a_better_one(tmp_path: Path) -> No
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
-    WholeFiles().save_checkpoint({"epoch": 1}, path)
+    AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
     with pytest.raises(AttributeError):
-        WholeFiles().save_checkpoint({"epoch": 2, "weights": torch.zeros(1000), "bad": lambda: None}, path)
+        AtomicCheckpointIO().save_checkpoint({"epoch": 2, "weights": torch.zeros(1000), "bad": lambda: None}, path)
     assert epoch_in(path) == 1
 
 

@@ -24,7 +24,7 @@ def test_a_run_that_diverged_ends_with_its_best_epoch_and_stays_ended(
 ) -> None:
     store, epochs, resumed = toy_store(tmp_path / "data", (2, 3) * 6), Epochs(), Epochs()
     _, result = train(store, tmp_path, Frozen(), epochs, kind=Diverges, max_epochs=9)
-    assert caplog.messages.count("training has diverged: weights are not finite; a lower optimizer.lr may help") == 1
+    assert sum("diverged" in m and "optimizer.lr" in m for m in caplog.messages) == 1
     assert list(epochs.seen) == [0, 1]
     assert (result["best_epoch"], result["epochs"]) == (0, 2)
     _, same = train(store, tmp_path, Frozen(), resumed, resume=True, kind=Diverges, max_epochs=9)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from pytorch_lightning.callbacks import Callback
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
@@ -23,12 +24,13 @@ from lungtl.settings import parts
 from lungtl.settings.composing import conf_dir
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import TrainConfig
-from lungtl.training.build import build_classifier, trainable_share
+from lungtl.training.build import build_classifier
 from lungtl.training.datamodule import BagDataModule
 from lungtl.training.feature_cache import cached_features
 from lungtl.training.fit import fit, seed_everything
 from lungtl.training.losses import BagAndSliceLoss
 from lungtl.training.module import BagModule
+from lungtl.training.plan import trainable_share
 from tests.models.tiny import noise_frames, tiny_classifier
 from tests.stores import toy_store
 
@@ -68,7 +70,12 @@ def config_of(folder: Path, train_slices: int | None = 2, augment: str = "none",
     root = yaml.safe_load((conf_dir() / "train.yaml").read_text())
     groups = {
         name: yaml.safe_load((conf_dir() / name / file).read_text())
-        for name, file in (("trainer", "default.yaml"), ("optimizer", "adamw.yaml"), ("tracking", "none.yaml"))
+        for name, file in (
+            ("trainer", "default.yaml"),
+            ("optimizer", "adamw.yaml"),
+            ("schedule", "cosine.yaml"),
+            ("tracking", "none.yaml"),
+        )
     }
     quick = {"max_epochs": 4, "batch_size": 3, "patience": None, "accelerator": "cpu"}
     models = "lungtl.models"
@@ -84,6 +91,7 @@ def config_of(folder: Path, train_slices: int | None = 2, augment: str = "none",
         "head": {"width": 16, "dropout": 0.1},
         "trainer": {**groups["trainer"], **quick, **trainer},
         "optimizer": {**groups["optimizer"], "lr": 1e-2},
+        "schedule": groups["schedule"],
         "tracking": groups["tracking"],
         "evaluation": {**root["evaluation"], "figures": False, "resamples": 100},
     })  # fmt: skip
@@ -99,6 +107,9 @@ def train(
     augment: bool = False,
     classifier: BagClassifier | None = None,
     kind: type[BagModule] = BagModule,
+    optimizer: dict[str, Any] | None = None,
+    schedule: dict[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
     **trainer: Any,
 ) -> tuple[BagModule, dict[str, Any]]:
     """What `lungtl.train` does with a store, on the tiny network."""
@@ -106,9 +117,10 @@ def train(
     seed_everything(0)
     classifier = classifier or tiny_classifier()
     features = cached_features(classifier, store, cache, CPU, "w") if cache else None
-    module = kind(classifier, freezing, BagAndSliceLoss(), config.optimizer, config.trainer.max_epochs)
+    optimisation = (optimizer or config.optimizer, schedule or config.schedule)
+    module = kind(classifier, freezing, BagAndSliceLoss(), *optimisation, config.trainer.max_epochs)
     data = BagDataModule(store, split_of(store), config, features, not freezing.is_frozen(classifier.backbone))
-    return module, fit(module, data, config.trainer, folder, epochs or Epochs(), resume)
+    return module, fit(module, data, config.trainer, folder, epochs or Epochs(), resume, callbacks)
 
 
 def last_state(folder: Path) -> dict[str, Any]:

@@ -101,6 +101,7 @@ def test_killed_within_a_file(whole: Undisturbed, forks: Forks, tmp_path: Path, 
     goes_on(whole, folder)
 
 
+@pytest.mark.exhaustive
 def test_killed_at_random_moments(whole: Undisturbed, forks: Forks, tmp_path: Path) -> None:
     counted = tmp_path / "counted"
     assert forks.run(killing.counted, tmp_path / "log", whole.data, str(counted)) == 0

@@ -15,8 +15,7 @@ from lungtl.models.freezing.norm_only import NormOnly
 from lungtl.settings import composing, parts
 from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import TrainConfig
-from lungtl.training.build import trainable_share
-from lungtl.training.plan import print_plan, training_plan
+from lungtl.training.plan import print_plan, trainable_share, training_plan
 from tests.models.tiny import tiny_classifier
 from tests.training.test_fit import config_of
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,13 @@ from lungtl.data.store.reader import Store
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.freezing.frozen import Frozen
 from lungtl.models.freezing.full import Full
-from lungtl.models.freezing.layer_decay import LayerDecay
 from lungtl.training.datamodule import BagDataModule
 from lungtl.training.fit import fit, seed_everything
 from lungtl.training.losses import BagAndSliceLoss
 from lungtl.training.module import BagModule
-from tests.models.tiny import tiny_classifier
+from tests.models.tiny import sgd, tiny_classifier
 from tests.stores import toy_store
 from tests.training.test_fit import Epochs, config_of, last_state, split_of, train
-from tests.training.test_module import optimizer
 
 # bags of one length: the halves of a batch weigh the same
 ALIKE = (3,) * 12
@@ -50,8 +47,8 @@ def trained(
     """The weights of that probe."""
     config = config_of(folder, max_epochs=max_epochs, clip_norm=None, **trainer)
     seed_everything(0)
-    settings = config.optimizer.model_copy(update={"name": "sgd", "lr": 0.1, "momentum": 0.0})  # linear in the gradient
-    module = BagModule(without_chance(), Frozen(), loss, settings, max_epochs)
+    # SGD without momentum is linear in the gradient
+    module = BagModule(without_chance(), Frozen(), loss, sgd(0.1), config.schedule, max_epochs)
     data = BagDataModule(store, split_of(store), config, None, False)
     fit(module, data, config.trainer, folder, epochs or Epochs(), False)
     state: dict[str, Tensor] = last_state(folder)["state_dict"]
@@ -78,7 +75,7 @@ def test_the_last_step_of_an_epoch_is_the_mean_of_the_batches_that_are_left(stor
     stepped = torch.optim.SGD(
         [p for p in probe.parameters() if p.requires_grad],
         lr=0.1 / 2,  # the first epoch is the warm-up
-        weight_decay=config.optimizer.weight_decay,
+        weight_decay=config.optimizer["weight_decay"],
     )
     batches: list[Batch] = list(BagDataModule(store, split_of(store), config, None, False).train_dataloader())
     assert len(batches) == 3
@@ -123,20 +120,3 @@ def test_the_gradient_of_a_step_is_no_longer_than_it_may_be(
     else:
         assert norms == pytest.approx([clip_norm] * 6, rel=1e-3)  # each was longer
         assert max(norms) <= clip_norm * (1 + 1e-6)
-
-
-def test_all_groups_follow_one_schedule() -> None:
-    """Their learning rates keep their ratios: 1 for the head, then halved from block to block."""
-    epochs, config = 5, optimizer(warmup_epochs=2, lr=0.5)
-    module = BagModule(tiny_classifier(), LayerDecay(decay=0.5), BagAndSliceLoss(), config, epochs)
-    configured = module.configure_optimizers()
-    groups = configured["optimizer"].param_groups
-    first = [group["lr"] for group in groups]
-    shares = [rate / first[0] for rate in first]
-    assert len(set(shares)) == len(shares) > 3
-    for factor in [1 / 3, 2 / 3] + [(1 + math.cos(math.pi * e / 3)) / 2 for e in range(3)]:
-        assert [group["lr"] for group in groups] == pytest.approx([0.5 * factor * share for share in shares])
-        configured["optimizer"].step()
-        configured["lr_scheduler"].step()
-    scales = [group.lr_scale for group in LayerDecay(decay=0.5).groups(module.classifier.backbone)]
-    assert shares == pytest.approx([1, *scales])

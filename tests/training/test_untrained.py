@@ -31,8 +31,8 @@ from lungtl.training.untrained import (
     SEED,
     Untrained,
     draw_classifier,
-    random_weights,
-    take_noise_statistics,
+    fixed_seed,
+    set_noise_statistics,
     train_untrained,
     untrained_weights,
 )
@@ -147,7 +147,7 @@ def test_a_full_cache_does_not_stop_the_run(
 def test_a_diverging_control_does_not_stop_the_run(
     store: Store, config: TrainConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    optimizer = config.optimizer.model_copy(update={"lr": 1e30})
+    optimizer = {**config.optimizer, "lr": 1e30}
     with caplog.at_level(logging.WARNING):
         diverging = config.model_copy(update={"optimizer": optimizer})
         assert train_untrained(diverging, store, split_of(store), BagAndSliceLoss(), CPU) is None
@@ -197,10 +197,10 @@ def test_random_weights_leave_the_run_s_own_draws_alone() -> None:
     torch.manual_seed(7)
     expected = torch.rand(2)
     torch.manual_seed(7)
-    with random_weights():
+    with fixed_seed():
         first = torch.rand(2)
     assert torch.equal(torch.rand(2), expected)
-    with random_weights():
+    with fixed_seed():
         assert torch.equal(torch.rand(2), first)
 
 
@@ -235,21 +235,21 @@ def spread(backbone: TimmBackbone, size: int) -> float:
     ["resnet18", "efficientnet_b0", "mobilenetv3_large_100", "densenet121", "regnety_032", "tf_efficientnet_lite0"],
 )
 def test_a_random_backbone_tells_slices_apart(name: str) -> None:
-    with random_weights():
+    with fixed_seed():
         backbone = TimmBackbone(name, weights="none").eval()
-    take_noise_statistics(backbone, 64)
+    set_noise_statistics(backbone, 64)
     assert not any(module.training for module in backbone.modules())
     assert spread(backbone, 64) > 0.9
 
 
 def test_with_the_statistics_of_a_new_network_it_would_not() -> None:
-    with random_weights():
+    with fixed_seed():
         assert spread(TimmBackbone("efficientnet_b0", weights="none"), 64) == 0
 
 
 def test_batch_norms_have_the_statistics_of_their_own_input() -> None:
     backbone = tiny_backbone()
-    take_noise_statistics(backbone, 32)
+    set_noise_statistics(backbone, 32)
     noise = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(SEED))
     seen: list[Tensor] = []
     norm = next(module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d))
@@ -263,7 +263,7 @@ def test_batch_norms_have_the_statistics_of_their_own_input() -> None:
 def test_a_backbone_without_batch_norm_stays_as_it_was() -> None:
     backbone = tiny_backbone(name="test_vit", size=64)
     before = backbone.fingerprint()
-    take_noise_statistics(backbone, 64)
+    set_noise_statistics(backbone, 64)
     assert backbone.fingerprint() == before
 
 
@@ -271,12 +271,12 @@ def test_the_fingerprint_does_not_depend_on_the_last_digits_of_the_statistics(mo
     first = draw_classifier(tiny_random)[1]
 
     def elsewhere(backbone: TimmBackbone, size: int) -> None:
-        take_noise_statistics(backbone, size)
+        set_noise_statistics(backbone, size)
         for key, buffer in backbone.named_buffers():
             if key.endswith("running_mean"):
                 buffer += 1e-6
 
-    monkeypatch.setattr(untrained, "take_noise_statistics", elsewhere)
+    monkeypatch.setattr(untrained, "set_noise_statistics", elsewhere)
     assert draw_classifier(tiny_random)[1] == first
 
 
@@ -294,7 +294,7 @@ def test_the_untrained_aggregator_sees_the_trained_embeddings(store: Store) -> N
     assert not any(module.training for module in classifier.modules())
     assert found["bag_id"].tolist() == ["b03"] * 4 + ["b05"] * 3
     frames = torch.from_numpy(store.voxels("b05").copy())[:, None]
-    with random_weights():
+    with fixed_seed():
         fresh = [Attention(WIDTH, hidden=8) for _ in range(DRAWS)]
     own = found[found["bag_id"] == "b05"]
     with torch.no_grad():

@@ -12,8 +12,7 @@ from lungtl.models.freezing.full import Full
 from lungtl.settings import parts
 from lungtl.training.losses import BagAndSliceLoss
 from lungtl.training.module import BagModule
-from tests.models.tiny import WIDTH, noise_batch, tiny_classifier
-from tests.training.test_module import optimizer
+from tests.models.tiny import WIDTH, adamw, cosine, noise_batch, tiny_classifier
 
 META = torch.device("meta")  # nothing has a value there: to ask for one is an error
 AGGREGATORS = Path(__file__).parents[2] / "conf" / "aggregator"
@@ -26,14 +25,14 @@ NOT_HERE = {
 @pytest.mark.parametrize("name", sorted({path.stem for path in AGGREGATORS.glob("*.yaml")} - NOT_HERE))
 def test_a_training_step_asks_for_no_value(name: str) -> None:
     aggregator = parts.build(yaml.safe_load((AGGREGATORS / f"{name}.yaml").read_text()), dim=WIDTH)
-    step(BagModule(tiny_classifier(aggregator=aggregator), Full(), BagAndSliceLoss(), optimizer(), 2))
+    step(BagModule(tiny_classifier(aggregator=aggregator), Full(), BagAndSliceLoss(), adamw(), cosine(), 2))
 
 
 @pytest.mark.parametrize(
     "options", [{"slice_weight": 0.0}, {"attention_weight": 0.5}, {"bag_gamma": 2.0, "slice_smoothing": 0.1}]
 )
 def test_nor_does_any_loss(options: dict[str, float]) -> None:
-    step(BagModule(tiny_classifier(), Full(), BagAndSliceLoss(**options), optimizer(), 2))  # type: ignore[arg-type]
+    step(BagModule(tiny_classifier(), Full(), BagAndSliceLoss(**options), adamw(), cosine(), 2))  # type: ignore[arg-type]
 
 
 def step(module: BagModule) -> None:

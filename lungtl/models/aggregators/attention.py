@@ -11,7 +11,7 @@ from lungtl.models.aggregators.base import Aggregator, masked_softmax, weighted_
 
 
 class Attention(Aggregator):
-    """The network learns how much each slice weighs.
+    """The network learns the weight of each slice.
 
     w_s = softmax_s(a . tanh(V h_s)),  logit = u . sum_s w_s h_s + b
 

@@ -1,7 +1,7 @@
-"""The contract of an aggregator, and the arithmetic that several share.
+"""The contract of an aggregator, and shared arithmetic.
 
-Shapes: B bags, S slices (padded to the longest bag), D the embedding's size. `mask` is True where a slice is real;
-what stands at padded places never changes a result.
+Shapes: B bags, S slices (padded to the longest bag), D the size of the embedding. `mask` is True for real slices;
+padding never changes a result.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from lungtl.sources.base import MALIGNANT
 
 
 class Aggregator(nn.Module, ABC):
-    """Turns the slices of a bag into one malignancy logit.
+    """Aggregates the slices of a bag to one malignancy logit.
 
     Attributes:
         order_matters: whether the slices' order changes the result.
-        uses_slice_logits: whether the bag's logit comes from the slice logits, so that its loss trains the slice head.
+        uses_slice_logits: whether the bag logit depends on the slice logits (the bag loss then trains the slice head).
     """
 
     order_matters = False
@@ -35,23 +35,23 @@ class Aggregator(nn.Module, ABC):
             embeddings: float [B, S, D].
             slice_logits: float [B, S, 3] of non-nodule, benign, malignant.
             mask: bool [B, S].
-            positions: int64 [B, S], each slice's index in its whole bag, ascending; None: 0, 1, 2, ... A training step
-                may see only some slices of a bag.
+            positions: int64 [B, S], each slice's index in the whole bag, ascending; None: 0, 1, 2, ... A training step
+                may use only some slices of a bag.
 
         Returns:
-            bag_logit float [B], and weights float [B, S]: how much each slice counted; >= 0, 0 on padding, sum 1.
+            bag_logit float [B], and the weights of the slices, float [B, S]; >= 0, 0 on padding, sum 1.
         """
 
 
 def malignancy_logits(slice_logits: Tensor) -> Tensor:
-    """Log p / (1 - p) of the malignant class under softmax: [B, S, 3] -> float32 [B, S], mixed precision or not."""
+    """Log p / (1 - p) of the malignant class under softmax: [B, S, 3] -> float32 [B, S]."""
     logits = slice_logits.float()
-    others = torch.cat([logits[..., :MALIGNANT], logits[..., MALIGNANT + 1 :]], dim=-1)
-    return logits[..., MALIGNANT] - torch.logsumexp(others, dim=-1)
+    rest = torch.cat([logits[..., :MALIGNANT], logits[..., MALIGNANT + 1 :]], dim=-1)
+    return logits[..., MALIGNANT] - torch.logsumexp(rest, dim=-1)
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the real slices, 0 on padding: [B, S] or [B, S, H] with H sets of scores -> float32, likewise."""
+    """Softmax over the real slices, 0 on padding: [B, S], or [B, S, H] for H heads -> float32 of the same shape."""
     real = mask if scores.ndim == 2 else mask.unsqueeze(-1)
     return torch.softmax(scores.float().masked_fill(~real, -torch.inf), dim=1)
 
@@ -63,6 +63,6 @@ def uniform_weights(mask: Tensor) -> Tensor:
 
 
 def weighted_mean(embeddings: Tensor, weights: Tensor, mask: Tensor) -> Tensor:
-    """sum_s w_s h_s: [B, S, D], [B, S] -> [B, D]; padding may hold anything, NaN included."""
+    """sum_s w_s h_s: [B, S, D], [B, S] -> [B, D]; padding may contain anything, including NaN."""
     real = embeddings.masked_fill(~mask.unsqueeze(-1), 0.0)
     return torch.einsum("bs,bsd->bd", weights, real)

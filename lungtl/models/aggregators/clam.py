@@ -12,12 +12,12 @@ from lungtl.models.aggregators.torchmil_model import TorchmilModel, torchmil_mod
 
 
 class Clam(TorchmilModel):
-    """CLAM with a single branch, by torchmil: gated attention as in `gated_attention`.
+    """torchmil's CLAM with a single branch: gated attention as in `gated_attention`.
 
     w_s = softmax_s(a . (tanh(V h_s) * sigmoid(U h_s))),  logit = u . sum_s w_s h_s + b
 
-    What sets CLAM apart in training, clustering the slices of the highest and lowest attention by an instance loss, is
-    left out with the two classifiers that it trains.
+    CLAM's instance loss, which clusters the slices of highest and lowest attention, is omitted, as are the two
+    classifiers that it trains.
 
     Lu et al.: Data-efficient and weakly supervised computational pathology on whole-slide images, Nature Biomedical
     Engineering 2021.
@@ -25,7 +25,7 @@ class Clam(TorchmilModel):
     Args:
         dim: size of the embedding.
         hidden: width of the attention network.
-        gated: whether the features pass a gate; without one it is `attention`.
+        gated: whether attention features are gated; if not, it is `attention`.
 
     Raises:
         LungtlError: torchmil is not installed.
@@ -36,6 +36,6 @@ class Clam(TorchmilModel):
         model.inst_classifiers = nn.ModuleList()
         super().__init__(model)
 
-    def judge(self, bag: Tensor) -> tuple[Tensor, Tensor]:
+    def aggregate(self, bag: Tensor) -> tuple[Tensor, Tensor]:
         logit, scores = self.model(bag, return_att=True)
         return logit, torch.softmax(scores, dim=1)

@@ -13,19 +13,19 @@ from lungtl.models.aggregators.base import Aggregator
 
 
 class Conv1d(Aggregator):
-    """Each slice hears its neighbours through residual convolutions along z; attention then pools what they know.
+    """Residual convolutions along z combine neighbouring slices; attention then pools the result.
 
     x_s <- x_s + relu(b + sum_d W_d x_(s+d)), |d| <= kernel // 2, x_s = 0 outside the bag, `layers` times from x = h;
     then `attention` on x, whose weights are the slices'.
 
-    Neighbours are the slices that are given: where a training step sees only drawn slices, the next drawn ones.
+    Neighbours are adjacent among the given slices: in a training step with sampled slices, the next sampled ones.
     Residual convolutions over a sequence: Bai, Kolter, Koltun: An Empirical Evaluation of Generic Convolutional and
-    Recurrent Networks for Sequence Modeling, 2018, here looking both ways and not dilated. Attention: Ilse et al. 2018.
+    Recurrent Networks for Sequence Modeling, 2018, here bidirectional and not dilated. Attention: Ilse et al. 2018.
 
     Args:
         dim: size of the embedding.
-        kernel: slices that one convolution spans.
-        layers: how many convolutions.
+        kernel: size of the convolutions in slices.
+        layers: number of convolutions.
         hidden: width of the attention network.
     """
 
@@ -47,7 +47,7 @@ class Conv1d(Aggregator):
     ) -> tuple[Tensor, Tensor]:
         padding = ~mask.unsqueeze(1)
         x = embeddings.transpose(1, 2).masked_fill(padding, 0.0)
-        for convolution in self.convolutions:  # padding stays 0 between layers, as the space outside a bag is
+        for convolution in self.convolutions:  # padding stays 0 between layers, like the space outside a bag
             x = (x + torch.relu(convolution(x))).masked_fill(padding, 0.0)
         logit, weights = self.pool(x.transpose(1, 2), slice_logits, mask)
         return logit, weights

@@ -12,7 +12,7 @@ from lungtl.models.aggregators.base import Aggregator, masked_softmax, weighted_
 
 
 class GatedAttention(Aggregator):
-    """Attention whose tanh features pass a learned gate, which frees it from tanh's near-linearity around zero.
+    """Attention whose tanh features pass a learned gate, since tanh is nearly linear around zero.
 
     w_s = softmax_s(a . (tanh(V h_s) * sigmoid(U h_s))),  logit = u . sum_s w_s h_s + b
 

@@ -13,18 +13,17 @@ from lungtl.models.aggregators.base import Aggregator
 
 
 class Gru(Aggregator):
-    """Gated recurrent units read the scan from both ends; attention then pools what they know at each slice.
+    """A bidirectional GRU over the slices; attention then pools its states.
 
     x_s = [forward GRU of h_1..h_s, backward GRU of h_S..h_s]; then `attention` on x, whose weights are the slices'.
 
-    Slices follow each other as they are given: where a training step sees only drawn slices, the next drawn one is the
-    next. Cho et al.: Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation,
-    EMNLP 2014, section 2.3. Attention: Ilse et al. 2018.
+    In a training step with sampled slices, the sequence consists of those. Cho et al.: Learning Phrase Representations
+    using RNN Encoder-Decoder for Statistical Machine Translation, EMNLP 2014, section 2.3. Attention: Ilse et al. 2018.
 
     Args:
         dim: size of the embedding.
         state: size of the state in each direction.
-        layers: how many on top of each other.
+        layers: number of stacked layers.
         hidden: width of the attention network.
     """
 
@@ -44,7 +43,7 @@ class Gru(Aggregator):
     def forward(
         self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor, positions: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        # packed, so that the backward direction starts at each bag's own end
+        # packed, so that the backward direction starts at each bag's last slice
         packed = pack_padded_sequence(embeddings, mask.sum(dim=1).cpu(), batch_first=True, enforce_sorted=False)
         x, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=mask.shape[1])
         logit, weights = self.pool(x, slice_logits, mask)

@@ -12,9 +12,9 @@ from lungtl.models.aggregators.base import Aggregator, malignancy_logits, masked
 
 
 class Lse(Aggregator):
-    """A smooth maximum: the mean for a high temperature t, the maximum for a low one.
+    """A smooth maximum: close to the mean at high temperature t, to the maximum at low t.
 
-    lse_s(x_s) = t log((1/S) sum_s exp(x_s / t)), and a slice weighs its derivative, w_s = softmax_s(x_s / t)
+    lse_s(x_s) = t log((1/S) sum_s exp(x_s / t)), and the weight of a slice is its derivative, w_s = softmax_s(x_s / t)
 
     * instance: logit = lse_s z_s, z_s the logit of a slice's malignancy;
     * embedding: logit = u . lse_s h_s + b, elementwise; w_s is the mean over the components.
@@ -24,7 +24,7 @@ class Lse(Aggregator):
 
     Args:
         dim: size of the embedding.
-        level: which of the two.
+        level: instance or embedding.
         temperature: t, in units of the logit or the embedding.
     """
 

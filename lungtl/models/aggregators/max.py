@@ -12,14 +12,14 @@ from lungtl.models.aggregators.base import Aggregator, malignancy_logits
 
 
 class Max(Aggregator):
-    """The most suspicious slice speaks for the scan.
+    """The most suspicious slice determines the result.
 
-    * instance: logit = max_s z_s, z_s the logit of a slice's malignancy; all the weight is on that slice;
-    * embedding: logit = u . max_s h_s + b, elementwise; a slice weighs the share of components it won.
+    * instance: logit = max_s z_s, z_s a slice's malignancy logit; that slice has weight 1;
+    * embedding: logit = u . max_s h_s + b, elementwise; the weight of a slice is its share of the maxima.
 
     Args:
         dim: size of the embedding.
-        level: which of the two.
+        level: instance or embedding.
     """
 
     def __init__(self, dim: int, level: Literal["embedding", "instance"] = "instance") -> None:

@@ -12,14 +12,14 @@ from lungtl.models.aggregators.base import Aggregator, malignancy_logits, unifor
 
 
 class Mean(Aggregator):
-    """Every slice counts the same, w_s = 1 / S.
+    """All slices have the same weight, w_s = 1 / S.
 
     * embedding: logit = u . (1/S) sum_s h_s + b, a classifier on the mean embedding;
     * instance: p = (1/S) sum_s p_s, the mean of the slices' malignancy probabilities, as a logit.
 
     Args:
         dim: size of the embedding.
-        level: which of the two.
+        level: instance or embedding.
     """
 
     def __init__(self, dim: int, level: Literal["embedding", "instance"] = "embedding") -> None:
@@ -34,7 +34,7 @@ class Mean(Aggregator):
         weights = uniform_weights(mask)
         if self.classifier is not None:
             return self.classifier(weighted_mean(embeddings, weights, mask)).squeeze(-1), weights
-        # log(mean p) - log(mean (1 - p)), in logs: probabilities would round to 0 or 1
+        # log(mean p) - log(mean (1 - p)), computed from logs since probabilities may round to 0 or 1
         z = malignancy_logits(slice_logits).masked_fill(~mask, 0.0)
         log_p, log_q = (F.logsigmoid(s).masked_fill(~mask, -torch.inf) for s in (z, -z))
         return torch.logsumexp(log_p, dim=1) - torch.logsumexp(log_q, dim=1), weights

@@ -12,17 +12,17 @@ from lungtl.models.aggregators.base import Aggregator, masked_softmax
 
 
 class MultiHead(Aggregator):
-    """Several attentions over the same slices, so that a scan can be judged by more than one finding.
+    """Several attention heads over the same slices, so that a scan can be judged by more than one finding.
 
     w_is = softmax_s(a_i . tanh(V h_s)) of head i,  logit = u . [sum_s w_1s h_s, ..., sum_s w_Hs h_s] + b
 
     A slice's weight is the mean over the heads. One head is `attention`. Lin et al.: A Structured Self-attentive
-    Sentence Embedding, ICLR 2017, equation 6, without its penalty on heads that agree.
+    Sentence Embedding, ICLR 2017, equation 6, without its penalty on similar heads.
 
     Args:
         dim: size of the embedding.
-        heads: how many.
-        hidden: width of the attention network, which the heads share.
+        heads: number of attention heads.
+        hidden: width of the attention network that the heads share.
     """
 
     def __init__(self, dim: int, heads: Annotated[int, Ge(1)] = 4, hidden: Annotated[int, Ge(1)] = 128) -> None:

@@ -9,15 +9,15 @@ from torch.nn import functional as F
 from lungtl.models.aggregators.base import Aggregator, malignancy_logits, masked_softmax
 
 RARE = -14.0
-"""Log of a sum of evidence below which it and the logit are the same number in float32."""
+"""Below this log of the summed evidence, it equals the logit in float32."""
 
 
 class NoisyOr(Aggregator):
-    """The scan is malignant unless every slice, on its own, is not.
+    """The scan is benign only if every slice, independently, is.
 
-    1 - p = prod_s (1 - p_s). With e_s = -log(1 - p_s) >= 0, the evidence of a slice: p = 1 - exp(-sum_s e_s). A slice
-    weighs its share of the evidence, w_s = e_s / sum_t e_t. Many slightly suspicious slices make a malignant scan, so
-    that a longer scan is more suspicious than a shorter one of the same slices. Nothing to learn beyond the slice head.
+    1 - p = prod_s (1 - p_s). With the evidence of a slice e_s = -log(1 - p_s) >= 0: p = 1 - exp(-sum_s e_s). The
+    weight of a slice is its share of the evidence, w_s = e_s / sum_t e_t. Evidence adds up, so a longer scan of
+    similar slices is more suspicious. There are no parameters beyond the slice head.
 
     Maron, Lozano-Pérez: A Framework for Multiple-Instance Learning, NIPS 1997; trained by gradients: Viola, Platt,
     Zhang: Multiple Instance Boosting for Object Detection, NIPS 2005.
@@ -37,7 +37,7 @@ class NoisyOr(Aggregator):
         z = malignancy_logits(slice_logits).masked_fill(~mask, 0.0)
         log_evidence = _log_softplus(z).masked_fill(~mask, -torch.inf)
         log_sum = torch.logsumexp(log_evidence, dim=1)
-        # logit = log(exp(sum) - 1); where that is log(sum) to rounding, the sum itself may have underflowed
+        # logit = log(exp(sum) - 1); where that equals log(sum), the sum itself may have underflowed
         evidence = F.softplus(z).masked_fill(~mask, 0.0).sum(dim=1).clamp(min=1e-7)
         logit = torch.where(log_sum < RARE, log_sum, evidence + torch.log(-torch.expm1(-evidence)))
         return logit, masked_softmax(log_evidence, mask)

@@ -13,20 +13,20 @@ from lungtl.models.aggregators.base import Aggregator, malignancy_logits
 
 
 class TopK(Aggregator):
-    """The k most suspicious slices speak for the scan: k = 1 is the maximum, k >= S the mean.
+    """The k most suspicious slices determine the result: k = 1 is the maximum, k >= S the mean.
 
     * instance: p = mean of the k largest p_s, the slices' malignancy probabilities, as a logit; each of the k slices
-      weighs 1 / k;
-    * embedding: logit = u . (mean of the k largest h_s) + b, elementwise; a slice weighs its share of the k places in
-      each component.
+      has weight 1 / k;
+    * embedding: logit = u . (mean of the k largest h_s) + b, elementwise; the weight of a slice is its share of the
+      k largest values over all components.
 
-    A bag of fewer than k slices gives all of them. The mean of the highest scores is that of Durand, Thome, Cord:
+    A bag of fewer than k slices uses all of them. The mean of the highest scores is that of Durand, Thome, Cord:
     WELDON: Weakly Supervised Learning of Deep Convolutional Neural Networks, CVPR 2016, without its lowest scores.
 
     Args:
         dim: size of the embedding.
-        level: which of the two.
-        k: how many.
+        level: instance or embedding.
+        k: number of slices.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class TopK(Aggregator):
         self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor, positions: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         scores = malignancy_logits(slice_logits).unsqueeze(-1) if self.classifier is None else embeddings.float()
-        # [B, k, D or 1]; padding comes last, and a short bag has only so many places
+        # [B, k, D or 1]; padding comes last, and short bags have fewer than k
         largest, winners = scores.masked_fill(~mask.unsqueeze(-1), -torch.inf).topk(min(self.k, mask.shape[1]), dim=1)
         counts = mask.sum(dim=1).clamp(max=self.k)[:, None, None]
         taken = torch.arange(largest.shape[1], device=mask.device)[:, None] < counts
@@ -49,7 +49,7 @@ class TopK(Aggregator):
         weights = torch.zeros_like(scores).scatter(1, winners, share).mean(dim=-1)
         if self.classifier is not None:
             return self.classifier((share * largest.masked_fill(~taken, 0.0)).sum(dim=1)).squeeze(-1), weights
-        # log(mean p) - log(mean (1 - p)), in logs: probabilities would round to 0 or 1
+        # log(mean p) - log(mean (1 - p)), computed from logs since probabilities may round to 0 or 1
         z = largest.squeeze(-1).masked_fill(~taken.squeeze(-1), 0.0)
         log_p, log_q = (F.logsigmoid(s).masked_fill(~taken.squeeze(-1), -torch.inf) for s in (z, -z))
         return torch.logsumexp(log_p, dim=1) - torch.logsumexp(log_q, dim=1), weights

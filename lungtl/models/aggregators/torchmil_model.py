@@ -1,4 +1,4 @@
-"""Models of the library torchmil as aggregators."""
+"""Models of the torchmil library as aggregators."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lungtl.settings.errors import LungtlError
 
 
 def torchmil_models() -> ModuleType:
-    """The module with torchmil's models.
+    """Import torchmil's models.
 
     Raises:
         LungtlError: torchmil is not installed.
@@ -21,20 +21,19 @@ def torchmil_models() -> ModuleType:
     try:
         from torchmil import models
     except ImportError as error:
-        raise LungtlError("this aggregator needs the package torchmil; pip install 'lungtl[mil]'") from error
+        raise LungtlError("this aggregator needs the torchmil package; pip install 'lungtl[mil]'") from error
     module: ModuleType = models
     return module
 
 
 class TorchmilModel(Aggregator):
-    """Shows a torchmil model one bag at a time, without padding and in float32.
+    """Applies a torchmil model to one bag at a time, without padding and in float32.
 
-    In torchmil 1.0 TransMIL takes no mask and scales its pseudo-inverse by the whole batch, and DSMIL may choose a
-    padded place as its critical slice: together with others a bag would be judged differently. Losses that torchmil
-    adds to a model's own are left out; `loss` is what is minimised.
+    In torchmil 1.0 TransMIL takes no mask and scales its pseudo-inverse by the whole batch, and DSMIL may choose
+    padding as its critical slice: a bag's result would depend on its batch. torchmil's additional losses are omitted.
 
     Args:
-        model: from torchmil.
+        model: of torchmil.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -42,7 +41,7 @@ class TorchmilModel(Aggregator):
         self.model = model
 
     @abstractmethod
-    def judge(self, bag: Tensor) -> tuple[Tensor, Tensor]:
+    def aggregate(self, bag: Tensor) -> tuple[Tensor, Tensor]:
         """Aggregate one bag.
 
         Args:
@@ -55,9 +54,9 @@ class TorchmilModel(Aggregator):
     def forward(
         self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor, positions: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        with torch.autocast(embeddings.device.type, enabled=False):  # an iterated pseudo-inverse needs the digits
+        with torch.autocast(embeddings.device.type, enabled=False):  # an iterated pseudo-inverse needs full precision
             bags = [bag[real].unsqueeze(0) for bag, real in zip(embeddings.float(), mask, strict=True)]
-            logits, shares = zip(*map(self.judge, bags), strict=True)
+            logits, bag_weights = zip(*map(self.aggregate, bags), strict=True)
         weights = torch.zeros(mask.shape, device=mask.device)
-        weights[mask] = torch.cat([share[0] for share in shares])
+        weights[mask] = torch.cat([one[0] for one in bag_weights])
         return torch.cat(logits), weights

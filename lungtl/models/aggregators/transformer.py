@@ -14,23 +14,22 @@ from lungtl.settings.errors import UsageError
 
 
 class Transformer(Aggregator):
-    """Every slice hears every other one; a class token among them judges the scan.
+    """Self-attention between the slices and a class token, from which the scan is classified.
 
     x = [c, E h_1 + e + pe(z_1), ..., E h_S + e + pe(z_S)], then `layers` times x <- x + MSA(LN(x)),
-    x <- x + MLP(LN(x));  logit = u . LN(x_c) + b. pe is the sinusoidal encoding of a slice's index in its whole bag, so
-    that drawn slices are where they are. Weights: the class token's attention in the last layer,
-    softmax_s(q_c . k_s / sqrt(width / heads)) over the slices alone (what it gives itself is left out), averaged over
-    the heads.
+    x <- x + MLP(LN(x));  logit = u . LN(x_c) + b. pe is the sinusoidal encoding of a slice's index in the
+    whole bag, also if slices are sampled. Weights: the class token's attention in the last layer,
+    softmax_s(q_c . k_s / sqrt(width / heads)) over the slices only, without itself, averaged over the heads.
 
     Vaswani et al.: Attention Is All You Need, NeurIPS 2017 (pe: section 3.5); class token and layers: Dosovitskiy et
     al.: An Image is Worth 16x16 Words, ICLR 2021, equations 1 to 4.
 
     Args:
         dim: size of the embedding.
-        width: of a token.
-        layers: how many.
-        heads: of each attention; they divide `width`.
-        dropout: share dropped of what each attention and MLP adds while training.
+        width: size of a token.
+        layers: number of layers.
+        heads: attention heads; must divide `width`.
+        dropout: share dropped of the output of each attention and MLP during training.
 
     Raises:
         UsageError: the heads do not divide the width.
@@ -63,20 +62,20 @@ class Transformer(Aggregator):
             positions = torch.arange(slices, device=mask.device).expand(count, slices)
         x = self.embed(embeddings.masked_fill(~mask.unsqueeze(-1), 0.0)) + sinusoids(positions, len(self.token))
         x = torch.cat([self.token.expand(count, 1, -1), x], dim=1)
-        real = torch.cat([mask.new_ones(count, 1), mask], dim=1)
+        attended = torch.cat([mask.new_ones(count, 1), mask], dim=1)
         for layer in self.layers:
-            x, token_scores = layer(x, real)
+            x, token_scores = layer(x, attended)
         weights = masked_softmax(token_scores[:, :, 1:].transpose(1, 2), mask).mean(dim=-1)
         return self.classifier(self.norm(x[:, 0])).squeeze(-1), weights
 
 
 class TransformerLayer(nn.Module):
-    """Multi-head self-attention and an MLP twice as wide, each behind a layer norm and beside a residual path.
+    """Multi-head self-attention and an MLP of twice the width, each with pre-norm and a residual connection.
 
     Args:
         dim: size of a token.
-        heads: of the attention.
-        dropout: share dropped of what attention and MLP add while training.
+        heads: attention heads.
+        dropout: share dropped of the output of attention and MLP during training.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
@@ -89,26 +88,26 @@ class TransformerLayer(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
         """Transform tokens.
 
         Args:
             x: float [B, N, D], finite.
-            real: bool [B, N]; other tokens are not attended to.
+            attended: bool [B, N]; other tokens are masked.
 
         Returns:
             float [B, N, D], and the first token's scores of all tokens before the softmax, float [B, heads, N].
         """
         q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        # not scaled_dot_product_attention: it keeps the scores to itself
+        # not scaled_dot_product_attention, which does not return the scores
         scores = q @ k.mT / math.sqrt(q.shape[-1])
-        attention = torch.softmax(scores.masked_fill(~real[:, None, None], -torch.inf), dim=-1)
+        attention = torch.softmax(scores.masked_fill(~attended[:, None, None], -torch.inf), dim=-1)
         x = x + self.dropout(self.project((attention @ v).transpose(1, 2).flatten(2)))
         return x + self.dropout(self.mlp(self.norm2(x))), scores[:, :, 0]
 
 
 def sinusoids(positions: Tensor, dim: int) -> Tensor:
-    """Positional encoding: int64 [B, S] -> float [B, S, dim], sin and cos of p / 10000^(2i / dim) by turns."""
+    """Positional encoding: int64 [B, S] -> float [B, S, dim], alternating sin and cos of p / 10000^(2i / dim)."""
     rates = torch.exp(torch.arange(0, dim, 2, device=positions.device) * (-math.log(10000) / dim))
     angles = positions.unsqueeze(-1) * rates
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[..., :dim]

@@ -13,13 +13,13 @@ from lungtl.settings.errors import UsageError
 
 
 class TransMil(TorchmilModel):
-    """TransMIL, by torchmil: a transformer with a class token whose positions come from convolutions over a square.
+    """torchmil's TransMIL: a transformer with a class token, with positions encoded by convolutions over a square.
 
-    The slices, and the first of them again until they fill a square, follow a class token:
+    The slices, repeated from the first until they fill a square, follow a class token:
     x <- x + NystromMSA(LN(x)); x <- x + conv7(x) + conv5(x) + conv3(x) on the square; x <- x + NystromMSA(LN(x));
     logit = u . LN(x_c) + b. Nystrom's approximation of the attention has width / 2 landmarks. Weights: the class
-    token's attention in the last layer, averaged over the heads; the approximation may be negative and has no sum of 1,
-    so its absolute values are taken and divided by their sum. Copies that fill the square are not counted.
+    token's attention in the last layer, averaged over the heads; the approximation may be negative and need not
+    sum to 1, so absolute values are normalised. Repeated slices are not counted.
 
     The order of the slices matters, their positions in the scan are not used.
 
@@ -29,7 +29,7 @@ class TransMil(TorchmilModel):
     Args:
         dim: size of the embedding.
         width: of the transformer.
-        heads: of each attention; they divide `width`.
+        heads: attention heads; must divide `width`.
 
     Raises:
         LungtlError: torchmil is not installed.
@@ -43,9 +43,9 @@ class TransMil(TorchmilModel):
             raise UsageError(f"aggregator.heads={heads} does not divide aggregator.width={width}; change one of them")
         model = torchmil_models().TransMIL(in_shape=(dim,), att_dim=width, n_heads=heads)
         for layer in model.layers:
-            layer.norm2 = nn.Identity()  # of an MLP that TransMIL's layers do not have
+            layer.norm2 = nn.Identity()  # belongs to an MLP that TransMIL's layers do not have
         super().__init__(model)
 
-    def judge(self, bag: Tensor) -> tuple[Tensor, Tensor]:
+    def aggregate(self, bag: Tensor) -> tuple[Tensor, Tensor]:
         logit, attention = self.model(bag, return_att=True)
         return logit, F.normalize(attention.abs(), p=1, dim=1)

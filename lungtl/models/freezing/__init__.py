@@ -1,1 +1,1 @@
-"""Which parameters train, when, and at which learning rate: one strategy a file."""
+"""Freezing strategies (which parameters train, when, at which learning rate), one per file."""

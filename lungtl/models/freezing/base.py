@@ -9,19 +9,20 @@ from typing import Any
 
 from torch import nn
 
-from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.backbones.timm_backbone import Block, TimmBackbone
+from lungtl.settings.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that thaw together and share a learning rate.
+    """Parameters that are unfrozen together and share a learning rate.
 
     Attributes:
         name: for the optimiser and for tables.
         parameters: their names in the backbone.
         lr_scale: their learning rate as a share of the head's.
-        epoch: the first one that trains them, counted from 0.
-        at_latest: the strategy may decide, while training, that they thaw before `epoch`.
+        epoch: the first epoch that trains them, from 0.
+        at_latest: the strategy may decide during training to unfreeze them before `epoch`.
     """
 
     name: str
@@ -34,54 +35,56 @@ class Group:
 class FreezingStrategy(ABC):
     """Decides which of the backbone's parameters train, when, and at which learning rate.
 
-    A strategy says it all with `groups`; the other methods have defaults that suit most. It holds no tensors.
-    What it does follows from its options, the epoch and `state()`, which every checkpoint keeps, so that a resumed
-    run goes on as it would have gone on.
+    A subclass must define `groups`; the other methods have defaults that suit most. A strategy holds no tensors. Its
+    behaviour depends on its options, the epoch and `state()`, which every checkpoint contains, so that a resumed run
+    continues unchanged.
 
-    A run calls, in this order: `adapt` once; `groups`, `apply` at each epoch's start and `after_epoch` at its end;
-    `merge` once.
+    A run calls, in this order: `adapt` once; `groups`, `apply` at the start and `after_epoch` at the end of each
+    epoch; `merge` once.
 
     Attributes:
-        weights: what `backbone.weights` has to be; None leaves it to the user.
+        weights: required value of `backbone.weights`; None allows any.
     """
 
     weights: str | None = None
 
     @abstractmethod
     def groups(self, backbone: TimmBackbone) -> list[Group]:
-        """Every parameter that trains at any time, in one group each; what is in none never trains.
+        """All parameters that train at any time, each in one group; all others never train.
 
-        Always the same groups in the same order: those that thaw later are in the optimiser from the start, which
-        passes over parameters without a gradient (no decay either), so that a checkpoint fits at any epoch.
+        Always the same groups in the same order: groups that are unfrozen later are in the optimiser from the start
+        (it skips parameters without a gradient, weight decay included), so that a checkpoint fits at any epoch.
         """
 
-    def adapt(self, backbone: TimmBackbone) -> None:  # noqa: B027  # most need it not
-        """Put into the network what the strategy trains beside its own parameters; once, before everything else."""
+    def adapt(self, backbone: TimmBackbone) -> None:  # noqa: B027  # optional
+        """Insert what the strategy trains in addition to the network's own parameters; called first, once."""
 
-    def merge(self, backbone: TimmBackbone) -> None:  # noqa: B027  # most need it not
-        """Undo `adapt`, keeping what was learned: afterwards the network is a plain timm model again."""
+    def merge(self, backbone: TimmBackbone) -> None:  # noqa: B027  # optional
+        """Undo `adapt` but keep what was learned: the network is a plain timm model again."""
 
-    def after_epoch(self, epoch: int, value: float) -> None:  # noqa: B027  # most need it not
-        """Learn how an epoch went.
+    def after_epoch(self, epoch: int, value: float) -> None:  # noqa: B027  # optional
+        """Called at the end of an epoch.
 
         Args:
-            epoch: the one that ends, counted from 0.
-            value: what `trainer.monitor` measured on the validation split, its sign such that lower is better.
+            epoch: which one, from 0.
+            value: of `trainer.monitor` on the validation split, signed such that lower is better.
         """
 
     def state(self) -> dict[str, float]:
-        """What `after_epoch` has learned, for the checkpoint."""
+        """What `after_epoch` has decided, for the checkpoint."""
         return {}
 
-    def restore(self, state: Mapping[str, float]) -> None:  # noqa: B027  # most need it not
-        """Take up a checkpoint's `state()`."""
+    def restore(self, state: Mapping[str, float]) -> None:  # noqa: B027  # optional
+        """Restore a checkpoint's `state()`."""
 
     def apply(self, backbone: TimmBackbone, epoch: int) -> None:
-        """Set `requires_grad` of the backbone's parameters for an epoch, counted from 0."""
-        train_only(backbone, _names(group for group in self.groups(backbone) if group.epoch <= epoch))
+        """Set `requires_grad` of the backbone's parameters for an epoch, from 0."""
+        trainable = _names(group for group in self.groups(backbone) if group.epoch <= epoch)
+        for name, parameter in backbone.named_parameters():
+            parameter.requires_grad_(name in trainable)
 
     def parameter_groups(self, backbone: TimmBackbone, lr: float) -> list[dict[str, Any]]:
-        """The optimiser's groups, given the head's learning rate."""
+        """The optimiser's parameter groups, given the head's learning rate."""
         parameters = dict(backbone.named_parameters())
         return [
             {"name": group.name, "params": [parameters[name] for name in group.parameters], "lr": lr * group.lr_scale}
@@ -89,50 +92,57 @@ class FreezingStrategy(ABC):
         ]
 
     def frozen_blocks(self, backbone: TimmBackbone) -> int:
-        """How many leading blocks never train.
-
-        What they compute is the same in every epoch, so it may be cached; all blocks means that the embedding is.
-        """
+        """Number of leading blocks that never train, whose output can therefore be cached."""
         trained = _names(self.groups(backbone))
         blocks = backbone.blocks()
         return next((i for i, block in enumerate(blocks) if not trained.isdisjoint(block.parameters)), len(blocks))
 
     def is_frozen(self, backbone: TimmBackbone) -> bool:
-        """Whether nothing of the backbone ever trains."""
+        """Whether the backbone never trains at all."""
         return self.frozen_blocks(backbone) == len(backbone.blocks())
 
-    def last_thaw(self, backbone: TimmBackbone) -> int:
-        """The epoch from which everything trains that is to train."""
+    def last_unfreezing(self, backbone: TimmBackbone) -> int:
+        """The epoch from which all groups train."""
         return max((group.epoch for group in self.groups(backbone)), default=0)
 
 
-def set_train_mode(module: nn.Module) -> None:
-    """Put into train mode only what has a parameter that trains.
+def top_blocks(backbone: TimmBackbone, count: int | None, option: str) -> list[Block]:
+    """The last blocks of a backbone, from the output down.
 
-    Frozen means frozen: batch-norm statistics do not move and dropout does not drop where nothing trains. A layer
-    that keeps running statistics adapts them only when all of its own parameters train: to a weight that is frozen
-    belong the statistics that it was trained with. A layer without parameters (dropout, stochastic depth) follows
-    the module that holds it.
+    Args:
+        backbone: whose blocks.
+        count: how many; None for all.
+        option: the config key of `count`, for the message.
+
+    Raises:
+        UsageError: the backbone has fewer blocks.
+    """
+    blocks = backbone.blocks()[::-1]
+    if count is not None and count > len(blocks):
+        raise UsageError(f"{option}={count}: {backbone.name} has {len(blocks)} blocks; give 1 to {len(blocks)}")
+    return blocks[:count]
+
+
+def set_train_mode(module: nn.Module) -> None:
+    """Put only modules with trainable parameters into train mode.
+
+    Frozen means frozen: batch-norm statistics do not change and dropout is off where nothing trains. A layer with
+    running statistics updates them only if all of its own parameters train, since frozen weights belong to the
+    statistics they were trained with. A layer without parameters (dropout, stochastic depth) follows its parent.
     """
 
-    def visit(part: nn.Module, holder_trains: bool) -> None:
+    def visit(part: nn.Module, parent_trains: bool) -> None:
         parameters = list(part.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
-            part.eval()  # and all within
+            part.eval()  # and all submodules
             return
-        enough = all if hasattr(part, "running_var") else any
-        trains = enough(p.requires_grad for p in parameters) if parameters else holder_trains
+        required = all if hasattr(part, "running_var") else any
+        trains = required(p.requires_grad for p in parameters) if parameters else parent_trains
         part.training = trains
         for child in part.children():
             visit(child, trains)
 
     visit(module, False)
-
-
-def train_only(backbone: TimmBackbone, names: set[str]) -> None:
-    """Let exactly the named parameters train."""
-    for name, parameter in backbone.named_parameters():
-        parameter.requires_grad_(name in names)
 
 
 def _names(groups: Iterable[Group]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Train the biases alone."""
+"""Train only the biases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lungtl.settings.errors import UsageError
 
 
 class BitFit(FreezingStrategy):
-    """Every bias trains, those of normalisation layers too; batch-norm statistics stay, as their weights do.
+    """All biases train, including those of normalisation layers; batch-norm statistics stay frozen.
 
     Ben Zaken et al. (2022), "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked
     Language-models"; for CNNs, Cai et al. (2020), "TinyTL".

@@ -1,4 +1,4 @@
-"""Train everything from random weights: the control that shows what transfer is worth."""
+"""Train everything from random weights: the control that shows the benefit of transfer."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from lungtl.models.freezing.base import FreezingStrategy, Group
 
 
 class FromScratch(FreezingStrategy):
-    """Random weights, drawn from the run's seed; every parameter trains at the head's learning rate.
+    """Random weights from the run's seed; all parameters train at the head's learning rate.
 
-    Raghu et al. (2019), "Transfusion: Understanding Transfer Learning for Medical Imaging", compare with it.
+    The baseline of Raghu et al. (2019), "Transfusion: Understanding Transfer Learning for Medical Imaging".
     """
 
     weights = "none"

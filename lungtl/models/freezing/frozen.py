@@ -1,4 +1,4 @@
-"""Linear probe: the backbone stays as ImageNet left it."""
+"""Linear probe: the pretrained backbone does not change."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from lungtl.models.freezing.base import FreezingStrategy, Group
 
 
 class Frozen(FreezingStrategy):
-    """Nothing of the backbone trains, batch-norm statistics included; only head and aggregator do."""
+    """Only head and aggregator train; the backbone is frozen, batch-norm statistics included."""
 
     def groups(self, backbone: TimmBackbone) -> list[Group]:
         return []

@@ -11,7 +11,7 @@ from lungtl.models.freezing.base import FreezingStrategy, Group
 
 
 class Full(FreezingStrategy):
-    """Every parameter trains.
+    """All parameters train.
 
     Args:
         lr_scale: the backbone's learning rate as a share of the head's.

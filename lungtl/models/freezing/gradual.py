@@ -1,4 +1,4 @@
-"""Thaw the network block by block, from its output down."""
+"""Unfreeze the network block by block, from its output down."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from typing import Annotated
 from annotated_types import Ge, Gt
 
 from lungtl.models.backbones.timm_backbone import TimmBackbone
-from lungtl.models.freezing.base import FreezingStrategy, Group
-from lungtl.models.freezing.top_blocks import top_blocks
+from lungtl.models.freezing.base import FreezingStrategy, Group, top_blocks
 
 
 class Gradual(FreezingStrategy):
-    """Head and aggregator train alone at first; every k epochs one more block thaws, and stays thawed.
+    """Only head and aggregator train at first; every few epochs one more block is unfrozen.
 
     Gradual unfreezing of Howard and Ruder (2018), "Universal Language Model Fine-tuning for Text Classification".
 
     Args:
-        every: epochs between two blocks; the last block thaws at epoch `every`, the one before it at twice that.
-        lr_scale: the thawed blocks' learning rate as a share of the head's.
-        most: how many blocks thaw in all, counted from the output; the rest never trains. None: all of them.
+        every: epochs between two blocks; the last block is unfrozen at epoch `every`, the one before it at twice that.
+        lr_scale: the unfrozen blocks' learning rate as a share of the head's.
+        most: maximum number of blocks to unfreeze, from the output down; None: all of them.
     """
 
     def __init__(

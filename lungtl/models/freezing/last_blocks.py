@@ -1,4 +1,4 @@
-"""Fine-tune the end of the network: generic early features stay, late ones adapt."""
+"""Fine-tune the last blocks: generic early features stay, late ones adapt."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from typing import Annotated
 from annotated_types import Ge, Gt
 
 from lungtl.models.backbones.timm_backbone import TimmBackbone
-from lungtl.models.freezing.base import FreezingStrategy, Group
-from lungtl.models.freezing.top_blocks import top_blocks
+from lungtl.models.freezing.base import FreezingStrategy, Group, top_blocks
 
 
 class LastBlocks(FreezingStrategy):
     """Only the last n blocks train.
 
     Args:
-        n: how many blocks, counted from the output, by timm's own grouping.
+        n: number of blocks, from the output down, by timm's own grouping.
         lr_scale: their learning rate as a share of the head's.
     """
 

@@ -1,4 +1,4 @@
-"""Fine-tune everything, the more gently the nearer to the input."""
+"""Fine-tune everything, with lower learning rates nearer to the input."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from typing import Annotated
 from annotated_types import Gt, Le
 
 from lungtl.models.backbones.timm_backbone import TimmBackbone
-from lungtl.models.freezing.base import FreezingStrategy, Group
-from lungtl.models.freezing.top_blocks import top_blocks
+from lungtl.models.freezing.base import FreezingStrategy, Group, top_blocks
 
 
 class LayerDecay(FreezingStrategy):
-    """Every block trains; its learning rate is lr * lr_scale * decay ** (how many blocks lie behind it).
+    """All blocks train, each at the learning rate lr * lr_scale * decay ** (number of blocks behind it).
 
     Layer-wise learning-rate decay, as in Bao et al. (2022), "BEiT: BERT Pre-Training of Image Transformers".
 
     Args:
-        decay: from each block to the one before it.
+        decay: factor from each block to the one before it.
         lr_scale: the last block's learning rate as a share of the head's.
     """
 

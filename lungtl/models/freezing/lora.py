@@ -1,4 +1,4 @@
-"""Low-rank adaptation: the network stays, small matrices beside its layers train."""
+"""Low-rank adaptation: the network is frozen, small matrices added to its layers train."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from lungtl.models.freezing.base import FreezingStrategy, Group
 from lungtl.settings.errors import LungtlError, UsageError
 
 ADAPTER = ".lora_"
-"""Part of the name of every parameter that `peft` adds."""
+"""Part of the name of each parameter that `peft` adds."""
 
 
 class Lora(FreezingStrategy):
     """Each adapted layer computes W x + alpha / rank * B A x, where only A and B train; B starts at zero.
 
-    Hu et al. (2022), "LoRA: Low-Rank Adaptation of Large Language Models", by Hugging Face's `peft`. After training
-    the product is added to W, so that predictions and bundles have the plain network.
+    Hu et al. (2022), "LoRA: Low-Rank Adaptation of Large Language Models", computed with Hugging Face's `peft`.
+    After training the product is added to W, so predictions and bundles use the plain network.
 
     Args:
         rank: of the product B A.
-        alpha: how much it counts, over the rank.
-        dropout: share of an adapter's input that is dropped while training.
-        targets: which layers: linear; conv, the dense convolutions (no depthwise or grouped ones); auto, the linear
-            layers of a network that has any (ViTs), the dense convolutions of one that has none (CNNs).
+        alpha: its weight, divided by the rank.
+        dropout: share of an adapter's input that is dropped during training.
+        targets: adapted layers: linear; conv (dense convolutions, neither depthwise nor grouped); auto (linear layers
+            if the network has any, as ViTs do, otherwise dense convolutions).
         lr_scale: the adapters' learning rate as a share of the head's.
     """
 
@@ -48,7 +48,7 @@ class Lora(FreezingStrategy):
     def groups(self, backbone: TimmBackbone) -> list[Group]:
         names = tuple(name for name, _ in backbone.named_parameters() if ADAPTER in name)
         if not names:
-            raise RuntimeError("LoRA's adapters are not in the backbone: call adapt first, merge last")
+            raise RuntimeError("the backbone has no LoRA adapters: call adapt first")
         return [Group("adapters", names, self.lr_scale)]
 
     def adapt(self, backbone: TimmBackbone) -> None:
@@ -59,7 +59,7 @@ class Lora(FreezingStrategy):
         names = self._target_names(backbone)
         config = LoraConfig(
             r=self.rank,
-            lora_alpha=self.alpha,  # type: ignore[arg-type]  # any number: it is only ever divided by the rank
+            lora_alpha=self.alpha,  # type: ignore[arg-type]  # it is only divided by the rank
             lora_dropout=self.dropout,
             target_modules="|".join(map(re.escape, names)),
         )
@@ -71,12 +71,12 @@ class Lora(FreezingStrategy):
         adapted = [(path, module) for path, module in backbone.net.named_modules() if isinstance(module, LoraLayer)]
         for path, module in adapted:
             module.merge()
-            holder, _, name = path.rpartition(".")
-            setattr(backbone.net.get_submodule(holder), name, module.get_base_layer())
+            parent, _, name = path.rpartition(".")
+            setattr(backbone.net.get_submodule(parent), name, module.get_base_layer())
         del backbone.net.peft_config
 
     def _target_names(self, backbone: TimmBackbone) -> list[str]:
-        # exact types: a subclass computes more than the product that LoRA adds to (padding, standardised weights)
+        # exact types: subclasses also pad or standardise weights
         modules = list(backbone.net.named_modules())
         linear = [path for path, module in modules if type(module) is nn.Linear]
         conv = [path for path, module in modules if type(module) is nn.Conv2d and module.groups == 1]
@@ -84,6 +84,6 @@ class Lora(FreezingStrategy):
         if not names:
             raise UsageError(
                 f"freezing.targets={self.targets}: {backbone.name} has no such layers; use freezing.targets=auto or "
-                "another strategy"
+                "another freezing strategy"
             )
         return names

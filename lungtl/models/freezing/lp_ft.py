@@ -16,14 +16,14 @@ log = logging.getLogger(__name__)
 
 
 class LpFt(FreezingStrategy):
-    """Head and aggregator train alone until validation no longer improves; then everything trains.
+    """Only head and aggregator train until validation stops improving; then everything trains.
 
-    A random head would first distort the features that it is to use: Kumar et al. (2022), "Fine-Tuning can Distort
-    Pretrained Features and Underperform Out-of-Distribution".
+    A random head would distort the pretrained features: Kumar et al. (2022), "Fine-Tuning can Distort Pretrained
+    Features and Underperform Out-of-Distribution".
 
     Args:
-        probe_epochs: the backbone thaws after so many epochs at the latest.
-        patience: epochs without improvement of `trainer.monitor` after which it thaws.
+        probe_epochs: maximum length of the linear probe, after which the backbone is unfrozen.
+        patience: epochs without improvement of `trainer.monitor` that end the probe.
         lr_scale: the backbone's learning rate, once it trains, as a share of the head's.
     """
 
@@ -35,29 +35,34 @@ class LpFt(FreezingStrategy):
     ) -> None:
         self.patience = patience
         self.lr_scale = lr_scale
-        self._thaws = probe_epochs
+        self._unfreezes_at = probe_epochs
         self._decided = False
         self._best = math.inf
-        self._waited = 0
+        self._bad_epochs = 0
 
     def groups(self, backbone: TimmBackbone) -> list[Group]:
         names = tuple(name for name, _ in backbone.named_parameters())
-        return [Group("backbone", names, self.lr_scale, epoch=self._thaws, at_latest=not self._decided)]
+        return [Group("backbone", names, self.lr_scale, epoch=self._unfreezes_at, at_latest=not self._decided)]
 
     def after_epoch(self, epoch: int, value: float) -> None:
         if self._decided:
             return
         if value < self._best:
-            self._best, self._waited = value, 0
+            self._best, self._bad_epochs = value, 0
         else:
-            self._waited += 1
-        if self._waited == self.patience or epoch + 1 == self._thaws:
-            self._thaws, self._decided = epoch + 1, True
-            log.info("the probe has ended after %d epochs", self._thaws)
+            self._bad_epochs += 1
+        if self._bad_epochs == self.patience or epoch + 1 == self._unfreezes_at:
+            self._unfreezes_at, self._decided = epoch + 1, True
+            log.info("linear probe ended after %d epochs; the backbone is unfrozen", self._unfreezes_at)
 
     def state(self) -> dict[str, float]:
-        return {"thaws": self._thaws, "decided": self._decided, "best": self._best, "waited": self._waited}
+        return {
+            "unfreezes_at": self._unfreezes_at,
+            "decided": self._decided,
+            "best": self._best,
+            "bad_epochs": self._bad_epochs,
+        }
 
     def restore(self, state: Mapping[str, float]) -> None:
-        self._thaws, self._waited = int(state["thaws"]), int(state["waited"])
+        self._unfreezes_at, self._bad_epochs = int(state["unfreezes_at"]), int(state["bad_epochs"])
         self._decided, self._best = bool(state["decided"]), state["best"]

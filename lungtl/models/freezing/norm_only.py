@@ -1,4 +1,4 @@
-"""Train the normalisation layers alone."""
+"""Train only the normalisation layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lungtl.settings.errors import UsageError
 
 
 class NormOnly(FreezingStrategy):
-    """Scales and shifts of the normalisation layers train; batch-norm statistics adapt with them.
+    """Scales and shifts of the normalisation layers train; batch-norm statistics are updated.
 
     Frankle et al. (2021), "Training BatchNorm and Only BatchNorm: On the Expressive Power of Random Features in CNNs".
 
@@ -27,7 +27,7 @@ class NormOnly(FreezingStrategy):
         names = tuple(
             f"{path}.{name}"
             for path, module in backbone.named_modules()
-            # by name: timm's normalisation layers have no common base class
+            # by class name: timm's normalisation layers have no common base class
             if "Norm" in type(module).__name__
             for name, _ in module.named_parameters(recurse=False)
         )

@@ -25,7 +25,7 @@ def hub(
         published: the SHA-256 that is announced; None for the file's own.
 
     Yields:
-        The endpoint, and the list that requests are added to ("GET /path USER-AGENT").
+        The endpoint, and the list that requests are sum_parts to ("GET /path USER-AGENT").
     """
     content = weights.read_bytes()
     checksum = published or hashlib.sha256(content).hexdigest()

@@ -94,7 +94,7 @@ def test_a_download_that_breaks_off_leaves_nothing_behind(
 ) -> None:
     with hub(f"timm/{NAME}", served, hangs_up=True) as (endpoint, _):
         message = complaint(tmp_path, endpoint)
-    assert message.startswith(f"the hub's weights of {NAME} cannot be had (")
+    assert message.startswith(f"could not download the weights of {NAME} (")
     assert "backbone.weights=FILE.safetensors" in message
     with hub(f"timm/{NAME}", served) as (endpoint, _):
         assert ask(tmp_path, endpoint)[0] == TimmBackbone(NAME, weights=str(served)).fingerprint()
@@ -106,7 +106,7 @@ def test_half_a_file_on_the_hub_is_damaged(served: Path, tmp_path: Path, complai
     half.write_bytes(served.read_bytes()[: served.stat().st_size // 2])
     with hub(f"timm/{NAME}", half) as (endpoint, _):
         message = complaint(tmp_path / "home", endpoint)
-    assert message.startswith(f"the downloaded weights of {NAME} cannot be used (")
+    assert message.startswith(f"the downloaded weights of {NAME} are unusable (")
     assert message.endswith("model.safetensors and try again")
 
 
@@ -116,7 +116,8 @@ def test_other_bytes_than_the_hub_announced_are_refused(
 ) -> None:
     with hub(f"timm/{NAME}", served, published="0" * 64) as (endpoint, _):
         message = complaint(tmp_path, endpoint)
-    assert message.startswith(f"the downloaded weights of {NAME} were altered; delete ")
+    assert NAME in message
+    assert "checksum; delete " in message
 
 
 @pytest.mark.slow
@@ -128,14 +129,14 @@ def test_a_file_that_lacks_a_tensor_is_not_filled_up_with_random_numbers(
     save_file(tensors, tmp_path / "partial.safetensors")
     with hub(f"timm/{NAME}", tmp_path / "partial.safetensors") as (endpoint, _):
         message = complaint(tmp_path / "home", endpoint)
-    assert message.startswith(f"the downloaded weights of {NAME} cannot be used (")
+    assert message.startswith(f"the downloaded weights of {NAME} are unusable (")
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line_that_names_the_other_ways(
     tmp_path: Path, complaint: Callable[..., str]
 ) -> None:
     message = complaint(tmp_path, f"http://127.0.0.1:{closed_port()}")
-    assert message.startswith(f"the hub's weights of {NAME} cannot be had (")
+    assert message.startswith(f"could not download the weights of {NAME} (")
     for way in ("backbone=efficientnet_lite0", "backbone.weights=FILE.safetensors", "backbone.weights=none"):
         assert way in message
 
@@ -143,11 +144,11 @@ def test_a_hub_that_cannot_be_reached_is_one_line_that_names_the_other_ways(
 def test_a_model_that_the_hub_does_not_have(served: Path, tmp_path: Path, complaint: Callable[..., str]) -> None:
     with hub("timm/another", served) as (endpoint, _):
         message = complaint(tmp_path, endpoint)
-    assert message.startswith(f"the hub's weights of {NAME} cannot be had (")
+    assert message.startswith(f"could not download the weights of {NAME} (")
 
 
 def test_a_model_that_timm_never_trained() -> None:
-    with pytest.raises(LungtlError, match=r"timm has no weights of botnet50ts_256; use backbone\.weights=FILE"):
+    with pytest.raises(LungtlError, match=r"timm has no weights for botnet50ts_256; use backbone\.weights=FILE"):
         load_model("botnet50ts_256", "hub")
 
 

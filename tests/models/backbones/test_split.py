@@ -10,14 +10,27 @@ from torch import Tensor, nn
 
 from lungtl.models.backbones.split import BoundarySplit, CannotSplit, Split, split_backbone
 from lungtl.models.backbones.timm_backbone import TimmBackbone
-from lungtl.models.freezing.base import set_train_mode, train_only
+from lungtl.models.freezing.base import set_train_mode
 
-# name, pixels a side
-NETWORKS = [
-    ("tf_efficientnet_lite0", 64), ("resnet18", 64), ("convnext_atto", 64), ("densenet121", 64),
-    ("vit_tiny_patch16_224", 32), ("test_nfnet", 32), ("regnetx_002", 64),
-]  # fmt: skip
 Kind = Literal["last", "stages"]
+SIZES = {
+    "tf_efficientnet_lite0": 64, "resnet18": 64, "convnext_atto": 64, "densenet121": 64,
+    "vit_tiny_patch16_224": 32, "test_nfnet": 32, "regnetx_002": 64,
+}  # fmt: skip
+"""Height and width of the images of each network."""
+
+
+def networks(*quick: tuple[str, Kind]) -> pytest.MarkDecorator:
+    """All networks with both kinds of features; only the given ones are not `exhaustive`."""
+    kinds: tuple[Kind, ...] = ("last", "stages")
+    return pytest.mark.parametrize(
+        ("name", "features"),
+        [
+            pytest.param(name, features, marks=[] if (name, features) in quick else pytest.mark.exhaustive)
+            for name in SIZES
+            for features in kinds
+        ],
+    )
 
 
 def backbone_of(name: str, size: int, features: Kind) -> TimmBackbone:
@@ -34,6 +47,11 @@ def backbone_of(name: str, size: int, features: Kind) -> TimmBackbone:
     return backbone.eval()
 
 
+def train_only(backbone: TimmBackbone, names: set[str]) -> None:
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_(name in names)
+
+
 def noise(size: int, count: int = 3, seed: int = 5) -> Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
@@ -48,9 +66,12 @@ def close(a: Tensor, b: Tensor) -> None:
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * max(1.0, float(b.detach().abs().max())))
 
 
-@pytest.mark.parametrize("features", ["last", "stages"])
-@pytest.mark.parametrize(("name", "size"), NETWORKS)
-def test_two_halves_make_up_the_whole(name: str, size: int, features: Kind) -> None:
+@networks(
+    ("tf_efficientnet_lite0", "last"), ("resnet18", "stages"), ("convnext_atto", "stages"),
+    ("vit_tiny_patch16_224", "last"), ("test_nfnet", "last"), ("regnetx_002", "last"),
+)  # fmt: skip
+def test_prefix_and_suffix_reproduce_the_network(name: str, features: Kind) -> None:
+    size = SIZES[name]
     backbone = backbone_of(name, size, features)
     images = noise(size)
     with torch.no_grad():
@@ -64,10 +85,10 @@ def test_two_halves_make_up_the_whole(name: str, size: int, features: Kind) -> N
         assert whole.std(dim=0).max() > 1e-3
 
 
-@pytest.mark.parametrize("features", ["last", "stages"])
-@pytest.mark.parametrize(("name", "size"), NETWORKS[:5])
-def test_a_step_behind_the_cut_is_a_step_of_the_whole(name: str, size: int, features: Kind) -> None:
-    """In training mode: gradients, and batch-norm statistics, of exactly the blocks behind it."""
+@networks(("tf_efficientnet_lite0", "stages"), ("resnet18", "last"), ("vit_tiny_patch16_224", "last"))
+def test_a_training_step_of_the_suffix_is_one_of_the_network(name: str, features: Kind) -> None:
+    """Gradients and batch-norm statistics of exactly the blocks behind the cut."""
+    size = SIZES[name]
     images = noise(size, 4)
     after = []
     for halves in (False, True):
@@ -94,7 +115,7 @@ def test_a_step_behind_the_cut_is_a_step_of_the_whole(name: str, size: int, feat
         torch.testing.assert_close(changes[key], value, rtol=1e-3, atol=1e-5 * max(1e-3, float(value.abs().max())))
 
 
-def test_what_is_frozen_does_not_run_behind_the_cut() -> None:
+def test_the_suffix_skips_frozen_modules() -> None:
     backbone = backbone_of("resnet18", 64, "stages")
     split = split_backbone(backbone, 3, 64)
     rows = split.prefix(noise(64))
@@ -119,13 +140,13 @@ def test_a_row_is_the_input_of_the_boundary_and_the_pooled_stages_before_it() ->
         row = split.prefix(images)
         maps: Any = backbone.net.forward_intermediates(images, intermediates_only=True)  # type: ignore[operator]
     layer2, layer3 = maps[2], maps[3]
-    pieces = [layer3.permute(0, 2, 3, 1).flatten(1), layer2.mean((2, 3)), layer2.amax((2, 3)), layer3.mean((2, 3)),
+    parts = [layer3.permute(0, 2, 3, 1).flatten(1), layer2.mean((2, 3)), layer2.amax((2, 3)), layer3.mean((2, 3)),
               layer3.amax((2, 3))]  # fmt: skip
-    close(row, torch.cat(pieces, dim=1))
+    close(row, torch.cat(parts, dim=1))
     assert split.width == 4 * 4 * 256 + 2 * 128 + 2 * 256
 
 
-def test_all_blocks_make_a_row_the_embedding() -> None:
+def test_with_all_blocks_a_row_is_the_embedding() -> None:
     backbone = backbone_of("resnet18", 64, "last")
     split = split_backbone(backbone, 5, 64)
     assert split.whole
@@ -135,7 +156,7 @@ def test_all_blocks_make_a_row_the_embedding() -> None:
     assert split.suffix(rows) is rows
 
 
-def test_cutting_leaves_the_network_and_the_random_numbers_as_they_were() -> None:
+def test_cutting_changes_neither_the_network_nor_the_random_state() -> None:
     backbone = backbone_of("resnet18", 64, "last")
     train_only(backbone, {"net.layer4.0.conv1.weight"})
     set_train_mode(backbone)
@@ -157,7 +178,7 @@ def test_cutting_leaves_the_network_and_the_random_numbers_as_they_were() -> Non
     assert all(p.grad is None for p in backbone.parameters())
 
 
-def test_both_halves_share_the_networks_parameters() -> None:
+def test_prefix_and_suffix_share_the_parameters() -> None:
     backbone = backbone_of("resnet18", 64, "last")
     split = split_backbone(backbone, 4, 64)
     rows = split.prefix(noise(64))
@@ -167,7 +188,7 @@ def test_both_halves_share_the_networks_parameters() -> None:
 
 
 class Skipping(nn.Module):
-    """Its last block sees the first block's output beside the second's: no single tensor crosses that cut."""
+    """A skip connection around the second and third block: no single tensor crosses the cuts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -184,16 +205,16 @@ class Skipping(nn.Module):
 
 
 @pytest.mark.parametrize("blocks", [1, 2])
-def test_a_network_with_a_way_around_the_boundary_cannot_be_cut(blocks: int) -> None:
+def test_a_skip_connection_around_the_boundary_is_refused(blocks: int) -> None:
     backbone = backbone_of("test_resnet", 32, "last")
     backbone.net, backbone.dim = Skipping().eval(), 4
-    message = rf"test_resnet cannot be cut behind block {blocks}: its two halves do not make up the whole"
+    message = rf"test_resnet cannot be cut behind block {blocks}: its two parts do not reproduce the network"
     with pytest.raises(CannotSplit, match=message):
         BoundarySplit(backbone, blocks, 32)
     assert all("forward" not in vars(module) for module in backbone.modules())
 
 
-def test_a_cut_where_nothing_fails_on_the_same_network_is_made() -> None:
+def test_without_the_skip_connection_it_is_cut() -> None:
     class Straight(Skipping):
         def forward(self, x: Tensor) -> Tensor:
             return self.third(self.second(self.first(x))).mean((2, 3))  # type: ignore[no-any-return]
@@ -203,20 +224,20 @@ def test_a_cut_where_nothing_fails_on_the_same_network_is_made() -> None:
     assert BoundarySplit(backbone, 2, 32).width == 4 * 30 * 30
 
 
-def test_real_networks_of_several_branches_say_why_they_cannot_be_cut() -> None:
+def test_the_error_names_why_a_network_of_several_branches_cannot_be_cut() -> None:
     backbone = backbone_of("hrnet_w18_small", 64, "last")
-    with pytest.raises(CannotSplit, match=r"hrnet_w18_small cannot be cut behind block 5: .* gives no tensor"):
+    with pytest.raises(CannotSplit, match=r"hrnet_w18_small cannot be cut behind block 5: .* does not return a tensor"):
         BoundarySplit(backbone, 5, 64)
-    with pytest.raises(CannotSplit, match="behind block 3: its first training block does not start with one tensor"):
+    with pytest.raises(CannotSplit, match="behind block 3: its first training block does not take a single tensor"):
         BoundarySplit(backbone, 3, 64)
 
 
-def test_exchanged_modules_are_noticed() -> None:
+def test_replaced_modules_are_detected() -> None:
     backbone = backbone_of("resnet18", 64, "last")
     split = split_backbone(backbone, 4, 64)
     rows = split.prefix(noise(64))
     backbone.net.layer4 = copy.deepcopy(backbone.net.layer4)
-    with pytest.raises(CannotSplit, match="its modules were exchanged since; cut it again"):
+    with pytest.raises(CannotSplit, match="its modules were replaced since; cut it again"):
         split.suffix(rows)
 
 

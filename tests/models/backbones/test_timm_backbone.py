@@ -87,7 +87,7 @@ def test_a_network_without_position_embeddings_takes_any_size() -> None:
     ],
 )
 def test_an_unknown_model_is_answered_with_the_nearest(wrong: str, right: str) -> None:
-    with pytest.raises(UsageError, match=rf"backbone\.name={wrong} is no timm model; did you mean {right}\?"):
+    with pytest.raises(UsageError, match=rf"backbone\.name={wrong} is not a timm model; did you mean {right}\?"):
         TimmBackbone(wrong, weights="none")
 
 

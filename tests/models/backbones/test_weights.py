@@ -84,18 +84,18 @@ def change(**edits: Any) -> dict[str, Tensor]:
     [
         (change(bn1__weight=None, layer1__0__bn1__weight=None), r"2 missing \(bn1\.weight, layer1\.0\.bn1\.weight\)"),
         (change(zzz__weight=torch.ones(1), extra__bias=torch.ones(1)), r"2 unexpected \(extra\.bias, zzz\.weight\)"),
-        (change(bn1__weight=torch.ones(7)), r"1 of another shape \(bn1\.weight\)"),
+        (change(bn1__weight=torch.ones(7)), r"1 of different shape \(bn1\.weight\)"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(tmp_path: Path, saved: dict[str, Tensor], message: str) -> None:
     path = write(saved, tmp_path / "w.safetensors")
-    with pytest.raises(LungtlError, match=rf"w\.safetensors does not fit {NAME}: {message}; check backbone\.name"):
+    with pytest.raises(LungtlError, match=rf"w\.safetensors does not match {NAME}: {message}; check backbone\.name"):
         load(path)
 
 
 def test_weights_of_another_architecture_do_not_fit(tmp_path: Path) -> None:
     path = write(tiny_backbone(name="test_vit").net.state_dict(), tmp_path / "vit.pth")
-    with pytest.raises(LungtlError, match=rf"does not fit {NAME}: \d+ missing .*, \d+ unexpected"):
+    with pytest.raises(LungtlError, match=rf"does not match {NAME}: \d+ missing .*, \d+ unexpected"):
         load(path)
 
 
@@ -107,7 +107,7 @@ class Evil:
 def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = write({**weights(), "evil": Evil()}, tmp_path / "w.pth")
-    with pytest.raises(LungtlError, match=r"w\.pth is no readable state dict") as error:
+    with pytest.raises(LungtlError, match=r"w\.pth is not a readable state dict") as error:
         load(path)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "evil_was_here").exists()
@@ -117,7 +117,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize("content", [b"", b"no weights at all"])
 def test_a_file_that_holds_no_weights(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(LungtlError, match=rf"{name} is no readable state dict") as error:
+    with pytest.raises(LungtlError, match=rf"{name} is not a readable state dict") as error:
         load(str(tmp_path / name))
     assert "\n" not in str(error.value)
 
@@ -125,7 +125,7 @@ def test_a_file_that_holds_no_weights(tmp_path: Path, name: str, content: bytes)
 def test_half_a_file(tmp_path: Path) -> None:
     path = Path(write(weights(), tmp_path / "w.safetensors"))
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(LungtlError, match="is no readable state dict"):
+    with pytest.raises(LungtlError, match="is not a readable state dict"):
         load(str(path))
 
 
@@ -136,9 +136,7 @@ def test_a_file_that_holds_something_else(tmp_path: Path) -> None:
 
 
 def test_a_source_that_is_nothing() -> None:
-    with pytest.raises(
-        LungtlError, match=r"backbone\.weights=hubb is neither auto, hub, wheel, none, a file nor a run"
-    ):
+    with pytest.raises(LungtlError, match=r"backbone\.weights=hubb is neither auto, hub, wheel, none"):
         load("hubb")
 
 
@@ -186,5 +184,5 @@ def test_a_grey_image_gives_what_three_equal_channels_gave(tmp_path: Path) -> No
 
 def test_weights_of_five_channels_do_not_fit_three(tmp_path: Path) -> None:
     saved = timm.create_model(NAME, pretrained=False, in_chans=5).state_dict()
-    with pytest.raises(LungtlError, match=r"1 of another shape \(conv1\.0\.weight\)"):
+    with pytest.raises(LungtlError, match=r"1 of different shape \(conv1\.0\.weight\)"):
         load(write(saved, tmp_path / "w.pth"))

@@ -47,7 +47,7 @@ def run(
     return folder, {k: v.clone() for k, v in backbone.net.state_dict().items()}
 
 
-def same(model: nn.Module, expected: dict[str, torch.Tensor]) -> bool:
+def same_weights(model: nn.Module, expected: dict[str, torch.Tensor]) -> bool:
     found = model.state_dict()
     return found.keys() == expected.keys() and all(torch.equal(value, expected[key]) for key, value in found.items())
 
@@ -61,7 +61,7 @@ def edit(folder: Path, **changes: Any) -> None:
 def test_the_backbone_is_as_the_run_left_it(tmp_path: Path, part: str) -> None:
     folder, expected = run(tmp_path)
     model, loaded = load_model("test_resnet", str(folder / part))
-    assert same(model, expected)
+    assert same_weights(model, expected)
     checksum = hashlib.sha256((folder / "bundle" / "model.safetensors").read_bytes()).hexdigest()
     assert loaded == LoadedWeights("bundle", "test_resnet.r160_in1k", "model.safetensors", checksum, SPLIT)
 
@@ -69,13 +69,13 @@ def test_the_backbone_is_as_the_run_left_it(tmp_path: Path, part: str) -> None:
 def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     _, expected = run(tmp_path / "run")
-    assert same(load_model("test_resnet", "~/run")[0], expected)
+    assert same_weights(load_model("test_resnet", "~/run")[0], expected)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "test_vit", "tf_efficientnet_lite0", "convnext_atto"])
 def test_a_pruned_backbone_fits_a_pruned_one(tmp_path: Path, name: str) -> None:
     folder, expected = run(tmp_path, name, "stages")
-    assert same(load_model(name, str(folder), prune=prune)[0], expected)
+    assert same_weights(load_model(name, str(folder), prune=prune)[0], expected)
 
 
 def test_a_whole_backbone_is_pruned_after_loading(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_pruned_backbone_cannot_give_the_networks_own_embedding(tmp_path: Path
 def test_the_next_run_sees_images_as_the_earlier_did(tmp_path: Path, name: str) -> None:
     folder, expected = run(tmp_path, name, size=64)
     model, _ = load_model(name, str(folder))
-    assert same(model, expected)  # position embeddings of 64 pixels included: they were not resampled
+    assert same_weights(model, expected)  # position embeddings of 64 pixels included: they were not resampled
     seen = resolve_model_data_config(model)
     assert seen["input_size"] == (3, 64, 64)
     assert (*seen["mean"], *seen["std"]) == pytest.approx((*MEAN, *STD))
@@ -106,8 +106,8 @@ def test_the_next_run_sees_images_as_the_earlier_did(tmp_path: Path, name: str) 
 
 def test_another_architecture_is_named(tmp_path: Path) -> None:
     folder, _ = run(tmp_path)
-    wanted = r"bundle holds a test_resnet, not a test_vit; use backbone\.name=test_resnet\.r160_in1k"
-    with pytest.raises(LungtlError, match=wanted):
+    message = r"test_resnet, not test_vit; use backbone\.name=test_resnet\.r160_in1k"
+    with pytest.raises(LungtlError, match=message):
         load_model("test_vit", str(folder))
 
 
@@ -139,10 +139,10 @@ def test_a_bundle_without_its_weights(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"format": 99}, "has bundle format 99, this lungtl reads"),
-        ({"backbone": "test_resnet"}, "is no readable bundle"),
-        ({"backbone": {"name": "test_resnet"}}, "is no readable bundle .'features'"),
-        ({"preprocessing": {"size": "large"}}, "is no readable bundle"),
-        ({"provenance": None}, "is no readable bundle"),
+        ({"backbone": "test_resnet"}, "is not a readable bundle"),
+        ({"backbone": {"name": "test_resnet"}}, "is not a readable bundle .'features'"),
+        ({"preprocessing": {"size": "large"}}, "is not a readable bundle"),
+        ({"provenance": None}, "is not a readable bundle"),
     ],
 )
 def test_a_config_that_cannot_be_read(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -156,5 +156,5 @@ def test_half_of_the_weights(tmp_path: Path) -> None:
     folder, _ = run(tmp_path)
     path = folder / "bundle" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(LungtlError, match="is no readable state dict"):
+    with pytest.raises(LungtlError, match="is not a readable state dict"):
         load_model("test_resnet", str(folder))

@@ -1,4 +1,4 @@
-"""Every strategy, what it is to train in three networks by the names of their layers, and steps that show it."""
+"""All strategies, the parameters they train in three networks, and training steps."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ from lungtl.models.freezing.layer_decay import LayerDecay
 from lungtl.models.freezing.lora import Lora
 from lungtl.models.freezing.lp_ft import LpFt
 from lungtl.models.freezing.norm_only import NormOnly
-from lungtl.settings.schema import OptimizerConfig
 from lungtl.training.losses import BagAndSliceLoss
 from lungtl.training.module import BagModule
-from tests.models.tiny import noise_batch, tiny_classifier
+from tests.models.tiny import adamw, constant, noise_batch, tiny_classifier
 
 LITE, RESNET, VIT = NETWORKS = ("tf_efficientnet_lite0", "resnet18", "vit_tiny_patch16_224")
 FROM_THE_TOP: dict[str, list[tuple[str, ...]]] = {
@@ -41,15 +40,14 @@ FROM_THE_TOP: dict[str, list[tuple[str, ...]]] = {
         ("net.cls_token", "net.pos_embed", "net.patch_embed."),
     ],
 }
-"""The blocks of each network, the one at the output first, as beginnings of names."""
+"""Blocks of each network, from the output down, as prefixes of parameter names."""
 NORMALISATION = {LITE: r"\.bn\d\.", RESNET: r"\.(bn\d|downsample\.1)\.", VIT: r"\.norm\d?\."}
-ADAMW = OptimizerConfig(name="adamw", lr=1e-2, weight_decay=0.01, momentum=0.9, schedule="constant", warmup_epochs=0)
 EPOCHS = 4
 needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="pip install 'lungtl[lora]'")
 
 
 def top(network: str, key: str, blocks: int) -> bool:
-    """Whether a parameter or a buffer lies in the last blocks."""
+    """Whether a parameter or buffer is in the last blocks."""
     return any(key.startswith(names) for names in FROM_THE_TOP[network][:blocks])
 
 
@@ -58,7 +56,7 @@ class Case:
     """A strategy.
 
     Attributes:
-        build: makes it.
+        build: creates it.
         moves: (network, key, epoch) -> whether this parameter or buffer of the backbone changes in that epoch.
         frozen_blocks: how many leading blocks of the three networks never train.
     """
@@ -87,12 +85,11 @@ CASES: dict[str, Case] = {
 }
 
 
-def adapted_module(name: str, freezing: FreezingStrategy, lr: float = ADAMW.lr) -> BagModule:
+def adapted_module(name: str, freezing: FreezingStrategy, lr: float = 1e-2) -> BagModule:
     """A small classifier and its strategy, as a run puts them together."""
     classifier = tiny_classifier(name=name)
     freezing.adapt(classifier.backbone)
-    config = ADAMW.model_copy(update={"lr": lr})
-    return BagModule(classifier, freezing, BagAndSliceLoss(), config, EPOCHS)
+    return BagModule(classifier, freezing, BagAndSliceLoss(), adamw(lr), constant(), EPOCHS)
 
 
 def optimizer_of(module: BagModule) -> torch.optim.Optimizer:

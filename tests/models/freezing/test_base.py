@@ -57,4 +57,4 @@ def test_a_strategy_without_decisions_has_nothing_to_keep() -> None:
     strategy = Full()
     strategy.after_epoch(0, 1.0)
     assert strategy.state() == {}
-    assert strategy.last_thaw(tiny_backbone()) == 0
+    assert strategy.last_unfreezing(tiny_backbone()) == 0

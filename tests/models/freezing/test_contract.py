@@ -1,4 +1,4 @@
-"""What every freezing strategy keeps: the intended parameters train, bit by bit nothing else moves."""
+"""The contract of all freezing strategies: only the intended parameters change, bit for bit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ import pytest
 import yaml
 
 from lungtl.settings import composing, parts
-from tests.models.freezing.cases import CASES, EPOCHS, NETWORKS, adapted_module, epochs_of, needs_peft, optimizer_of
+from tests.models.freezing.cases import (
+    CASES,
+    EPOCHS,
+    LITE,
+    NETWORKS,
+    RESNET,
+    VIT,
+    adapted_module,
+    epochs_of,
+    needs_peft,
+    optimizer_of,
+)
 from tests.models.tiny import tiny_backbone
 
 CONFIGS = {path.stem: yaml.safe_load(path.read_text()) for path in (composing.conf_dir() / "freezing").glob("*.yaml")}
@@ -15,9 +26,24 @@ every_case = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@every_case
-def test_what_is_to_train_changes_and_nothing_else(case: str, name: str) -> None:
+QUICK = {
+    LITE: {"last_blocks", "norm_only", "full"}, VIT: {"bitfit", "lora", "norm_only"},
+    RESNET: {"frozen", "gradual", "gradual_most", "lp_ft", "from_scratch", "layer_decay"},
+}  # fmt: skip
+"""Each strategy on one network, or two; the others are `exhaustive`."""
+
+
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        pytest.param(case, name, marks=[
+            *([] if case in QUICK[name] else [pytest.mark.exhaustive]), *([needs_peft] if case == "lora" else []),
+        ])
+        for case in CASES
+        for name in NETWORKS
+    ],
+)  # fmt: skip
+def test_only_the_intended_parameters_and_statistics_change(case: str, name: str) -> None:
     module = adapted_module(name, CASES[case].build())
     optimizer = optimizer_of(module)
     backbone = module.classifier.backbone
@@ -27,13 +53,13 @@ def test_what_is_to_train_changes_and_nothing_else(case: str, name: str) -> None
         assert moved == {key for key in backbone.state_dict() if CASES[case].moves(name, key, epoch)}, epoch
         trained |= {key for key in moved if key in named}
         stepped = {id(parameter) for parameter in optimizer.state}
-        # parameters that wait to be thawed have no state in the optimiser: it has passed over them
+        # the optimiser skips parameters that are not unfrozen yet: they have no state
         assert {key for key, parameter in named.items() if id(parameter) in stepped} == trained
         assert {key for key, parameter in named.items() if parameter.requires_grad} == trained
 
 
 @every_case
-def test_every_parameter_that_trains_is_in_the_optimiser_once(case: str) -> None:
+def test_each_trained_parameter_is_in_one_group_of_the_optimiser(case: str) -> None:
     module = adapted_module("resnet18", CASES[case].build())
     backbone = {name: id(parameter) for name, parameter in module.classifier.backbone.named_parameters()}
     head = {id(parameter) for parameter in module.classifier.parameters()} - set(backbone.values())
@@ -45,7 +71,7 @@ def test_every_parameter_that_trains_is_in_the_optimiser_once(case: str) -> None
 
 @pytest.mark.parametrize("name", NETWORKS)
 @every_case
-def test_how_many_blocks_never_train(case: str, name: str) -> None:
+def test_number_of_blocks_that_never_train(case: str, name: str) -> None:
     backbone, freezing = tiny_backbone(name=name), CASES[case].build()
     freezing.adapt(backbone)
     assert freezing.frozen_blocks(backbone) == CASES[case].frozen_blocks[NETWORKS.index(name)]
@@ -53,7 +79,7 @@ def test_how_many_blocks_never_train(case: str, name: str) -> None:
 
 
 @every_case
-def test_the_groups_are_the_same_at_any_epoch(case: str) -> None:
+def test_groups_do_not_depend_on_the_epoch(case: str) -> None:
     module = adapted_module("resnet18", CASES[case].build())
     freezing, backbone = module.freezing, module.classifier.backbone
 
@@ -68,7 +94,7 @@ def test_the_groups_are_the_same_at_any_epoch(case: str) -> None:
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_every_config_is_of_a_strategy_that_is_tested(config: str) -> None:
+def test_each_config_is_of_a_tested_strategy(config: str) -> None:
     parts.check(CONFIGS[config], "freezing")
     assert config in CASES
     strategy = parts.build(CONFIGS[config])

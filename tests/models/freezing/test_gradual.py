@@ -18,7 +18,7 @@ def test_at_most_so_many_blocks_thaw() -> None:
     backbone, freezing = tiny_backbone(name=RESNET), Gradual(every=3, most=2)
     assert [group.epoch for group in freezing.groups(backbone)] == [3, 6]
     assert freezing.frozen_blocks(backbone) == 3
-    assert freezing.last_thaw(backbone) == 6
+    assert freezing.last_unfreezing(backbone) == 6
 
 
 def test_a_block_trains_from_its_epoch_on() -> None:

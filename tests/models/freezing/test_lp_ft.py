@@ -42,7 +42,7 @@ def test_once_thawed_it_stays_thawed() -> None:
     freezing = LpFt(probe_epochs=1)
     for epoch in range(5):
         freezing.after_epoch(epoch, float(epoch))
-    assert freezing.last_thaw(BACKBONE) == 1
+    assert freezing.last_unfreezing(BACKBONE) == 1
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.integers(0, 11), st.integers(1, 12), st.integers(1, 4))

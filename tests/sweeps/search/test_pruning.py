@@ -48,7 +48,7 @@ def _train(store: Store, folder: Path, **trainer: Any) -> list[float]:
     config = config_of(folder, max_epochs=EPOCHS, **trainer)
     seed_everything(0)
     freezing, epochs, classifier = Frozen(), Epochs(), tiny_classifier()
-    module = BagModule(classifier, freezing, BagAndSliceLoss(), config.optimizer, EPOCHS)
+    module = BagModule(classifier, freezing, BagAndSliceLoss(), config.optimizer, config.schedule, EPOCHS)
     data = BagDataModule(store, split_of(store), config, None, not freezing.is_frozen(classifier.backbone))
     callbacks = pruning(folder, config.trainer.monitor)
     result = fit(module, data, config.trainer, folder, epochs, resume=False, callbacks=callbacks)

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from lungtl.models.rounding import same
+from lungtl.models.folding import is_close
 
 
 @pytest.mark.parametrize(
-    ("found", "expected", "noise", "answer"),
+    ("found", "expected", "scale", "answer"),
     [
         ([1.0, 100.0], [1.0, 100.009], 0, True),
         ([1.0, 100.0], [1.0, 100.011], 0, False),
@@ -22,6 +22,6 @@ from lungtl.models.rounding import same
     ],
 )
 def test_rounding_is_relative_to_the_largest_value(
-    found: list[float], expected: list[float], noise: float, answer: bool
+    found: list[float], expected: list[float], scale: float, answer: bool
 ) -> None:
-    assert same(torch.tensor(found), torch.tensor(expected), noise) is answer
+    assert is_close(torch.tensor(found), torch.tensor(expected), scale=scale) is answer

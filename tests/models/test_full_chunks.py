@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lungtl.models.chunks import full_chunks
+from lungtl.models.bag_classifier import full_chunks
 
 
 @given(st.lists(st.integers(0, 9), max_size=12), st.integers(1, 7))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lungtl.models.evaluating import evaluating
+from lungtl.models.module_state import evaluation_mode
 
 
 def test_each_part_gets_its_own_mode_back_also_when_something_fails() -> None:
@@ -15,6 +15,6 @@ def test_each_part_gets_its_own_mode_back_also_when_something_fails() -> None:
         assert not any(part.training for part in network.modules())
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), evaluating(network):
+    with pytest.raises(ZeroDivisionError), evaluation_mode(network):
         fail()
     assert [part.training for part in network.modules()] == [True, True, False, True]

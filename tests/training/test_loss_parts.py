@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from lungtl.models.bag_classifier import BagOutput
-from lungtl.training.losses import BagAndSliceLoss
-from lungtl.training.shared_loss import added, own_share
+from lungtl.training.losses import BagAndSliceLoss, scale_for_ddp, sum_parts
 from tests.together import together
 
 B, S = 7, 5
@@ -38,7 +37,9 @@ def test_the_mean_of_the_shares_is_the_loss_and_its_gradient(tmp_path: Path, unl
     def share(own: int) -> dict[str, Tensor]:
         bags, slices = BAG_LOGITS.clone().requires_grad_(), SLICE_LOGITS.clone().requires_grad_()
         part = SHARES[own]
-        found = loss.total(own_share(loss.parts(output_of(part, bags, slices), BAG_LABELS[part], slice_labels[part])))
+        found = loss.total(
+            scale_for_ddp(loss.parts(output_of(part, bags, slices), BAG_LABELS[part], slice_labels[part]))
+        )
         found["loss"].backward()
         assert bags.grad is not None
         assert slices.grad is not None
@@ -57,7 +58,7 @@ def test_the_mean_of_the_shares_is_the_loss_and_its_gradient(tmp_path: Path, unl
 def test_one_process_has_all_of_the_loss() -> None:
     loss = loss_of()
     parts = loss.parts(output_of(slice(0, B)), BAG_LABELS, SLICE_LABELS)
-    assert loss.total(own_share(parts)) == loss.total(parts)
+    assert loss.total(scale_for_ddp(parts)) == loss.total(parts)
 
 
 def test_the_parts_of_all_batches_of_all_processes_are_those_of_one_batch(tmp_path: Path) -> None:
@@ -67,7 +68,7 @@ def test_the_parts_of_all_batches_of_all_processes_are_those_of_one_batch(tmp_pa
         bags = range(B)[SHARES[own]]
         batches = [slice(bag, bag + 1) for bag in bags]
         return loss.total(
-            added([loss.parts(output_of(part), BAG_LABELS[part], SLICE_LABELS[part]) for part in batches])
+            sum_parts([loss.parts(output_of(part), BAG_LABELS[part], SLICE_LABELS[part]) for part in batches])
         )
 
     expected = loss(output_of(slice(0, B)), BAG_LABELS, SLICE_LABELS)

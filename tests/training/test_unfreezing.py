@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,11 +18,7 @@ from lungtl.models.freezing.frozen import Frozen
 from lungtl.models.freezing.gradual import Gradual
 from lungtl.models.freezing.lora import Lora
 from lungtl.models.freezing.lp_ft import LpFt
-from lungtl.settings.errors import UsageError
-from lungtl.training.losses import BagAndSliceLoss
-from lungtl.training.module import BagModule
-from lungtl.training.thawing import check_devices
-from tests.models.freezing.cases import ADAMW, changed, needs_peft
+from tests.models.freezing.cases import changed, needs_peft
 from tests.models.tiny import tiny_classifier
 from tests.stores import toy_store
 from tests.training.test_fit import Crash, Epochs, last_state, train
@@ -64,7 +59,7 @@ class AlwaysWorse(LpFt):
 def test_a_resumed_run_ends_as_one_that_was_never_interrupted(
     store: Store, tmp_path: Path, build: Callable[[], FreezingStrategy], crash_at: int
 ) -> None:
-    """Thaws in epoch 2: interrupted before it, at it, behind it."""
+    """Unfreezes in epoch 2: interrupted before it, at it, behind it."""
     whole, resumed = Epochs(), Epochs()
     first, second, third = build(), build(), build()
     expected_module, expected = train(store, tmp_path / "whole", first, whole, classifier=adapted(first))
@@ -135,15 +130,3 @@ def test_the_strategy_is_told_what_is_monitored_such_that_lower_is_better(
     train(store, tmp_path, Listens(), epochs, max_epochs=2, monitor=monitor)
     assert told == {epoch: sign * metrics[monitor] for epoch, metrics in epochs.seen.items()}
     assert all(math.isfinite(value) for value in told.values())
-
-
-@pytest.mark.parametrize(("freezing", "refused"), [(Frozen(), False), (Gradual(1), True), (LpFt(), True)])
-def test_what_thaws_later_needs_one_device(freezing: FreezingStrategy, refused: bool) -> None:
-    module = BagModule(tiny_classifier(), freezing, BagAndSliceLoss(), ADAMW, 1)
-    several: Any = SimpleNamespace(world_size=2)
-    if refused:
-        with pytest.raises(UsageError, match=r"2 processes.*give trainer\.devices=1"):
-            check_devices(several, module)
-    else:
-        check_devices(several, module)
-    check_devices(SimpleNamespace(world_size=1), module)  # type: ignore[arg-type]
