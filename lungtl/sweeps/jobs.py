@@ -34,19 +34,9 @@ Work = Callable[[], float | None]
 
 
 def run_job(folder: Path, composed: DictConfig, work: Work, single: bool) -> float | None:
-    """Run a job as its folder's state requires: start, skip, resume or retry it.
+    """Run a job as its folder's state requires: start, skip, resume or retry it; returns its monitored value, if any.
 
-    Args:
-        folder: of the run.
-        composed: its config.
-        work: trains and returns the monitored value.
-        single: no `-m`; a run of a sweep that is named with `resume=` is resumed whatever its state.
-
-    Returns:
-        The monitored value; None if there is none.
-
-    Raises:
-        LungtlError: only if `single`; see `resume_run`.
+    Without `-m` (`single`), a run of a sweep named with `resume=` is resumed whatever its state, and errors are raised.
     """
     if composed.dry_run or (single and not (folder / STATUS).is_file()):
         return work()
@@ -69,10 +59,7 @@ def run_in_sweep(folder: Path, started: State, work: Work, *, retry: bool) -> fl
         folder: of the run, the same in each call of the sweep.
         started: its state from now on.
         work: returns the monitored value.
-        retry: resume runs that failed in an earlier call.
-
-    Returns:
-        The monitored value; None if there is none.
+        retry: resume the run if it failed in an earlier call.
     """
     try:
         with run_lock(folder).acquire(timeout=LOCK_TIMEOUT):

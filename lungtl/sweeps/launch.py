@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,30 +24,12 @@ POLL = 1.0  # seconds, while other processes have runs in progress
 
 @dataclass
 class Sweep:
-    """The sweep that this process launches.
-
-    Attributes:
-        folder: of the sweep.
-        tracker: of the parent run.
-        planned: folders of the runs of this call, in order; None if a search chooses them.
-        states: of the runs when the launcher was last started.
-    """
+    """The sweep that this process launches."""
 
     folder: Path
-    tracker: Tracker
-    planned: tuple[Path, ...] | None
-    states: dict[Path, State] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.remember_states()
-
-    def remember_states(self) -> None:
-        """Call when the launcher starts."""
-        self.states = read_states(self.folder)
-
-    def has_progressed(self) -> bool:
-        """Whether any run has started or ended since the launcher was started."""
-        return read_states(self.folder) != self.states
+    tracker: Tracker  # of the parent run
+    planned: tuple[Path, ...] | None  # folders of the runs of this call; None if a search chooses them
+    states: dict[Path, State]  # when the launcher was last started
 
     def with_status(self, *statuses: str) -> list[Path]:
         """The runs of this call with one of these statuses."""
@@ -74,7 +56,7 @@ def start(config: Any) -> None:
 
     global _current
     if _current is not None:
-        _current.remember_states()
+        _current.states = read_states(_current.folder)
         return
     check_installed(config.hydra.launcher["_target_"])
     runs = compose_grid(config)
@@ -89,7 +71,8 @@ def start(config: Any) -> None:
     else:
         total = len({run.folder for run in [*earlier, *planned]})
     tracker = _open_parent(config, folder, total)
-    _current = Sweep(folder, tracker, None if planned is None else tuple(run.folder for run in planned))
+    folders = None if planned is None else tuple(run.folder for run in planned)
+    _current = Sweep(folder, tracker, folders, read_states(folder))
 
 
 def _open_parent(config: Any, sweep: Path, total: int) -> Tracker:
@@ -125,7 +108,7 @@ def relaunch(error: Exception) -> bool:
     if _current is None:
         return False
     _current.wait_for_other_processes()
-    if not _current.has_progressed():
+    if read_states(_current.folder) == _current.states:
         return False
     reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
     log.warning("the launcher has stopped (%s); restarting it for the remaining runs", reason)

@@ -111,7 +111,6 @@ def publish_progress(sweep: Path, tracking: TrackingConfig, data_dir: Path) -> N
     from lungtl.tracking.backend import open_client, readable_errors
     from lungtl.tracking.mlflow_run import MlflowRun
 
-
     run_id = parent_of(sweep)
     if run_id is None:
         return

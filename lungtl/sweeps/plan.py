@@ -17,17 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Planned:
-    """A run, before the sweep starts.
-
-    Attributes:
-        folder: of the run.
-        overrides: of its command line.
-        status: from an earlier call.
-    """
+    """A run, before the sweep starts."""
 
     folder: Path
     overrides: tuple[str, ...]
-    status: Status
+    status: Status  # from an earlier call
 
 
 def compose_grid(config: Any) -> list[tuple[tuple[str, ...], DictConfig]] | None:

@@ -16,7 +16,7 @@ from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError
 from lungtl.sweeps import jobs, launch
 from lungtl.sweeps.parent import parent_of, write_parent
-from lungtl.sweeps.state import State, run_lock, write_state
+from lungtl.sweeps.state import State, read_states, run_lock, write_state
 from lungtl.tracking.backend import experiment_id, open_client
 from lungtl.tracking.tracker import NoTracker
 
@@ -41,7 +41,7 @@ def sweep_of(folder: Path, states: dict[str, State | None]) -> tuple[Recorder, P
             write_state(folder / name, state)
     write_parent(folder, None, len(states), "val/loss")
     tracker = Recorder()
-    launch._current = launch.Sweep(folder, tracker, tuple(folder / name for name in states))
+    launch._current = launch.Sweep(folder, tracker, tuple(folder / name for name in states), read_states(folder))
     return tracker, folder
 
 

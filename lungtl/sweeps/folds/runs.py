@@ -20,27 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FoldRun:
-    """The run of one fold, finished or not.
-
-    Attributes:
-        folder: of the run.
-        setting: hash of its config, without fold and seeds.
-        name: of the setting, without paths.
-        split_seed: seed of the folds.
-        seed: of the training.
-        fold: the fold that it tests.
-        folds: number of folds.
-        resamples: bootstrap resamples of patients, for the intervals.
-    """
+    """The run of one fold, finished or not."""
 
     folder: Path
-    setting: str
-    name: str
+    setting: str  # hash of the config without fold and seeds
+    name: str  # of the setting
     split_seed: int
     seed: int
-    fold: int
-    folds: int
-    resamples: int
+    fold: int  # that it tests
+    folds: int  # number of folds
+    resamples: int  # of patients, for the intervals
 
 
 def find_runs(sweep: Path) -> list[FoldRun]:

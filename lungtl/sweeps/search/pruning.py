@@ -34,15 +34,7 @@ def pruning(folder: Path, monitor: str) -> list[Callback]:
 
 
 class PruneTrial(Callback):
-    """Reports each epoch's value to the study, and stops training if the study's median rule says so.
-
-    A pruned run has PRUNED in its folder, with the number of epochs that it trained.
-
-    Args:
-        folder: of the run.
-        number: of the trial.
-        monitor: the validation metric to report.
-    """
+    """Reports each epoch's value to the study; if the median rule says so, stops training and writes `PRUNED`."""
 
     def __init__(self, folder: Path, number: int, monitor: str) -> None:
         self.folder = folder
@@ -58,12 +50,12 @@ class PruneTrial(Callback):
         """Called after validation; all ranks follow the decision of rank 0."""
         from lungtl.sweeps.search.study import should_prune
 
-        value = float(trainer.callback_metrics[self.monitor])
-        prune = trainer.is_global_zero and should_prune(self.folder.parent, self.number, value, trainer.current_epoch)
+        value, epoch = float(trainer.callback_metrics[self.monitor]), trainer.current_epoch
+        prune = trainer.is_global_zero and should_prune(self.folder.parent, self.number, value, epoch)
         if not trainer.strategy.reduce_boolean_decision(prune, all=False):
             return
         trainer.should_stop = True
         if trainer.is_global_zero:
-            log.info("pruned: other trials were better after %d epochs", trainer.current_epoch + 1)
+            log.info("pruned: other trials were better after %d epochs", epoch + 1)
             with whole_file(self.folder / PRUNED, self.folder) as file:
-                file.write(json.dumps({"trial": self.number, "epochs": trainer.current_epoch + 1}).encode())
+                file.write(json.dumps({"trial": self.number, "epochs": epoch + 1}).encode())

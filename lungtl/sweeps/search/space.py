@@ -21,17 +21,11 @@ OBJECTIVE = "trainer.monitor"
 
 @dataclass(frozen=True)
 class Space:
-    """The settings of a search.
+    """The settings of a search."""
 
-    Attributes:
-        distributions: key -> the values that Optuna may choose.
-        fixed: overrides that all trials share.
-        texts: key -> its values as the user wrote them.
-    """
-
-    distributions: dict[str, BaseDistribution]
-    fixed: tuple[str, ...]
-    texts: dict[str, str]
+    distributions: dict[str, BaseDistribution]  # key -> the values that Optuna may choose
+    fixed: tuple[str, ...]  # overrides that all trials share
+    texts: dict[str, str]  # key -> its values as the user wrote them
 
     def overrides(self, values: Mapping[str, Any]) -> list[str]:
         """The command line of a trial with these values."""

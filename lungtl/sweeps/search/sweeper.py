@@ -32,13 +32,7 @@ class SearchSweeper(Sweeper):
     """A sweep whose values Optuna chooses; continues a search with the same sweep.name.
 
     Args:
-        n_trials: total of the study, including those of earlier calls.
-        batch: number of trials launched at once; auto: the launcher's number of processes if it has one, else one.
-        sampler: how values are chosen: tpe, random.
-        startup_trials: number of random trials before tpe learns from them.
-        pruning: startup_trials and warmup_epochs of the median rule; None disables pruning.
-        seed: of the sampler.
-        params: key -> its values, written as Hydra sweeps.
+        params: key -> its values, written as Hydra sweeps; for the other arguments see conf/hydra/sweeper/optuna.yaml.
     """
 
     def __init__(
