@@ -113,6 +113,7 @@ def command(root: str, arguments: list[str], owner: str = "", name: str = "", nu
     from lungtl.models import inference
     from lungtl.settings import command_line
     from lungtl.settings.schema import TrainConfig
+    from lungtl.sweeps import jobs
     from lungtl.tracking.tracker import MlflowTracker
 
     owners = {"BagModule": BagModule, "Checkpoints": Checkpoints, "MlflowTracker": MlflowTracker,
@@ -121,4 +122,4 @@ def command(root: str, arguments: list[str], owner: str = "", name: str = "", nu
         kill_at_call(owners[owner], name, number)
     os.chdir(root)
     sys.argv[1:] = arguments
-    command_line.main("train", TrainConfig, train.run)
+    command_line.main("train", TrainConfig, train.run, jobs=jobs)

@@ -6,6 +6,8 @@ environment; the study is stored in the sweep's folder, which contains the run's
 
 from __future__ import annotations
 
+import lungtl.training  # noqa: F401  # isort: skip  # first, since Lightning imports torchvision
+
 import json
 import logging
 import os
