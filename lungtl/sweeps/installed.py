@@ -17,17 +17,10 @@ EXTRAS = {
 
 
 def check_installed(target: str) -> None:
-    """Raise UsageError, naming the extra to install, if a launcher or sweeper is missing.
-
-    Args:
-        target: its `_target_`.
-    """
+    """Raise UsageError, naming the extra to install, if the launcher or sweeper with this `_target_` is missing."""
     package = ".".join(target.split(".")[:2])
     extra, module = EXTRAS.get(package, ("", "hydra"))
     if find_spec(module) is None:
         raise UsageError(f"{target.rpartition('.')[2]} is not installed; pip install 'lungtl[{extra}]'")
     if target.endswith(".SlurmLauncher") and shutil.which("srun") is None:
-        raise UsageError(
-            "hydra/launcher=slurm: srun not found on this machine; start the sweep on a Slurm node, or use "
-            "hydra/launcher=slurm_local"
-        )
+        raise UsageError("hydra/launcher=slurm: srun not found; start the sweep on a Slurm node, or use slurm_local")

@@ -23,21 +23,13 @@ CONFIG, MULTIRUN = "config.yaml", "multirun.yaml"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a sweep has got.
-
-    Attributes:
-        done: number of finished runs.
-        failed: number of runs whose last attempt failed.
-        left: number of other runs, as far as known.
-        best: folder of the run with the best value; None if there is none.
-        value: of the monitored metric in that run.
-    """
+    """How many runs of a sweep are done, failed (at their last attempt) and left (as far as known), and the best."""
 
     done: int
     failed: int
     left: int
-    best: Path | None
-    value: float | None
+    best: Path | None  # folder of the run with the best value
+    value: float | None  # of the monitored metric in that run
 
     def publish(self, tracker: Tracker) -> None:
         """Write metrics and tags to the parent run."""
@@ -55,14 +47,7 @@ class Progress:
 
 
 def write_parent(sweep: Path, mlflow_run_id: str | None, total: int, monitor: str) -> None:
-    """Write parent.json, from which the runs, on whatever machine, know their sweep.
-
-    Args:
-        sweep: its folder.
-        mlflow_run_id: of the parent; None without tracking.
-        total: number of runs, as far as known.
-        monitor: the metric that selects the best run.
-    """
+    """Write parent.json: the parent's MLflow id, the number of runs as far as known, and the metric of the best."""
     content = {"mlflow_run_id": mlflow_run_id, "total": total, "monitor": monitor}
     with whole_file(sweep / PARENT, sweep) as file:
         file.write(json.dumps(content, indent=2).encode())

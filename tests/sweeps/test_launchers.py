@@ -70,5 +70,5 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
 
 def test_slurm_without_srun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UsageError, match=r"srun.* hydra/launcher=slurm_local$"):
+    with pytest.raises(UsageError, match=r"hydra/launcher=slurm.*srun.*slurm_local$"):
         check_installed("hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher")

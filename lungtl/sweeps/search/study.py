@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,22 +33,12 @@ STARTED_WITH = "started_with"
 PRUNING = "pruning"
 
 
-@contextmanager
-def search_lock(sweep: Path) -> Iterator[None]:
-    """Let only one process at a time choose trials of a sweep.
-
-    Raises:
-        LungtlError: another process is searching.
-    """
-    lock = FileLock(sweep / LOCK)
+def search_lock(sweep: Path) -> AbstractContextManager[Any]:
+    """Let only this process choose trials of a sweep; raises LungtlError if another process does."""
     try:
-        lock.acquire(timeout=0)
+        return FileLock(sweep / LOCK).acquire(timeout=0)
     except Timeout as error:
         raise LungtlError(f"another process searches in {sweep}; wait for it, or give another sweep.name") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _storage(sweep: Path) -> JournalStorage:
@@ -67,16 +57,10 @@ def open_study(
     pruning: Mapping[str, int] | None,
     seed: int,
 ) -> optuna.Study:
-    """Create the study, or load it to continue.
+    """Create the study with the settings of conf/hydra/sweeper/optuna.yaml, or load it to continue.
 
-    Args:
-        sweep: folder of the sweep.
-        monitor: the validation metric, which is the objective.
-        started_with: what all trials must share for their values to be comparable.
-        sampler: how values are chosen.
-        startup_trials: number of random trials before `tpe` learns from them.
-        pruning: startup_trials and warmup_epochs of the median rule; None disables pruning.
-        seed: of the sampler.
+    The monitored validation metric is the objective; `started_with` is what all trials must share for their values to
+    be comparable.
 
     Raises:
         UsageError: the study was started with something else.

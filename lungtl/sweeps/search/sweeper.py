@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,30 +29,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@dataclass
 class SearchSweeper(Sweeper):
     """A sweep whose values Optuna chooses; continues a search with the same sweep.name.
 
-    Args:
-        params: key -> its values, written as Hydra sweeps; for the other arguments see conf/hydra/sweeper/optuna.yaml.
+    The fields are the settings of conf/hydra/sweeper/optuna.yaml.
     """
 
-    def __init__(
-        self,
-        n_trials: int,
-        batch: int | Literal["auto"],
-        sampler: Literal["tpe", "random"],
-        startup_trials: int,
-        pruning: Mapping[str, int] | None,
-        seed: int,
-        params: Mapping[str, Any] | None,
-    ) -> None:
-        self.n_trials = n_trials
-        self.batch = batch
-        self.sampler = sampler
-        self.startup_trials = startup_trials
-        self.pruning = dict(pruning) if pruning is not None else None
-        self.seed = seed
-        self.params = dict(params or {})
+    n_trials: int
+    batch: int | Literal["auto"]
+    sampler: Literal["tpe", "random"]
+    startup_trials: int
+    pruning: Mapping[str, int] | None
+    seed: int
+    params: Mapping[str, Any] | None  # key -> its values, written as Hydra sweeps
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from hydra.core.plugins import Plugins
@@ -74,7 +65,7 @@ class SearchSweeper(Sweeper):
         from lungtl.sweeps.search.study import Trials, log_summary, open_study, search_lock, write_table
 
         loader = self.hydra_context.config_loader
-        lines = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        lines = [*(f"{key}={value}" for key, value in (self.params or {}).items()), *arguments]
         space = read_space(OverridesParser.create(config_loader=loader).parse_overrides(lines))
         corners = [self._checked(line) for line in space.corners()]
         folder = Path(self.config.hydra.sweep.dir)
@@ -115,7 +106,7 @@ class SearchSweeper(Sweeper):
                 record_result(study, number, result)
 
     def _check_settings(self) -> None:
-        # not in __init__, where Hydra would wrap the error
+        # not in the constructor, where Hydra would wrap the error
         if self.n_trials < 1:
             raise UsageError(f"hydra.sweeper.n_trials={self.n_trials}: give 1 or more")
         if self.sampler not in ("tpe", "random"):

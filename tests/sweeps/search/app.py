@@ -41,13 +41,13 @@ def start(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedP
 
 
 def task(config: TrainConfig) -> float:
-    threads = 0
+    threads = "0"
     if THREADS in os.environ:
-        import torch
-
-        threads = torch.get_num_threads()
+        assert "torch" not in sys.modules, "torch reads OMP_NUM_THREADS when it is imported"
+        threads = os.environ.get("OMP_NUM_THREADS", "all")
     calls = config.data_dir / CALLS
-    chosen = (config.optimizer.lr, config.head.width, config.optimizer.weight_decay, config.seed)
+    lr, weight_decay = float(config.optimizer["lr"]), float(config.optimizer["weight_decay"])
+    chosen = (lr, config.head.width, weight_decay, config.seed)
     with calls.open("a") as file:
         file.write(" ".join(map(str, (*chosen, threads, os.getpid()))) + "\n")
     if os.environ.get(KILLED_AT) == str(len(calls.read_text().splitlines())):
@@ -67,11 +67,11 @@ def _epochs(config: TrainConfig) -> float:
     folder = Path(HydraConfig.get().runtime.output_dir)
     epochs = config.trainer.max_epochs
     for epoch in range(epochs if TRIAL in os.environ else 0):
-        value = _loss(config.optimizer.lr, epoch + 1)
+        value = _loss(float(config.optimizer["lr"]), epoch + 1)
         if should_prune(folder.parent, int(os.environ[TRIAL]), value, epoch):
             (folder / PRUNED).write_text("{}")
             return value
-    return _loss(config.optimizer.lr, epochs)
+    return _loss(float(config.optimizer["lr"]), epochs)
 
 
 def _loss(lr: float, epochs: int) -> float:
