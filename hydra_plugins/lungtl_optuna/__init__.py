@@ -6,4 +6,4 @@ from lungtl.sweeps.search.sweeper import SearchSweeper
 
 
 class OptunaSweeper(SearchSweeper):
-    """Hydra instantiates no class of another package than this one."""
+    """Hydra only instantiates plugin classes that are defined in this package."""

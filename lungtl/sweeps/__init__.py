@@ -1,4 +1,4 @@
-"""A sweep (`-m`) as one thing: its folder, the states of its children, its run in MLflow, and how it goes on."""
+"""Sweeps (`-m`): one folder, one parent run in MLflow, many runs that are skipped, resumed or retried on a rerun."""
 
 import os
 

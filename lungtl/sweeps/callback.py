@@ -1,6 +1,6 @@
-"""Where Hydra tells of a sweep: its start, in the process that launches the children, and the end of each of them.
+"""Hydra's callback: the start of a sweep in the process that launches it, and the end of each run.
 
-Hydra calls `on_multirun_end` only when nothing was raised; `lungtl.settings.command_line` ends the sweep instead.
+Hydra calls `on_multirun_end` only if nothing was raised; `lungtl.settings.command_line` ends the sweep instead.
 """
 
 from __future__ import annotations
@@ -11,39 +11,39 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 
-from lungtl.settings import keys  # noqa: F401  # its resolvers, which a worker needs before its job
+from lungtl.settings import keys  # noqa: F401  # registers resolvers that a worker needs before its job
 from lungtl.settings.errors import LungtlError
-from lungtl.sweeps.launched import start_sweep, tracking_of
-from lungtl.sweeps.parent import tell_progress
+from lungtl.sweeps import launch
+from lungtl.sweeps.parent import publish_progress
 from lungtl.sweeps.state import read_state
 
 log = logging.getLogger(__name__)
 
 
 class SweepCallback(Callback):
-    """Starts the sweep; then keeps its parent run up to date. Holds no state."""
+    """Starts the sweep, then keeps its parent run up to date. Stateless."""
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
-        """Say what each child is, and create or reopen the parent run."""
+        """Print the plan; create or reopen the parent run."""
         from lungtl.settings import command_line
 
         if config.dry_run:
             return
         try:
-            start_sweep(config)
+            launch.start(config)
         except LungtlError as error:
             command_line.fail(error)  # Hydra would only warn
         except Exception as error:
-            log.exception("the sweep does not start")
-            command_line.fail(LungtlError(f"the sweep does not start ({type(error).__name__}: {error}); see above"))
+            log.exception("cannot start the sweep")
+            command_line.fail(LungtlError(f"cannot start the sweep ({type(error).__name__}: {error}); see above"))
 
     def on_job_end(self, config: Any, job_return: Any, **kwargs: Any) -> None:
-        """Update the parent when the child did something; this may be another process."""
+        """Update the parent if this process, which may be a worker, has worked on the run."""
         folder = Path(config.hydra.runtime.output_dir)
         state = read_state(folder)
-        if state is None or not state.own or state.state == "running":
+        if state is None or not state.from_this_process or state.state == "running":
             return
         try:
-            tell_progress(folder.parent, *tracking_of(config))
+            publish_progress(folder.parent, *launch.tracking_of(config))
         except LungtlError as error:
-            log.warning("the sweep's own run is not up to date: %s", error)
+            log.warning("the sweep's own MLflow run is not up to date: %s", error)

@@ -1,40 +1,143 @@
-"""What the train command does around the jobs of a sweep (the branch `sweeps` has the real one)."""
+"""What the train command asks of a sweep: to run a job, to restart the launcher, to end. Imports nothing heavy.
+
+`lungtl.settings.command_line.main(..., jobs=)` takes this module.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from lungtl.settings.errors import LungtlError, Unreachable
+from lungtl.sweeps.launch import end, relaunch
+from lungtl.sweeps.parent import PARENT
+from lungtl.sweeps.state import STATUS, State, read_state, run_lock, write_state
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+__all__ = ["end", "relaunch", "run_job"]
 
-def run_job(folder: Path, composed: DictConfig, work: Callable[[], float | None], single: bool) -> float | None:
-    """Do a job's work as the state of its folder asks."""
-    from hydra.core.hydra_config import HydraConfig
+log = logging.getLogger(__name__)
+MAX_CRASHES = 5
+"""Consecutive crashes after which a run counts as failed: one that kills its process must not block the sweep."""
+RETRY_LOCK = "again.lock"
+"""In the sweep's folder: crashed runs are retried one at a time, since memory may have been short."""
+LOCK_TIMEOUT = 10.0  # seconds in which the helper processes of a killed run end
+Work = Callable[[], float | None]
 
-    from lungtl.sweeps.child import resume_child, run_child
-    from lungtl.sweeps.state import STATUS, State
 
-    if composed.dry_run:
+def run_job(folder: Path, composed: DictConfig, work: Work, single: bool) -> float | None:
+    """Run a job as its folder's state requires: start, skip, resume or retry it; returns its monitored value, if any.
+
+    Without `-m` (`single`), a run of a sweep named with `resume=` is resumed whatever its state, and errors are raised.
+    """
+    if composed.dry_run or (single and not (folder / STATUS).is_file()):
         return work()
     if single:
-        return resume_child(folder, work) if (folder / STATUS).is_file() else work()
+        return resume_run(folder, work)
+
+    from hydra.core.hydra_config import HydraConfig
+
     hydra = HydraConfig.get()
     started = State("running", hydra.job.num, tuple(hydra.overrides.task), composed.trainer.monitor)
-    return run_child(folder, started, work, retry=composed.sweep.retry)
+    return run_in_sweep(folder, started, work, retry=composed.sweep.retry)
 
 
-def relaunch(error: Exception) -> bool:
-    """True if the launcher should be started once more."""
-    from lungtl.sweeps.launched import launch_again
+def run_in_sweep(folder: Path, started: State, work: Work, *, retry: bool) -> float | None:
+    """Run one of a sweep's jobs, unless it has finished or failed; print its folder if it had finished.
 
-    return launch_again(error)
+    Errors are recorded and logged but not raised: no launcher or sweeper may stop the other runs because of them.
+
+    Args:
+        folder: of the run, the same in each call of the sweep.
+        started: its state from now on.
+        work: returns the monitored value.
+        retry: resume the run if it failed in an earlier call.
+    """
+    try:
+        with run_lock(folder).acquire(timeout=LOCK_TIMEOUT):
+            earlier = read_state(folder)
+            retry = retry and not _attempted_in_this_call(folder)
+            if earlier is not None and earlier.state == "finished":
+                print(folder)
+                return earlier.value
+            if earlier is not None and earlier.state == "failed" and not retry:
+                return None
+            if earlier is not None and earlier.state == "running":  # it was killed, since its lock was free
+                progressed = _has_new_checkpoint(folder)
+                if earlier.attempts >= MAX_CRASHES and not (retry or progressed):
+                    error = f"crashed {earlier.attempts} times in a row with no error message (killed or out of memory)"
+                    write_state(folder, replace(earlier, state="failed", error=error))
+                    raise LungtlError(error)
+                if not progressed:
+                    started = replace(started, attempts=earlier.attempts + 1)
+            with FileLock(folder.parent / RETRY_LOCK) if started.attempts > 1 else nullcontext():
+                return _attempt(folder, started, work)
+    except Timeout:
+        log.warning("already running in another process: %s", folder)
+    except Unreachable as error:
+        log.error("this run waits for the next call of the sweep; the other runs continue: %s", error)
+    except LungtlError as error:
+        log.error("this run failed; the other runs continue: %s", error)
+    except Exception:
+        log.exception("this run failed; the other runs continue")
+    return None
 
 
-def end(status: str) -> bool:
-    """Close the sweep; True if there was one."""
-    from lungtl.sweeps.launched import end_sweep
+def resume_run(folder: Path, work: Work) -> float | None:
+    """Resume a run of a sweep that the user named with `resume=`, whatever its state; errors are raised.
 
-    return end_sweep(status)
+    Raises:
+        LungtlError: another process runs it.
+    """
+    state = read_state(folder)
+    assert state is not None
+    try:
+        with run_lock(folder).acquire(timeout=LOCK_TIMEOUT):
+            return _attempt(folder, replace(state, state="running", value=None, error=None), work)
+    except Timeout as error:
+        raise LungtlError(
+            f"{folder} is running on {state.host} as process {state.pid}; wait for it or stop it"
+        ) from error
+
+
+def _attempt(folder: Path, started: State, work: Work) -> float | None:
+    """Do the work and record its outcome; the caller holds the run's lock.
+
+    A run that cannot reach MLflow has not failed: its state stays that of a killed run, and the next call resumes it.
+    """
+    write_state(folder, started)
+    try:
+        value = work()
+    except Unreachable as error:
+        write_state(folder, replace(started, attempts=started.attempts - 1, error=_one_line(error)))
+        raise
+    except Exception as error:
+        write_state(folder, replace(started, state="failed", error=_one_line(error)))
+        raise
+    write_state(folder, replace(started, state="finished", value=value))
+    return value
+
+
+def _attempted_in_this_call(folder: Path) -> bool:
+    """Whether this call of the sweep, which may start its launcher repeatedly and begins with parent.json, ran it."""
+    status, parent = folder / STATUS, folder.parent / PARENT
+    return status.is_file() and parent.is_file() and status.stat().st_mtime_ns > parent.stat().st_mtime_ns
+
+
+def _has_new_checkpoint(folder: Path) -> bool:
+    """Whether the killed attempt wrote a checkpoint: status.json is as old as its start."""
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    return checkpoint.is_file() and checkpoint.stat().st_mtime > (folder / STATUS).stat().st_mtime
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, LungtlError) else f"{type(error).__name__}: {text}"[:500]

@@ -1,4 +1,4 @@
-"""A sweep's own run in MLflow, the parent of its children's; kept up to date from what their folders say."""
+"""A sweep's own run in MLflow, the parent of its runs; kept up to date from their folders."""
 
 from __future__ import annotations
 
@@ -11,63 +11,62 @@ from filelock import FileLock
 
 from lungtl.data.store.files import whole_file
 from lungtl.runs.folder import RECORD, read_record
-from lungtl.sweeps.state import children, read_state
+from lungtl.sweeps.state import read_state, read_states
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from lungtl.settings.schema import TrackingConfig
+    from lungtl.tracking.tracker import Tracker
 
 PARENT, LOCK = "parent.json", "parent.json.lock"
+CONFIG, MULTIRUN = "config.yaml", "multirun.yaml"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a sweep is.
-
-    Attributes:
-        done: children that finished.
-        failed: children whose last attempt failed.
-        left: children that did neither, as far as they are known.
-        best: the folder of the child with the best value, None while there is none.
-        value: of the monitored metric, of that child.
-    """
+    """How many runs of a sweep are done, failed (at their last attempt) and left (as far as known), and the best."""
 
     done: int
     failed: int
     left: int
-    best: Path | None
-    value: float | None
+    best: Path | None  # folder of the run with the best value
+    value: float | None  # of the monitored metric in that run
+
+    def publish(self, tracker: Tracker) -> None:
+        """Write metrics and tags to the parent run."""
+        metrics: dict[str, float] = {"runs/done": self.done, "runs/failed": self.failed, "runs/left": self.left}
+        tags = {"lungtl.progress": f"{self.done} done, {self.failed} failed, {self.left} left"}
+        if self.value is not None:
+            metrics["best"] = self.value
+        state = read_state(self.best) if self.best is not None else None
+        if self.best is not None and state is not None:
+            tags["lungtl.best"] = run_reference(self.best)
+            tags["lungtl.best_overrides"] = " ".join(state.overrides)
+            tags["lungtl.best_by"] = state.monitor
+        tracker.metrics(metrics, step=self.done + self.failed)
+        tracker.tags(tags)
 
 
 def write_parent(sweep: Path, mlflow_run_id: str | None, total: int, monitor: str) -> None:
-    """Write parent.json: what the children, wherever they run, know of the sweep.
-
-    Args:
-        sweep: its folder.
-        mlflow_run_id: of the parent; None without tracking.
-        total: of children, as far as it is known.
-        monitor: the metric that chooses the best.
-    """
+    """Write parent.json: the parent's MLflow id, the number of runs as far as known, and the metric of the best."""
     content = {"mlflow_run_id": mlflow_run_id, "total": total, "monitor": monitor}
     with whole_file(sweep / PARENT, sweep) as file:
         file.write(json.dumps(content, indent=2).encode())
 
 
 def read_parent(sweep: Path) -> dict[str, Any] | None:
-    """What parent.json says; None where there is none."""
+    """The content of parent.json; None if the file is missing."""
     path = sweep / PARENT
     return dict(json.loads(path.read_text())) if path.is_file() else None
 
 
 def parent_of(sweep: Path) -> str | None:
-    """The parent run's id, from the sweep's folder; None without tracking."""
+    """The MLflow id of a sweep's own run; None without tracking."""
     parent = read_parent(sweep)
     return None if parent is None else parent["mlflow_run_id"]
 
 
 def identity_in_sweep(folder: Path) -> dict[str, str] | None:
-    """Tags that find a child's MLflow run again; None without tracking."""
+    """Tags that identify the MLflow run of a run of a sweep; None without tracking."""
     from lungtl.tracking.mlflow_run import KEY
     from lungtl.tracking.mlflow_run import PARENT as PARENT_TAG
 
@@ -76,60 +75,51 @@ def identity_in_sweep(folder: Path) -> dict[str, str] | None:
 
 
 def progress(sweep: Path) -> Progress:
-    """How far a sweep is, by the states of its children; NaN is never the best value."""
+    """How far a sweep has got, from the states of its runs; NaN is never the best value."""
     parent = read_parent(sweep) or {"total": 0, "monitor": ""}
-    states = {folder: read_state(folder) for folder in children(sweep)}
-    done = sum(state is not None and state.state == "finished" for state in states.values())
-    failed = sum(state is not None and state.state == "failed" for state in states.values())
+    states = read_states(sweep)
+    done = sum(state.state == "finished" for state in states.values())
+    failed = sum(state.state == "failed" for state in states.values())
     values = {
         folder: state.value
         for folder, state in states.items()
-        if state is not None and state.monitor == parent["monitor"] and state.value is not None
+        if state.monitor == parent["monitor"] and state.value is not None and state.value == state.value
     }
-    choose = max if parent["monitor"] == "val/auroc" else min
-    comparable = [folder for folder, value in values.items() if value == value]
-    best = choose(comparable, key=lambda folder: values[folder], default=None)
+    select = max if parent["monitor"] == "val/auroc" else min
+    best = select(values, key=lambda folder: values[folder], default=None)
     left = max(parent["total"], len(states)) - done - failed
     return Progress(done, failed, left, best, None if best is None else values[best])
 
 
-def tell_progress(sweep: Path, tracking: TrackingConfig, data_dir: Path) -> None:
-    """Update the parent run's tags and metrics; nothing without tracking."""
+def publish_progress(sweep: Path, tracking: TrackingConfig, data_dir: Path) -> None:
+    """Update the parent run's metrics and tags; does nothing without tracking."""
     from lungtl.tracking.backend import open_client, readable_errors
     from lungtl.tracking.mlflow_run import MlflowRun
 
     run_id = parent_of(sweep)
     if run_id is None:
         return
-    with FileLock(sweep / LOCK):  # children that end together: the later one's numbers stay
-        now = progress(sweep)
+    with FileLock(sweep / LOCK):  # of runs that end at the same time, the last one's numbers remain
         client = open_client(tracking.uri, data_dir)
         with readable_errors(f"MLflow does not accept the progress of {sweep.name}"):
-            run = MlflowRun(client, run_id)
-            run.metrics(metrics_of(now), step=now.done + now.failed)
-            run.tags(tags_of(sweep, now))
+            progress(sweep).publish(MlflowRun(client, run_id))
 
 
-def metrics_of(now: Progress) -> dict[str, float]:
-    """Numbers of the parent run."""
-    counts: dict[str, float] = {"runs/done": now.done, "runs/failed": now.failed, "runs/left": now.left}
-    return counts if now.value is None else {**counts, "best": now.value}
+def publish_sweep(tracker: Tracker, sweep: Path) -> None:
+    """Write a sweep's progress, settings and report to its parent run, from the files of its folder alone."""
+    from lungtl.sweeps.report.write import REPORT
+    from lungtl.tracking.mlflow_run import FOLDER
 
-
-def tags_of(sweep: Path, now: Progress) -> Mapping[str, str]:
-    """Tags of the parent run."""
-    tags = {"lungtl.progress": f"{now.done} done, {now.failed} failed, {now.left} left"}
-    state = read_state(now.best) if now.best is not None else None
-    if now.best is None or state is None:
-        return tags
-    return tags | {
-        "lungtl.best": run_reference(now.best),
-        "lungtl.best_overrides": " ".join(state.overrides),
-        "lungtl.best_by": state.monitor,
-    }
+    progress(sweep).publish(tracker)
+    tracker.tags({"lungtl.kind": "sweep", FOLDER: str(sweep), "sweep": sweep.name})
+    for name in (CONFIG, MULTIRUN):
+        if (sweep / name).is_file():
+            tracker.artifacts(sweep / name)
+    if (sweep / REPORT).is_dir():
+        tracker.artifacts(sweep / REPORT, REPORT)
 
 
 def run_reference(folder: Path) -> str:
-    """What names a child on a command line: its MLflow id, or without tracking its folder."""
+    """How a command line names a run of a sweep: by its MLflow id, or without tracking by its folder."""
     run_id = read_record(folder)["mlflow_run_id"] if (folder / RECORD).is_file() else None
     return str(run_id or folder)

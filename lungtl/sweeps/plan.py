@@ -1,43 +1,40 @@
-"""What a call of a sweep is going to do, said before it starts."""
+"""The plan of a sweep, printed before it starts."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lungtl.settings.errors import UsageError
 from lungtl.settings.keys import container_key
-from lungtl.sweeps.state import Standing, children, read_state, standing
+from lungtl.sweeps.state import Status, read_state, read_states, status_of
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A child, before the sweep starts.
-
-    Attributes:
-        folder: its own.
-        overrides: of its command line.
-        standing: from an earlier call.
-    """
+    """A run, before the sweep starts."""
 
     folder: Path
     overrides: tuple[str, ...]
-    standing: Standing
+    status: Status  # from an earlier call
 
 
-def grid(config: Any) -> list[Planned] | None:
-    """The children that a sweep is going to start, in order.
+def compose_grid(config: Any) -> list[tuple[tuple[str, ...], DictConfig]] | None:
+    """The overrides and the composed config of each run that a sweep is going to start, in order.
 
     Args:
-        config: that of the sweep, with Hydra's section.
+        config: of the sweep, with Hydra's section.
 
     Returns:
-        None where the sweeper decides on the way, as a search does.
+        None if the sweeper chooses the runs as it goes, as a search does.
 
     Raises:
-        UsageError: the children would not be in the sweep's folder.
+        UsageError: a run would be outside the sweep's folder.
     """
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.global_hydra import GlobalHydra
@@ -49,46 +46,45 @@ def grid(config: Any) -> list[Planned] | None:
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     parsed = OverridesParser.create(config_loader=loader).parse_overrides([*params, *config.hydra.overrides.task])
     (lines,) = BasicSweeper.split_arguments(parsed, None)
-    sweep = Path(config.hydra.sweep.dir)
-    planned = []
-    for line in lines:
-        composed = loader.load_sweep_config(config, line)
-        if Path(composed.hydra.sweep.dir) != sweep:
-            raise UsageError(
-                f"{' '.join(line)}: all runs of a sweep are in one folder; give one data_dir and sweep.name"
-            )
-        folder = sweep.resolve() / container_key(composed)
-        planned.append(Planned(folder, tuple(line), standing(folder)))
-    return planned
+    runs = [(tuple(line), loader.load_sweep_config(config, line)) for line in lines]
+    for line, composed in runs:
+        if composed.hydra.sweep.dir != config.hydra.sweep.dir:
+            raise UsageError(f"{' '.join(line)}: runs of a sweep share a folder; give one data_dir and sweep.name")
+    return runs
+
+
+def plan_runs(sweep: Path, runs: list[tuple[tuple[str, ...], DictConfig]]) -> list[Planned]:
+    """The runs of `compose_grid` with their folders; datasets.json must have been written."""
+    folders = [sweep / container_key(composed) for _, composed in runs]
+    return [Planned(folder, line, status_of(folder)) for folder, (line, _) in zip(folders, runs, strict=True)]
 
 
 def started_before(sweep: Path) -> list[Planned]:
-    """The children that earlier calls began."""
-    found = [(folder, read_state(folder)) for folder in children(sweep)]
-    return [Planned(folder, state.overrides, standing(folder)) for folder, state in found if state is not None]
+    """The runs that earlier calls started."""
+    return [Planned(folder, state.overrides, status_of(folder)) for folder, state in read_states(sweep).items()]
 
 
 def print_plan(sweep: Path, planned: list[Planned], retry: bool) -> None:
-    """Print to standard error what each child is and what becomes of it."""
+    """Print each run, its status and what will be done with it to standard error."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from lungtl.runs.naming import differing
 
-    fates: dict[Standing, str] = {
+    actions: dict[Status, str] = {
         "new": "starts",
-        "running": "left to the process that runs it",
-        "killed": "goes on where it stopped",
+        "running": "already running elsewhere; waited for",
+        "killed": "resumes",
         "finished": "skipped",
-        "failed": "tried again" if retry else "skipped; sweep.retry=true tries it again",
+        "failed": "retried" if retry else "skipped; sweep.retry=true retries it",
     }
-    counts = {key: sum(one.standing == key for one in planned) for key in fates}
-    title = f"sweep {sweep.name}: {', '.join(f'{count} {key}' for key, count in counts.items() if count)}"
-    view = Table("run", "so far", "now", "why it failed", title=title, title_justify="left")
-    names = differing([" ".join(one.overrides) for one in planned]) if planned else []
-    for name, one in zip(names, planned, strict=True):
-        state = read_state(one.folder) if one.standing == "failed" else None
-        cells = (name, one.standing, fates[one.standing], (state and state.error) or "")
-        view.add_row(*map(Text, cells))  # as they are: [lung] is no markup
-    Console(stderr=True, width=None if sys.stderr.isatty() else 140).print(view)
+    counts = {status: sum(run.status == status for run in planned) for status in actions}
+    title = f"sweep {sweep.name}: {', '.join(f'{count} {status}' for status, count in counts.items() if count)}"
+    table = Table("run", "so far", "now", "why it failed", title=title, title_justify="left")
+    names = differing([" ".join(run.overrides) for run in planned]) if planned else []
+    for name, run in zip(names, planned, strict=True):
+        state = read_state(run.folder) if run.status == "failed" else None
+        cells = (name, run.status, actions[run.status], (state and state.error) or "")
+        table.add_row(*map(Text, cells))  # Text, since [lung] is not markup
+    Console(stderr=True, width=None if sys.stderr.isatty() else 140).print(table)

@@ -1,6 +1,7 @@
-"""How far each child of a sweep is: `status.json` in its folder, and a lock that its process holds.
+"""The state of each run of a sweep: `status.json` in the run's folder, and a lock that its process holds.
 
-The lock falls with the process, however it ends: a child that says "running" and is not locked was killed.
+The operating system releases the lock when the process ends, however it ends: a run whose status is "running" and
+whose lock is free was killed.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ from filelock import FileLock, Timeout
 from lungtl.data.store.files import whole_file
 
 STATUS, LOCK = "status.json", "status.lock"
-Standing = Literal["new", "running", "killed", "finished", "failed"]
+Status = Literal["new", "running", "killed", "finished", "failed"]
 
 
 @dataclass(frozen=True)
 class State:
-    """What status.json says.
+    """The content of status.json.
 
     Attributes:
-        state: how the last attempt went; "running" until it ended by itself.
+        state: outcome of the last attempt; "running" until it ends by itself.
         number: of the job in the call that started it.
-        overrides: of its command line, without those of Hydra.
-        monitor: the validation metric that chooses the epoch.
+        overrides: of its command line, without Hydra's own.
+        monitor: the validation metric that selects the epoch.
         value: of that metric in the best epoch, when finished.
-        error: why it failed, or could not start, in a line.
-        host: where the last attempt ran.
-        pid: of its process there.
-        attempts: in a row that did not end by themselves, this one included.
+        error: why it failed or could not start, on one line.
+        host: machine of the last attempt.
+        pid: process of the last attempt.
+        attempts: consecutive attempts that ended without an outcome, including this one.
     """
 
     state: Literal["running", "finished", "failed"]
@@ -47,13 +48,13 @@ class State:
     attempts: int = 1
 
     @property
-    def own(self) -> bool:
-        """Whether the last attempt was this process's."""
+    def from_this_process(self) -> bool:
+        """Whether this process made the last attempt."""
         return (self.host, self.pid) == (socket.gethostname(), os.getpid())
 
 
 def read_state(folder: Path) -> State | None:
-    """What a child's folder says; None where none began."""
+    """The state of a run; None if it never started."""
     path = folder / STATUS
     if not path.is_file():
         return None
@@ -62,33 +63,33 @@ def read_state(folder: Path) -> State | None:
 
 
 def write_state(folder: Path, state: State) -> None:
-    """Write status.json, whole, as of this process."""
+    """Write status.json atomically, with this process as the last attempt's."""
     state = replace(state, host=socket.gethostname(), pid=os.getpid())
     with whole_file(folder / STATUS, folder) as file:
         file.write(json.dumps(asdict(state), indent=2).encode())
 
 
-def child_lock(folder: Path) -> FileLock:
-    """The lock that a child's process holds."""
+def run_lock(folder: Path) -> FileLock:
+    """The lock that a run's process holds."""
     return FileLock(folder / LOCK)
 
 
-def standing(folder: Path) -> Standing:
-    """What is to be said of a child now."""
+def status_of(folder: Path) -> Status:
+    """The status of a run, from its state and its lock."""
     state = read_state(folder)
     if state is None:
         return "new"
     if state.state != "running":
         return state.state
     try:
-        with child_lock(folder).acquire(timeout=0):
+        with run_lock(folder).acquire(timeout=0):
             return "killed"
     except Timeout:
         return "running"
 
 
-def children(sweep: Path) -> list[Path]:
-    """The folders of the children that began, by their number."""
-    folders = [path.parent for path in sweep.glob(f"*/{STATUS}")]
-    states = {folder: read_state(folder) for folder in folders}
-    return sorted(folders, key=lambda folder: (state.number if (state := states[folder]) else 0, folder.name))
+def read_states(sweep: Path) -> dict[Path, State]:
+    """Folder -> state of each run that has started, ordered by job number."""
+    states = {path.parent: read_state(path.parent) for path in sweep.glob(f"*/{STATUS}")}
+    started = {folder: state for folder, state in states.items() if state is not None}
+    return dict(sorted(started.items(), key=lambda item: (item[1].number, item[0].name)))

@@ -11,6 +11,7 @@ from pathlib import Path
 from lungtl import train
 from lungtl.settings import command_line
 from lungtl.settings.schema import TrainConfig
+from lungtl.sweeps import jobs
 
 
 def command(root: str, arguments: list[str], parent: str = "", seconds: float = 0) -> None:
@@ -31,7 +32,7 @@ def command(root: str, arguments: list[str], parent: str = "", seconds: float = 
         time.sleep(seconds)
         os.killpg(0, signal.SIGKILL)
     sys.argv[1:] = ["-m", *arguments]
-    command_line.main("train", TrainConfig, train.run)
+    command_line.main("train", TrainConfig, train.run, jobs=jobs)
 
 
 def _written(path: Path) -> int:

@@ -100,6 +100,7 @@ def mlflow_children(client: Any, sweep: Path) -> dict[str, Any]:
     return by_key
 
 
+@pytest.mark.exhaustive
 def test_killed_at_random_moments_it_has_the_same_runs(whole: tuple[Called, float], disturbed: Called) -> None:
     expected, found = runs(whole[0].sweep), runs(disturbed.sweep)
     assert len(expected) == RUNS
@@ -111,6 +112,7 @@ def test_killed_at_random_moments_it_has_the_same_runs(whole: tuple[Called, floa
             assert (folder / name).read_bytes() == (expected[key] / name).read_bytes(), name
 
 
+@pytest.mark.exhaustive
 def test_killed_at_random_moments_it_has_the_same_mlflow_runs(
     lab: Lab, whole: tuple[Called, float], disturbed: Called
 ) -> None:

@@ -5,10 +5,8 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from lungtl.settings.schema import TrackingConfig
-from lungtl.sweeps.parent import Progress, parent_of, progress, tell_progress, write_parent
+from lungtl.sweeps.parent import Progress, parent_of, progress, publish_progress, write_parent
 from lungtl.sweeps.state import State, write_state
 from lungtl.tracking.backend import open_client
 from lungtl.tracking.mlflow_run import find_or_create_run
@@ -17,7 +15,7 @@ CONFIG = TrackingConfig(enabled=True, uri=None, experiment="tests")
 
 
 def add(sweep: Path, name: str, value: float | None = None, monitor: str = "val/loss") -> Path:
-    """A child; finished when it has a value."""
+    """Add a run; finished if it has a value."""
     folder = sweep / name
     folder.mkdir(parents=True)
     state = State("running", 0, (f"seed={name}",), monitor)
@@ -44,7 +42,7 @@ def test_the_best_auroc_is_the_highest(tmp_path: Path) -> None:
     assert progress(tmp_path).best == best
 
 
-def test_a_search_may_have_started_more_than_it_knew(tmp_path: Path) -> None:
+def test_a_search_may_start_more_runs_than_expected(tmp_path: Path) -> None:
     write_parent(tmp_path, None, 1, "val/loss")
     add(tmp_path, "a", 0.5)
     add(tmp_path, "b")
@@ -59,7 +57,7 @@ def test_the_parent_run_shows_it(tmp_path: Path) -> None:
     run_id = find_or_create_run(CONFIG, tmp_path, "sweep", {"lungtl.kind": "sweep"})
     write_parent(sweep, run_id, 3, "val/loss")
     assert parent_of(sweep) == run_id
-    tell_progress(sweep, CONFIG, tmp_path)
+    publish_progress(sweep, CONFIG, tmp_path)
     run = open_client(None, tmp_path).get_run(run_id)
     assert run.data.metrics == {"runs/done": 1, "runs/failed": 0, "runs/left": 2, "best": 0.5}
     tags = {key: value for key, value in run.data.tags.items() if key.startswith(("lungtl.best", "lungtl.progress"))}
@@ -69,22 +67,22 @@ def test_the_parent_run_shows_it(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_without_tracking_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_tracking_nothing_is_published(tmp_path: Path) -> None:
     write_parent(tmp_path, None, 1, "val/loss")
-    tell_progress(tmp_path, CONFIG, tmp_path)
+    publish_progress(tmp_path, CONFIG, tmp_path)
     assert parent_of(tmp_path) is None
     assert parent_of(tmp_path / "none") is None
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_a_parent_that_has_ended_is_not_opened_again(tmp_path: Path) -> None:
+def test_a_closed_parent_is_not_reopened(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     add(sweep, "a", 0.5)
     run_id = find_or_create_run(CONFIG, tmp_path, "sweep", {"lungtl.kind": "sweep"})
     write_parent(sweep, run_id, 1, "val/loss")
     client = open_client(None, tmp_path)
     client.set_terminated(run_id, "FINISHED")
-    tell_progress(sweep, CONFIG, tmp_path)
+    publish_progress(sweep, CONFIG, tmp_path)
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["lungtl.progress"] == "1 done, 0 failed, 0 left"

@@ -12,7 +12,7 @@ from hydra.types import RunMode
 
 from lungtl.settings import composing
 from lungtl.settings.errors import UsageError
-from lungtl.sweeps.plan import grid, print_plan, started_before
+from lungtl.sweeps.plan import Planned, compose_grid, plan_runs, print_plan, started_before
 from lungtl.sweeps.state import State, write_state
 
 STARTED = State("running", 0, ("seed=0",), "val/loss")
@@ -25,38 +25,39 @@ def _hydra() -> Iterator[None]:
 
 
 def config(data_dir: Path, *overrides: str, command: str = "train") -> Any:
-    """Of a sweep, as Hydra hands it to its callbacks."""
+    """The config of a sweep, as Hydra passes it to callbacks."""
     line = [*overrides, f"data_dir={data_dir}", "sweep.name=x", composing.search_path()]
     return GlobalHydra.instance().config_loader().load_configuration(command, line, RunMode.MULTIRUN)
 
 
+def grid(composed: Any) -> list[Planned]:
+    runs = compose_grid(composed)
+    assert runs is not None
+    return plan_runs(Path(composed.hydra.sweep.dir), runs)
+
+
 def test_the_grid_is_planned_in_the_order_of_the_jobs(tmp_path: Path) -> None:
     planned = grid(config(tmp_path, "aggregator=mean,max", "seed=range(0,2)", "head.width=8"))
-    assert planned is not None
     lines = [[line for line in one.overrides if line.startswith(("aggregator", "seed"))] for one in planned]
     assert lines == [["aggregator=mean", "seed=0"], ["aggregator=mean", "seed=1"],
                      ["aggregator=max", "seed=0"], ["aggregator=max", "seed=1"]]  # fmt: skip
     assert len({one.folder for one in planned}) == 4
     assert {one.folder.parent for one in planned} == {tmp_path / "sweeps" / "x"}
-    assert {one.standing for one in planned} == {"new"}
+    assert {one.status for one in planned} == {"new"}
 
 
 def test_the_same_run_has_the_same_folder_in_a_larger_grid(tmp_path: Path) -> None:
     small = grid(config(tmp_path, "seed=1,2", "aggregator=max"))
     large = grid(config(tmp_path, "aggregator=mean,max", "seed=0,1,2", "workers=2"))
-    assert small is not None
-    assert large is not None
     assert [one.folder for one in large][4:] == [one.folder for one in small]
     small[0].folder.mkdir(parents=True)
     write_state(small[0].folder, replace(STARTED, state="finished", value=1.0))
     again = grid(config(tmp_path, "aggregator=mean,max", "seed=0,1,2", "workers=2"))
-    assert again is not None
-    assert [one.standing for one in again] == ["new"] * 4 + ["finished", "new"]
+    assert [one.status for one in again] == ["new"] * 4 + ["finished", "new"]
 
 
-def test_what_the_config_sweeps_over_is_planned_too(tmp_path: Path) -> None:
+def test_sweeps_in_the_config_are_planned_too(tmp_path: Path) -> None:
     planned = grid(config(tmp_path, "split.folds=4", command="crossval"))
-    assert planned is not None
     folds = [line for one in planned for line in one.overrides if line.startswith("split.fold=")]
     assert folds == [f"split.fold={k}" for k in range(4)]
 
@@ -65,17 +66,17 @@ def test_what_the_config_sweeps_over_is_planned_too(tmp_path: Path) -> None:
 def test_a_sweep_has_one_folder(tmp_path: Path, override: str) -> None:
     composed = config(tmp_path)
     composed.hydra.overrides.task.append(override)
-    with pytest.raises(UsageError, match="all runs of a sweep are in one folder"):
+    with pytest.raises(UsageError, match=r"share a folder.*data_dir.*sweep\.name"):
         grid(composed)
 
 
 def test_a_search_has_no_plan(tmp_path: Path) -> None:
     composed = config(tmp_path, "seed=0,1")
     composed.hydra.sweeper["_target_"] = "some.package.OtherSweeper"
-    assert grid(composed) is None
+    assert compose_grid(composed) is None
 
 
-def test_every_state_is_said_with_what_becomes_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plan_shows_each_status_and_action(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     states = [STARTED, replace(STARTED, state="finished", number=1, overrides=("seed=1",)),
               replace(STARTED, state="failed", number=2, overrides=("seed=2",), error="full disk")]  # fmt: skip
     for state in states:
@@ -83,27 +84,27 @@ def test_every_state_is_said_with_what_becomes_of_it(tmp_path: Path, capsys: pyt
         folder.mkdir()
         write_state(folder, state)
     planned = started_before(tmp_path)
-    assert [one.standing for one in planned] == ["killed", "finished", "failed"]
+    assert [one.status for one in planned] == ["killed", "finished", "failed"]
     print_plan(tmp_path, planned, retry=False)
     title, *_, killed, finished, failed, _ = capsys.readouterr().err.splitlines()
     assert title.strip() == f"sweep {tmp_path.name}: 1 killed, 1 finished, 1 failed"
     assert [cell.strip() for cell in killed.split("│")[1:3]] == ["seed=0", "killed"]
-    assert "goes on where it stopped" in killed
+    assert "resumes" in killed
     assert "skipped" in finished
     assert "sweep.retry=true" in failed
     assert "full disk" in failed
     print_plan(tmp_path, planned, retry=True)
-    assert "tried again" in capsys.readouterr().err
+    assert "retried" in capsys.readouterr().err
 
 
-def test_brackets_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_brackets_are_not_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("lung", "wide"):
         folder = tmp_path / name
         folder.mkdir()
         error = f"cannot read [/data/{name}.dcm]"
         write_state(folder, replace(STARTED, state="failed", overrides=(f"image.windows=[{name}]",), error=error))
     print_plan(tmp_path, started_before(tmp_path), retry=False)
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     for name in ("lung", "wide"):
-        assert f"image.windows=[{name}]" in told
-        assert f"cannot read [/data/{name}.dcm]" in told
+        assert f"image.windows=[{name}]" in printed
+        assert f"cannot read [/data/{name}.dcm]" in printed

@@ -16,7 +16,7 @@ from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.keys import decides_result
 from lungtl.sweeps.parent import PARENT
 from lungtl.sweeps.search.names import PRUNED
-from lungtl.sweeps.state import STATUS, standing
+from lungtl.sweeps.state import STATUS, status_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,7 +129,7 @@ def read_runs(folder: Path) -> tuple[list[Run], list[Unfinished]]:
             status = _status(run)
             state = PRUNED_STATE if (run / PRUNED).is_file() else str(status.get("state", "not finished"))
             if state == "running":
-                state = standing(run)  # it may have been killed
+                state = status_of(run)  # it may have been killed
             unfinished.append(Unfinished(run.name, _run_name(run), state, str(status.get("error") or "")))
     if not finished:
         raise no_finished_run(folder)

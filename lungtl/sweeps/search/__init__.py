@@ -1,1 +1,1 @@
-"""A search (`hydra/sweeper=optuna`): a sweep whose values Optuna chooses, by what the earlier runs achieved."""
+"""Searches (`hydra/sweeper=optuna`): sweeps whose values Optuna chooses from the results of earlier runs."""

@@ -1,10 +1,12 @@
-"""A trial of a search stops when the others were better at the same epoch.
+"""Pruning: a trial of a search stops early if other trials were better at the same epoch.
 
-The search, another process and perhaps on another machine, told the run its number; the study lies in the folder
-of the sweep, beside the run's own.
+The run, in another process and perhaps on another machine than the search, knows its trial number from the
+environment; the study is stored in the sweep's folder, which contains the run's.
 """
 
 from __future__ import annotations
+
+import lungtl.training  # noqa: F401  # isort: skip  # first, since Lightning imports torchvision
 
 import json
 import logging
@@ -24,7 +26,7 @@ def pruning(folder: Path, monitor: str) -> list[Callback]:
     """The callback of a run that is a trial; none otherwise.
 
     Args:
-        folder: of the run. What a run trains beside itself (a control) lies elsewhere and is no trial.
+        folder: of the run. Controls that a run trains have their folders elsewhere and are not trials.
         monitor: the validation metric that the study compares.
     """
     number = os.environ.get(TRIAL)
@@ -34,15 +36,7 @@ def pruning(folder: Path, monitor: str) -> list[Callback]:
 
 
 class PruneTrial(Callback):
-    """Tells the study each epoch's value, and ends training where the study's median rule says so.
-
-    A run that was pruned has PRUNED in its folder: the number of epochs that it trained.
-
-    Args:
-        folder: of the run.
-        number: of the trial.
-        monitor: the validation metric that is told.
-    """
+    """Reports each epoch's value to the study; if the median rule says so, stops training and writes `PRUNED`."""
 
     def __init__(self, folder: Path, number: int, monitor: str) -> None:
         self.folder = folder
@@ -50,20 +44,20 @@ class PruneTrial(Callback):
         self.monitor = monitor
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A run that trains on is asked about anew."""
+        """A pruned run that is resumed counts as pruned only if it is pruned again."""
         if trainer.is_global_zero:
             (self.folder / PRUNED).unlink(missing_ok=True)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Validation has ended by now; all processes that train together hear the first one's answer."""
-        from lungtl.sweeps.search.hopeless import is_hopeless
+        """Called after validation; all ranks follow the decision of rank 0."""
+        from lungtl.sweeps.search.study import should_prune
 
-        value = float(trainer.callback_metrics[self.monitor])
-        hopeless = trainer.is_global_zero and is_hopeless(self.folder.parent, self.number, value, trainer.current_epoch)
-        if not trainer.strategy.reduce_boolean_decision(hopeless, all=False):
+        value, epoch = float(trainer.callback_metrics[self.monitor]), trainer.current_epoch
+        prune = trainer.is_global_zero and should_prune(self.folder.parent, self.number, value, epoch)
+        if not trainer.strategy.reduce_boolean_decision(prune, all=False):
             return
         trainer.should_stop = True
         if trainer.is_global_zero:
-            log.info("pruned: other trials were better after %d epochs", trainer.current_epoch + 1)
+            log.info("pruned: other trials were better after %d epochs", epoch + 1)
             with whole_file(self.folder / PRUNED, self.folder) as file:
-                file.write(json.dumps({"trial": self.number, "epochs": trainer.current_epoch + 1}).encode())
+                file.write(json.dumps({"trial": self.number, "epochs": epoch + 1}).encode())

@@ -1,8 +1,8 @@
-"""What a search may choose, written as Hydra's sweeps and read as Optuna's distributions.
+"""The search space, written as Hydra sweeps and converted to Optuna distributions.
 
-head.width: 64,128,256                       one of these
-freezing.n: int(interval(1, 6))              a whole number, both ends included
-optimizer.lr: tag(log, interval(1e-5, 1e-2)) a number, as likely in each power of ten
+head.width: 64,128,256                       a choice
+freezing.n: int(interval(1, 6))              an integer, both ends included
+optimizer.lr: tag(log, interval(1e-5, 1e-2)) a number, uniform on a logarithmic scale
 """
 
 from __future__ import annotations
@@ -21,39 +21,34 @@ OBJECTIVE = "trainer.monitor"
 
 @dataclass(frozen=True)
 class Space:
-    """The settings of a search.
+    """The settings of a search."""
 
-    Attributes:
-        distributions: key -> what Optuna may choose for it.
-        fixed: overrides that all trials have.
-        texts: key -> how its choice was written.
-    """
-
-    distributions: dict[str, BaseDistribution]
-    fixed: tuple[str, ...]
-    texts: dict[str, str]
+    distributions: dict[str, BaseDistribution]  # key -> the values that Optuna may choose
+    fixed: tuple[str, ...]  # overrides that all trials share
+    texts: dict[str, str]  # key -> its values as the user wrote them
 
     def overrides(self, values: Mapping[str, Any]) -> list[str]:
         """The command line of a trial with these values."""
-        return [*self.fixed, *(f"{key}={text}" for key, text in self.written(values).items())]
+        return [*self.fixed, *(f"{key}={text}" for key, text in self.format(values).items())]
 
-    def written(self, values: Mapping[str, Any]) -> dict[str, str]:
-        """Values as they are trained: numbers to four digits, since they also name the run; of a key without, empty."""
-        return {key: _text(values.get(key, "")) for key in self.distributions}
+    def format(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """Values as trained: numbers with four significant digits, as in the run's name; missing values are empty."""
+        texts = {key: values.get(key, "") for key in self.distributions}
+        return {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in texts.items()}
 
     def corners(self) -> list[list[str]]:
-        """Command lines that together have each choice, and both ends of each interval."""
+        """Command lines that together contain each choice and both ends of each interval."""
         ends = {key: _ends(distribution) for key, distribution in self.distributions.items()}
         first = {key: values[0] for key, values in ends.items()}
-        others = [{**first, key: value} for key, values in ends.items() for value in values[1:]]
-        return [self.overrides(values) for values in (first, *others)]
+        rest = [{**first, key: value} for key, values in ends.items() for value in values[1:]]
+        return [self.overrides(values) for values in (first, *rest)]
 
 
 def read_space(overrides: Iterable[Override]) -> Space:
-    """Part what is searched from what is fixed; of two overrides of a key the later one counts.
+    """Separate searched from fixed settings; the last override of a key wins.
 
     Raises:
-        UsageError: nothing is searched, or something that cannot be.
+        UsageError: nothing is searched, or a key cannot be.
     """
     last = {str(override.get_key_element()): override for override in overrides}
     searched = {key: override for key, override in last.items() if override.is_sweep_override()}
@@ -66,7 +61,7 @@ def read_space(overrides: Iterable[Override]) -> Space:
             "'key=interval(low,high)'"
         )
     if OBJECTIVE in searched:
-        raise UsageError(f"{OBJECTIVE} is what a search compares its trials by; give it one value")
+        raise UsageError(f"{OBJECTIVE} is what a search optimises; give it one value")
     texts = {key: str(override.input_line).partition("=")[2] for key, override in searched.items()}
     return Space({key: _distribution(key, override) for key, override in searched.items()}, fixed, texts)
 
@@ -87,10 +82,6 @@ def _distribution(key: str, override: Override) -> BaseDistribution:
         return FloatDistribution(sweep.start, sweep.end, log=log)
     except ValueError as error:
         raise UsageError(f"{key}: {error}; write interval(low, high), both above 0 with tag(log, ...)") from error
-
-
-def _text(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _ends(distribution: BaseDistribution) -> list[Any]:

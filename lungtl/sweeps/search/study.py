@@ -1,53 +1,48 @@
-"""The study: what Optuna knows of a search's trials, kept in the sweep's folder.
+"""The Optuna study of a search, stored in the sweep's folder.
 
-A trial is asked for, launched as a child of the sweep, and told. One that was launched and never told, since the
-search was killed, is launched again with the same values under the same number: none is lost, none counts twice.
+A trial is asked for, launched as a run of the sweep, and its result recorded. If the search is killed in between, the
+next call launches the trial again with the same values and number: no trial is lost or counted twice.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import logging
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
 from filelock import FileLock, Timeout
+from hydra.core.utils import JobReturn, JobStatus
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from lungtl.data.store.files import whole_file
 from lungtl.settings.errors import LungtlError, UsageError
-from lungtl.sweeps.search.names import JOURNAL, LOCK, STUDY, TABLE
+from lungtl.sweeps.search.names import JOURNAL, LOCK, PRUNED, TABLE
 from lungtl.sweeps.search.space import OBJECTIVE, Space
+from lungtl.sweeps.state import status_of
 
+log = logging.getLogger(__name__)
+STUDY = "search"  # name of the only study in a journal
 STARTED_WITH = "started_with"
 PRUNING = "pruning"
 
 
-@contextmanager
-def only_searcher(sweep: Path) -> Iterator[None]:
-    """Keep other processes from choosing trials of this sweep.
-
-    Raises:
-        LungtlError: one does already.
-    """
-    lock = FileLock(sweep / LOCK)
+def search_lock(sweep: Path) -> AbstractContextManager[Any]:
+    """Let only this process choose trials of a sweep; raises LungtlError if another process does."""
     try:
-        lock.acquire(timeout=0)
+        return FileLock(sweep / LOCK).acquire(timeout=0)
     except Timeout as error:
         raise LungtlError(f"another process searches in {sweep}; wait for it, or give another sweep.name") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
-def storage(sweep: Path) -> JournalStorage:
-    """Of the study: a file to which processes append, on network file systems too (SQLite does not lock there)."""
+def _storage(sweep: Path) -> JournalStorage:
+    """A journal file, to which processes append on network file systems too (SQLite does not lock there)."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return JournalStorage(JournalFileBackend(str(sweep / JOURNAL)))
 
@@ -62,37 +57,31 @@ def open_study(
     pruning: Mapping[str, int] | None,
     seed: int,
 ) -> optuna.Study:
-    """Create the study, or go on with it.
+    """Create the study with the settings of conf/hydra/sweeper/optuna.yaml, or load it to continue.
 
-    Args:
-        sweep: the sweep's folder.
-        monitor: the validation metric, which is what a trial achieves.
-        started_with: what all its trials must share for their values to be comparable.
-        sampler: how values are chosen.
-        startup_trials: chosen at random before `tpe` learns from them.
-        pruning: startup_trials and warmup_epochs of the median rule; None lets every trial end.
-        seed: of the sampler.
+    The monitored validation metric is the objective; `started_with` is what all trials must share for their values to
+    be comparable.
 
     Raises:
         UsageError: the study was started with something else.
     """
     study = optuna.create_study(
-        storage=storage(sweep), study_name=STUDY, load_if_exists=True,
+        storage=_storage(sweep), study_name=STUDY, load_if_exists=True,
         direction="maximize" if monitor == "val/auroc" else "minimize",
     )  # fmt: skip
-    wanted = {OBJECTIVE: monitor, **started_with}
-    had = study.user_attrs.get(STARTED_WITH, wanted)
-    for key, value in wanted.items():
-        if had.get(key) != value:
+    current = {OBJECTIVE: monitor, **started_with}
+    earlier = study.user_attrs.get(STARTED_WITH, current)
+    for key, value in current.items():
+        if earlier.get(key) != value:
             raise UsageError(
-                f"the search in {sweep} was started with another {key} ({had.get(key)}, now {value}): its trials would "
-                "not compare; give another sweep.name"
+                f"the search in {sweep} was started with another {key} ({earlier.get(key)}, now {value}), so trials "
+                "would not be comparable; give another sweep.name"
             )
-    study.set_user_attr(STARTED_WITH, wanted)
+    study.set_user_attr(STARTED_WITH, current)
     study.set_user_attr(PRUNING, dict(pruning) if pruning is not None else None)
-    seed += len(study.trials)  # the seed alone would draw the first trials' values once more
+    seed += len(study.trials)  # the seed alone would draw the values of the first trials again
     if sampler == "tpe":
-        # constant_liar: trials that train at the same time shall not all try the same place
+        # constant_liar keeps simultaneous trials apart
         study.sampler = optuna.samplers.TPESampler(n_startup_trials=startup_trials, constant_liar=True, seed=seed)
     else:
         study.sampler = optuna.samplers.RandomSampler(seed=seed)
@@ -100,50 +89,101 @@ def open_study(
 
 
 class Trials:
-    """The trials that are to be launched, in turn: first those that were launched before and never told.
+    """The trials to launch: first those that were launched before and have no result.
 
     Args:
         study: of the search.
-        space: what it may choose.
-        n_trials: of the study, those of earlier calls included.
-        retry: trials that failed are tried again instead of being counted.
+        space: its search space.
+        n_trials: total of the study, including those of earlier calls.
+        retry: repeat failed trials instead of counting them.
     """
 
     def __init__(self, study: optuna.Study, space: Space, n_trials: int, *, retry: bool) -> None:
         self.study = study
         self.space = space
-        every = study.get_trials(deepcopy=False)
-        for trial in every:
-            if trial.state == TrialState.RUNNING and not self._is_chosen(trial):
-                study.tell(trial.number, state=TrialState.FAIL)  # killed while its values were chosen
-        every = [trial for trial in every if self._is_chosen(trial)]
-        failed = [trial.params for trial in every if trial.state == TrialState.FAIL]
-        others = [trial.params for trial in every if trial.state != TrialState.FAIL]
-        self.unfinished: list[optuna.Trial | FrozenTrial] = [t for t in every if t.state == TrialState.RUNNING]
-        self.again = [p for i, p in enumerate(failed) if p not in others and p not in failed[:i]] if retry else []
-        self.left = max(0, n_trials - len(others) - (0 if retry else len(failed)))
+        complete = []
+        for trial in study.get_trials(deepcopy=False):
+            if trial.params.keys() == space.distributions.keys():
+                complete.append(trial)
+            elif trial.state == TrialState.RUNNING:  # killed while its values were chosen
+                study.tell(trial.number, state=TrialState.FAIL)
+        failed = [trial.params for trial in complete if trial.state == TrialState.FAIL]
+        counted = [trial.params for trial in complete if trial.state != TrialState.FAIL]
+        self.unfinished: list[optuna.Trial | FrozenTrial] = [t for t in complete if t.state == TrialState.RUNNING]
+        self.repeated = [p for i, p in enumerate(failed) if p not in counted and p not in failed[:i]] if retry else []
+        self.left = max(0, n_trials - len(counted) - (0 if retry else len(failed)))
 
     def batch(self, size: int) -> list[optuna.Trial | FrozenTrial]:
-        """The next trials, at most so many; none when the search has ended."""
-        taken, self.unfinished = self.unfinished[:size], self.unfinished[size:]
-        while len(taken) < size and self.left > 0:
+        """At most `size` trials; none once the search has ended."""
+        trials, self.unfinished = self.unfinished[:size], self.unfinished[size:]
+        while len(trials) < size and self.left > 0:
             self.left -= 1
-            if self.again:
-                self.study.enqueue_trial(self.again.pop(0))
-            taken.append(self.study.ask(self.space.distributions))
-        return taken
+            if self.repeated:
+                self.study.enqueue_trial(self.repeated.pop(0))
+            trials.append(self.study.ask(self.space.distributions))
+        return trials
 
-    def _is_chosen(self, trial: FrozenTrial) -> bool:
-        return trial.params.keys() == self.space.distributions.keys()
+
+def should_prune(sweep: Path, number: int, value: float, epoch: int) -> bool:
+    """Report a trial's value at an epoch (from 0); True if its best is worse than the median of the other trials'."""
+    study = optuna.load_study(study_name=STUDY, storage=_storage(sweep), sampler=optuna.samplers.RandomSampler())
+    rule = study.user_attrs[PRUNING]
+    study.pruner = (
+        optuna.pruners.NopPruner()
+        if rule is None
+        else optuna.pruners.MedianPruner(rule["startup_trials"], rule["warmup_epochs"])
+    )
+    (trial_id,) = (trial._trial_id for trial in study.get_trials(deepcopy=False) if trial.number == number)
+    trial = optuna.Trial(study, trial_id)
+    trial.report(value, epoch)
+    return bool(trial.should_prune())  # Optuna returns numpy's type
+
+
+def record_result(study: optuna.Study, number: int, job: JobReturn) -> None:
+    """Record how a trial ended, unless another process still runs it.
+
+    Args:
+        study: of the search.
+        number: of the trial.
+        job: as the launcher returned it; its value is the validation metric.
+    """
+    assert job.hydra_cfg is not None
+    folder = Path(job.hydra_cfg.hydra.runtime.output_dir)
+    if job.status != JobStatus.COMPLETED:
+        log.error("trial %d failed: %s", number, job._return_value)
+        study.tell(number, state=TrialState.FAIL)
+        return
+    status = status_of(folder)
+    if status in ("running", "killed"):  # in another process, which started before this search was killed
+        log.warning("trial %d is left to the process that trains it, or to the next call of this search", number)
+    elif status == "failed":
+        study.tell(number, state=TrialState.FAIL)
+    elif (folder / PRUNED).is_file():
+        study.tell(number, state=TrialState.PRUNED)
+    else:
+        study.tell(number, job.return_value)
 
 
 def write_table(study: optuna.Study, space: Space, sweep: Path) -> None:
-    """Write trials.csv: each trial's state, monitored value, epochs told, and the values that it was given."""
+    """Write trials.csv: each trial's state, monitored value, number of reported epochs and chosen values."""
     content = io.StringIO()
     writer = csv.writer(content)
     writer.writerow(["trial", "state", "value", "epochs", *space.distributions])
     for trial in study.get_trials(deepcopy=False):
-        given = space.written(trial.params).values()
-        writer.writerow([trial.number, trial.state.name.lower(), trial.value, len(trial.intermediate_values), *given])
+        values = space.format(trial.params).values()
+        writer.writerow([trial.number, trial.state.name.lower(), trial.value, len(trial.intermediate_values), *values])
     with whole_file(sweep / TABLE, sweep) as file:
         file.write(content.getvalue().encode())
+
+
+def log_summary(study: optuna.Study, space: Space) -> None:
+    """Log how many trials ended how, and the best one."""
+    counts = {state: sum(trial.state == state for trial in study.trials) for state in TrialState}
+    log.info("search: %s", ", ".join(f"{count} {state.name.lower()}" for state, count in counts.items() if count))
+    if counts[TrialState.COMPLETE]:
+        best = study.best_trial
+        log.info(
+            "best on the validation split: trial %d, %s=%.4g: %s",
+            best.number, study.user_attrs[STARTED_WITH][OBJECTIVE], best.value,
+            " ".join(f"{key}={text}" for key, text in space.format(best.params).items()),
+        )  # fmt: skip

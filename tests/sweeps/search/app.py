@@ -1,7 +1,7 @@
 """`python -m tests.sweeps.search.app`: the train command, its config and its sweeps around a task that takes no time.
 
-Each start of the task is a line in `CALLS`. What it achieves is known: the distance of log10(optimizer.lr) from -3, and
-a hundredth for each epoch that is missing.
+Each start of the task is a line in `CALLS`. Its validation loss is |log10(optimizer.lr) + 3|, plus 0.01 for each epoch
+short of 100.
 """
 
 from __future__ import annotations
@@ -11,26 +11,29 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from lungtl.settings import command_line
 from lungtl.settings.schema import TrainConfig
+from lungtl.sweeps import datasets, jobs
 from lungtl.sweeps.report import write
 
 CALLS = "calls"
 """In data_dir: lr, width, weight decay, seed, threads, process of each start."""
 KILLED_AT, BROKEN, THREADS = "APP_KILLED_AT", "APP_BROKEN", "APP_THREADS"
-"""In the environment: the number of the start at which the process dies; a width that fails; count threads if set."""
+"""Environment variables: the number of the start at which the process is killed; a width that fails; count threads."""
 
 
 def environment() -> dict[str, str]:
-    """Without settings of the user's, and with as many threads as there are."""
+    """Without the user's settings and limits on threads."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("LUNGTL_") and "THREADS" not in key}
     return {**kept, "PYTHONPATH": str(Path(__file__).parents[3])}
 
 
 def start(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """A sweep as a command of its own."""
+    """Run a sweep as a command."""
     return subprocess.run(
         [sys.executable, "-m", "tests.sweeps.search.app", "-m", "tracking=none", *arguments],
         capture_output=True, text=True, cwd=cwd, timeout=120, check=False, env={**environment(), **variables},
@@ -38,13 +41,13 @@ def start(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedP
 
 
 def task(config: TrainConfig) -> float:
-    threads = 0
+    threads = "0"
     if THREADS in os.environ:
-        import torch
-
-        threads = torch.get_num_threads()
+        assert "torch" not in sys.modules, "torch reads OMP_NUM_THREADS when it is imported"
+        threads = os.environ.get("OMP_NUM_THREADS", "all")
     calls = config.data_dir / CALLS
-    chosen = (config.optimizer.lr, config.head.width, config.optimizer.weight_decay, config.seed)
+    lr, weight_decay = float(config.optimizer["lr"]), float(config.optimizer["weight_decay"])
+    chosen = (lr, config.head.width, weight_decay, config.seed)
     with calls.open("a") as file:
         file.write(" ".join(map(str, (*chosen, threads, os.getpid()))) + "\n")
     if os.environ.get(KILLED_AT) == str(len(calls.read_text().splitlines())):
@@ -55,31 +58,36 @@ def task(config: TrainConfig) -> float:
 
 
 def _epochs(config: TrainConfig) -> float:
-    """Train as Lightning would: tell the study each epoch, stop where it says so."""
+    """Train as Lightning would: report each epoch to the study, stop if it says so."""
     from hydra.core.hydra_config import HydraConfig
 
-    from lungtl.sweeps.search.hopeless import is_hopeless
     from lungtl.sweeps.search.names import PRUNED, TRIAL
+    from lungtl.sweeps.search.study import should_prune
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     epochs = config.trainer.max_epochs
     for epoch in range(epochs if TRIAL in os.environ else 0):
-        value = _achieved(config.optimizer.lr, epoch + 1)
-        if is_hopeless(folder.parent, int(os.environ[TRIAL]), value, epoch):
+        value = _loss(float(config.optimizer["lr"]), epoch + 1)
+        if should_prune(folder.parent, int(os.environ[TRIAL]), value, epoch):
             (folder / PRUNED).write_text("{}")
             return value
-    return _achieved(config.optimizer.lr, epochs)
+    return _loss(float(config.optimizer["lr"]), epochs)
 
 
-def _achieved(lr: float, epochs: int) -> float:
+def _loss(lr: float, epochs: int) -> float:
     return abs(math.log10(lr) + 3) + 0.01 * (100 - epochs)
 
 
-def _nothing(folder: Path, out: Path | None = None, title: str | None = None) -> list[Path]:
-    """These runs leave nothing to report."""
+def _no_report(folder: Path, out: Path | None = None, title: str | None = None) -> list[Path]:
+    """These runs have no results."""
     return []
 
 
+def _no_datasets(sweep: Path, configs: Iterable[Any]) -> None:
+    """These runs read no data."""
+
+
 if __name__ == "__main__":
-    write.write_report = _nothing
-    command_line.main("train", TrainConfig, task)
+    write.write_report = _no_report
+    datasets.record_datasets = _no_datasets
+    command_line.main("train", TrainConfig, task, jobs=jobs)

@@ -1,4 +1,4 @@
-"""`hydra/sweeper=optuna` from the command line, around a task that takes no time (see `app`)."""
+"""`hydra/sweeper=optuna` from the command line, with a task that takes no time (see `app`)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Search:
 
     @property
     def calls(self) -> list[list[str]]:
-        """What was trained, in order: lr, width, weight decay, seed."""
+        """Arguments of each start: lr, width, weight decay, seed."""
         path = self.data_dir / CALLS
         return [line.split()[:4] for line in path.read_text().splitlines()] if path.is_file() else []
 
@@ -67,7 +67,7 @@ def search(tmp_path: Path, forks: Forks) -> Search:
     return Search(tmp_path, forks)
 
 
-def test_a_search_that_was_killed_goes_on(search: Search) -> None:
+def test_a_killed_search_is_resumed(search: Search) -> None:
     killed = search.run(SPACE, "hydra.sweeper.n_trials=4", **{KILLED_AT: "3"})
     assert killed.returncode == -signal.SIGKILL
     assert len(search.calls) == 3
@@ -76,7 +76,7 @@ def test_a_search_that_was_killed_goes_on(search: Search) -> None:
     assert again.returncode == 0, again.stderr
     assert search.states() == ["complete"] * 4
     assert len(search.calls) == 5
-    assert search.calls[2] == search.calls[3], "the trial that was killed has its values once more"
+    assert search.calls[2] == search.calls[3], "the killed trial keeps its values"
     assert len(set(map(tuple, search.calls))) == 4
 
     more = search.run(SPACE, "hydra.sweeper.n_trials=5")
@@ -88,7 +88,7 @@ def test_a_search_that_was_killed_goes_on(search: Search) -> None:
     assert f"best on the validation split: trial {best['trial']}, val/loss=" in more.stderr
 
 
-def test_trials_that_fail_do_not_end_the_search_and_are_tried_again_on_demand(search: Search) -> None:
+def test_failed_trials_do_not_end_the_search_and_are_retried_on_request(search: Search) -> None:
     space = "+hydra.sweeper.params={head.width:64,optimizer.weight_decay:'interval(0,1)'}"
     broken = search.run(space, "hydra.sweeper.n_trials=2", **{BROKEN: "64"})
     assert broken.returncode == 1
@@ -96,16 +96,16 @@ def test_trials_that_fail_do_not_end_the_search_and_are_tried_again_on_demand(se
     assert search.states() == ["fail", "fail"]
 
     search.run(space, "hydra.sweeper.n_trials=2")
-    assert len(search.calls) == 2, "what failed counts"
+    assert len(search.calls) == 2, "failed trials count"
 
-    mended = search.run(space, "hydra.sweeper.n_trials=2", "sweep.retry=true")
-    assert mended.returncode == 0, mended.stderr
+    retried = search.run(space, "hydra.sweeper.n_trials=2", "sweep.retry=true")
+    assert retried.returncode == 0, retried.stderr
     assert search.states() == ["fail", "fail", "complete", "complete"]
     decay = [row["optimizer.weight_decay"] for row in search.trials]
     assert decay[:2] == decay[2:]
 
 
-def test_the_same_values_are_trained_once(search: Search) -> None:
+def test_trials_with_the_same_values_share_a_run(search: Search) -> None:
     done = search.run("head.width=choice(64)", "hydra.sweeper.n_trials=3", "hydra.sweeper.batch=2")
     assert done.returncode == 0, done.stderr
     assert search.states() == ["complete"] * 3
@@ -113,7 +113,7 @@ def test_the_same_values_are_trained_once(search: Search) -> None:
     assert len(search.calls) == 1
 
 
-def test_worker_processes_prune(search: Search) -> None:
+def test_trials_in_worker_processes_are_pruned(search: Search) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="pip install 'lungtl[joblib]'")
     rule = ["hydra.sweeper.pruning.startup_trials=1", "hydra.sweeper.pruning.warmup_epochs=0"]
     done = search.run(
@@ -128,7 +128,7 @@ def test_worker_processes_prune(search: Search) -> None:
     assert {row["epochs"] for row in search.trials if row not in pruned} == {"2"}
 
 
-def test_another_search_of_that_name_is_refused(search: Search) -> None:
+def test_a_different_search_with_the_same_name_is_refused(search: Search) -> None:
     assert search.run("head.width=64,128", "hydra.sweeper.n_trials=1").returncode == 0
     other = search.run("head.width=64,128", "head.dropout=0.1", "hydra.sweeper.n_trials=2")
     assert other.returncode != 0
@@ -136,7 +136,7 @@ def test_another_search_of_that_name_is_refused(search: Search) -> None:
     assert len(search.calls) == 1
 
 
-def test_a_second_process_does_not_search_at_the_same_time(search: Search) -> None:
+def test_only_one_process_searches_at_a_time(search: Search) -> None:
     search.sweep.mkdir(parents=True)
     with FileLock(search.sweep / LOCK):
         done = search.run("head.width=64,128", "hydra.sweeper.n_trials=1")
@@ -146,7 +146,7 @@ def test_a_second_process_does_not_search_at_the_same_time(search: Search) -> No
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SPACES.glob("*.yaml") if path.stem != "none"))
-def test_a_ready_space_is_valid(search: Search, name: str) -> None:
+def test_a_predefined_space_is_valid(search: Search, name: str) -> None:
     done = search.run("hydra.sweeper.n_trials=1", params=name)
     assert done.returncode == 0, done.stderr
     (trial,) = search.trials
@@ -162,7 +162,7 @@ def test_a_ready_space_is_valid(search: Search, name: str) -> None:
         ("hydra.sweeper.n_trials=0", "n_trials"),
     ],
 )
-def test_a_wrong_space_is_said_before_anything_trains(search: Search, wrong: str, why: str) -> None:
+def test_a_wrong_space_is_refused_before_training(search: Search, wrong: str, why: str) -> None:
     done = search.run(wrong)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""The runs of a cross-validation in a sweep's folder: which setting, seed and fold each is, and what it left."""
+"""The runs of a cross-validation in a sweep's folder: the setting, seeds and fold of each, and its results."""
 
 from __future__ import annotations
 
@@ -8,52 +8,41 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lungtl.runs.folder import SPLIT
+from lungtl.runs.folder import METRICS, PREDICTIONS, SPLIT
 from lungtl.runs.naming import run_name
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.keys import config_key, is_setting, meaning, override_key, read_fingerprints
-from lungtl.sweeps.state import children
+from lungtl.sweeps.state import read_states
 
 if TYPE_CHECKING:
     from lungtl.evaluation.pooling import Fold
 
 
 @dataclass(frozen=True)
-class Job:
-    """One fold's run, finished or not.
-
-    Attributes:
-        folder: its own.
-        setting: the hash of what it computes, but fold and seeds.
-        name: of the setting; it leaves out where data lie.
-        split_seed: of the folds.
-        seed: of the training.
-        fold: which one it tests.
-        folds: how many there are.
-        resamples: of patients, for the intervals.
-    """
+class FoldRun:
+    """The run of one fold, finished or not."""
 
     folder: Path
-    setting: str
-    name: str
+    setting: str  # hash of the config without fold and seeds
+    name: str  # of the setting
     split_seed: int
     seed: int
-    fold: int
-    folds: int
-    resamples: int
+    fold: int  # that it tests
+    folds: int  # number of folds
+    resamples: int  # of patients, for the intervals
 
 
-def find_jobs(sweep: Path) -> list[Job]:
-    """The runs that the sweep started, in the order of their numbers; a dry run started none.
+def find_runs(sweep: Path) -> list[FoldRun]:
+    """The runs that the sweep started, by job number; a dry run starts none.
 
-    A setting is called by what was overridden, or as `name=` says; where that is the name of several, by both.
+    A setting is named after its overrides or with `name=`, or with both if several settings share that name.
     """
     from omegaconf import OmegaConf
 
-    jobs: list[Job] = []
+    runs: list[FoldRun] = []
     fingerprints = read_fingerprints(sweep)
-    named: dict[str, set[str]] = defaultdict(set)  # `name=` -> its settings
-    for path in (folder / ".hydra" for folder in children(sweep)):
+    settings_of: dict[str, set[str]] = defaultdict(set)  # `name=` -> settings
+    for path in (folder / ".hydra" for folder in read_states(sweep)):
         config: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
         choices = OmegaConf.load(path / "hydra.yaml").hydra.runtime.choices
         overrides = [str(line) for line in OmegaConf.load(path / "overrides.yaml")]
@@ -63,19 +52,19 @@ def find_jobs(sweep: Path) -> list[Job]:
         given, setting = config["name"], config_key(config, fingerprints, repeats=False)
         name = derived if given is None else f"{given}: {derived}"
         resamples = config["evaluation"]["resamples"]
-        jobs.append(Job(path.parent, setting, name, split_seed, seed, fold, split["folds"], resamples))
+        runs.append(FoldRun(path.parent, setting, name, split_seed, seed, fold, split["folds"], resamples))
         if given is not None:
-            named[str(given)].add(setting)
-    alone = {setting: given for given, settings in named.items() for setting in settings if len(settings) == 1}
-    return [replace(job, name=alone.get(job.setting, job.name)) for job in jobs]
+            settings_of[str(given)].add(setting)
+    unique = {setting: given for given, settings in settings_of.items() for setting in settings if len(settings) == 1}
+    return [replace(run, name=unique.get(run.setting, run.name)) for run in runs]
 
 
 def _names_setting(key: str) -> bool:
     return is_setting(key) and not meaning(key).set_by_crossval
 
 
-def read_folds(jobs: list[Job]) -> list[Fold]:
-    """What the runs of one repeat left, by fold.
+def read_folds(runs: list[FoldRun]) -> list[Fold]:
+    """The results of one repeat, by fold.
 
     Raises:
         LungtlError: a fold did not finish.
@@ -84,13 +73,15 @@ def read_folds(jobs: list[Job]) -> list[Fold]:
 
     from lungtl.data.splits import read_split
     from lungtl.evaluation.pooling import Fold
-    from lungtl.runs.folder import METRICS, PREDICTIONS
 
-    finished = {job.fold: job.folder for job in jobs if (job.folder / METRICS).is_file()}
-    missing = [fold for fold in range(jobs[0].folds) if fold not in finished]
+    finished = {run.fold: run.folder for run in runs if (run.folder / METRICS).is_file()}
+    missing = [fold for fold in range(runs[0].folds) if fold not in finished]
     if missing:
-        places = ", ".join(str(job.folder) for job in jobs if job.fold in missing) or "never started"
-        raise LungtlError(f"fold {', '.join(map(str, missing))} did not finish ({places}); mend it and run again")
+        folders = ", ".join(str(run.folder) for run in runs if run.fold in missing) or "never started"
+        raise LungtlError(
+            f"fold {', '.join(map(str, missing))} did not finish ({folders}); fix the cause, then rerun the "
+            f"same command with sweep.name={runs[0].folder.parent.name} sweep.retry=true"
+        )
     folds = []
     for fold, folder in sorted(finished.items()):
         document = json.loads((folder / METRICS).read_text())

@@ -1,4 +1,4 @@
-"""Each launcher starts a sweep's runs, with as many threads as each may use."""
+"""Each launcher starts the runs of a sweep, with the right number of threads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from joblib import cpu_count  # type: ignore[import-untyped]
 
 from lungtl.settings.errors import UsageError
-from lungtl.sweeps.search.extras import EXTRAS, check_installed
+from lungtl.sweeps.installed import EXTRAS, check_installed
 from tests.sweeps.search.app import CALLS, THREADS, start
 
 LAUNCHERS: dict[str, tuple[str | None, list[str], int | None]] = {
@@ -39,7 +39,7 @@ def test_a_launcher_divides_the_cores(launcher: str, tmp_path: Path) -> None:
         assert set(seen) == {str(threads)}
 
 
-def test_slurm_is_asked_for_what_the_config_says(tmp_path: Path) -> None:
+def test_the_slurm_request_follows_the_config(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install 'lungtl[submitit]'")
     commands, script = tmp_path / "bin", tmp_path / "script"
     commands.mkdir()
@@ -51,14 +51,16 @@ def test_slurm_is_asked_for_what_the_config_says(tmp_path: Path) -> None:
         PATH=f"{commands}{os.pathsep}{os.environ['PATH']}",
     )  # fmt: skip
     assert done.returncode != 0
-    asked = {line.removeprefix("#SBATCH --") for line in script.read_text().splitlines() if line.startswith("#SBATCH")}
-    assert asked >= {
+    requested = {
+        line.removeprefix("#SBATCH --") for line in script.read_text().splitlines() if line.startswith("#SBATCH")
+    }
+    assert requested >= {
         "array=0-1%2", "cpus-per-task=8", "gpus-per-node=1", "job-name=lungtl", "mem=32GB", "nodes=1",
         "ntasks-per-node=1", "partition=gpu", "signal=USR2@120", "time=720",
     }  # fmt: skip
 
 
-def test_what_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     for package, (extra, module) in EXTRAS.items():
         monkeypatch.setitem(EXTRAS, package, (extra, "no_such_module_" + module[-3:]))
         with pytest.raises(UsageError, match=rf"^Launcher is not installed; pip install 'lungtl\[{extra}\]'$"):
@@ -66,7 +68,7 @@ def test_what_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.Monke
     check_installed("hydra._internal.core_plugins.basic_launcher.BasicLauncher")
 
 
-def test_slurm_where_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_slurm_without_srun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UsageError, match=r"no srun; .* give hydra/launcher=slurm_local$"):
+    with pytest.raises(UsageError, match=r"hydra/launcher=slurm.*srun.*slurm_local$"):
         check_installed("hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher")

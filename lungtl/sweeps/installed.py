@@ -1,4 +1,4 @@
-"""Which extra of this package brings what a launcher or sweeper needs."""
+"""Which extra of this package installs a launcher or sweeper."""
 
 from __future__ import annotations
 
@@ -13,21 +13,14 @@ EXTRAS = {
     "hydra_plugins.hydra_ray_launcher": ("ray", "hydra_plugins.hydra_ray_launcher"),
     "hydra_plugins.lungtl_optuna": ("optuna", "optuna"),
 }
-"""Package of the plugin -> the extra, and the module that comes with it."""
+"""Package of the plugin -> the extra, and a module that it installs."""
 
 
 def check_installed(target: str) -> None:
-    """Raise UsageError, with what to install, where the plugin that a config names is not there.
-
-    Args:
-        target: `_target_` of a launcher or sweeper.
-    """
+    """Raise UsageError, naming the extra to install, if the launcher or sweeper with this `_target_` is missing."""
     package = ".".join(target.split(".")[:2])
     extra, module = EXTRAS.get(package, ("", "hydra"))
     if find_spec(module) is None:
         raise UsageError(f"{target.rpartition('.')[2]} is not installed; pip install 'lungtl[{extra}]'")
     if target.endswith(".SlurmLauncher") and shutil.which("srun") is None:
-        raise UsageError(
-            "hydra/launcher=slurm: this machine has no srun; start the sweep where Slurm is, or give "
-            "hydra/launcher=slurm_local"
-        )
+        raise UsageError("hydra/launcher=slurm: srun not found; start the sweep on a Slurm node, or use slurm_local")

@@ -1,0 +1,93 @@
+"""Pool the folds of a cross-validation: `pooled/` in the sweep's folder.
+
+All folds of a setting with one pair of seeds are a repeat, which is pooled into one set of predictions.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from lungtl.runs.folder import METRICS, read_record
+from lungtl.settings.errors import LungtlError
+from lungtl.sweeps.folds.runs import FoldRun, read_folds
+from lungtl.sweeps.folds.tables import markdown, table_row
+
+log = logging.getLogger(__name__)
+POOLED, PREDICTIONS, OUT_OF_FOLD = "pooled", "oof_predictions.csv", "out_of_fold"
+
+
+def pool_sweep(sweep: Path, runs: list[FoldRun]) -> None:
+    """Pool every repeat whose folds all finished and print the results' folder; log the other repeats.
+
+    Args:
+        sweep: its folder; gets `pooled/` with table.csv, README.md and, for each repeat, a folder with
+            oof_predictions.csv, metrics.json and roc.png.
+        runs: from `find_runs`.
+
+    Raises:
+        LungtlError: some repeats could not be pooled.
+    """
+    import pandas as pd
+
+    repeats: dict[tuple[str, int, int], list[FoldRun]] = {}
+    for run in runs:
+        repeats.setdefault((run.setting, run.split_seed, run.seed), []).append(run)
+    documents = []
+    for number, repeat in enumerate(repeats.values()):
+        try:
+            documents.append(pool_repeat(sweep / POOLED / str(number), repeat))
+        except LungtlError as error:
+            first = repeat[0]
+            log.error("not pooled: %s split.seed=%d seed=%d: %s", first.name, first.split_seed, first.seed, error)
+    if documents:
+        pd.DataFrame([table_row(document) for document in documents]).to_csv(sweep / POOLED / "table.csv", index=False)
+        text = markdown(documents)
+        (sweep / POOLED / "README.md").write_text(text)
+        log.info("%s", text)
+        print(sweep / POOLED)
+    if len(documents) < len(repeats):
+        raise LungtlError(
+            f"{len(repeats) - len(documents)} of {len(repeats)} settings and seeds are not pooled; see the errors above"
+        )
+
+
+def pool_repeat(out: Path, runs: list[FoldRun]) -> dict[str, Any]:
+    """Write the pooled results of one repeat; returns the content of its metrics.json.
+
+    Raises:
+        LungtlError: a fold did not finish, or the folds do not test every patient of one store once.
+    """
+    from lungtl.evaluation.document import check_document, evaluation_document
+    from lungtl.evaluation.figures.canvas import save
+    from lungtl.evaluation.figures.curves import roc
+    from lungtl.evaluation.metrics import score
+    from lungtl.evaluation.pooling import CONTROL, over_folds, pool_folds, pooled_gain, shared_calibration
+
+    folds, first = read_folds(runs), runs[0]
+    pooled = pool_folds(folds)
+    labels, model, patients = pooled["label"], pooled["probability"], pooled["patient_id"]
+    columns = [name for name in pooled.columns if name.startswith(CONTROL)]
+    controls = {name.removeprefix(CONTROL): pooled[name].to_numpy() for name in columns}
+    kind, n = shared_calibration(folds), first.resamples
+    records = [read_record(run.folder) for run in runs]
+    if len({record["store_fingerprint"] for record in records}) > 1:
+        raise LungtlError("the data changed between the folds (different store fingerprints); rerun all folds")
+    document = evaluation_document(
+        split=OUT_OF_FOLD,
+        bag=score(labels, model, patients, resamples=n),
+        calibrated={} if kind == "none" else {kind: score(labels, pooled["calibrated"], patients, resamples=n)},
+        controls={name: score(labels, p, patients, resamples=n) for name, p in controls.items()},
+        gains={name: pooled_gain(labels, model, p, patients) for name, p in controls.items()},
+        folds=over_folds(folds), setting=first.name, setting_key=first.setting, split_seed=first.split_seed,
+        seed=first.seed, pooled=out.name, runs=[run.folder.name for run in runs],
+        store=records[0]["store"], store_fingerprint=records[0]["store_fingerprint"],
+    )  # fmt: skip
+    check_document(document)
+    out.mkdir(parents=True, exist_ok=True)
+    pooled.drop(columns=columns).to_csv(out / PREDICTIONS, index=False)
+    (out / METRICS).write_text(json.dumps(document, indent=2, allow_nan=False))
+    save(roc(labels, model, patients, controls, resamples=n), out / "roc.png")
+    return document

@@ -1,0 +1,200 @@
+"""The sweep that this process launches: its start, restarts of its launcher, its end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from lungtl.settings.errors import LungtlError
+from lungtl.sweeps.parent import CONFIG, LOCK, parent_of, progress, publish_sweep, run_reference, write_parent
+from lungtl.sweeps.state import State, read_state, read_states, status_of
+
+if TYPE_CHECKING:
+    from lungtl.settings.schema import TrackingConfig
+    from lungtl.tracking.tracker import Tracker
+
+log = logging.getLogger(__name__)
+POLL = 1.0  # seconds, while other processes have runs in progress
+
+
+@dataclass
+class Sweep:
+    """The sweep that this process launches."""
+
+    folder: Path
+    tracker: Tracker  # of the parent run
+    planned: tuple[Path, ...] | None  # folders of the runs of this call; None if a search chooses them
+    states: dict[Path, State]  # when the launcher was last started
+
+    def with_status(self, *statuses: str) -> list[Path]:
+        """The runs of this call with one of these statuses."""
+        folders = read_states(self.folder) if self.planned is None else self.planned
+        return [folder for folder in folders if status_of(folder) in statuses]
+
+    def wait_for_other_processes(self) -> None:
+        """Wait for runs that other processes have in progress: only then is the sweep done."""
+        if running := self.with_status("running"):
+            names = _run_names(self.folder)
+            log.info("waiting for runs in other processes: %s", ", ".join(names.get(f, f.name) for f in running))
+        while self.with_status("running"):
+            time.sleep(POLL)
+
+
+_current: Sweep | None = None
+
+
+def start(config: Any) -> None:
+    """Print the plan, open the parent run and write parent.json; once, however often the launcher is started."""
+    from lungtl.sweeps.datasets import record_datasets
+    from lungtl.sweeps.installed import check_installed
+    from lungtl.sweeps.plan import compose_grid, plan_runs, print_plan, started_before
+
+    global _current
+    if _current is not None:
+        _current.states = read_states(_current.folder)
+        return
+    check_installed(config.hydra.launcher["_target_"])
+    runs = compose_grid(config)
+    folder = Path(config.hydra.sweep.dir).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    if runs is not None:
+        record_datasets(folder, [composed for _, composed in runs])
+    earlier, planned = started_before(folder), None if runs is None else plan_runs(folder, runs)
+    print_plan(folder, earlier if planned is None else planned, config.sweep.retry)
+    if planned is None:
+        total = max(len(earlier), config.hydra.sweeper.get("n_trials") or 0)
+    else:
+        total = len({run.folder for run in [*earlier, *planned]})
+    tracker = _open_parent(config, folder, total)
+    folders = None if planned is None else tuple(run.folder for run in planned)
+    _current = Sweep(folder, tracker, folders, read_states(folder))
+
+
+def _open_parent(config: Any, sweep: Path, total: int) -> Tracker:
+    """Create the parent run, or reopen it; the lock makes concurrent calls of a sweep share one parent."""
+    from omegaconf import OmegaConf
+
+    from lungtl.tracking.mlflow_run import FOLDER, find_or_create_run, git_tags
+    from lungtl.tracking.tracker import MlflowTracker, NoTracker
+
+    tracker: Tracker = NoTracker()
+    with FileLock(sweep / LOCK):
+        if config.tracking.enabled:
+            tracking, data_dir = tracking_of(config)
+            name = str(config.sweep.name or config.name or f"sweep {sweep.name}")
+            identity = {"lungtl.kind": "sweep", FOLDER: str(sweep)}
+            run_id = parent_of(sweep) or find_or_create_run(tracking, data_dir, name, identity)
+            tracker = MlflowTracker(tracking, data_dir, name, sweep, publish_sweep, run_id)
+            task = " ".join(config.hydra.overrides.task)
+            tracker.tags({**identity, **git_tags(), "sweep": sweep.name, "lungtl.grid": task})
+            composed = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+            (sweep / CONFIG).write_text(OmegaConf.to_yaml(composed))
+            tracker.artifacts(sweep / CONFIG)
+        write_parent(sweep, tracker.run_id, total, config.trainer.monitor)
+    return tracker
+
+
+def relaunch(error: Exception) -> bool:
+    """Whether to start the launcher once more after it stopped with this error, for the remaining runs.
+
+    A killed process stops joblib's launcher and the other workers; submitit's no longer waits for the other jobs. Each
+    launch must change a run's state, and a run that keeps crashing is given up, so this ends.
+    """
+    if _current is None:
+        return False
+    _current.wait_for_other_processes()
+    if read_states(_current.folder) == _current.states:
+        return False
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+    log.warning("the launcher has stopped (%s); restarting it for the remaining runs", reason)
+    return True
+
+
+def end(status: str) -> bool:
+    """Print the comparison, close the parent run and list the runs that did not finish; once.
+
+    Args:
+        status: how launching ended: FINISHED, FAILED or KILLED; FINISHED waits for runs in other processes.
+
+    Returns:
+        Whether there was a sweep.
+
+    Raises:
+        LungtlError: launching finished, but some runs did not.
+    """
+    global _current
+    if _current is None:
+        return False
+    if status == "FINISHED":
+        _current.wait_for_other_processes()
+    sweep, tracker = _current.folder, _current.tracker
+    unfinished, _current = _current.with_status("new", "killed", "failed"), None
+    now = progress(sweep)
+    _write_report(sweep, print_only=not now.done)
+    try:
+        publish_sweep(tracker, sweep)
+        tracker.close("FAILED" if unfinished and status == "FINISHED" else status)
+    except LungtlError as error:
+        log.error("the sweep's own MLflow run is not up to date: %s", error)
+    if now.left:
+        log.info("%d of the runs are left; rerun the same command with sweep.name=%s to resume", now.left, sweep.name)
+    names = _run_names(sweep)
+    if now.best is not None:
+        log.info(
+            "best run by %s: %s; next: python -m lungtl.register run=%s",
+            read_states(sweep)[now.best].monitor, names[now.best], run_reference(now.best),
+        )  # fmt: skip
+    for folder in unfinished:
+        log.error("not finished: %s: %s", names.get(folder, folder.name), _reason(folder))
+    if unfinished and status == "FINISHED":
+        raise LungtlError(
+            f"{len(unfinished)} of the runs did not finish (see above and {sweep}). Fix the cause, then rerun the "
+            f"same command with sweep.name={sweep.name} sweep.retry=true"
+        )
+    return True
+
+
+def _run_names(sweep: Path) -> dict[Path, str]:
+    """The runs that have started -> the overrides that distinguish them."""
+    from lungtl.runs.naming import differing
+
+    states = read_states(sweep)
+    names = differing([" ".join(state.overrides) for state in states.values()]) if states else []
+    return dict(zip(states, names, strict=True))
+
+
+def _write_report(sweep: Path, print_only: bool) -> None:
+    """Print and write the comparison.
+
+    Errors are only logged: the runs have finished, and their parent must be closed.
+    """
+    from lungtl.sweeps.report.write import print_sweep, write_report
+
+    try:
+        print_sweep(sweep)
+        if not print_only:
+            write_report(sweep)
+    except LungtlError as error:
+        log.error("no report: %s", error)
+    except Exception:
+        log.exception("no report")
+
+
+def _reason(folder: Path) -> str:
+    """Why a run that nobody runs has not finished."""
+    state = read_state(folder)
+    if state is None:
+        return "it was not started"
+    return state.error or "its process ended with no error message (killed or out of memory)"
+
+
+def tracking_of(config: Any) -> tuple[TrackingConfig, Path]:
+    """The tracking settings and data folder of a composed config."""
+    from lungtl.settings.schema import TrackingConfig
+
+    return TrackingConfig(**dict(config.tracking)), Path(config.data_dir).expanduser().resolve()
