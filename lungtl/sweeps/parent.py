@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lungtl.tracking.tracker import Tracker
 
 PARENT, LOCK = "parent.json", "parent.json.lock"
-CONFIG, MULTIRUN = "config.yaml", "multirun.yaml"
+CONFIG, MULTIRUN, REPORT = "config.yaml", "multirun.yaml", "report"
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,6 @@ def publish_progress(sweep: Path, tracking: TrackingConfig, data_dir: Path) -> N
 
 def publish_sweep(tracker: Tracker, sweep: Path) -> None:
     """Write a sweep's progress, settings and report to its parent run, from the files of its folder alone."""
-    from lungtl.sweeps.report.write import REPORT
     from lungtl.tracking.mlflow_run import FOLDER
 
     progress(sweep).publish(tracker)
