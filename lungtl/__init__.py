@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lungtl.settings.version import VERSION as __version__
+from lungtl.settings.version import VERSION
 
 if TYPE_CHECKING:
     from lungtl.data.store.reader import Store
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lungtl.runs.model import Model
     from lungtl.settings.schema import DatasetConfig, TrainConfig
 
+__version__ = VERSION
 __all__ = ["__version__", "compose", "load", "open_store", "run"]
 
 
