@@ -210,7 +210,7 @@ def test_resuming_with_another_learning_rate_is_refused_and_leaves_the_run_as_it
     overrides = copy / ".hydra" / "overrides.yaml"
     before = overrides.read_text()
     message = lab.run("train", f"resume={copy}", "optimizer.lr=0.5", "tracking=none").complaint(2)
-    assert "optimizer.lr was 0.0003, now it is 0.5; leave it out or start a new run" in message
+    assert "optimizer.lr was 0.0003, now it is 0.5" in message
     assert overrides.read_text() == before
 
 
