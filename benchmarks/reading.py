@@ -78,7 +78,7 @@ def pylidc_and_scipy(folder: Path) -> Callable[[], Any]:
     import pydicom
     from scipy.ndimage import zoom
 
-    from lungtl.sources.pylidc_compat import load_pylidc
+    from tests.sources.pylidc_compat import load_pylidc
 
     first = pydicom.dcmread(next(p for p in sorted(folder.rglob("*")) if p.is_file()), stop_before_pixels=True)
     root = Path(tempfile.mkdtemp())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +87,12 @@ def save_bundle(
         save_file(head, folder / UNTRAINED, {"backbone": untrained.fingerprint})
 
 
-def load_bundle(folder: Path) -> tuple[BagClassifier, dict[str, Any]]:
+def load_bundle(folder: Path, trust: Collection[str] = ()) -> tuple[BagClassifier, dict[str, Any]]:
     """Rebuild the classifier.
+
+    Args:
+        folder: of the bundle.
+        trust: packages outside lungtl whose classes the bundle may name.
 
     Returns:
         The classifier in evaluation mode, and the bundle's config.
@@ -161,7 +165,7 @@ def _network(config: Mapping[str, Any]) -> BagClassifier:
     backbone.set_input_size(preprocessor.size)
     width = config["head"]["width"]
     projection = SliceProjection(backbone.dim, width, config["head"]["dropout"])
-    aggregator = parts.build(config["aggregator"], dim=width)
+    aggregator = parts.build_trusted(config["aggregator"], dim=width)
     return BagClassifier(preprocessor, backbone, projection, aggregator)
 
 

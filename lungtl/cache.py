@@ -1,4 +1,4 @@
-"""`python -m lungtl.cache`: what the feature cache holds; `prune=all` or `max_gb=10` makes room."""
+"""`python -m lungtl.cache`: list the feature cache; `prune=all` or `max_gb=10` removes entries."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ KEYS = "data_dir=FOLDER, prune=all or max_gb=NUMBER"
 
 
 def main() -> None:
-    """List the entries, the most recently used first, after removing what is asked for."""
+    """Remove entries if requested, then list the remaining ones, the most recently used first."""
     parser = argparse.ArgumentParser(prog="python -m lungtl.cache", description="List or prune the feature cache.")
     parser.add_argument("overrides", nargs="*", metavar="data_dir=FOLDER | prune=all | max_gb=10")
     overrides = parser.parse_args().overrides
-    bound = bound_of(overrides)
+    limit = size_limit(overrides)
     folder = CacheFolder(data_dir_of(overrides))
-    if bound is not None:
-        prune(folder, bound)
+    if limit is not None:
+        prune(folder, limit)
     show(folder)
 
 
-def bound_of(overrides: list[str]) -> float | None:
-    """How many bytes may stay: all but 0 for `prune=all`; None when nothing is to be removed."""
-    bounds: list[float] = []
+def size_limit(overrides: list[str]) -> float | None:
+    """Maximum size in bytes: 0 for `prune=all`, None if nothing is to be removed."""
+    limits: list[float] = []
     for override in overrides:
         key, separator, value = override.partition("=")
         if key not in ("data_dir", "prune", "max_gb") or not separator:
-            raise UsageError(f"unknown argument {override}; wanted {KEYS}")
+            raise UsageError(f"unknown argument {override}; expected {KEYS}")
         if key == "prune":
             if value != "all":
-                raise UsageError(f"prune={value}: wanted prune=all; to keep the latest, give max_gb=NUMBER")
-            bounds.append(0)
+                raise UsageError(f"prune={value}: expected prune=all; to keep recent entries, set max_gb=NUMBER")
+            limits.append(0)
         elif key == "max_gb":
-            bounds.append(_bytes(value))
-    return min(bounds, default=None)
+            limits.append(_bytes(value))
+    return min(limits, default=None)
 
 
-def prune(folder: CacheFolder, bound: float) -> None:
-    """Remove the least recently used entries until `bound` bytes are left; says what was kept all the same."""
+def prune(folder: CacheFolder, limit: float) -> None:
+    """Remove the least recently used entries until at most `limit` bytes remain; report entries in use."""
     before = len(folder.entries())
-    left = folder.shrink(bound)
+    remaining = folder.shrink(limit)
     print(f"removed {before - len(folder.entries())} of {before} entries")
-    if left > bound:
-        print(f"{left / GB:.2f} GB stay: runs use or compute them")
+    if remaining > limit:
+        print(f"{remaining / GB:.2f} GB are in use and were kept")
 
 
 def show(folder: CacheFolder) -> None:
@@ -65,20 +65,20 @@ def show(folder: CacheFolder) -> None:
     )
     for name in ("entry", "GB", "last used", "store", "backbone", "frozen", "views", "precision"):
         numbers = name in ("GB", "views")
-        whole = numbers or name in ("entry", "precision")
-        table.add_column(name, justify="right" if numbers else "left", overflow="fold", no_wrap=whole)
+        no_wrap = numbers or name in ("entry", "precision")
+        table.add_column(name, justify="right" if numbers else "left", overflow="fold", no_wrap=no_wrap)
     for entry in reversed(entries):
         table.add_row(*_row(entry))
     Console().print(table)
 
 
 def _row(entry: Entry) -> list[str]:
-    about = entry.address
-    blocks = "all" if about.get("whole") else f"{about.get('blocks')} blocks"
+    address = entry.address
+    blocks = "all" if address.get("whole") else f"{address.get('blocks')} blocks"
     return [
         entry.folder.name[:8], f"{entry.size / GB:.2f}", f"{datetime.fromtimestamp(entry.last_used):%Y-%m-%d %H:%M}",
-        str(about.get("store_name")), str(about.get("backbone")), f"{blocks} ({about.get('features')})",
-        str(about.get("views")), str(about.get("precision")),
+        str(address.get("store_name")), str(address.get("backbone")), f"{blocks} ({address.get('features')})",
+        str(address.get("views")), str(address.get("precision")),
     ]  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def _bytes(value: str) -> float:
     except ValueError:
         gb = -1
     if not 0 <= gb < float("inf"):
-        raise UsageError(f"max_gb={value}: wanted a number of GB, 0 or more, such as max_gb=10")
+        raise UsageError(f"max_gb={value}: expected a number of GB, 0 or more, such as max_gb=10")
     return gb * GB
 
 

@@ -1,6 +1,6 @@
 """`python -m lungtl.evaluate model=RUN dataset=...`: score a trained model on any prepared dataset.
 
-Calibration and thresholds are those that the model's validation bags chose; nothing is fitted to the dataset.
+Calibration and thresholds were chosen on the model's validation split; nothing is fitted to the dataset.
 """
 
 from __future__ import annotations
@@ -9,20 +9,19 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lungtl.data.store.opening import open_store
-from lungtl.runs.folder import BUNDLE, SPLIT, find_model, read_record
+from lungtl.runs.folder import SPLIT, find_model, read_record
 from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.schema import EvaluateConfig
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
 
     from lungtl.data.bags import Features
     from lungtl.data.store.reader import Store
     from lungtl.evaluation.controls import Controls
     from lungtl.models.bag_classifier import BagClassifier
+    from lungtl.runs.model import Model
     from lungtl.tracking.tracker import Tracker
     from lungtl.training.untrained import Untrained
 
@@ -33,57 +32,53 @@ def run(config: EvaluateConfig) -> None:
     """Predict, score, write, and print the folder."""
     from hydra.core.hydra_config import HydraConfig
 
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    model = find_model(config.model, config.data_dir)
-    store = open_store(config)
-    bags, trained_with, split, left_out = choose_bags(model, store, config.split)
-    training, validation = (shared_patients(bags, trained_with, side) for side in ("train", "val"))
-
-    from lungtl.bundle import load_bundle
-    from lungtl.evaluation.chosen import FILE, read_chosen
-    from lungtl.runs.scored import ScoredModel
+    from lungtl.data.store.opening import open_store
+    from lungtl.evaluation.chosen import FILE
+    from lungtl.runs.model import Model
+    from lungtl.runs.scoring import ScoredModel, write_results
     from lungtl.runs.summary import print_summary
-    from lungtl.runs.write import write_results
     from lungtl.tracking import publish
     from lungtl.tracking.tracker import tracked
-    from lungtl.training.devices import pick_device
 
-    where = model / BUNDLE if (model / BUNDLE).is_dir() else model
-    classifier, bundle = load_bundle(where)
-    provenance = bundle["provenance"]
-    check_values(store, provenance)
-    if trained_with is None and provenance["store_fingerprint"] == store.fingerprint:
-        log.warning("the model was trained on bags of this dataset: scores are too good; give its run, not its bundle")
-    chosen = read_chosen(where)
-    if chosen is None:
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    reference = find_model(config.model, config.data_dir)
+    store = open_store(config)
+    bags, trained_with, split, left_out = choose_bags(reference, store, config.split)
+    training, validation = (shared_patients(bags, trained_with, side) for side in ("train", "val"))
+    model = Model.open(reference, config.accelerator, config.trust or ())
+    check_values(store, model.provenance)
+    if trained_with is None and model.provenance["store_fingerprint"] == store.fingerprint:
+        log.warning("the model was trained on this dataset, so scores are too good; give its run, not its bundle")
+    if model.chosen is None:
         log.warning("the model has no %s: no calibration and no operating points", FILE)
-    device = pick_device(config.accelerator)
-    features = _features(config, classifier, classifier.backbone.fingerprint(), bundle, store, device)
-    untrained = _untrained(config, where, bundle, store, device) if config.untrained else None
-    controls = _controls(trained_with, bundle)
-    scored = ScoredModel(classifier, bundle["aggregator"], features, device, chosen, controls, untrained,
-                         bundle["slices_trained"], config.heatmaps)  # fmt: skip
-    reference = provenance["mlflow_run_id"] or model.name
-    with tracked(_tracker(config, f"{provenance['name']} on {store.name}", folder)) as tracker:
+    scored = ScoredModel(
+        model.classifier, model.config["aggregator"],
+        _features(config, model, model.classifier, model.classifier.backbone.fingerprint(), store), model.device,
+        model.chosen, _controls(trained_with, model.config),
+        _untrained(config, model, store) if config.untrained else None, model.config["slices_trained"], config.heatmaps,
+    )  # fmt: skip
+    name = model.provenance["mlflow_run_id"] or reference.name
+    with tracked(_tracker(config, f"{model.provenance['name']} on {store.name}", folder)) as tracker:
         document = write_results(
             folder, store, scored, bags, split, chose=validation == bags["patient_id"].nunique(),
             threshold=config.threshold, resamples=config.resamples,
-            model=reference, store_name=store.name, store_fingerprint=store.fingerprint, trained_on=provenance["store"],
-            training_patients=training, validation_patients=validation, patients_left_out=left_out,
+            model=name, store_name=store.name, store_fingerprint=store.fingerprint,
+            trained_on=model.provenance["store"], training_patients=training, validation_patients=validation,
+            patients_left_out=left_out,
         )  # fmt: skip
         publish.evaluation(tracker, folder)
-    print_summary(document, folder, ["figures/, metrics.json, predictions.csv and slices.csv lie in that folder"])
+    print_summary(document, folder, ["figures/, metrics.json, predictions.csv and slices.csv are in that folder"])
     print(folder)
 
 
 class ScoredBags(NamedTuple):
-    """Which bags are scored.
+    """The bags that are scored.
 
     Attributes:
         bags: bag_id, patient_id, label, diameter_mm, split.
-        trained_with: likewise, the split that the model was trained with; None for a bundle without its run.
+        trained_with: the model's own split, with the same columns; None for a bundle without its run.
         split: the name under which the scores stand.
-        left_out: patients that split=auto left out because they trained the model or chose its epoch.
+        left_out: patients that split=auto omitted because they trained the model or chose its epoch.
     """
 
     bags: pd.DataFrame
@@ -93,17 +88,17 @@ class ScoredBags(NamedTuple):
 
 
 def choose_bags(model: Path, store: Store, wanted: str) -> ScoredBags:
-    """Which bags are scored.
+    """Choose the bags to score.
 
     Args:
         model: a run's or a bundle's folder.
         store: the prepared dataset.
-        wanted: all, train, val, test, or auto: test for the store that the run was trained on; for others all, but for
-            patients who trained the model or chose its epoch (of a bundle without its run nobody knows them).
+        wanted: all, train, val, test, or auto: test for the store that the run was trained on; for others all, without
+            patients who trained the model or chose its epoch (unknown for a bundle without its run).
 
     Raises:
-        LungtlError: there is no labelled bag, or a split is asked for that this store does not have.
-        UsageError: auto leaves nobody.
+        LungtlError: there is no labelled bag, or this store does not have the split.
+        UsageError: auto leaves no patient.
     """
     from lungtl.data.splits import read_split
     from lungtl.sources.base import UNKNOWN
@@ -117,7 +112,7 @@ def choose_bags(model: Path, store: Store, wanted: str) -> ScoredBags:
         wanted = "test" if same_store else "all"
         if split is not None and not same_store:
             seen = set(split.loc[split["split"] != "test", "patient_id"]) & set(bags["patient_id"])
-        left = f"; {len(seen)} patients who trained the model or chose its epoch are left out" if seen else ""
+        left = f"; {len(seen)} patients who trained the model or chose its epoch are omitted" if seen else ""
         log.info("split=%s: the model was %strained on this dataset%s", wanted, "" if same_store else "not ", left)
     if same_store and split is not None:
         bags = bags.merge(split[["bag_id", "split"]], on="bag_id")
@@ -129,29 +124,29 @@ def choose_bags(model: Path, store: Store, wanted: str) -> ScoredBags:
             raise UsageError(f"split={wanted}: {store.name} has {given or 'no splits'} for this model; use split=all")
         bags = bags[bags["split"] == wanted]
     if bags.empty:
-        raise LungtlError(f"{store.name} has no labelled bag to score; give the dataset labels")
+        raise LungtlError(f"{store.name} has no labelled scan, nodule or patient to score; give the dataset labels")
     bags = bags[~bags["patient_id"].isin(seen)]
     if bags.empty:
         raise UsageError(
-            f"split=auto: all {len(seen)} patients of {store.name} trained the model or chose its epoch; give another "
-            "dataset, or split=all to score them all the same"
+            f"split=auto: all {len(seen)} patients of {store.name} trained the model or chose its epoch; choose "
+            "another dataset, or split=all to score them anyway"
         )
     if trained := shared_patients(bags, split, "train"):
-        log.warning("%d of the patients scored here trained the model: those scores are too good", trained)
+        log.warning("%d of the scored patients trained the model, so scores are too good", trained)
     if chose := shared_patients(bags, split, "val"):
-        log.warning("%d of the patients scored here chose the epoch, calibration and thresholds: too good", chose)
+        log.warning("%d of the scored patients chose the epoch and thresholds, so scores are too good", chose)
     return ScoredBags(bags.reset_index(drop=True), split, wanted, len(seen))
 
 
 def shared_patients(bags: pd.DataFrame, split: pd.DataFrame | None, side: str) -> int | None:
-    """How many patients of the bags stand on a side of the model's split; None where that is not known."""
+    """How many patients of the bags are in a part of the model's split; None if that is unknown."""
     if split is None:
         return None
     return len(set(bags["patient_id"]) & set(split.loc[split["split"] == side, "patient_id"]))
 
 
 def check_values(store: Store, provenance: dict[str, object]) -> None:
-    """A model of HU cannot score grey values, nor the reverse; raises LungtlError. Another crop is only a warning."""
+    """Raise LungtlError if model and store differ in HU or grey values; warn if their crops differ."""
     expected, seen = provenance["value_range"], store.manifest["value_range"]
     if expected != seen:
         names = ["HU" if v is None else f"grey values {v}" for v in (expected, seen)]
@@ -162,7 +157,7 @@ def check_values(store: Store, provenance: dict[str, object]) -> None:
 
 
 def _controls(trained_with: pd.DataFrame | None, bundle: dict[str, Any]) -> Controls | None:
-    """Of the model's training bags where they are known, else those that its bundle keeps; older ones keep none."""
+    """Fitted on the model's training split if it is known, otherwise read from its bundle, if that has any."""
     from lungtl.evaluation.controls import Controls, fit_controls
 
     if trained_with is not None:
@@ -172,36 +167,29 @@ def _controls(trained_with: pd.DataFrame | None, bundle: dict[str, Any]) -> Cont
 
 
 def _features(
-    config: EvaluateConfig,
-    classifier: BagClassifier,
-    weights: str,
-    bundle: dict[str, Any],
-    store: Store,
-    device: torch.device,
+    config: EvaluateConfig, model: Model, classifier: BagClassifier, weights: str, store: Store
 ) -> Features | None:
-    """What the backbone with these weights computes of the store, in the precision that training kept."""
+    """The backbone's features of the store, in the precision that training used."""
     from lungtl.training.feature_cache import cached_features
 
     if not config.cache.enabled:
         return None
-    precision = bundle["provenance"].get("cache_precision", "float32")  # bundles of version 0.1.0 do not say
+    precision = model.provenance.get("cache_precision", "float32")  # bundles of version 0.1.0 do not say
     return cached_features(
-        classifier, store, config.data_dir, device, weights, precision=precision, max_gb=config.cache.max_gb
+        classifier, store, config.data_dir, model.device, weights, precision=precision, max_gb=config.cache.max_gb
     )
 
 
-def _untrained(
-    config: EvaluateConfig, folder: Path, bundle: dict[str, Any], store: Store, device: torch.device
-) -> Untrained | None:
-    """The bundle's untrained control; None, and the reason in the log, where it has none."""
+def _untrained(config: EvaluateConfig, model: Model, store: Store) -> Untrained | None:
+    """The bundle's untrained control; None, with the reason logged, if it has none."""
     from lungtl.bundle import load_untrained
     from lungtl.training.untrained import Untrained
 
-    found = load_untrained(folder, bundle)
+    found = load_untrained(model.folder, model.config)
     if found is None:
         return None
     classifier, weights = found
-    return Untrained(classifier, _features(config, classifier, weights, bundle, store, device), weights)
+    return Untrained(classifier, _features(config, model, classifier, weights, store), weights)
 
 
 def _tracker(config: EvaluateConfig, name: str, folder: Path) -> Tracker:

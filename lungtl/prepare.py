@@ -1,4 +1,4 @@
-"""`python -m lungtl.prepare dataset=...`: turn a dataset into a store (or label tables) and print the folder."""
+"""`python -m lungtl.prepare dataset=...`: prepare the store of a dataset (or label tables) and print its folder."""
 
 from __future__ import annotations
 
@@ -11,29 +11,28 @@ from lungtl.settings.schema import PrepareConfig
 
 
 def run(config: PrepareConfig) -> None:
-    """Prepare, and print where."""
+    """Prepare the store or the label tables, and print the folder."""
     from lungtl.data.store.opening import open_store
 
     print(label_tables(config) if config.labels_only else open_store(config).path)
 
 
 def label_tables(config: PrepareConfig) -> Path:
-    """The folder of LIDC-IDRI's label tables; shows their counts on standard error."""
+    """Write the label tables of LIDC-IDRI; print their counts on standard error and return the folder."""
     import pandas as pd
     from rich.console import Console
     from rich.table import Table
 
-    from lungtl.data.store.files import writing
+    from lungtl.data.store.files import explain_write_errors
     from lungtl.sources.lidc import LidcSource
     from lungtl.sources.lidc_tables import COUNTS_HEADER, counts, write_labels
 
     source = parts.build(config.dataset)
     if not isinstance(source, LidcSource):
         raise UsageError(
-            f"labels_only=true with dataset {source.name}: only LIDC-IDRI has labels apart from its images; "
-            "add dataset=lidc"
+            f"labels_only=true with dataset {source.name}: only LIDC-IDRI has labels without images; add dataset=lidc"
         )
-    with writing(config.data_dir / "labels"):
+    with explain_write_errors(config.data_dir / "labels"):
         folder = write_labels(source.labels, config.data_dir)
     table = Table(*COUNTS_HEADER, title=source.labels.describe(), title_justify="left")
     for row in counts(pd.read_parquet(folder / "nodules.parquet"), pd.read_parquet(folder / "scans.parquet")):

@@ -1,4 +1,4 @@
-"""`python -m lungtl.reproduce run=RUN`: check what an earlier run stood on, train it again, compare the metrics."""
+"""`python -m lungtl.reproduce run=RUN`: verify data and weights, retrain, compare the metrics."""
 
 from __future__ import annotations
 
@@ -12,46 +12,45 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from lungtl.runs.folder import find_run, read_record
+from lungtl.runs.folder import METRICS, PRUNED, find_run, read_record
 from lungtl.settings import command_line, composing
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.keys import is_reproduced, override_key
 from lungtl.settings.schema import ReproduceConfig, TrainConfig
-from lungtl.sweeps.search.names import PRUNED
 
 if TYPE_CHECKING:
     from lungtl.data.store.reader import Store
     from lungtl.models.bag_classifier import BagClassifier
 
 log = logging.getLogger(__name__)
-METRICS, REPRODUCTION = "metrics.json", "reproduction.json"
-DEVIATION = 1e-3
-"""Of cached features from new ones, as a share of the largest: what devices and half precision differ by is less."""
+REPRODUCTION = "reproduction.json"
+MOST_DEVIATION = 1e-3
+"""Of cached from recomputed features, relative to the largest; devices and half precision differ by less."""
 
 
 def run(config: ReproduceConfig) -> None:
-    """Check, train, compare; prints the new run's folder."""
+    """Verify, retrain, compare; prints the new run's folder."""
     earlier = find_run(config.run, config.data_dir)
     record = read_record(earlier)
     if (earlier / PRUNED).is_file():
-        raise LungtlError(
-            f"{earlier} was pruned: a search stopped it early, so it has no metrics; give a run that was not"
-        )
+        raise LungtlError(f"{earlier} has no metrics because a search pruned it; give a run that was not pruned")
     if not (earlier / METRICS).is_file():
-        raise LungtlError(f"{earlier} has no {METRICS}: it did not finish; resume it: lungtl.train resume={earlier}")
-    where, name = quoted(str(config.data_dir)), quoted(f"again: {record['name']}")
-    overrides = [*own_overrides(earlier), f"data_dir={where}", f"name={name}"]
+        raise LungtlError(
+            f"{earlier} has no {METRICS} because it did not finish; resume it: lungtl.train resume={earlier}"
+        )
+    data_dir, name = quoted(str(config.data_dir)), quoted(f"again: {record['name']}")
+    overrides = [*reproduced_overrides(record["overrides"]), f"data_dir={data_dir}", f"name={name}"]
     command = [sys.executable, "-m", "lungtl.train", *overrides]
     log.info("command: %s", shlex.join(["python", *command[1:]]))
     composed = train_config(overrides)
-    environment, uncommitted = tell_environment(earlier, environment_now(composed))
+    environment, uncommitted = compare_environments(earlier, current_environment(composed))
     store, classifier = check_same(record, composed)
     features = check_features(composed, store, classifier) if config.features == "anew" else None
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
-        raise LungtlError(f"the run failed this time (exit code {done.returncode}); its own message stands above")
+        raise LungtlError(f"the run failed this time (exit code {done.returncode}); see its own message above")
     folder = Path(done.stdout.strip())
-    compared = compare(read_json(earlier / METRICS), read_json(folder / METRICS))
+    compared = compare_metrics(read_json(earlier / METRICS), read_json(folder / METRICS))
     differing = {name: pair for name, pair in compared.items() if not _equal(*pair, config.tolerance)}
     report = {
         "run": str(record["mlflow_run_id"] or earlier.name), "tolerance": config.tolerance, "metrics": len(compared),
@@ -64,17 +63,14 @@ def run(config: ReproduceConfig) -> None:
         name, (then, now) = next(iter(differing.items()))
         raise LungtlError(
             f"not reproduced: {len(differing)} of {len(compared)} metrics differ by more than {config.tolerance:g}, "
-            f"the first is {name}: {then} then, {now} now; see {folder / REPRODUCTION} and what differs above"
+            f"the first is {name}: {then} then, {now} now; see {folder / REPRODUCTION} and the differences above"
         )
     log.info("reproduced: %d of %d metrics agree within %g", len(compared), len(compared), config.tolerance)
 
 
-def own_overrides(folder: Path) -> list[str]:
-    """What a run's command line set, less where it ran."""
-    from omegaconf import OmegaConf
-
-    lines = [str(line) for line in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
-    return [line for line in lines if is_reproduced(override_key(line))]
+def reproduced_overrides(overrides: list[str]) -> list[str]:
+    """The overrides of a run without those that say where and how it was started."""
+    return [line for line in overrides if is_reproduced(override_key(line))]
 
 
 def quoted(text: str) -> str:
@@ -92,34 +88,32 @@ def train_config(overrides: list[str]) -> TrainConfig:
 
 
 def check_same(record: dict[str, Any], config: TrainConfig) -> tuple[Store, BagClassifier]:
-    """Check data, split and starting weights, before anything is trained.
+    """Check data, split and starting weights before training.
 
     Returns:
         What the run starts with.
 
     Raises:
-        LungtlError: one of them is not that of the record.
+        LungtlError: one of them differs from the record.
     """
     from lungtl.data.splits import split_bags, split_fingerprint
     from lungtl.data.store.opening import open_store
-
-    store = open_store(config)
-    _same("the dataset", "prepare the same data again", record["store_fingerprint"], store.fingerprint)
-    split = split_fingerprint(split_bags(store.bags, config.split))
-    _same("the split", "check out the run's commit", record["split_fingerprint"], split)
-
     from lungtl.training.build import build_classifier
     from lungtl.training.fit import seed_everything
 
+    store = open_store(config)
+    _check("dataset", "prepare the same data again", record["store_fingerprint"], store.fingerprint)
+    split = split_fingerprint(split_bags(store.bags, config.split))
+    _check("split", "check out the run's commit", record["split_fingerprint"], split)
     seed_everything(config.seed)
     classifier = build_classifier(config, store.value_range)
     weights = classifier.backbone.fingerprint()
-    _same("backbone.weights", "give the file that the run started from", record["weights_fingerprint"], weights)
+    _check("backbone.weights", "use the file that the run started from", record["weights_fingerprint"], weights)
     return store, classifier
 
 
 def check_features(config: TrainConfig, store: Store, classifier: BagClassifier) -> float | None:
-    """Compute what frozen blocks give once more, and compare it with the cache that the run is about to read.
+    """Recompute the frozen features, and compare them with the cache that the run is about to read.
 
     Args:
         config: of the run.
@@ -127,10 +121,10 @@ def check_features(config: TrainConfig, store: Store, classifier: BagClassifier)
         classifier: as the run starts; it is cut where the run cuts it.
 
     Returns:
-        The largest deviation, as a share of the largest feature; None where the run reads no cache.
+        The largest deviation, relative to the largest feature; None if the run reads no cache.
 
     Raises:
-        LungtlError: it exceeds `DEVIATION`.
+        LungtlError: it exceeds `MOST_DEVIATION`.
     """
     import torch
 
@@ -143,34 +137,34 @@ def check_features(config: TrainConfig, store: Store, classifier: BagClassifier)
     freezing.adapt(classifier.backbone)
     with TemporaryDirectory(dir=config.data_dir) as folder:
         elsewhere = config.model_copy(update={"data_dir": Path(folder)})
-        kept, anew = (run_features(one, classifier, freezing, store, device, weights) for one in (config, elsewhere))
-        if kept is None or anew is None:
+        cached, fresh = (run_features(one, classifier, freezing, store, device, weights) for one in (config, elsewhere))
+        if cached is None or fresh is None:
             return None
         pairs = (
-            (kept.rows(bag_id, view).float(), anew.rows(bag_id, view).float())
+            (cached.rows(bag_id, view).float(), fresh.rows(bag_id, view).float())
             for bag_id, view in product(store.bags["bag_id"], range(config.cache.views))
         )
-        largest = torch.stack([torch.stack([(then - now).abs().max(), now.abs().max()]) for then, now in pairs]).amax(0)
-        del kept, anew, pairs  # Windows removes no file that is mapped
+        largest = torch.stack([torch.stack([(a - b).abs().max(), b.abs().max()]) for a, b in pairs]).amax(0)
+        del cached, fresh, pairs  # Windows removes no file that is mapped
     deviation = float(largest[0] / largest[1].clamp(min=1e-12))
-    if not deviation <= DEVIATION:  # NaN neither
+    if not deviation <= MOST_DEVIATION:  # NaN too
         raise LungtlError(
-            f"the feature cache of {store.name} deviates by {deviation:g} of the largest feature from what is computed "
-            f"anew, wanted {DEVIATION:g} at most; remove {config.data_dir / 'cache'} and train again"
+            f"the feature cache of {store.name} deviates by {deviation:g} of the largest feature from recomputed "
+            f"features, expected at most {MOST_DEVIATION:g}; remove {config.data_dir / 'cache'} and train again"
         )
-    log.info("features: computed anew, the cache deviates by %g", deviation)
+    log.info("features: recomputed, the cache deviates by %g", deviation)
     return deviation
 
 
-def compare(then: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[float | None, float | None]]:
-    """Every metric of two documents of metrics.json: name -> (then, now); None where one is undefined."""
+def compare_metrics(then: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[float | None, float | None]]:
+    """Every metric of two metrics.json: name -> (then, now); None if undefined."""
     from lungtl.evaluation.document import flat_metrics
 
     first, second = flat_metrics(then), flat_metrics(now)
     return {name: (first.get(name), second.get(name)) for name in sorted(first.keys() | second.keys())}
 
 
-def environment_now(config: TrainConfig) -> dict[str, Any]:
+def current_environment(config: TrainConfig) -> dict[str, Any]:
     """The environment in which a training command would run here."""
     from lungtl.runs.environment import environment
     from lungtl.training.devices import device_name, pick_device
@@ -178,12 +172,12 @@ def environment_now(config: TrainConfig) -> dict[str, Any]:
     return environment(device_name(pick_device(config.trainer.accelerator)))
 
 
-def tell_environment(earlier: Path, now: dict[str, Any]) -> tuple[list[tuple[str, str, str]], list[str]]:
-    """Tell line by line what differs between a run's environment and the one that trains it again.
+def compare_environments(earlier: Path, now: dict[str, Any]) -> tuple[list[tuple[str, str, str]], list[str]]:
+    """Log what differs between a run's environment and the current one.
 
     Returns:
-        (name, then, now) of what differs; and which of "then" and "now" had changes that no commit holds, with which
-        the code cannot be compared.
+        (name, then, now) of each difference; and which of "then" and "now" had uncommitted changes, so that the code
+        cannot be compared.
     """
     from lungtl.runs.environment import ENVIRONMENT, differences
 
@@ -196,12 +190,10 @@ def tell_environment(earlier: Path, now: dict[str, Any]) -> tuple[list[tuple[str
         log.warning("%s was %s, now it is %s", name, was, is_now)
     uncommitted = [when for when, one in (("then", then), ("now", now)) if one["changed"]]
     for when in uncommitted:
-        log.warning(
-            "not comparable: %s the code %s changes that no commit holds, so it may be another at the same commit",
-            when, "had" if when == "then" else "has",
-        )  # fmt: skip
+        log.warning("the code %s uncommitted changes %s, so it may differ at the same commit",
+                    "had" if when == "then" else "has", when)  # fmt: skip
     if not found and not uncommitted:
-        log.info("code, packages and device: the same (commit %s)", str(now["commit"])[:12])
+        log.info("code, packages and device are the same (commit %s)", str(now["commit"])[:12])
     return found, uncommitted
 
 
@@ -211,10 +203,10 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
-def _same(what: str, remedy: str, then: str, now: str) -> None:
+def _check(name: str, remedy: str, then: str, now: str) -> None:
     if then != now:
-        raise LungtlError(f"{what} is another than the run's (fingerprint {then}, now {now}); {remedy}")
-    log.info("%s: the same (%s)", what, now[:12])
+        raise LungtlError(f"{name} has changed since the run (fingerprint {then}, now {now}); {remedy}")
+    log.info("%s: unchanged (%s)", name, now[:12])
 
 
 def _equal(then: float | None, now: float | None, tolerance: float) -> bool:

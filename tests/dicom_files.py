@@ -1,4 +1,4 @@
-"""Tiny CT series as real DICOM files, with every kind of damage the tests need; the same call, the same bytes."""
+"""Tiny CT series as real DICOM files, with any kind of damage; the same call gives the same bytes."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def write_series(
     rle: bool = False,
     **tags: Any,
 ) -> list[Path]:
-    """Write one file a slice.
+    """Write one file per slice.
 
     Args:
-        folder: made when it is not there.
+        folder: created if missing.
         z_mm: ImagePositionPatient z of each slice.
-        stored: [S, rows, columns], 16-bit stored values, signed or not; `ramp` when not given.
+        stored: [S, rows, columns], 16-bit stored values, signed or not; default: `ramp`.
         uid: SeriesInstanceUID.
-        slope: RescaleSlope, one or one a slice.
+        slope: RescaleSlope, one for all or one per slice.
         intercept: RescaleIntercept likewise.
-        names: file names relative to folder; 'slice-000.dcm' ... when not given.
+        names: file names relative to folder; default: 'slice-000.dcm' ...
         edit: called with (index, dataset) before a slice is written.
         rle: compress the pixels.
-        tags: keyword=value for every slice; None leaves the tag out.
+        tags: keyword=value for every slice; None omits the tag.
 
     Returns:
         The files in the order of z_mm.
@@ -102,5 +102,5 @@ def ct_slice(uid: str, index: int, z_mm: float, stored: NDArray[Any]) -> FileDat
 
 
 def truncate(path: Path, keep: int) -> None:
-    """Keep the first bytes of a file, or with a negative number all but the last."""
+    """Keep the first bytes of a file, or all but the last if negative."""
     path.write_bytes(path.read_bytes()[:keep])

@@ -1,4 +1,4 @@
-"""Tiny stores, prepared by the real writer from bags that are made up on the spot."""
+"""Tiny stores of synthetic bags, prepared by the real writer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZE = 32
 
 @dataclass(frozen=True)
 class ToySource(Source):
-    """Noise around -600 HU; the middle slice of every other bag holds a bright square and makes it positive.
+    """Noise around -600 HU; in every other bag, the middle slice has a bright square, which makes the bag positive.
 
     Attributes:
         lengths: slices of each bag; bag i belongs to patient i.

@@ -31,12 +31,12 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     cache.main()
 
 
-def test_entries_are_listed_with_what_they_hold(
+def test_entries_are_listed_with_their_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = CacheFolder(tmp_path)
     store(folder, "0123456789abcdef")
-    with folder.claimed("fedcba9876543210"):
+    with folder.locked("fedcba9876543210"):
         folder.reserve("fedcba9876543210", LAYOUT, 1)
         folder.publish("fedcba9876543210", ADDRESS)
     run(monkeypatch, f"data_dir={tmp_path}")
@@ -48,7 +48,7 @@ def test_entries_are_listed_with_what_they_hold(
     assert names(folder) == ["0123456789abcdef", "fedcba9876543210"]  # listing removes nothing
 
 
-def test_an_empty_cache_says_so(
+def test_an_empty_cache_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(monkeypatch, f"data_dir={tmp_path}")
@@ -82,11 +82,11 @@ def test_nothing_outside_the_cache_is_touched(
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("prune=none", "prune=none: wanted prune=all"),
-        ("max_gb=lots", "max_gb=lots: wanted a number of GB"),
-        ("max_gb=-1", "max_gb=-1: wanted a number of GB"),
-        ("max_gb=nan", "max_gb=nan: wanted a number of GB"),
-        ("prune", "unknown argument prune; wanted data_dir=FOLDER, prune=all or max_gb=NUMBER"),
+        ("prune=none", "prune=none: expected prune=all"),
+        ("max_gb=lots", "max_gb=lots: expected a number of GB"),
+        ("max_gb=-1", "max_gb=-1: expected a number of GB"),
+        ("max_gb=nan", "max_gb=nan: expected a number of GB"),
+        ("prune", "unknown argument prune; expected data_dir=FOLDER, prune=all or max_gb=NUMBER"),
         ("gb=3", "unknown argument gb=3"),
     ],
 )

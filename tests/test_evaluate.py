@@ -18,6 +18,7 @@ from lungtl.evaluate import choose_bags, shared_patients
 from lungtl.evaluation.document import evaluation_document
 from lungtl.evaluation.metrics import score
 from lungtl.runs.folder import SPLIT, write_record
+from lungtl.runs.model import Model
 from lungtl.runs.summary import print_summary
 from lungtl.settings.errors import UsageError
 from tests.models.tiny import tiny_classifier
@@ -50,7 +51,7 @@ def test_patients_that_trained_or_chose_are_counted_and_warned_of(
         seen[wanted] = (
             counts,
             "trained the model" in caplog.text,
-            "2 of the patients scored here chose" in caplog.text,
+            "2 of the scored patients chose" in caplog.text,
         )
     assert seen == {
         "test": ((0, 0), False, False),
@@ -85,21 +86,21 @@ def test_on_another_dataset_auto_leaves_out_who_trained_the_model_or_chose_its_e
     assert (bags["bag_id"].tolist(), wanted, left_out) == (["b06", "b07"], "all", 6)
     assert [shared_patients(bags, split, side) for side in ("train", "val", "test")] == [0, 0, 2]
     (line,) = caplog.messages
-    assert "not trained on this dataset; 6 patients who trained the model or chose its epoch are left out" in line
+    assert "not trained on this dataset; 6 patients who trained the model or chose its epoch are omitted" in line
 
 
 def test_all_is_all_and_says_what_that_means(elsewhere: Path, store: Store, caplog: pytest.LogCaptureFixture) -> None:
     bags, _, _, left_out = choose_bags(elsewhere, store, "all")
     assert (len(bags), left_out) == (8, 0)
     assert "4 of the patients scored here trained the model" in caplog.text
-    assert "2 of the patients scored here chose" in caplog.text
+    assert "2 of the scored patients chose" in caplog.text
 
 
 def test_where_auto_leaves_nobody_it_says_so(elsewhere: Path, store: Store) -> None:
     table = pd.read_csv(elsewhere / SPLIT)
     save_split(table.assign(split=["train"] * 5 + ["val"] * 3), elsewhere / SPLIT)
     with pytest.raises(
-        UsageError, match=r"all 8 patients of .* trained the model .*; give another dataset, or split=all"
+        UsageError, match=r"all 8 patients of .* trained the model .*; choose another dataset, or split=all"
     ):
         choose_bags(elsewhere, store, "auto")
 
@@ -118,8 +119,8 @@ def test_features_are_kept_as_training_kept_them(
     store: Store, tmp_path: Path, provenance: dict[str, Any], dtype: torch.dtype
 ) -> None:
     config: Any = SimpleNamespace(cache=SimpleNamespace(enabled=True, max_gb=1), data_dir=tmp_path)
-    bundle = {"provenance": provenance}
-    features = evaluate._features(config, tiny_classifier(), "w", bundle, store, torch.device("cpu"))
+    model = Model(tmp_path, tiny_classifier(), {"provenance": provenance}, None)
+    features = evaluate._features(config, model, model.classifier, "w", store)
     assert features is not None
     assert features.rows("b00", 0, None).dtype is dtype
 

@@ -1,1 +1,1 @@
-"""From stores to batches: windows, splits, loaders."""
+"""Prepared stores, patient splits, windows and batches."""

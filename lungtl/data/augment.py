@@ -1,4 +1,4 @@
-"""Views of a bag: flips and quarter turns."""
+"""Augmentation: flips and quarter turns of a bag."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 DIHEDRAL_VIEWS = 8
-"""View 0 is the bag as it is; 0 to 3 are its quarter turns, 4 to 7 those mirrored."""
+"""View 0 is the bag itself; 0 to 3 are its quarter turns, 4 to 7 are these mirrored."""
 
 
 def dihedral(frames: Tensor, view: int) -> Tensor:
@@ -17,5 +17,5 @@ def dihedral(frames: Tensor, view: int) -> Tensor:
 
 
 def random_view(generator: torch.Generator) -> int:
-    """A view, each as likely."""
+    """A random view, all equally likely."""
     return int(torch.randint(DIHEDRAL_VIEWS, (), generator=generator))

@@ -1,4 +1,4 @@
-"""Bags as torch samples, and how they are put together into batches."""
+"""Bags as torch samples, and their collation into batches."""
 
 from __future__ import annotations
 
@@ -19,58 +19,42 @@ from lungtl.sources.base import NON_NODULE, UNKNOWN
 
 
 class Features(Protocol):
-    """What a frozen prefix of the backbone computes of each slice."""
+    """Precomputed output of the frozen part of the backbone."""
 
-    def rows(self, bag_id: str, view: int, kept: Tensor | None) -> Tensor:
-        """Some slices of a bag, or all: float [n, K], a copy.
-
-        Args:
-            bag_id: which bag.
-            view: which of its dihedral views; 0 is the bag as it is.
-            kept: int64 [n], ascending indices; None is all.
-        """
+    def rows(self, bag_id: str, view: int, indices: Tensor | None, /) -> Tensor:
+        """Features of the slices at `indices` (ascending; None: all) in a dihedral view: float [n, K], a copy."""
 
 
 @dataclass
 class Batch:
-    """Several bags.
+    """Several bags."""
 
-    Attributes:
-        bag_ids: B of them.
-        bag_labels: int64 [B]; -1 unknown.
-        slice_labels: int64 [B, S]; -1 unknown or padding.
-        features: float [S_i, K] a bag, from the feature cache, or None.
-        frames: int16 [S_i, C, H, W] a bag, not turned yet, or None when there are features.
-        views: the dihedral view each bag is to be seen in; features are of that view.
-        positions: int64 [S_i] a bag: which of the bag's slices these are, ascending.
-    """
-
-    bag_ids: list[str]
-    bag_labels: Tensor
-    slice_labels: Tensor
-    features: list[Tensor] | None
-    frames: list[Tensor] | None
-    views: list[int]
-    positions: list[Tensor]
+    bag_ids: list[str]  # B ids
+    bag_labels: Tensor  # int64 [B]; -1 unknown
+    slice_labels: Tensor  # int64 [B, S]; -1 unknown or padding
+    features: list[Tensor] | None  # one float [S_i, K] per bag, from the feature cache, or None
+    frames: list[Tensor] | None  # one int16 [S_i, C, H, W] per bag, not augmented yet, or None if there are features
+    views: list[int]  # dihedral view of each bag; features are already of that view
+    positions: list[Tensor]  # one int64 [S_i] per bag: indices of its slices, ascending
 
     def pin_memory(self) -> Batch:
-        """Itself in page-locked memory, from which a GPU copies faster; what a loader with `pin_memory=True` calls."""
-        return self._each(Tensor.pin_memory)
+        """A copy in page-locked memory, for faster transfer to a GPU; called by loaders with `pin_memory=True`."""
+        return self._map(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> Batch:
-        """Itself on a device; what Lightning calls, which without it would look through every attribute."""
-        onto_gpu = device.type == "cuda"  # from page-locked memory, while the host goes on
-        return self._each(lambda tensor: tensor.to(device, non_blocking=onto_gpu))
+        """A copy on a device; called by Lightning."""
+        non_blocking = device.type == "cuda"  # from page-locked memory
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """The same with every tensor changed."""
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """Apply a function to every tensor."""
         return replace(
             self,
-            bag_labels=change(self.bag_labels),
-            slice_labels=change(self.slice_labels),
-            features=None if self.features is None else [change(rows) for rows in self.features],
-            frames=None if self.frames is None else [change(frames) for frames in self.frames],
-            positions=[change(positions) for positions in self.positions],
+            bag_labels=function(self.bag_labels),
+            slice_labels=function(self.slice_labels),
+            features=None if self.features is None else [function(rows) for rows in self.features],
+            frames=None if self.frames is None else [function(frames) for frames in self.frames],
+            positions=[function(positions) for positions in self.positions],
         )
 
 
@@ -87,42 +71,22 @@ class Sample:
     view: int = 0
 
 
+@dataclass(eq=False)
 class BagDataset(Dataset[Sample]):
     """Bags of a store.
 
-    What is drawn of a bag follows from `key` and the index alone: the same in every process, and in a resumed run. An
-    index beyond the number of bags means the same bags once more, drawn anew.
-
-    Args:
-        store: where they lie.
-        bag_ids: which, in this order.
-        labels: bag_id -> label.
-        features: from the feature cache; None reads voxels.
-        neighbours: frames are the slice before, the slice and the slice after.
-        draw: slices drawn from a longer bag, see `draw_slices`; None takes all.
-        augment: draw a dihedral view of each bag.
-        key: the run's seed and the epoch.
+    Random choices depend only on `key` and the index, so they are the same in every process and in a resumed run. An
+    index beyond the number of bags is the same bag with new random choices.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        bag_ids: Sequence[str],
-        labels: Mapping[str, int],
-        features: Features | None = None,
-        neighbours: bool = False,
-        draw: int | None = None,
-        augment: bool = False,
-        key: tuple[int, int] = (0, 0),
-    ) -> None:
-        self.store = store
-        self.bag_ids = list(bag_ids)
-        self.labels = labels
-        self.features = features
-        self.neighbours = neighbours
-        self.draw = draw
-        self.augment = augment
-        self.key = key
+    store: Store  # the store
+    bag_ids: list[str]  # ids, in this order
+    labels: Mapping[str, int]  # bag_id -> label
+    features: Features | None = None  # from the feature cache; None reads voxels
+    neighbours: bool = False  # frames are the previous, the current and the next slice
+    draw: int | None = None  # maximum number of slices per bag, see `draw_slices`; None uses all
+    augment: bool = False  # use a random dihedral view of each bag
+    key: tuple[int, int] = (0, 0)  # seed of the run, and epoch
 
     def __len__(self) -> int:
         return len(self.bag_ids)
@@ -131,14 +95,14 @@ class BagDataset(Dataset[Sample]):
         bag_id = self.bag_ids[index % len(self.bag_ids)]
         labels = torch.from_numpy(self.store.slice_labels(bag_id).astype(np.int64))
         generator = self._generator(index)
-        kept = None
+        drawn = None
         if self.draw is not None and len(labels) > self.draw:
-            kept = draw_slices(labels, self.draw, generator)
-        positions = torch.arange(len(labels)) if kept is None else kept
+            drawn = draw_slices(labels, self.draw, generator)
+        positions = torch.arange(len(labels)) if drawn is None else drawn
         view = random_view(generator) if self.augment else 0
         features = frames = None
         if self.features is not None:
-            features = self.features.rows(bag_id, view, kept)
+            features = self.features.rows(bag_id, view, drawn)
         else:
             frames = read_frames(self.store.voxels(bag_id), positions.numpy(), self.neighbours)
         bag_label = self.labels.get(bag_id, UNKNOWN)
@@ -150,25 +114,17 @@ class BagDataset(Dataset[Sample]):
 
 
 def draw_slices(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Some slices of a bag: those with a nodule first, then others at random; a random part of either when too many.
+    """Draw ascending indices of slices: first those with a nodule, then random others; random ones if too many.
 
-    Nodules are in few slices of a scan, of which a plain draw would miss most.
-
-    Args:
-        labels: int64 [S]; slices of unknown label are among the others.
-        count: how many, at most S.
-        generator: of the draw.
-
-    Returns:
-        int64 [count], ascending indices.
+    Only few slices of a scan show a nodule, and uniform sampling would miss most of them.
     """
     order = torch.randperm(len(labels), generator=generator)
-    first = (labels[order] <= NON_NODULE).int().argsort(stable=True)
-    return order[first][:count].sort().values
+    nodules_first = (labels[order] <= NON_NODULE).int().argsort(stable=True)
+    return order[nodules_first][:count].sort().values
 
 
 def read_frames(voxels: NDArray[np.int16], indices: NDArray[np.int64], neighbours: bool) -> Tensor:
-    """Slices of a bag, int16 [n, C, H, W]; with neighbours C = 3, the ends repeating themselves."""
+    """Slices of a bag, int16 [n, C, H, W]; with neighbours C = 3, repeating the first and last slice at the ends."""
     if not neighbours:
         return torch.from_numpy(voxels[indices])[:, None]
     around = np.clip(indices[:, None] + np.array([-1, 0, 1]), 0, len(voxels) - 1)
@@ -176,7 +132,7 @@ def read_frames(voxels: NDArray[np.int16], indices: NDArray[np.int64], neighbour
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Put samples together; only their labels are padded to the longest."""
+    """Combine samples into a batch; only slice labels are padded to the longest bag."""
     return Batch(
         bag_ids=[sample.bag_id for sample in samples],
         bag_labels=torch.tensor([sample.bag_label for sample in samples]),

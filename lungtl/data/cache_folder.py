@@ -1,6 +1,6 @@
-"""The folder of feature caches: entries that appear whole, are shared by runs, and leave by when they were last used.
+"""The feature cache on disk, shared by runs: complete entries only, the least recently used are removed first.
 
-An entry is a folder with one 2-D array and `address.json`, which says what it holds. It is written as
+An entry is a folder with one 2-D array and `address.json`, which identifies its content. It is written to
 `NAME.partial` and renamed when it is complete. `NAME.lock` is held by the run that computes, opens or removes it.
 """
 
@@ -27,37 +27,30 @@ from lungtl.settings.errors import LungtlError
 
 try:
     import fcntl
-except ImportError:  # Windows, which refuses by itself to remove what is mapped
+except ImportError:  # Windows, which does not allow removing a mapped file
     fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 GB = 10**9
 FEATURES, ADDRESS = "features.npy", "address.json"
 PARTIAL = ".partial"
-ROOM = "room.lock"  # held while room is made and taken: two runs must not count on the same
+ROOM = "room.lock"  # held while space is freed and reserved, so that two runs do not reserve the same space
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A complete entry.
+    """A complete entry."""
 
-    Attributes:
-        folder: where it lies.
-        address: what `address.json` says of it.
-        size: of the array, bytes.
-        last_used: seconds since 1970.
-    """
-
-    folder: Path
-    address: dict[str, Any]
-    size: int
-    last_used: float
+    folder: Path  # its folder
+    address: dict[str, Any]  # the content of `address.json`
+    size: int  # of the array in bytes
+    last_used: float  # seconds since 1970
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The one array of an entry: [rows, width], float32 or float16."""
+    """The array of an entry: [rows, width], float32 or float16."""
 
     rows: int
     width: int
@@ -65,7 +58,7 @@ class Layout:
 
     @property
     def header(self) -> bytes:
-        """The beginning of its .npy file."""
+        """The header of its .npy file."""
         file = io.BytesIO()
         descr = dtype_to_descr(np.dtype(self.dtype))
         write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": (self.rows, self.width)})
@@ -73,40 +66,36 @@ class Layout:
 
     @property
     def size(self) -> int:
-        """Bytes of its .npy file."""
+        """Size of its .npy file in bytes."""
         return len(self.header) + self.rows * self.width * np.dtype(self.dtype).itemsize
 
 
 class CacheFolder:
-    """The caches of a data folder.
-
-    Args:
-        data_dir: they are its folder `cache/features`; nothing outside it is touched.
-    """
+    """The feature cache of a data folder, in its subfolder `cache/features`."""
 
     def __init__(self, data_dir: Path) -> None:
         self.path = data_dir / "cache" / "features"
 
     def entries(self) -> list[Entry]:
         """The complete entries, the least recently used first."""
-        found = []
+        entries = []
         for folder in self.path.glob("*/"):
-            with suppress(OSError, ValueError, TypeError):  # removed meanwhile, or damaged: then it is none
+            with suppress(OSError, ValueError, TypeError):  # removed in the meantime, or damaged
                 if folder.suffix != PARTIAL:
                     address = dict(json.loads((folder / ADDRESS).read_text()))
                     last_used = (folder / ADDRESS).stat().st_mtime
-                    found.append(Entry(folder, address, (folder / FEATURES).stat().st_size, last_used))
-        return sorted(found, key=lambda entry: entry.last_used)
+                    entries.append(Entry(folder, address, (folder / FEATURES).stat().st_size, last_used))
+        return sorted(entries, key=lambda entry: entry.last_used)
 
     @contextmanager
-    def claimed(self, name: str) -> Iterator[None]:
-        """Keep an entry to oneself; waits for another run that computes it."""
+    def locked(self, name: str) -> Iterator[None]:
+        """Hold the lock of an entry; waits for another run that computes it."""
         self.path.mkdir(parents=True, exist_ok=True)
         lock = self._lock(name)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            log.info("features: waiting for another run that computes them (%s)", name)
+            log.info("features: waiting for another run that is computing them (%s)", name)
             lock.acquire()
         try:
             yield
@@ -114,28 +103,24 @@ class CacheFolder:
             lock.release()
 
     def file(self, name: str) -> Path:
-        """The array of a complete entry."""
+        """The file with the array of a complete entry."""
         return self.path / name / FEATURES
 
-    def holds(self, name: str, address: Mapping[str, Any], layout: Layout) -> bool:
-        """Whether a claimed entry is there as it was written; it then counts as used now."""
+    def is_complete(self, name: str, address: Mapping[str, Any], layout: Layout) -> bool:
+        """True if a locked entry exists and is intact; this updates its time of last use."""
         folder = self.path / name
         if not folder.is_dir():
             return False
-        if not _is_as_written(folder, address, layout):
-            log.warning("features: the cache entry %s is damaged; computing it again", name)
+        if not _is_intact(folder, address, layout):
+            log.warning("features: cache entry %s is damaged and is computed again", name)
             return False
-        os.utime(folder / ADDRESS)  # last used now
+        os.utime(folder / ADDRESS)
         return True
 
     def reserve(self, name: str, layout: Layout, max_gb: float) -> Path | None:
-        """Take the space of a claimed entry, removing others where they would exceed the bound together.
+        """Allocate the file of a locked entry, removing other entries if the cache would exceed `max_gb`.
 
-        Returns:
-            The file, which holds the header and room for the rows; None, after a warning, where the bound is too low.
-
-        Raises:
-            OSError: the disk is full.
+        Returns the file, with its header and space for the rows; None, after a warning, if `max_gb` is too low.
         """
         file = (self.path / name).with_suffix(PARTIAL) / FEATURES
         with FileLock(self.path / ROOM):
@@ -144,8 +129,8 @@ class CacheFolder:
             bound = max_gb * GB - layout.size
             if bound < 0 or self.shrink(bound, name) > bound:
                 log.warning(
-                    "features: %.2f GB do not fit into the cache (cache.max_gb=%g, and entries in use stay): this "
-                    "run computes them anew in every epoch", layout.size / GB, max_gb,
+                    "features: %.2f GB do not fit into the cache (cache.max_gb=%g; entries in use are kept): this run "
+                    "computes them in every epoch", layout.size / GB, max_gb,
                 )  # fmt: skip
                 return None
             file.parent.mkdir()
@@ -156,37 +141,32 @@ class CacheFolder:
         return file
 
     def publish(self, name: str, address: Mapping[str, Any]) -> None:
-        """Make a claimed entry of what was written; then it is there, whole."""
+        """Complete a locked entry: write its address and give it its final name."""
         partial = (self.path / name).with_suffix(PARTIAL)
         (partial / ADDRESS).write_text(json.dumps(address, indent=2))
         partial.replace(self.path / name)
 
     def discard(self, name: str) -> None:
-        """Give back the space of a claimed entry that was not completed."""
+        """Remove a locked entry that was not completed."""
         shutil.rmtree((self.path / name).with_suffix(PARTIAL), ignore_errors=True)
 
-    def shrink(self, size: float, claimed: str | None = None) -> int:
-        """Remove what killed runs left, then the least recently used entries until no more than `size` is left.
+    def shrink(self, size: float, locked: str | None = None) -> int:
+        """Remove leftovers of killed runs, then the least recently used entries until at most `size` bytes remain.
 
-        Args:
-            size: bytes that may stay.
-            claimed: the entry that the caller holds.
-
-        Returns:
-            Bytes that are left, being computed included; more than `size` where the rest is in use.
+        Returns the remaining bytes, including unfinished entries; more than `size` if the rest is in use.
         """
-        self._remove_leftovers(claimed)
+        self._remove_leftovers(locked)
         used = sum(file.stat().st_size for file in self.path.glob(f"*/{FEATURES}"))
         for entry in self.entries():
             if used <= size:
                 break
             if self.remove(entry):
-                log.info("features: removed the cache entry %s (%.2f GB)", entry.folder.name, entry.size / GB)
+                log.info("features: removed cache entry %s (%.2f GB)", entry.folder.name, entry.size / GB)
                 used -= entry.size
         return used
 
     def remove(self, entry: Entry) -> bool:
-        """Remove an entry unless a run computes, opens or uses it; whether it is gone."""
+        """Remove an entry unless it is in use; True if it no longer exists."""
         lock = self._lock(entry.folder.name)
         try:
             lock.acquire(timeout=0)
@@ -195,27 +175,27 @@ class CacheFolder:
         try:
             if _in_use(entry.folder / FEATURES):
                 return False
-            doomed = entry.folder.with_suffix(PARTIAL)  # what is left of it when this is killed is a leftover
-            shutil.rmtree(doomed, ignore_errors=True)
-            entry.folder.replace(doomed)
-            shutil.rmtree(doomed)
-        except (FileNotFoundError, PermissionError):  # removed by another run; or mapped, on Windows
+            partial = entry.folder.with_suffix(PARTIAL)  # a leftover if this process is killed
+            shutil.rmtree(partial, ignore_errors=True)
+            entry.folder.replace(partial)
+            shutil.rmtree(partial)
+        except (FileNotFoundError, PermissionError):  # removed by another run, or mapped (Windows)
             return not entry.folder.exists()
         finally:
             lock.release()
         return True
 
-    def _remove_leftovers(self, claimed: str | None) -> None:
-        """Remove whatever is incomplete while nobody holds its lock."""
+    def _remove_leftovers(self, locked: str | None) -> None:
+        """Remove incomplete entries that no process has locked."""
         for folder in self.path.glob("*/"):
-            if folder.stem == claimed or (folder.suffix != PARTIAL and (folder / ADDRESS).is_file()):
+            if folder.stem == locked or (folder.suffix != PARTIAL and (folder / ADDRESS).is_file()):
                 continue
             with suppress(Timeout), self._lock(folder.stem).acquire(timeout=0):
                 shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
-    def room_needed(self, layout: Layout) -> Iterator[None]:
-        """Name a full disk as such."""
+    def explain_full_disk(self, layout: Layout) -> Iterator[None]:
+        """Turn the error of a full disk into a LungtlError."""
         try:
             yield
         except OSError as error:
@@ -223,8 +203,8 @@ class CacheFolder:
                 raise
             free = shutil.disk_usage(self.path).free
             raise LungtlError(
-                f"the features need {layout.size / GB:.2f} GB in {self.path}, {free / GB:.2f} GB are free; make room, "
-                "or give cache.precision=float16 or cache.enabled=false"
+                f"the features need {layout.size / GB:.2f} GB in {self.path}, {free / GB:.2f} GB are free; free some "
+                "space, or set cache.precision=float16 or cache.enabled=false"
             ) from error
 
     def _lock(self, name: str) -> FileLock:
@@ -234,8 +214,8 @@ class CacheFolder:
 def map_array(file: Path, layout: Layout) -> NDArray[np.floating[Any]]:
     """The array of an entry, memory-mapped and read-only.
 
-    It is marked as in use for as long as the map lives. Where files cannot be locked (some network drives), it may be
-    removed meanwhile: on Linux and macOS an unlinked file stays readable through its map.
+    It is in use, by a file lock, while the map exists. On file systems without locks (some network drives) it may be
+    removed, but on Linux and macOS a removed file stays readable through its map.
     """
     with file.open("rb") as opened:
         if fcntl is not None:
@@ -255,24 +235,24 @@ def _in_use(file: Path) -> bool:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        except OSError:  # locks do not work here: it cannot be known
+        except OSError:  # no locks on this file system
             return False
     return False
 
 
-def _is_as_written(folder: Path, address: Mapping[str, Any], layout: Layout) -> bool:
+def _is_intact(folder: Path, address: Mapping[str, Any], layout: Layout) -> bool:
     try:
-        written = json.loads((folder / ADDRESS).read_text())
+        existing = json.loads((folder / ADDRESS).read_text())
         with (folder / FEATURES).open("rb") as file:
             header = file.read(len(layout.header))
             size = file.seek(0, io.SEEK_END)
     except (OSError, ValueError):
         return False
-    return bool(written == json.loads(json.dumps(address)) and header == layout.header and size == layout.size)
+    return bool(existing == json.loads(json.dumps(address)) and header == layout.header and size == layout.size)
 
 
 def _allocate(file: BinaryIO, size: int) -> None:
-    """Have the disk set the space aside, so that it is found full now and not hours later."""
+    """Reserve the space on disk, so that a full disk is noticed now and not hours later."""
     if not hasattr(os, "posix_fallocate"):  # macOS, Windows
         if shutil.disk_usage(Path(file.name).parent).free < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -280,5 +260,5 @@ def _allocate(file: BinaryIO, size: int) -> None:
     try:
         os.posix_fallocate(file.fileno(), 0, size)
     except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # some file systems cannot
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # not supported by some file systems
             raise

@@ -1,4 +1,4 @@
-"""HU -> the normalised channels that an ImageNet backbone expects, batched on the device."""
+"""Convert HU to the normalised channels of an ImageNet backbone, in batches on the device."""
 
 from __future__ import annotations
 
@@ -21,41 +21,35 @@ def resolve_windows(
     value_range: tuple[int, int] | None,
     channels: int = 3,
 ) -> list[tuple[float, float]]:
-    """Windows by name, pair or `auto` -> (centre, width) each.
+    """Resolve windows given as names, pairs or `auto` to one (centre, width), or one per channel.
 
-    Args:
-        windows: `auto`, or one window, or one a channel.
-        neighbours: 2.5D: `auto` is then one window.
-        value_range: None for HU; else the grey values' range, which `auto` spans.
-        channels: of the images.
-
-    Raises:
-        LungtlError: windows of HU are asked for where voxels are not HU.
+    `auto` is lung, mediastinal and wide for three channels, lung for neighbouring slices (2.5D) or other numbers of
+    channels, and the whole value_range if voxels are not HU.
     """
     if windows != "auto":
         named = [w for w in windows if isinstance(w, str)]
         if named and value_range is not None:
             raise LungtlError(
-                f"image.windows={named} are in HU, but this dataset's grey values {value_range} are not; "
+                f"image.windows={named} are in HU, but this dataset has grey values {value_range}; "
                 "use image.windows=auto"
             )
         return [WINDOWS[w] if isinstance(w, str) else (float(w[0]), float(w[1])) for w in windows]
     if value_range is not None:
         low, high = value_range
         return [((low + high) / 2, float(high - low))]
-    one_each = not neighbours and channels == len(DEFAULT_WINDOWS)
-    return [WINDOWS[name] for name in (DEFAULT_WINDOWS if one_each else DEFAULT_WINDOWS[:1])]
+    one_per_channel = not neighbours and channels == len(DEFAULT_WINDOWS)
+    return [WINDOWS[name] for name in (DEFAULT_WINDOWS if one_per_channel else DEFAULT_WINDOWS[:1])]
 
 
 class SlicePreprocessor(nn.Module):
-    """Window, resize, normalise.
+    """Crop, window, resize and normalise slices.
 
     Args:
-        windows: (centre, width) of one window, which is repeated over the channels, or of one a channel.
-        neighbours: frames carry three neighbouring slices, each seen through the one window.
-        size: pixels a side that the backbone sees.
-        crop: cut this many pixels around the centre first.
-        mean: of each channel, on the scale 0..1; there are as many channels as it has values.
+        windows: (centre, width) of one window for all channels, or of one per channel.
+        neighbours: frames are three neighbouring slices, all with the same window.
+        size: height and width of the backbone's input.
+        crop: height and width of a centre crop before resizing.
+        mean: of each channel, on a scale of 0..1; its length is the number of channels.
         std: likewise.
     """
 
@@ -88,13 +82,13 @@ class SlicePreprocessor(nn.Module):
     def from_config(
         cls, config: ImageConfig, value_range: tuple[int, int] | None, size: int, mean: Any, std: Any
     ) -> SlicePreprocessor:
-        """Resolve every `auto` of the config for a dataset and a backbone."""
+        """Resolve every `auto` in the config for a dataset and a backbone."""
         windows = resolve_windows(config.windows, config.neighbours, value_range, config.channels)
-        wanted = size if config.size == "auto" else config.size
-        return cls(windows, config.neighbours, wanted, config.crop, mean, std)
+        size = size if config.size == "auto" else config.size
+        return cls(windows, config.neighbours, size, config.crop, mean, std)
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides the result, as JSON values; the constructor's arguments."""
+        """The arguments of the constructor, as JSON values."""
         return {
             "windows": [list(w) for w in self.windows], "neighbours": self.neighbours, "size": self.size,
             "crop": self.crop, "mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist(),
@@ -103,29 +97,29 @@ class SlicePreprocessor(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """int16 [N, C, H, W] (C = 1, or 3 neighbouring slices) -> float [N, channels, size, size]."""
         if self.crop is not None:
-            frames = self._cropped(frames)
-        # in place: on a CPU fresh memory costs as much as the arithmetic
+            frames = self._centre_crop(frames)
+        # in place: on a CPU, allocating memory takes as long as the arithmetic
         images = (frames - self.low).div_(self.width).clamp_(0, 1)
         if images.shape[-2:] != (self.size, self.size):
-            images = _resized(images, self.size)
+            images = _resize(images, self.size)
         return images.sub_(self.mean).div_(self.std)
 
-    def _cropped(self, frames: Tensor) -> Tensor:
+    def _centre_crop(self, frames: Tensor) -> Tensor:
         height, width = frames.shape[-2:]
         assert self.crop is not None
         if self.crop > min(height, width):
             raise LungtlError(
-                f"image.crop={self.crop} is larger than the slices ({height} x {width}); give less or null"
+                f"image.crop={self.crop} is larger than the slices ({height} x {width}); use a smaller value or null"
             )
         top, left = (height - self.crop) // 2, (width - self.crop) // 2
         return frames[..., top : top + self.crop, left : left + self.crop]
 
 
-def _resized(images: Tensor, size: int) -> Tensor:
-    """Bilinear, antialiased where it shrinks; antialiasing an enlargement changes nothing but takes longer."""
+def _resize(images: Tensor, size: int) -> Tensor:
+    """Bilinear interpolation, antialiased only when shrinking: otherwise it changes nothing but takes longer."""
     if size < max(images.shape[-2:]):
         return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
-    # not F.interpolate: where torch is to be deterministic it enlarges on a GPU in many small operations, for the sake
-    # of a gradient, which nobody asks for here
+    # not F.interpolate: in torch's deterministic mode it uses many small GPU operations, for a gradient that is not
+    # needed here
     enlarged: Tensor = torch.ops.aten.upsample_bilinear2d(images, [size, size], False)
     return enlarged

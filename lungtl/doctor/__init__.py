@@ -1,1 +1,1 @@
-"""What `python -m lungtl.doctor` looks at, one subject a module; each check yields `Finding`s."""
+"""The checks of `python -m lungtl.doctor`, one module per subject; each check yields `Finding`s."""

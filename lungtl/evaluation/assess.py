@@ -53,9 +53,6 @@ def assess(
 
     Returns:
         The content of metrics.json.
-
-    Raises:
-        LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
     """
     labels, probabilities, patients = bags["label"], bags["probability"], bags["patient_id"]
     options: dict[str, Any] = {"threshold": threshold, "resamples": resamples}
@@ -70,7 +67,7 @@ def assess(
             for kind, fitted in (applied.maps if applied is not None else {}).items()
             if fitted.kind != "none"
         },
-        slices=score(labelled["label"] == MALIGNANT, labelled["p_malignant"], labelled["patient_id"], **options)
+        slice=score(labelled["label"] == MALIGNANT, labelled["p_malignant"], labelled["patient_id"], **options)
         if slices_trained and len(labelled)
         else None,
         controls={name: score(labels, p, patients, **options) for name, p in controls.items()},

@@ -99,9 +99,6 @@ def fit_platt(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
 
     Returns:
         Kind platt. Kind none, with the reason, where there is one class or the best slope is not positive.
-
-    Raises:
-        LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
     """
     from scipy.optimize import minimize
     from scipy.special import expit, logit
@@ -138,16 +135,8 @@ def fit_platt(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
 def fit_temperature(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
     """Fit the temperature T by maximum likelihood: sigmoid(logit(p) / T) (Guo et al., ICML 2017).
 
-    Args:
-        labels: int [N], 0 or 1, of the validation bags.
-        probabilities: float [N] in [0, 1], of the positive class.
-
-    Returns:
-        Kind temperature. Kind none, with the reason, where there is one class or the best temperature is outside
-        `TEMPERATURES`.
-
-    Raises:
-        LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
+    Arguments as for `fit_platt`. Returns kind temperature, or kind none with the reason where there is one class or
+    the best temperature is outside `TEMPERATURES`.
     """
     from scipy.optimize import brentq
     from scipy.special import expit, logit
@@ -181,15 +170,7 @@ def fit_isotonic(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
     It overfits small sets: Niculescu-Mizil & Caruana (ICML 2005) found a fitted sigmoid better on fewer than about
     200 to 1000 cases.
 
-    Args:
-        labels: int [N], 0 or 1, of the validation bags.
-        probabilities: float [N] in [0, 1], of the positive class.
-
-    Returns:
-        Kind isotonic; kind none, with the reason, where there is one class.
-
-    Raises:
-        LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
+    Arguments as for `fit_platt`. Returns kind isotonic, or kind none with the reason where there is one class.
     """
     y = check_labels(labels)
     p = check_probabilities(probabilities, len(y))

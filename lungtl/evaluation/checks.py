@@ -97,6 +97,14 @@ def patient_codes(patient_ids: Iterable[object], n: int) -> NDArray[np.int64]:
     return codes.astype(np.int64)
 
 
+def check_rows(
+    labels: ArrayLike, probabilities: ArrayLike, patient_ids: Iterable[object]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """Return labels int64 [N], probabilities float64 [N] and the patient 0..P-1 of each row, int64 [N]."""
+    y = check_labels(labels)
+    return y, check_probabilities(probabilities, len(y)), patient_codes(patient_ids, len(y))
+
+
 def one_class(labels: NDArray[np.int64]) -> str:
     """Why nothing is defined for labels of a single class."""
     return f"only one class: {int(labels.sum())} of {len(labels)} positive"

@@ -78,9 +78,6 @@ def choose(validation: pd.DataFrame, kind: Kind) -> Chosen:
     Args:
         validation: one row per validation bag: patient_id, label (0 or 1), probability.
         kind: the calibration to apply to predictions.
-
-    Raises:
-        LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
     """
     labels, probabilities = validation["label"], validation["probability"]
     return Chosen(
@@ -110,9 +107,6 @@ def choose_thresholds(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, 
         "sensitivity_90" and "sensitivity_95": the highest specificity with at least that sensitivity; "youden":
         the highest sensitivity + specificity (Youden 1950), of equal ones that with the highest sensitivity. None
         where only calling every bag alike achieves that, or there is one class.
-
-    Raises:
-        LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
     """
     y = check_labels(labels)
     p = check_probabilities(probabilities, len(y))

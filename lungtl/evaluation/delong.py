@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lungtl.evaluation.checks import check_labels, check_probabilities, one_class, patient_codes
+from lungtl.evaluation.checks import check_labels, check_probabilities, check_rows, one_class, patient_codes
 from lungtl.evaluation.estimate import DelongAuroc, Difference
 
 Floats = NDArray[np.float64]
@@ -44,15 +44,10 @@ def auroc_interval(labels: ArrayLike, probabilities: ArrayLike, patient_ids: Ite
     Returns:
         The AUROC. There is no interval where the estimated variance is 0, as for an AUROC of 0 or 1 (the data do not
         show how far from 1 the truth is; [1, 1] would be wrong), nor where one patient has all rows of a class.
-
-    Raises:
-        LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
     """
     from scipy.special import expit
 
-    y = check_labels(labels)
-    p = check_probabilities(probabilities, len(y))
-    patients = patient_codes(patient_ids, len(y))
+    y, p, patients = check_rows(labels, probabilities, patient_ids)
     if y.min() == y.max():
         return DelongAuroc(None, undefined=one_class(y))
     placements = _placements(y, p)
@@ -69,23 +64,7 @@ def auroc_interval(labels: ArrayLike, probabilities: ArrayLike, patient_ids: Ite
 
 
 def compare_aurocs(labels: ArrayLike, first: ArrayLike, second: ArrayLike, patient_ids: Iterable[object]) -> Difference:
-    """Compare the AUROCs of two models on the same bags.
-
-    The difference divided by its standard error, which allows for the correlation of the models, is taken as
-    standard normal.
-
-    Args:
-        labels: int [N], 0 or 1.
-        first: float [N] in [0, 1], the first model's probabilities.
-        second: likewise, the second model's.
-        patient_ids: one id per row; rows of one patient may be correlated.
-
-    Returns:
-        The difference first - second. Two models that rank all bags alike have a p-value of 1 and no interval.
-
-    Raises:
-        LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
-    """
+    """Compare the AUROCs of two models on the same bags: first minus second, as `compare_mean_aurocs`."""
     return compare_mean_aurocs(labels, [first], [second], patient_ids)
 
 
@@ -94,8 +73,9 @@ def compare_mean_aurocs(
 ) -> Difference:
     """Compare the mean AUROCs of two groups of models on the same bags, such as the seeds of two settings.
 
-    The placements of each side are averaged over its models. The test generalises to other patients, not to other
-    seeds.
+    The placements of each side are averaged over its models. The difference divided by its standard error, which
+    allows for the correlation of the models, is taken as standard normal. The test generalises to other patients, not
+    to other seeds.
 
     Args:
         labels: int [N], 0 or 1.
@@ -104,10 +84,8 @@ def compare_mean_aurocs(
         patient_ids: one id per row; rows of one patient may be correlated.
 
     Returns:
-        As `compare_aurocs`, of the means; the same as that for one model per side.
-
-    Raises:
-        LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
+        The mean of the first side minus that of the second. Sides that rank all bags alike have a p-value of 1 and no
+        interval.
     """
     from scipy.special import ndtr
 

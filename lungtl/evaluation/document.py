@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -116,8 +115,27 @@ class Training(BaseModel):
     val_auroc: Probability | None = None
 
 
+EMPTY: dict[str, Any] = {"calibrated": {}, "slice": None, "controls": {}, "gains": {}, "chosen": None,
+                         "operating_points": {}, "subgroups": [], "localisation": None}  # fmt: skip
+"""Fields of `Metrics` for a model without them."""
+
+
 class Metrics(BaseModel):
-    """The whole of metrics.json; further keys are those of the command that wrote it."""
+    """The whole of metrics.json; further keys are those of the command that wrote it.
+
+    Attributes:
+        schema_: `SCHEMA`.
+        split: "val", "test", ...
+        bag: the model's scores per bag.
+        calibrated: kind of calibration -> the model's scores after it.
+        slice: its scores per slice; None where slices were not scored.
+        controls: scores of the trivial predictors on the same bags.
+        gains: control -> the model's AUROC minus the control's.
+        chosen: calibration and thresholds, chosen on validation bags.
+        operating_points: name -> decisions at the threshold chosen for it; None where there is none.
+        subgroups: scores of subsets of the bags.
+        localisation: how much of the aggregator's weight falls on true nodule slices.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False, strict=True)
 
@@ -140,65 +158,29 @@ class Metrics(BaseModel):
         return self
 
 
-def evaluation_document(
-    *,
-    split: str,
-    bag: ScoreTable,
-    slices: ScoreTable | None = None,
-    controls: Mapping[str, ScoreTable] | None = None,
-    calibrated: Mapping[Any, ScoreTable] | None = None,
-    gains: Mapping[str, Difference] | None = None,
-    chosen: Chosen | None = None,
-    operating_points: Mapping[str, OperatingPoint | None] | None = None,
-    subgroups: Sequence[Subgroup] = (),
-    localisation: Localisation | None = None,
-    **context: Any,
-) -> Document:
-    """Assemble metrics.json.
+def evaluation_document(*, split: str, bag: ScoreTable, **parts: Any) -> Document:
+    """Assemble and validate metrics.json.
 
     Args:
         split: "val", "test", ...
         bag: the model's scores per bag.
-        slices: its scores per slice; None where slices were not scored.
-        controls: scores of the trivial predictors on the same bags.
-        calibrated: kind of calibration -> the model's scores after it.
-        gains: control -> the model's AUROC minus the control's.
-        chosen: calibration and thresholds, chosen on validation bags.
-        operating_points: name -> decisions at the threshold chosen for it; None where there is none.
-        subgroups: scores of subsets of the bags.
-        localisation: how much of the aggregator's weight falls on true nodule slices.
-        **context: further top-level keys, JSON values.
+        **parts: further fields of `Metrics`, empty where omitted, and further keys with JSON values.
 
     Returns:
         A dict that `json.dumps(..., allow_nan=False)` accepts.
 
     Raises:
-        LungtlError: a context key is a key of the schema, or its value is not JSON.
-        pydantic.ValidationError: something does not follow the schema.
+        LungtlError: the value of a further key is not JSON.
+        pydantic.ValidationError: a field does not follow the schema.
     """
-    for key, value in context.items():
-        if key in Metrics.model_fields or key == "schema":
-            raise LungtlError(f"context key {key!r} belongs to the schema of metrics.json; choose another name")
+    for key in parts.keys() - Metrics.model_fields.keys():
         try:
-            json.dumps(value, allow_nan=False)
+            json.dumps(parts[key], allow_nan=False)
         except (TypeError, ValueError) as error:
             raise LungtlError(
-                f"context key {key!r} of metrics.json is not JSON ({error}); use plain values, None for NaN"
+                f"key {key!r} of metrics.json is not JSON ({error}); use plain values, None for NaN"
             ) from error
-    document = Metrics(
-        schema=SCHEMA,
-        split=split,
-        bag=bag,
-        calibrated=dict(calibrated or {}),
-        slice=slices,
-        controls=dict(controls or {}),
-        gains=dict(gains or {}),
-        chosen=chosen,
-        operating_points=dict(operating_points or {}),
-        subgroups=list(subgroups),
-        localisation=localisation,
-        **context,
-    )
+    document = Metrics.model_validate({"schema": SCHEMA, "split": split, "bag": bag, **EMPTY, **parts})
     return document.model_dump(mode="json", by_alias=True)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lungtl.evaluation.bootstrap import bootstrap_estimate, patient_bootstrap
-from lungtl.evaluation.checks import check_labels, check_probabilities, check_resamples, one_class, patient_codes
+from lungtl.evaluation.checks import check_resamples, check_rows, one_class
 from lungtl.evaluation.delong import auroc_interval
 from lungtl.evaluation.document import ScoreTable
 from lungtl.evaluation.estimate import Estimate
@@ -47,10 +47,8 @@ def score(
         LungtlError: empty input, unequal lengths, labels other than 0 and 1, probabilities that are NaN or outside
             [0, 1], a missing patient id, a threshold outside [0, 1], a negative `resamples`.
     """
-    y = check_labels(labels)
-    p = check_probabilities(probabilities, len(y))
     ids = list(patient_ids)
-    patients = patient_codes(ids, len(y))
+    y, p, patients = check_rows(labels, probabilities, ids)
     check_resamples(resamples)
     rows = Rows(y, p, threshold, patients)
     values = dict(zip(METRICS, rows.metrics(np.ones((1, len(y))))[:, 0], strict=True))

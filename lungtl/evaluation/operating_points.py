@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lungtl.evaluation.bootstrap import bootstrap_estimate, patient_bootstrap
-from lungtl.evaluation.checks import check_labels, check_probabilities, check_resamples, check_threshold, patient_codes
+from lungtl.evaluation.checks import check_resamples, check_rows, check_threshold
 from lungtl.evaluation.document import OperatingPoint
 from lungtl.evaluation.estimate import Estimate
 
@@ -26,22 +26,8 @@ def at_threshold(
     resamples: int = 1000,
     seed: int = 0,
 ) -> OperatingPoint:
-    """Score the decisions at a threshold that was fixed beforehand, with intervals as in `score`.
-
-    Args:
-        labels: int [N], 0 or 1.
-        probabilities: float [N] in [0, 1], of the positive class.
-        patient_ids: one id per row.
-        threshold: bags with at least this probability are called positive.
-        resamples: bootstrap replicates; 0 for no intervals.
-        seed: of the draws.
-
-    Raises:
-        LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
-    """
-    y = check_labels(labels)
-    p = check_probabilities(probabilities, len(y))
-    patients = patient_codes(patient_ids, len(y))
+    """Score the decisions at a threshold that was fixed beforehand; arguments and intervals as of `score`."""
+    y, p, patients = check_rows(labels, probabilities, patient_ids)
     check_resamples(resamples)
     called = p >= check_threshold(threshold)
     counted = {"sensitivity": y == 1, "specificity": y == 0, "ppv": called, "npv": ~called}

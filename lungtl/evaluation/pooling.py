@@ -96,11 +96,7 @@ def pool_folds(folds: Sequence[Fold]) -> pd.DataFrame:
 def pooled_gain(
     labels: ArrayLike, probabilities: ArrayLike, control: ArrayLike, patient_ids: Iterable[object]
 ) -> Difference:
-    """The model's AUROC minus a control's on pooled predictions, as `compare_aurocs`, but without its p-value.
-
-    Raises:
-        LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
-    """
+    """The model's AUROC minus a control's on pooled predictions, as `compare_aurocs`, but without its p-value."""
     gain = compare_aurocs(labels, probabilities, control, patient_ids)
     return replace(gain, p_value=None, undefined=gain.undefined or NO_TEST)
 

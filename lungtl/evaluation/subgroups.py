@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lungtl.evaluation.checks import check_labels, check_probabilities, patient_codes
+from lungtl.evaluation.checks import check_rows
 from lungtl.evaluation.delong import auroc_interval
 from lungtl.evaluation.document import Subgroup
 from lungtl.evaluation.estimate import Estimate
@@ -86,13 +86,8 @@ def score_subgroups(
     Returns:
         One entry per level that occurs. With fewer than `MIN_BAGS` bags or one class the AUROC is None and
         `undefined` gives the reason.
-
-    Raises:
-        LungtlError: on input that `lungtl.evaluation.metrics.score` refuses.
     """
-    y = check_labels(labels)
-    p = check_probabilities(probabilities, len(y))
-    patients = patient_codes(patient_ids, len(y))
+    y, p, patients = check_rows(labels, probabilities, patient_ids)
     if len(groups) != len(y):
         raise LungtlError(f"there are groups for {len(groups)} cases, labels for {len(y)}; expected one row per case")
     rows = []

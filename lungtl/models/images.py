@@ -1,9 +1,8 @@
-"""The slices of a store as the backbone's input images."""
+"""Slices of bags as the backbone's images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -15,29 +14,21 @@ from lungtl.data.bags import read_frames
 from lungtl.models.bag_classifier import BagClassifier, full_chunks
 
 
-class Voxels(Protocol):
-    """A source of slices, such as a `Store`."""
-
-    def voxels(self, bag_id: str) -> NDArray[np.int16]:
-        """int16 [S, H, W] of a bag."""
-
-
 def image_chunks(
-    classifier: BagClassifier, store: Voxels, bag_ids: Sequence[str], device: torch.device, view: int = 0
+    classifier: BagClassifier, volumes: Iterable[NDArray[np.int16]], device: torch.device, view: int = 0
 ) -> Iterator[Tensor]:
-    """Preprocessed slices of bags, in order, in full chunks; scans are read chunk by chunk.
+    """Preprocessed slices of bags, in order, in full chunks.
 
     Args:
         classifier: its preprocessor and chunk size are used.
-        store: whose slices.
-        bag_ids: which bags.
-        device: where to preprocess.
-        view: dihedral view of the slices.
+        volumes: int16 [S_i, H, W] each, read chunk by chunk if they are memory-mapped.
+        device: of the images.
+        view: dihedral view of every slice.
     """
     images = (
         classifier.preprocessor(dihedral(_to_device(frames, device), view))
-        for bag_id in bag_ids
-        for frames in _read(store.voxels(bag_id), classifier.preprocessor.neighbours, classifier.chunk)
+        for voxels in volumes
+        for frames in _read(voxels, classifier.preprocessor.neighbours, classifier.chunk)
     )
     return full_chunks(images, classifier.chunk)
 

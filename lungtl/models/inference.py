@@ -1,34 +1,49 @@
-"""Predictions of a trained classifier."""
+"""Predictions of a trained classifier: one path for training, evaluation, prediction and served models."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lungtl.data.bags import Features, read_frames
-from lungtl.data.batching import loads
+from lungtl.data.batching import inference_chunks
 from lungtl.data.store.reader import Store
-from lungtl.models.bag_classifier import BagClassifier, BagOutput
+from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.images import image_chunks
 from lungtl.models.module_state import evaluation_mode
 from lungtl.sources.base import BENIGN, MALIGNANT, NON_NODULE
 
-MOST_BYTES = 2**28
-"""Of voxels, or of features, at once where nothing trains, unless one bag alone has more."""
-
 if TYPE_CHECKING:
     import pandas as pd
+
+MOST_BYTES = 2**28
+"""Of voxels or features at once when nothing trains, unless a single bag has more."""
+
+
+class BagPrediction(NamedTuple):
+    """What a classifier predicts for one bag of S slices.
+
+    Attributes:
+        probability: of malignancy.
+        weights: float64 [S], sum 1.
+        slice_probabilities: float64 [S, 3]: non-nodule, benign, malignant.
+    """
+
+    probability: float
+    weights: NDArray[np.float64]
+    slice_probabilities: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a classifier says of a store's bags.
+    """Predictions for bags of a store.
 
     Attributes:
         bags: bag_id, probability (float64).
@@ -39,6 +54,14 @@ class Predictions:
     slices: pd.DataFrame
 
 
+def predict_volume(classifier: BagClassifier, voxels: NDArray[np.int16]) -> BagPrediction:
+    """Predict one bag from its voxels, int16 [S, H, W], on the classifier's device, in evaluation mode."""
+    device = next(classifier.parameters()).device
+    with evaluation_mode(classifier), torch.inference_mode(), classifier.folded():
+        (prediction,) = _classify(classifier, _embed(classifier, [voxels], device))
+    return prediction
+
+
 def predict_bags(
     classifier: BagClassifier,
     store: Store,
@@ -47,15 +70,15 @@ def predict_bags(
     device: torch.device,
     batch_size: int = 8,
 ) -> Predictions:
-    """Classify bags, all their slices, in evaluation mode.
+    """Predict bags of a store, all their slices, in evaluation mode.
 
     Args:
         classifier: trained.
-        store: where the bags lie.
+        store: of the bags.
         bag_ids: which.
-        features: from the feature cache, of the classifier's split; None reads voxels.
+        features: from the feature cache, of the classifier's cut; None reads voxels.
         device: where to compute.
-        batch_size: bags at once, fewer where they are long; slices are read and embedded in the classifier's chunks.
+        batch_size: bags at once, fewer if they are long; slices are read and embedded in the classifier's chunks.
     """
     import pandas as pd
 
@@ -68,21 +91,20 @@ def predict_bags(
         torch.inference_mode(),
         classifier.folded() if features is None else nullcontext(),
     ):
-        for load in loads(lengths, batch_size, most_slices(store, features, neighbours)):
-            ids = [bag_ids[i] for i in load]
+        for batch in inference_chunks(lengths, batch_size, most_slices(store, features, neighbours)):
+            ids = [bag_ids[i] for i in batch]
             if features is not None:
                 rows = [features.rows(bag_id, 0, None).to(device) for bag_id in ids]
             else:
-                rows = _rows(classifier, store, ids, device, [lengths[i] for i in load])
-            output = classifier.classify(rows)
-            probabilities = output.bag_logits.cpu().double().sigmoid().numpy()
-            bags += list(zip(ids, probabilities, strict=True))
-            slices += [_slice_rows(output, store, row, bag_id) for row, bag_id in enumerate(ids)]
+                rows = _embed(classifier, map(store.voxels, ids), device, [lengths[i] for i in batch])
+            for bag_id, prediction in zip(ids, _classify(classifier, rows), strict=True):
+                bags.append((bag_id, prediction.probability))
+                slices.append(_slice_table(prediction, store, bag_id))
     return Predictions(pd.DataFrame(bags, columns=["bag_id", "probability"]), pd.concat(slices, ignore_index=True))
 
 
 def most_slices(store: Store, features: Features | None, neighbours: bool) -> int:
-    """How many slices make up `MOST_BYTES`, the first bag's taken for all."""
+    """How many slices make up `MOST_BYTES`, judged by the first bag."""
     bag_id = str(store.bags["bag_id"].iloc[0])
     if features is not None:
         one = features.rows(bag_id, 0, torch.zeros(1, dtype=torch.int64)).nbytes
@@ -91,27 +113,43 @@ def most_slices(store: Store, features: Features | None, neighbours: bool) -> in
     return max(1, MOST_BYTES // one)
 
 
-def _rows(
-    classifier: BagClassifier, store: Store, bag_ids: Sequence[str], device: torch.device, lengths: list[int]
+def _embed(
+    classifier: BagClassifier,
+    volumes: Iterable[NDArray[np.int16]],
+    device: torch.device,
+    lengths: list[int] | None = None,
 ) -> list[Tensor]:
     """What the feature cache would hold of bags, float [S_i, K] each."""
-    chunks = [classifier.split.prefix(images) for images in image_chunks(classifier, store, bag_ids, device)]
-    return list(torch.cat(chunks).split(lengths))
+    chunks = [classifier.split.prefix(images) for images in image_chunks(classifier, volumes, device)]
+    rows = torch.cat(chunks)
+    return [rows] if lengths is None else list(rows.split(lengths))
 
 
-def _slice_rows(output: BagOutput, store: Store, row: int, bag_id: str) -> pd.DataFrame:
+def _classify(classifier: BagClassifier, rows: list[Tensor]) -> list[BagPrediction]:
+    """Classify bags from their rows, float [S_i, K] each."""
+    output = classifier.classify(rows)
+    probabilities = output.bag_logits.cpu().double().sigmoid().numpy()
+    return [
+        BagPrediction(
+            float(probabilities[i]),
+            output.weights[i, : len(own)].cpu().double().numpy(),
+            output.slice_logits[i, : len(own)].cpu().double().softmax(dim=-1).numpy(),
+        )
+        for i, own in enumerate(rows)
+    ]
+
+
+def _slice_table(prediction: BagPrediction, store: Store, bag_id: str) -> pd.DataFrame:
     import pandas as pd
 
-    labels = store.slice_labels(bag_id)
-    count = len(labels)
-    p = output.slice_logits[row, :count].cpu().double().softmax(dim=-1).numpy()
+    p = prediction.slice_probabilities
     return pd.DataFrame(
         {
             "bag_id": bag_id,
-            "index": np.arange(count),
+            "index": np.arange(len(p)),
             "z_mm": store.z_mm(bag_id),
-            "label": labels,
-            "weight": output.weights[row, :count].cpu().double().numpy(),
+            "label": store.slice_labels(bag_id),
+            "weight": prediction.weights,
             "p_non_nodule": p[:, NON_NODULE],
             "p_benign": p[:, BENIGN],
             "p_malignant": p[:, MALIGNANT],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,9 +15,6 @@ class Standardise(nn.BatchNorm1d):
     """Batch norm without weights, whose statistics are those of all slices of a batch across DDP ranks.
 
     torch's SyncBatchNorm does not run on CPUs.
-
-    Args:
-        dim: size of the embedding.
     """
 
     def __init__(self, dim: int) -> None:
@@ -41,13 +40,10 @@ class Standardise(nn.BatchNorm1d):
 
     def _update_running_statistics(self, mean: Tensor, variance: Tensor) -> None:
         """As `nn.BatchNorm1d` does."""
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
-        self.num_batches_tracked.add_(1)
+        own: Any = self
+        own.running_mean.lerp_(mean, own.momentum)
+        own.running_var.lerp_(variance, own.momentum)
+        own.num_batches_tracked.add_(1)
 
 
 class SliceProjection(nn.Module):
@@ -55,11 +51,6 @@ class SliceProjection(nn.Module):
 
     The fully connected layer before pooling follows Ilse et al. (2018) and CLAM (Lu et al. 2021). Components of
     ImageNet embeddings differ by orders of magnitude in scale; standardised, one learning rate suits all of them.
-
-    Args:
-        dim: size of the embedding.
-        width: of the projection.
-        dropout: share of the projection that is dropped during training.
     """
 
     def __init__(self, dim: int, width: int, dropout: float) -> None:

@@ -1,4 +1,4 @@
-"""The figures of an evaluation."""
+"""Figures of an evaluation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lungtl.evaluation.document import Document
     from lungtl.models.inference import Predictions
-    from lungtl.runs.scored import ScoredModel
+    from lungtl.runs.scoring import ScoredModel
 
 log = logging.getLogger(__name__)
 SHOWN = 16  # slices in the montage
@@ -35,17 +35,17 @@ def draw(
     document: Document,
     resamples: int,
 ) -> None:
-    """Draw everything that an evaluation shows.
+    """Draw the figures of an evaluation.
 
     Args:
         folder: gets the PNGs; is created.
-        store: whose bags were predicted.
+        store: the bags' store.
         model: predicted them.
         predictions: of the bags.
         table: bag_id, patient_id, label, probability, calibrated of the bags.
         controls: name -> probabilities in the order of `table`.
         document: their scores.
-        resamples: of patients, for the intervals and bands: as many as for those of the scores.
+        resamples: of patients, for intervals and bands, as for the scores.
     """
     from lungtl.evaluation.figures import (
         attention_along_z,
@@ -93,44 +93,42 @@ def windowed(hu: NDArray[np.int16], window: tuple[float, float]) -> NDArray[np.u
 
 
 def _draw_most_weighted(
-    folder: Path, store: Store, model: ScoredModel, slices: dict[Any, pd.DataFrame], table: pd.DataFrame, told: bool
+    folder: Path, store: Store, model: ScoredModel, slices: dict[Any, pd.DataFrame], table: pd.DataFrame, weighted: bool
 ) -> None:
-    """A slice of each of the bags with the highest probabilities, with and without heatmaps; `told` by its weight."""
+    """One slice of each of the bags with the highest probabilities, with and without heatmaps."""
     from lungtl.evaluation.figures import gradcam_montage, montage, save
 
     window = model.classifier.preprocessor.windows[0]
     images, captions, labels, places = [], [], [], []
     for row in table.sort_values("probability", ascending=False).head(SHOWN).itertuples():
-        top = shown_slice(slices[row.bag_id], told)
+        top = representative_slice(slices[row.bag_id], weighted)
         images.append(windowed(store.voxels(str(row.bag_id))[top.slice_index], window))
         place = "" if np.isnan(top.z_mm) else f" z {top.z_mm:.0f} mm"
         captions.append(f"{row.patient_id}{place}\nw={top.weight:.2f} p={row.probability:.2f} {SLICE_NAMES[top.label]}")
         labels.append(int(top.label))
         places.append((str(row.bag_id), int(top.slice_index)))
-    which = "the slice that weighed most in each" if told else "the middle slice of each, as all weigh the same"
-    bags = f"{len(images)} bags" if len(images) > 1 else "bag"
-    title = f"The {bags} with the highest probability: {which}"
+    title = "Highest probabilities: " + ("most heavily weighted slice" if weighted else "middle slice (equal weights)")
     save(montage(images, captions, labels, title), folder / "montage.png")
     if model.heatmaps:
         try:
             maps = [_heatmap(store, model, *place) for place in places]
-        except LungtlError as error:  # the extra is not installed, or the network has no maps: the rest stands
+        except LungtlError as error:  # the extra is not installed, or the network has no maps
             log.info("no heatmaps: %s", error)
         else:
             save(gradcam_montage(images, maps, captions, labels, title), folder / "heatmaps.png")
 
 
-def shown_slice(slices: pd.DataFrame, weights_differ: bool) -> Any:
-    """The slice of a bag that is shown: what weighed most, or the middle one where the aggregator weighs all the same.
+def representative_slice(slices: pd.DataFrame, weighted: bool) -> Any:
+    """The most heavily weighted slice of a bag, or its middle one.
 
     Args:
-        slices: index, weight and more of the bag's slices, in their order.
-        weights_differ: whether the aggregator weighs slices at all.
+        slices: index, weight and more of the bag's slices, in order.
+        weighted: whether the aggregator gives slices different weights.
 
     Returns:
-        Its row, `index` as `slice_index`.
+        The slice's row, with `index` renamed to `slice_index`.
     """
-    one = slices.nlargest(1, "weight") if weights_differ else slices.iloc[[len(slices) // 2]]
+    one = slices.nlargest(1, "weight") if weighted else slices.iloc[[len(slices) // 2]]
     return next(one.rename(columns={"index": "slice_index"}).itertuples())
 
 
@@ -147,7 +145,7 @@ def _heatmap(store: Store, model: ScoredModel, bag_id: str, index: int) -> NDArr
 
 
 def _examples(table: pd.DataFrame) -> dict[str, Any]:
-    """The surest hit, the worst miss, and the worst false alarm."""
+    """The most confident true positive, false negative and false positive."""
     ordered = table.sort_values("probability", ascending=False)
     chosen: dict[str, Any] = {}
     for name, label, place in (("surest_hit", 1, 0), ("worst_miss", 1, -1), ("worst_alarm", 0, 0)):

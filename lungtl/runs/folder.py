@@ -1,30 +1,38 @@
-"""Where runs live, and how one is found again by its folder or its MLflow id."""
+"""The files of a run's folder, and how a run is found by its folder or its MLflow id."""
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from lungtl.settings.errors import UsageError
 
-SPLIT, BUNDLE = "split.csv", "bundle"
+RECORD, CONFIG, SPLIT, BUNDLE = "run.json", "config.yaml", "split.csv", "bundle"
 METRICS, PREDICTIONS, SLICES, FIGURES = "metrics.json", "predictions.csv", "slices.csv", "figures"
 VALIDATION = "validation.csv"
-RECORD = "run.json"
-"""In a run's folder: its MLflow id, store, split and weights fingerprints."""
+PRUNED = "pruned.json"
+"""Written by a search that stopped the run early because others were better."""
 
 
 def data_dir_of(overrides: list[str]) -> Path:
     """The data folder that a command line names, before its config is composed."""
-    named = _named("data_dir", overrides) or os.environ.get("LUNGTL_DATA_DIR", "data")
+    named = _last_value("data_dir", overrides) or os.environ.get("LUNGTL_DATA_DIR", "data")
     return Path(named).expanduser().resolve()
 
 
 def sweep_dir_of(overrides: list[str], stamp: str) -> Path:
-    """The folder of the sweep that a command line names, or of the one that began at `stamp`."""
-    return data_dir_of(overrides) / "sweeps" / (_named("sweep.name", overrides) or stamp)
+    """The folder of the sweep that a command line names, or of the one that started at `stamp`."""
+    return data_dir_of(overrides) / "sweeps" / (_last_value("sweep.name", overrides) or stamp)
+
+
+def new_run_folder(data_dir: Path) -> Path:
+    """A folder for a run that is not started from the command line; named by the time, like the others."""
+    return data_dir / "runs" / f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def find_run(reference: str, data_dir: Path) -> Path:
@@ -59,23 +67,28 @@ def find_model(reference: str, data_dir: Path) -> Path:
         return folder.resolve()
     run = find_run(reference, data_dir)
     if not (run / BUNDLE).is_dir():
-        raise UsageError(f"run {run} has no bundle: it did not finish; resume it with lungtl.train resume={run}")
+        raise UsageError(f"run {run} has no bundle because it did not finish; resume it: lungtl.train resume={run}")
     return run
 
 
-def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write `run.json` so that it is there whole or not at all."""
+def bundle_of(model: Path) -> Path:
+    """The bundle's folder of what `find_model` returned."""
+    return model / BUNDLE if (model / BUNDLE).is_dir() else model
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write run.json atomically; a run that has one can be resumed."""
     temporary = folder / f"{RECORD}.tmp"
     temporary.write_text(json.dumps(record, indent=2))
     temporary.replace(folder / RECORD)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What `run.json` says."""
+    """The content of run.json."""
     record: dict[str, Any] = json.loads((folder / RECORD).read_text())
     return record
 
 
-def _named(key: str, overrides: list[str]) -> str | None:
+def _last_value(key: str, overrides: list[str]) -> str | None:
     values = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith(f"{key}=")]
     return values[-1] if values else None

@@ -13,17 +13,26 @@ def run_name(choices: Mapping[str, str], overrides: Iterable[str]) -> str:
     """The four choices, then the other overrides that appear in names."""
     parts = [choices[group] for group in ("dataset", "backbone", "freezing", "aggregator")]
     others = [override for override in overrides if override_key(override) not in choices]
-    return " ".join([*parts, *told(others)])
+    return " ".join([*parts, *shorten_overrides(others)])
 
 
-def told(overrides: Iterable[str]) -> list[str]:
+def sweep_run_name(sweep: Path, overrides: Iterable[str]) -> str:
+    """The overrides that vary within the run's sweep; empty if none does."""
+    return " ".join(shorten_overrides(varying_overrides(sweep, overrides)))
+
+
+def shorten_overrides(overrides: Iterable[str]) -> list[str]:
     """Shorten overrides for the run name; keys that do not belong there are dropped, and a file loses its folder."""
-    parts = [override.partition("=") for override in overrides if is_in_name(override_key(override))]
+    parts = [override.partition("=") for override in overrides if _is_in_name(override)]
     return [f"{k}={Path(v).name if '/' in v else v}" for k, _, v in parts]
 
 
-def differing_overrides(sweep: Path, overrides: Iterable[str]) -> list[str]:
-    """What a child was given that not all children of its sweep were."""
+def _is_in_name(override: str) -> bool:
+    return not override.startswith("~") and is_in_name(override_key(override))
+
+
+def varying_overrides(sweep: Path, overrides: Iterable[str]) -> list[str]:
+    """The overrides of a run that vary within its sweep."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
@@ -32,7 +41,7 @@ def differing_overrides(sweep: Path, overrides: Iterable[str]) -> list[str]:
     parsed = [
         override for override in OverridesParser.create().parse_overrides(lines) if not override.is_sweep_override()
     ]
-    # a child is given `false` as `False` and `1e-3` as `0.001`
+    # Hydra rewrites a job's values: `false` as `False`, `1e-3` as `0.001`
     shared = {*lines, *(f"{one.get_key_element()}={one.get_value_element_as_str()}" for one in parsed)}
     return [override for override in overrides if override not in shared]
 
@@ -46,7 +55,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def differing(names: list[str]) -> list[str]:
-    """Names less the words that all share; as they are where nothing differs."""
+    """Names without the words that all share; unchanged if nothing differs."""
     words = [name.split() for name in names]
     shared = set(words[0]).intersection(*words)
     return [" ".join(w for w in own if w not in shared) or name for own, name in zip(words, names, strict=True)]

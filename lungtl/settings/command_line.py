@@ -1,4 +1,4 @@
-"""What every command does around its work: check the command line, run it, say what went wrong in a line."""
+"""What every command does around its work: check the command line, run it, print errors as one line."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from lungtl.settings.composing import (
     conf_dir,
     first_line,
     search_path,
+    unused_options,
     user_folders,
     validate,
 )
 from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.settings.keys import STAMP as STAMP
 from lungtl.settings.parts import make_importable
-from lungtl.settings.resuming import check_settings
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -33,35 +34,43 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 C = TypeVar("C", bound="Strict")
-STAMP = "LUNGTL_STAMP"  # names this command's run folder; inherited by the jobs of a sweep
 MULTIRUN = {"-m", "--multirun"}
 INFORMATION_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i",
                      "--shell-completion", "-sc"}  # fmt: skip
+FLAGS_WITH_VALUE = {*CONFIG_DIR_FLAGS, "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p"}
 
 
 class Jobs(Protocol):
-    """Runs the jobs of sweeps, see `lungtl.sweeps.jobs`."""
+    """What a command that can be swept does around its jobs; a module can be one."""
 
     def run_job(
         self, folder: Path, composed: DictConfig, work: Callable[[], float | None], single: bool
     ) -> float | None:
-        """Do the work as the folder's state asks: run, skip, resume, retry."""
+        """Do a job's work as the state of its folder asks: run, resume, retry or skip it."""
 
     def relaunch(self, error: Exception) -> bool:
-        """Whether to start the launcher once more."""
+        """True if the launcher, which this error stopped, should be started once more."""
 
     def end(self, status: str) -> bool:
-        """Close the sweep; whether there was one."""
+        """Close the sweep of this process; True if there was one."""
 
 
-def main(config_name: str, schema: type[C], task: Callable[[C], float | None], jobs: Jobs | None = None) -> None:
+def main(
+    config_name: str,
+    schema: type[C],
+    task: Callable[[C], float | None],
+    *,
+    expand: Callable[[list[str]], list[str]] | None = None,
+    jobs: Jobs | None = None,
+) -> None:
     """Run a command: `task` gets the checked config; errors become one line and an exit code.
 
     Args:
         config_name: the primary config in conf/.
         schema: its typed form.
-        task: the work; runs once, or once for every job of a sweep; returns the value that a search compares.
-        jobs: runs the jobs of sweeps; None runs each job as it comes.
+        task: the work; runs once, or once for every job of a sweep, and then may return what the job is judged by.
+        expand: rewrites the command line before it is checked.
+        jobs: of a command that can be swept.
     """
     os.environ.setdefault(STAMP, f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come back to us instead of Hydra's own report
@@ -71,22 +80,17 @@ def main(config_name: str, schema: type[C], task: Callable[[C], float | None], j
         print(f"lungtl {__version__}")
         return
     make_importable(Path.cwd())
+    information = bool(INFORMATION_FLAGS & set(arguments))
     try:
+        if expand is not None and not information:
+            arguments = expand(arguments)
         folders = user_folders(arguments)
-        if not INFORMATION_FLAGS & set(arguments):
-            overrides = _overrides(arguments)
-            earlier = _earlier_run(overrides)
-            if earlier is not None:
-                if MULTIRUN & set(arguments):
-                    raise UsageError("resume= goes on with one run; leave -m out (a sweep goes on by its sweep.name)")
-                arguments = _resumed(arguments, overrides, earlier)
-            overrides = _overrides(arguments)
-            check(config_name, schema, overrides, bool(MULTIRUN & set(arguments)), folders)
-            if earlier is not None:  # now: Hydra writes the new config over the run's
-                check_settings(earlier, [*overrides, search_path(folders)])
-    except UsageError as error:
+        if not information:
+            arguments += unused_options(config_name, overrides_of(arguments), folders)
+            check(config_name, schema, overrides_of(arguments), bool(MULTIRUN & set(arguments)), folders)
+    except LungtlError as error:
         fail(error)
-    # beside the other overrides, for the same reason: `train dataset=x --cfg job`
+    # next to the other overrides, for the same reason: `train dataset=x --cfg job`
     place = next((i for i, argument in enumerate(arguments) if _is_override(argument)), len(arguments))
     sys.argv[1:] = [*arguments[:place], search_path(folders), *arguments[place:]]
 
@@ -95,25 +99,9 @@ def main(config_name: str, schema: type[C], task: Callable[[C], float | None], j
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)
     def job(composed: DictConfig) -> float | None:
-        from hydra.core.hydra_config import HydraConfig
-        from hydra.types import RunMode
+        return _run(schema, task, composed, jobs)
 
-        keep_freed_memory()
-        single = HydraConfig.get().mode == RunMode.RUN
-        try:
-            if jobs is None:
-                return task(validate(schema, composed))
-            folder = Path(HydraConfig.get().runtime.output_dir)
-            return jobs.run_job(folder, composed, lambda: task(validate(schema, composed)), single)
-        except LungtlError as error:
-            if single:
-                fail(error)
-            log.error("this run failed; the other runs continue: %s", error)
-            raise LungtlError(str(error)) from error  # 1, whatever the job's own: the command was right
-
-    def end(status: str) -> bool:
-        return jobs is not None and jobs.end(status)
-
+    end: Callable[[str], bool] = (lambda _: False) if jobs is None else jobs.end
     try:
         _launch(job, jobs)
         end("FINISHED")
@@ -125,8 +113,8 @@ def main(config_name: str, schema: type[C], task: Callable[[C], float | None], j
             if isinstance(error, HydraException):  # of a command line that was not checked: one with --cfg
                 fail(UsageError(first_line(error)))
             raise
-        log.exception("the sweep's launcher has stopped")
-        fail(LungtlError(f"the launcher has stopped ({type(error).__name__}: {str(error).strip() or 'no reason'}); "
+        log.exception("the sweep's launcher failed")
+        fail(LungtlError(f"the launcher failed ({type(error).__name__}: {str(error).strip() or 'no reason'}); "
                          "rerun the same command with its sweep.name to resume"))  # fmt: skip
     except KeyboardInterrupt:
         end("KILLED")
@@ -142,8 +130,39 @@ def plain(command: Callable[[], None]) -> None:
         fail(error)
 
 
+def fail(error: LungtlError) -> NoReturn:
+    """Print an error as one line, and end the command with its exit code."""
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(error.exit_code)
+
+
+def overrides_of(arguments: list[str]) -> list[str]:
+    """The overrides among a command line's arguments, without flags and their values."""
+    flag_values = {i + 1 for i, argument in enumerate(arguments) if argument in FLAGS_WITH_VALUE}
+    return [one for i, one in enumerate(arguments) if i not in flag_values and not one.startswith("-")]
+
+
+def _run(schema: type[C], task: Callable[[C], float | None], composed: DictConfig, jobs: Jobs | None) -> float | None:
+    """Run one job; in a sweep its error is raised for the launcher, otherwise it ends the command."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    keep_freed_memory()
+    single = HydraConfig.get().mode == RunMode.RUN
+    try:
+        if jobs is None:
+            return task(validate(schema, composed))
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        return jobs.run_job(folder, composed, lambda: task(validate(schema, composed)), single)
+    except LungtlError as error:
+        if single:
+            fail(error)
+        log.error("this run failed, the sweep continues: %s", error)
+        raise LungtlError(str(error)) from error  # exit code 1, whatever the job's own: the command was right
+
+
 def _launch(job: Callable[[], None], jobs: Jobs | None) -> None:
-    """Run the job, or those of a sweep, whose launcher is started again while that makes progress."""
+    """Run the job, or those of a sweep, whose launcher is restarted as long as that makes progress."""
     while True:
         try:
             return job()
@@ -154,36 +173,5 @@ def _launch(job: Callable[[], None], jobs: Jobs | None) -> None:
                 raise
 
 
-def _overrides(arguments: list[str]) -> list[str]:
-    values = {i + 1 for i, argument in enumerate(arguments) if argument in CONFIG_DIR_FLAGS}
-    return [a for i, a in enumerate(arguments) if i not in values and not a.startswith("-")]
-
-
 def _is_override(argument: str) -> bool:
     return "=" in argument and not argument.startswith("-")
-
-
-def _earlier_run(overrides: list[str]) -> Path | None:
-    """The folder of the run that `resume=RUN` names."""
-    from lungtl.runs.folder import data_dir_of, find_run
-
-    wanted = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("resume=")]
-    if not wanted or not wanted[0] or wanted[0] == "null":
-        return None
-    return find_run(wanted[0], data_dir_of(overrides))
-
-
-def _resumed(arguments: list[str], overrides: list[str], folder: Path) -> list[str]:
-    """A run's own overrides and its folder, the new ones winning."""
-    from omegaconf import OmegaConf
-
-    earlier = [str(line) for line in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
-    named = {o.partition("=")[0].lstrip("+~") for o in overrides}
-    kept = [line for line in earlier if line.partition("=")[0].lstrip("+~") not in named]
-    return [*kept, *arguments, f"hydra.run.dir='{folder}'"]
-
-
-def fail(error: LungtlError) -> NoReturn:
-    """Say what went wrong in a line, and end the command."""
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    sys.exit(error.exit_code)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lungtl.settings.errors import UsageError
+from lungtl.settings.keys import override_key
 from lungtl.settings.nearest import nearest
+from lungtl.settings.parts import TARGET, describe, signature
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -52,6 +54,16 @@ def user_folders(arguments: Sequence[str]) -> list[Path]:
     if (Path.cwd() / EXPERIMENTS).is_dir():
         folders.append(Path.cwd())
     return folders
+
+
+def recorded_folders(run: Path) -> list[Path]:
+    """The `user_folders` with which a run was started from the command line, those that still exist."""
+    from omegaconf import OmegaConf
+
+    path = run / ".hydra" / "hydra.yaml"
+    urls = OmegaConf.load(path).hydra.searchpath if path.is_file() else []
+    folders = [Path(str(url).removeprefix("file://")) for url in urls]
+    return [folder for folder in folders if folder != conf_dir().parent and folder.is_dir()]
 
 
 def search_path(folders: Sequence[Path] = ()) -> str:
@@ -100,6 +112,81 @@ def check(
         _check_sweep(config_name, parsed, multirun, search)
 
 
+def unused_options(config_name: str, overrides: list[str], folders: Sequence[Path] = ()) -> list[str]:
+    """Overrides that delete what `GROUP._target_=CLASS` leaves behind: options of the class that it replaces.
+
+    Args:
+        config_name: the primary config.
+        overrides: of the command line; options that these set are the user's and stay.
+        folders: of `user_folders`.
+
+    Raises:
+        UsageError: there is no such class.
+    """
+    targets = [line for line in overrides if override_key(line).endswith(f".{TARGET}")]
+    if not targets:
+        return []
+    from hydra import compose, initialize_config_dir
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    given = {override_key(line) for line in overrides}
+    deletions = []
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        try:
+            parsed = OverridesParser.create().parse_overrides(targets)
+            single = [line for line in overrides if line not in targets and not _is_sweep(line)]
+            composed = compose(config_name, [*single, search_path(folders)])
+        except HydraException:  # `check` reports it
+            return []
+    for override in parsed:
+        group = override.key_or_group.removesuffix(f".{TARGET}")
+        section = composed.get(group)
+        if section is None:  # no such part; `check` reports it
+            continue
+        classes = _swept_values(override) if override.is_sweep_override() else [str(override.value())]
+        read = [signature(name, group) for name in classes]
+        replaced = [key for key in section if key != TARGET and not all(key in options for options in read)]
+        deletions += [f"~{group}.{key}" for key in replaced if f"{group}.{key}" not in given]
+    return deletions
+
+
+def _is_sweep(line: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_override(line).is_sweep_override()
+
+
+def compose_config(config_name: str, schema: type[C], overrides: list[str], folders: Sequence[Path] = ()) -> C:
+    """Compose and check a config outside a command.
+
+    Args:
+        config_name: the primary config.
+        schema: its typed form.
+        overrides: as on a command line, without flags.
+        folders: with config groups of your own, besides `user_folders`.
+
+    Raises:
+        UsageError: the first wrong key or value.
+    """
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from lungtl.settings.schema import TrainConfig
+
+    folders = [*folders, *user_folders([])]
+    overrides = [*overrides, *unused_options(config_name, overrides, folders)]
+    check(config_name, schema, overrides, multirun=False, folders=folders)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        composed = compose(config_name, [*overrides, search_path(folders)], return_hydra_config=True)
+    choices = dict(composed.hydra.runtime.choices)
+    own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    config = validate(schema, own)
+    if isinstance(config, TrainConfig):
+        config.composed_from(choices, overrides)
+    return config
+
+
 def _check_sweep(config_name: str, overrides: list[Override], multirun: bool, search: str) -> None:
     """Raise UsageError if a single run gets several values for a key, or a sweep without a search gets a range."""
     from hydra import compose
@@ -133,8 +220,6 @@ def validate(schema: type[C], composed: DictConfig) -> C:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from pydantic import ValidationError
-
-    from lungtl.settings.parts import describe
 
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:

@@ -79,6 +79,8 @@ TABLE = {
 DATASETS = "datasets.json"
 """In a sweep's folder: `dataset_hash` of each of its dataset sections -> fingerprint of the store it opens."""
 LENGTH = 12  # hexadecimal digits
+STAMP = "LUNGTL_STAMP"
+"""Environment variable: when the command was started, which names its run; the jobs of a sweep inherit it."""
 
 
 def meaning(key: str) -> Meaning:
@@ -159,8 +161,6 @@ def read_fingerprints(sweep: Path) -> dict[str, str]:
 
 def sweep_name(name: str | None) -> str:
     """`sweep.name`, or when the command was started."""
-    from lungtl.settings.command_line import STAMP
-
     return str(name) if name is not None else os.environ[STAMP]
 
 

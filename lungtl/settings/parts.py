@@ -51,7 +51,7 @@ def build_trusted(spec: Mapping[str, Any], trust: Sequence[str] | None = None, *
     """
     target = str(spec.get(TARGET, ""))
     allowed = {OWN, *(trust or ())}
-    _refuse_unless(_top(target) in allowed, target)
+    _refuse_unless("." in target and _top(target) in allowed, target)
     loaded = _load(target)
     # a module's namespace also has what it imports
     _refuse_unless(isinstance(loaded, type) and _top(loaded.__module__) in allowed, target)

@@ -6,6 +6,7 @@ with a `_target_` and is checked against the signature of that class.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     TypeAdapter,
     ValidationError,
     field_validator,
@@ -34,6 +36,8 @@ Trust = Annotated[
 ]
 """Top-level packages whose classes a model may need (see `parts.build_trusted`); `trust=mylab` is a list of one."""
 
+RECORDED_GROUPS = ("dataset", "backbone", "freezing", "aggregator", "loss")
+"""Config groups whose option a run records."""
 WINDOWS: dict[str, tuple[float, float]] = {
     "lung": (-600, 1500),
     "mediastinal": (40, 400),
@@ -231,6 +235,24 @@ class TrainConfig(DatasetConfig):
     resume: str | None
     name: str | None
     dry_run: bool
+    _choices: dict[str, str] = PrivateAttr(default_factory=dict)
+    _overrides: list[str] = PrivateAttr(default_factory=list)
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """Config group -> the option that was chosen."""
+        return self._choices
+
+    @property
+    def overrides(self) -> list[str]:
+        """What the command line set."""
+        return self._overrides
+
+    def composed_from(self, choices: Mapping[str, object], overrides: Sequence[str]) -> TrainConfig:
+        """Remember what Hydra composed this config from; returns the config."""
+        self._choices |= {group: str(choices[group]) for group in RECORDED_GROUPS if group in choices}
+        self._overrides += map(str, overrides)
+        return self
 
     @model_validator(mode="after")
     def _check_model_parts(self) -> TrainConfig:

@@ -66,8 +66,12 @@ def read_signature(target: str) -> Signature:
     return _of_class(source, source.node) or Signature({})
 
 
-def find_source(target: str) -> Source:
+def find_source(target: str, seen: frozenset[str] = frozenset()) -> Source:
     """Where the class or function is defined; imports that only pass it on are followed.
+
+    Args:
+        target: its dotted name.
+        seen: targets that led here.
 
     Raises:
         NotFound: it has no Python source.
@@ -78,12 +82,15 @@ def find_source(target: str) -> Source:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return Source(module, path, node)
     for imported in _imported(name, module, path, body):
-        try:
-            return find_source(imported)
-        except (NotFound, RecursionError):
+        if imported in seen:  # modules may import each other
             continue
-    known = [node.name for node in body if isinstance(node, ast.ClassDef)]
-    raise NotFound(f"{path.name} has no class {name}; {nearest(name, known)}")
+        try:
+            return find_source(imported, seen | {target})
+        except NotFound:
+            continue
+    known = {node.name for node in body if isinstance(node, ast.ClassDef)}
+    known |= {alias.asname or alias.name for node in body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    raise NotFound(f"{path.name} has no class {name}; {nearest(name, known - {'*', 'annotations'})}")
 
 
 def _imported(name: str, module: str, path: Path, body: list[ast.stmt]) -> Iterator[str]:
@@ -144,7 +151,9 @@ def _module_file(module: str) -> Path:
             if rest and path.is_file():
                 return path
     folders = [Path(folder, *rest[:-1]) for folder in spec.submodule_search_locations or []]
-    known = {path.stem for folder in folders for path in folder.glob("*.py")} - {"__init__"}
+    modules = [path for folder in folders for path in (*folder.glob("*.py"), *folder.glob("*/__init__.py"))]
+    known = {path.parent.name if path.name == "__init__.py" else path.stem for path in modules}
+    known -= {folder.name for folder in folders}
     raise NotFound(f"no module {module}; {nearest(module.rpartition('.')[2], known)}")
 
 
@@ -180,7 +189,7 @@ def _of_base(base: ast.expr, source: Source) -> Signature | None:
             return None
         try:
             found = find_source(target)
-        except (NotFound, RecursionError):
+        except NotFound:
             continue
         return _of_class(found, found.node) if isinstance(found.node, ast.ClassDef) else None
     return Signature({}, open=True) if candidates else None  # not imported: a built-in class
@@ -196,7 +205,7 @@ def _of_function(node: ast.FunctionDef, skip: int) -> Signature:
     for argument, default in arguments:
         annotation = _annotation(argument.annotation)
         if isinstance(default, ast.Constant) and default.value is None:
-            annotation = Optional[annotation]
+            annotation = annotation | None
         options[argument.arg] = Option(annotation, default is None)
     return Signature(options, open=node.args.kwarg is not None)
 

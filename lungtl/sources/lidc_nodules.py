@@ -1,8 +1,8 @@
-"""From single readers' markings to nodules, and from a nodule to the slices it covers.
+"""Group the readers' markings into nodules, and find the slices of a nodule.
 
-The clustering is pylidc's `Scan.cluster_annotations()` (single linkage on the least distance between outline
-points, in voxel indices, against a tolerance that starts at the slice thickness and shrinks until no cluster
-has more than four readers), on KD-trees instead of full distance matrices.
+The clustering is that of pylidc's `Scan.cluster_annotations()` (single linkage on the smallest distance between outline
+points, in voxel indices, with a tolerance that starts at the slice thickness and shrinks until no cluster has more than
+four readers), computed with KD-trees instead of full distance matrices.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from scipy.spatial.distance import pdist
 from lungtl.sources.lidc_database import Annotation, Scan
 
 MAX_READERS = 4  # four radiologists read every LIDC scan
-SHRINK, MIN_TOLERANCE = 0.9, 0.1  # pylidc's
+SHRINK, MIN_TOLERANCE = 0.9, 0.1  # as in pylidc
 Z_TOLERANCE_MM = 1e-3  # positions in the database are rounded
 
 MalignancyRule = Literal["mean", "median", "max"]
@@ -31,18 +31,11 @@ RULES: dict[MalignancyRule, Callable[[Sequence[int]], float]] = {"mean": fmean, 
 
 @dataclass(frozen=True)
 class Nodule:
-    """The markings that several readers made of one physical nodule.
+    """The markings of one physical nodule."""
 
-    Attributes:
-        number: its place in `cluster_annotations()`: 0, 1, ... by ascending z.
-        annotations: one a reader (a few clusters keep more than four).
-        pixel_spacing_mm: of the scan.
-        z_range_mm: lowest and highest contour of any reader.
-    """
-
-    number: int
-    annotations: tuple[Annotation, ...]
-    pixel_spacing_mm: float
+    number: int  # index in `cluster_annotations()`: 0, 1, ... by ascending z
+    annotations: tuple[Annotation, ...]  # one per reader (a few clusters have more than four)
+    pixel_spacing_mm: float  # of the scan
 
     @cached_property
     def z_range_mm(self) -> tuple[float, float]:
@@ -51,33 +44,26 @@ class Nodule:
 
     @cached_property
     def malignancy_ratings(self) -> tuple[int, ...]:
-        """One rating a reader, 1 (highly unlikely) to 5 (highly suspicious)."""
+        """One rating per reader, 1 (highly unlikely) to 5 (highly suspicious)."""
         return tuple(annotation.ratings["malignancy"] for annotation in self.annotations)
 
     @cached_property
     def diameter_mm(self) -> float:
-        """Mean over the readers of the greatest axial diameter, as pylidc's `Annotation.diameter`."""
+        """Mean over the readers of the largest axial diameter, as in pylidc's `Annotation.diameter`."""
         return float(np.mean([_diameter_mm(a, self.pixel_spacing_mm) for a in self.annotations]))
 
     def centroid(self, scan_z_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Mean over the readers of their outline points' mean, as pylidc's `Annotation.centroid`.
-
-        Args:
-            scan_z_mm: float64 [n_slices], ascending positions of the scan's native slices.
-
-        Returns:
-            float64 [3]: row, column and slice index.
-        """
-        of_readers = np.array([_voxel_points(a, scan_z_mm).mean(axis=0) for a in self.annotations])
-        centroid: NDArray[np.float64] = of_readers.mean(axis=0)
+        """float64 [3] (row, column, slice index): mean over the readers of their mean outline point, as in pylidc."""
+        per_reader = np.array([_voxel_points(a, scan_z_mm).mean(axis=0) for a in self.annotations])
+        centroid: NDArray[np.float64] = per_reader.mean(axis=0)
         return centroid
 
     def malignancy(self, rule: MalignancyRule = "mean") -> float:
-        """The readers' ratings as one number."""
+        """The readers' ratings combined into one number."""
         return float(RULES[rule](self.malignancy_ratings))
 
     def is_malignant(self, rule: MalignancyRule = "mean", threshold: float = 3.0) -> bool:
-        """Malignant when the rule's number reaches the threshold (the source paper: mean >= 3)."""
+        """True if the combined rating is at least the threshold (source paper: mean >= 3)."""
         return self.malignancy(rule) >= threshold
 
 
@@ -98,26 +84,15 @@ def cluster_nodules(scan: Scan) -> list[Nodule]:
     ]
 
 
-def covered(z_mm: NDArray[np.float64], nodule: Nodule, native_spacing_mm: float) -> NDArray[np.bool_]:
-    """Which slices belong to a nodule.
-
-    Those between its lowest and highest contour of any reader, widened by half the native spacing at each end.
-
-    Args:
-        z_mm: float64 [S], positions of the slices.
-        nodule: one of the scan's.
-        native_spacing_mm: distance between the slices the readers saw.
-
-    Returns:
-        Bool [S].
-    """
+def covered_slices(z_mm: NDArray[np.float64], nodule: Nodule, native_spacing_mm: float) -> NDArray[np.bool_]:
+    """Bool [S]: slices between the lowest and highest contour of any reader, extended by half the native spacing."""
     low, high = nodule.z_range_mm
     margin = native_spacing_mm / 2 + Z_TOLERANCE_MM
     return (z_mm >= low - margin) & (z_mm <= high + margin)
 
 
 def _voxel_points(annotation: Annotation, scan_z_mm: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Int [N, 3] (row, column, slice index) outline points, as pylidc's `contours_matrix`."""
+    """Int [N, 3] (row, column, slice index) outline points, as in pylidc's `contours_matrix`."""
     contours = annotation.contours
     slices = [int(np.abs(scan_z_mm - contour.z_mm).argmin()) for contour in contours]
     points = np.concatenate([contour.points for contour in contours])
@@ -125,13 +100,13 @@ def _voxel_points(annotation: Annotation, scan_z_mm: NDArray[np.float64]) -> NDA
 
 
 def _cluster(points: list[NDArray[np.int64]], tolerance: float) -> NDArray[np.int32]:
-    """Label [N] of each annotation's cluster."""
+    """Cluster label [N] of each annotation."""
     n = len(points)
     trees = [KDTree(p) for p in points]
     distance = np.zeros((n, n))
     for i in range(n):
         for j in range(i + 1, n):
-            distance[i, j] = distance[j, i] = _least_distance(trees[i], trees[j], tolerance)
+            distance[i, j] = distance[j, i] = _smallest_distance(trees[i], trees[j], tolerance)
     while True:
         _, labels = connected_components(distance <= tolerance, directed=False)
         if np.bincount(labels).max() <= MAX_READERS or tolerance * SHRINK < MIN_TOLERANCE:
@@ -139,16 +114,16 @@ def _cluster(points: list[NDArray[np.int64]], tolerance: float) -> NDArray[np.in
         tolerance *= SHRINK
 
 
-def _least_distance(a: KDTree, b: KDTree, bound: float) -> float:
-    """Least distance between two point sets; infinite when it exceeds the bound."""
+def _smallest_distance(a: KDTree, b: KDTree, bound: float) -> float:
+    """Smallest distance between two point sets; infinite if it exceeds the bound."""
     gap = np.maximum(a.mins - b.maxes, b.mins - a.maxes).max()
-    if gap > bound:  # the bounding boxes are already too far apart
+    if gap > bound:  # the bounding boxes are too far apart
         return float("inf")
     distances, _ = a.query(b.data, distance_upper_bound=np.nextafter(bound, np.inf))
     return float(np.min(distances))
 
 
 def _diameter_mm(annotation: Annotation, pixel_spacing_mm: float) -> float:
-    """Greatest distance between two outline points of one contour; 0 for single points."""
+    """Largest distance between two outline points of one contour; 0 for single points."""
     widths = [pdist(c.points).max() for c in annotation.contours if len(c.points) > 1]
     return float(max(widths, default=0.0)) * pixel_spacing_mm

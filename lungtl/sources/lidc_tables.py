@@ -1,4 +1,4 @@
-"""The labels of all LIDC-IDRI scans as tables, without a DICOM file: `lungtl.prepare dataset=lidc labels_only=true`."""
+"""Tables of all LIDC-IDRI labels, without DICOM files: `lungtl.prepare dataset=lidc labels_only=true`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lungtl.sources.base import BENIGN, MALIGNANT, NON_NODULE, UNKNOWN, fingerprint
+from lungtl.sources.ct.volume import regular_grid
 from lungtl.sources.lidc_database import Scan, database_sha256, read_scans
 from lungtl.sources.lidc_labels import LabelDefinition, nodule_row
 from lungtl.sources.lidc_nodules import Nodule, cluster_nodules
@@ -20,11 +20,11 @@ from lungtl.sources.lidc_nodules import Nodule, cluster_nodules
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 1  # raise when the same options would give other tables
+FORMAT = 2  # increase when the same options would give other tables
 SLICE_LABELS = {"unknown": UNKNOWN, "non_nodule": NON_NODULE, "benign": BENIGN, "malignant": MALIGNANT}
-COUNTS_HEADER = ("", "all", "malignant", "benign", "without a nodule", "left out or unknown")
+COUNTS_HEADER = ("", "all", "malignant", "benign", "without a nodule", "excluded or unknown")
 
-CARD = """\
+README = """\
 # Labels of LIDC-IDRI
 
 A nodule is {describe}.
@@ -33,28 +33,27 @@ A nodule is {describe}.
 
 {table}
 
-How it was done:
+Method:
 
-- The readers' markings are grouped into nodules as pylidc's `cluster_annotations()` does.
-- A nodule is left out when fewer than `min_readers` radiologists marked it, or when `indeterminate` is `exclude` and
-  it is rated exactly at the threshold; the column `left_out` says which. It is neither benign nor absent.
-- A slice belongs to a nodule between the nodule's lowest and highest contour of any reader, widened by half the
-  native spacing at each end. Malignant wins over benign; a slice that cuts a nodule that is left out, and none that
-  counts, is unknown.
-- A scan is 1 when a nodule that counts is malignant; else -1 (unknown) when one that is left out reaches the
-  threshold; else 0. Above, scans with label 0 stand under "benign" when they have a nodule.
+- The readers' markings are grouped into nodules as in pylidc's `cluster_annotations()`.
+- A nodule is excluded if fewer than `min_readers` radiologists marked it, or if `indeterminate` is `exclude` and it is
+  rated exactly at the threshold; see the column `left_out`. It is neither benign nor absent.
+- A slice belongs to a nodule if it is between the nodule's lowest and highest contour of any reader, extended by half
+  the native spacing at each end. Malignant takes precedence over benign; a slice with only excluded nodules is unknown.
+- A scan is 1 if a counted nodule is malignant; otherwise -1 (unknown) if an excluded one is rated at or above the
+  threshold; otherwise 0. In the table above, scans with label 0 are "benign" if they have a nodule.
 
 Columns:
 
-- `malignancy`, `malignancy_median`, `malignancy_max`: mean, median and greatest rating; `malignancy_by_rule`: the one
-  that decides. `malignant`: counted, and reaches the threshold.
+- `malignancy`, `malignancy_median`, `malignancy_max`: mean, median and maximum rating; `malignancy_by_rule`: the one
+  that is used. `malignant`: counted, and at or above the threshold.
 - `z_min`, `z_max`: lowest and highest contour of a nodule, or lowest and highest slice of a scan, in mm.
-- `diameter_mm`: mean over the readers of the greatest width in a slice.
+- `diameter_mm`: mean over the readers of the largest width in a slice.
 - `centroid_row`, `centroid_column`, `centroid_slice`: in voxels of the native volume, slices by ascending z, from 0.
-  `centroid_z_mm` is a DICOM position; `centroid_x_mm` and `centroid_y_mm` count from the centre of the first pixel,
-  since the database does not know the images' origin.
-- `native_spacing_mm`: median distance between slices, `largest_gap_mm` the greatest; neither is the thickness.
-- `slices_native_*`, `slices_1mm_*`: slices by label, as they were read, and as `lungtl.prepare` resamples them.
+  `centroid_z_mm` is a DICOM position; `centroid_x_mm` and `centroid_y_mm` are relative to the centre of the first
+  pixel, because the database does not contain the origin of the images.
+- `native_spacing_mm`: median distance between slices, `largest_gap_mm` the largest; neither is the thickness.
+- `slices_native_*`, `slices_1mm_*`: number of slices by label, native and as resampled by `lungtl.prepare`.
 
 Source: Armato et al. 2011, "The Lung Image Database Consortium (LIDC) and Image Database Resource Initiative (IDRI)",
 Medical Physics 38(2), doi:10.1118/1.3528204; LIDC-IDRI, doi:10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0.
@@ -64,14 +63,9 @@ The ratings are radiologists' impressions, not diagnoses: for research only.
 
 
 def write_labels(definition: LabelDefinition, data_dir: Path) -> Path:
-    """Write nodules and scans as Parquet and CSV, beside a README that says how they were made.
+    """Write tables of nodules and scans as Parquet and CSV, with a README, to `labels/lidc-HASH` in data_dir.
 
-    Args:
-        definition: what counts as malignant.
-        data_dir: the tables go to a folder of its folder `labels`, named by the definition and the database.
-
-    Returns:
-        The folder; one that is there already is left as it is.
+    The hash depends on the definition and the database; an existing folder is not changed.
     """
     from filelock import FileLock
 
@@ -82,13 +76,13 @@ def write_labels(definition: LabelDefinition, data_dir: Path) -> Path:
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             unfinished = folder.with_name(f".{name}.unfinished")
-            shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+            shutil.rmtree(unfinished, ignore_errors=True)  # left by a killed run
             unfinished.mkdir()
             nodules, scans = label_tables(definition, ((scan, cluster_nodules(scan)) for scan in read_scans()))
             for table, stem in ((nodules, "nodules"), (scans, "scans")):
                 table.to_parquet(unfinished / f"{stem}.parquet", index=False)
                 table.to_csv(unfinished / f"{stem}.csv", index=False, lineterminator="\n")
-            (unfinished / "README.md").write_text(card(definition, counts(nodules, scans), database))
+            (unfinished / "README.md").write_text(readme(definition, counts(nodules, scans), database))
             unfinished.rename(folder)
     return folder
 
@@ -96,15 +90,7 @@ def write_labels(definition: LabelDefinition, data_dir: Path) -> Path:
 def label_tables(
     definition: LabelDefinition, scans: Iterable[tuple[Scan, list[Nodule]]]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """One row a nodule and one row a scan.
-
-    Args:
-        definition: what counts as malignant.
-        scans: each with its nodules.
-
-    Returns:
-        The nodules' and the scans' table; `card` explains the columns that their names do not.
-    """
+    """Tables with one row per nodule and one row per scan; README explains the columns."""
     import pandas as pd
 
     nodule_rows, scan_rows = [], []
@@ -114,42 +100,27 @@ def label_tables(
     return pd.DataFrame(nodule_rows), pd.DataFrame(scan_rows)
 
 
-def grid_1mm(z_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The positions of a scan's 1 mm slices: those that `resample_z` interpolates.
-
-    Args:
-        z_mm: float64 [n_slices], ascending native positions.
-    """
-    count = int(np.floor(z_mm[-1] - z_mm[0] + 1e-6)) + 1
-    return np.arange(count, dtype=np.float64) + float(z_mm[0])
-
-
 def counts(nodules: pd.DataFrame, scans: pd.DataFrame) -> list[tuple[str, ...]]:
-    """How many nodules, scans and slices have which label: rows under `COUNTS_HEADER`."""
-    left_out = int((~nodules["counted"]).sum())
+    """Numbers of nodules, scans and slices by label: the rows below `COUNTS_HEADER`."""
+    excluded = int((~nodules["counted"]).sum())
     malignant = int(nodules["malignant"].sum())
     has_nodule = scans["n_nodules"] > 0
     scan_label = scans["label"]
-    rows: list[tuple[str, int, int, int, int | None, int]] = [
-        ("nodules", len(nodules), malignant, len(nodules) - malignant - left_out, None, left_out),
+    rows: list[tuple[str | int | None, ...]] = [
+        ("nodules", len(nodules), malignant, len(nodules) - malignant - excluded, None, excluded),
         ("scans", len(scans), int((scan_label == 1).sum()), int(((scan_label == 0) & has_nodule).sum()),
          int(((scan_label == 0) & ~has_nodule).sum()), int((scan_label == UNKNOWN).sum())),
     ]  # fmt: skip
     for title, kind in (("native slices", "native"), ("slices at 1 mm", "1mm")):
-        of = {name: int(scans[f"slices_{kind}_{name}"].sum()) for name in SLICE_LABELS}
-        rows.append((title, sum(of.values()), of["malignant"], of["benign"], of["non_nodule"], of["unknown"]))
+        by_label = {name: int(scans[f"slices_{kind}_{name}"].sum()) for name in SLICE_LABELS}
+        label_counts = (by_label[name] for name in ("malignant", "benign", "non_nodule", "unknown"))
+        rows.append((title, sum(by_label.values()), *label_counts))
     return [tuple("" if value is None else str(value) for value in row) for row in rows]
 
 
-def card(definition: LabelDefinition, rows: list[tuple[str, ...]], database: str) -> str:
-    """The README of the tables: definition, counts, columns, source.
-
-    Args:
-        definition: what counts as malignant.
-        rows: from `counts`.
-        database: hash of the SQLite file.
-    """
-    return CARD.format(
+def readme(definition: LabelDefinition, rows: list[tuple[str, ...]], database: str) -> str:
+    """The README of the tables: definition, counts (the rows from `counts`), method, columns and source."""
+    return README.format(
         describe=definition.describe(),
         options="\n".join(f"- {key}: {value}" for key, value in asdict(definition).items()),
         table="\n".join(f"| {' | '.join(row)} |" for row in (COUNTS_HEADER, ("---",) * len(COUNTS_HEADER), *rows)),
@@ -167,7 +138,7 @@ def _nodule_row(scan: Scan, nodule: Nodule, definition: LabelDefinition) -> dict
         **nodule_row(nodule, definition),
         "malignancy_max": nodule.malignancy("max"),
         "malignancy_by_rule": nodule.malignancy(definition.rule),
-        "left_out": definition.why_left_out(nodule),
+        "left_out": definition.exclusion(nodule),
         "centroid_row": row,
         "centroid_column": column,
         "centroid_slice": index,
@@ -197,8 +168,8 @@ def _scan_row(scan: Scan, nodules: list[Nodule], definition: LabelDefinition) ->
         "z_min": float(scan.z_mm[0]),
         "z_max": float(scan.z_mm[-1]),
     }
-    for kind, z_mm in (("native", scan.z_mm), ("1mm", grid_1mm(scan.z_mm))):
-        of_slices = definition.slice_labels(z_mm, nodules, scan.native_spacing_mm)
+    for kind, z_mm in (("native", scan.z_mm), ("1mm", regular_grid(scan.z_mm))):
+        slice_labels = definition.slice_labels(z_mm, nodules, scan.native_spacing_mm)
         row[f"slices_{kind}"] = len(z_mm)
-        row |= {f"slices_{kind}_{name}": int((of_slices == label).sum()) for name, label in SLICE_LABELS.items()}
+        row |= {f"slices_{kind}_{name}": int((slice_labels == label).sum()) for name, label in SLICE_LABELS.items()}
     return row

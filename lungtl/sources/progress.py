@@ -6,36 +6,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-SPEED_PERIOD_S = 600  # a scan can take half a minute: the time left needs more than the last few
+SPEED_PERIOD_S = 600  # a scan can take half a minute, so the time left is estimated from many
 
 
 class Update(Protocol):
-    """Tell a bar how far the work is."""
+    """Set the position of a progress bar."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Show `done` of `total`, and a note behind it (a rate, what was refused)."""
+        """Show `done` of `total`, followed by a note (a rate, the number of refused items)."""
 
 
 @contextmanager
 def bar(title: str) -> Iterator[Update]:
-    """A bar that appears with its first update; where no terminal shows it, one line at the end.
+    """A progress bar that appears with its first update; without a terminal, one line is printed at the end."""
+    from rich import console
+    from rich import progress as rich
 
-    Yields:
-        A function to call with (done, in all) or (done, in all, note).
-    """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))  # fmt: skip
-    progress = Progress(*columns, console=Console(stderr=True), speed_estimate_period=SPEED_PERIOD_S)
+    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn(),
+               rich.TimeElapsedColumn(), rich.TimeRemainingColumn(),
+               rich.TextColumn("{task.fields[note]}", markup=False))  # fmt: skip
+    progress = rich.Progress(*columns, console=console.Console(stderr=True), speed_estimate_period=SPEED_PERIOD_S)
     task = None
 
     def update(done: int, total: int, note: str = "") -> None:

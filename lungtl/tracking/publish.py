@@ -13,12 +13,23 @@ from lungtl.evaluation.chosen import FILE as CALIBRATION
 from lungtl.evaluation.document import flat_metrics
 from lungtl.runs.environment import ENVIRONMENT
 from lungtl.runs.epochs import read_epochs
-from lungtl.runs.folder import BUNDLE, FIGURES, METRICS, PREDICTIONS, RECORD, SLICES, SPLIT, VALIDATION, read_record
+from lungtl.runs.folder import (
+    BUNDLE,
+    CONFIG,
+    FIGURES,
+    METRICS,
+    PREDICTIONS,
+    RECORD,
+    SLICES,
+    SPLIT,
+    VALIDATION,
+    read_record,
+)
 from lungtl.runs.naming import flatten
 from lungtl.tracking.mlflow_run import FOLDER
 from lungtl.tracking.tracker import Tracker
 
-CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
+CHECKPOINTS = "checkpoints"
 
 
 def run(tracker: Tracker, folder: Path) -> None:

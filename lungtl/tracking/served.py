@@ -1,6 +1,6 @@
 """A bundle as an MLflow model. MLflow stores and runs this file, so that nothing is pickled.
 
-A registered model contains a copy of the version that registered it: what any version imports from lungtl must stay.
+A registered model contains a copy of the version that registered it: what any version imported from lungtl must stay.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ class ServedBundle(PythonModel):
     """Predicts a scan's malignancy probability from its slices. Research software, not a medical device."""
 
     def load_context(self, context: Any) -> None:
-        from lungtl.bundle import load_bundle
-        from lungtl.evaluation.chosen import read_chosen
+        """Load the bundle; `load_model(uri, model_config={"trust": ["mylab"]})` allows classes of that package."""
+        from lungtl.runs.model import Model
 
-        folder = Path(context.artifacts[BUNDLE])
-        self.classifier, _ = load_bundle(folder)
-        self.chosen = read_chosen(folder)
+        trust = (context.model_config or {}).get("trust", ())
+        self.model = Model.open(Path(context.artifacts[BUNDLE]), trust=trust)
 
     # no type hints: MLflow would use them as a schema of its own
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
@@ -40,16 +39,10 @@ class ServedBundle(PythonModel):
             if the bundle has no calibration or the validation split allowed none.
         """
         import pandas as pd
-        import torch
 
-        from lungtl.data.bags import read_frames
-
-        frames = read_frames(model_input, np.arange(len(model_input)), self.classifier.preprocessor.neighbours)
-        with torch.inference_mode():
-            logits = self.classifier([frames]).bag_logits
-        probability = logits.double().sigmoid().numpy()
-        calibrated = None if self.chosen is None else self.chosen.calibrated(probability)
-        return pd.DataFrame({"probability": probability, "calibrated": np.nan if calibrated is None else calibrated})
+        found = self.model.predict_voxels(np.asarray(model_input))
+        calibrated = np.nan if found.calibrated is None else found.calibrated
+        return pd.DataFrame({"probability": [found.probability], "calibrated": [calibrated]})
 
 
 set_model(ServedBundle())

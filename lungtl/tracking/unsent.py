@@ -64,6 +64,7 @@ class Unsent:
 
 def write_unsent(folder: Path, unsent: Unsent) -> None:
     """Write the marker atomically."""
+    folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / FILE, folder) as file:
         file.write(json.dumps(asdict(unsent), indent=2).encode())
 

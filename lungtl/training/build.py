@@ -17,12 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def build_classifier(config: TrainConfig, value_range: tuple[int, int] | None) -> BagClassifier:
-    """Build a run's network and load its backbone's weights (see `starting_weights`).
-
-    Args:
-        config: of the run.
-        value_range: of the store's voxels; None for HU.
-    """
+    """Build a run's network and load its backbone's weights; the store's `value_range` is None for HU."""
     backbone: TimmBackbone = parts.build(
         {**config.backbone, "weights": starting_weights(config)}, in_chans=config.image.channels
     )

@@ -18,11 +18,7 @@ LogMetrics = Callable[[dict[str, float], int], None]
 
 
 class EpochLog(Callback):
-    """Passes each epoch's metrics and learning rate to the run's log, on rank 0.
-
-    Args:
-        log_metrics: called with (metrics, epoch).
-    """
+    """Passes each epoch's metrics and learning rate to the run's log, on rank 0."""
 
     def __init__(self, log_metrics: LogMetrics) -> None:
         self.log_metrics = log_metrics
@@ -35,12 +31,7 @@ class EpochLog(Callback):
 
 
 class NotifyStrategy(Callback):
-    """Reports each epoch's validation value to the freezing strategy, before the epoch's checkpoint is written.
-
-    Args:
-        monitor: name of the validation value.
-        mode: whether lower (min) or higher (max) is better.
-    """
+    """Reports each epoch's validation value to the freezing strategy, before the epoch's checkpoint is written."""
 
     def __init__(self, monitor: str, mode: Literal["min", "max"]) -> None:
         self.monitor = monitor
@@ -56,11 +47,6 @@ class StopAfterUnfreezing(EarlyStopping):
     """Early stopping that ignores epochs before the last group of parameters is unfrozen.
 
     Otherwise the plateau of a linear probe, which the strategy waits for to unfreeze the backbone, would end the run.
-
-    Args:
-        monitor: name of the value that has to improve.
-        mode: whether lower (min) or higher (max) is better.
-        patience: epochs without improvement before stopping.
     """
 
     def __init__(self, monitor: str, mode: Literal["min", "max"], patience: int) -> None:

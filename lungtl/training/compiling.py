@@ -16,10 +16,7 @@ RECOMPILATIONS = 256
 
 @contextmanager
 def compiled(backbone: nn.Module) -> Iterator[None]:
-    """Compile a backbone's forward pass temporarily; its parameters keep their names.
-
-    Args:
-        backbone: compiled for any number of slices, and again when other parameters train.
+    """Compile a backbone's forward pass temporarily, for any number of slices; parameters keep their names.
 
     Raises:
         LungtlError: it cannot be compiled on this machine.

@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from lungtl.data.bags import BagDataset, Features, Sample, collate
-from lungtl.data.batching import TOLERATED, balanced, bucketed, loads, numbered, padding, pieces, share, shuffled
+from lungtl.data.batching import (
+    TOLERATED,
+    balanced,
+    bucketed,
+    inference_chunks,
+    number_repeats,
+    padding,
+    rank_share,
+    shuffled,
+    split_evenly,
+)
 from lungtl.data.store.reader import Store
 from lungtl.models.collectives import rank, world_size
 from lungtl.models.inference import most_slices
@@ -71,8 +81,8 @@ class BagDataModule(pl.LightningDataModule):
         if self._buckets(lengths):
             batches = bucketed(order, lengths, settings.batch_size, seed, epoch)
         else:
-            batches = pieces(order, settings.batch_size)
-        return self._loader(dataset, share(numbered(batches, count), rank(), world_size()))
+            batches = split_evenly(order, settings.batch_size)
+        return self._loader(dataset, rank_share(number_repeats(batches, count), rank(), world_size()))
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """All slices of this rank's bags, in the table's order, without augmentation.
@@ -88,14 +98,16 @@ class BagDataModule(pl.LightningDataModule):
             )
         dataset.bag_ids = dataset.bag_ids[rank() :: world_size()]
         most = most_slices(self.store, self.features, self.config.image.neighbours)
-        return self._loader(dataset, loads(list(self._lengths(dataset)), self.config.trainer.batch_size, most))
+        return self._loader(
+            dataset, inference_chunks(list(self._lengths(dataset)), self.config.trainer.batch_size, most)
+        )
 
     def _buckets(self, lengths: NDArray[np.int64]) -> bool:
         """Whether bags of similar length share a batch, given the number of slices of each; the same in every epoch."""
         settings = self.config.trainer
         if settings.bucket != "auto":
             return settings.bucket
-        first = pieces(shuffled(len(lengths), self.config.seed, epoch=0), settings.batch_size)
+        first = split_evenly(shuffled(len(lengths), self.config.seed, epoch=0), settings.batch_size)
         return padding(first, lengths) > TOLERATED
 
     def _dataset(self, name: str, draw: int | None, augment: bool, key: tuple[int, int]) -> BagDataset:

@@ -54,12 +54,7 @@ def check_precision(config: TrainerConfig) -> torch.device:
 
 
 def loader_processes(config: TrainerConfig, cached: bool) -> int:
-    """Number of loader processes; auto is 0, except for CUDA GPUs that train on voxels.
-
-    Args:
-        config: of the trainer.
-        cached: whether cached features are read, which is faster without further processes.
-    """
+    """Number of loader processes; auto is 0, except for CUDA GPUs that train on voxels."""
     if config.workers != "auto":
         return config.workers
     on_voxels = pick_device(config.accelerator).type == "cuda" and not cached

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ from lungtl.models.backbones.split import CannotSplit
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.folding import full_precision, is_close
 from lungtl.models.freezing.base import FreezingStrategy
-from lungtl.models.images import Voxels, image_chunks
+from lungtl.models.images import image_chunks
 from lungtl.models.module_state import evaluation_mode
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import TrainConfig
@@ -47,13 +47,7 @@ TOLERANCE = 1e-4
 
 
 class CachedFeatures:
-    """Features of a store's slices, memory-mapped: `lungtl.data.bags.Features`.
-
-    Args:
-        file: of the entry.
-        layout: of its array; the number of the store's slices times the views.
-        store: of the slices.
-    """
+    """Features of a store's slices, memory-mapped: `lungtl.data.bags.Features`."""
 
     def __init__(self, file: Path, layout: Layout, store: Store) -> None:
         self._file, self._layout = file, layout
@@ -89,14 +83,6 @@ def run_features(
     weights: str,
 ) -> CachedFeatures | None:
     """Features that a training run reads instead of voxels; cuts the classifier's backbone accordingly.
-
-    Args:
-        config: of the run.
-        classifier: before training.
-        freezing: which of its blocks never train.
-        store: of the slices.
-        device: where to compute.
-        weights: the backbone's fingerprint.
 
     Returns:
         None if nothing is frozen or can be cached; the run then computes everything in every epoch.
@@ -169,17 +155,17 @@ def cached_features(
     name = fingerprint(address)[:16]
     classifier.to(device)  # not in inference mode: tensors moved there could not train
     with (
-        folder.claimed(name),  # of runs that start together, one computes
+        folder.locked(name),  # of runs that start together, one computes
         evaluation_mode(classifier),
         torch.inference_mode(),
         classifier.folded(),
     ):
         probe = _probe_features(classifier, store, device, views)
-        if folder.holds(name, address, layout) and _reproduces(folder.file(name), probe):
+        if folder.is_complete(name, address, layout) and _reproduces(folder.file(name), probe):
             log.info("features: read from the cache (%s)", name)
         else:
             try:
-                with folder.room_needed(layout):
+                with folder.explain_full_disk(layout):
                     file = folder.reserve(name, layout, max_gb)
                     if file is None:
                         return None
@@ -193,25 +179,21 @@ def cached_features(
     return CachedFeatures(folder.file(name), layout, store)
 
 
-class _Probe:
-    """A bag of synthetic slices: random squares that span the store's value range, in the size of its slices."""
-
-    def __init__(self, store: Store) -> None:
-        height, width = store.voxels(str(store.bags["bag_id"].iloc[0])).shape[1:]
-        low, high = store.value_range or HU_RANGE
-        grid = np.random.default_rng(0).integers(low, high, (PROBE_SLICES, PROBE_GRID, PROBE_GRID), np.int16, True)
-        rows, columns = np.arange(height) * PROBE_GRID // height, np.arange(width) * PROBE_GRID // width
-        self._voxels = grid[:, rows[:, None], columns]
-
-    def voxels(self, bag_id: str) -> NDArray[np.int16]:
-        return self._voxels
+def _probe_slices(store: Store) -> NDArray[np.int16]:
+    """Synthetic slices of the store's size: random squares that span its value range; int16 [n, H, W]."""
+    height, width = store.voxels(str(store.bags["bag_id"].iloc[0])).shape[1:]
+    low, high = store.value_range or HU_RANGE
+    grid = np.random.default_rng(0).integers(low, high, (PROBE_SLICES, PROBE_GRID, PROBE_GRID), np.int16, True)
+    rows, columns = np.arange(height) * PROBE_GRID // height, np.arange(width) * PROBE_GRID // width
+    slices: NDArray[np.int16] = grid[:, rows[:, None], columns]
+    return slices
 
 
 def _probe_features(classifier: BagClassifier, store: Store, device: torch.device, views: int) -> Tensor:
     """Features of the probe, in its first and last view, from the current code and weights; on the CPU."""
-    probe = _Probe(store)
+    slices = _probe_slices(store)
     with full_precision():
-        rows = [rows for view in sorted({0, views - 1}) for rows in _rows(classifier, probe, ["probe"], device, view)]
+        rows = [rows for view in sorted({0, views - 1}) for rows in _rows(classifier, [slices], device, view)]
         return torch.cat(rows).cpu()
 
 
@@ -228,10 +210,10 @@ def _reproduces(file: Path, probe: Tensor) -> bool:
 
 
 def _rows(
-    classifier: BagClassifier, store: Voxels, bag_ids: Sequence[str], device: torch.device, view: int
+    classifier: BagClassifier, volumes: Iterable[NDArray[np.int16]], device: torch.device, view: int
 ) -> Iterator[Tensor]:
     """The features of all slices of bags, in chunks."""
-    for images in image_chunks(classifier, store, bag_ids, device, view):
+    for images in image_chunks(classifier, volumes, device, view):
         yield classifier.split.prefix(images)
 
 
@@ -240,7 +222,9 @@ def _compute(
 ) -> None:
     done, dtype = 0, getattr(torch, layout.dtype)
     bag_ids = list(store.bags["bag_id"])
-    computed = (rows.to(dtype) for view in range(views) for rows in _rows(classifier, store, bag_ids, device, view))
+    computed = (
+        rows.to(dtype) for view in range(views) for rows in _rows(classifier, map(store.voxels, bag_ids), device, view)
+    )
     with file.open("r+b") as opened, bar("embedding slices") as progress:
         opened.seek(len(layout.header))
         for fetch in _one_ahead(_start_fetching(rows) for rows in computed):

@@ -121,9 +121,6 @@ class BagAndSliceLoss(nn.Module):
     def total(self, parts: Mapping[str, Part]) -> dict[str, Tensor]:
         """Divide the parts and sum them.
 
-        Args:
-            parts: of `parts`.
-
         Returns:
             `loss`, and each part for which the batch has labels; scalars.
         """
@@ -131,11 +128,7 @@ class BagAndSliceLoss(nn.Module):
         return {"loss": self.combined(parts), **means}
 
     def combined(self, parts: Mapping[str, Part]) -> Tensor:
-        """The loss alone, scalar, without synchronising with a GPU.
-
-        Args:
-            parts: of `parts`.
-        """
+        """The loss alone, scalar, without synchronising with a GPU."""
         # a part without labels adds 0, but keeps its parameters in the graph
         return torch.stack([
             self.part_weights[name] * part.numerator / torch.where(part.denominator > 0, part.denominator, 1.0)

@@ -47,14 +47,7 @@ class Row:
 
 
 def training_plan(classifier: BagClassifier, freezing: FreezingStrategy, lr: float, max_epochs: int) -> list[Row]:
-    """One row for each block of the backbone, then for each module after it.
-
-    Args:
-        classifier: its backbone adapted by the strategy.
-        freezing: of the run.
-        lr: the head's learning rate.
-        max_epochs: of the run.
-    """
+    """One row for each block of the backbone, then for each module after it."""
     backbone = classifier.backbone
     sizes = {name: parameter.numel() for name, parameter in backbone.named_parameters()}
     groups = freezing.groups(backbone)

@@ -52,24 +52,13 @@ def warmup(epoch: int, epochs: int) -> float:
 
 
 def build_optimizer(spec: Mapping[str, Any], groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Build the optimiser of a config.
-
-    Args:
-        spec: `_target_` and options, of which `lr` is the head's learning rate.
-        groups: parameter groups with their own learning rates.
-    """
+    """Build the optimiser of a config."""
     optimizer: torch.optim.Optimizer = parts.build(spec, params=groups)
     return optimizer
 
 
 def build_schedule(spec: Mapping[str, Any], optimizer: torch.optim.Optimizer, max_epochs: int) -> LRScheduler:
-    """Build the schedule of a config, which steps once per epoch.
-
-    Args:
-        spec: `_target_` and options.
-        optimizer: whose learning rates are scheduled.
-        max_epochs: length of the run, for classes with such an option.
-    """
+    """Build the schedule of a config, which steps once per epoch."""
     provided: dict[str, Any] = {"optimizer": optimizer}
     if "max_epochs" in parts.signature(str(spec[parts.TARGET]), "schedule"):
         provided["max_epochs"] = max_epochs

@@ -75,13 +75,6 @@ def train_untrained(
     Its backbone is frozen and slices are not augmented, whatever the run does. This costs one pass over the store,
     shared by all runs with the same backbone and image size, and the training of a head.
 
-    Args:
-        config: of the run.
-        store: of the slices.
-        split: bag_id, patient_id, label, split.
-        loss: of the run; not changed.
-        device: where to compute features.
-
     Returns:
         None, with a warning, if features cannot be cached or no epoch is usable: the run itself is already trained.
     """
@@ -144,10 +137,6 @@ def set_noise_statistics(backbone: TimmBackbone, size: int) -> None:
     With a new network's mean 0 and variance 1, the signal of a deep random network shrinks from layer to layer:
     embeddings of efficientnet_b0 would differ between slices by millionths. Noise, not the store's slices, since the
     control must know nothing of CT and be reproducible without the store.
-
-    Args:
-        backbone: in evaluation mode, also afterwards.
-        size: height and width of its images in pixels.
     """
     norms = [module for module in backbone.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:

@@ -21,7 +21,7 @@ from tests.dicom_files import truncate, write_series
 from tests.forked import Forks
 
 IMPORTS = (
-    "lungtl.tracking.tracker", "lungtl.training.fit", "lungtl.models.bag_classifier", "lungtl.sources.ct.pixels",
+    "lungtl.tracking.tracker", "lungtl.training.fit", "lungtl.models.bag_classifier", "lungtl.sources.ct.volume",
     "mlflow.store.tracking.sqlalchemy_store", "hydra.main", "pandas", "matplotlib.pyplot", "scipy.stats",
     "sklearn.metrics", "captum.attr",
 )  # fmt: skip

@@ -140,7 +140,7 @@ def test_the_series_are_fetched_and_can_be_prepared(cloud: Cloud) -> None:
     assert done.folder == cloud.root
     assert cloud.fetched() == cloud.files
     assert "3 CT series of 3 patients, 78 files, 0.1 MB" in done.err
-    assert "has 0 of them; 3 to fetch, 0.1 MB" in done.err
+    assert "has 0 of them; 3 to download, 0.1 MB" in done.err
     *program, dataset, root = shlex.split(done.err.splitlines()[-1])
     assert program == ["next:", "python", "-m", "lungtl.prepare"]
     assert dataset == "dataset=lidc"
@@ -154,7 +154,7 @@ def test_what_is_complete_is_not_asked_for(cloud: Cloud) -> None:
     cloud.lay_out()
     done = cloud.run()
     assert done.folder == cloud.root
-    assert "has 3 of them; 0 to fetch" in done.err
+    assert "has 3 of them; 0 to download" in done.err
     assert cloud.server.requests == []
 
 
@@ -168,7 +168,7 @@ def test_only_what_is_missing_or_cut_off_is_fetched(cloud: Cloud) -> None:
     assert cloud.fetched() == cloud.files
     keys = [f"{fake_index.uuid(1)}/{Path(lost).name}", f"{fake_index.uuid(2)}/{Path(cut).name}"]
     assert sorted(cloud.server.objects()) == keys
-    assert "has 1 of them; 2 to fetch" in done.err
+    assert "has 1 of them; 2 to download" in done.err
 
 
 def test_a_killed_download_is_completed(cloud: Cloud) -> None:
@@ -207,7 +207,7 @@ def test_a_series_that_is_not_the_index_s_is_not_fetched(cloud: Cloud) -> None:
     cloud.server.put(f"{fake_index.uuid(2)}/../../../escaped.dcm", b"x")
     done = cloud.run()
     assert "2 of 3 series are not complete" in done.complaint()
-    assert f"where the index has {N_FILES + 1} of" in done.err
+    assert f"but {N_FILES + 1} of" in done.err
     assert "a key that is not the name of a DICOM file" in done.err
     assert cloud.fetched() == cloud.of("LIDC-IDRI-0002")
     assert list(cloud.home.rglob("escaped*")) == []
@@ -219,7 +219,7 @@ def test_files_of_others_are_left_alone(cloud: Cloud) -> None:
     other.write_bytes(b"mine")
     done = cloud.run()
     done.complaint()
-    assert "holds 1 files that are not from IDC, move them elsewhere" in done.err
+    assert "has 1 files that are not from IDC, move them elsewhere" in done.err
     assert other.read_bytes() == b"mine"
     assert cloud.fetched("LIDC-IDRI-0002") == cloud.of("LIDC-IDRI-0002")
 
@@ -242,7 +242,7 @@ def test_a_disk_that_refuses_every_file_ends_it(cloud: Cloud) -> None:
     cloud.root.mkdir()
     (cloud.root / "LIDC-IDRI-0002").write_text("no folder can be made here")
     complaint = cloud.run("scans=auto", "patients=[LIDC-IDRI-0002]").complaint()
-    assert "20 files in a row could not be fetched (" in complaint
+    assert "20 consecutive files could not be downloaded (" in complaint
     assert "not a directory" in complaint
 
 
@@ -250,7 +250,7 @@ def test_a_disk_that_refuses_every_file_ends_it(cloud: Cloud) -> None:
     ("overrides", "said"),
     [
         ([], "root is missing; add root=VALUE"),
-        (["root=x", "dataset=phantom"], "only LIDC-IDRI can be fetched; leave dataset away or write dataset=lidc"),
+        (["root=x", "dataset=phantom"], "only LIDC-IDRI can be downloaded; omit dataset or give dataset=lidc"),
         (["root=x", "scan=20"], "unknown key scan; did you mean scans?"),
         (["root=x", "scans=0"], "scans=0: input should be greater than or equal to 1"),
         (["root=x", "patients=LIDC-IDRI-0001"], "patients=LIDC-IDRI-0001: input should be a valid list"),
@@ -276,7 +276,7 @@ def test_nothing_is_fetched_where_there_is_no_room(
 ) -> None:
     total = sum(map(len, cloud.files.values()))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=total - 1))
-    with pytest.raises(LungtlError, match=r"0.1 MB to fetch, but .* has room for 0.1 MB; take fewer with scans=N"):
+    with pytest.raises(LungtlError, match=r"0.1 MB to download, but .* has 0.1 MB free; .*scans=N"):
         command.run(config)
     assert cloud.server.requests == []
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=total))

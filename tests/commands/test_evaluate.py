@@ -50,7 +50,7 @@ def test_all_bags_by_the_start_of_the_mlflow_id(scored: Done) -> None:
     assert document["training_patients"] > 0
     assert "scores are too good" in scored.err
     assert document["validation_patients"] > 0
-    assert "chose the epoch, calibration and thresholds" in scored.err
+    assert "chose the epoch and thresholds" in scored.err
     assert document["operating_points"]  # most of the bags did not choose them
 
 

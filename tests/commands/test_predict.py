@@ -39,7 +39,7 @@ def test_the_others_are_listed_with_their_reasons(predicted: Done) -> None:
     refused = {row["item"]: row for row in read_csv(predicted.folder / "quarantine.csv")}
     assert set(refused) == {uid(90), uid(91)}
     assert "is damaged" in refused[uid(90)]["reason"]
-    assert "lacks RescaleSlope" in refused[uid(91)]["reason"]
+    assert "has no RescaleSlope" in refused[uid(91)]["reason"]
     assert all(row["remedy"] for row in refused.values())
 
 

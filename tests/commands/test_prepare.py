@@ -85,7 +85,7 @@ def test_labels_of_lidc_need_no_dicom_file(lab: Lab, labels: Done) -> None:
     scans = pd.read_parquet(labels.folder / "scans.parquet")
     assert (len(nodules), nodules["malignant"].sum()) == (2651, 1286)
     assert (len(scans), (scans["label"] == 1).sum()) == (1018, 665)
-    assert "rated exactly 3: kept as malignant" in (labels.folder / "README.md").read_text()
+    assert "rated exactly 3: malignant" in (labels.folder / "README.md").read_text()
     for number in ("1286", "665", "324776"):
         assert number in labels.err
 

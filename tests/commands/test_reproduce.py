@@ -59,9 +59,9 @@ def test_another_value_then_is_a_failure_that_names_it(lab: Lab, trained: Traine
 @pytest.mark.parametrize(
     ("key", "what"),
     [
-        ("store_fingerprint", "the dataset is another"),
-        ("split_fingerprint", "the split is another"),
-        ("weights_fingerprint", "backbone.weights is another"),
+        ("store_fingerprint", "dataset has changed"),
+        ("split_fingerprint", "split has changed"),
+        ("weights_fingerprint", "backbone.weights has changed"),
     ],
 )
 def test_another_start_is_refused_before_training(
@@ -77,9 +77,9 @@ def test_another_environment_is_told_before_anything_else_is_done(lab: Lab, trai
     folder = altered(trained, tmp_path / "run", "environment.json", commit="0" * 40, changed=True)
     (folder / "run.json").write_text(json.dumps(read_json(folder / "run.json") | {"store_fingerprint": "0" * 64}))
     done = lab.run("reproduce", f"run={folder}")
-    assert "the dataset is another" in done.complaint()
+    assert "dataset has changed" in done.complaint()
     assert f"commit was {'0' * 40}, now it is " in done.err
-    assert "not comparable: then the code had changes" in done.err
+    assert "the code had uncommitted changes then" in done.err
 
 
 def test_a_cache_that_is_not_what_the_backbone_computes_is_refused(lab: Lab, trained: Trained) -> None:

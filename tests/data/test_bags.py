@@ -25,9 +25,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 class Numbered:
     """A row a slice: the bag's number, the slice's index, the view."""
 
-    def rows(self, bag_id: str, view: int, kept: Tensor | None) -> Tensor:
-        indices = torch.arange(LENGTHS[IDS.index(bag_id)]) if kept is None else kept
-        return torch.tensor([[float(IDS.index(bag_id)), float(i), float(view)] for i in indices])
+    def rows(self, bag_id: str, view: int, indices: Tensor | None) -> Tensor:
+        chosen = torch.arange(LENGTHS[IDS.index(bag_id)]) if indices is None else indices
+        return torch.tensor([[float(IDS.index(bag_id)), float(i), float(view)] for i in chosen])
 
 
 def numbered(count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
@@ -35,13 +35,13 @@ def numbered(count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
     return np.repeat(np.arange(count, dtype=np.int16), 4).reshape(count, 2, 2)
 
 
-def test_frames_are_the_asked_slices_in_one_channel() -> None:
+def test_frames_are_the_requested_slices_in_one_channel() -> None:
     frames = read_frames(numbered(5), np.array([4, 1]), neighbours=False)
     assert frames.shape == (2, 1, 2, 2)
     assert frames[:, 0, 0, 0].tolist() == [4, 1]
 
 
-def test_neighbours_stand_in_order_and_the_ends_repeat() -> None:
+def test_neighbours_are_in_order_and_the_ends_repeat() -> None:
     frames = read_frames(numbered(4), np.arange(4), neighbours=True)
     assert frames.shape == (4, 3, 2, 2)
     assert frames[:, :, 0, 0].tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 3]]
@@ -63,7 +63,7 @@ def test_a_sample_holds_the_voxels_and_labels_of_its_bag(store: Store) -> None:
     np.testing.assert_array_equal(sample.frames[:, 0].numpy(), store.voxels("b01"))
 
 
-def test_the_order_is_the_one_asked_for_and_labels_may_be_unknown(store: Store) -> None:
+def test_the_order_is_kept_and_labels_may_be_unknown(store: Store) -> None:
     dataset = BagDataset(store, ["b02", "b00"], {"b00": 0})
     assert len(dataset) == 2
     assert [(dataset[i].bag_id, dataset[i].bag_label) for i in range(2)] == [("b02", -1), ("b00", 0)]
@@ -105,14 +105,14 @@ def test_every_slice_with_a_nodule_is_drawn_and_others_at_random() -> None:
     assert all(50 <= seen.count(i) <= 120 for i in (0, 1, 3, 5, 6, 7, 9))
 
 
-def test_of_too_many_nodule_slices_a_random_part_is_drawn() -> None:
+def test_too_many_nodule_slices_are_sampled() -> None:
     labels = torch.tensor([0, 1, 2, 1, 2, 0])
     drawn = [tuple(draw_slices(labels, 2, torch.Generator().manual_seed(seed)).tolist()) for seed in range(200)]
     assert set(drawn) == {(1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4)}
 
 
 @given(st.lists(st.sampled_from([-1, 0, 1, 2]), min_size=1, max_size=40), st.data())
-def test_as_many_as_asked_are_drawn_and_no_other_before_a_nodule(labels: list[int], data: st.DataObject) -> None:
+def test_the_requested_number_is_drawn_with_nodules_first(labels: list[int], data: st.DataObject) -> None:
     count = data.draw(st.integers(1, len(labels)))
     drawn = draw_slices(torch.tensor(labels), count, torch.Generator().manual_seed(0)).tolist()
     assert len(set(drawn)) == count
@@ -181,14 +181,14 @@ def test_draws_follow_from_seed_epoch_and_index_alone(store: Store) -> None:
     state = torch.get_rng_state()
     assert draws(made(Numbered())) == expected
     assert torch.equal(torch.get_rng_state(), state)  # dropout's is left alone
-    assert made()[5].positions.tolist() == expected[2][0]  # whatever was asked before
+    assert made()[5].positions.tolist() == expected[2][0]  # independent of earlier calls
     assert draws(made(key=(3, 2))) != expected
     assert draws(made(key=(4, 1))) != expected
     assert len({tuple(positions) for positions, _ in expected}) > 5
 
 
 @pytest.mark.parametrize("draw", [None, 10, 11])
-def test_a_bag_that_is_short_enough_is_taken_whole(store: Store, draw: int | None) -> None:
+def test_short_bags_keep_all_slices(store: Store, draw: int | None) -> None:
     frames = BagDataset(store, ["b01"], {}, draw=draw)[0].frames
     assert frames is not None
     np.testing.assert_array_equal(frames[:, 0].numpy(), store.voxels("b01"))
@@ -205,7 +205,7 @@ def test_a_loader_pins_every_tensor_of_a_batch(
 ) -> None:
     dataset = BagDataset(store, IDS, {"b01": 1}, features)
     batch = collate([dataset[i] for i in range(3)])
-    if not torch.cuda.is_available():  # a stand-in that marks what it is given
+    if not torch.cuda.is_available():  # a fake that marks its tensors
         monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor.clone().as_subclass(Pinned))
         monkeypatch.setattr(Tensor, "is_pinned", lambda tensor: isinstance(tensor, Pinned))
     pinned = pin_memory(batch)

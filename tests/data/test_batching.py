@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lungtl.data.batching import balanced, bucketed, loads, numbered, padding, pieces, share, shuffled
+from lungtl.data.batching import (
+    balanced,
+    bucketed,
+    inference_chunks,
+    number_repeats,
+    padding,
+    rank_share,
+    shuffled,
+    split_evenly,
+)
 from lungtl.settings.errors import UsageError
 
 SEED = 3
@@ -32,10 +41,10 @@ def test_padding_by_hand() -> None:
 def test_less_than_a_fifth_of_bucketed_batches_is_padding(low: int, high: int) -> None:
     lengths = lengths_between(low, high, 700)
     assert max(padding(bucketed_epoch(lengths, epoch), lengths) for epoch in range(10)) < 0.2
-    assert padding(pieces(shuffled(700, SEED, 0), 8), lengths) > 0.35  # what it would be
+    assert padding(split_evenly(shuffled(700, SEED, 0), 8), lengths) > 0.35  # without buckets
 
 
-def test_bucketed_batches_hold_other_bags_in_each_epoch_and_come_in_random_order() -> None:
+def test_bucketed_batches_differ_between_epochs_and_are_shuffled() -> None:
     lengths = lengths_between(65, 764, 700)
     epochs = [bucketed_epoch(lengths, epoch) for epoch in range(5)]
     pairs = [{pair for batch in batches for pair in pairwise(sorted(batch))} for batches in epochs]
@@ -55,14 +64,14 @@ def test_the_bags_of_a_single_window_are_batched_differently_too() -> None:
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=300), st.integers(1, 20), st.integers(0, 100))
 def test_every_bag_is_in_one_batch_of_an_epoch(lengths: list[int], batch_size: int, epoch: int) -> None:
     order = shuffled(len(lengths), SEED, epoch)
-    for batches in (pieces(order, batch_size), bucketed(order, np.array(lengths), batch_size, SEED, epoch)):
+    for batches in (split_evenly(order, batch_size), bucketed(order, np.array(lengths), batch_size, SEED, epoch)):
         assert sorted(bag for batch in batches for bag in batch) == list(range(len(lengths)))
         assert max(map(len, batches)) <= batch_size
 
 
 @given(st.integers(1, 300), st.integers(1, 20))
-def test_pieces_are_as_few_as_can_be_and_equally_long(count: int, most: int) -> None:
-    sizes = [len(piece) for piece in pieces(np.arange(count), most)]
+def test_parts_are_few_and_of_equal_size(count: int, most: int) -> None:
+    sizes = [len(piece) for piece in split_evenly(np.arange(count), most)]
     assert len(sizes) == -(-count // most)
     assert max(sizes) - min(sizes) <= 1
 
@@ -73,12 +82,12 @@ def test_the_order_follows_from_seed_and_epoch() -> None:
     assert len(orders) == 25
 
 
-def test_each_place_of_the_order_is_as_likely_for_each_bag() -> None:
+def test_all_bags_are_equally_likely_at_each_position() -> None:
     first = [int(shuffled(5, SEED, epoch)[0]) for epoch in range(1000)]
     assert all(150 <= first.count(bag) <= 250 for bag in range(5))  # 200 expected, standard deviation 12.6
 
 
-def test_balanced_classes_come_as_often_though_one_is_rare() -> None:
+def test_balanced_classes_are_equally_frequent() -> None:
     labels = [0] * 90 + [1] * 10
     epochs = [balanced(labels, SEED, epoch) for epoch in range(50)]
     assert {len(order) for order in epochs} == {100}
@@ -102,32 +111,32 @@ def test_balancing_one_class_draws_from_it() -> None:
     assert set(balanced([1, 1, 1], 0, 0)) <= {0, 1, 2}
 
 
-def test_a_bag_that_comes_again_is_numbered_on() -> None:
-    assert numbered([[0, 2], [2, 1, 2], [0]], 3) == [[0, 2], [5, 1, 8], [3]]
+def test_repeated_bags_get_new_numbers() -> None:
+    assert number_repeats([[0, 2], [2, 1, 2], [0]], 3) == [[0, 2], [5, 1, 8], [3]]
 
 
 @given(st.integers(2, 5), st.integers(5, 60), st.integers(5, 12))
 def test_the_shares_of_all_processes_are_the_batches(processes: int, count: int, batch_size: int) -> None:
-    batches = [batch for batch in pieces(shuffled(count, SEED, 0), batch_size) if len(batch) >= processes]
-    shares = [share(batches, rank, processes) for rank in range(processes)]
+    batches = [batch for batch in split_evenly(shuffled(count, SEED, 0), batch_size) if len(batch) >= processes]
+    shares = [rank_share(batches, rank, processes) for rank in range(processes)]
     for batch, *own in zip(batches, *shares, strict=True):
         assert sorted(bag for part in own for bag in part) == sorted(batch)
         assert max(map(len, own)) - min(map(len, own)) <= 1
 
 
-def test_a_batch_too_small_to_share_is_refused() -> None:
+def test_a_batch_smaller_than_the_number_of_processes_is_refused() -> None:
     with pytest.raises(UsageError, match=r"a batch of 2 bags cannot be shared by 3 processes.*trainer\.devices=2"):
-        share([[0, 1, 2], [3, 4]], 0, 3)
+        rank_share([[0, 1, 2], [3, 4]], 0, 3)
 
 
-def test_loads_by_hand() -> None:
-    assert loads([3, 4, 5, 20, 1, 1, 1], most_bags=2, most_slices=10) == [[0, 1], [2], [3], [4, 5], [6]]
-    assert loads([], 2, 10) == []
+def test_inference_chunks_by_hand() -> None:
+    assert inference_chunks([3, 4, 5, 20, 1, 1, 1], most_bags=2, most_slices=10) == [[0, 1], [2], [3], [4, 5], [6]]
+    assert inference_chunks([], 2, 10) == []
 
 
 @given(st.lists(st.integers(1, 30), max_size=50), st.integers(1, 8), st.integers(1, 40))
-def test_loads_keep_the_order_and_their_bounds(lengths: list[int], most_bags: int, most_slices: int) -> None:
-    found = loads(lengths, most_bags, most_slices)
+def test_inference_chunks_keep_order_and_limits(lengths: list[int], most_bags: int, most_slices: int) -> None:
+    found = inference_chunks(lengths, most_bags, most_slices)
     assert [bag for load in found for bag in load] == list(range(len(lengths)))
     for load in found:
         assert len(load) <= most_bags

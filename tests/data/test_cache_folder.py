@@ -16,7 +16,7 @@ BOUND = 10 * LAYOUT.size / GB
 
 def store(folder: CacheFolder, name: str, age: float = 0, layout: Layout = LAYOUT, max_gb: float = BOUND) -> Path:
     """An entry of ones, last used `age` seconds ago."""
-    with folder.claimed(name):
+    with folder.locked(name):
         file = folder.reserve(name, layout, max_gb)
         assert file is not None
         with file.open("r+b") as opened:
@@ -44,16 +44,16 @@ def test_an_entry_is_a_file_that_numpy_reads(tmp_path: Path, rows: int, dtype: s
     assert np.array_equal(map_array(file, layout), read)
 
 
-def test_an_entry_appears_whole_with_its_space_taken_before(tmp_path: Path) -> None:
+def test_an_entry_appears_when_complete_and_its_space_is_reserved(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path)
-    with folder.claimed("a"):
+    with folder.locked("a"):
         file = folder.reserve("a", LAYOUT, BOUND)
         assert file is not None
         if hasattr(os, "posix_fallocate"):
             assert file.stat().st_size == LAYOUT.size
             assert file.stat().st_blocks * 512 >= LAYOUT.size
         assert names(folder) == []
-        assert not folder.holds("a", {"name": "a"}, LAYOUT)
+        assert not folder.is_complete("a", {"name": "a"}, LAYOUT)
         folder.publish("a", {"name": "a"})
         assert not file.exists()
     assert names(folder) == ["a"]
@@ -64,8 +64,8 @@ def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
     for name, age in (("a", 30), ("b", 40), ("c", 10)):
         store(folder, name, age)
     assert names(folder) == ["b", "a", "c"]
-    with folder.claimed("b"):
-        assert folder.holds("b", {"name": "b"}, LAYOUT)  # used now
+    with folder.locked("b"):
+        assert folder.is_complete("b", {"name": "b"}, LAYOUT)  # used now
     assert folder.shrink(2 * LAYOUT.size) == 2 * LAYOUT.size
     assert names(folder) == ["c", "b"]
     assert folder.shrink(2 * LAYOUT.size) == 2 * LAYOUT.size  # there is room enough
@@ -74,7 +74,7 @@ def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
     assert names(folder) == []
 
 
-def test_what_is_mapped_stays_until_it_is_let_go(tmp_path: Path) -> None:
+def test_mapped_entries_are_kept_until_released(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path)
     mapped = map_array(store(folder, "a", age=9), LAYOUT)
     store(folder, "b")
@@ -85,10 +85,10 @@ def test_what_is_mapped_stays_until_it_is_let_go(tmp_path: Path) -> None:
     assert folder.shrink(0) == 0
 
 
-def test_room_that_others_use_cannot_be_had(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_space_in_use_cannot_be_reserved(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = CacheFolder(tmp_path)
     mapped = map_array(store(folder, "a"), LAYOUT)
-    with folder.claimed("b"):
+    with folder.locked("b"):
         assert folder.reserve("b", LAYOUT, 1.5 * LAYOUT.size / GB) is None
     assert "do not fit into the cache" in caplog.text
     assert (mapped == 1).all()
@@ -96,14 +96,14 @@ def test_room_that_others_use_cannot_be_had(tmp_path: Path, caplog: pytest.LogCa
 
 
 class Computing(threading.Thread):
-    """Another run: holds an entry, with the space for it taken, until it is told to end."""
+    """Another run: locks an entry and reserves its space until `go` is set."""
 
     def __init__(self, folder: CacheFolder, name: str) -> None:
         super().__init__(daemon=True)
         self.folder, self.entry, self.started, self.go = folder, name, threading.Event(), threading.Event()
 
     def run(self) -> None:
-        with self.folder.claimed(self.entry):
+        with self.folder.locked(self.entry):
             self.folder.reserve(self.entry, LAYOUT, BOUND)
             self.started.set()
             self.go.wait(20)
@@ -119,7 +119,7 @@ class Computing(threading.Thread):
         self.join(20)
 
 
-def test_what_another_run_computes_is_counted_and_kept(tmp_path: Path) -> None:
+def test_entries_computed_by_another_run_are_counted_and_kept(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path)
     store(folder, "a", age=5)
     with Computing(folder, "b"):
@@ -129,16 +129,16 @@ def test_what_another_run_computes_is_counted_and_kept(tmp_path: Path) -> None:
     assert names(folder) == ["b"]
 
 
-def test_who_asks_for_what_is_being_computed_waits_for_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_second_run_waits_for_an_entry_being_computed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = CacheFolder(tmp_path)
     with caplog.at_level("INFO"), Computing(folder, "a") as other:
         threading.Timer(0.3, other.go.set).start()
-        with folder.claimed("a"):
-            assert folder.holds("a", {"name": "a"}, LAYOUT)
-    assert "waiting for another run that computes them (a)" in caplog.text
+        with folder.locked("a"):
+            assert folder.is_complete("a", {"name": "a"}, LAYOUT)
+    assert "waiting for another run that is computing them (a)" in caplog.text
 
 
-def test_leftovers_of_killed_runs_go(tmp_path: Path) -> None:
+def test_leftovers_of_killed_runs_are_removed(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path)
     store(folder, "a")
     for left in ("k.partial", "half-removed"):
@@ -148,18 +148,18 @@ def test_leftovers_of_killed_runs_go(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.path.glob("*/")) == ["a"]
 
 
-def test_an_entry_is_held_against_its_address_and_layout(tmp_path: Path) -> None:
+def test_an_entry_must_match_its_address_and_layout(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path)
     store(folder, "a")
-    with folder.claimed("a"):
-        assert folder.holds("a", {"name": "a"}, LAYOUT)
-        assert not folder.holds("a", {"name": "b"}, LAYOUT)
-        assert not folder.holds("a", {"name": "a"}, Layout(20, 50, "float32"))
-        assert not folder.holds("a", {"name": "a"}, Layout(50, 20, "int32"))
-        assert not folder.holds("b", {"name": "b"}, LAYOUT)
+    with folder.locked("a"):
+        assert folder.is_complete("a", {"name": "a"}, LAYOUT)
+        assert not folder.is_complete("a", {"name": "b"}, LAYOUT)
+        assert not folder.is_complete("a", {"name": "a"}, Layout(20, 50, "float32"))
+        assert not folder.is_complete("a", {"name": "a"}, Layout(50, 20, "int32"))
+        assert not folder.is_complete("b", {"name": "b"}, LAYOUT)
 
 
-def test_entries_that_cannot_be_read_are_no_entries(tmp_path: Path) -> None:
+def test_unreadable_entries_are_ignored(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path)
     assert folder.entries() == []
     store(folder, "a")

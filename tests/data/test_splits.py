@@ -21,7 +21,7 @@ def config(**changes: Any) -> SplitConfig:
 
 
 def table(labels: list[int], patients: list[int] | None = None, splits: list[str | None] | None = None) -> pd.DataFrame:
-    """A store's bags; a patient each unless said otherwise."""
+    """A table of bags; by default one per patient."""
     n = len(labels)
     return pd.DataFrame({
         "bag_id": [f"b{i:03d}" for i in reversed(range(n))],
@@ -47,7 +47,7 @@ def cohorts(draw: st.DrawFn) -> pd.DataFrame:
 
 @settings(max_examples=40, deadline=None)
 @given(cohorts(), st.sampled_from(["holdout", "kfold"]), st.integers(0, 5), st.integers(0, 4))
-def test_what_holds_for_every_split(bags: pd.DataFrame, kind: str, seed: int, fold: int) -> None:
+def test_invariants_of_every_split(bags: pd.DataFrame, kind: str, seed: int, fold: int) -> None:
     settings_ = config(kind=kind, seed=seed, fold=fold if kind == "kfold" else 0)
     split = split_bags(bags, settings_)
     labelled = bags[bags["bag_label"] != -1].sort_values("bag_id")
@@ -74,23 +74,23 @@ def test_folds_test_and_validate_every_patient_exactly_once(bags: pd.DataFrame, 
         assert set(current["bag_id"][current["split"] == "val"]) == set(after["bag_id"][after["split"] == "test"])
 
 
-def test_how_many_folds_is_of_no_concern_to_the_other_kinds() -> None:
+def test_the_number_of_folds_does_not_affect_other_kinds() -> None:
     bags = table([0, 1] * 20)
     pd.testing.assert_frame_equal(split_bags(bags, config(folds=2)), split_bags(bags, config()))
 
 
 @pytest.mark.parametrize("kind", ["holdout", "source"])
-def test_a_fold_of_a_split_without_folds_is_wrong_usage(kind: str) -> None:
-    with pytest.raises(UsageError, match=rf"split\.fold=1: split\.kind={kind} has no folds; give split\.kind=kfold"):
+def test_a_fold_without_kfold_is_a_usage_error(kind: str) -> None:
+    with pytest.raises(UsageError, match=rf"split\.fold=1: split\.kind={kind} has no folds; .* split\.kind=kfold"):
         config(kind=kind, fold=1)
 
 
-def test_two_folds_leave_nothing_to_train_on() -> None:
+def test_two_folds_leave_no_training_data() -> None:
     with pytest.raises(UsageError, match=r"split\.folds=2: .*give at least 3"):
         config(kind="kfold", folds=2)
 
 
-def test_shares_and_classes_are_as_asked() -> None:
+def test_fractions_and_classes_are_as_configured() -> None:
     split = split_bags(table([1, 0, 0, 0] * 50), config(val=0.2, test=0.25))
     counts = split.groupby("split")["label"].agg(["size", "sum"])
     assert counts["size"].to_dict() == {"test": 50, "val": 40, "train": 110}
@@ -99,7 +99,7 @@ def test_shares_and_classes_are_as_asked() -> None:
 
 
 def test_a_patient_counts_as_positive_with_one_positive_bag() -> None:
-    # 40 patients with a negative and a positive bag beside 40 with two negative ones
+    # 40 patients with a negative and a positive bag, 40 with two negative ones
     labels = [0, 1] * 40 + [0, 0] * 40
     split = split_bags(table(labels, [i // 2 for i in range(160)]), config(val=0.25, test=0.25))
     counts = split.groupby("split")["label"].agg(["size", "sum"])
@@ -107,7 +107,7 @@ def test_a_patient_counts_as_positive_with_one_positive_bag() -> None:
     assert counts["sum"].to_dict() == {"test": 10, "val": 10, "train": 20}
 
 
-def test_another_seed_draws_others() -> None:
+def test_another_seed_gives_another_split() -> None:
     bags = table([0, 1] * 30)
     assert split_fingerprint(split_bags(bags, config(seed=0))) != split_fingerprint(split_bags(bags, config(seed=1)))
 
@@ -132,7 +132,7 @@ def test_the_splits_of_the_dataset_are_kept() -> None:
 
 
 @pytest.mark.parametrize("second", ["v", "e"])
-def test_with_train_and_one_other_that_one_is_tested_and_val_is_drawn_from_train(second: str) -> None:
+def test_with_train_and_one_other_split_val_is_drawn_from_train(second: str) -> None:
     bags = given_splits("ttttt" + second)
     split = split_bags(bags, config(kind="source", val=0.2)).set_index("bag_id")["split"]
     others = bags.loc[bags["split"] != "train", "bag_id"]
@@ -151,10 +151,10 @@ def test_a_bag_without_a_label_needs_no_split() -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ("ttve-", r"gives \['test', 'train', 'val'\] and 4 bags without one"),
-        ("---", "gives no splits and 12 bags without one"),
-        ("vve", r"gives \['test', 'val'\]"),
-        ("ttt", r"gives \['train'\]"),
+        ("ttve-", r"the dataset has \['test', 'train', 'val'\] and 4 bags without a split"),
+        ("---", "has no splits and 12 bags without a split"),
+        ("vve", r"the dataset has \['test', 'val'\]"),
+        ("ttt", r"the dataset has \['train'\]"),
         ("ttvx", "holdout"),
     ],
 )
@@ -165,24 +165,24 @@ def test_splits_that_cannot_be_used_are_refused(names: str, message: str) -> Non
 
 
 @pytest.mark.parametrize("names", ["ttve", "tttttv", "ttttte"])
-def test_a_dataset_that_puts_a_patient_on_two_sides_is_refused(names: str) -> None:
+def test_a_dataset_with_a_patient_in_two_splits_is_refused(names: str) -> None:
     bags = given_splits(names)
     bags.loc[bags["split"] != "train", "patient_id"] = "p0"
-    with pytest.raises(LungtlError, match="patient p0 on two sides"):
+    with pytest.raises(LungtlError, match="patient p0 in two splits"):
         split_bags(bags, config(kind="source"))
 
 
 @pytest.mark.parametrize("kind", ["holdout", "kfold", "source"])
-def test_no_split_that_separates_the_bags_of_a_patient_gets_through(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever draws the sides: here bag by bag, as a careless split of slices or nodules would."""
+def test_a_split_that_separates_the_bags_of_a_patient_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the split is by bag, like a careless split of slices or nodules."""
 
     def bag_by_bag(table: pd.DataFrame, *_: object) -> pd.Series:
         return pd.Series([("train", "val", "test")[i % 3] for i in range(len(table))], table.index)
 
-    monkeypatch.setattr(splits, "_drawn", bag_by_bag)
-    monkeypatch.setattr(splits, "_given", bag_by_bag)
+    monkeypatch.setattr(splits, "_draw_splits", bag_by_bag)
+    monkeypatch.setattr(splits, "_given_splits", bag_by_bag)
     patients = [i // 2 for i in range(24)]
-    with pytest.raises(LungtlError, match=r"patient p0 stands on two sides of the split \(12 such patients\)"):
+    with pytest.raises(LungtlError, match=r"patient p0 is in two splits \(12 such patients\)"):
         split_bags(table([0, 1] * 12, patients), config(kind=kind))
     one_each = split_bags(table([0, 1] * 12), config(kind=kind))
     assert one_each["split"].nunique() == 3
@@ -194,7 +194,7 @@ def test_too_few_patients_of_a_class_for_a_holdout() -> None:
 
 
 def test_too_few_patients_of_a_class_for_the_folds() -> None:
-    with pytest.raises(LungtlError, match="5 folds need that many patients of each class, the rarer has 3"):
+    with pytest.raises(LungtlError, match="5 folds require 5 patients of each class, the rarer class has 3"):
         split_bags(table([0] * 10 + [1] * 3), config(kind="kfold"))
 
 
@@ -211,12 +211,12 @@ def test_no_label_at_all_is_refused(kind: str) -> None:
         split_bags(table([-1] * 20), config(kind=kind))
 
 
-def test_shares_that_leave_nothing_to_train_on_are_wrong_usage() -> None:
-    with pytest.raises(UsageError, match=r"split\.val and split\.test leave nothing"):
+def test_fractions_without_training_data_are_a_usage_error() -> None:
+    with pytest.raises(UsageError, match=r"split\.val and split\.test leave no training data"):
         split_bags(table([0, 1] * 20), config(val=0.5, test=0.5))
 
 
-def test_a_fold_that_does_not_exist_is_wrong_usage() -> None:
+def test_a_fold_that_does_not_exist_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match=r"split\.fold=5: with split\.folds=5, give 0 to 4"):
         config(kind="kfold", fold=5)
 
@@ -233,11 +233,11 @@ def test_check_split_accepts_what_is_right() -> None:
 @pytest.mark.parametrize(
     ("splits", "labels", "patients", "message"),
     [
-        (["train", "train", "val", "test"], [0, 1, 0, 1], ["a", "b", "c", "b"], "patient b stands on two sides"),
+        (["train", "train", "val", "test"], [0, 1, 0, 1], ["a", "b", "c", "b"], "patient b is in two splits"),
         (["train", "train", "test"], [0, 1, 0], None, "the val split is empty: 3 labelled bags of 3 patients"),
         (["train", "train", "val"], [0, 1, 0], None, "the test split is empty"),
         (["val", "test"], [0, 1], None, "the train split is empty"),
-        (["train", "train", "val", "test"], [1, 1, 0, 1], None, "all training bags have the label 1"),
+        (["train", "train", "val", "test"], [1, 1, 0, 1], None, "all training bags have label 1"),
     ],
 )
 def test_check_split_names_what_is_wrong(

@@ -67,7 +67,7 @@ def test_a_crop_larger_than_the_slices_is_refused() -> None:
 
 
 def test_shrinking_averages_without_aliasing() -> None:
-    # where the four new pixels lie, the stripes are white: without a filter all would be white
+    # the stripes are white at the four new pixels: without a filter all would be white
     stripes = frames(*[-1350, 150, 150, -1350] * 4)
     images = SlicePreprocessor([LUNG], False, 4, None, **AS_IT_IS)(stripes)
     np.testing.assert_allclose(images.numpy(), 0.5, atol=0.1)
@@ -90,7 +90,7 @@ def test_enlarging_is_bilinear(size: int) -> None:
     torch.testing.assert_close(images, expected.expand(2, 3, size, size), atol=1e-6, rtol=0)
 
 
-def test_the_slices_stay_as_they_are() -> None:
+def test_the_input_is_not_changed() -> None:
     slices = frames(-1350, -600, 0, 150)
     before = slices.clone()
     SlicePreprocessor([LUNG], False, 4, None, (0.5,) * 3, (0.5,) * 3)(slices)
@@ -98,12 +98,12 @@ def test_the_slices_stay_as_they_are() -> None:
 
 
 def test_windows_are_applied_before_resizing() -> None:
-    # half air, half metal: the mean of the clipped values is 1/2; that of the HU would lie above the window
+    # half air, half metal: the mean of the clipped values is 1/2; that of the HU would be above the window
     images = SlicePreprocessor([LUNG], False, 1, None, **AS_IT_IS)(frames(-1350, 3000))
     np.testing.assert_allclose(images.numpy(), 0.5, atol=1e-6)
 
 
-def test_one_at_a_time_is_all_at_once() -> None:
+def test_single_slices_equal_a_batch() -> None:
     random = torch.Generator().manual_seed(0)
     batch = torch.randint(-1400, 800, (5, 1, 40, 40), dtype=torch.int16, generator=random)
     preprocess = SlicePreprocessor([LUNG, MEDIASTINAL, WIDE], False, 32, 36, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
@@ -131,7 +131,7 @@ def test_another_number_of_channels(channels: int) -> None:
     assert images[0, :, 0].tolist() == [[0.5, 1]] * channels
 
 
-def test_a_window_a_channel() -> None:
+def test_one_window_per_channel() -> None:
     preprocess = SlicePreprocessor([LUNG, WIDE], False, 2, None, (0, 0), (1, 1))
     assert preprocess(frames(-600, 150))[0, :, 0].tolist() == [[0.5, 1], [pytest.approx(0.2), pytest.approx(0.575)]]
 
@@ -166,7 +166,7 @@ def test_the_config_resolves_to_what_describe_says(size: str | int, expected: in
     assert SlicePreprocessor(**described).describe() == described
 
 
-def test_describe_tells_every_setting_apart() -> None:
+def test_describe_contains_every_setting() -> None:
     base: dict[str, Any] = {"windows": [LUNG], "neighbours": False, "size": 32, "crop": None, **AS_IT_IS}
     changes: list[dict[str, Any]] = [
         {}, {"windows": [WIDE]}, {"neighbours": True}, {"size": 64}, {"crop": 16}, {"mean": (0.1, 0, 0)},

@@ -14,7 +14,7 @@ def statuses(root: Path, data_dir: Path) -> dict[str, str]:
     return {finding.what: finding.status for finding in dicom_root.check_root(root, data_dir, 1)}
 
 
-def test_series_are_matched_counted_and_refused_with_the_reason(tmp_path: Path) -> None:
+def test_series_are_matched_counted_and_refused(tmp_path: Path) -> None:
     uid = next(iter(series_uids()))
     (scan,) = read_scans([uid])
     write_series(tmp_path / "in" / "lidc", list(scan.z_mm[:3]), uid=uid)
@@ -22,7 +22,7 @@ def test_series_are_matched_counted_and_refused_with_the_reason(tmp_path: Path) 
     write_series(tmp_path / "in" / "mr", [0, 1], uid="1.2.4", Modality="MR")
     seen = statuses(tmp_path / "in", tmp_path)
     assert seen[f"{tmp_path / 'in'}: 2 CT series, 1 of LIDC-IDRI's 1018"] == "PASS"
-    assert seen[f"1 series lack slices, the first {uid}: 3 of {len(scan.z_mm)}"] == "WARN"
+    assert seen[f"1 series are incomplete, the first is {uid}: 3 of {len(scan.z_mm)} slices"] == "WARN"
     assert seen["refused 1.2.4: Modality is MR, not CT"] == "WARN"
 
 

@@ -10,7 +10,7 @@ from lungtl.doctor import environment
 from lungtl.doctor.finding import Finding
 
 
-def test_every_required_package_is_looked_at_and_extras_are_not() -> None:
+def test_required_packages_are_checked_and_extras_are_not() -> None:
     findings = list(environment.check_packages())
     assert {f.status for f in findings} == {"PASS"}
     named = {f.what.split()[0] for f in findings}
@@ -22,11 +22,11 @@ def test_every_required_package_is_looked_at_and_extras_are_not() -> None:
     ("line", "status", "words"),
     [
         ("numpy>=2", "PASS", f"numpy {metadata.version('numpy')}"),
-        ("numpy<1", "FAIL", "does not fit <1"),
+        ("numpy<1", "FAIL", "is not supported, expected <1"),
         ("no-such-package>=3", "FAIL", "is not installed"),
     ],
 )
-def test_a_package_is_held_against_what_is_wanted(line: str, status: str, words: str) -> None:
+def test_package_versions_are_checked(line: str, status: str, words: str) -> None:
     finding = environment.check_package(Requirement(line))
     assert finding.status == status
     assert words in finding.what
@@ -48,7 +48,7 @@ def test_python(monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], statu
         ("2.13.0+cpu", "0.27.1", "pip install 'torchvision==0.28.*'"),
     ],
 )
-def test_torch_and_torchvision_are_a_pair(torch: str, torchvision: str, remedy: str) -> None:
+def test_torch_and_torchvision_must_match(torch: str, torchvision: str, remedy: str) -> None:
     finding = environment.check_pairing(torch, torchvision)
     assert finding.remedy == remedy
     assert finding.status == ("FAIL" if remedy else "PASS")

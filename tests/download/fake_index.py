@@ -1,4 +1,4 @@
-"""An index of IDC with the rows that a test wants, in the place of the installed idc-index-data."""
+"""A fake index of IDC that replaces the installed idc-index-data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def uuid(number: int) -> str:
 
 
 def row(number: int, uid: str, n_files: int, n_bytes: int, **other: Any) -> dict[str, Any]:
-    """What the index has on a CT series; its files have the prefix `uuid(number)`."""
+    """A row of the index for a CT series; its files have the prefix `uuid(number)`."""
     return {
         "collection_id": "lidc_idri", "Modality": "CT", "SeriesInstanceUID": uid, "StudyInstanceUID": f"1.2.{number}",
         "instanceCount": n_files, "series_size_MB": n_bytes / 1e6, "aws_bucket": "idc-open-data",
@@ -48,7 +48,7 @@ def write_package(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def install(monkeypatch: pytest.MonkeyPatch, folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Put it in the place of the installed one for this process."""
+    """Replace the installed index in this process."""
     table = folder / "idc_index.parquet"
     pd.DataFrame(rows).to_parquet(table)
     module = ModuleType("idc_index_data")

@@ -1,4 +1,4 @@
-"""A local stand-in for IDC's bucket: moto's S3 behind a door that keeps a log and can be shut."""
+"""A local substitute for IDC's bucket: moto's S3 server, with a log of requests; it can be blocked."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class StandIn:
     Attributes:
         endpoint: its URL.
         requests: method and path of every request so far.
-        n_served: after so many objects, further ones wait until `open_again`; None never waits.
+        n_served: number of objects before further ones wait for `open_again`; None never waits.
     """
 
     def __init__(self) -> None:
         boto3 = pytest.importorskip("boto3")
         moto = pytest.importorskip("moto.moto_server.werkzeug_app", reason="pip install 'moto[s3,server]'")
         serving = pytest.importorskip("werkzeug.serving")
-        # A request is logged here; werkzeug would write a line for each as well.
+        # Requests are logged here; werkzeug would print a line for each as well.
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
 
         self.requests: list[tuple[str, str]] = []
@@ -52,15 +52,15 @@ class StandIn:
         return self._moto(environ, start_response)  # type: ignore[no-any-return]
 
     def objects(self) -> list[str]:
-        """The keys of the objects that were asked for, without the bucket."""
+        """Keys of the requested objects, without the bucket."""
         return [path.removeprefix(f"/{BUCKET}/") for method, path in self.requests if _is_object(method, path)]
 
     def put(self, key: str, content: bytes) -> None:
-        """Store an object that everybody may read."""
+        """Store a public object."""
         self._client.put_object(Bucket=BUCKET, Key=key, Body=content, ACL="public-read")
 
     def empty(self) -> None:
-        """Forget objects and requests."""
+        """Remove all objects and requests."""
         backends = pytest.importorskip("moto.s3.models").s3_backends
         for account in backends:
             backends[account]["aws"].reset()
@@ -70,7 +70,7 @@ class StandIn:
         self._opened.clear()
 
     def open_again(self) -> None:
-        """Serve what waits, and everything after it."""
+        """Serve waiting and further requests."""
         self.n_served = None
         self._opened.set()
 

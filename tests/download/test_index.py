@@ -16,7 +16,7 @@ TWO_SCANS = "LIDC-IDRI-0132"  # one of the eight patients with two
 
 @pytest.fixture
 def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """All 1018 series, beside what else the collection has."""
+    """All 1018 series, and others in the collection."""
     rows = [fake_index.row(k, uid, 10, 12_345_678) for k, (_, uid) in enumerate(fake_index.first_series(1018))]
     rows.append(fake_index.row(5000, "1.2.3", 1, 10))
     rows.append(fake_index.row(5001, "1.2.4", 1, 10, Modality="SEG"))
@@ -50,7 +50,7 @@ def test_a_row_of_the_index_is_read() -> None:
 
 
 @pytest.mark.usefixtures("index")
-def test_what_cannot_be_chosen() -> None:
+def test_impossible_choices() -> None:
     with pytest.raises(UsageError, match=r"no LIDC-IDRI-1; did you mean LIDC-IDRI-0001\?"):
         choose("auto", ["LIDC-IDRI-0002", "LIDC-IDRI-1"])
     with pytest.raises(UsageError, match="scans=3: there are only 2"):
@@ -80,16 +80,16 @@ def test_a_name_that_could_leave_the_folder_is_refused(
         choose(1, None)
 
 
-def test_a_series_that_the_index_lacks_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_series_missing_in_the_index_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (_, first), (patient, second) = fake_index.first_series(2)
     fake_index.install(monkeypatch, tmp_path, [fake_index.row(0, first, 10, 100)])
     assert len(choose(1, None)) == 1
-    with pytest.raises(LungtlError, match=f"does not have series {second} of {patient}"):
+    with pytest.raises(LungtlError, match=f"has no series {second} of {patient}"):
         choose(2, None)
 
 
-def test_without_the_index_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "idc_index_data", None)  # what import finds where it is not installed
+def test_a_missing_index_is_reported_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "idc_index_data", None)  # as if it were not installed
     with pytest.raises(LungtlError, match=r"not installed; pip install 'lungtl\[download\]'$"):
         choose(1, None)
 

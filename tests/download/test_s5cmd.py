@@ -10,16 +10,16 @@ from lungtl.download import s5cmd
 from lungtl.settings.errors import LungtlError
 
 
-def test_a_silent_service_is_given_up(tmp_path: Path) -> None:
+def test_a_service_without_an_answer_times_out(tmp_path: Path) -> None:
     pytest.importorskip("s5cmd")
     with socket.create_server(("127.0.0.1", 0)) as server:  # the kernel accepts, nobody answers
         endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
-        answers = s5cmd.run(["ls s3://bucket/*"], tmp_path, endpoint, silence_s=0.5)
-        with pytest.raises(LungtlError, match=r"was silent for 0.5 s; .*run the same command again"):
+        answers = s5cmd.run(["ls s3://bucket/*"], tmp_path, endpoint, timeout_s=0.5)
+        with pytest.raises(LungtlError, match=r"did not answer for 0.5 s; .*rerun the same command"):
             list(answers)
 
 
-def test_without_the_client_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_client_is_reported_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     def files(name: str) -> None:
         raise importlib.metadata.PackageNotFoundError(name)
 

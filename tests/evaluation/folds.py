@@ -1,4 +1,4 @@
-"""Folds of a made-up cohort, and what their models would have said."""
+"""Folds of a made-up cohort, and the predictions of their models."""
 
 from __future__ import annotations
 

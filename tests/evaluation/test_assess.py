@@ -65,7 +65,7 @@ def test_it_follows_the_schema(document: dict[str, Any]) -> None:
     assert document["store_name"] == "s"
 
 
-def test_the_calibrations_are_those_of_the_validation_bags(document: dict[str, Any]) -> None:
+def test_calibrations_come_from_the_validation_bags(document: dict[str, Any]) -> None:
     assert document["chosen"] == json.loads(json.dumps(asdict(CHOSEN)))
     assert list(document["calibrated"]) == ["platt", "temperature", "isotonic"]
     for kind, fitted in CHOSEN.maps.items():
@@ -106,13 +106,13 @@ def test_every_part_counts_its_own_rows(document: dict[str, Any]) -> None:
     assert document["localisation"]["rules"]["model"]["share"]["value"] == pytest.approx(0.5)
 
 
-def test_without_a_choice_nothing_is_calibrated_or_decided() -> None:
+def test_without_chosen_no_calibration_and_no_operating_points() -> None:
     document = assessed(None)
     assert document["chosen"] is None
     assert document["calibrated"] == document["operating_points"] == {}
 
 
-def test_bags_that_chose_are_not_judged_by_their_choice() -> None:
+def test_calibration_and_thresholds_are_not_scored_on_their_own_bags() -> None:
     document = assessed(chose=True)
     check_document(document)
     assert document["calibrated"] == document["operating_points"] == {}
@@ -125,7 +125,7 @@ def test_an_untrained_slice_head_is_not_scored() -> None:
     assert document["localisation"] is not None  # that is the aggregator's
 
 
-def test_what_cannot_be_fitted_is_left_out() -> None:
+def test_calibrations_that_cannot_be_fitted_are_omitted() -> None:
     one_class = choose(bags(5).assign(label=0), "temperature")
     document = assessed(one_class)
     check_document(document)

@@ -10,7 +10,7 @@ from lungtl.evaluation.bootstrap import patient_bootstrap, percentile_interval
 PATIENTS = np.array([0, 0, 0, 1, 2, 2])
 
 
-def test_the_rows_of_a_patient_are_drawn_together_and_as_many_patients_as_there_are() -> None:
+def test_resamples_draw_whole_patients() -> None:
     drawn = patient_bootstrap(lambda weights: weights.T, PATIENTS, resamples=200, seed=0)
     assert drawn.shape == (6, 200)
     np.testing.assert_array_equal(drawn[0], drawn[1])

@@ -76,7 +76,7 @@ def test_platt_is_a_logistic_regression_on_smoothed_labels(scale: float) -> None
     assert found.intercept == pytest.approx(model.intercept_[0], rel=1e-4)
 
 
-def test_platt_of_two_probabilities_gives_each_its_share_of_the_targets() -> None:
+def test_platt_of_two_probabilities_hits_both_mean_targets() -> None:
     # Two parameters reach both points: the mean target of the bags there. 5 positives: 6/7; 10 others: 1/12.
     labels = [1] * 4 + [0] * 1 + [1] * 1 + [0] * 9
     p = [0.7] * 5 + [0.4] * 10
@@ -84,20 +84,20 @@ def test_platt_of_two_probabilities_gives_each_its_share_of_the_targets() -> Non
     np.testing.assert_allclose(fit_platt(labels, p).apply([0.7, 0.4]), expected, rtol=1e-7)
 
 
-def test_platt_repairs_what_balanced_training_shifts_and_a_temperature_does_not() -> None:
+def test_platt_corrects_the_shift_of_balanced_training_but_temperature_does_not() -> None:
     """At a prevalence of 20 % a balanced loss makes a bag with probability p say 4p / (4p + 1 - p)."""
     rng = np.random.default_rng(0)
     true = expit(rng.normal(-1.94, 1.6, 40_000))
     labels = (rng.random(len(true)) < true).astype(int)
     assert labels.mean() == pytest.approx(0.2, abs=0.01)
-    said = 4 * true / (4 * true + 1 - true)
-    platt, temperature = fit_platt(labels, said), fit_temperature(labels, said)
+    shifted = 4 * true / (4 * true + 1 - true)
+    platt, temperature = fit_platt(labels, shifted), fit_temperature(labels, shifted)
     assert platt.slope == pytest.approx(1, abs=0.05)
     assert platt.intercept == pytest.approx(-np.log(4), abs=0.05)
     patients = np.arange(len(true))
     ece = {
         name: score(labels, p, patients, resamples=0).metrics["ece"].value
-        for name, p in (("raw", said), ("platt", platt.apply(said)), ("temperature", temperature.apply(said)))
+        for name, p in (("raw", shifted), ("platt", platt.apply(shifted)), ("temperature", temperature.apply(shifted)))
     }
     assert ece["raw"] == pytest.approx(0.2, abs=0.05)
     assert ece["temperature"] == pytest.approx(0.2, abs=0.05)
@@ -106,7 +106,7 @@ def test_platt_repairs_what_balanced_training_shifts_and_a_temperature_does_not(
 
 @settings(max_examples=100, deadline=None)
 @given(rows())
-def test_platt_is_the_best_line_and_keeps_every_rank(data: Rows) -> None:
+def test_platt_maximises_the_likelihood_and_keeps_ranks(data: Rows) -> None:
     labels, p = data
     bags, whole, weights = smoothed(labels)
 
@@ -126,7 +126,7 @@ def test_platt_is_the_best_line_and_keeps_every_rank(data: Rows) -> None:
         assert all(constant <= at(slope, b) + 1e-9 for slope in (0.01, 0.5) for b in np.linspace(-3, 3, 61))
 
 
-def test_platt_of_bags_that_a_threshold_separates_is_no_step() -> None:
+def test_platt_stays_finite_for_separable_bags() -> None:
     found = fit_platt([0, 0, 1, 1], [0.1, 0.4, 0.6, 0.9])
     # Symmetric, hence through one half; targets are 1/4 and 3/4.
     assert found.intercept == pytest.approx(0, abs=1e-7)
@@ -136,21 +136,21 @@ def test_platt_of_bags_that_a_threshold_separates_is_no_step() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "p", "said"),
+    ("labels", "p", "message"),
     [
         ([1, 1, 0, 0], [0.1, 0.4, 0.6, 0.9], "no better than chance"),
         ([1, 0, 1, 0], [0.5, 0.5, 0.5, 0.5], "all 4 validation cases have the same probability"),
     ],
 )
-def test_platt_never_turns_a_ranking_round(labels: list[int], p: list[float], said: str) -> None:
+def test_platt_never_reverses_a_ranking(labels: list[int], p: list[float], message: str) -> None:
     found = fit_platt(labels, p)
     assert found.kind == "none"
-    assert said in str(found.reason)
+    assert message in str(found.reason)
 
 
 @settings(max_examples=100, deadline=None)
 @given(rows())
-def test_a_temperature_is_the_best_one_and_keeps_every_rank(data: Rows) -> None:
+def test_temperature_maximises_the_likelihood_and_keeps_ranks(data: Rows) -> None:
     labels, p = data
     found = fit_temperature(labels, p)
     calibrated = found.apply(p)
@@ -170,7 +170,7 @@ def test_a_temperature_is_the_best_one_and_keeps_every_rank(data: Rows) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(rows())
-def test_isotonic_is_scikit_learns_and_never_less_likely(data: Rows) -> None:
+def test_isotonic_matches_scikit_learn(data: Rows) -> None:
     labels, p = data
     found = fit_isotonic(labels, p)
     grid = np.linspace(0, 1, 101)
@@ -196,7 +196,7 @@ def test_a_calibration_survives_json(data: Rows) -> None:
         np.testing.assert_array_equal(read.apply(data[1]), found.apply(data[1]))
 
 
-def test_the_coldest_temperature_parts_probabilities_up_to_where_it_says() -> None:
+def test_lowest_temperature_separates_probabilities_as_documented() -> None:
     coldest = Calibration("temperature", temperature=TEMPERATURES[0])
     parted = coldest.apply([0.5, 0.9, 0.99, 0.999, 0.9993])
     assert (np.diff(parted) > 0).all()
@@ -207,7 +207,7 @@ def test_none_changes_nothing() -> None:
     np.testing.assert_array_equal(Calibration().apply([0.0, 0.2, 1.0]), [0.0, 0.2, 1.0])
 
 
-def test_zero_and_one_stay_and_do_not_decide_the_fit_alone() -> None:
+def test_probabilities_of_0_and_1_do_not_dominate_the_fit() -> None:
     # 45 of 50 are right at 0.8 in each class; one more negative has a probability of exactly 1.
     labels = np.repeat([0, 1, 0], [50, 50, 1])
     p = np.r_[np.repeat([0.2, 0.8, 0.8, 0.2], [45, 5, 45, 5]), 1.0]
@@ -219,13 +219,13 @@ def test_zero_and_one_stay_and_do_not_decide_the_fit_alone() -> None:
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_one_class_calibrates_nothing_and_says_so(label: int) -> None:
+def test_one_class_gives_no_calibration_with_a_reason(label: int) -> None:
     for fit in (fit_platt, fit_temperature, fit_isotonic):
         found = fit([label] * 3, [0.1, 0.5, 0.9])
         assert found == Calibration(reason=f"only one class: {3 * label} of 3 validation cases positive")
 
 
-def test_bags_that_are_all_right_or_mostly_wrong_have_no_best_temperature() -> None:
+def test_no_temperature_for_perfect_or_mostly_wrong_predictions() -> None:
     right = fit_temperature([0, 0, 1, 1], [0.1, 0.4, 0.6, 0.9])
     assert (right.kind, right.temperature) == ("none", None)
     assert "below 0.2" in str(right.reason)
@@ -236,13 +236,13 @@ def test_bags_that_are_all_right_or_mostly_wrong_have_no_best_temperature() -> N
 
 @settings(deadline=None)
 @given(rows())
-def test_the_log_loss_here_is_scikit_learns(data: Rows) -> None:
+def test_log_loss_helper_matches_scikit_learn(data: Rows) -> None:
     assume(data[0].min() < data[0].max())
     assert loss(*data) == pytest.approx(log_loss(*data))
 
 
 @pytest.mark.parametrize(
-    ("document", "said"),
+    ("document", "message"),
     [
         ({"kind": "temperature", "temperature": 0.0}, "temperature"),
         ({"kind": "temperature", "temperature": None}, "expected temperature"),
@@ -262,11 +262,11 @@ def test_the_log_loss_here_is_scikit_learns(data: Rows) -> None:
         ({"kind": "isotonic", "inputs": ["a"], "outputs": [1]}, "inputs"),
     ],
 )
-def test_what_is_no_calibration_is_refused(document: dict[str, object], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_invalid_calibrations_are_refused(document: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         READER.validate_json(json.dumps(document))
 
 
-def test_what_is_no_probability_is_refused() -> None:
+def test_invalid_probabilities_are_refused_by_apply() -> None:
     with pytest.raises(LungtlError, match=r"contain 1\.5"):
         Calibration("temperature", temperature=2.0).apply([0.5, 1.5])

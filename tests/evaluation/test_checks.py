@@ -7,23 +7,23 @@ from lungtl.evaluation.checks import check_labels, check_probabilities, check_th
 from lungtl.settings.errors import LungtlError
 
 
-def test_labels_that_are_not_binary_are_named_with_the_value_and_the_count() -> None:
+def test_non_binary_labels_are_reported_with_value_and_count() -> None:
     with pytest.raises(LungtlError, match=r"labels contain -1 \(2 of 4 .*omit rows"):
         check_labels([0, -1, 1, -1])
 
 
-@pytest.mark.parametrize(("labels", "said"), [([], "are empty"), ([[0, 1]], r"shape \(1, 2\)")])
-def test_labels_of_another_shape_are_refused(labels: list[object], said: str) -> None:
-    with pytest.raises(LungtlError, match=said):
+@pytest.mark.parametrize(("labels", "message"), [([], "are empty"), ([[0, 1]], r"shape \(1, 2\)")])
+def test_labels_of_wrong_shape_are_refused(labels: list[object], message: str) -> None:
+    with pytest.raises(LungtlError, match=message):
         check_labels(labels)  # type: ignore[arg-type]
 
 
-def test_boolean_labels_are_taken() -> None:
+def test_boolean_labels_are_accepted() -> None:
     np.testing.assert_array_equal(check_labels([True, False]), [1, 0])
 
 
 @pytest.mark.parametrize(
-    ("probabilities", "said"),
+    ("probabilities", "message"),
     [
         ([0.1, np.nan], "1 of 2 probabilities are NaN"),
         ([0.1, 2.5], r"contain 2.5 \(1 of 2 .*sigmoid"),
@@ -32,8 +32,8 @@ def test_boolean_labels_are_taken() -> None:
         ([0.1], r"shape \(1,\), labels \(2,\)"),
     ],
 )
-def test_probabilities_that_are_none_are_refused(probabilities: list[float], said: str) -> None:
-    with pytest.raises(LungtlError, match=said):
+def test_invalid_probabilities_are_refused(probabilities: list[float], message: str) -> None:
+    with pytest.raises(LungtlError, match=message):
         check_probabilities(probabilities, 2)
 
 
@@ -43,7 +43,7 @@ def test_a_threshold_outside_the_unit_interval_is_refused(threshold: float) -> N
         check_threshold(threshold)
 
 
-def test_patients_are_numbered_by_their_ids_not_by_their_rows() -> None:
+def test_patients_are_numbered_by_id_not_by_row() -> None:
     np.testing.assert_array_equal(patient_codes(["c", "a", "c", "b"], 4), [2, 0, 2, 1])
 
 

@@ -20,7 +20,7 @@ def validation() -> pd.DataFrame:
     return pd.DataFrame({"patient_id": data.patient_ids, "label": data.labels, "probability": data.probabilities})
 
 
-def test_it_is_what_the_validation_bags_say(validation: pd.DataFrame) -> None:
+def test_chosen_is_fitted_on_the_validation_bags(validation: pd.DataFrame) -> None:
     chosen = choose(validation, "temperature")
     labels, probabilities = validation["label"], validation["probability"]
     assert (chosen.n, chosen.n_patients, chosen.n_positive) == (60, 50, int(labels.sum()))
@@ -31,7 +31,7 @@ def test_it_is_what_the_validation_bags_say(validation: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("kind", ["platt", "temperature", "isotonic", "none"])
-def test_predictions_carry_the_calibration_that_was_asked_for(validation: pd.DataFrame, kind: Kind) -> None:
+def test_predictions_get_the_requested_calibration(validation: pd.DataFrame, kind: Kind) -> None:
     chosen = choose(validation, kind)
     given = np.array([0.1, 0.5, 0.93])
     expected = {
@@ -43,18 +43,18 @@ def test_predictions_carry_the_calibration_that_was_asked_for(validation: pd.Dat
     np.testing.assert_array_equal(chosen.calibrated(given), expected[kind])
 
 
-def test_predictions_carry_none_where_it_could_not_be_fitted(validation: pd.DataFrame) -> None:
+def test_no_calibrated_predictions_where_it_could_not_be_fitted(validation: pd.DataFrame) -> None:
     assert choose(validation.assign(label=0), "temperature").calibrated([0.3]) is None
 
 
-def test_a_file_gives_back_what_was_written(validation: pd.DataFrame, tmp_path: Path) -> None:
+def test_chosen_survives_writing_and_reading(validation: pd.DataFrame, tmp_path: Path) -> None:
     for bags in (validation, validation.assign(label=0)):  # one class: neither map nor threshold
         chosen = choose(bags, "isotonic")
         write_chosen(chosen, tmp_path)
         assert read_chosen(tmp_path) == chosen
 
 
-def test_a_file_of_version_0_1_0_knows_no_platt(validation: pd.DataFrame, tmp_path: Path) -> None:
+def test_files_of_version_0_1_0_without_platt_are_read(validation: pd.DataFrame, tmp_path: Path) -> None:
     chosen = choose(validation, "temperature")
     document = asdict(chosen)
     del document["platt"]
@@ -67,7 +67,7 @@ def test_a_file_of_version_0_1_0_knows_no_platt(validation: pd.DataFrame, tmp_pa
     np.testing.assert_array_equal(read.calibrated([0.3, 0.8]), chosen.calibrated([0.3, 0.8]))
 
 
-def test_a_folder_without_the_file_has_nothing(tmp_path: Path) -> None:
+def test_a_folder_without_the_file_gives_none(tmp_path: Path) -> None:
     assert read_chosen(tmp_path) is None
 
 

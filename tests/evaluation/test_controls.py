@@ -24,14 +24,14 @@ def frame(seed: int) -> pd.DataFrame:
     )
 
 
-def test_the_prevalence_is_that_of_train() -> None:
+def test_prevalence_is_the_training_share() -> None:
     train = pd.DataFrame({"label": [0, 0, 0, 1], "diameter_mm": np.nan})
     controls = fit_controls(train)
     assert (controls.n, controls.prevalence, controls.diameter) == (4, 0.25, None)
     np.testing.assert_array_equal(controls.predict(train.head(3))["prevalence"], [0.25, 0.25, 0.25])
 
 
-def test_the_diameter_control_ranks_as_the_diameter_does_ties_included() -> None:
+def test_diameter_control_ranks_like_the_diameter_including_ties() -> None:
     train, test = frame(1), frame(2)
     assert test["diameter_mm"].duplicated().any()
     predicted = fit_diameter(train["diameter_mm"], train["label"]).predict(test["diameter_mm"])
@@ -40,7 +40,7 @@ def test_the_diameter_control_ranks_as_the_diameter_does_ties_included() -> None
     )
 
 
-def test_the_diameter_control_is_the_likeliest_line_in_the_logarithm() -> None:
+def test_diameter_control_maximises_the_likelihood() -> None:
     train = frame(1)
     logs, labels = np.log1p(train["diameter_mm"].to_numpy()), train["label"].to_numpy()
 
@@ -60,7 +60,7 @@ def test_the_diameter_control_is_the_likeliest_line_in_the_logarithm() -> None:
     np.testing.assert_allclose(found.predict([0.0, 4.0, 30.0]), expected, rtol=1e-12)
 
 
-def test_one_diameter_for_all_says_the_prevalence() -> None:
+def test_a_constant_diameter_predicts_the_prevalence() -> None:
     np.testing.assert_allclose(fit_diameter([5, 5, 5, 5], [0, 0, 0, 1]).predict([5, 9]), [0.25, 0.25])
 
 
@@ -68,7 +68,7 @@ def test_one_diameter_for_all_says_the_prevalence() -> None:
     ("train", "labels", "slope"),
     [([3, 4, 8, 9], [0, 0, 1, 1], 1), ([3, 5, 5, 9], [0, 0, 1, 1], 1), ([3, 4, 8, 9], [1, 1, 0, 0], -1)],
 )
-def test_where_a_diameter_separates_the_classes_the_slope_stays_finite(
+def test_separable_diameters_have_a_finite_slope(
     train: list[float], labels: list[int], slope: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
@@ -79,7 +79,7 @@ def test_where_a_diameter_separates_the_classes_the_slope_stays_finite(
     assert np.isfinite(found.intercept)
 
 
-def test_where_none_separates_them_nothing_is_penalised(caplog: pytest.LogCaptureFixture) -> None:
+def test_other_diameters_are_fitted_without_a_penalty(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         # half of the smaller and three quarters of the larger: the line passes through both log-odds
         found = fit_diameter([3, 3, 9, 9, 9, 9], [0, 1, 0, 1, 1, 1])
@@ -88,7 +88,7 @@ def test_where_none_separates_them_nothing_is_penalised(caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize(
-    ("train", "labels", "test", "said"),
+    ("train", "labels", "test", "message"),
     [
         ([5, 9], [1, 1], [5], "all 2 training labels are 1"),
         ([5, np.nan], [0, 1], [5], "training diameters contain nan"),
@@ -98,14 +98,12 @@ def test_where_none_separates_them_nothing_is_penalised(caplog: pytest.LogCaptur
         ([[5], [9]], [0, 1], [5], "one dimension"),
     ],
 )
-def test_a_diameter_control_that_cannot_be_fitted_is_refused(
-    train: list[float], labels: list[int], test: list[float], said: str
-) -> None:
-    with pytest.raises(LungtlError, match=said):
+def test_invalid_diameters_are_refused(train: list[float], labels: list[int], test: list[float], message: str) -> None:
+    with pytest.raises(LungtlError, match=message):
         fit_diameter(train, labels).predict(test)
 
 
-def test_the_controls_know_the_training_bags_alone() -> None:
+def test_controls_depend_on_the_training_bags_only() -> None:
     train, test = frame(1), frame(2)
     controls = control_probabilities(train, test)
     assert list(controls) == ["prevalence", "diameter"]
@@ -115,7 +113,7 @@ def test_the_controls_know_the_training_bags_alone() -> None:
 
 
 @pytest.mark.parametrize(("side", "which"), [("train", "training"), ("test", "scored")])
-def test_an_unknown_diameter_on_either_side_leaves_the_control_out_and_is_warned_of(
+def test_an_unknown_diameter_disables_the_control_with_a_warning(
     side: str, which: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     frames = {"train": frame(1), "test": frame(2)}
@@ -126,7 +124,7 @@ def test_an_unknown_diameter_on_either_side_leaves_the_control_out_and_is_warned
     assert f"1 of 60 {which} cases have no diameter" in record.getMessage()
 
 
-def test_of_a_dataset_that_knows_no_diameters_none_is_missed(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_dataset_without_diameters_gives_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     train, test = (frame(seed).assign(diameter_mm=np.nan) for seed in (1, 2))
     with caplog.at_level(logging.INFO):
         assert list(control_probabilities(train, test)) == ["prevalence"]
@@ -134,7 +132,7 @@ def test_of_a_dataset_that_knows_no_diameters_none_is_missed(caplog: pytest.LogC
     assert (record.levelno, "60 of 60 training cases" in record.getMessage()) == (logging.INFO, True)
 
 
-def test_a_train_split_of_one_class_leaves_the_diameter_control_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_one_training_class_disables_the_diameter_control(caplog: pytest.LogCaptureFixture) -> None:
     train = frame(1).assign(label=0)
     with caplog.at_level(logging.INFO):
         assert list(control_probabilities(train, frame(2))) == ["prevalence"]
@@ -151,6 +149,6 @@ def test_controls_survive_json(known: bool) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{}, {"n": 3, "prevalence": 0.5}, {"n": 3, "prevalence": "x", "diameter": None}])
-def test_controls_that_cannot_be_read_are_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_stored_controls_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(LungtlError, match=r"controls cannot be read .*fetch the bundle again"):
         Controls.from_dict(wrong)

@@ -70,7 +70,7 @@ def test_hand_computed() -> None:
     assert (found.low, found.high) == pytest.approx((expit(logit(0.75) - half), expit(logit(0.75) + half)))
 
 
-def test_the_figures_of_another_package() -> None:
+def test_delong_matches_mlstatkit() -> None:
     # MLstatkit 0.1.91, Delong_test(labels, first, second): AUROCs, its plain interval of the second, the variance of
     # the difference, p.
     first, second = (auroc_interval(LABELS, p, range(20)) for p in (FIRST, SECOND))
@@ -83,7 +83,7 @@ def test_the_figures_of_another_package() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(bags())
-def test_one_bag_a_patient_gives_the_variance_of_brunner_and_munzel(data: tuple[Ints, Floats, Floats, Ints]) -> None:
+def test_one_bag_per_patient_gives_the_brunner_munzel_variance(data: tuple[Ints, Floats, Floats, Ints]) -> None:
     labels, p, _, _ = data
     found = auroc_interval(labels, p, range(len(labels)))
     assert found.value == pytest.approx(roc_auc_score(labels, p))
@@ -97,7 +97,7 @@ def test_one_bag_a_patient_gives_the_variance_of_brunner_and_munzel(data: tuple[
 
 @settings(max_examples=100, deadline=None)
 @given(bags())
-def test_the_variances_are_those_of_the_papers_formulas(data: tuple[Ints, Floats, Floats, Ints]) -> None:
+def test_variances_match_the_papers_formulas(data: tuple[Ints, Floats, Floats, Ints]) -> None:
     labels, first, second, patients = data
     expected = covariance(labels, [first, second], patients)
     one = auroc_interval(labels, first, patients)
@@ -126,7 +126,7 @@ def test_terms_that_cancel_leave_no_variance() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(bags())
-def test_what_cannot_matter_does_not(data: tuple[Ints, Floats, Floats, Ints]) -> None:
+def test_auroc_is_invariant_to_order_ids_monotone_maps_and_mirroring(data: tuple[Ints, Floats, Floats, Ints]) -> None:
     labels, first, second, patients = data
     one, both = auroc_interval(labels, first, patients), compare_aurocs(labels, first, second, patients)
     if one.low is not None and one.value is not None and one.high is not None:
@@ -143,7 +143,7 @@ def test_what_cannot_matter_does_not(data: tuple[Ints, Floats, Floats, Ints]) ->
         assert (swapped.low, swapped.high) == pytest.approx((-both.high, -both.low))
 
 
-def test_copies_of_a_patients_bags_add_no_information() -> None:
+def test_copies_of_a_patients_bags_do_not_change_the_interval() -> None:
     once = auroc_interval(LABELS, FIRST, range(20))
     tripled = auroc_interval(np.repeat(LABELS, 3), np.repeat(FIRST, 3), np.repeat(range(20), 3))
     assert astuple(tripled) == pytest.approx(astuple(once), abs=1e-12)
@@ -153,7 +153,7 @@ def test_copies_of_a_patients_bags_add_no_information() -> None:
     assert compared[0] == pytest.approx(compared[1])
 
 
-def test_the_interval_of_a_high_auroc_covers_the_truth_where_the_plain_one_does_not() -> None:
+def test_logit_interval_covers_a_high_auroc_better_than_the_plain_one() -> None:
     rng = np.random.default_rng(5)
     labels = np.r_[np.ones(20, dtype=int), np.zeros(40, dtype=int)]
     logit_covers, plain_covers = [], []
@@ -168,7 +168,7 @@ def test_the_interval_of_a_high_auroc_covers_the_truth_where_the_plain_one_does_
     assert np.mean(plain_covers) < 0.92
 
 
-def test_models_that_are_alike_differ_in_one_of_twenty_cohorts_of_patients_with_several_bags() -> None:
+def test_false_positive_rate_is_5_percent_with_several_bags_per_patient() -> None:
     rng = np.random.default_rng(6)
     patients = np.repeat(range(40), 5)
     clustered, naive = [], []
@@ -192,7 +192,7 @@ def test_an_auroc_of_zero_or_one_has_no_interval(value: float) -> None:
     )
 
 
-def test_no_variance_is_found_in_any_amount_of_ties() -> None:
+def test_ties_alone_have_no_variance() -> None:
     labels = np.arange(5000) % 3 == 0
     found = auroc_interval(labels, np.full(5000, 0.3), range(5000))
     assert (found.value, found.low) == (0.5, None)
@@ -204,9 +204,9 @@ def test_no_variance_is_found_in_any_amount_of_ties() -> None:
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_has_no_auroc(label: int) -> None:
-    said = f"only one class: {4 * label} of 4 positive"
-    assert auroc_interval([label] * 4, FIRST[:4], range(4)) == DelongAuroc(None, undefined=said)
-    assert compare_aurocs([label] * 4, FIRST[:4], SECOND[:4], range(4)) == Difference(None, undefined=said)
+    message = f"only one class: {4 * label} of 4 positive"
+    assert auroc_interval([label] * 4, FIRST[:4], range(4)) == DelongAuroc(None, undefined=message)
+    assert compare_aurocs([label] * 4, FIRST[:4], SECOND[:4], range(4)) == Difference(None, undefined=message)
 
 
 def test_a_class_of_one_patient_has_no_interval() -> None:
@@ -217,7 +217,7 @@ def test_a_class_of_one_patient_has_no_interval() -> None:
     assert compared == Difference(0.25, undefined="no interval and no p-value: only one patient with a positive")
 
 
-def test_models_that_rank_alike_are_not_different() -> None:
+def test_models_with_the_same_ranking_do_not_differ() -> None:
     found = compare_aurocs(LABELS, FIRST, FIRST**2, range(20))
     assert found == Difference(0.0, p_value=1.0, undefined="no interval: both models rank all cases alike")
 
@@ -228,7 +228,7 @@ def test_a_perfect_and_a_perfectly_wrong_model_leave_no_variance() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "first", "second", "patients", "said"),
+    ("labels", "first", "second", "patients", "message"),
     [
         ([0, 1], [0.1, 0.9], [0.1], "ab", "shape"),
         ([0, 1], [0.1, 0.9], [0.1, float("nan")], "ab", "NaN"),
@@ -237,13 +237,13 @@ def test_a_perfect_and_a_perfectly_wrong_model_leave_no_variance() -> None:
     ],
 )
 def test_input_that_cannot_be_compared_is_refused(
-    labels: list[int], first: list[float], second: list[float], patients: str, said: str
+    labels: list[int], first: list[float], second: list[float], patients: str, message: str
 ) -> None:
-    with pytest.raises(LungtlError, match=said):
+    with pytest.raises(LungtlError, match=message):
         compare_aurocs(labels, first, second, patients)
 
 
-def test_models_of_a_side_are_averaged() -> None:
+def test_models_of_each_side_are_averaged() -> None:
     generator = np.random.default_rng(0)
     labels = np.arange(40) % 2
     patients = np.arange(40) // 4
@@ -265,7 +265,7 @@ def half_width(found: Difference) -> float:
     return (found.high - found.low) / 2
 
 
-def test_three_copies_are_alike() -> None:
+def test_three_copies_equal_one() -> None:
     labels, model = np.arange(30) % 2, np.random.default_rng(0).random(30)
     found = compare_mean_aurocs(labels, [model] * 3, [model], np.arange(30))
     assert (found.difference, found.p_value) == (0, 1)

@@ -72,7 +72,7 @@ FULL: dict[str, Any] = {
 }
 
 
-def test_the_document_survives_json_and_holds_what_the_schema_says() -> None:
+def test_the_document_survives_json_and_follows_the_schema() -> None:
     document = example(**FULL)
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     check_document(document)
@@ -88,8 +88,8 @@ def test_the_document_survives_json_and_holds_what_the_schema_says() -> None:
     assert (document["run"], document["fingerprints"]) == ("r1", {"store": "ab12"})
 
 
-def test_slices_are_part_of_it_when_scored() -> None:
-    document = evaluation_document(split="val", bag=SURE, slices=ONE_PATIENT)
+def test_slices_are_included_when_scored() -> None:
+    document = evaluation_document(split="val", bag=SURE, slice=ONE_PATIENT)
     check_document(document)
     assert document["slice"]["metrics"]["f1"] == {
         "value": 0.5, "low": None, "high": None, "undefined": "no interval: only one patient"
@@ -98,16 +98,14 @@ def test_slices_are_part_of_it_when_scored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("context", "said"),
+    ("context", "message"),
     [
-        ({"schema": 2}, "'schema' belongs to the schema"),
-        ({"slice": {}}, "'slice' belongs to the schema"),
         ({"loss": float("nan")}, "'loss' of metrics.json is not JSON"),
         ({"path": object()}, "'path' of metrics.json is not JSON"),
     ],
 )
-def test_context_that_would_break_the_file_is_refused(context: dict[str, Any], said: str) -> None:
-    with pytest.raises(LungtlError, match=said):
+def test_values_that_are_not_json_are_refused(context: dict[str, Any], message: str) -> None:
+    with pytest.raises(LungtlError, match=message):
         evaluation_document(split="test", bag=SURE, **context)
 
 
@@ -122,22 +120,29 @@ def test_context_that_would_break_the_file_is_refused(context: dict[str, Any], s
         {"value": "0.5", "low": 0.4, "high": 0.6, "undefined": None},
     ],
 )
-def test_a_number_without_interval_must_say_why(estimate: dict[str, Any]) -> None:
+def test_a_missing_interval_needs_a_reason(estimate: dict[str, Any]) -> None:
     document = example()
     document["bag"]["metrics"]["auroc"] = estimate
     with pytest.raises(ValidationError, match="auroc"):
         check_document(document)
 
 
+def test_fields_follow_the_schema() -> None:
+    cases: tuple[dict[str, Any], ...] = ({"slice": {}}, {"schema": 3}, {"calibrated": {"beta": SURE}})
+    for parts in cases:
+        with pytest.raises(ValidationError, match=next(iter(parts))):
+            evaluation_document(split="test", bag=SURE, **parts)
+
+
 @pytest.mark.parametrize("key", ["split", "controls", "gains", "chosen", "localisation"])
-def test_a_document_without_one_of_its_parts_is_refused(key: str) -> None:
+def test_missing_keys_are_refused(key: str) -> None:
     document = example()
     del document[key]
     with pytest.raises(ValidationError, match=key):
         check_document(document)
 
 
-def test_the_table_puts_the_controls_beside_the_model() -> None:
+def test_the_table_has_one_column_per_control() -> None:
     rows = rows_for_table(example())
     assert rows[0] == ("metric", "model", "prevalence", "diameter")
     assert rows[1][1:] == (
@@ -149,7 +154,7 @@ def test_the_table_puts_the_controls_beside_the_model() -> None:
     assert [row[0] for row in rows[1:] if "DeLong" not in row[0]] == list(METRICS)
 
 
-def test_gains_and_calibration_stand_below_what_they_are_about() -> None:
+def test_gains_and_calibrations_follow_their_metric() -> None:
     rows = rows_for_table(example(**FULL))
     names = [row[0] for row in rows]
     assert all(len(row) == 4 for row in rows)
@@ -159,14 +164,14 @@ def test_gains_and_calibration_stand_below_what_they_are_about() -> None:
     assert rows[names.index("brier") + 1] == ("brier, temperature", "0.873 [0.810, 0.920]", "", "")
 
 
-def test_the_slice_table_has_the_model_alone_or_no_rows() -> None:
+def test_the_slice_table_has_only_the_model_or_no_rows() -> None:
     assert rows_for_table(example(), "slice") == []
-    rows = rows_for_table(evaluation_document(split="val", bag=ONE_CLASS, slices=SURE), "slice")
+    rows = rows_for_table(evaluation_document(split="val", bag=ONE_CLASS, slice=SURE), "slice")
     assert rows[:2] == [("metric", "model"), ("auroc", "0.873 [0.810, 0.920]")]
     assert len(rows) == 1 + len(METRICS)
 
 
-def test_operating_points_are_rows_of_their_own() -> None:
+def test_operating_points_have_their_own_table() -> None:
     header, reached, missed = rows_of_points(example(**FULL))
     assert header == ("chosen on validation for", "threshold", "sensitivity", "specificity", "ppv", "npv")
     assert reached == ("specificity_95", "0.410", *["0.750 [0.500, 0.900]"] * 4)
@@ -174,7 +179,7 @@ def test_operating_points_are_rows_of_their_own() -> None:
     assert rows_of_points(example()) == []
 
 
-def test_weights_stand_beside_those_of_rules() -> None:
+def test_localisation_table() -> None:
     assert rows_of_localisation(example(**FULL)) == [
         ("slices by weight", "model", "centre", "model minus centre"),
         ("weight on nodule slices", "0.750 [0.500, 0.900]", "0.600 [0.500, 0.900]", "0.150 [0.100, 0.900]"),
@@ -183,7 +188,7 @@ def test_weights_stand_beside_those_of_rules() -> None:
     assert rows_of_localisation(example()) == []
 
 
-def test_a_table_in_markdown() -> None:
+def test_markdown_table() -> None:
     assert markdown_table([("a", "b"), ("1", "2")]) == ["| a | b |", "| --- | --- |", "| 1 | 2 |"]
     assert markdown_table([]) == []
     assert markdown_table([("a|b",)])[0] == r"| a\|b |"
@@ -218,7 +223,7 @@ def test_training_may_give_the_validation_auroc() -> None:
         example(training=training | {"val_auroc": 1.5})
 
 
-def test_trackers_get_the_defined_numbers_only() -> None:
+def test_flat_metrics_contain_only_defined_numbers() -> None:
     flat = flat_metrics(example())
     assert flat["test/bag/auroc"] == 0.8734
     assert flat["test/bag/auroc_low"] == 0.8101
@@ -231,7 +236,7 @@ def test_trackers_get_the_defined_numbers_only() -> None:
     }
 
 
-def test_trackers_get_every_part() -> None:
+def test_flat_metrics_contain_every_part() -> None:
     flat = flat_metrics(example(**FULL))
     assert {name: value for name, value in flat.items() if name.startswith("test/gain/")} == {
         "test/gain/prevalence/auroc": 0.37,
@@ -247,7 +252,7 @@ def test_trackers_get_every_part() -> None:
 
 
 def test_slice_metrics_have_their_own_names() -> None:
-    flat = flat_metrics(evaluation_document(split="val", bag=ONE_CLASS, slices=SURE))
+    flat = flat_metrics(evaluation_document(split="val", bag=ONE_CLASS, slice=SURE))
     assert {name for name in flat if "delong" not in name} == {
         f"val/slice/{name}{end}" for name in METRICS for end in ENDS
     }

@@ -27,7 +27,7 @@ def test_one_value_has_no_standard_deviation() -> None:
     "arguments", [(None,), (0.5,), (0.5, 0.4, None, "half"), (0.5, 0.4, 0.6, "why"), (None, 0.4, 0.6, "why"), (np.nan,)]
 )
 @pytest.mark.parametrize("kind", [Estimate, DelongAuroc])
-def test_what_is_missing_needs_a_reason(kind: type[Estimate], arguments: tuple[float | None, ...]) -> None:
+def test_missing_numbers_need_a_reason(kind: type[Estimate], arguments: tuple[float | None, ...]) -> None:
     with pytest.raises(ValidationError):
         kind(*arguments)  # type: ignore[arg-type]
 

@@ -43,7 +43,7 @@ def recognisable(seed: int = 0, signal: float = 0.0) -> tuple[pd.DataFrame, Floa
 
 @settings(max_examples=10, deadline=None)
 @given(st.sampled_from(["patient_id", "bag_id"]), st.integers(2, 6), st.integers(0, 99))
-def test_what_is_kept_together_is_never_separated(column: str, folds: int, seed: int) -> None:
+def test_groups_are_never_separated(column: str, folds: int, seed: int) -> None:
     rows, _ = recognisable()
     numbers = fold_numbers(rows["malignant"].to_numpy(), rows[column].to_numpy(), folds, seed)
     assert set(numbers) == set(range(folds))
@@ -52,13 +52,13 @@ def test_what_is_kept_together_is_never_separated(column: str, folds: int, seed:
     assert shares.between(0.3, 0.7).all()
 
 
-def test_slices_at_random_are_on_both_sides() -> None:
+def test_folds_by_slice_separate_patients() -> None:
     rows, _ = recognisable()
     numbers = fold_numbers(rows["malignant"].to_numpy(), np.arange(len(rows)), 5, 0)
     assert (pd.Series(numbers).groupby(rows["patient_id"]).nunique() > 1).all()
 
 
-def test_lots_deal_the_same_labels_to_other_patients() -> None:
+def test_permuted_labels_go_to_other_patients() -> None:
     rows, _ = recognisable()
     dealt = pd.Series(permute_labels(rows, 0))
     assert (dealt.groupby(rows["patient_id"]).nunique() == 1).all()
@@ -76,7 +76,7 @@ def test_a_row_is_predicted_by_a_model_that_has_not_seen_it() -> None:
     assert np.all((p > 0.5) == (p[0] > 0.5))  # nothing but the prevalence of the training folds
 
 
-def test_recognition_looks_like_diagnosis_where_patients_are_separated() -> None:
+def test_leaking_folds_inflate_the_auroc() -> None:
     rows, features = recognisable()
     table = compare(rows, features, folds=4, seed=0, draws=2)
     mean = table.groupby(["labels", "kept_together"])["auroc"].mean()
@@ -88,14 +88,14 @@ def test_recognition_looks_like_diagnosis_where_patients_are_separated() -> None
     assert (table["n_patients"] == PATIENTS).all()
 
 
-def test_what_can_be_learnt_shows_with_the_right_folds() -> None:
+def test_a_real_signal_shows_with_folds_by_patient() -> None:
     rows, features = recognisable(signal=8.0)
     mean = compare(rows, features, folds=4, seed=0, draws=1).set_index(["labels", "kept_together"])["auroc"]
     assert mean[DATASET_LABELS, PATIENT] > 0.9
     assert 0.3 < mean[RANDOM_LABELS, PATIENT] < 0.7
 
 
-def test_where_each_patient_has_one_bag_the_bags_are_left_out() -> None:
+def test_folds_by_bag_are_omitted_with_one_bag_per_patient() -> None:
     rows, features = recognisable()
     table = compare(rows.assign(bag_id=rows["patient_id"]), features, folds=4, seed=0, draws=1)
     assert set(table["kept_together"]) == {PATIENT, SLICE}
@@ -116,7 +116,7 @@ def test_too_few_patients_of_a_class_for_the_folds(kept: list[str], message: str
         compare(rows[few].reset_index(drop=True), features[few], folds=3, seed=0, draws=1)
 
 
-def test_a_fold_that_would_be_trained_on_one_class_is_refused() -> None:
+def test_a_fold_with_one_training_class_is_refused() -> None:
     labels = np.array([1, 1, 0, 0, 0, 0])
     with pytest.raises(LungtlError, match=r"would be trained on label 0 only.*split\.seed"):
         fold_numbers(labels, np.array([0, 0, 1, 2, 3, 4]), 2, 0)

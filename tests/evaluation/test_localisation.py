@@ -30,7 +30,7 @@ B = rows("b", [1, 0], [0.25, 0.75])
 PATIENTS = {"a": "p0", "b": "p1", "c": "p2", "d": "p3"}
 
 
-def test_shares_and_rankings_are_averaged_over_bags_by_hand() -> None:
+def test_measures_are_averaged_over_bags_hand_computed() -> None:
     found = localise(pd.concat([A, B]), PATIENTS, resamples=0)
     assert found is not None
     assert (found.n, found.n_patients, found.n_slices, found.n_nodule_slices) == (2, 2, 6, 2)
@@ -43,13 +43,13 @@ def test_shares_and_rankings_are_averaged_over_bags_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("positive", "n"), [(1, 1), (1, 2), (1, 6), (2, 6), (3, 5), (5, 6), (4, 4)])
-def test_the_average_precision_of_chance_is_the_mean_over_all_orders(positive: int, n: int) -> None:
+def test_chance_average_precision_is_the_mean_over_all_orders(positive: int, n: int) -> None:
     nodule = np.arange(n) < positive
     orders = [average_precision_score(nodule, order) for order in permutations(range(n))]
     assert chance_average_precision(positive, n) == pytest.approx(np.mean(orders))
 
 
-def test_the_average_precision_of_chance_is_that_of_simulated_weights() -> None:
+def test_chance_average_precision_matches_simulated_weights() -> None:
     rng = np.random.default_rng(0)
     nodule = np.arange(60) < 7
     drawn = [average_precision_score(nodule, rng.random(60)) for _ in range(2000)]
@@ -74,7 +74,7 @@ def test_the_centre_prior_is_a_gaussian_of_a_quarter_of_the_length() -> None:
     )
 )
 @settings(deadline=None)
-def test_a_bag_s_ranking_is_scikit_learn_s_average_precision(bag: list[tuple[bool, int]]) -> None:
+def test_average_precision_matches_scikit_learn(bag: list[tuple[bool, int]]) -> None:
     nodule, weights = np.array([n for n, _ in bag]), np.array([float(w) for _, w in bag])
     table = rows("a", [2 * int(n) for n in nodule], list(weights / weights.sum()))
     found = localise(table, PATIENTS, resamples=0)
@@ -84,7 +84,7 @@ def test_a_bag_s_ranking_is_scikit_learn_s_average_precision(bag: list[tuple[boo
     assert model["share"].value == pytest.approx(weights[nodule].sum() / weights.sum())
 
 
-def test_the_untrained_aggregator_is_judged_on_the_same_slices_whatever_its_order() -> None:
+def test_untrained_weights_are_matched_by_slice_not_by_order() -> None:
     untrained = pd.concat([rows("b", [1, 0], [0.4, 0.6]), rows("a", [0, 2, 0, 0], [0.3, 0.2, 0.3, 0.2])]).iloc[::-1]
     found = localise(pd.concat([A, B]), PATIENTS, untrained, resamples=0)
     assert found is not None
@@ -120,7 +120,7 @@ def test_the_model_is_compared_with_rules_on_the_same_draws() -> None:
     )
 
 
-def test_only_bags_with_both_kinds_and_no_unknown_slice_can_tell(caplog: pytest.LogCaptureFixture) -> None:
+def test_only_fully_labelled_bags_with_both_kinds_of_slices_count(caplog: pytest.LogCaptureFixture) -> None:
     none = rows("c", [0, 0], [0.5, 0.5])
     unknown = rows("d", [2, 0, -1], [0.2, 0.2, 0.6])
     everywhere = rows("e", [2, 1], [0.9, 0.1])
@@ -133,7 +133,7 @@ def test_only_bags_with_both_kinds_and_no_unknown_slice_can_tell(caplog: pytest.
     assert "no scan has labelled slices" in caplog.text
 
 
-def test_equal_weights_have_no_opinion(caplog: pytest.LogCaptureFixture) -> None:
+def test_equal_weights_are_not_compared(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         assert localise(A.assign(weight=0.25), PATIENTS) is None
     assert "weights all slices equally" in caplog.text

@@ -40,7 +40,7 @@ def test_the_table_counts_what_was_scored() -> None:
     assert auroc.low < auroc.value < auroc.high
 
 
-def test_the_interval_is_that_of_a_bootstrap_written_out_as_a_loop() -> None:
+def test_interval_matches_a_bootstrap_written_as_a_loop() -> None:
     data = cohort(n=40, patients=20)
     rng = np.random.default_rng(11)
     ids = np.array(data.patient_ids)
@@ -53,7 +53,7 @@ def test_the_interval_is_that_of_a_bootstrap_written_out_as_a_loop() -> None:
     assert (auroc.low, auroc.high) == pytest.approx(tuple(np.percentile(areas, [2.5, 97.5])), abs=0.03)
 
 
-def test_repeating_every_row_of_every_patient_adds_no_information() -> None:
+def test_repeating_every_row_does_not_change_the_interval() -> None:
     data = cohort()
     once = score(data.labels, data.probabilities, data.patient_ids, resamples=200)
     tripled = score(
@@ -67,7 +67,7 @@ def test_repeating_every_row_of_every_patient_adds_no_information() -> None:
         assert intervals(tripled)[name] == pytest.approx((low, high), abs=1e-12)
 
 
-def test_resampling_rows_would_make_the_interval_of_alike_bags_too_narrow() -> None:
+def test_resampling_rows_would_make_intervals_too_narrow() -> None:
     data = cohort(n=40, patients=40)
     alike = np.repeat(data.labels, 5), np.repeat(data.probabilities, 5)
     by_patient = score(*alike, np.repeat(data.patient_ids, 5)).metrics
@@ -105,7 +105,7 @@ def test_the_seed_decides_the_interval_and_not_the_value() -> None:
         (1, {"auroc", "auprc", "balanced_accuracy", "specificity"}),
     ],
 )
-def test_one_class_is_scored_as_far_as_it_can_be(label: int, undefined: set[str]) -> None:
+def test_one_class_leaves_only_some_metrics_undefined(label: int, undefined: set[str]) -> None:
     table = score([label] * 12, np.linspace(0.1, 0.9, 12), range(12), resamples=50)
     for name, one in table.metrics.items():
         if name in undefined:
@@ -119,12 +119,12 @@ def test_one_class_is_scored_as_far_as_it_can_be(label: int, undefined: set[str]
     ("patients", "resamples", "reason"),
     [(["P1"] * 4, 100, "no interval: only one patient"), (list("abcd"), 0, "no interval: resamples is 0")],
 )
-def test_without_an_interval_the_value_stands(patients: list[str], resamples: int, reason: str) -> None:
+def test_a_value_without_an_interval_gives_the_reason(patients: list[str], resamples: int, reason: str) -> None:
     table = score([0, 1, 0, 1], [0.1, 0.9, 0.2, 0.8], patients, resamples=resamples)
     assert table.metrics["auroc"] == Estimate(1.0, undefined=reason)
 
 
-def test_mostly_undefined_replicates_give_no_interval_and_say_so() -> None:
+def test_mostly_undefined_replicates_give_no_interval() -> None:
     # Two patients of one class each: half of all replicates draw one of them twice, so one class.
     rows = ([1, 1, 0, 0], [0.9, 0.8, 0.2, 0.1], ["a", "a", "b", "b"])
     tables = [score(*rows, resamples=9, seed=seed) for seed in range(10)]
@@ -152,7 +152,7 @@ def test_a_perfect_rate_gets_the_exact_interval_of_its_patients() -> None:
     assert is_exact(wrong["sensitivity"], 0, 3)
 
 
-def test_what_no_resample_changes_has_no_interval() -> None:
+def test_metrics_constant_over_resamples_have_no_interval() -> None:
     # Five patients of each class, so that hardly any resample lacks one.
     labels, ids = [1] * 5 + [0] * 5, "abcdefghij"
     right = score(labels, [0.9] * 5 + [0.1] * 5, ids, resamples=50).metrics
@@ -184,7 +184,7 @@ def test_the_table_is_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "probabilities", "patients", "said"),
+    ("labels", "probabilities", "patients", "message"),
     [
         ([0, 1], [0.1, float("nan")], "ab", "NaN"),
         ([0, 2], [0.1, 0.2], "ab", "labels contain 2"),
@@ -195,9 +195,9 @@ def test_the_table_is_json() -> None:
     ],
 )
 def test_input_that_cannot_be_scored_is_refused_in_one_line(
-    labels: list[int], probabilities: list[float], patients: str, said: str
+    labels: list[int], probabilities: list[float], patients: str, message: str
 ) -> None:
-    with pytest.raises(LungtlError, match=said) as refusal:
+    with pytest.raises(LungtlError, match=message) as refusal:
         score(labels, probabilities, patients)
     assert "\n" not in str(refusal.value)
 

@@ -58,7 +58,7 @@ def test_rounding_flips_no_validation_bag() -> None:
         np.testing.assert_array_equal(data.probabilities >= threshold, data.probabilities + noise >= threshold)
 
 
-def test_a_threshold_between_neighbouring_floats_still_parts_them() -> None:
+def test_a_threshold_separates_neighbouring_floats() -> None:
     below = 0.5
     above = np.nextafter(below, 1)
     assert choose_thresholds([0, 1], [below, above])["youden"] == above
@@ -73,7 +73,7 @@ def test_nine_of_ten_are_ninety_percent() -> None:
     assert (chosen["sensitivity_90"], chosen["sensitivity_95"]) == (0.7, 0.3)
 
 
-def test_bags_that_tie_are_not_parted() -> None:
+def test_ties_are_not_separated() -> None:
     # At 0.8 stand a positive and two negatives of ten: no threshold calls that positive alone.
     chosen = choose_thresholds([0] * 10 + [1] * 2, [0.1] * 8 + [0.8] * 2 + [0.8, 0.05])
     assert (chosen["specificity_90"], chosen["specificity_95"]) == (None, None)
@@ -87,7 +87,7 @@ def test_one_class_has_no_operating_point(label: int) -> None:
     assert choose_thresholds([label] * 3, [0.1, 0.2, 0.3]) == dict.fromkeys(NAMES)
 
 
-def test_probabilities_that_all_tie_have_no_operating_point() -> None:
+def test_constant_probabilities_have_no_operating_point() -> None:
     assert choose_thresholds([0, 1, 1], [0.4, 0.4, 0.4]) == dict.fromkeys(NAMES)
 
 
@@ -114,7 +114,7 @@ def test_each_point_is_the_best_of_all_thresholds(data: Rows) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(rows(), st.integers(0, 20))
-def test_the_rates_are_those_of_scikit_learn(data: Rows, threshold: int) -> None:
+def test_rates_match_scikit_learn(data: Rows, threshold: int) -> None:
     labels, p = data
     called = (p >= threshold / 20).astype(int)
     expected = {
@@ -142,7 +142,7 @@ def test_the_intervals_are_those_of_the_metrics_table() -> None:
     assert found.ppv.low < found.ppv.value < found.ppv.high
 
 
-def test_alike_bags_of_a_patient_do_not_narrow_the_interval() -> None:
+def test_copies_of_bags_do_not_narrow_the_interval() -> None:
     data = cohort()
     once = at_threshold(data.labels, data.probabilities, data.patient_ids, 0.4, resamples=100)
     labels, probabilities, ids = (
@@ -164,7 +164,7 @@ def test_a_perfect_rate_gets_the_exact_interval_of_its_patients() -> None:
     assert (none.sensitivity.low, none.sensitivity.high) == pytest.approx((0, exact.high))
 
 
-def test_what_is_missing_says_why() -> None:
+def test_missing_rates_give_the_reason() -> None:
     found = at_threshold([1, 1, 0], [0.9, 0.2, 0.3], "abc", 0.95, resamples=50)
     assert found.ppv == Estimate(None, undefined="no case is called positive")
     assert found.specificity.undefined == "no interval: only one patient"
@@ -177,12 +177,14 @@ def test_mostly_undefined_replicates_give_no_interval() -> None:
     # Called positive: one right bag of a, one wrong bag of b. One replicate draws a or b only with some luck.
     ids = ["a", "b", *map(str, range(8))]
     found = [at_threshold([1, 0] + [0] * 8, [0.9, 0.9] + [0.1] * 8, ids, 0.5, resamples=3, seed=s) for s in range(60)]
-    said = {point.ppv.undefined for point in found}
-    assert "no interval: 67% of the resamples are undefined" in said
-    assert None in said
+    reasons = {point.ppv.undefined for point in found}
+    assert "no interval: 67% of the resamples are undefined" in reasons
+    assert None in reasons
 
 
-@pytest.mark.parametrize(("threshold", "resamples", "said"), [(1.5, 10, "threshold is 1.5"), (0.5, -1, "resamples is")])
-def test_options_that_cannot_be_are_refused(threshold: float, resamples: int, said: str) -> None:
-    with pytest.raises(LungtlError, match=said):
+@pytest.mark.parametrize(
+    ("threshold", "resamples", "message"), [(1.5, 10, "threshold is 1.5"), (0.5, -1, "resamples is")]
+)
+def test_invalid_options_are_refused(threshold: float, resamples: int, message: str) -> None:
+    with pytest.raises(LungtlError, match=message):
         at_threshold([0, 1], [0.1, 0.9], "ab", threshold, resamples=resamples)

@@ -37,7 +37,7 @@ def test_independent_bags_give_the_binomial_test(only_first: int, only_second: i
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans(), st.integers(0, 5)), min_size=1, max_size=25))
-def test_patients_are_tossed_whole(rows: list[tuple[bool, bool, bool, int]]) -> None:
+def test_mcnemar_swaps_whole_patients(rows: list[tuple[bool, bool, bool, int]]) -> None:
     labels, first, second, patients = (np.array(column) for column in zip(*rows, strict=True))
     right = [(model == labels).astype(int) for model in (first, second)]
     lead = np.bincount(patients, right[0] - right[1], 6)
@@ -51,24 +51,22 @@ def test_patients_are_tossed_whole(rows: list[tuple[bool, bool, bool, int]]) -> 
     assert astuple(swapped) == pytest.approx((*counts, found.p_value), abs=1e-12)
 
 
-def test_alike_bags_of_a_patient_are_one_piece_of_evidence() -> None:
+def test_bags_of_one_patient_are_one_piece_of_evidence() -> None:
     labels, first, second = calls(10, 0)
     assert mcnemar(labels, first, second).p_value == pytest.approx(2 / 2**10)
     assert mcnemar(labels, first, second, [bag // 2 for bag in range(10)]).p_value == pytest.approx(2 / 2**5)
 
 
 @pytest.mark.parametrize(
-    ("labels", "first", "second", "said"),
+    ("labels", "first", "second", "message"),
     [
         ([0, 1], [0, 1], [0], "1 second calls for 2 labels"),
         ([0, 1], [0.2, 1], [0, 1], "first calls contain 0.2"),
         ([], [], [], "empty"),
     ],
 )
-def test_calls_that_cannot_be_compared_are_refused(
-    labels: list[int], first: list[float], second: list[float], said: str
-) -> None:
-    with pytest.raises(LungtlError, match=said):
+def test_invalid_calls_are_refused(labels: list[int], first: list[float], second: list[float], message: str) -> None:
+    with pytest.raises(LungtlError, match=message):
         mcnemar(labels, first, second)
 
 
@@ -99,6 +97,6 @@ def test_holm_rejects_what_its_steps_reject(p_values: list[float], level: float)
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, float("nan")])
-def test_what_is_no_p_value_is_refused(wrong: float) -> None:
+def test_invalid_p_values_are_refused(wrong: float) -> None:
     with pytest.raises(LungtlError, match="p-values contain"):
         holm([0.5, wrong])

@@ -21,7 +21,7 @@ from tests.evaluation.folds import cohort, fold
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(16, 30), st.integers(3, 5), st.integers(0, 5))
-def test_every_bag_comes_once_with_what_its_own_fold_said(n_patients: int, folds: int, seed: int) -> None:
+def test_every_bag_occurs_once_with_its_own_folds_prediction(n_patients: int, folds: int, seed: int) -> None:
     bags = cohort(n_patients, seed)
     parts = [fold(bags, number, folds, seed) for number in range(folds)]
     pooled = pool_folds(parts)
@@ -58,7 +58,7 @@ def test_pooled_prevalence_is_one_constant_and_ranks_nothing() -> None:
     assert roc_auc_score(pooled["label"], own) < 0.5
 
 
-def test_a_pooled_gain_is_that_of_the_aurocs_without_a_p_value() -> None:
+def test_a_pooled_gain_has_no_p_value() -> None:
     bags = cohort(20)
     pooled = pool_folds([fold(bags, number, 4) for number in range(4)])
     columns = pooled["label"], pooled["probability"], pooled["control_diameter"], pooled["patient_id"]
@@ -67,13 +67,13 @@ def test_a_pooled_gain_is_that_of_the_aurocs_without_a_p_value() -> None:
     assert gain == replace(tested, p_value=None, undefined=NO_TEST)
 
 
-def test_a_pooled_gain_without_an_interval_says_why() -> None:
+def test_a_pooled_gain_without_an_interval_gives_the_reason() -> None:
     p = [0.2, 0.8, 0.3, 0.9]
     gain = pooled_gain([0, 1, 0, 1], p, p, "abcd")
     assert gain == Difference(0.0, undefined="no interval: both models rank all cases alike")
 
 
-def test_the_untrained_control_is_what_the_runs_predicted_if_all_have_it() -> None:
+def test_the_untrained_control_is_pooled_if_all_runs_have_it() -> None:
     bags = cohort(20)
     plain = [fold(bags, number, 4) for number in range(4)]
     parts = [replace(part, predictions=part.predictions.assign(control_untrained=part.number / 8)) for part in plain]
@@ -82,7 +82,7 @@ def test_the_untrained_control_is_what_the_runs_predicted_if_all_have_it() -> No
     assert "control_untrained" not in pool_folds([*parts[:3], plain[3]]).columns
 
 
-def test_a_control_that_one_fold_does_not_allow_is_left_out() -> None:
+def test_a_control_missing_in_one_fold_is_omitted() -> None:
     bags = cohort(20)
     parts = [fold(bags, number, 4) for number in range(4)]
     parts[2].split.loc[0, "diameter_mm"] = np.nan
@@ -119,7 +119,7 @@ def test_the_mean_of_the_folds_is_not_the_pooled_value() -> None:
     assert roc_auc_score(labels, scales) == pytest.approx(0.75)
 
 
-def test_the_folds_mean_and_spread_by_hand() -> None:
+def test_mean_and_sd_of_the_folds_hand_computed() -> None:
     values = [0.7, 0.8, None, 0.9]
     parts = [Fold(k, pd.DataFrame(), pd.DataFrame(), dict.fromkeys(METRICS, v)) for k, v in enumerate(values)]
     for name, spread in over_folds(parts).items():
@@ -155,7 +155,7 @@ def test_a_missing_fold_is_refused() -> None:
         pool_folds([fold(bags, number, 4) for number in (0, 1, 3)])
 
 
-def test_folds_of_other_bags_or_labels_are_refused() -> None:
+def test_folds_with_different_bags_or_labels_are_refused() -> None:
     bags = cohort(20)
     parts = [fold(bags, number, 4) for number in range(4)]
     for other in (

@@ -39,7 +39,7 @@ def test_spacings_are_cut_after_the_rounding_of_positions() -> None:
     assert levels(subgroups(bags), "slice_spacing") == [thin, thin, thin, middle, middle, middle, thick, None]
 
 
-def test_what_is_unknown_makes_no_group() -> None:
+def test_unknown_values_make_no_group() -> None:
     bags = pd.DataFrame({"bag_id": ["x", "y"], "diameter_mm": [NAN, NAN], "manufacturer": ["", "GE"]})
     found = subgroups(bags)
     assert list(found) == ["manufacturer"]
@@ -87,7 +87,7 @@ def test_levels_come_in_their_order_with_the_auroc_of_their_bags() -> None:
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
-def test_a_level_that_is_too_small_or_of_one_class_says_so() -> None:
+def test_small_and_one_class_levels_give_the_reason() -> None:
     labels = [0, 1] * 4 + [0] + [1] * 10 + [0, 1] * 5
     groups = pd.DataFrame({"site": ["a"] * 9 + ["b"] * 10 + ["c"] * 10})
     small, alike, whole = rows_of(labels, np.linspace(0, 1, 29), range(29), groups)
@@ -104,9 +104,7 @@ def test_a_level_that_is_too_small_or_of_one_class_says_so() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from(["a", "b", None]), min_size=60, max_size=60), st.randoms(use_true_random=False))
-def test_a_group_of_everything_is_everything_and_the_order_of_bags_does_not_matter(
-    sites: list[str | None], random: Any
-) -> None:
+def test_a_group_of_all_bags_matches_all_and_order_does_not_matter(sites: list[str | None], random: Any) -> None:
     data = cohort()
     groups = pd.DataFrame({"all": "yes", "site": sites})
     found = rows_of(data.labels, data.probabilities, data.patient_ids, groups)
@@ -122,6 +120,6 @@ def test_a_group_of_everything_is_everything_and_the_order_of_bags_does_not_matt
         )
 
 
-def test_groups_of_other_bags_are_refused() -> None:
+def test_groups_of_wrong_length_are_refused() -> None:
     with pytest.raises(LungtlError, match="groups for 1 cases, labels for 2"):
         score_subgroups([0, 1], [0.1, 0.9], "ab", pd.DataFrame({"site": ["a"]}))

@@ -43,7 +43,7 @@ def one(labels: object, probabilities: object, weights: object, threshold: float
 
 @settings(max_examples=100, deadline=None)
 @given(rows(), st.sampled_from([0.0, 0.25, 0.5, 1.0]))
-def test_all_metrics_are_those_of_scikit_learn(data: Table, threshold: float) -> None:
+def test_metrics_match_scikit_learn(data: Table, threshold: float) -> None:
     labels, probabilities, weights = data
     called = (probabilities >= threshold).astype(int)
     expected = {
@@ -62,7 +62,7 @@ def test_all_metrics_are_those_of_scikit_learn(data: Table, threshold: float) ->
 
 @settings(max_examples=60, deadline=None)
 @given(rows())
-def test_a_weight_is_a_row_repeated(data: Table) -> None:
+def test_a_weight_equals_repeating_the_row(data: Table) -> None:
     labels, probabilities, weights = data
     times = weights.astype(int)
     repeated = np.repeat(labels, times), np.repeat(probabilities, times)
@@ -73,7 +73,7 @@ def test_a_weight_is_a_row_repeated(data: Table) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 99)), min_size=1, max_size=40))
-def test_ece_is_what_the_calibration_curve_of_scikit_learn_gives(pairs: list[tuple[int, int]]) -> None:
+def test_ece_matches_scikit_learns_calibration_curve(pairs: list[tuple[int, int]]) -> None:
     labels = np.array([label for label, _ in pairs])
     # Never on a bin edge, where scikit-learn counts to the left.
     probabilities = np.array([(percent + 0.5) / 100 for _, percent in pairs])
@@ -155,7 +155,7 @@ def test_the_calibration_error_hand_computed() -> None:
     assert found == pytest.approx(np.sqrt((2 * 0.62 * 0.68 - 2 * 0.1 * 0.9) / 4))
 
 
-def test_a_bin_holds_its_left_edge_and_the_last_one_also_its_right() -> None:
+def test_bins_include_their_left_edge_and_the_last_also_its_right() -> None:
     # 0.3 and 0.7 are the ones that linspace or multiplication put on the wrong side.
     probabilities = np.array([0.0, 0.1, 0.2, 0.3, 0.6, 0.7, 0.9, 0.95, 1.0, np.nextafter(0.3, 0)])
     np.testing.assert_array_equal(calibration_bin(probabilities), [0, 1, 2, 3, 6, 7, 9, 9, 9, 2])
@@ -168,7 +168,7 @@ def test_a_bin_holds_its_left_edge_and_the_last_one_also_its_right() -> None:
         (1, {"auroc", "auprc", "balanced_accuracy", "specificity"}),
     ],
 )
-def test_one_class_leaves_undefined_what_needs_the_other(label: int, undefined: set[str]) -> None:
+def test_one_class_leaves_metrics_of_both_classes_undefined(label: int, undefined: set[str]) -> None:
     found = one([label] * 3, [0.1, 0.6, 0.63], [1, 1, 1])
     assert {name for name, value in found.items() if np.isnan(value)} == undefined
 
@@ -177,7 +177,7 @@ def test_no_row_at_all_leaves_everything_undefined() -> None:
     assert all(np.isnan(value) for value in one([0, 1], [0.1, 0.9], [0, 0]).values())
 
 
-def test_each_weighting_is_computed_as_if_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weightings_are_independent(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     labels, probabilities = rng.integers(0, 2, 30), rng.random(30).round(1)
     weights = rng.integers(0, 3, (25, 30))
@@ -190,11 +190,11 @@ def test_each_weighting_is_computed_as_if_alone(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("weights", "said"),
+    ("weights", "message"),
     [([1.0, 1.0], r"shape \(2,\)"), ([[1.0]], r"expected \[R, 2\]"), ([[1.0, -1.0]], "contain -1")],
 )
-def test_weights_that_do_not_fit_are_refused(weights: list[float], said: str) -> None:
-    with pytest.raises(LungtlError, match=said):
+def test_invalid_weights_are_refused(weights: list[float], message: str) -> None:
+    with pytest.raises(LungtlError, match=message):
         weighted_metrics([0, 1], [0.1, 0.9], weights)
 
 
@@ -210,7 +210,7 @@ def test_pairs_within_a_patient_do_not_count_where_patients_are_given() -> None:
     assert weighted_metrics(data.labels, data.probabilities, once)["calibration_error"] != together["calibration_error"]
 
 
-def test_patients_of_another_number_of_rows_are_refused() -> None:
+def test_patients_of_wrong_length_are_refused() -> None:
     with pytest.raises(LungtlError, match="patients have shape"):
         weighted_metrics([0, 1], [0.1, 0.9], [[1, 1]], patients=np.array([0]))
 

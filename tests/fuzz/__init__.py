@@ -1,1 +1,1 @@
-"""Mutated CT series through the reader: `make fuzz` (10,000 of them), and a short slice of it in the tests."""
+"""Read mutated CT series: `make fuzz` (10,000 of them), and a small part of them in the tests."""

@@ -1,4 +1,4 @@
-"""One damaged series through the reader, and the independent check of what comes out."""
+"""Read a damaged series, and check the result independently."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read_everything(root: Path) -> str:
 
 
 def confirm(series: Series, volume: Volume, resampled: Volume) -> None:
-    """Hold geometry and HU against pydicom's plain reading, and the 1 mm slices against numpy's interpolation."""
+    """Compare geometry and HU with pydicom, and the 1 mm slices with numpy's interpolation."""
     plain = sorted(
         (pydicom.dcmread(file.path) for file in series.files), key=lambda d: float(d.ImagePositionPatient[2])
     )

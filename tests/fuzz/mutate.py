@@ -1,4 +1,4 @@
-"""Small CT series, and what can happen to their files; the same seed, the same series."""
+"""Small CT series with damaged files; the same seed gives the same series."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _rewrite(path: Path, syntax: str) -> None:
     fresh = pydicom.Dataset()
     fresh.file_meta = dataset.file_meta
     fresh.file_meta.TransferSyntaxUID = ExplicitVRBigEndian if syntax == "big" else ImplicitVRLittleEndian
-    for element in dataset:  # decoded here, so that they are encoded anew
+    for element in dataset:  # decoded here, so that they are encoded again
         fresh.add(element)
     if syntax == "big":
         fresh.PixelData = np.frombuffer(dataset.PixelData, np.uint16).byteswap().tobytes()
@@ -73,7 +73,7 @@ def _rewrite(path: Path, syntax: str) -> None:
 
 
 def flip_bytes(path: Path, rng: np.random.Generator) -> None:
-    """A few bytes anywhere become others."""
+    """Change a few bytes anywhere."""
     content = bytearray(path.read_bytes())
     for position in rng.integers(0, max(1, len(content)), int(rng.integers(1, 12))):
         if content:
@@ -82,7 +82,7 @@ def flip_bytes(path: Path, rng: np.random.Generator) -> None:
 
 
 def flip_a_bit_behind_the_preamble(path: Path, rng: np.random.Generator) -> None:
-    """One bit of what follows the 132 bytes that every file has."""
+    """Change one bit after the first 132 bytes."""
     content = bytearray(path.read_bytes())
     if len(content) > 133:
         content[int(rng.integers(132, len(content)))] ^= 1 << int(rng.integers(8))
@@ -90,20 +90,20 @@ def flip_a_bit_behind_the_preamble(path: Path, rng: np.random.Generator) -> None
 
 
 def cut(path: Path, rng: np.random.Generator) -> None:
-    """The file ends somewhere."""
+    """Truncate the file."""
     content = path.read_bytes()
     path.write_bytes(content[: int(rng.integers(0, len(content) + 1))])
 
 
 def repeat_a_piece(path: Path, rng: np.random.Generator) -> None:
-    """A piece stands twice."""
+    """Duplicate a part of the file."""
     content = path.read_bytes()
     start, stop = sorted(rng.integers(0, len(content) + 1, 2).tolist())
     path.write_bytes(content[:stop] + content[start:])
 
 
 def drop_tag(path: Path, rng: np.random.Generator) -> None:
-    """A tag is missing."""
+    """Remove a tag."""
     dataset = _read(path)
     keyword = KEYWORDS[int(rng.integers(len(KEYWORDS)))]
     if dataset is not None and keyword in dataset:
@@ -112,7 +112,7 @@ def drop_tag(path: Path, rng: np.random.Generator) -> None:
 
 
 def wild_value(path: Path, rng: np.random.Generator) -> None:
-    """A tag holds what no scanner writes."""
+    """Write an impossible value to a tag."""
     dataset = _read(path)
     keyword = KEYWORDS[int(rng.integers(len(KEYWORDS)))]
     value = WILD[int(rng.integers(len(WILD)))]
@@ -123,7 +123,7 @@ def wild_value(path: Path, rng: np.random.Generator) -> None:
 
 
 def far_away(path: Path, rng: np.random.Generator) -> None:
-    """A slice lies where no body is, or where another one does."""
+    """Move a slice far away, or to the position of another one."""
     dataset = _read(path)
     if dataset is not None and "ImagePositionPatient" in dataset:
         z = rng.choice(["1e300", "-1e16", "NaN", "0.001", "0.5", "1000000", "1e-300"])
@@ -138,7 +138,7 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 
 def _put(dataset: FileDataset, keyword: str, value: bytes) -> None:
-    """Give an element other bytes; neither the old nor the new ones are decoded."""
+    """Replace the bytes of an element without decoding them."""
     tag = Tag(keyword)
     value += b"\0" * (len(value) % 2)
     little = not str(dataset.file_meta.get("TransferSyntaxUID", "")).endswith("1.2.2")
@@ -146,10 +146,10 @@ def _put(dataset: FileDataset, keyword: str, value: bytes) -> None:
 
 
 def _read(path: Path) -> FileDataset | None:
-    """The file where it is still one; damage upon damage is made on the bytes."""
+    """The dataset; None if an earlier mutation made it unreadable."""
     try:
         return pydicom.dcmread(path)
-    except Exception:  # whatever pydicom raises for what an earlier mutation left
+    except Exception:  # pydicom raises many types after an earlier mutation
         return None
 
 
@@ -157,7 +157,7 @@ def _save(dataset: FileDataset, path: Path) -> None:
     before, config.settings.writing_validation_mode = config.settings.writing_validation_mode, config.IGNORE
     try:
         dataset.save_as(path)
-    except Exception:  # it cannot be written so: the file stays as it was
+    except Exception:  # it cannot be written: the file is not changed
         return
     finally:
         config.settings.writing_validation_mode = before

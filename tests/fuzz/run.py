@@ -1,4 +1,4 @@
-"""`make fuzz`: mutated series in bounded worker processes; ends with 1 and the seeds when anything unexpected happens.
+"""`make fuzz`: read mutated series in limited worker processes; exit with 1 and the seeds of unexpected results.
 
 python -m tests.fuzz [SERIES [FIRST_SEED]]
 """
@@ -54,7 +54,7 @@ def main(count: int = SERIES, first: int = 0) -> int:
 
 
 def bounded() -> None:
-    """Limit a worker: an allocation beyond the bound raises MemoryError, a hang raises TimeoutError."""
+    """Limit a worker: too much memory raises MemoryError, a hang raises TimeoutError."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
     def late(signum: int, frame: object) -> None:
@@ -64,7 +64,7 @@ def bounded() -> None:
 
 
 def fuzz(seeds: range) -> tuple[Counter[str], list[str]]:
-    """Outcomes of some seeds, and what failed."""
+    """Outcomes of a range of seeds, and the failures."""
     outcomes: Counter[str] = Counter()
     failures = []
     for seed in seeds:
@@ -73,7 +73,7 @@ def fuzz(seeds: range) -> tuple[Counter[str], list[str]]:
             signal.alarm(SECONDS)
             try:
                 outcomes[read_everything(Path(folder))] += 1
-            except Exception:  # anything but a named error is what is looked for
+            except Exception:  # any other error is a bug
                 failures.append(f"seed {seed}: {'; '.join(done)}\n{traceback.format_exc()}")
             finally:
                 signal.alarm(0)

@@ -1,4 +1,4 @@
-"""A short slice of `make fuzz`, and proof that its check would notice."""
+"""A small part of `make fuzz`, and a check that it detects errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
     assert a == b
 
 
-def test_a_sound_series_gives_a_volume(tmp_path: Path) -> None:
+def test_an_undamaged_series_gives_a_volume(tmp_path: Path) -> None:
     write_series(tmp_path, [0, 2.5, 5])
     assert read_everything(tmp_path) == "volume"
 

@@ -13,7 +13,7 @@ from tests.models.tiny import LUNG, WIDTH, noise_frames, tiny_classifier
 BAGS = [noise_frames(3), noise_frames(1, seed=1), noise_frames(5, seed=2)]
 
 
-def test_the_chunks_of_a_bag_change_nothing() -> None:
+def test_the_chunk_size_does_not_change_the_result() -> None:
     with torch.no_grad():
         whole = tiny_classifier(chunk=64)(BAGS)
         pieces = tiny_classifier(chunk=2)(BAGS)
@@ -106,7 +106,7 @@ def test_features_of_half_precision_are_computed_with_in_float32() -> None:
         torch.testing.assert_close(halves.bag_logits, classifier.classify(rows).bag_logits, atol=1e-2, rtol=0)
 
 
-def test_the_cut_adds_nothing_to_what_is_saved() -> None:
+def test_the_cut_adds_nothing_to_the_state_dict() -> None:
     classifier = tiny_classifier()
     before = set(classifier.state_dict())
     classifier.cut(3)

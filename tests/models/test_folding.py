@@ -177,7 +177,7 @@ def test_a_convolution_that_is_read_by_another_too_is_found_out(caplog: pytest.L
     assert "not folded" in caplog.text
 
 
-def test_what_is_computed_behind_a_cut_is_checked_too(caplog: pytest.LogCaptureFixture) -> None:
+def test_folding_is_verified_behind_a_cut_too(caplog: pytest.LogCaptureFixture) -> None:
     network, images = backbone("resnet18"), noise()
     block: Any = network.get_submodule("net.layer4.1")
     split = split_backbone(network, len(network.blocks()) - 1, 64)
@@ -198,14 +198,14 @@ def test_what_is_computed_behind_a_cut_is_checked_too(caplog: pytest.LogCaptureF
     assert "not folded" in caplog.text
 
 
-def test_a_network_without_batch_norms_computes_nothing_for_it() -> None:
+def test_a_network_without_batch_norms_is_not_run() -> None:
     network = Mock(wraps=backbone("vit_tiny_patch16_224"))
     with folded(network, network, noise(224)):
         pass
     network.assert_not_called()
 
 
-def test_nothing_of_it_stays_when_the_work_fails() -> None:
+def test_folding_is_undone_after_an_error() -> None:
     network = backbone("resnet18")
     before = {key: value.clone() for key, value in network.state_dict().items()}
     seen = []

@@ -88,7 +88,7 @@ def test_the_map_peaks_in_the_bright_square_of_a_slice_that_is_cropped_and_resiz
     assert heat[48:56, 34:42].sum() > 0.4 * heat.sum()
 
 
-def test_the_map_fills_what_the_classifier_sees_and_nothing_else() -> None:
+def test_the_heatmap_covers_exactly_the_crop() -> None:
     classifier = hand_classifier(size=12, crop=24)
     frames = torch.full((1, 1, 41, 48), BRIGHT, dtype=torch.int16)
     (heat,) = slice_heatmaps(classifier, frames, [0])
@@ -220,7 +220,7 @@ def test_the_classifier_is_left_as_it_was() -> None:
         torch.testing.assert_close(value, weights[key], rtol=0, atol=0)
 
 
-def test_without_captum_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_captum_the_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     with pytest.raises(LungtlError, match=r"pip install 'lungtl\[explain\]'"):
         slice_heatmaps(hand_classifier(6), noise_frames(1, size=6), [0])

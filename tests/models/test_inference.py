@@ -27,9 +27,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.mark.parametrize("cached", [True, False])
 @pytest.mark.parametrize("batch_size", [1, 8])
-def test_predictions_are_what_the_network_says_of_each_bag_alone(
-    store: Store, tmp_path: Path, cached: bool, batch_size: int
-) -> None:
+def test_predictions_do_not_depend_on_the_batch(store: Store, tmp_path: Path, cached: bool, batch_size: int) -> None:
     classifier = tiny_classifier()
     features = cached_features(classifier, store, tmp_path, CPU, "w") if cached else None
     classifier.train()  # it must not matter
@@ -98,7 +96,7 @@ def test_probabilities_of_confident_logits_are_not_tied(store: Store) -> None:
     assert (probabilities < 1).all()
 
 
-def test_predicting_changes_nothing(store: Store) -> None:
+def test_prediction_does_not_change_the_classifier(store: Store) -> None:
     classifier = tiny_classifier().train()
     before = {key: value.clone() for key, value in classifier.state_dict().items()}
     first = predict_bags(classifier, store, ASKED, None, CPU)

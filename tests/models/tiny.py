@@ -72,8 +72,8 @@ def adamw(lr: float = 1e-2, weight_decay: float = 0.01) -> dict[str, Any]:
     return {TARGET: "torch.optim.AdamW", "lr": lr, "weight_decay": weight_decay}
 
 
-def sgd(lr: float, momentum: float = 0.0) -> dict[str, Any]:
-    return {TARGET: "torch.optim.SGD", "lr": lr, "momentum": momentum}
+def sgd(lr: float, momentum: float = 0.0, weight_decay: float = 0.01) -> dict[str, Any]:
+    return {TARGET: "torch.optim.SGD", "lr": lr, "momentum": momentum, "weight_decay": weight_decay}
 
 
 def constant(warmup_epochs: int = 0) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from lungtl.data.store.reader import Store
 from lungtl.evaluation import figures
-from lungtl.runs.figures import _draw_most_weighted, shown_slice, windowed
-from lungtl.runs.scored import ScoredModel
+from lungtl.runs.figures import _draw_most_weighted, representative_slice, windowed
+from lungtl.runs.scoring import ScoredModel
 from tests.models.tiny import tiny_classifier
 from tests.stores import toy_store
 
@@ -26,12 +26,12 @@ def slices(weights: list[float]) -> pd.DataFrame:
 
 @pytest.mark.parametrize(("weights", "expected"), [([0.2, 0.5, 0.3], 1), ([0.2, 0.1, 0.7], 2), ([1.0], 0)])
 def test_the_slice_that_weighed_most_is_shown(weights: list[float], expected: int) -> None:
-    assert shown_slice(slices(weights), True).slice_index == expected
+    assert representative_slice(slices(weights), True).slice_index == expected
 
 
 @pytest.mark.parametrize(("n", "expected"), [(1, 0), (2, 1), (5, 2), (8, 4)])
 def test_where_all_weigh_the_same_it_is_the_middle_one(n: int, expected: int) -> None:
-    assert shown_slice(slices([1 / n] * n), False).slice_index == expected
+    assert representative_slice(slices([1 / n] * n), False).slice_index == expected
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +40,21 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.mark.parametrize(
-    ("told", "bags", "which", "shown"),
+    ("weighted", "bags", "title", "slice_indices"),
     [
-        (True, 2, "The 2 bags with the highest probability: the slice that weighed most in each", [0, 2]),
-        (False, 2, "The 2 bags with the highest probability: the middle slice of each, as all weigh the same", [2, 1]),
-        (True, 1, "The bag with the highest probability: the slice that weighed most in each", [2]),
+        (True, 2, "most heavily weighted slice", [0, 2]),
+        (False, 2, "middle slice (equal weights)", [2, 1]),
+        (True, 1, "most heavily weighted slice", [2]),
     ],
 )
 def test_the_montage_says_which_slices_it_shows(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool, bags: int, which: str, shown: list[int]
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    weighted: bool,
+    bags: int,
+    title: str,
+    slice_indices: list[int],
 ) -> None:
     drawn: dict[str, Any] = {}
 
@@ -62,10 +68,10 @@ def test_the_montage_says_which_slices_it_shows(
     own = {"b00": slices([0.2, 0.2, 0.6]), "b01": slices([0.6, 0.1, 0.1, 0.1, 0.1])}
     classifier = tiny_classifier()
     model = ScoredModel(classifier, {}, None, torch.device("cpu"), None, None, None, True, False)
-    _draw_most_weighted(tmp_path, store, model, own, table, told)
-    assert drawn["title"] == which
+    _draw_most_weighted(tmp_path, store, model, own, table, weighted)
+    assert drawn["title"].endswith(title)
     order = ["b01", "b00"] if bags == 2 else ["b00"]  # the more probable first
-    assert [caption.split()[2] for caption in drawn["captions"]] == [f"{1.5 * index:.0f}" for index in shown]
+    assert [caption.split()[2] for caption in drawn["captions"]] == [f"{1.5 * index:.0f}" for index in slice_indices]
     window = classifier.preprocessor.windows[0]
-    for image, bag_id, index in zip(drawn["images"], order, shown, strict=True):
+    for image, bag_id, index in zip(drawn["images"], order, slice_indices, strict=True):
         np.testing.assert_array_equal(image, windowed(store.voxels(bag_id)[index], window))

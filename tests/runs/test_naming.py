@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from lungtl.runs.naming import differing_overrides, flatten, run_name
+from lungtl.runs.naming import flatten, run_name, varying_overrides
 
 CHOICES = {"dataset": "phantom", "backbone": "resnet18", "freezing": "frozen", "aggregator": "max", "loss": "bag_only"}
 
@@ -29,8 +29,8 @@ def test_a_child_differs_in_what_is_swept_however_the_rest_was_written(tmp_path:
     ]
     OmegaConf.save({"hydra": {"overrides": {"task": task}}}, tmp_path / "multirun.yaml")
     own = ["aggregator=max", "optimizer.lr=0.001", "cache.enabled=False", "+x=1", "name='a, b'", "head.dropout=0.4"]
-    assert differing_overrides(tmp_path, own) == ["aggregator=max", "head.dropout=0.4"]
-    assert differing_overrides(tmp_path / "elsewhere", own) == own
+    assert varying_overrides(tmp_path, own) == ["aggregator=max", "head.dropout=0.4"]
+    assert varying_overrides(tmp_path / "elsewhere", own) == own
 
 
 def test_a_file_is_named_without_its_folder() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from lungtl.data.splits import save_split, split_fingerprint
 from lungtl.runs.folder import BUNDLE, SPLIT
+from lungtl.runs.record import check_weights_patients
 from lungtl.settings.errors import UsageError
-from lungtl.train import check_weights_patients
 
 
 def split_of(**sides: str) -> pd.DataFrame:
@@ -45,7 +45,7 @@ def test_test_patients_that_trained_the_weights_or_chose_their_epoch_are_refused
 ) -> None:
     weights = str(run / part)
     if seen:
-        said = rf"weights={weights}: {seen} of this run's 2 test patients trained these .*; give this run the dataset"
+        said = rf"weights={weights}: {seen} of this run's 2 test patients trained these .*; use the dataset"
         with pytest.raises(UsageError, match=said):
             check_weights_patients(weights, split_fingerprint(EARLIER), now)
     else:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lungtl.settings import composing
@@ -43,8 +45,8 @@ def test_a_wrong_name_is_answered_with_the_nearest_right_one(override: str, name
         (["aggregator.hidden=many"], "valid integer"),
         (["optimizer.lr=-1"], "greater than 0"),
         (["seed=abc"], "valid integer"),
-        (["image.windows=[lung,bone]"], "one window or 3, one a channel, not 2"),
-        (["image.windows=[lun]"], "lun is no window"),
+        (["image.windows=[lung,bone]"], "one window or 3, one per channel, not 2"),
+        (["image.windows=[lun]"], "lun is not a window"),
         (["image.windows=[lung,bone,wide]", "image.neighbours=true"], "give one window"),
         (["dataset=lidc"], "dataset.root is missing; give dataset.root=FOLDER"),
         (["dataset=lidc", "dataset.root=/x", "dataset.min_readers=5"], "less than or equal to 4"),
@@ -59,7 +61,7 @@ def test_a_wrong_name_is_answered_with_the_nearest_right_one(override: str, name
         (["+backbone=resnet18"], "Multiple values for backbone"),
         (["trainer={max_epoch: 3}"], "unknown key trainer.max_epoch; did you mean trainer.max_epochs?"),
         (["hydra.mode=FOO"], "FOO"),
-        (["aggregator=glob(x*)"], "aggregator=glob(x*) gives no value"),
+        (["aggregator=glob(x*)"], "aggregator=glob(x*) matches no value"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_was_wanted(overrides: list[str], wanted: str) -> None:
@@ -108,3 +110,75 @@ def test_a_range_needs_a_search() -> None:
 def test_a_comma_in_a_value_can_be_quoted() -> None:
     assert """quote it twice: 'name="..."'""" in complaint("train", "name=before, after")
     composing.check("train", TrainConfig, ['name="before, after"'], multirun=False)
+
+
+def test_the_folders_of_a_users_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own").mkdir()
+    for arguments in (["--config-dir", "own"], ["--config-dir=own"], ["x=1", "-cd", "own", "y=2"]):
+        assert composing.user_folders(arguments) == [tmp_path / "own"]
+    assert composing.user_folders(["aggregator=max"]) == []
+    (tmp_path / "experiments").mkdir()
+    assert composing.user_folders([]) == [tmp_path]
+    for arguments in (["--config-dir", "owm"], ["-cd"]):
+        with pytest.raises(UsageError, match="no such folder"):
+            composing.user_folders(arguments)
+
+
+def test_a_users_options_are_known(tmp_path: Path) -> None:
+    (tmp_path / "aggregator").mkdir()
+    (tmp_path / "aggregator" / "our own.yaml").write_text(f"_target_: {MAX}\nlevel: embedding\n")
+    composing.check("train", TrainConfig, ["aggregator='our own'"], multirun=False, folders=[tmp_path])
+    with pytest.raises(UsageError, match="did you mean our own"):
+        composing.check("train", TrainConfig, ["aggregator=our_own"], multirun=False, folders=[tmp_path])
+
+
+MAX, GRU = "lungtl.models.aggregators.max.Max", "lungtl.models.aggregators.gru.Gru"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "deleted"),
+    [
+        (["aggregator=gru"], []),
+        ([f"aggregator._target_={MAX}"], ["~aggregator.hidden"]),
+        (["aggregator=top_k", f"aggregator._target_={GRU}"], ["~aggregator.level", "~aggregator.k"]),
+        ([f"aggregator._target_={GRU}"], []),
+        ([f"aggregator._target_={MAX},{GRU}"], ["~aggregator.hidden"]),
+        ([f"aggregator._target_={MAX}", "~aggregator.hidden", "seed=0,1"], []),
+        (["optimizer._target_=torch.optim.RMSprop"], []),
+    ],
+)
+def test_a_class_does_not_get_the_options_of_the_one_it_replaces(overrides: list[str], deleted: list[str]) -> None:
+    assert composing.unused_options("train", overrides) == deleted
+    composing.check("train", TrainConfig, [*overrides, *deleted], multirun=True)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        ([f"aggregator._target_={MAX}", "aggregator.hidden=3"], "unknown key aggregator.hidden"),
+        (["agregator._target_=lungtl.x.Y"], "did you mean aggregator"),
+    ],
+)
+def test_options_that_the_user_gives_are_checked(overrides: list[str], named: str) -> None:
+    assert composing.unused_options("train", overrides) == []
+    assert named in complaint("train", *overrides)
+
+
+def test_the_folders_of_an_earlier_run_are_known(tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    assert composing.recorded_folders(tmp_path) == []
+    paths = [composing.conf_dir().parent, tmp_path, tmp_path / "removed"]
+    lines = "".join(f"  - file://{path}\n" for path in paths)
+    (tmp_path / ".hydra" / "hydra.yaml").write_text(f"hydra:\n  searchpath:\n{lines}")
+    assert composing.recorded_folders(tmp_path) == [tmp_path]
+
+
+def test_a_config_outside_a_command() -> None:
+    config = composing.compose_config("train", TrainConfig, ["aggregator=max", "seed=3"])
+    assert config.seed == 3
+    assert config.aggregator["_target_"] == MAX
+    assert config.choices["aggregator"] == "max"
+    assert config.overrides == ["aggregator=max", "seed=3"]
+    with pytest.raises(UsageError, match="did you mean"):
+        composing.compose_config("train", TrainConfig, ["agregator=max"])

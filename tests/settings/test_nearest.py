@@ -16,4 +16,4 @@ def test_without_a_near_name_few_choices_are_listed() -> None:
 
 
 def test_many_choices_are_not_listed() -> None:
-    assert nearest("zzz", [f"name{i}" for i in range(99)]) == "see --help for what there is"
+    assert nearest("zzz", [f"name{i}" for i in range(99)]) == "see --help for the choices"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lungtl.settings.errors import LungtlError, Refused
-from lungtl.sources import arrays
+from lungtl.sources import npz
 from lungtl.sources.arrays import ArraysSource
 from lungtl.sources.base import Bag
 from tests.real_data import folder, needs
@@ -117,7 +117,7 @@ def test_the_offset_applies_before_the_range_is_checked(make: Make) -> None:
     a, b, c = source.inventory().items
     assert source.load(a).voxels.tolist() == [[[100]]]
     assert source.load(b).voxels.tolist() == [[[100]]]
-    with pytest.raises(Refused, match=r"pixels are 40100\.\.40100, wanted -32768\.\.32767; check dataset"):
+    with pytest.raises(Refused, match=r"pixels are 40100\.\.40100, expected -32768\.\.32767; check dataset"):
         source.load(c)
 
 
@@ -139,7 +139,7 @@ def test_grey_values_have_a_range_of_their_own(make: Make) -> None:
     assert pickle.loads(pickle.dumps(source)).value_range == (0, 255)  # noqa: S301
     items = source.inventory().items
     assert source.load(items[1]).voxels[0, 0, 0] == 200
-    with pytest.raises(Refused, match=r"pixels are 256\.\.256, wanted 0\.\.255; set dataset\.low"):
+    with pytest.raises(Refused, match=r"pixels are 256\.\.256, expected 0\.\.255; set dataset\.low"):
         source.load(items[2])
 
 
@@ -150,8 +150,8 @@ def test_grey_values_must_be_whole_since_rounding_would_lose_them(make: Make) ->
 
 
 @pytest.mark.parametrize(("low", "high"), [(255, 0), (0, 0), (0, 65535)])
-def test_a_range_that_is_none(make: Make, low: int, high: int) -> None:
-    with pytest.raises(LungtlError, match=rf"dataset\.low={low} and dataset\.high={high} are no range"):
+def test_an_invalid_range(make: Make, low: int, high: int) -> None:
+    with pytest.raises(LungtlError, match=rf"dataset\.low={low} and dataset\.high={high} are not a range"):
         make(hu=False, low=low, high=high)
 
 
@@ -161,12 +161,12 @@ def test_a_range_that_is_none(make: Make, low: int, high: int) -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("b,p2,2,train,0,5", "label is 2, wanted 0, 1 or nothing"),
+        ("b,p2,2,train,0,5", "label is 2, expected 0, 1 or empty"),
         ("b,p2,0.5,train,0,5", "label is 0.5"),
         ("b,p2,maybe,train,0,5", "label is maybe"),
         ("b,,1,train,0,5", "patient_id is empty"),
-        ("b,p2,1,training,0,5", "split is training, wanted train, val or test"),
-        ("b,p2,1,train,,5", "offset is empty, wanted a number"),
+        ("b,p2,1,training,0,5", "split is training, expected train, val or test"),
+        ("b,p2,1,train,,5", "offset is empty, expected a number"),
         ("b,p2,1,train,inf,5", "offset is inf"),
         ("b,p2,1,train,x,5", "offset is x"),
         ("b,p2,1,train,0,-5", "mm is -5"),
@@ -189,12 +189,12 @@ def test_a_bad_line_is_refused_alone(make: Make, line: str, reason: str) -> None
 
 def test_a_patient_on_two_splits(make: Make) -> None:
     table = "id,patient_id,label,split\na,p1,0,train\nb,p1,1,val\nc,p3,,\n"
-    with pytest.raises(LungtlError, match=r"^patient p1 of crops\.csv is in train and val, wanted one"):
+    with pytest.raises(LungtlError, match=r"^patient p1 of crops\.csv is in train and val, expected one"):
         make(table, split_column="split").inventory()
     assert len(bags(make(table))) == 3
 
 
-def test_unlabelled_bags_may_lie_anywhere(make: Make) -> None:
+def test_unlabelled_bags_may_be_in_any_split(make: Make) -> None:
     table = "id,patient_id,label,split\na,p1,0,train\nb,p1,,val\nc,p1,,pool\n"
     assert [bag.split for bag in bags(make(table, split_column="split")).values()] == ["train", "val", None]
 
@@ -204,7 +204,7 @@ def test_unlabelled_bags_may_lie_anywhere(make: Make) -> None:
     [
         (
             "id,patient_id,label\na,p,0\na,p,1\nc,p,1\n",
-            r"column id of crops\.csv has 1 ids more than once: a;",
+            r"column id of crops\.csv has 1 repeated ids: a;",
         ),
         ("id,patient_id,label\na,p,0\n,p,1\nc,p,1\n", r"column id of crops\.csv has 1 empty ids"),
         ("id,patient_id,label\na,p,0\n", r"crops\.csv has 1 lines, but crops\.npz has 3 images"),
@@ -212,9 +212,9 @@ def test_unlabelled_bags_may_lie_anywhere(make: Make) -> None:
             "id,patient_id,labl\na,p,0\n",
             r"dataset\.label_column=label: .*no such column; did you mean labl\?",
         ),
-        ("id,patient_id,label,id\na,p,0,b\n", r"dataset\.id_column=id: .*that column twice"),
-        ("id,patient_id,label\na,p\n", r"crops\.csv line 2 has not 3 values"),
-        ("id,patient_id,label\na,p,0,1\n", r"crops\.csv line 2 has not 3 values"),
+        ("id,patient_id,label,id\na,p,0,b\n", r"dataset\.id_column=id: .*this column twice"),
+        ("id,patient_id,label\na,p\n", r"crops\.csv line 2 does not have 3 values"),
+        ("id,patient_id,label\na,p,0,1\n", r"crops\.csv line 2 does not have 3 values"),
         ("", r"dataset\.id_column=id: crops\.csv has no such column"),
         ('id,patient_id,label\n"a,p,0\n', r"crops\.csv is not a CSV file in UTF-8"),
     ],
@@ -229,8 +229,8 @@ def test_a_table_that_cannot_be_used(make: Make, table: str, message: str) -> No
     ("ids", "message"),
     [
         (["a", "b", "x"], r"^1 ids are not in crops\.npz: c; compare dataset\.id_column=id with"),
-        (["a", "b", "c", "d"], r"array ids of crops\.npz has shape \(4,\), wanted one id an image"),
-        (["a", "b", "b"], r"array ids of crops\.npz has 1 ids more than once: b"),
+        (["a", "b", "c", "d"], r"array ids of crops\.npz has shape \(4,\), expected one id per image"),
+        (["a", "b", "b"], r"array ids of crops\.npz has 1 repeated ids: b"),
     ],
 )
 def test_ids_that_do_not_match(make: Make, ids: list[str], message: str) -> None:
@@ -244,16 +244,16 @@ def test_images_without_a_line(make: Make) -> None:
         make(table, more={"ids": ["a", "b", "c"]}, npz_id_key="ids").inventory()
 
 
-def test_the_images_must_be_clear(make: Make) -> None:
+def test_the_array_of_images_must_be_unambiguous(make: Make) -> None:
     more = {"masks": IMAGES > 5, "others": IMAGES, "note": np.array("text")}
-    with pytest.raises(LungtlError, match=r"holds images int16 \(3, 4, 5\), masks bool .*set dataset\.images_key"):
+    with pytest.raises(LungtlError, match=r"contains images int16 \(3, 4, 5\), masks bool .*set dataset\.images_key"):
         make(more=more).inventory()
     assert len(bags(make(more=more, images_key="others"))) == 3
-    with pytest.raises(LungtlError, match="called masks: set"):
+    with pytest.raises(LungtlError, match="named masks: set"):
         make(more=more, images_key="masks").inventory()
 
 
-def test_an_id_array_that_is_not_there(make: Make) -> None:
+def test_a_missing_id_array(make: Make) -> None:
     with pytest.raises(LungtlError, match=r"crops\.npz has no array idss; did you mean ids\?"):
         make(more={"ids": ["a", "b", "c"]}, npz_id_key="idss").inventory()
 
@@ -265,13 +265,13 @@ def test_python_objects_are_never_unpickled(make: Make) -> None:
 
 
 def test_images_without_pixels(make: Make) -> None:
-    with pytest.raises(LungtlError, match=r"shape \(3, 0, 5\), so no pixels"):
+    with pytest.raises(LungtlError, match=r"shape \(3, 0, 5\), which has no pixels"):
         make(images=np.zeros((3, 0, 5))).inventory()
 
 
 def test_one_position_cannot_place_several_slices(make: Make) -> None:
     table = "id,patient_id,label,z\na,p,0,1\nb,p,0,2\nc,p,0,3\n"
-    with pytest.raises(LungtlError, match=r"dataset\.z_column=z gives each bag one position.*2 slices"):
+    with pytest.raises(LungtlError, match=r"dataset\.z_column=z has one position per bag.*2 slices"):
         make(table, np.zeros((3, 2, 4, 4)), z_column="z").inventory()
     assert bags(make(table, np.zeros((3, 1, 4, 4)), z_column="z"))["b"].z_mm.tolist() == [2.0]
 
@@ -309,20 +309,20 @@ def test_a_changed_line_or_pixel_changes_one_items_fingerprint(make: Make) -> No
 
 def test_the_array_is_unpacked_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
-    original = arrays._read_array
+    original = npz.read_array
 
     def count(path: Path, key: str) -> NDArray[Any]:
         read.append(key)
         return original(path, key)
 
-    monkeypatch.setattr(arrays, "_read_array", count)
-    arrays._read_images.cache_clear()
+    monkeypatch.setattr(npz, "read_array", count)
+    npz.read_images.cache_clear()
     source = make()
     assert len(bags(source)) == 3
     assert read == ["images"]
 
 
-def test_items_are_small_and_travel(make: Make) -> None:
+def test_items_are_small_and_picklable(make: Make) -> None:
     source = make(images=np.zeros((3, 300, 300)))
     sent = pickle.dumps((source, source.inventory().items[1]))
     assert len(sent) < 2000

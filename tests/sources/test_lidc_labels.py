@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lungtl.sources.base import BENIGN, MALIGNANT, NON_NODULE, UNKNOWN
 from lungtl.sources.lidc import LidcSource
 from lungtl.sources.lidc_labels import LabelDefinition, describe_labels
-from lungtl.sources.lidc_nodules import MalignancyRule, Nodule, covered
+from lungtl.sources.lidc_nodules import MalignancyRule, Nodule, covered_slices
 from lungtl.sources.phantom.source import PhantomSource
 from tests.real_data import lidc_nodules, lidc_scans
 from tests.sources.test_lidc_nodules import nodule
@@ -39,7 +39,7 @@ of_a_scan = st.lists(st.tuples(ratings, st.integers(0, 9)), max_size=4).map(
 # Nodules
 
 
-def test_the_paper_counts_every_nodule_and_3_as_malignant() -> None:
+def test_by_default_every_nodule_counts_and_3_is_malignant() -> None:
     assert [PAPER.nodule_label(nodule(*r)) for r in [(3, 3), (1, 5), (3, 3, 2), (5,), (1,)]] == [2, 2, 1, 2, 1]
 
 
@@ -54,13 +54,13 @@ def test_the_paper_counts_every_nodule_and_3_as_malignant() -> None:
         (LabelDefinition(threshold=3.5, indeterminate="exclude"), (3, 3), ""),
         (LabelDefinition("median", indeterminate="exclude"), (1, 3, 5, 3), "rated exactly 3"),
         (LabelDefinition("max", indeterminate="exclude"), (1, 3), "rated exactly 3"),
-        (TWO_READERS, (5,), "readers: 1, wanted 2"),
+        (TWO_READERS, (5,), "readers: 1 of 2 required"),
         (TWO_READERS, (5, 5), ""),
-        (LabelDefinition(min_readers=4), (5, 5, 5, 5, 5), ""),  # a cluster that kept a fifth marking
+        (LabelDefinition(min_readers=4), (5, 5, 5, 5, 5), ""),  # a cluster with a fifth marking
     ],
 )
-def test_what_is_left_out_and_why(definition: LabelDefinition, seen: tuple[int, ...], why: str) -> None:
-    assert definition.why_left_out(nodule(*seen)) == why
+def test_excluded_nodules_and_reasons(definition: LabelDefinition, seen: tuple[int, ...], why: str) -> None:
+    assert definition.exclusion(nodule(*seen)) == why
     assert (definition.nodule_label(nodule(*seen)) == UNKNOWN) == bool(why)
 
 
@@ -74,7 +74,7 @@ def test_what_is_left_out_and_why(definition: LabelDefinition, seen: tuple[int, 
         (PAPER, [nodule(2), nodule(1, 1)], 0),
         (PAPER, [nodule(2), nodule(3)], 1),
         (TWO_READERS, [nodule(5)], UNKNOWN),
-        (TWO_READERS, [nodule(2)], 0),  # whoever else had marked it, one reader alone saw nothing malignant
+        (TWO_READERS, [nodule(2)], 0),  # even with more readers, this one saw nothing malignant
         (TWO_READERS, [nodule(5), nodule(1, 1)], UNKNOWN),
         (TWO_READERS, [nodule(5), nodule(4, 4)], 1),
         (EXCLUDE, [nodule(3)], UNKNOWN),
@@ -98,7 +98,7 @@ def test_labels_of_a_small_scan_by_hand() -> None:
     assert labels.dtype == np.int8
 
 
-def test_slices_of_a_nodule_that_is_left_out_are_unknown_where_no_other_counts() -> None:
+def test_slices_of_an_excluded_nodule_are_unknown_unless_another_counts() -> None:
     # Native spacing 2: one reader's nodules cover 1..5 and 8..10, the benign one 4..6, the malignant one 10..12.
     alone = [nodule(5, zs=(2.0, 4.0)), nodule(1, zs=(9.0,))]
     shared = [nodule(1, 1, zs=(5.0,)), nodule(4, 5, zs=(11.0,))]
@@ -125,35 +125,36 @@ def test_slices_follow_from_the_nodules_that_cut_them_in_any_order(
     z = np.arange(10.0)
     expected = []
     for k in range(10):
-        cut = {definition.nodule_label(n) for n in nodules if covered(z, n, 1.0)[k]}
+        cut = {definition.nodule_label(n) for n in nodules if covered_slices(z, n, 1.0)[k]}
         expected.append(next((label for label in (MALIGNANT, BENIGN, UNKNOWN) if label in cut), NON_NODULE))
     random.shuffle(nodules)
     assert definition.slice_labels(z, nodules, 1.0).tolist() == expected
 
 
 @given(of_a_scan, definitions)
-def test_a_known_scan_keeps_its_label_when_nodules_stop_being_left_out(
+def test_a_known_scan_keeps_its_label_when_nodules_are_no_longer_excluded(
     nodules: list[Nodule], definition: LabelDefinition
 ) -> None:
     everything = LabelDefinition(definition.rule, definition.threshold)
     assert definition.scan_label(nodules) in (UNKNOWN, everything.scan_label(nodules))
 
 
-# What cards say
+# In words
 
 
 def test_a_definition_in_words() -> None:
-    said = "malignant when the mean rating of >= 1 readers reaches 3; rated exactly 3: kept as malignant"
-    assert PAPER.describe() == said
-    said = "malignant when the median rating of >= 2 readers reaches 3.5; rated exactly 3.5: left out"
-    assert LabelDefinition("median", 3.5, "exclude", 2).describe() == said
+    for definition, facts in (
+        (PAPER, ["mean", "at least 1 readers", "3 or more", "rated exactly 3: malignant"]),
+        (LabelDefinition("median", 3.5, "exclude", 2), ["median", "at least 2", "3.5", "rated exactly 3.5: excluded"]),
+    ):
+        assert all(fact in definition.describe() for fact in facts)
 
 
-def test_a_recipe_tells_its_definition() -> None:
+def test_the_definition_is_read_from_the_recipe() -> None:
     source = LidcSource(rule="median", indeterminate="exclude")
     assert describe_labels(source.recipe()) == source.labels.describe()
     assert describe_labels(PhantomSource("folder").recipe()) == PAPER.describe()
-    assert describe_labels({"kind": "dicom", "max_gap_mm": 10.0}) == "as given with the dataset"
+    assert describe_labels({"kind": "dicom", "max_gap_mm": 10.0}) == "as provided with the dataset"
 
 
 # The whole of LIDC-IDRI
@@ -192,12 +193,12 @@ def test_all_nodules_and_scans_under_each_rule(
     assert Counter(map(keep.scan_label, lidc_nodules())) == {1: scans, 0: 1018 - scans}
 
 
-@pytest.mark.parametrize("wanted", [2, 3, 4])
-def test_all_nodules_that_too_few_readers_marked(single_ratings: pd.DataFrame, wanted: int) -> None:
+@pytest.mark.parametrize("expected", [2, 3, 4])
+def test_all_nodules_that_too_few_readers_marked(single_ratings: pd.DataFrame, expected: int) -> None:
     readers = single_ratings.groupby(["scan", "nodule"]).size()
-    definition = LabelDefinition(min_readers=wanted)
-    left_out = sum(bool(definition.why_left_out(each)) for of_scan in lidc_nodules() for each in of_scan)
-    assert left_out == (readers < wanted).sum() == {2: 771, 3: 1259, 4: 1740}[wanted]
+    definition = LabelDefinition(min_readers=expected)
+    excluded = sum(bool(definition.exclusion(each)) for of_scan in lidc_nodules() for each in of_scan)
+    assert excluded == (readers < expected).sum() == {2: 771, 3: 1259, 4: 1740}[expected]
 
 
 def test_shares_of_native_slices() -> None:
@@ -228,8 +229,8 @@ RANGES_0063 = [(-220.5, -218.0), (-205.5, -198.0), (-148.0, -135.5), (-105.5, -1
 def test_slices_of_lidc_0063(definition: LabelDefinition, expected: list[int]) -> None:
     index = next(i for i, scan in enumerate(lidc_scans()) if scan.patient_id == "LIDC-IDRI-0063")
     scan = lidc_scans()[index]
-    wanted = np.full(133, NON_NODULE)
+    slices = np.full(133, NON_NODULE)
     for (low, high), label in zip(RANGES_0063, expected, strict=True):
-        wanted[(scan.z_mm >= low) & (scan.z_mm <= high)] = label
+        slices[(scan.z_mm >= low) & (scan.z_mm <= high)] = label
     labels = definition.slice_labels(scan.z_mm, lidc_nodules()[index], scan.native_spacing_mm)
-    assert labels.tolist() == wanted.tolist()
+    assert labels.tolist() == slices.tolist()

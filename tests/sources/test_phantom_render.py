@@ -1,4 +1,4 @@
-"""What the voxels show."""
+"""Content of the voxels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from lungtl.sources.lidc_nodules import cluster_nodules
 from lungtl.sources.phantom import PhantomRecipe, ScanPlan, choose_scans, render
 from lungtl.sources.phantom.fit import fit_patient
-from lungtl.sources.phantom.nodules import Matter, centre_mm, consensus_mask
+from lungtl.sources.phantom.nodules import Composition, centre_mm, consensus_mask
 from lungtl.sources.phantom.surfaces import lungs
 
 SMALL = PhantomRecipe(scans=12, matrix=128, field_mm=None, z_range_mm=40.0, seed=5)
@@ -35,22 +35,23 @@ def test_a_slice_is_a_chest(plans: list[ScanPlan]) -> None:
     assert 0.08 < lung.mean() < 0.5
     assert 0.05 < soft.mean() < 0.6
     assert 0.01 < bone.mean() < 0.12
-    assert lung[:, 30:98, 20:108].mean() > 2 * lung.mean()  # the lungs lie inside
+    assert lung[:, 30:98, 20:108].mean() > 2 * lung.mean()  # the lungs are inside
 
 
 def test_solid_nodules_are_solid_where_all_readers_drew_them(plans: list[ScanPlan]) -> None:
     seen = 0
     for plan in plans:
-        scan, image = plan.scan, render(plan, SMALL)
-        for nodule in cluster_nodules(scan):
-            if Matter.of(nodule).texture < 4.5 or nodule.diameter_mm < 8:
-                continue
+        scan = plan.scan
+        nodules = [n for n in cluster_nodules(scan) if Composition.of(n).texture >= 4.5 and n.diameter_mm >= 8]
+        image = render(plan, SMALL) if nodules else None
+        for nodule in nodules:
             (row, column), mask = consensus_mask(scan, nodule)
             first = int(np.searchsorted(scan.z_mm, nodule.z_range_mm[0] - 1e-6)) - 1
             deep = distance_transform_edt(np.pad(mask > 0.9, ((0, 0), (1, 1), (1, 1))))[:, 1:-1, 1:-1]
             k, i, j = np.unravel_index(int(deep.argmax()), deep.shape)
             if first + k not in plan.indices or deep.max() < 5:  # 5 native pixels are a whole one of 128
                 continue
+            assert image is not None
             found = image[int(first + k - plan.indices[0]), (row + i) // 4, (column + j) // 4]
             assert found > -150, (scan.patient_id, nodule.number)
             seen += 1
@@ -66,7 +67,7 @@ def test_a_targeted_field_shows_the_same_nodule_where_its_geometry_says(plans: l
         low, high = plan.z_mm[[0, -1]]
         inside = [n for n in cluster_nodules(plan.scan) if low <= n.z_range_mm[0] and n.z_range_mm[1] <= high]
         target = max((n for n in inside if n.is_malignant()), key=lambda n: n.diameter_mm)
-        if Matter.of(target).texture < 4.5:
+        if Composition.of(target).texture < 4.5:
             continue
         x, y, z = centre_mm(target)
         pixel = plan.field_mm / recipe.matrix
@@ -79,7 +80,7 @@ def test_a_targeted_field_shows_the_same_nodule_where_its_geometry_says(plans: l
     assert seen >= 3
 
 
-def test_fields_without_a_nodule_lie_in_a_lung() -> None:
+def test_fields_without_a_nodule_are_in_a_lung() -> None:
     recipe = PhantomRecipe(scans=30, matrix=48, seed=5)
     plans = [plan for plan in choose_scans(recipe) if plan.lung_mm is not None]
     assert plans
@@ -116,7 +117,7 @@ def test_rendering_twice_gives_the_same_voxels(plans: list[ScanPlan]) -> None:
 
 
 def statistics(hu: NDArray[np.int16]) -> dict[str, float]:
-    """Numbers of a whole volume that should say nothing about its label."""
+    """Statistics of a volume that should be independent of its label."""
     found: dict[str, float] = {}
     percentiles = (0.1, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9)
     for name, values in (("volume", hu.ravel()), ("lung", hu[(hu > -1000) & (hu < -500)])):
@@ -130,10 +131,16 @@ def statistics(hu: NDArray[np.int16]) -> dict[str, float]:
     return found | {"slice std": slices.mean(1).std(), "slice max": slices.mean(1).max()}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.exhaustive)])
-def test_no_statistic_of_the_voxels_gives_the_label_away(seed: int) -> None:
-    recipe = PhantomRecipe(seed=seed)
+@pytest.mark.parametrize(
+    ("recipe", "margin"),
+    [
+        (PhantomRecipe(scans=40, matrix=64), 0.3),
+        pytest.param(PhantomRecipe(seed=0), 0.25, marks=pytest.mark.exhaustive),
+        pytest.param(PhantomRecipe(seed=1), 0.25, marks=pytest.mark.exhaustive),
+    ],
+    ids=["quick", "seed 0", "seed 1"],
+)
+def test_no_statistic_of_the_voxels_reveals_the_label(recipe: PhantomRecipe, margin: float) -> None:
     plans = choose_scans(recipe)
     rows = [statistics(render(plan, recipe)) for plan in plans]
     truth = np.array([plan.positive for plan in plans])
@@ -141,4 +148,4 @@ def test_no_statistic_of_the_voxels_gives_the_label_away(seed: int) -> None:
     for name in rows[0]:
         ranks = rankdata([row[name] for row in rows])
         found = (ranks[truth].sum() - n * (n + 1) / 2) / (n * (len(truth) - n))
-        assert 0.25 < found < 0.75, name
+        assert abs(found - 0.5) < margin, name

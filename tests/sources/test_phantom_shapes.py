@@ -9,7 +9,7 @@ from lungtl.sources import lidc_database
 from lungtl.sources.lidc_database import Annotation, Contour, Scan
 from lungtl.sources.lidc_nodules import cluster_nodules
 from lungtl.sources.phantom.grid import ellipse, make_grid
-from lungtl.sources.phantom.nodules import Matter, _average, consensus_mask, matter_hu
+from lungtl.sources.phantom.nodules import Composition, _average, composition_hu, consensus_mask
 from lungtl.sources.phantom.tubes import polyline, tube_coverage
 
 GRID = make_grid(64, 1.0, np.arange(20.0), 1.0)
@@ -31,7 +31,7 @@ def test_a_thin_tube_in_the_slice_covers_its_width_times_its_length() -> None:
     grid = make_grid(64, 1.0, np.array([0.0]), 0.01)
     sums = [
         float(tube_coverage(grid, polyline([(-20, y, 0), (20, y, 0)], [0.2, 0.2])).sum())
-        for y in np.linspace(0, 1, 11)[:-1]  # wherever it lies between the pixels
+        for y in np.linspace(0, 1, 11)[:-1]  # at any position relative to the pixels
     ]
     assert np.mean(sums) == pytest.approx(0.4 * 40, rel=0.05)
 
@@ -83,19 +83,19 @@ def test_readers_who_disagree_give_half_coverage() -> None:
 @pytest.mark.parametrize(("texture", "low", "high"), [(1.0, -600, -450), (5.0, 0, 60)], ids=["ground glass", "solid"])
 def test_texture_sets_the_density(texture: float, low: float, high: float) -> None:
     depth = np.linspace(0, 1, 16 * 16, dtype=np.float32).reshape(1, 16, 16)
-    hu = matter_hu(Matter(texture, 5, 1, 6), depth, np.random.default_rng(0))
+    hu = composition_hu(Composition(texture, 5, 1, 6), depth, np.random.default_rng(0))
     assert low <= float(np.median(hu)) <= high
 
 
 def test_part_solid_nodules_have_a_solid_core() -> None:
     depth = np.array([[[0.1, 0.2], [0.9, 1.0]]], np.float32)
-    rim, core = matter_hu(Matter(3, 5, 1, 6), depth, np.random.default_rng(0))[0]
+    rim, core = composition_hu(Composition(3, 5, 1, 6), depth, np.random.default_rng(0))[0]
     assert rim.max() < -200 < -50 < core.min()
 
 
 @pytest.mark.parametrize("kind", [1, 2, 3, 4, 5])
-def test_calcified_nodules_hold_lime(kind: int) -> None:
+def test_calcified_nodules_contain_calcium(kind: int) -> None:
     grid = make_grid(40, 1.0, np.array([0.0]), 1.0)
     depth = np.clip(1 - np.hypot(grid.x, grid.y) / 15, 0, 1).astype(np.float32)
-    hu = matter_hu(Matter(5, 5, 1, kind), depth, np.random.default_rng(1))
+    hu = composition_hu(Composition(5, 5, 1, kind), depth, np.random.default_rng(1))
     assert 200 <= float(hu.max()) <= 700

@@ -1,4 +1,4 @@
-"""What a progress bar writes."""
+"""Output of progress bars."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def test_a_note_is_not_needed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "None" not in line
 
 
-def test_nothing_done_nothing_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_bar_without_an_update(capsys: pytest.CaptureFixture[str]) -> None:
     with bar("preparing"):
         pass
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_bar_ends_with_what_is_shown_when_the_work_fails(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_last_state_is_shown_after_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     def work() -> None:
         with bar("preparing") as progress:
             progress(3, 10, "[x] 1 refused")

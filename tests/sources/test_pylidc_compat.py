@@ -13,9 +13,9 @@ import pytest
 
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.lidc_database import read_scans
-from lungtl.sources.pylidc_compat import load_pylidc
 from tests.dicom_files import ramp, write_series
 from tests.real_data import needs, unpack
+from tests.sources.pylidc_compat import load_pylidc
 
 UID_0709 = "1.3.6.1.4.1.14519.5.2.1.6279.6001.309707676674808510671394142910"
 UID_0063 = "1.3.6.1.4.1.14519.5.2.1.6279.6001.272190966764020277652079081128"
@@ -45,14 +45,14 @@ def test_its_volume_is_that_of_the_files(tmp_path: Path) -> None:
     assert np.array_equal(volume.transpose(2, 0, 1), stored - 1024)  # [row, column, slice]
 
 
-def test_images_without_a_folder_are_one_line_with_the_cure() -> None:
+def test_images_without_a_folder_are_refused_with_a_remedy() -> None:
     with pytest.raises(LungtlError, match=r"has no DICOM folder; call load_pylidc\(FOLDER\)"):
         pylidc_scan(UID_0709).to_volume(verbose=False)
 
 
 def test_numpy_and_the_home_folder_stay_as_they_were(tmp_path: Path) -> None:
     code = (
-        "import sys, numpy; from lungtl.sources.pylidc_compat import load_pylidc; before = set(vars(numpy));"
+        "import sys, numpy; from tests.sources.pylidc_compat import load_pylidc; before = set(vars(numpy));"
         "pylidc = load_pylidc(); pylidc.query(pylidc.Scan).first().cluster_annotations(verbose=False);"
         "assert not hasattr(numpy, 'int') and not hasattr(numpy, 'float');"
         "assert 'int' not in vars(numpy) and 'pkg_resources' not in sys.modules"
@@ -64,7 +64,7 @@ def test_numpy_and_the_home_folder_stay_as_they_were(tmp_path: Path) -> None:
     assert list(home.iterdir()) == []
 
 
-def test_another_pkg_resources_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pkg_resources_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pkg_resources", sys)
     load_pylidc()
     assert sys.modules["pkg_resources"] is sys

@@ -26,7 +26,7 @@ def die() -> None:
 
 
 def trained(data: str, folder: str, epochs: Epochs | None = None, resume: bool = False) -> dict[str, Any]:
-    """A run with all that a checkpoint has to keep: dropout, augmentation, a backbone that thaws, an average."""
+    """A run that uses all parts of a checkpoint: dropout, augmentation, unfreezing, averaged weights."""
     store = toy_store(Path(data), LENGTHS)
     options: dict[str, Any] = {"max_epochs": 2, "patience": 5, "ema": 0.9}
     _, result = train(store, Path(folder), Gradual(every=1, most=1), epochs, resume, augment=True, **options)
@@ -111,6 +111,7 @@ def command(root: str, arguments: list[str], owner: str = "", name: str = "", nu
     """`python -m lungtl.train ARGUMENTS` in a folder; killed at a call, see `kill_at_call`, where one is named."""
     from lungtl import train
     from lungtl.models import inference
+    from lungtl.runs.resuming import resumed_command_line
     from lungtl.settings import command_line
     from lungtl.settings.schema import TrainConfig
     from lungtl.sweeps import jobs
@@ -122,4 +123,4 @@ def command(root: str, arguments: list[str], owner: str = "", name: str = "", nu
         kill_at_call(owners[owner], name, number)
     os.chdir(root)
     sys.argv[1:] = arguments
-    command_line.main("train", TrainConfig, train.run, jobs=jobs)
+    command_line.main("train", TrainConfig, train.run, expand=resumed_command_line, jobs=jobs)

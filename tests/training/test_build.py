@@ -48,7 +48,7 @@ def test_other_strategies_leave_the_weights_to_the_user(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("weights", ["hub", "wheel", "/x.safetensors"])
 def test_from_scratch_refuses_weights_that_someone_names(tmp_path: Path, weights: str) -> None:
-    with pytest.raises(UsageError, match=f"backbone.weights={weights}: FromScratch starts from backbone.weights=none"):
+    with pytest.raises(UsageError, match=f"backbone.weights={weights}: FromScratch requires backbone.weights=none"):
         starting_weights(scratch_config(tmp_path, weights=weights))
 
 
@@ -57,19 +57,25 @@ def test_from_scratch_and_random_weights_agree(tmp_path: Path) -> None:
     assert starting_weights(scratch_config(tmp_path)) == "none"
 
 
-def test_what_thaws_after_the_end_does_not_count_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_groups_unfrozen_after_the_end_do_not_count_and_cause_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     classifier = tiny_classifier()
     blocks = classifier.backbone.blocks()
     last = sum(classifier.backbone.get_parameter(name).numel() for name in blocks[-1].parameters)
     probe, total = trainable_share(classifier, Frozen(), 1)
     assert trainable_share(classifier, Gradual(every=1), len(blocks) + 1) == (total, total)
     assert not caplog.records
-    # blocks thaw at the epochs 3, 6, ...: the run has 0 to 5
+    # blocks are unfrozen at epochs 3, 6, ...: the run has 0 to 5
     assert trainable_share(classifier, Gradual(every=3), 6) == (probe + last, total)
     late = len(blocks) - 1
-    assert f"Gradual: {late} of {len(blocks)} groups thaw after the last epoch (trainer.max_epochs=6);" in caplog.text
+    assert (
+        f"Gradual: {late} of {len(blocks)} groups unfreeze only after the last epoch (trainer.max_epochs=6);"
+        in caplog.text
+    )
     assert trainable_share(classifier, LpFt(probe_epochs=6), 6) == (total, total)
-    assert "LpFt: 1 of 1 groups thaw after the last epoch (trainer.max_epochs=6), unless validation" in caplog.text
+    assert (
+        "LpFt: 1 of 1 groups unfreeze only after the last epoch (trainer.max_epochs=6), unless validation"
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -99,5 +105,5 @@ def test_channels_that_do_not_go_with_the_windows(
     tmp_path: Path, channels: int, windows: list[str] | str, neighbours: bool
 ) -> None:
     image = config_of(tmp_path).image.model_dump()
-    with pytest.raises(ValidationError, match=r"one window|one a channel"):
+    with pytest.raises(ValidationError, match=r"one window|one per channel"):
         ImageConfig.model_validate({**image, "channels": channels, "windows": windows, "neighbours": neighbours})

@@ -46,7 +46,7 @@ def epoch_in(path: Path) -> int:
 
 
 @pytest.mark.parametrize(("mode", "sign"), [("min", 1), ("max", -1)])
-def test_the_first_of_the_best_epochs_is_kept(tmp_path: Path, mode: Literal["min", "max"], sign: int) -> None:
+def test_ties_go_to_the_first_epoch(tmp_path: Path, mode: Literal["min", "max"], sign: int) -> None:
     callback, trainer = made(tmp_path, mode)
     best = []
     for value in (math.nan, math.inf, 0.5, 0.75, 0.5, 0.25, -math.inf, math.nan):
@@ -116,7 +116,7 @@ def write(folder: Path, content: Any) -> None:
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, content: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path, content)
-    with pytest.raises(LungtlError, match=r"last\.ckpt is not a checkpoint.*start the run anew") as error:
+    with pytest.raises(LungtlError, match=r"last\.ckpt is not a checkpoint.*start a new run") as error:
         check_checkpoint(tmp_path)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "evil_was_here").exists()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lungtl.data.bags import Batch
-from lungtl.data.batching import TOLERATED, padding, pieces, shuffled
+from lungtl.data.batching import TOLERATED, padding, shuffled, split_evenly
 from lungtl.data.store.reader import Store
 from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import TrainConfig
@@ -118,7 +118,7 @@ def test_the_shares_of_the_processes_are_the_batches_of_one(
     config = config_of(tmp_path, batch_size=4, augment="dihedral", sampler=sampler, bucket=bucket)
     whole: list[Any] = list(module_of(store, config, 3).train_dataloader())
     validated = flat(ids(module_of(store, config, 3).val_dataloader()))
-    monkeypatch.setattr(datamodule, "processes", lambda: 3)
+    monkeypatch.setattr(datamodule, "world_size", lambda: 3)
     shares: list[list[Batch]] = []
     val: list[str] = []
     for rank in range(3):
@@ -133,15 +133,15 @@ def test_the_shares_of_the_processes_are_the_batches_of_one(
 def test_more_processes_than_validation_bags_are_refused(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(datamodule, "processes", lambda: 5)
-    with pytest.raises(UsageError, match=r"4 bags validate, fewer than the 5 processes.*trainer\.devices=4"):
+    monkeypatch.setattr(datamodule, "world_size", lambda: 5)
+    with pytest.raises(UsageError, match=r"4 bags for 5 processes.*trainer\.devices=4"):
         module_of(store, config_of(tmp_path)).val_dataloader()
 
 
 def test_whether_bags_are_put_together_by_length_is_decided_once(tmp_path: Path) -> None:
     """Three long bags among short ones, two a batch: a quarter is padding where no two of the long ones meet."""
     lengths = [3] * 9 + [9] * 3
-    orders = [pieces(shuffled(12, 0, epoch), 2) for epoch in range(10)]
+    orders = [split_evenly(shuffled(12, 0, epoch), 2) for epoch in range(10)]
     wasted = [padding(batches, np.array(lengths)) > TOLERATED for batches in orders]
     assert set(wasted) == {True, False}
     store = toy_store(tmp_path, [*lengths, 1, 1, 1, 1])

@@ -121,6 +121,7 @@ def test_a_rank_that_cannot_start_ends_the_run(store: Store, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_an_error_of_all_ranks_is_one_line(store: Store, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^a batch of 1 bags cannot be shared by 2 processes") as error:
         train(store, tmp_path, Frozen(), devices=2, batch_size=1)
@@ -142,7 +143,7 @@ def test_one_device_needs_no_strategy() -> None:
 
 
 class EpochCount(Callback):
-    """As the tracker, the search and the checkpoints do, remembers what happened in the process it was created in."""
+    """Remembers what happened, as do the callbacks of tracking, search and checkpoints."""
 
     def __init__(self) -> None:
         self.epochs = 0
@@ -152,24 +153,18 @@ class EpochCount(Callback):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["ours", "lightning"])
-def test_callbacks_reach_the_starting_process_only_with_our_launcher(
-    store: Store, tmp_path: Path, launcher: str
-) -> None:
-    """Why `lungtl.training.processes` exists: it can go once Lightning's launcher leaves rank 0 where it is."""
+def test_lightnings_launcher_leaves_callbacks_in_other_processes(store: Store, tmp_path: Path) -> None:
+    """Why `lungtl.training.processes` exists; with it `test_two_ranks_train_what_one_trains` receives all epochs."""
     count = EpochCount()
-    if launcher == "ours":
-        train(store, tmp_path, Frozen(), devices=2, max_epochs=1, batch_size=4, callbacks=[count])
-    else:
-        config = config_of(tmp_path, batch_size=4)
-        module = BagModule(tiny_classifier(), Frozen(), BagAndSliceLoss(), config.optimizer, config.schedule, 1)
-        data = BagDataModule(store, split_of(store), config, None, backbone_trains=False)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # a forked process cannot use its parent's threads
-        pl.Trainer(
-            max_epochs=1, accelerator="cpu", devices=2, strategy="ddp_fork", use_distributed_sampler=False,
-            callbacks=[count], logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            default_root_dir=tmp_path,
-        ).fit(module, data)  # fmt: skip
-        torch.set_num_threads(threads)
-    assert count.epochs == (1 if launcher == "ours" else 0)
+    config = config_of(tmp_path, batch_size=4)
+    module = BagModule(tiny_classifier(), Frozen(), BagAndSliceLoss(), config.optimizer, config.schedule, 1)
+    data = BagDataModule(store, split_of(store), config, None, backbone_trains=False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a forked process cannot use its parent's threads
+    pl.Trainer(
+        max_epochs=1, accelerator="cpu", devices=2, strategy="ddp_fork", use_distributed_sampler=False,
+        callbacks=[count], logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        default_root_dir=tmp_path,
+    ).fit(module, data)  # fmt: skip
+    torch.set_num_threads(threads)
+    assert count.epochs == 0

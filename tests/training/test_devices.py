@@ -66,7 +66,7 @@ def test_the_cores_are_shared_by_the_devices(
 
 
 @pytest.mark.usefixtures("machine")
-def test_processes_that_import_torch_anew_are_not_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_workers_if_processes_are_spawned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multiprocessing, "get_start_method", lambda: "spawn")
     assert loader_processes(config_of(tmp_path, **GPU).trainer, cached=False) == 0
 

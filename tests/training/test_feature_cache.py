@@ -365,7 +365,7 @@ def test_a_new_entry_pushes_out_the_least_recently_used(store: Store, tmp_path: 
     assert {e.address["weights"] for e in CacheFolder(tmp_path).entries()} == {"a", "c"}
 
 
-def test_a_full_disk_is_named_and_leaves_nothing(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_entry(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -26,7 +26,7 @@ from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import TrainConfig
 from lungtl.training.build import build_classifier
 from lungtl.training.datamodule import BagDataModule
-from lungtl.training.feature_cache import cached_features
+from lungtl.training.feature_cache import PROBE_SLICES, cached_features
 from lungtl.training.fit import fit, seed_everything
 from lungtl.training.losses import BagAndSliceLoss
 from lungtl.training.module import BagModule
@@ -148,7 +148,7 @@ def test_a_frozen_backbone_sees_all_slices_with_or_without_the_cache(store: Stor
 
 
 @pytest.mark.parametrize(("name", "size", "dim"), [("test_resnet", "auto", 96), ("vit_tiny_patch16_224", 64, 192)])
-def test_a_network_is_built_as_its_config_says(tmp_path: Path, name: str, size: str | int, dim: int) -> None:
+def test_a_network_is_built_from_its_config(tmp_path: Path, name: str, size: str | int, dim: int) -> None:
     config = config_of(tmp_path)
     backbone = {**config.backbone, "name": name, "weights": "none"}
     image = config.image.model_copy(update={"size": size})
@@ -185,7 +185,7 @@ class CrashesInEpoch2(LastBlocks):
 @pytest.mark.parametrize(
     ("freezing", "crash_at"), [(LastBlocks(1), 1), (CrashesInEpoch2(1), None)], ids=["end of 1", "begin of 2"]
 )
-def test_a_resumed_run_ends_as_one_that_was_never_interrupted(
+def test_a_resumed_run_equals_an_uninterrupted_one(
     store: Store, tmp_path: Path, freezing: FreezingStrategy, crash_at: int | None
 ) -> None:
     whole, resumed = Epochs(), Epochs()
@@ -213,16 +213,14 @@ def test_what_training_took_counts_what_came_before_it_went_on(store: Store, tmp
     assert 1000 < last_state(tmp_path)["seconds"] < module.seconds < 1600
 
 
-def test_resuming_a_finished_run_gives_what_it_gave(store: Store, tmp_path: Path) -> None:
+def test_resuming_a_finished_run_returns_the_same_result(store: Store, tmp_path: Path) -> None:
     first, result = train(store, tmp_path, Frozen(), max_epochs=2)
     again, same = train(store, tmp_path, Frozen(), max_epochs=2, resume=True)
     assert same == result
     assert changed(first.state_dict(), again.state_dict()) == set()
 
 
-def test_lightning_moves_batch_norm_statistics_where_blocks_are_thawed_and_nowhere_else(
-    store: Store, tmp_path: Path
-) -> None:
+def test_only_batch_norm_statistics_of_unfrozen_blocks_change(store: Store, tmp_path: Path) -> None:
     before = tiny_classifier().state_dict()
     module, _ = train(store, tmp_path, LastBlocks(1), max_epochs=2)
     after = module.classifier.state_dict()
@@ -252,9 +250,17 @@ def test_epochs_over_cached_features_never_touch_the_backbone(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cached_features(tiny_classifier(), store, tmp_path, CPU, "w")
-    monkeypatch.setattr(TimmBackbone, "forward", lambda *_: pytest.fail("the backbone ran"))
+    counts: list[int] = []
+    forward = TimmBackbone.forward
+
+    def count(backbone: TimmBackbone, images: Tensor) -> Tensor:
+        counts.append(len(images))
+        return forward(backbone, images)
+
+    monkeypatch.setattr(TimmBackbone, "forward", count)
     module, result = train(store, tmp_path, Frozen(), cache=tmp_path, max_epochs=3)
     assert result["epochs"] == 3
+    assert sum(counts) == 3 + PROBE_SLICES  # before training, by the feature cache
     assert "classifier.slice_head.weight" in changed(
         {f"classifier.{key}": value for key, value in tiny_classifier().state_dict().items()}, module.state_dict()
     )
@@ -299,7 +305,7 @@ def test_a_run_that_stopped_early_stays_stopped(store: Store, tmp_path: Path, em
         assert changed(first.state_dict(), again.state_dict()) == set()
 
 
-def test_a_run_goes_on_with_the_patience_that_it_has_now(store: Store, tmp_path: Path) -> None:
+def test_a_resumed_run_uses_the_new_patience(store: Store, tmp_path: Path) -> None:
     _, result = train(store, tmp_path, Full(), max_epochs=60, patience=1)
     _, longer = train(store, tmp_path, Full(), resume=True, max_epochs=60, patience=4)
     assert longer["epochs"] == longer["best_epoch"] + 5 > result["epochs"]
@@ -307,9 +313,9 @@ def test_a_run_goes_on_with_the_patience_that_it_has_now(store: Store, tmp_path:
     assert (same, epochs.seen) == (longer, {})
 
 
-def test_a_run_goes_on_with_what_it_has_monitored(store: Store, tmp_path: Path) -> None:
+def test_a_resumed_run_must_monitor_the_same_value(store: Store, tmp_path: Path) -> None:
     train(store, tmp_path, Frozen(), max_epochs=1, monitor="val/loss")
-    with pytest.raises(LungtlError, match=r"monitored val/loss, now trainer\.monitor=val/auroc; start a new run"):
+    with pytest.raises(LungtlError, match=r"monitored val/loss, not trainer\.monitor=val/auroc; start a new run"):
         train(store, tmp_path, Frozen(), resume=True, max_epochs=2, monitor="val/auroc")
 
 
@@ -343,6 +349,6 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_again(
     assert not list((tmp_path / "broken" / "checkpoints").iterdir())
     with caplog.at_level("INFO"):
         module, same = train(store, tmp_path / "broken", Frozen(), resumed, True, augment=True, max_epochs=2)
-    assert "there is no checkpoint yet: the run begins again" in caplog.text
+    assert "no checkpoint yet" in caplog.text
     assert changed(expected.state_dict(), module.state_dict()) == set()
     assert (same, resumed.seen) == (result, whole.seen)

@@ -48,7 +48,7 @@ def test_hand_computed() -> None:
     assert found == pytest.approx({"bag_loss": bag, "slice_loss": slices, "loss": bag + 0.5 * slices}, abs=1e-6)
 
 
-def test_the_parts_weigh_what_is_said() -> None:
+def test_parts_have_the_configured_weights() -> None:
     bag, slices = (
         float(weighted([1, 3], [1, 2, 5])(OUTPUT, LABELS, SLICE_LABELS)[f"{part}_loss"]) for part in ("bag", "slice")
     )
@@ -60,7 +60,7 @@ def test_the_parts_weigh_what_is_said() -> None:
         assert found == pytest.approx(bag_weight * bag + slice_weight * slices)
 
 
-def test_slices_of_unknown_label_and_padding_change_nothing() -> None:
+def test_unlabelled_slices_and_padding_do_not_count() -> None:
     noisy = SLICE_LOGITS.clone()
     noisy[SLICE_LABELS == -1] = 1e4
     loss = weighted([1, 3], [1, 2, 5])
@@ -71,7 +71,7 @@ def test_slices_of_unknown_label_and_padding_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
-def test_what_is_not_finite_in_a_slice_of_unknown_label_stays_there(value: float) -> None:
+def test_non_finite_logits_of_unlabelled_slices_do_not_spread(value: float) -> None:
     broken = SLICE_LOGITS.clone()
     broken[SLICE_LABELS == -1] = value
     broken.requires_grad_()
@@ -218,14 +218,14 @@ def test_attention_supervision_by_hand() -> None:
     assert float(attention_loss(WEIGHTS)) == pytest.approx((first + third) / 2)
 
 
-def test_attention_on_the_nodule_alone_costs_nothing_and_elsewhere_much() -> None:
+def test_attention_loss_is_0_on_nodule_slices_and_large_elsewhere() -> None:
     kinds = torch.tensor([[2, 0, 0]])
     assert float(attention_loss(torch.tensor([[1.0, 0.0, 0.0]]), kinds)) == pytest.approx(0, abs=1e-6)
     wrong = attention_loss(torch.tensor([[0.0, 1.0, 0.0]]), kinds)
     assert 80 < float(wrong) < math.inf
 
 
-def test_attention_shared_by_all_nodule_slices_costs_nothing_and_only_so() -> None:
+def test_attention_loss_is_0_only_if_all_nodule_slices_share_it() -> None:
     kinds = torch.tensor([[2, 0, 1, -1]])
     assert float(attention_loss(torch.tensor([[0.3, 0.0, 0.3, 0.4]]), kinds)) == pytest.approx(0, abs=1e-6)
     # of 0.75 and 0.25: (log(0.5 / 0.75) + log(0.5 / 0.25)) / 2
@@ -271,7 +271,7 @@ def test_its_gradient_reaches_the_attention_net_alone_and_moves_weight_to_the_no
 
 def test_an_aggregator_that_learns_no_weights_cannot_be_supervised() -> None:
     output = BagOutput(torch.zeros(3, requires_grad=True), WEIGHTS, torch.zeros(3, 4, 3))
-    with pytest.raises(UsageError, match=r"loss\.attention_weight=0\.5: this aggregator does not learn.*attention"):
+    with pytest.raises(UsageError, match=r"loss\.attention_weight=0\.5: .*aggregator=attention"):
         BagAndSliceLoss(attention_weight=0.5)(output, torch.tensor([0, 1, 1]), KINDS)
 
 

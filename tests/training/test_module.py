@@ -26,8 +26,8 @@ from tests.stores import toy_store
 
 
 def module_of(**options: Any) -> BagModule:
-    options = {"optimizer": adamw(), "schedule": cosine(), "max_epochs": 4} | options
-    return BagModule(tiny_classifier(), Full(), BagAndSliceLoss(), **options)
+    arguments: dict[str, Any] = {"optimizer": adamw(), "schedule": cosine(), "max_epochs": 4}
+    return BagModule(tiny_classifier(), Full(), BagAndSliceLoss(), **{**arguments, **options})
 
 
 def validated(logits: list[list[float]], labels: list[list[int]]) -> float:
@@ -69,7 +69,7 @@ def test_logits_that_are_no_numbers_have_no_auroc() -> None:
     assert math.isnan(validated([[1.0, math.nan]], [[0, 1]]))
 
 
-def test_an_epoch_starts_from_nothing() -> None:
+def test_an_epoch_starts_afresh() -> None:
     module = module_of()
     with mock.patch.object(module, "log"):
         module.eval()
@@ -119,7 +119,7 @@ class Recording(Mean):
 
 
 @pytest.mark.parametrize("cached", [False, True], ids=["frames", "features"])
-def test_the_aggregator_is_told_which_slices_were_drawn(tmp_path: Path, cached: bool) -> None:
+def test_the_aggregator_receives_the_positions_of_sampled_slices(tmp_path: Path, cached: bool) -> None:
     store, aggregator = toy_store(tmp_path, (9, 2, 7)), Recording(WIDTH)
     classifier = tiny_classifier(aggregator=aggregator)
     features = cached_features(classifier, store, tmp_path, torch.device("cpu"), "w") if cached else None
@@ -180,9 +180,7 @@ def test_slices_alone_train_what_pools_them() -> None:
     alone = BagAndSliceLoss(bag_weight=0)
     BagModule(tiny_classifier(aggregator=Mean(WIDTH, "instance")), Frozen(), alone, adamw(), cosine(), 1)
     for aggregator, loss in ((Mean(WIDTH), alone), (Mean(WIDTH, "instance"), BagAndSliceLoss(0, bag_weight=0))):
-        with pytest.raises(
-            UsageError, match=r"loss\.bag_weight=0 .* aggregator\.level=instance"
-        ):
+        with pytest.raises(UsageError, match=r"loss\.bag_weight=0 .* aggregator\.level=instance"):
             BagModule(tiny_classifier(aggregator=aggregator), Frozen(), loss, adamw(), cosine(), 1)
 
 
@@ -214,7 +212,7 @@ def test_an_epochs_losses_are_means_over_its_batches(monkeypatch: pytest.MonkeyP
     assert logged == pytest.approx({name: float(value) for name, value in expected.items()}, rel=1e-5)
 
 
-def test_a_part_that_no_batch_says_anything_of_is_not_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_without_labels_is_not_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     module, batch = module_of().eval(), noise_batch((3, 2))
     trainer: Any = SimpleNamespace(num_training_batches=1, accumulate_grad_batches=1)
     module.trainer = trainer

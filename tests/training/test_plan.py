@@ -43,7 +43,7 @@ def test_a_frozen_backbone_never_trains() -> None:
     assert planned(Frozen()) == [(0, (), ())] * 5
 
 
-def test_blocks_that_thaw_one_after_the_other() -> None:
+def test_blocks_that_are_unfrozen_one_by_one() -> None:
     n = sizes()
     assert planned(Gradual(every=3, lr_scale=0.5, most=3), max_epochs=9) == [
         (0, (), ()), (0, (), ()),
@@ -95,5 +95,5 @@ def test_the_table_needs_neither_weights_nor_data(tmp_path: Path, capsys: pytest
 
 
 def test_a_dry_run_of_a_resumed_run_is_refused_before_anything_is_written() -> None:
-    with pytest.raises(UsageError, match=r"dry_run=true with resume=/x: .*; leave one out"):
+    with pytest.raises(UsageError, match=r"dry_run=true with resume=/x: .*omit one"):
         composing.check("train", TrainConfig, ["dry_run=true", "resume=/x"], multirun=False)

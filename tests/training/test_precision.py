@@ -50,7 +50,7 @@ def is_close(found: Epochs, plain: Epochs) -> None:
     assert found.seen != plain.seen
 
 
-def test_bfloat16_trains_alike_on_weights_of_float32(store: Store, tmp_path: Path) -> None:
+def test_bfloat16_trains_similarly_with_float32_weights(store: Store, tmp_path: Path) -> None:
     plain, _ = mixed(store, tmp_path / "plain")
     assert Types.seen is torch.float32
     epochs, state = mixed(store, tmp_path / "mixed", precision="bf16-mixed")
@@ -75,14 +75,14 @@ def test_the_auroc_of_bfloat16_logits_is_computed_in_float64(store: Store, tmp_p
 
 
 def test_float16_on_a_cpu_is_refused_before_anything_is_written(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"trainer\.precision=16-mixed needs a GPU.*give .*bf16-mixed or 32-true"):
+    with pytest.raises(UsageError, match=r"trainer\.precision=16-mixed requires a GPU.*bf16-mixed or 32-true"):
         mixed(store, tmp_path / "run", precision="16-mixed")
     assert not (tmp_path / "run").exists()
 
 
 @needs_gpu
 @pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
-def test_a_gpu_trains_alike(store: Store, tmp_path: Path, precision: str) -> None:
+def test_a_gpu_trains_like_a_cpu(store: Store, tmp_path: Path, precision: str) -> None:
     plain, _ = mixed(store, tmp_path / "plain", accelerator="gpu")
     epochs, state = mixed(store, tmp_path / "mixed", accelerator="gpu", precision=precision, ema=0.9)
     assert {value.dtype for value in state.values()} == {torch.float32, torch.int64}

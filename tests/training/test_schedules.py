@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm.optim
 import torch
+from timm.optim.lamb import Lamb
 
 from lungtl.data.store.reader import Store
 from lungtl.models.freezing.frozen import Frozen
@@ -79,7 +79,7 @@ def test_any_optimiser_of_torch_or_timm() -> None:
     assert {group["momentum"] for group in optimizer.param_groups} == {0.75}
     lamb = {TARGET: "timm.optim.Lamb", "lr": 0.5, "weight_decay": 0.1}
     optimizer = module_of(lamb, cosine()).configure_optimizers()["optimizer"]
-    assert isinstance(optimizer, timm.optim.Lamb)
+    assert isinstance(optimizer, Lamb)
     assert [group["lr"] for group in optimizer.param_groups][:2] == [0.5, pytest.approx(0.05)]
 
 

@@ -130,7 +130,7 @@ def test_without_the_feature_cache_there_is_none(
     with caplog.at_level(logging.WARNING):
         uncached = config.model_copy(update={"cache": cache})
         assert train_untrained(uncached, store, split_of(store), BagAndSliceLoss(), CPU) is None
-    assert "needs the feature cache" in caplog.text
+    assert "cache.enabled=true" in caplog.text
 
 
 def test_a_full_cache_does_not_stop_the_run(
@@ -234,7 +234,7 @@ def spread(backbone: TimmBackbone, size: int) -> float:
     "name",
     ["resnet18", "efficientnet_b0", "mobilenetv3_large_100", "densenet121", "regnety_032", "tf_efficientnet_lite0"],
 )
-def test_a_random_backbone_tells_slices_apart(name: str) -> None:
+def test_a_random_backbone_distinguishes_slices(name: str) -> None:
     with fixed_seed():
         backbone = TimmBackbone(name, weights="none").eval()
     set_noise_statistics(backbone, 64)

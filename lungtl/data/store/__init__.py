@@ -1,1 +1,1 @@
-"""A prepared dataset on disk; everything after preparation sees only stores."""
+"""A prepared dataset on disk. After preparation, only stores are read."""

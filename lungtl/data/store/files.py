@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and one clear line where the system refuses to write them."""
+"""Write files atomically, and report why a file cannot be written in one line."""
 
 from __future__ import annotations
 
@@ -17,37 +17,29 @@ NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to write a file or folder into a LungtlError that says what to do."""
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError while writing a file or folder into a LungtlError with a remedy."""
     try:
         yield
     except OSError as error:
         if error.errno in NO_SPACE:
             remedy = "free some space"
         elif error.errno in NO_ACCESS:
-            remedy = "make the folder writable or name another with data_dir=FOLDER"
+            remedy = "make the folder writable or set data_dir=FOLDER"
         else:
             remedy = "check the disk and the path"
         raise LungtlError(
-            f"cannot write {path} ({error.strerror or error}); {remedy}, then run the same command again: "
-            "what is finished is kept"
+            f"cannot write {path} ({error.strerror or error}); {remedy}, then rerun the same command: "
+            "finished work is kept"
         ) from error
 
 
 @contextmanager
 def whole_file(path: Path, scratch: Path) -> Iterator[BinaryIO]:
-    """Open a file that gets its name when all of it is written.
-
-    Args:
-        path: its final place.
-        scratch: an existing folder of the same file system; what a killed process leaves there ends in `TEMPORARY`.
-
-    Raises:
-        LungtlError: the disk is full, or the like.
-    """
-    # The process id, for the worker of a killed run may still be ending.
+    """Open a file that gets its name only when complete; until then it is in `scratch`, on the same file system."""
+    # With the process id, because the worker of a killed run may still be running.
     temporary = scratch / f"{path.name}.{os.getpid()}{TEMPORARY}"
-    with writing(path):
+    with explain_write_errors(path):
         with temporary.open("wb") as file:
             yield file
         temporary.replace(path)

@@ -1,8 +1,8 @@
-"""What one finished bag leaves in an unfinished store: its voxel file, and a part (a JSON file with its rows).
+"""Load one bag and write it as a voxel file and a part (a JSON file with its table rows).
 
-Parts and voxel files are not forced to disk one by one: for a set of thousands of small bags that takes longer than
-loading them. So after a power cut a file of the last half minute can be short or empty, and a bag counts as finished
-only when its part can be read and its voxel file has the size that the part says.
+Parts and voxel files are not synced to disk one by one, which for thousands of small bags would take longer than
+loading them. After a power failure, files of the last half minute may be truncated, so a bag counts as finished only if
+its part is readable and its voxel file has the size stated there.
 """
 
 from __future__ import annotations
@@ -26,18 +26,9 @@ VOXELS = "voxels"
 
 
 def write_part(source: Source, item: Item, folder: Path) -> int | None:
-    """Load one bag and leave its voxel file and part; a refused bag leaves a part that says so.
+    """Load one bag and write its voxel file and part; the part of a refused bag contains the reason.
 
-    Args:
-        source: what it is loaded from.
-        item: the bag-to-be.
-        folder: of the store; the folders `PARTS` and `VOXELS` are in it.
-
-    Returns:
-        The size of the voxel file in bytes; None when the bag was refused.
-
-    Raises:
-        LungtlError: the disk is full, or the like.
+    Returns the size of the voxel file in bytes; None if the bag was refused.
     """
     try:
         bag = source.load(item)
@@ -53,7 +44,7 @@ def write_part(source: Source, item: Item, folder: Path) -> int | None:
 
 
 def read_part(folder: Path, bag_id: str) -> dict[str, Any] | None:
-    """What `write_part` left of a bag; None when it is not finished."""
+    """Read a part; None if the bag is not finished."""
     try:
         part: dict[str, Any] = json.loads(_part_path(folder, bag_id).read_bytes())
         if "bag" in part and (folder / part["bag"]["voxels"]).stat().st_size != part["voxels_bytes"]:
@@ -64,18 +55,18 @@ def read_part(folder: Path, bag_id: str) -> dict[str, Any] | None:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove what killed runs were in the middle of; the caller holds the store's lock."""
+    """Remove unfinished files of killed runs; the caller holds the store's lock."""
     for file in (folder / PARTS).glob(f"*{TEMPORARY}"):
         file.unlink()
 
 
 def _write_voxels(voxels: NDArray[np.int16], path: Path, scratch: Path) -> tuple[int, str]:
-    """Write an .npy file; gives its size and SHA-256."""
+    """Write an .npy file; return its size and SHA-256."""
     voxels = np.ascontiguousarray(voxels)
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(voxels))
     with whole_file(path, scratch) as file:
-        # np.save would not say that the disk is full: its tofile raises an OSError without errno.
+        # Not np.save: on a full disk it raises an OSError without errno.
         file.write(header.getvalue())
         file.write(voxels.data)
     digest = hashlib.sha256(header.getvalue())
@@ -105,7 +96,7 @@ def _part_path(folder: Path, bag_id: str) -> Path:
 
 
 def _file_name(bag_id: str) -> str:
-    """The bag's id where it is a safe file name, its hash where it is not."""
+    """The bag's id if it is a safe file name, otherwise its hash."""
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}", bag_id):
         return bag_id
     return hashlib.sha256(bag_id.encode()).hexdigest()[:32]

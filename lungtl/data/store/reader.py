@@ -1,4 +1,4 @@
-"""Open a store: `manifest.json`, a row a bag, a row a slice, one memory-mapped voxel file a bag."""
+"""Read a store: `manifest.json`, tables of bags and slices, one memory-mapped voxel file per bag."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 STORE_FORMAT = 2
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.jsonl"
-LARGE_BYTES = 1_000_000_000  # hashing less takes a second or two and shows no bar
+LARGE_BYTES = 1_000_000_000  # hashing less takes a second or two and shows no progress bar
 
 
 class _Voxels(NamedTuple):
-    """Where a bag's voxels are, and which of the rows of `slices` are its own."""
+    """Voxel file of a bag, and its rows in `slices`."""
 
     file: str
     shape: tuple[int, int, int]
@@ -36,14 +36,8 @@ class _Voxels(NamedTuple):
 class Store:
     """A complete store.
 
-    Opening reads the manifest alone. Damage to it or to a table never goes unnoticed; of a voxel file only the
-    shape is checked when it is read, and its content by `altered_files`.
-
-    Args:
-        path: its folder.
-
-    Raises:
-        LungtlError: no finished store lies there, its manifest is damaged, or it has another format.
+    Opening reads the manifest only. Damage to it or to a table is always detected; the shape of a voxel file is checked
+    when it is read, and its content by `altered_files`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,38 +46,38 @@ class Store:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the store's content (tables and voxels)."""
+        """Hash of the tables and voxels."""
         return str(self.manifest["fingerprint"])
 
     @property
     def name(self) -> str:
-        """The folder's name: source and content address."""
+        """Name of the folder: source and content hash."""
         return self.path.name
 
     @property
     def value_range(self) -> tuple[int, int] | None:
-        """None when voxels are HU, else the range of grey values."""
+        """None if voxels are HU, otherwise the range of grey values."""
         value_range = self.manifest["value_range"]
         return None if value_range is None else (value_range[0], value_range[1])
 
     @cached_property
     def bags(self) -> pd.DataFrame:
-        """One row a bag, indexed 0..n-1: bag_id, patient_id, bag_label, split, n_slices, diameter_mm, ..."""
+        """One row per bag, indexed 0..n-1: bag_id, patient_id, bag_label, split, n_slices, diameter_mm, ..."""
         return self._table("bags")
 
     @cached_property
     def slices(self) -> pd.DataFrame:
-        """One row a slice: bag_id, index, z_mm, slice_label."""
+        """One row per slice: bag_id, index, z_mm, slice_label."""
         return self._table("slices")
 
     @cached_property
     def nodules(self) -> pd.DataFrame | None:
-        """One row a nodule where the source knows them: bag_id, nodule, malignancy, n_readers, z_min, z_max, ..."""
+        """One row per nodule if the source has them: bag_id, nodule, malignancy, n_readers, z_min, z_max, ..."""
         return self._table("nodules") if "nodules.parquet" in self.manifest["tables"] else None
 
     @cached_property
     def _voxels(self) -> dict[str, _Voxels]:
-        """Each bag's voxels, by bag_id."""
+        """By bag_id."""
         columns = [self.bags[name] for name in ("bag_id", "voxels", "n_slices", "height", "width")]
         ends = self.bags["n_slices"].cumsum()
         return {
@@ -92,11 +86,7 @@ class Store:
         }
 
     def voxels(self, bag_id: str) -> NDArray[np.int16]:
-        """int16 [S, H, W], memory-mapped and read-only.
-
-        Raises:
-            LungtlError: the file is missing or is not what was prepared.
-        """
+        """int16 [S, H, W], memory-mapped and read-only; raises LungtlError if the file is missing or damaged."""
         file, shape, _ = self._voxels[bag_id]
         path = self.path / file
         try:
@@ -104,14 +94,14 @@ class Store:
             size = path.stat().st_size
         except OSError as error:
             raise self._damaged(file, f"cannot be read ({error.strerror})") from error
-        except Exception as error:  # numpy's header parser raises unrelated types, some of Exception alone
-            raise self._damaged(file, "is no .npy file, or was cut") from error
+        except Exception as error:  # numpy's header parser raises unrelated types
+            raise self._damaged(file, "is not an .npy file, or is truncated") from error
         if not isinstance(array, np.memmap):
-            raise self._damaged(file, "is no .npy file")
+            raise self._damaged(file, "is not an .npy file")
         if array.dtype != np.int16 or array.shape != shape:
-            raise self._damaged(file, f"holds {array.dtype} {array.shape}, wanted int16 {shape}")
+            raise self._damaged(file, f"contains {array.dtype} {array.shape}, expected int16 {shape}")
         if array.offset + array.nbytes != size:
-            raise self._damaged(file, f"has {size} bytes, wanted {array.offset + array.nbytes}")
+            raise self._damaged(file, f"has {size} bytes, expected {array.offset + array.nbytes}")
         return array
 
     def slice_labels(self, bag_id: str) -> NDArray[np.int8]:
@@ -119,23 +109,23 @@ class Store:
         return self.slices["slice_label"].to_numpy(np.int8)[self._voxels[bag_id].rows]
 
     def z_mm(self, bag_id: str) -> NDArray[np.float64]:
-        """float64 [S]; NaN where unknown."""
+        """float64 [S]; NaN if unknown."""
         return self.slices["z_mm"].to_numpy(np.float64)[self._voxels[bag_id].rows]
 
     def altered_files(self) -> list[str]:
-        """Files that are missing, unreadable or no longer as they were prepared (reads everything).
+        """Files that are missing, unreadable or changed since preparation (reads everything).
 
-        When `bags.parquet`, which has the hashes of the voxel files, is one of them, those are not looked at.
+        Voxel files are skipped if `bags.parquet`, which contains their hashes, is one of them.
         """
         expected = {**self.manifest["tables"], QUARANTINE: self.manifest["quarantine"]}
         altered = self._altered(expected)
         if "bags.parquet" not in altered:
             altered += self._altered(dict(zip(self.bags["voxels"], self.bags["voxels_sha256"], strict=True)))
         try:
-            same = self._read_manifest() == self.manifest
+            unchanged = self._read_manifest() == self.manifest
         except LungtlError:
-            same = False
-        return altered if same else [*altered, MANIFEST]
+            unchanged = False
+        return altered if unchanged else [*altered, MANIFEST]
 
     def _altered(self, expected: dict[str, str]) -> list[str]:
         paths = {name: self.path / name for name in expected}
@@ -159,17 +149,17 @@ class Store:
         except OSError as error:
             raise self._damaged(MANIFEST, f"cannot be read ({error.strerror})") from error
         except ValueError as error:
-            raise self._damaged(MANIFEST, "is no JSON") from error
+            raise self._damaged(MANIFEST, "is not JSON") from error
         if not isinstance(manifest, dict) or type(manifest.get("format")) is not int:
-            raise self._damaged(MANIFEST, "is no manifest")
+            raise self._damaged(MANIFEST, "is not a manifest")
         if manifest["format"] != STORE_FORMAT:
             raise LungtlError(
-                f"{self.path} has store format {manifest['format']}, this lungtl reads {STORE_FORMAT}; "
-                f"remove it and prepare again"
+                f"{self.path} has store format {manifest['format']}, this version of lungtl reads {STORE_FORMAT}; "
+                "remove it and prepare it again"
             )
-        # A sum over all of it, so that nothing in it needs to be checked where it is used.
+        # A checksum of everything, so that no value has to be checked where it is used.
         if manifest.get("checksum") != checksum(manifest):
-            raise self._damaged(MANIFEST, "was altered")
+            raise self._damaged(MANIFEST, "was changed")
         return manifest
 
     def _table(self, name: str) -> pd.DataFrame:
@@ -180,22 +170,22 @@ class Store:
             content = (self.path / file).read_bytes()
         except OSError as error:
             raise self._damaged(file, f"cannot be read ({error.strerror})") from error
-        # Tables are small: hashing costs less than parsing, and what is intact has every column and row.
+        # Tables are small: hashing takes less time than parsing, and an intact table has all columns and rows.
         if hashlib.sha256(content).hexdigest() != self.manifest["tables"][file]:
-            raise self._damaged(file, "was altered")
+            raise self._damaged(file, "was changed")
         return pd.read_parquet(io.BytesIO(content))
 
-    def _damaged(self, file: str, what: str) -> LungtlError:
-        return LungtlError(f"{self.path / file} {what}; remove {self.path} and prepare it again")
+    def _damaged(self, file: str, problem: str) -> LungtlError:
+        return LungtlError(f"{self.path / file} {problem}; remove {self.path} and prepare it again")
 
 
 def checksum(manifest: dict[str, Any]) -> str:
-    """Hash of everything in a manifest but this hash."""
+    """Hash of a manifest without this hash."""
     return fingerprint({key: value for key, value in manifest.items() if key != "checksum"})
 
 
 def _is_intact(path: Path, digest: str) -> bool:
     try:
         return sha256(path) == digest
-    except OSError:  # missing, or the disk does not give it back
+    except OSError:  # missing or unreadable
         return False

@@ -1,4 +1,4 @@
-"""The end of a preparation: quarantine, tables and, last of all, the manifest, made from the parts."""
+"""Finish a preparation: write quarantine, tables and finally the manifest from the parts."""
 
 from __future__ import annotations
 
@@ -22,16 +22,7 @@ if TYPE_CHECKING:
 
 
 def finish(source: Source, inventory: Inventory, folder: Path) -> None:
-    """Write everything but the voxels, of which every bag has left its own.
-
-    Args:
-        source: what was prepared.
-        inventory: its items, in the order of the tables, and its refusals.
-        folder: of the store.
-
-    Raises:
-        LungtlError: every bag was refused, a bag is not there any more, or the disk is full.
-    """
+    """Write everything but the voxels; raises LungtlError if all bags were refused or one has disappeared."""
     parts = _read_parts(inventory, folder)
     refusals = [vars(refusal) for refusal in inventory.refusals] + [p["refused"] for p in parts if "refused" in p]
     quarantine = "".join(json.dumps(row) + "\n" for row in refusals).encode()
@@ -39,7 +30,7 @@ def finish(source: Source, inventory: Inventory, folder: Path) -> None:
     parts = [part for part in parts if "bag" in part]
     if not parts:
         first = refusals[-len(inventory.items)]
-        shutil.rmtree(folder / PARTS)  # the next run tries again
+        shutil.rmtree(folder / PARTS)  # the next run retries
         raise LungtlError(
             f"all {len(inventory.items)} items of dataset {source.name} were refused ({first['item']}: "
             f"{first['reason']}); {first['remedy']}; all reasons are in {folder / QUARANTINE}"
@@ -75,7 +66,7 @@ def _read_parts(inventory: Inventory, folder: Path) -> list[dict[str, Any]]:
     for item in inventory.items:
         part = read_part(folder, item.bag_id)
         if part is None:
-            raise LungtlError(f"{folder} was altered while it was prepared (bag {item.bag_id}); run the same again")
+            raise LungtlError(f"{folder} was changed during preparation (bag {item.bag_id}); rerun the same command")
         parts.append(part)
     return parts
 
@@ -103,10 +94,10 @@ def _tables(parts: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
 
 
 def _write(folder: Path, name: str, content: bytes) -> str:
-    """Write one of the store's own files; gives its SHA-256.
+    """Write a file of the store; return its SHA-256.
 
-    These few are forced to disk before they get their names, so that a power cut leaves a manifest whole or not
-    written. Voxel files are not (see `parts`): `Store.voxels` refuses one that was cut, `altered_files` finds it.
+    These few files are synced to disk before they get their names, so that after a power failure a manifest is complete
+    or absent. Voxel files are not (see `parts`), but `Store.voxels` refuses a truncated file.
     """
     with whole_file(folder / name, folder / PARTS) as file:
         file.write(content)

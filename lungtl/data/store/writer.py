@@ -1,7 +1,7 @@
-"""Turn a source into a store: content-addressed, atomic, resumable, over worker processes.
+"""Prepare a store from a source: content-addressed, atomic, resumable, in parallel.
 
-Every finished bag leaves its voxel file and a part. A killed run leaves parts behind and the next run does the rest;
-the tables and, last of all, the manifest are written when every part is there.
+Every finished bag has a voxel file and a part. After a killed run, the next run loads the remaining bags; the tables
+and finally the manifest are written when all parts exist.
 """
 
 from __future__ import annotations
@@ -11,56 +11,48 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lungtl.data.store.files import writing
-from lungtl.data.store.parts import PARTS, VOXELS, read_part, remove_temporary_files
+from lungtl.data.store.files import explain_write_errors
+from lungtl.data.store.parts import PARTS, VOXELS, read_part, remove_temporary_files, write_part
 from lungtl.data.store.reader import MANIFEST, STORE_FORMAT, Store
 from lungtl.data.store.tables import finish
-from lungtl.data.store.workers import write_parts
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import Inventory, Refusal, Source, fingerprint
+from lungtl.sources.parallel import parallel
 from lungtl.sources.progress import bar
 
 log = logging.getLogger(__name__)
+FEW_BAGS = 8  # fewer are loaded before worker processes have started
 
 
 def prepare(source: Source, data_dir: Path, workers: int = 1) -> Store:
-    """Write the source's store, or open it when it is there.
+    """Open the store of a source in `data_dir/stores`; write it first if it does not exist.
 
-    Args:
-        source: what to prepare.
-        data_dir: stores live in its folder `stores`.
-        workers: processes that decode in parallel.
-
-    Raises:
-        LungtlError: nothing in the source can be used, or data_dir cannot be written (a full disk, a read-only
-            folder), or a worker process died.
+    Raises LungtlError if nothing in the source can be used, a file cannot be written or a worker process died.
     """
     known = data_dir / "stores" / ".known"
     request = fingerprint([STORE_FORMAT, source.name, source.recipe(), source.value_range, source.listing()])
     memo = known / f"{request}.txt"
-    folder = _remembered(memo)
+    folder = _prepared_before(memo)
     if folder is not None:
         return Store(folder)
-    with writing(known):
+    with explain_write_errors(known):
         known.mkdir(parents=True, exist_ok=True)
     with _locked(known / f"{request}.lock", source.name):
-        folder = _remembered(memo)  # by the process that this one waited for
+        folder = _prepared_before(memo)  # by the process that this one waited for
         if folder is None:
             folder = _prepare(source, data_dir / "stores", workers)
-            with writing(memo):
+            with explain_write_errors(memo):
                 memo.write_text(folder.name)
     return Store(folder)
 
 
-def _remembered(memo: Path) -> Path | None:
-    """The finished store that an unchanged input was prepared into.
-
-    A memo that a kill cut short names no store.
-    """
+def _prepared_before(memo: Path) -> Path | None:
+    """The finished store of an unchanged input; None if there is none, or if a kill truncated the memo."""
     if not memo.is_file():
         return None
     folder = memo.parents[1] / memo.read_text()
@@ -70,30 +62,30 @@ def _remembered(memo: Path) -> Path | None:
 def _prepare(source: Source, stores: Path, workers: int) -> Path:
     inventory = source.inventory(workers)
     if not inventory.items:
-        nothing = Refusal(source.name, "it is empty", "check its options")
-        first = inventory.refusals[0] if inventory.refusals else nothing
+        empty = Refusal(source.name, "it is empty", "check its options")
+        first = inventory.refusals[0] if inventory.refusals else empty
         raise LungtlError(
             f"nothing in dataset {source.name} can be used ({len(inventory.refusals)} refused; {first.item}: "
             f"{first.reason}); {first.remedy}"
         )
     address = fingerprint([STORE_FORMAT, inventory.fingerprint, source.recipe(), source.value_range])
     folder = stores / f"{source.name}-{address[:12]}"
-    # Two inputs with the same content have one store but not one memo, so this needs a lock of its own.
+    # Two inputs with the same content share a store but not a memo, so the store has its own lock.
     with _locked(Path(f"{folder}.lock"), folder.name):
         if not (folder / MANIFEST).is_file():
             _write_bags(source, inventory, folder, workers)
             finish(source, inventory, folder)
-        if (folder / PARTS).exists():  # also when a kill came after the manifest
-            with writing(folder / PARTS):
+        if (folder / PARTS).exists():  # also after a kill that followed the manifest
+            with explain_write_errors(folder / PARTS):
                 shutil.rmtree(folder / PARTS)
     return folder
 
 
 @contextmanager
 def _locked(path: Path, name: str) -> Iterator[None]:
-    """One process at a time; a second one waits, and says so. The system drops the lock of a killed process."""
+    """Hold a lock, which the system releases if the process is killed; a second process waits and logs it."""
     lock = FileLock(path)
-    with writing(path):
+    with explain_write_errors(path):
         try:
             lock.acquire(blocking=False)
         except Timeout:
@@ -106,21 +98,23 @@ def _locked(path: Path, name: str) -> Iterator[None]:
 
 
 def _write_bags(source: Source, inventory: Inventory, folder: Path, workers: int) -> None:
-    """Load what no earlier run has finished, and show how it goes."""
+    """Load the bags that no earlier run has finished, with a progress bar."""
     for name in (PARTS, VOXELS):
-        with writing(folder / name):
+        with explain_write_errors(folder / name):
             (folder / name).mkdir(parents=True, exist_ok=True)
     remove_temporary_files(folder)
     parts = {item.bag_id: read_part(folder, item.bag_id) for item in inventory.items}
     missing = [item for item in inventory.items if parts[item.bag_id] is None]
     done, total = len(parts) - len(missing), len(parts)
     if done:
-        log.info("%s: %d of %d bags are there already", folder.name, done, total)
+        log.info("%s: %d of %d bags were prepared before", folder.name, done, total)
     refused = len(inventory.refusals) + sum(part is not None and "refused" in part for part in parts.values())
     written, start = 0, time.monotonic()
     with bar(f"preparing {source.name}") as progress:
         progress(done, total, f"{refused} refused")
-        for size in write_parts(source, missing, folder, workers):
+        load = partial(write_part, source, folder=folder)
+        workers = workers if len(missing) >= FEW_BAGS else 1
+        for size in parallel(load, missing, workers, f"preparing {source.name}"):
             done += 1
             refused += size is None
             written += size or 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from typing import Literal
 
@@ -14,7 +15,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
 from lungtl.evaluation.bootstrap import patient_bootstrap, percentile_interval
-from lungtl.evaluation.checks import check_labels, check_probabilities, check_threshold, patient_codes
+from lungtl.evaluation.checks import check_probabilities, check_rows, check_threshold
 from lungtl.evaluation.figures.canvas import BLACK, CONTROLS, GREY, MODEL, YELLOW, new_figure, tidy, write_centred
 from lungtl.evaluation.metrics import score
 from lungtl.evaluation.weighted import Rows
@@ -55,7 +56,8 @@ class Curve:
     drawstyle: str
 
 
-def roc(
+def draw_curve(
+    curve: Curve,
     labels: ArrayLike,
     probabilities: ArrayLike,
     patient_ids: Iterable[object],
@@ -65,9 +67,10 @@ def roc(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Figure:
-    """Draw sensitivity against 1 - specificity.
+    """Draw a curve of the model and of trivial predictors.
 
     Args:
+        curve: ROC or PR.
         labels: int [N], 0 or 1.
         probabilities: float [N] in [0, 1], of the positive class.
         patient_ids: one per row; the band is the pointwise 95 % interval from resampling patients.
@@ -80,57 +83,11 @@ def roc(
 
     Returns:
         The figure; with a single class only a note that the curve is undefined.
-
-    Raises:
-        LungtlError: on input that `score` refuses.
     """
-    return _plot(ROC, labels, probabilities, list(patient_ids), controls or {}, thresholds or {}, resamples, seed)
-
-
-def precision_recall(
-    labels: ArrayLike,
-    probabilities: ArrayLike,
-    patient_ids: Iterable[object],
-    controls: Mapping[str, ArrayLike] | None = None,
-    *,
-    thresholds: Mapping[str, float | None] | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Figure:
-    """Draw precision against recall, in the steps whose area is the average precision (AP).
-
-    Args:
-        labels: this and all other arguments as for `roc`.
-        probabilities: float [N].
-        patient_ids: one per row.
-        controls: name -> probabilities [N].
-        thresholds: name -> probability.
-        resamples: bootstrap replicates.
-        seed: of the draws.
-
-    Returns:
-        The figure; with a single class only a note that the curve is undefined.
-
-    Raises:
-        LungtlError: on input that `score` refuses.
-    """
-    return _plot(PR, labels, probabilities, list(patient_ids), controls or {}, thresholds or {}, resamples, seed)
-
-
-def _plot(
-    curve: Curve,
-    labels: ArrayLike,
-    probabilities: ArrayLike,
-    patient_ids: list[object],
-    controls: Mapping[str, ArrayLike],
-    thresholds: Mapping[str, float | None],
-    resamples: int,
-    seed: int,
-) -> Figure:
+    patient_ids = list(patient_ids)
     table = score(labels, probabilities, patient_ids, resamples=resamples, seed=seed)
-    y = check_labels(labels)
-    p = check_probabilities(probabilities, len(y))
-    marked = {name: threshold for name, threshold in thresholds.items() if threshold is not None}
+    y, p, patients = check_rows(labels, probabilities, patient_ids)
+    marked = {name: threshold for name, threshold in (thresholds or {}).items() if threshold is not None}
     figure = new_figure(5.2 + (0.35 + 0.2 * len(marked) if marked else 0))
     axes = figure.add_subplot(xlabel=curve.xlabel, ylabel=curve.ylabel, aspect="equal")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
@@ -144,10 +101,10 @@ def _plot(
     interval = "" if estimate.low is None else f" [{estimate.low:.2f}, {estimate.high:.2f}]"
     _line(axes, curve, "model", y, p, MODEL, "-", interval)
     if interval:
-        low, high = _band(curve, Rows(y, p, 0.5), patient_codes(patient_ids, len(y)), resamples, seed)
+        low, high = _band(curve, Rows(y, p, 0.5), patients, resamples, seed)
         name = "95 % band, patients resampled"
         axes.fill_between(GRID, low, high, color=MODEL, alpha=0.15, linewidth=0, label=name)
-    predicted = {name: check_probabilities(values, len(y)) for name, values in controls.items()}
+    predicted = {name: check_probabilities(values, len(y)) for name, values in (controls or {}).items()}
     ranking = [(name, values) for name, values in predicted.items() if np.ptp(values) > 0]
     for (name, values), colour in zip(ranking, cycle(CONTROLS), strict=False):
         _line(axes, curve, name, y, values, colour, "--")
@@ -273,3 +230,9 @@ PR = Curve(
     at=_pr_at,
     drawstyle="steps-pre",
 )
+
+roc = partial(draw_curve, ROC)
+"""Draw sensitivity against 1 - specificity."""
+
+precision_recall = partial(draw_curve, PR)
+"""Draw precision against recall, in the steps whose area is the average precision (AP)."""

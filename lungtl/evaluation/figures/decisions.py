@@ -23,9 +23,6 @@ def reliability(labels: ArrayLike, probabilities: ArrayLike, calibrated: ArrayLi
 
     Returns:
         The figure, without empty bins.
-
-    Raises:
-        LungtlError: on input that `score` refuses.
     """
     y = check_labels(labels)
     series = [("model", probabilities, MODEL, "o")]
@@ -79,9 +76,6 @@ def confusion(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.
 
     Returns:
         The figure; a class without rows has no shares.
-
-    Raises:
-        LungtlError: on input that `score` refuses.
     """
     y = check_labels(labels)
     called = check_probabilities(probabilities, len(y)) >= check_threshold(threshold)

@@ -23,9 +23,6 @@ def score_histogram(labels: ArrayLike, probabilities: ArrayLike, threshold: floa
 
     Returns:
         The figure, in bins of 0.05, both classes on the same scale.
-
-    Raises:
-        LungtlError: on input that `score` refuses.
     """
     y = check_labels(labels)
     p = check_probabilities(probabilities, len(y))

@@ -16,10 +16,6 @@ class Attention(Aggregator):
     w_s = softmax_s(a . tanh(V h_s)),  logit = u . sum_s w_s h_s + b
 
     Ilse, Tomczak, Welling: Attention-based Deep Multiple Instance Learning, ICML 2018, equation 8.
-
-    Args:
-        dim: size of the embedding.
-        hidden: width of the attention network.
     """
 
     def __init__(self, dim: int, hidden: Annotated[int, Ge(1)] = 128) -> None:

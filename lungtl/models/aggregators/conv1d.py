@@ -21,12 +21,6 @@ class Conv1d(Aggregator):
     Neighbours are adjacent among the given slices: in a training step with sampled slices, the next sampled ones.
     Residual convolutions over a sequence: Bai, Kolter, Koltun: An Empirical Evaluation of Generic Convolutional and
     Recurrent Networks for Sequence Modeling, 2018, here bidirectional and not dilated. Attention: Ilse et al. 2018.
-
-    Args:
-        dim: size of the embedding.
-        kernel: size of the convolutions in slices.
-        layers: number of convolutions.
-        hidden: width of the attention network.
     """
 
     order_matters = True

@@ -22,10 +22,6 @@ class Dsmil(TorchmilModel):
     Li, Li, Eliceiri: Dual-stream Multiple Instance Learning Network for Whole Slide Image Classification with
     Self-supervised Contrastive Learning, CVPR 2021.
 
-    Args:
-        dim: size of the embedding.
-        hidden: size of the queries q.
-
     Raises:
         LungtlError: torchmil is not installed.
     """

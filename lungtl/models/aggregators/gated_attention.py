@@ -17,10 +17,6 @@ class GatedAttention(Aggregator):
     w_s = softmax_s(a . (tanh(V h_s) * sigmoid(U h_s))),  logit = u . sum_s w_s h_s + b
 
     Ilse, Tomczak, Welling: Attention-based Deep Multiple Instance Learning, ICML 2018, equation 9.
-
-    Args:
-        dim: size of the embedding.
-        hidden: width of the attention network.
     """
 
     def __init__(self, dim: int, hidden: Annotated[int, Ge(1)] = 128) -> None:

@@ -19,12 +19,6 @@ class Gru(Aggregator):
 
     In a training step with sampled slices, the sequence consists of those. Cho et al.: Learning Phrase Representations
     using RNN Encoder-Decoder for Statistical Machine Translation, EMNLP 2014, section 2.3. Attention: Ilse et al. 2018.
-
-    Args:
-        dim: size of the embedding.
-        state: size of the state in each direction.
-        layers: number of stacked layers.
-        hidden: width of the attention network.
     """
 
     order_matters = True

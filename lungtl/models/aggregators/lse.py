@@ -21,11 +21,6 @@ class Lse(Aggregator):
 
     Pinheiro, Collobert: From Image-level to Pixel-level Labeling with Convolutional Networks, CVPR 2015 (their
     r is 1 / t).
-
-    Args:
-        dim: size of the embedding.
-        level: instance or embedding.
-        temperature: t, in units of the logit or the embedding.
     """
 
     def __init__(

@@ -16,10 +16,6 @@ class Max(Aggregator):
 
     * instance: logit = max_s z_s, z_s a slice's malignancy logit; that slice has weight 1;
     * embedding: logit = u . max_s h_s + b, elementwise; the weight of a slice is its share of the maxima.
-
-    Args:
-        dim: size of the embedding.
-        level: instance or embedding.
     """
 
     def __init__(self, dim: int, level: Literal["embedding", "instance"] = "instance") -> None:

@@ -16,10 +16,6 @@ class Mean(Aggregator):
 
     * embedding: logit = u . (1/S) sum_s h_s + b, a classifier on the mean embedding;
     * instance: p = (1/S) sum_s p_s, the mean of the slices' malignancy probabilities, as a logit.
-
-    Args:
-        dim: size of the embedding.
-        level: instance or embedding.
     """
 
     def __init__(self, dim: int, level: Literal["embedding", "instance"] = "embedding") -> None:

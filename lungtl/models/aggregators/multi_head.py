@@ -18,11 +18,6 @@ class MultiHead(Aggregator):
 
     A slice's weight is the mean over the heads. One head is `attention`. Lin et al.: A Structured Self-attentive
     Sentence Embedding, ICLR 2017, equation 6, without its penalty on similar heads.
-
-    Args:
-        dim: size of the embedding.
-        heads: number of attention heads.
-        hidden: width of the attention network that the heads share.
     """
 
     def __init__(self, dim: int, heads: Annotated[int, Ge(1)] = 4, hidden: Annotated[int, Ge(1)] = 128) -> None:

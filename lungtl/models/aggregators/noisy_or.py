@@ -21,9 +21,6 @@ class NoisyOr(Aggregator):
 
     Maron, Lozano-Pérez: A Framework for Multiple-Instance Learning, NIPS 1997; trained by gradients: Viola, Platt,
     Zhang: Multiple Instance Boosting for Object Detection, NIPS 2005.
-
-    Args:
-        dim: size of the embedding.
     """
 
     uses_slice_logits = True

@@ -22,11 +22,6 @@ class SmAttention(TorchmilModel):
     Castro-Macías et al.: Sm: enhanced localization in Multiple Instance Learning for medical imaging classification,
     NeurIPS 2024 (evaluated there on head CT).
 
-    Args:
-        dim: size of the embedding.
-        hidden: width of the attention network.
-        steps: number of smoothing steps.
-
     Raises:
         LungtlError: torchmil is not installed.
     """

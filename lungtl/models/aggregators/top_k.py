@@ -22,11 +22,6 @@ class TopK(Aggregator):
 
     A bag of fewer than k slices uses all of them. The mean of the highest scores is that of Durand, Thome, Cord:
     WELDON: Weakly Supervised Learning of Deep Convolutional Neural Networks, CVPR 2016, without its lowest scores.
-
-    Args:
-        dim: size of the embedding.
-        level: instance or embedding.
-        k: number of slices.
     """
 
     def __init__(

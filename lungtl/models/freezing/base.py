@@ -109,11 +109,6 @@ class FreezingStrategy(ABC):
 def top_blocks(backbone: TimmBackbone, count: int | None, option: str) -> list[Block]:
     """The last blocks of a backbone, from the output down.
 
-    Args:
-        backbone: whose blocks.
-        count: how many; None for all.
-        option: the config key of `count`, for the message.
-
     Raises:
         UsageError: the backbone has fewer blocks.
     """

@@ -16,9 +16,6 @@ class BitFit(FreezingStrategy):
 
     Ben Zaken et al. (2022), "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked
     Language-models"; for CNNs, Cai et al. (2020), "TinyTL".
-
-    Args:
-        lr_scale: their learning rate as a share of the head's.
     """
 
     def __init__(self, lr_scale: Annotated[float, Gt(0)] = 1.0) -> None:

@@ -11,11 +11,7 @@ from lungtl.models.freezing.base import FreezingStrategy, Group
 
 
 class Full(FreezingStrategy):
-    """All parameters train.
-
-    Args:
-        lr_scale: the backbone's learning rate as a share of the head's.
-    """
+    """All parameters train."""
 
     def __init__(self, lr_scale: Annotated[float, Gt(0)] = 0.1) -> None:
         self.lr_scale = lr_scale

@@ -11,12 +11,7 @@ from lungtl.models.freezing.base import FreezingStrategy, Group, top_blocks
 
 
 class LastBlocks(FreezingStrategy):
-    """Only the last n blocks train.
-
-    Args:
-        n: number of blocks, from the output down, by timm's own grouping.
-        lr_scale: their learning rate as a share of the head's.
-    """
+    """Only the last n blocks train."""
 
     def __init__(self, n: Annotated[int, Ge(1)], lr_scale: Annotated[float, Gt(0)] = 0.1) -> None:
         self.n = n

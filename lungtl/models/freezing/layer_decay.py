@@ -14,10 +14,6 @@ class LayerDecay(FreezingStrategy):
     """All blocks train, each at the learning rate lr * lr_scale * decay ** (number of blocks behind it).
 
     Layer-wise learning-rate decay, as in Bao et al. (2022), "BEiT: BERT Pre-Training of Image Transformers".
-
-    Args:
-        decay: factor from each block to the one before it.
-        lr_scale: the last block's learning rate as a share of the head's.
     """
 
     def __init__(self, decay: Annotated[float, Gt(0), Le(1)] = 0.75, lr_scale: Annotated[float, Gt(0)] = 0.1) -> None:

@@ -15,9 +15,6 @@ class NormOnly(FreezingStrategy):
     """Scales and shifts of the normalisation layers train; batch-norm statistics are updated.
 
     Frankle et al. (2021), "Training BatchNorm and Only BatchNorm: On the Expressive Power of Random Features in CNNs".
-
-    Args:
-        lr_scale: their learning rate as a share of the head's.
     """
 
     def __init__(self, lr_scale: Annotated[float, Gt(0)] = 1.0) -> None:

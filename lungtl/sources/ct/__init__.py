@@ -1,1 +1,1 @@
-"""From DICOM files to CT volumes in Hounsfield units: headers, series, pixels, 1 mm slices."""
+"""CT volumes in Hounsfield units from DICOM files: series, headers, pixels, 1 mm slices."""

@@ -1,16 +1,21 @@
 """The values of a DICOM header, decoded strictly from their bytes.
 
-pydicom decodes leniently, and its errors quote what they met. Here a value has the one form that DICOM gives it, or it
-is refused without being repeated: a name may stand in any field.
+pydicom decodes leniently, and its errors quote the header. Here a value either has the form that DICOM defines or is
+refused without being quoted, because any field may contain a person's name.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from lungtl.settings.errors import Refused
+from lungtl.sources.ct.encoding import COPY_AGAIN
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -38,67 +43,63 @@ TAGS = {
     "RescaleIntercept": (0x00281052, "DS"),
     "RescaleSlope": (0x00281053, "DS"),
 }
-UNKNOWN_VR = "UN"  # what some archives write for an element that they do not know
+UNKNOWN_VR = "UN"  # written by some archives for elements they do not know
 BLANK = b" \0"
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 NUMBER = re.compile(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *")
 MAX_UID_LENGTH = 64
+VENDORS = {
+    "GE": r"\bge\b|general electric|imatron",
+    "Siemens": r"siemens",
+    "Philips": r"philips|picker|marconi|elscint",
+    "Toshiba/Canon": r"toshiba|canon",
+    "Hitachi": r"hitachi",
+    "Neusoft": r"neusoft",
+    "United Imaging": r"united imaging|\buih\b",
+}
 
 
 class Elements:
-    """The elements of one header that TAGS names.
-
-    Args:
-        dataset: as pydicom read it, its values not yet accessed.
-    """
+    """The elements of one header that are listed in TAGS, before pydicom has decoded them."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._byte_order: Literal["little", "big"] = "little" if dataset.original_encoding[1] else "big"
-        # Looked up once, and not decoded by pydicom
         self._elements = {name: dataset.get_item(tag, keep_deferred=True) for name, (tag, _) in TAGS.items()}
 
     def has(self, name: str) -> bool:
-        """True where the element is there and not empty."""
+        """True if the element is present and not empty."""
         value = self._bytes(name)
         return bool(value if TAGS[name][1] == "US" else value.strip(BLANK))
 
     def text(self, name: str) -> str:
-        """Text; '' where it is missing. For comparisons, never for messages."""
+        """Text; '' if it is missing. For comparisons, never for messages."""
         return self._bytes(name).strip(BLANK).decode("latin-1")
 
     def uid(self, name: str) -> str:
-        """A UID; '' where it is missing.
-
-        Raises:
-            Refused: it is no UID.
-        """
+        """A UID; '' if it is missing. Raises Refused for text that is not a UID."""
         text = self.text(name)
         if text and not (len(text) <= MAX_UID_LENGTH and UID.fullmatch(text)):
-            raise Refused(f"has a {name} that is no UID", "mend the header: digits and dots, at most 64")
+            raise Refused(f"has an invalid {name}", f"fix the header: digits and dots, at most {MAX_UID_LENGTH}")
         return text
 
     def numbers(self, name: str, count: int) -> tuple[float, ...]:
-        """Decimal numbers.
-
-        Raises:
-            Refused: they are not `count` finite numbers.
-        """
+        """Decimal numbers. Raises Refused unless there are `count` finite numbers."""
         parts = self.text(name).split("\\")
         if len(parts) == count and all(NUMBER.fullmatch(part) for part in parts):
             values = tuple(float(part) for part in parts)
             if all(math.isfinite(value) for value in values):
                 return values
-        raise Refused(f"has a damaged {name}", f"mend the header: it must be {count} decimal number(s)")
+        raise Refused(f"has an invalid {name}", f"fix the header: expected {count} decimal number(s)")
 
-    def whole(self, name: str) -> int:
-        """An unsigned 16-bit number.
+    def number(self, name: str) -> float:
+        """One decimal number."""
+        return self.numbers(name, 1)[0]
 
-        Raises:
-            Refused: it is not one.
-        """
+    def integer(self, name: str) -> int:
+        """An unsigned 16-bit integer."""
         value = self._bytes(name)
         if len(value) != 2:
-            raise Refused(f"has a damaged {name}", "fetch the file again")
+            raise Refused(f"has an invalid {name}", COPY_AGAIN)
         return int.from_bytes(value, self._byte_order)
 
     def _bytes(self, name: str) -> bytes:
@@ -106,5 +107,27 @@ class Elements:
         if element is None or not element.value:
             return b""
         if not isinstance(element.value, bytes) or element.VR not in (None, UNKNOWN_VR, TAGS[name][1]):
-            raise Refused(f"has a damaged {name}", "fetch the file again")
+            raise Refused(f"has an invalid {name}", COPY_AGAIN)
         return element.value
+
+
+def vendor(manufacturer: str) -> str:
+    """Map a Manufacturer field, which is free text, to one of the names in VENDORS; 'other' or '' for no text."""
+    for name, pattern in VENDORS.items():
+        if re.search(pattern, manufacturer.lower()):
+            return name
+    return "other" if manufacturer else ""
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """Silence pydicom's warnings and log messages: they quote header values, which may contain names."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

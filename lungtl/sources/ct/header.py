@@ -1,4 +1,4 @@
-"""One file's header: which series it belongs to, and the slice it holds or why it holds none."""
+"""Read the headers of DICOM files: the series of each file, and its slice or the reason why it has none."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from lungtl.settings.errors import Refused
-from lungtl.sources.ct.elements import TAGS, Elements
-from lungtl.sources.ct.files import printable
-from lungtl.sources.ct.pixel_element import check_length, find_pixels
+from lungtl.sources.ct.elements import TAGS, Elements, quiet_pydicom
+from lungtl.sources.ct.encoding import COPY_AGAIN, UNCOMPRESSED, check_length, find_pixels, open_dicom
 from lungtl.sources.ct.slice_file import SliceFile, check_kind, read_slice
-from lungtl.sources.ct.stream import open_dicom
-from lungtl.sources.ct.syntaxes import UNCOMPRESSED
+from lungtl.sources.files import printable
+from lungtl.sources.parallel import parallel
+from lungtl.sources.progress import bar
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
@@ -22,57 +22,63 @@ if TYPE_CHECKING:
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 DICOMDIR = "1.2.840.10008.1.3.10"
 SCOUTS = frozenset({"LOCALIZER", "SCOUT"})
-# Codes that messages may repeat; anything else in that field may be a name.
+# Codes that may be quoted in messages; other text in this field might be a name.
 MODALITIES = frozenset({"CR", "CT", "DX", "MG", "MR", "NM", "OT", "PR", "PT", "REG", "RTDOSE", "RTPLAN", "RTSTRUCT",
                         "RWV", "SC", "SEG", "SR", "US", "XA"})  # fmt: skip
+MANY_FILES = 4000  # two seconds of work; fewer files are read before worker processes have started
+CHUNK = 500
 
 
 @dataclass(frozen=True)
 class Header:
-    """What one DICOM file is.
+    """The header of one DICOM file."""
 
-    Attributes:
-        path: the file.
-        series_uid: SeriesInstanceUID, '' where the header has none.
-        modality: one of MODALITIES, 'missing' or 'unknown'.
-        localizer: a scout view, which has another geometry than the slices of its series.
-        content: the slice, or why the file holds none.
-    """
-
-    path: str
-    series_uid: str
-    modality: str
-    localizer: bool
-    content: SliceFile | Refused
+    path: str  # the file
+    series_uid: str  # SeriesInstanceUID, '' if the header has none
+    modality: str  # one of MODALITIES, 'missing' or 'unknown'
+    localizer: bool  # a scout view, whose geometry differs from the slices of its series
+    content: SliceFile | Refused  # the slice, or the reason why the file has none
 
 
-def read_header(path: Path) -> Header | None:
-    """Read and check one file's header, under `quiet_pydicom`.
+def read_headers(paths: list[Path], workers: int) -> list[Header | Refused | None]:
+    """Read the header of each file, with several processes if there are many; None for files that are not DICOM."""
+    if len(paths) < MANY_FILES:
+        return _read_chunk(paths)
+    headers: list[Header | Refused | None] = []
+    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
+    with bar("reading headers") as progress:
+        for chunk in parallel(_read_chunk, chunks, workers, "reading headers"):
+            headers += chunk
+            progress(len(headers), len(paths))
+    return headers
 
-    Returns:
-        None for a file that is not DICOM and does not claim to be, and for a DICOMDIR.
 
-    Raises:
-        Refused: the file cannot be read, or not even its series is known.
-    """
+def _read_chunk(paths: list[Path]) -> list[Header | Refused | None]:
+    with quiet_pydicom():
+        return [_read_file(path) for path in paths]
+
+
+def _read_file(path: Path) -> Header | Refused | None:
+    """Read and check one file; None for a file that neither is DICOM nor is named like it, and for a DICOMDIR."""
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
+    size = 0
     try:
         size = _size(path)
         with open_dicom(path) as stream:
             dataset = dcmread(stream, stop_before_pixels=True, specific_tags=[tag for tag, _ in TAGS.values()])
             return _header(path, size, stream, dataset)
-    except Refused:
-        raise
+    except Refused as refused:
+        return refused
     except InvalidDicomError:
         if path.suffix.lower() not in DICOM_SUFFIXES:
             return None
-        raise Refused(f"not a DICOM file ({size} bytes)", "fetch it again or remove it") from None
+        return Refused(f"not a DICOM file ({size} bytes)", f"{COPY_AGAIN}, or remove it")
     except OSError as error:
-        raise Refused(f"cannot be read ({error.strerror})", "check its permissions") from None
-    except Exception as error:  # pydicom raises a dozen unrelated types, and quotes the header in their text
-        raise Refused(f"damaged DICOM header ({type(error).__name__})", "fetch the file again") from None
+        return Refused(f"cannot be read ({error.strerror})", "check its permissions")
+    except Exception as error:  # pydicom raises many unrelated types, and quotes the header in their text
+        return Refused(f"invalid DICOM header ({type(error).__name__})", COPY_AGAIN)
 
 
 def _size(path: Path) -> int:
@@ -80,12 +86,12 @@ def _size(path: Path) -> int:
         status = path.stat()
     except OSError as error:
         if path.is_symlink():
-            raise Refused(f"a link that leads nowhere ({error.strerror})", "mend or remove the link") from None
+            raise Refused(f"broken link ({error.strerror})", "fix or remove the link") from None
         raise
     if not stat.S_ISREG(status.st_mode):
         raise Refused("not a regular file", "remove it")
     if status.st_size == 0:
-        raise Refused("an empty file (0 bytes)", "fetch it again or remove it")
+        raise Refused("empty file (0 bytes)", f"{COPY_AGAIN}, or remove it")
     return status.st_size
 
 
@@ -101,11 +107,11 @@ def _header(path: Path, size: int, stream: BinaryIO, dataset: FileDataset) -> He
         series_uid=elements.uid("SeriesInstanceUID"),
         modality=modality,
         localizer=not SCOUTS.isdisjoint(elements.text("ImageType").upper().replace(" ", "").split("\\")),
-        content=_content(path, size, stream, dataset, elements) if modality == "CT" else not_ct(modality),
+        content=_slice(path, size, stream, dataset, elements) if modality == "CT" else not_ct(modality),
     )
 
 
-def _content(path: Path, size: int, stream: BinaryIO, dataset: FileDataset, elements: Elements) -> SliceFile | Refused:
+def _slice(path: Path, size: int, stream: BinaryIO, dataset: FileDataset, elements: Elements) -> SliceFile | Refused:
     start = stream.tell()
     syntax = str(dataset.file_meta.get("TransferSyntaxUID") or "")
     try:
@@ -119,5 +125,5 @@ def _content(path: Path, size: int, stream: BinaryIO, dataset: FileDataset, elem
 
 
 def not_ct(modality: str) -> Refused:
-    """Say that a file or a series is not CT."""
-    return Refused(f"Modality is {modality}, not CT", "nothing to do: only CT is read")
+    """The refusal of another modality."""
+    return Refused(f"Modality is {modality}, not CT", "no action required: only CT is read")

@@ -1,4 +1,4 @@
-"""What becomes of a series before a model sees it: gaps checked, HU, 1 mm slices, and the crop if one is wanted."""
+"""Prepare a series for a model: check gaps, read HU, crop if requested, resample to 1 mm slices."""
 
 from __future__ import annotations
 
@@ -16,32 +16,24 @@ MAX_GAP_MM = 10.0  # between neighbouring slices
 def prepare_series(
     series: Series, max_gap_mm: float = MAX_GAP_MM, crop: Crop = "none"
 ) -> tuple[Volume, dict[str, Any]]:
-    """Read a series as a dataset's bags and `lungtl.predict` need it.
-
-    Args:
-        series: one CT series.
-        max_gap_mm: the largest gap between neighbouring slices that is interpolated over.
-        crop: none, or lungs: every slice is cut to one square around the lungs.
+    """Read a series the way datasets and `lungtl.predict` use it; raises Refused.
 
     Returns:
-        The volume, and what `bags.parquet` says of it: n_native_slices, native_spacing_mm, largest_gap_mm,
-        slice_thickness_mm, manufacturer, and the row and column at which the crop begins (0 without one).
-
-    Raises:
-        Refused: a larger gap, pixels that cannot be read, or no lungs to crop to.
+        The volume, and its columns of `bags.parquet`: n_native_slices, native_spacing_mm, largest_gap_mm,
+        slice_thickness_mm, manufacturer, crop_top and crop_left (first row and column of the crop, 0 without one).
     """
     check_gap(series, max_gap_mm)
     volume = read_volume(series)
     top = left = 0
-    if crop == "lungs":  # before resampling, which then has less to do
+    if crop == "lungs":  # before resampling, which is then faster
         volume, box = crop_to_lungs(volume)
         top, left = box.top, box.left
     return resample_z(volume, SLICE_STEP_MM), {
         "n_native_slices": len(series.files),
         "native_spacing_mm": series.native_spacing_mm,
         "largest_gap_mm": series.largest_gap_mm,
-        "slice_thickness_mm": series.slice_thickness_mm,
-        "manufacturer": series.manufacturer,
+        "slice_thickness_mm": series.files[0].slice_thickness_mm,
+        "manufacturer": series.files[0].manufacturer,
         "crop_top": top,
         "crop_left": left,
     }

@@ -1,13 +1,15 @@
-"""Find the CT series below a folder, whatever its layout, and put their slices in order.
+"""Find the CT series in a folder of any layout, and sort their slices.
 
-Series are told apart by SeriesInstanceUID alone; slices are ordered by their true position along z. Geometry is never
-guessed: what is missing or contradicts itself is refused, with the reason. `docs/dicom.md` has every case.
+Files are grouped by SeriesInstanceUID alone and sorted by their true position along z. Geometry is never guessed: a
+series with missing or contradictory values is refused, with the reason. `docs/dicom.md` lists every case.
 """
 
 from __future__ import annotations
 
+import filecmp
 import os
 from collections import defaultdict
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,24 +18,22 @@ from numpy.typing import NDArray
 
 from lungtl.settings.errors import LungtlError, Refused
 from lungtl.sources.base import Refusal, fingerprint
-from lungtl.sources.ct.files import printable, walk
-from lungtl.sources.ct.header import Header, not_ct
-from lungtl.sources.ct.scan import read_headers
+from lungtl.sources.ct.header import Header, not_ct, read_headers
 from lungtl.sources.ct.slice_file import SliceFile
-from lungtl.sources.ct.stack import axial_stack, check_same, without_copies
+from lungtl.sources.files import printable, walk
+
+ORIENTATION_TOLERANCE = 1e-3
+POSITION_TOLERANCE_MM = 1e-2
+MAX_SHIFT_MM = 0.5  # of slice origins within the plane; more means a tilted gantry
+MAX_VOXELS = 2**32  # 8 GiB as int16, ten times the longest chest CT at 1 mm
 
 
 @dataclass(frozen=True)
 class Series:
-    """One axial CT series in the order of its slices.
+    """One axial CT series."""
 
-    Attributes:
-        uid: SeriesInstanceUID.
-        files: by ascending z.
-    """
-
-    uid: str
-    files: tuple[SliceFile, ...]
+    uid: str  # SeriesInstanceUID
+    files: tuple[SliceFile, ...]  # by ascending z
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -42,18 +42,8 @@ class Series:
 
     @property
     def pixel_spacing_mm(self) -> tuple[float, float]:
-        """(row, column) distance, as DICOM's PixelSpacing."""
+        """(row, column) distance, as in DICOM's PixelSpacing."""
         return self.files[0].pixel_spacing_mm
-
-    @property
-    def slice_thickness_mm(self) -> float:
-        """Of the lowest slice; NaN when its header does not say. Not the spacing."""
-        return self.files[0].slice_thickness_mm
-
-    @property
-    def manufacturer(self) -> str:
-        """A vendor's name, 'other', or '' when the header does not say."""
-        return self.files[0].manufacturer
 
     @property
     def z_mm(self) -> NDArray[np.float64]:
@@ -79,32 +69,29 @@ class Series:
 
 
 def find_series(root: Path, option: str = "dataset.root", workers: int = 1) -> tuple[list[Series], list[Refusal]]:
-    """Read the headers of all files below a folder.
+    """Read the headers of all files in a folder and its subfolders.
 
     Args:
-        root: searched recursively; links are followed, each real folder is read once.
-        option: what the user called the folder, for messages.
-        workers: processes that read headers, where there are thousands of files.
+        root: the folder.
+        option: the user's name of the folder, for messages.
+        workers: number of processes, used for thousands of files.
 
     Returns:
-        The usable series, ordered by UID, and what was refused or left out (files relative to root, series by UID).
-
-    Raises:
-        LungtlError: the folder does not exist or holds no DICOM file.
+        The usable series, sorted by UID, and the refused or skipped files (relative to root) and series (by UID).
     """
-    if not os.path.isdir(root):  # noqa: PTH112 - Path.is_dir raises where a parent folder is closed
-        raise LungtlError(f"{option}={root} is not a folder; give the folder that holds the DICOM series")
+    if not os.path.isdir(root):  # noqa: PTH112 - Path.is_dir raises if a parent folder is not accessible
+        raise LungtlError(f"{option}={root} is not a folder; set {option} to the folder with the DICOM series")
     paths, refusals = walk(root)
-    members: dict[str, list[Header]] = defaultdict(list)
-    for path, read in zip(paths, read_headers(paths, workers), strict=True):
-        if isinstance(read, Refused):
-            refusals.append(_file_refusal(path, root, read))
-        elif read is not None:
-            members[read.series_uid].append(read)
-    if not members and not refusals:
-        raise LungtlError(f"no DICOM file below {root}; {option} must be the folder that holds the series")
+    headers_of: dict[str, list[Header]] = defaultdict(list)
+    for path, header in zip(paths, read_headers(paths, workers), strict=True):
+        if isinstance(header, Refused):
+            refusals.append(_file_refusal(path, root, header))
+        elif header is not None:
+            headers_of[header.series_uid].append(header)
+    if not headers_of and not refusals:
+        raise LungtlError(f"no DICOM file in {root}; set {option} to the folder with the DICOM series")
     series = []
-    for uid, headers in sorted(members.items()):
+    for uid, headers in sorted(headers_of.items()):
         try:
             series.append(_build(uid, headers, root, refusals))
         except Refused as refused:
@@ -113,43 +100,103 @@ def find_series(root: Path, option: str = "dataset.root", workers: int = 1) -> t
 
 
 def check_gap(series: Series, max_gap_mm: float) -> None:
-    """Raise Refused where neighbouring slices lie so far apart that interpolation would invent tissue."""
+    """Raise Refused if a gap between slices is so large that interpolation would invent tissue."""
     gap = series.largest_gap_mm
     if gap > max_gap_mm:
         raise Refused(
             f"a gap of {gap:g} mm between slices",
-            f"fetch the missing slices, or accept it with dataset.max_gap_mm={np.ceil(gap):g}",
+            f"add the missing slices, or accept the gap with dataset.max_gap_mm={np.ceil(gap):g}",
+        )
+
+
+def check_voxels(n_slices: int, rows: int, columns: int) -> None:
+    """Raise Refused if a volume would exceed MAX_VOXELS."""
+    if n_slices * rows * columns > MAX_VOXELS:
+        raise Refused(
+            f"{n_slices} slices of {rows} x {columns} (native or at 1 mm) exceed {MAX_VOXELS} voxels",
+            "split the series, or fix its positions",
         )
 
 
 def _build(uid: str, headers: list[Header], root: Path, refusals: list[Refusal]) -> Series:
-    """Check one series and order it; raises Refused, and notes the files that it goes on without."""
+    """Check and sort one series; raises Refused, and adds skipped files to `refusals`."""
     if not uid:
-        raise Refused(f"{len(headers)} files without SeriesInstanceUID", "they belong to no series: remove them")
-    check_same("Modality", [header.modality for header in headers])
+        raise Refused(f"{len(headers)} files without SeriesInstanceUID", "fix their headers, or remove them")
+    _check_same("Modality", [header.modality for header in headers])
     if headers[0].modality != "CT":
         raise not_ct(headers[0].modality)
-    slices = _slices([header for header in headers if not header.localizer])
-    kept = without_copies(slices)
-    series = Series(uid, axial_stack(kept))
-    localizer = Refused("a localizer, not a slice of its series", "nothing to do: the slices are read without it")
+    slices = []
+    for header in headers:
+        if header.localizer:
+            continue
+        if isinstance(header.content, Refused):  # a series is never read without one of its slices
+            raise header.content
+        slices.append(header.content)
+    if not slices:
+        raise Refused("only localizers", "no action required: they contain no slices")
+    unique = _without_copies(slices)
+    series = Series(uid, _axial_stack(unique))
+    localizer = Refused("localizer, not an axial slice", "no action required: the series is read without it")
     refusals.extend(_file_refusal(Path(header.path), root, localizer) for header in headers if header.localizer)
-    if len(kept) < len(slices):
-        copies = f"{len(slices) - len(kept)} copies of slices left out (same SOPInstanceUID, same bytes)"
-        refusals.append(Refusal(uid, copies, "nothing to do: the series is read without them"))
+    if len(unique) < len(slices):
+        reason = f"{len(slices) - len(unique)} duplicate files skipped (same SOPInstanceUID, same bytes)"
+        refusals.append(Refusal(uid, reason, "no action required: the series is read without them"))
     return series
 
 
-def _slices(headers: list[Header]) -> list[SliceFile]:
-    """The slices; raises Refused where a file holds none: a series is never read without a slice it should have."""
-    if not headers:
-        raise Refused("nothing but localizers", "nothing to do: they show no slices")
-    slices = []
-    for header in headers:
-        if isinstance(header.content, Refused):
-            raise header.content
-        slices.append(header.content)
-    return slices
+def _without_copies(slices: Sequence[SliceFile]) -> list[SliceFile]:
+    """Drop exact copies; raises Refused if two files with the same SOPInstanceUID differ."""
+    unique: dict[str, SliceFile] = {}
+    for file in slices:
+        first = unique.setdefault(file.sop_uid, file)
+        if first is not file and not _same_bytes(first, file):
+            raise Refused(
+                f"{first.name} and {file.name} have the same SOPInstanceUID but differ", "remove the wrong one"
+            )
+    return list(unique.values())
+
+
+def _same_bytes(one: SliceFile, other: SliceFile) -> bool:
+    try:
+        return filecmp.cmp(Path(one.path), Path(other.path), shallow=False)
+    except OSError as error:
+        raise Refused(f"{other.name} cannot be read ({error.strerror})", "check its permissions") from None
+
+
+def _axial_stack(slices: Sequence[SliceFile]) -> tuple[SliceFile, ...]:
+    """Sort slices by ascending z; raises Refused unless they form one axial stack of acceptable size."""
+    if len(slices) < 2:
+        raise Refused("only one slice, so its spacing is unknown", "provide a series of at least two slices")
+    _check_same("Rows", [file.shape[0] for file in slices])
+    _check_same("Columns", [file.shape[1] for file in slices])
+    _check_same("PixelSpacing", [file.pixel_spacing_mm for file in slices])
+    _check_orientation(np.array([file.orientation for file in slices]))
+    positions = np.array([file.position_mm for file in slices])
+    shift = np.ptp(positions[:, :2], axis=0).max()
+    if shift > MAX_SHIFT_MM:
+        raise Refused(f"slice origins shift by {shift:.1f} mm in the plane (tilted gantry?)", "correct the tilt first")
+    order = np.argsort(positions[:, 2], kind="stable")
+    z_mm = positions[order, 2]
+    steps = np.diff(z_mm)
+    if steps.min() < POSITION_TOLERANCE_MM:
+        raise Refused(f"two slices at z = {z_mm[int(steps.argmin())]:g} mm", "keep one slice per position")
+    check_voxels(max(len(slices), round(z_mm[-1] - z_mm[0])), *slices[0].shape)
+    return tuple(slices[k] for k in order)
+
+
+def _check_same(tag: str, values: Sequence[Hashable]) -> None:
+    """Raise Refused if a value differs between the slices of a series."""
+    if len(set(values)) > 1:
+        shown = ", ".join(sorted(map(str, set(values)))[:3])
+        raise Refused(f"{tag} differs between slices ({shown})", "split the series by that value")
+
+
+def _check_orientation(orientations: NDArray[np.float64]) -> None:
+    if np.abs(orientations - orientations[0]).max() > ORIENTATION_TOLERANCE:
+        raise Refused("slices have different orientations", "split the series by orientation")
+    if np.abs(orientations[0] - [1, 0, 0, 0, 1, 0]).max() > ORIENTATION_TOLERANCE:
+        shown = "\\".join(f"{v:g}" for v in orientations[0])
+        raise Refused(f"ImageOrientationPatient is {shown}, not axial", "reformat the series to axial 1\\0\\0\\0\\1\\0")
 
 
 def _file_refusal(path: Path, root: Path, refused: Refused) -> Refusal:

@@ -1,4 +1,4 @@
-"""One CT slice as its file describes it, checked."""
+"""One CT slice as described by its file's header, checked."""
 
 from __future__ import annotations
 
@@ -7,64 +7,43 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lungtl.settings.errors import Refused
-from lungtl.sources.ct.elements import Elements
-from lungtl.sources.ct.files import printable
-from lungtl.sources.ct.pixel_element import PixelElement
-from lungtl.sources.ct.syntaxes import check_decodable
-from lungtl.sources.ct.vendors import vendor
+from lungtl.sources.ct.elements import Elements, vendor
+from lungtl.sources.ct.encoding import PixelElement, check_decodable
+from lungtl.sources.files import printable
 
-MAX_MATRIX = 8192  # a header that claims more is damaged, and would claim the memory too
-MAX_POSITION_MM = 1e5  # no table is a hundred metres long
+MAX_MATRIX = 8192  # larger values come from damaged headers and would exhaust the memory
+MAX_POSITION_MM = 1e5
 MAX_SPACING_MM = 100
 ENHANCED_CT = frozenset({"1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"})
-NEEDED = ("SOPInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
-          "RescaleSlope", "RescaleIntercept", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated",
-          "BitsStored", "HighBit", "PixelRepresentation")  # fmt: skip
-# Codes that messages may repeat; anything else in that field may be a name.
+REQUIRED = ("SOPInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
+            "RescaleSlope", "RescaleIntercept", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated",
+            "BitsStored", "HighBit", "PixelRepresentation")  # fmt: skip
+# Codes that may be quoted in messages; other text in this field might be a name.
 PHOTOMETRIC = frozenset({"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT",
                          "YBR_RCT"})  # fmt: skip
-NEVER_GUESSED = "geometry and HU are never guessed: mend the header"
+FIX_HEADER = "fix the header"
 
 
 @dataclass(frozen=True)
 class SliceFile:
-    """Where one slice lies in space, and how its pixels lie in its file.
+    """Position of one slice in space, and encoding of its pixels."""
 
-    Attributes:
-        path: the file.
-        size: of the file in bytes.
-        sop_uid: SOPInstanceUID.
-        position_mm: ImagePositionPatient (x, y, z).
-        orientation: ImageOrientationPatient, six cosines.
-        shape: (rows, columns).
-        pixel_spacing_mm: (row, column) distance, as DICOM's PixelSpacing.
-        slice_thickness_mm: NaN when the header does not say.
-        manufacturer: see `vendor`.
-        slope: RescaleSlope.
-        intercept: RescaleIntercept.
-        syntax: transfer syntax UID.
-        pixels: the PixelData element.
-        bits_allocated: 8 or 16 bits a pixel.
-        bits_stored: how many of them count, the low ones.
-        signed: two's complement.
-    """
-
-    path: str
-    size: int
-    sop_uid: str
-    position_mm: tuple[float, ...]
-    orientation: tuple[float, ...]
-    shape: tuple[int, int]
-    pixel_spacing_mm: tuple[float, float]
-    slice_thickness_mm: float
-    manufacturer: str
-    slope: float
-    intercept: float
-    syntax: str
-    pixels: PixelElement
-    bits_allocated: int
-    bits_stored: int
-    signed: bool
+    path: str  # the file
+    size: int  # of the file in bytes
+    sop_uid: str  # SOPInstanceUID
+    position_mm: tuple[float, ...]  # ImagePositionPatient (x, y, z)
+    orientation: tuple[float, ...]  # ImageOrientationPatient, six cosines
+    shape: tuple[int, int]  # (rows, columns)
+    pixel_spacing_mm: tuple[float, float]  # (row, column) distance, as in DICOM's PixelSpacing
+    slice_thickness_mm: float  # NaN if the header has none
+    manufacturer: str  # see `vendor`
+    slope: float  # RescaleSlope
+    intercept: float  # RescaleIntercept
+    syntax: str  # transfer syntax UID
+    pixels: PixelElement  # the PixelData element
+    bits_allocated: int  # 8 or 16 bits per pixel
+    bits_stored: int  # number of significant bits, the low ones
+    signed: bool  # two's complement
 
     @property
     def name(self) -> str:
@@ -73,53 +52,53 @@ class SliceFile:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of its pixels, uncompressed."""
+        """Size of its uncompressed pixels in bytes."""
         return self.shape[0] * self.shape[1] * self.bits_allocated // 8
 
 
 def check_kind(elements: Elements, syntax: str) -> None:
-    """Raise Refused unless the header describes one grey slice that can be decoded here."""
-    frames = elements.numbers("NumberOfFrames", 1)[0] if elements.has("NumberOfFrames") else 1
+    """Raise Refused unless the header describes one grey slice that can be decoded."""
+    frames = elements.number("NumberOfFrames") if elements.has("NumberOfFrames") else 1
     if frames > 1 or elements.text("SOPClassUID") in ENHANCED_CT:
-        raise Refused("is multi-frame", "convert it to one file a slice")
+        raise Refused("is multi-frame", "convert it to one file per slice")
     if frames != 1:
-        raise Refused(f"has NumberOfFrames {frames:g}, wanted 1", "mend the header")
-    missing = [name for name in NEEDED if not elements.has(name)]
+        raise Refused(f"has NumberOfFrames {frames:g}, expected 1", FIX_HEADER)
+    missing = [name for name in REQUIRED if not elements.has(name)]
     if missing:
-        raise Refused(f"lacks {', '.join(missing)}", NEVER_GUESSED)
+        raise Refused(f"has no {', '.join(missing)}", "geometry and HU are never guessed: fix the header")
     photometric = elements.text("PhotometricInterpretation")
     if photometric != "MONOCHROME2":
-        shown = photometric if photometric in PHOTOMETRIC else "of no known code"
-        raise Refused(f"has PhotometricInterpretation {shown}, wanted MONOCHROME2", "convert it to MONOCHROME2")
-    _check_value("SamplesPerPixel", elements.whole("SamplesPerPixel"), (1,), "CT has one grey value a pixel")
+        value = photometric if photometric in PHOTOMETRIC else "of an unknown code"
+        raise Refused(f"has PhotometricInterpretation {value}, expected MONOCHROME2", "convert it to MONOCHROME2")
+    _check_value("SamplesPerPixel", elements.integer("SamplesPerPixel"), (1,), "convert it to one grey value per pixel")
     if not syntax:
-        raise Refused("lacks TransferSyntaxUID", "the encoding is never guessed: mend the file meta information")
+        raise Refused("has no TransferSyntaxUID", "the encoding is never guessed: fix the file meta information")
     check_decodable(syntax)
 
 
 def read_slice(path: Path, size: int, elements: Elements, syntax: str, pixels: PixelElement) -> SliceFile:
-    """Check every value that places the slice in space or turns its pixels into HU; raises Refused."""
-    rows, columns = elements.whole("Rows"), elements.whole("Columns")
+    """Check every value that defines the position of the slice or its HU; raises Refused."""
+    rows, columns = elements.integer("Rows"), elements.integer("Columns")
     if not (0 < rows <= MAX_MATRIX and 0 < columns <= MAX_MATRIX):
-        raise Refused(f"claims {rows} x {columns} pixels", f"mend the header: at most {MAX_MATRIX} are read")
+        raise Refused(f"declares {rows} x {columns} pixels", f"{FIX_HEADER}: 1 to {MAX_MATRIX} rows and columns")
     row_mm, column_mm = elements.numbers("PixelSpacing", 2)
     if not (0 < row_mm < MAX_SPACING_MM and 0 < column_mm < MAX_SPACING_MM):
         raise Refused(
-            f"has PixelSpacing {row_mm:g}, {column_mm:g} mm", f"mend the header: above 0, under {MAX_SPACING_MM}"
+            f"has PixelSpacing {row_mm:g}, {column_mm:g} mm", f"{FIX_HEADER}: above 0 and below {MAX_SPACING_MM} mm"
         )
     position = elements.numbers("ImagePositionPatient", 3)
     if max(map(abs, position)) > MAX_POSITION_MM:
-        raise Refused(f"lies {max(map(abs, position)):g} mm from the origin", "mend its ImagePositionPatient")
-    slope, intercept = elements.numbers("RescaleSlope", 1)[0], elements.numbers("RescaleIntercept", 1)[0]
+        raise Refused(f"is {max(map(abs, position)):g} mm from the origin", "fix its ImagePositionPatient")
+    slope = elements.number("RescaleSlope")
     if slope == 0:
-        raise Refused("has RescaleSlope 0", "mend the header")
-    allocated, stored = elements.whole("BitsAllocated"), elements.whole("BitsStored")
-    _check_value("BitsAllocated", allocated, (16,) if not pixels.little_endian else (8, 16),
-                 "rewrite it with 16 bits a pixel")  # fmt: skip
-    _check_value("BitsStored", stored, range(1, allocated + 1), f"mend the header: 1 to {allocated}")
-    _check_value("HighBit", elements.whole("HighBit"), (stored - 1,), "rewrite it with the values in the low bits")
-    representation = elements.whole("PixelRepresentation")
-    _check_value("PixelRepresentation", representation, (0, 1), "mend the header")
+        raise Refused("has RescaleSlope 0", FIX_HEADER)
+    allocated, stored = elements.integer("BitsAllocated"), elements.integer("BitsStored")
+    _check_value("BitsAllocated", allocated, (8, 16) if pixels.little_endian else (16,),
+                 "convert it to 16 bits per pixel")  # fmt: skip
+    _check_value("BitsStored", stored, range(1, allocated + 1), FIX_HEADER)
+    _check_value("HighBit", elements.integer("HighBit"), (stored - 1,), "store the values in the low bits")
+    representation = elements.integer("PixelRepresentation")
+    _check_value("PixelRepresentation", representation, (0, 1), FIX_HEADER)
     return SliceFile(
         path=os.fspath(path),
         size=size,
@@ -128,10 +107,10 @@ def read_slice(path: Path, size: int, elements: Elements, syntax: str, pixels: P
         orientation=elements.numbers("ImageOrientationPatient", 6),
         shape=(rows, columns),
         pixel_spacing_mm=(row_mm, column_mm),
-        slice_thickness_mm=elements.numbers("SliceThickness", 1)[0] if elements.has("SliceThickness") else float("nan"),
+        slice_thickness_mm=elements.number("SliceThickness") if elements.has("SliceThickness") else float("nan"),
         manufacturer=vendor(elements.text("Manufacturer")),
         slope=slope,
-        intercept=intercept,
+        intercept=elements.number("RescaleIntercept"),
         syntax=syntax,
         pixels=pixels,
         bits_allocated=allocated,
@@ -142,5 +121,5 @@ def read_slice(path: Path, size: int, elements: Elements, syntax: str, pixels: P
 
 def _check_value(name: str, value: int, allowed: range | tuple[int, ...], remedy: str) -> None:
     if value not in allowed:
-        wanted = f"1 to {allowed[-1]}" if isinstance(allowed, range) else " or ".join(map(str, allowed))
-        raise Refused(f"has {name} {value}, wanted {wanted}", remedy)
+        expected = f"1 to {allowed[-1]}" if isinstance(allowed, range) else " or ".join(map(str, allowed))
+        raise Refused(f"has {name} {value}, expected {expected}", remedy)

@@ -1,68 +1,59 @@
-"""From a series to Hounsfield units, and from native slices to 1 mm slices."""
+"""Hounsfield units of a series, and 1 mm slices."""
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lungtl.settings.errors import Refused
-from lungtl.sources.ct.pixels import read_hu
-from lungtl.sources.ct.series import Series
-from lungtl.sources.ct.stack import check_voxels
-from lungtl.sources.ct.stream import quiet_pydicom
+from lungtl.sources.ct.elements import quiet_pydicom
+from lungtl.sources.ct.encoding import (
+    COPY_AGAIN,
+    PLUGINS,
+    UNCOMPRESSED,
+    check_frame,
+    check_length,
+    find_pixels,
+    open_dicom,
+    undecodable,
+)
+from lungtl.sources.ct.series import Series, check_voxels
+from lungtl.sources.ct.slice_file import SliceFile
+
+INT16 = np.iinfo(np.int16)
 
 
 @dataclass(frozen=True)
 class Volume:
-    """Voxels of one series.
+    """Voxels of one series."""
 
-    Attributes:
-        hu: int16 [z, y, x], Hounsfield units.
-        z_mm: float64 [z], ascending true positions.
-        pixel_spacing_mm: (row, column).
-    """
-
-    hu: NDArray[np.int16]
-    z_mm: NDArray[np.float64]
-    pixel_spacing_mm: tuple[float, float]
+    hu: NDArray[np.int16]  # int16 [z, y, x], Hounsfield units
+    z_mm: NDArray[np.float64]  # float64 [z], ascending true positions
+    pixel_spacing_mm: tuple[float, float]  # (row, column)
 
 
 def read_volume(series: Series) -> Volume:
-    """Decode a series: HU = slope * stored + intercept, by each slice's own coefficients.
-
-    Raises:
-        Refused: pixels that are damaged or were changed, exceed int16 as HU, or exceed the memory.
-    """
+    """Decode a series: HU = slope * stored + intercept of each slice, rounded; raises Refused."""
     hu = _allocate(len(series.files), series.shape)
     with quiet_pydicom():
         for file, out in zip(series.files, hu, strict=True):
-            read_hu(file, out)
+            _read_slice(file, out)
     return Volume(hu, series.z_mm, series.pixel_spacing_mm)
 
 
 def resample_z(volume: Volume, step_mm: float = 1.0) -> Volume:
-    """Interpolate linearly onto a regular grid that starts at the first slice.
-
-    The true positions are used, so uneven spacing is right; the last grid slice is the last one not beyond the
-    last native slice. Values are rounded to whole HU.
-
-    Args:
-        volume: native slices, ascending.
-        step_mm: distance of the new slices.
-
-    Raises:
-        Refused: the result would exceed MAX_VOXELS or the memory.
-    """
-    z0, z1 = float(volume.z_mm[0]), float(volume.z_mm[-1])
-    count = int(np.floor((z1 - z0) / step_mm + 1e-6)) + 1
-    out = _allocate(count, (volume.hu.shape[1], volume.hu.shape[2]))
-    z_new = np.arange(count, dtype=np.float64) * step_mm + z0
+    """Interpolate linearly at the true positions onto `regular_grid`, rounded; raises Refused if it is too large."""
+    z_new = regular_grid(volume.z_mm, step_mm)
+    out = _allocate(len(z_new), (volume.hu.shape[1], volume.hu.shape[2]))
     below = np.clip(np.searchsorted(volume.z_mm, z_new, side="right") - 1, 0, len(volume.z_mm) - 2)
     gap = volume.z_mm[below + 1] - volume.z_mm[below]
     weight = np.clip((z_new - volume.z_mm[below]) / gap, 0.0, 1.0).astype(np.float32)
-    # float32 buffers of one slice, used again for each: new ones cost more than the arithmetic
+    # float32 buffers of one slice are reused: new ones would take longer than the arithmetic
     low, high = np.empty((2, *volume.hu.shape[1:]), dtype=np.float32)
     for k, (index, w) in enumerate(zip(below, weight, strict=True)):
         if w == 0:
@@ -78,11 +69,108 @@ def resample_z(volume: Volume, step_mm: float = 1.0) -> Volume:
     return Volume(out, z_new, volume.pixel_spacing_mm)
 
 
+def regular_grid(z_mm: NDArray[np.float64], step_mm: float = 1.0) -> NDArray[np.float64]:
+    """Positions from the first native slice to at most the last, `step_mm` apart: float64 [n]."""
+    count = int(np.floor((float(z_mm[-1]) - float(z_mm[0])) / step_mm + 1e-6)) + 1
+    return np.arange(count, dtype=np.float64) * step_mm + float(z_mm[0])
+
+
 def _allocate(n_slices: int, shape: tuple[int, int]) -> NDArray[np.int16]:
     check_voxels(n_slices, *shape)
     try:
         return np.empty((n_slices, *shape), dtype=np.int16)
     except MemoryError:
         raise Refused(
-            f"{n_slices} slices of {shape[0]} x {shape[1]} do not fit into memory", "use a machine with more of it"
+            f"{n_slices} slices of {shape[0]} x {shape[1]} do not fit into memory", "use a machine with more memory"
         ) from None
+
+
+def _read_slice(file: SliceFile, out: NDArray[np.int16]) -> None:
+    """Write the HU of one slice into int16 [rows, columns], contiguous; raises Refused."""
+    try:
+        if Path(file.path).stat().st_size != file.size:
+            raise _changed()
+        with open_dicom(Path(file.path)) as stream:
+            pixels = find_pixels(stream, file.pixels.start, file.pixels.implicit, file.pixels.little_endian)
+            if pixels != file.pixels:
+                raise _changed()
+            if file.syntax in UNCOMPRESSED:
+                check_length(stream, pixels, False, file.n_bytes)
+                stored = _uncompressed(file, stream, out)
+            else:
+                stored = _decompressed(file, stream)
+        _to_hu(_significant_bits(stored, file.bits_stored, file.signed), file.slope, file.intercept, out)
+    except Refused as refused:
+        raise Refused(f"{file.name} {refused.reason}", refused.remedy) from None
+    except OSError as error:
+        raise Refused(f"{file.name} cannot be read ({error.strerror})", "check its permissions") from None
+
+
+def _changed() -> Refused:
+    return Refused("has changed since its header was read", "rerun the command")
+
+
+def _uncompressed(file: SliceFile, stream: io.BufferedReader | io.BytesIO, out: NDArray[np.int16]) -> NDArray[Any]:
+    """Stored values, uint8 or uint16; 16 bits are read directly into `out`."""
+    stored: NDArray[Any] = out.view(np.uint16) if file.bits_allocated == 16 else np.empty(file.shape, np.uint8)
+    stream.seek(file.pixels.value)
+    if stream.readinto(stored.data.cast("B")) != file.n_bytes:
+        raise Refused("is truncated", COPY_AGAIN)
+    return stored if file.pixels.little_endian else stored.byteswap(inplace=True)
+
+
+def _decompressed(file: SliceFile, stream: io.BufferedReader | io.BytesIO) -> NDArray[Any]:
+    """Stored values of a compressed slice, uint8 or uint16."""
+    from pydicom.encaps import get_frame
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import UID
+
+    stream.seek(file.pixels.value)
+    content = stream.read()
+    options: dict[str, Any] = {
+        "decoding_plugin": PLUGINS[file.syntax],
+        "rows": file.shape[0],
+        "columns": file.shape[1],
+        "number_of_frames": 1,
+        "samples_per_pixel": 1,
+        "photometric_interpretation": "MONOCHROME2",
+        "bits_allocated": file.bits_allocated,
+        "bits_stored": file.bits_stored,
+        "pixel_representation": int(file.signed),
+        "pixel_keyword": "PixelData",
+    }
+    try:
+        frame = get_frame(content, 0, number_of_frames=1)
+        check_frame(frame, file.syntax, file.shape, file.bits_allocated)
+        stored, _ = get_decoder(UID(file.syntax)).as_array(content, index=0, **options)
+    except Refused:
+        raise
+    except Exception:  # decoders raise whatever their C library does
+        raise undecodable() from None
+    if stored.shape != file.shape or stored.dtype.itemsize * 8 != file.bits_allocated:
+        raise undecodable()
+    return stored.view(np.uint16 if file.bits_allocated == 16 else np.uint8)
+
+
+def _significant_bits(stored: NDArray[Any], bits_stored: int, signed: bool) -> NDArray[Any]:
+    """The low `bits_stored` bits, int16 or uint16: old files store overlays in the bits above."""
+    unused = stored.dtype.itemsize * 8 - bits_stored
+    if signed:
+        stored = stored.view(f"i{stored.dtype.itemsize}")
+        if unused:  # in place: shift left, then back with the sign
+            stored <<= unused
+            stored >>= unused
+    elif unused:
+        stored &= (1 << bits_stored) - 1
+    return stored.astype(np.int16) if stored.dtype.itemsize == 1 else stored
+
+
+def _to_hu(stored: NDArray[Any], slope: float, intercept: float, out: NDArray[np.int16]) -> None:
+    low, high = sorted(float(value) * slope + intercept for value in (stored.min(), stored.max()))
+    if not (np.rint(low) >= INT16.min and np.rint(high) <= INT16.max):
+        raise Refused(f"has HU from {low:g} to {high:g}, outside int16", "check its rescale tags")
+    if slope == 1 and intercept.is_integer():
+        # Modulo 2**16, which is exact because the results fit; no copy is made.
+        np.add(stored.view(np.uint16), np.uint16(int(intercept) % 2**16), out=out.view(np.uint16))
+    else:
+        out[...] = np.rint(stored.astype(np.float64) * slope + intercept)

@@ -1,7 +1,7 @@
-"""Synthetic chest CTs around the real LIDC annotations, written as DICOM series.
+"""Synthetic chest CTs around real LIDC annotations, written as DICOM series.
 
-For trying, testing and timing lungtl without the 133 GB of LIDC-IDRI. The geometry, the identifiers and the
-nodules are LIDC's; every voxel is invented, so no number computed on it says anything about patients.
+They replace the 133 GB of LIDC-IDRI when trying, testing and timing lungtl. Geometry, identifiers and nodules are from
+LIDC; every voxel is synthetic, so no result computed on it says anything about patients.
 """
 
 from lungtl.sources.phantom.choose import ScanPlan, choose_scans

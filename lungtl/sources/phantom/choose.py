@@ -1,7 +1,7 @@
-"""Which real scans a phantom copies, and which of their slices.
+"""Select the real scans that a phantom is modelled on, and the slices to write.
 
-Half of them hold a malignant nodule. What else could tell the classes apart is kept alike: negatives are
-matched to positives by slice spacing, thickness and pixel spacing, and windows lie where nodules usually lie.
+Half of the scans contain a malignant nodule. Other properties must not separate the classes: negative scans are matched
+to positive ones by slice spacing, thickness and pixel spacing, and slices are chosen where nodules usually are.
 """
 
 from __future__ import annotations
@@ -20,48 +20,39 @@ from lungtl.sources.lidc_nodules import Nodule, cluster_nodules
 from lungtl.sources.phantom.nodules import centre_mm
 from lungtl.sources.phantom.recipe import NATIVE_MATRIX, PhantomRecipe, generator
 
-# Preferred positives: large enough for a small network to see, and not pure ground glass, which drowns in the noise.
+# Preferred positives: large enough for a small network, and not pure ground glass, which is hidden by noise.
 LEAST_DIAMETER_MM, LEAST_TEXTURE = 18.0, 3.0
-SPACING_MM = (1.0, 3.0)  # preferred: thinner slices only make more of them, thicker ones hide the nodules
-UNEVEN = 1.5  # a gap longer than this many median spacings; such scans try the reader, not the model
-# Mean and deviation of where nodules lie in a scan, from 0 (lowest slice) to 1 (highest).
+SPACING_MM = (1.0, 3.0)  # preferred: thinner slices only add files, thicker ones hide the nodules
+UNEVEN = 1.5  # scans with a gap longer than this many median spacings are not used
+# Mean and standard deviation of the nodules' position in a scan, from 0 (lowest slice) to 1 (highest).
 NODULE_LEVEL = (0.55, 0.16)
-OFF_CENTRE = 0.25  # how far the nodule may lie from the field's centre, as a share of the field
-JITTER_MM = 8.0  # how far the window's centre may lie from the nodule's
+OFF_CENTRE = 0.25  # largest distance of the nodule from the centre of the field, as a fraction of the field
+JITTER_MM = 8.0  # largest distance of the centre of the slices from the centre of the nodule
 MATCH_WEIGHTS = (3.0, 1.0, 6.0)  # log spacing, log thickness, pixel spacing in mm
 
 
 @dataclass(frozen=True)
 class ScanPlan:
-    """One series to write.
+    """One series to write."""
 
-    Attributes:
-        scan: the real scan whose geometry, identifiers and nodules are taken.
-        indices: int [S], ascending, the native slices to write.
-        positive: whether a malignant nodule (mean rating >= 3) lies in them.
-        field_mm: width of the field of view.
-        centre_mm: (x, y) of its centre, from the centre of the scanner's own.
-        lung_mm: (x, y, z) of a place that must lie in a lung although no nodule does, so that fields without a
-            nodule show as much lung as those with one; None where there is a nodule.
-    """
-
-    scan: Scan
-    indices: NDArray[np.int64]
-    positive: bool
-    field_mm: float
-    centre_mm: tuple[float, float]
+    scan: Scan  # the real scan with the geometry, identifiers and nodules
+    indices: NDArray[np.int64]  # int [S], ascending, the native slices to write
+    positive: bool  # True if these slices contain a malignant nodule (mean rating >= 3)
+    field_mm: float  # width of the field of view
+    centre_mm: tuple[float, float]  # (x, y) of its centre, relative to the scanner's centre
+    # (x, y, z) of a point that must be in a lung, so that fields without a nodule show as much lung as others
     lung_mm: tuple[float, float, float] | None
 
     @property
     def z_mm(self) -> NDArray[np.float64]:
-        """float64 [S], ascending, the real positions of the written slices."""
+        """float64 [S], ascending, true positions of the written slices."""
         return self.scan.z_mm[self.indices]
 
 
 @dataclass(frozen=True)
 class _Candidate:
     scan: Scan
-    target: Nodule | None  # the nodule the window is laid around
+    target: Nodule | None  # the nodule at the centre of the slices
     positive: bool
     preferred: bool
 
@@ -72,30 +63,20 @@ class _Candidate:
 
 
 def choose_scans(recipe: PhantomRecipe) -> list[ScanPlan]:
-    """Choose scans and slices; the same recipe gives the same plans (about four seconds).
-
-    Args:
-        recipe: how many, how long a window, which seed.
-
-    Returns:
-        Positives and negatives in turn, each of another patient.
-
-    Raises:
-        LungtlError: LIDC-IDRI has not that many fitting scans.
-    """
+    """Select alternating positive and negative scans, each of a different patient (about four seconds)."""
     rng = generator(recipe, "choose")
     positives, negatives = _candidates(recipe)
     n_positive = recipe.scans // 2
     n_negative = recipe.scans - n_positive
     if n_positive > len(positives) or n_negative > len(negatives):
         raise LungtlError(
-            f"phantom scans is {recipe.scans}, wanted at most {2 * min(len(positives), len(negatives))} "
-            f"({len(positives)} positive and {len(negatives)} negative patients fit); lower scans"
+            f"dataset.scans={recipe.scans}, expected at most {2 * min(len(positives), len(negatives))} "
+            f"({len(positives)} positive and {len(negatives)} negative patients are suitable); lower dataset.scans"
         )
-    chosen = _take(positives, n_positive, rng)
-    matched = _match(chosen, negatives, n_negative, rng)
-    plans = [_plan(candidate, candidate, recipe) for candidate in chosen]
-    plans += [_plan(candidate, chosen[i % n_positive], recipe) for i, candidate in enumerate(matched)]
+    selected = _select(positives, n_positive, rng)
+    matched = _match(selected, negatives, n_negative, rng)
+    plans = [_plan(candidate, candidate, recipe) for candidate in selected]
+    plans += [_plan(candidate, selected[i % n_positive], recipe) for i, candidate in enumerate(matched)]
     ordered = sorted(range(len(plans)), key=lambda i: (i if i < n_positive else i - n_positive, i))
     return [plans[i] for i in ordered]
 
@@ -108,16 +89,16 @@ def _candidates(recipe: PhantomRecipe) -> tuple[list[_Candidate], list[_Candidat
         malignant = [nodule for nodule in nodules if nodule.is_malignant()]
         if not malignant:
             negatives.append(_Candidate(scan, _largest(nodules), False, preferred))
-        elif fitting := [n for n in malignant if _length_mm(n, scan) <= (recipe.z_range_mm or np.inf)]:
-            target = _largest(fitting)
+        elif short_enough := [n for n in malignant if _length_mm(n, scan) <= (recipe.z_range_mm or np.inf)]:
+            target = _largest(short_enough)
             assert target is not None
             positives.append(_Candidate(scan, target, True, preferred and _visible(target)))
     return positives, negatives
 
 
-@lru_cache(maxsize=1)  # seconds to compute, and it never changes
+@lru_cache(maxsize=1)  # takes seconds and never changes
 def _scans_with_nodules() -> tuple[tuple[Scan, list[Nodule]], ...]:
-    """Evenly spaced scans of the patients that have only one."""
+    """Evenly spaced scans of patients with a single scan."""
     scans = read_scans()
     series_of = Counter(scan.patient_id for scan in scans)
     return tuple(
@@ -137,36 +118,36 @@ def _largest(nodules: Sequence[Nodule]) -> Nodule | None:
 
 
 def _length_mm(nodule: Nodule, scan: Scan) -> float:
-    """From below the lowest to above the highest slice of the nodule."""
+    """Extent of the nodule along z, including half a slice at each end."""
     low, high = nodule.z_range_mm
     return high - low + scan.native_spacing_mm
 
 
-def _take(candidates: Sequence[_Candidate], n: int, rng: np.random.Generator) -> list[_Candidate]:
+def _select(candidates: Sequence[_Candidate], n: int, rng: np.random.Generator) -> list[_Candidate]:
     order = sorted(rng.permutation(len(candidates)), key=lambda i: not candidates[i].preferred)
     return [candidates[i] for i in order[:n]]
 
 
 def _match(
-    wanted: Sequence[_Candidate], candidates: Sequence[_Candidate], n: int, rng: np.random.Generator
+    positives: Sequence[_Candidate], candidates: Sequence[_Candidate], n: int, rng: np.random.Generator
 ) -> list[_Candidate]:
-    """Greedily give each positive, in random order, the unused negative of the most similar geometry."""
+    """Greedily match each positive with the unused negative of the most similar geometry."""
     free = [candidates[i] for i in rng.permutation(len(candidates))]
     matched: list[_Candidate] = []
     for index in range(n):
-        like = wanted[index % len(wanted)].geometry
-        costs = [float(np.abs(c.geometry - like) @ np.array(MATCH_WEIGHTS)) for c in free]
+        geometry = positives[index % len(positives)].geometry
+        costs = [float(np.abs(c.geometry - geometry) @ np.array(MATCH_WEIGHTS)) for c in free]
         matched.append(free.pop(int(np.argmin(costs))))
     return matched
 
 
-def _plan(candidate: _Candidate, like: _Candidate, recipe: PhantomRecipe) -> ScanPlan:
-    """The slices and the field of a scan; `like` is the positive that it was matched to."""
+def _plan(candidate: _Candidate, partner: _Candidate, recipe: PhantomRecipe) -> ScanPlan:
+    """The slices and the field of a scan; `partner` is the positive it was matched with."""
     indices = _slices(candidate, recipe)
     whole = NATIVE_MATRIX * candidate.scan.pixel_spacing_mm
     if recipe.field_mm is None or recipe.matrix == NATIVE_MATRIX or recipe.field_mm >= whole:
         return ScanPlan(candidate.scan, indices, candidate.positive, whole, (0.0, 0.0), None)
-    target = candidate.target or like.target
+    target = candidate.target or partner.target
     assert target is not None  # positives have one
     rng = generator(recipe, "field", candidate.scan.series_uid)
     room = max(0.0, min(OFF_CENTRE * recipe.field_mm, (recipe.field_mm - target.diameter_mm) / 2 - 5))
@@ -195,6 +176,6 @@ def _slices(candidate: _Candidate, recipe: PhantomRecipe) -> NDArray[np.int64]:
         centre = float(np.mean(candidate.target.z_range_mm)) + rng.uniform(-jitter, jitter)
     low = np.clip(centre - length / 2, z[0], max(z[0], z[-1] - length))
     inside = np.flatnonzero((z >= low - 1e-6) & (z <= low + length + 1e-6))
-    if len(inside) == 0:  # a window thinner than the spacing
+    if len(inside) == 0:  # a range shorter than the spacing
         inside = np.array([int(np.abs(z - centre).argmin())])
     return inside

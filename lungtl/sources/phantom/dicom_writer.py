@@ -1,4 +1,4 @@
-"""A rendered series as CT Image Storage files, with LIDC's geometry and identifiers."""
+"""Write a rendered series as CT Image Storage files, with the geometry and identifiers of LIDC."""
 
 from __future__ import annotations
 
@@ -14,31 +14,25 @@ import lungtl
 from lungtl.sources.lidc_database import Scan
 from lungtl.sources.phantom.choose import ScanPlan
 
-INTERCEPT = -1024  # stored = HU - INTERCEPT, as most scanners write it
-DATE = "20000101"  # LIDC's own, after de-identification
+INTERCEPT = -1024  # stored = HU - INTERCEPT, as on most scanners
+DATE = "20000101"  # as in LIDC after de-identification
 MANUFACTURER = "lungtl phantom"
 IMPLEMENTATION_UID = generate_uid(entropy_srcs=["lungtl phantom writer"])
 
 
 def write_slices(plan: ScanPlan, voxels: NDArray[np.int16], folder: Path) -> None:
-    """Write one file a slice into an existing folder, numbered from the head as TCIA does.
-
-    Args:
-        plan: which scan and slices.
-        voxels: int16 [S, M, M], HU, ascending z.
-        folder: where `1-001.dcm` ... go.
-    """
+    """Write int16 [S, M, M] HU, ascending z, as files `1-001.dcm` ... numbered from the head as at TCIA."""
     for number, dataset in _datasets(plan, voxels):
         dataset.save_as(folder / f"1-{number:03d}.dcm", enforce_file_format=True)
 
 
 def _datasets(plan: ScanPlan, voxels: NDArray[np.int16]) -> Iterator[tuple[int, FileDataset]]:
-    """One dataset, changed from slice to slice: building it anew would cost most of the writing time."""
+    """One dataset that is modified for each slice: a new one per slice would take most of the writing time."""
     scan = plan.scan
     matrix = voxels.shape[1]
     spacing = plan.field_mm / matrix
     dataset = _series_header(scan, matrix, spacing)
-    # The centre of the scanner's field of view is the origin, whatever the matrix and the part of it.
+    # The origin is the centre of the scanner's field of view, for any matrix and field.
     corner = [centre - (matrix - 1) / 2 * spacing for centre in plan.centre_mm]
     for k, index in enumerate(plan.indices.tolist()):
         z = float(scan.z_mm[index])
@@ -106,5 +100,5 @@ def _series_header(scan: Scan, matrix: int, spacing_mm: float) -> FileDataset:
 
 
 def _decimal(value: float) -> str:
-    """Write a DICOM decimal string, which has at most 16 characters."""
+    """A DICOM decimal string, which has at most 16 characters."""
     return f"{value:.12g}"[:16]

@@ -1,4 +1,4 @@
-"""Give a scan an anatomy whose lungs hold its real nodules."""
+"""Fit an anatomy to a scan, such that its lungs contain the real nodules."""
 
 from __future__ import annotations
 
@@ -15,41 +15,35 @@ from lungtl.sources.phantom.patient import Patient, Push, sample_patient
 from lungtl.sources.phantom.recipe import NATIVE_MATRIX, PhantomRecipe, generator
 from lungtl.sources.phantom.surfaces import distances
 
-DRAWS = 40  # patients to draw before taking the one whose lungs hold the nodules best
-LUNG_DEPTH_MM = 5.0  # of a place without a nodule that must lie in a lung
-PASSES = 6  # a push that makes room at one nodule may take some at another
+DRAWS = 40  # random patients, of which the best fitting one is used
+LUNG_DEPTH_MM = 5.0  # of a point without a nodule that must be in a lung
+PASSES = 6  # making room for one nodule may move another out of the lung
 
 
 def fit_patient(plan: ScanPlan, recipe: PhantomRecipe, nodules: list[Nodule]) -> Patient:
-    """Draw the patient of a scan and fit the lungs around the centres of all its nodules."""
+    """Sample the patient of a scan and fit the lungs around the centres of all nodules."""
     scan = plan.scan
     rng = generator(recipe, "patient", scan.series_uid)
     fov = NATIVE_MATRIX * scan.pixel_spacing_mm
     places = [centre_mm(nodule) for nodule in nodules]
-    # Small ones lie in the lung entirely; a large one may hang on the wall by half its radius.
-    needed = [min(0.3 * nodule.diameter_mm, 5.0) + 1.0 for nodule in nodules]
+    # Small nodules are entirely in the lung; a large one may be attached to the wall by half its radius.
+    depths = [min(0.3 * nodule.diameter_mm, 5.0) + 1.0 for nodule in nodules]
     if plan.lung_mm is not None:
         places.append(plan.lung_mm)
-        needed.append(LUNG_DEPTH_MM)
-    points, depths = np.array(places).reshape(-1, 3), np.array(needed)
-    drawn = [sample_patient(rng, fov, scan.z_mm) for _ in range(DRAWS if places else 1)]
-    best = min(drawn, key=lambda patient: shortfall(patient, points, depths))
-    return make_room(best, points, depths)
+        depths.append(LUNG_DEPTH_MM)
+    points, depths_mm = np.array(places).reshape(-1, 3), np.array(depths)
+    sampled = [sample_patient(rng, fov, scan.z_mm) for _ in range(DRAWS if places else 1)]
+    best = min(sampled, key=lambda patient: shortfall(patient, points, depths_mm))
+    return make_room(best, points, depths_mm)
 
 
 def make_room(patient: Patient, points: NDArray[np.float64], depths_mm: NDArray[np.float64]) -> Patient:
-    """Move the surfaces, smoothly, until every point lies in a lung.
-
-    Args:
-        patient: as sampled.
-        points: float64 [N, 3], x, y, z of the nodules' centres.
-        depths_mm: float64 [N], how deep in the lung each must lie.
-    """
+    """Move the surfaces smoothly until each point (float64 [N, 3], x, y, z) is at its depth in a lung."""
     for _ in range(PASSES):
         pushes = list(patient.pushes)
         for point, depth in zip(points, depths_mm, strict=True):
-            at = replace(patient, pushes=tuple(pushes))
-            for surface, distance in distances(at, *_single(point)).items():
+            pushed = replace(patient, pushes=tuple(pushes))
+            for surface, distance in distances(pushed, *_single(point)).items():
                 lack = float(distance.ravel()[0]) + float(depth)
                 if lack > 0:
                     x, y, z = (float(v) for v in point)
@@ -61,7 +55,7 @@ def make_room(patient: Patient, points: NDArray[np.float64], depths_mm: NDArray[
 
 
 def shortfall(patient: Patient, points: NDArray[np.float64], depths_mm: NDArray[np.float64]) -> float:
-    """Sum over the points of how far (mm, squared) they are from lying deep enough in a lung."""
+    """Sum over the points of the squared distance (mm2) that they lack to the required depth in a lung."""
     x, y, z = (points[:, i].astype(np.float32).reshape(-1, 1, 1) for i in range(3))
     found = distances(patient, x, y, z).values()
     return sum(float((np.maximum(d.ravel() + depths_mm, 0) ** 2).sum()) for d in found)

@@ -1,6 +1,6 @@
-"""The voxels of a slab in millimetres, and the coverage of a voxel by a shape.
+"""Voxel coordinates of a slab in mm, and the fraction of a voxel covered by a shape.
 
-x grows to the patient's left, y to the back, both from the centre of the scanner's field of view; z grows to the head.
+x increases to the patient's left and y to the back, both from the centre of the scanner's field of view; z to the head.
 """
 
 from __future__ import annotations
@@ -14,26 +14,18 @@ Floats = NDArray[np.float32]
 Box = tuple[slice, slice, slice]
 
 PSF_MM = 1.0  # a scanner's in-plane blur
-TINY = np.float32(1e-4)  # gives the centre of an ellipse, which lies on no ray, a distance
+TINY = np.float32(1e-4)  # avoids a division by zero at the centre of an ellipse
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Voxel centres, kept apart by axis so that formulas broadcast.
+    """Voxel centres, one array per axis so that formulas broadcast."""
 
-    Attributes:
-        x: float32 [1, 1, W], mm.
-        y: float32 [1, H, 1], mm.
-        z: float32 [S, 1, 1], mm.
-        pixel_mm: in-plane spacing.
-        thickness_mm: how much of z a slice averages.
-    """
-
-    x: Floats
-    y: Floats
-    z: Floats
-    pixel_mm: float
-    thickness_mm: float
+    x: Floats  # float32 [1, 1, W], mm
+    y: Floats  # float32 [1, H, 1], mm
+    z: Floats  # float32 [S, 1, 1], mm
+    pixel_mm: float  # in-plane spacing
+    thickness_mm: float  # extent along z that a slice averages
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -42,11 +34,11 @@ class Grid:
 
     @property
     def edge_mm(self) -> float:
-        """Width of a sharp edge in the image: the pixel and the scanner's blur together."""
+        """Width of a sharp edge in the image, from the pixel size and the scanner's blur."""
         return float(np.hypot(self.pixel_mm, PSF_MM))
 
     def box(self, low: tuple[float, float, float], high: tuple[float, float, float]) -> Box:
-        """Find the voxels whose centres lie between two corners (x, y, z)."""
+        """The voxels whose centres are between two corners (x, y, z)."""
         xs, ys, zs = (
             slice(int(np.searchsorted(axis.ravel(), a)), int(np.searchsorted(axis.ravel(), b, "right")))
             for axis, a, b in zip((self.x, self.y, self.z), low, high, strict=True)
@@ -54,14 +46,14 @@ class Grid:
         return zs, ys, xs
 
     def crop(self, box: Box) -> Grid:
-        """Take the part of the grid in a box."""
+        """The part of the grid in a box."""
         zs, ys, xs = box
         return Grid(self.x[:, :, xs], self.y[:, ys], self.z[zs], self.pixel_mm, self.thickness_mm)
 
-    def covered(self, distance_mm: Floats) -> Floats:
-        """Part 0..1 of each voxel inside a shape, from the signed distance to its surface."""
-        part: Floats = np.clip(0.5 - distance_mm * np.float32(1 / self.edge_mm), 0, 1)
-        return part
+    def coverage(self, distance_mm: Floats) -> Floats:
+        """Fraction 0..1 of each voxel inside a shape, from the signed distance to its surface."""
+        fraction: Floats = np.clip(0.5 - distance_mm * np.float32(1 / self.edge_mm), 0, 1)
+        return fraction
 
 
 def make_grid(
@@ -71,15 +63,7 @@ def make_grid(
     thickness_mm: float,
     centre_mm: tuple[float, float] = (0.0, 0.0),
 ) -> Grid:
-    """Grid of `matrix` x `matrix` pixels.
-
-    Args:
-        matrix: rows and columns.
-        pixel_mm: spacing of those pixels.
-        z_mm: float64 [S], ascending.
-        thickness_mm: of the slices.
-        centre_mm: (x, y) of the grid's centre.
-    """
+    """A grid of `matrix` x `matrix` pixels around a centre (x, y) and slices at z_mm, float64 [S] ascending."""
     axis = (np.arange(matrix) - (matrix - 1) / 2) * pixel_mm
     x, y = ((axis + centre).astype(np.float32) for centre in centre_mm)
     z: Floats = z_mm.astype(np.float32)
@@ -87,7 +71,7 @@ def make_grid(
 
 
 def blend(hu: Floats, coverage: Floats, value: Floats | float) -> None:
-    """Mix a tissue into an image in place: partial volume."""
+    """Blend a tissue into an image in place (partial volume)."""
     hu += coverage * (value - hu)
 
 
@@ -109,7 +93,7 @@ def ellipsoid(x: Floats, y: Floats, z: Floats, axes: tuple[float, float, float])
 
 
 def smooth_min(a: Floats, b: Floats, width_mm: float) -> Floats:
-    """Union of two shapes whose seam is rounded."""
+    """Union of two shapes with a rounded seam."""
     h = np.maximum(width_mm - np.abs(a - b), 0)
     union: Floats = np.minimum(a, b) - h * h * np.float32(0.25 / width_mm)
     return union

@@ -1,4 +1,4 @@
-"""The real nodules: outlines as the readers drew them, matter as they rated it."""
+"""Nodules with the outlines that the readers drew and the composition that they rated."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from lungtl.sources.phantom.grid import Floats, Grid
 from lungtl.sources.phantom.recipe import NATIVE_MATRIX
 from lungtl.sources.phantom.tubes import Tubes, tube_coverage
 
-PAD_PX = 8  # of native pixels around the outlines, for blur and spikes
+PAD_PX = 8  # native pixels around the outlines, for blur
 TEXTURE = (1.0, 2.0, 3.0, 4.0, 5.0)
 RIM_HU = (-560.0, -470.0, -330.0, -90.0, 25.0)  # by texture: ground glass ... solid
 CORE_HU = (-540.0, -300.0, 5.0, 25.0, 30.0)
-CORE_FROM = 0.42  # depth, relative to the deepest voxel, where the core begins
+CORE_FROM = 0.42  # relative depth at which the core begins
 ABSENT = 6  # calcification
 
 
 @dataclass(frozen=True)
-class Matter:
-    """What a nodule is made of, from the readers' mean ratings."""
+class Composition:
+    """Mean ratings of a nodule's composition and margin."""
 
     texture: float
     margin: float
@@ -33,8 +33,8 @@ class Matter:
     calcification: int
 
     @classmethod
-    def of(cls, nodule: Nodule) -> Matter:
-        """Mean ratings; for calcification, whose numbers are names, the commonest."""
+    def of(cls, nodule: Nodule) -> Composition:
+        """Average the ratings; calcification is categorical, so the most frequent category is used."""
 
         def mean(name: str) -> float:
             return float(np.mean([a.ratings[name] for a in nodule.annotations]))
@@ -45,7 +45,7 @@ class Matter:
 
 
 def centre_mm(nodule: Nodule) -> tuple[float, float, float]:
-    """Mean outline point in the grid's millimetres."""
+    """Mean outline point in grid coordinates."""
     contours = [c for a in nodule.annotations for c in a.contours]
     row, column = np.concatenate([c.points for c in contours]).mean(axis=0)
     z = np.concatenate([[c.z_mm] * len(c.points) for c in contours]).mean()
@@ -54,43 +54,33 @@ def centre_mm(nodule: Nodule) -> tuple[float, float, float]:
 
 
 def paint_nodule(hu: Floats, grid: Grid, scan: Scan, nodule: Nodule, rng: np.random.Generator) -> None:
-    """Draw one nodule over lung, vessels and wall; where they are denser they stay.
-
-    Args:
-        hu: float32 [S, M, M], changed in place.
-        grid: where its voxels are; its z must be native positions.
-        scan: the nodule's scan.
-        nodule: whose outlines to fill.
-        rng: spikes and calcific grains.
-    """
-    matter = Matter.of(nodule)
+    """Paint one nodule into `hu`, float32 [S, M, M], at native slice positions; denser tissue is kept."""
+    composition = Composition.of(nodule)
     corner, consensus = consensus_mask(scan, nodule)
-    margin_mm = 0.15 + 0.35 * (5 - matter.margin)
+    margin_mm = 0.15 + 0.35 * (5 - composition.margin)
     sigma = margin_mm / scan.pixel_spacing_mm
     soft = ndimage.gaussian_filter(consensus, (0, sigma, sigma))
     depth = _depth(consensus, scan)
-    inner = matter_hu(matter, depth, rng)
+    inner = composition_hu(composition, depth, rng)
 
-    first = int(np.searchsorted(scan.z_mm, nodule.z_range_mm[0] - 1e-6)) - 1  # the mask begins one slice below
+    first = int(np.searchsorted(scan.z_mm, nodule.z_range_mm[0] - 1e-6)) - 1  # the mask starts one slice below
     native = np.arange(first, first + len(soft))
-    wanted = np.searchsorted(scan.z_mm, grid.z.ravel().astype(np.float64) - 1e-2)
+    slice_of_grid = np.searchsorted(scan.z_mm, grid.z.ravel().astype(np.float64) - 1e-2)
     rows = _average(corner[0], soft.shape[1], *_native_pixels(grid.y, grid, scan))
     columns = _average(corner[1], soft.shape[2], *_native_pixels(grid.x, grid, scan))
-    for s in np.flatnonzero(np.isin(wanted, native)):
-        layer = int(wanted[s] - first)
+    for s in np.flatnonzero(np.isin(slice_of_grid, native)):
+        layer = int(slice_of_grid[s] - first)
         weight = rows[1] @ soft[layer] @ columns[1].T
-        matter_sum = rows[1] @ (soft[layer] * inner[layer]) @ columns[1].T
+        weighted_hu = rows[1] @ (soft[layer] * inner[layer]) @ columns[1].T
         part = hu[s, rows[0], columns[0]]
-        np.maximum(part, part * (1 - weight) + matter_sum, out=part)
-    _paint_spikes(hu, grid, nodule, matter, rng)
+        np.maximum(part, part * (1 - weight) + weighted_hu, out=part)
+    _paint_spicules(hu, grid, nodule, composition, rng)
 
 
 def consensus_mask(scan: Scan, nodule: Nodule) -> tuple[tuple[int, int], Floats]:
-    """Where the readers agree, softened along z as a slice averages.
+    """Agreement of the readers, smoothed along z like the average over a slice.
 
-    Returns:
-        Native (row, column) of the corner, and float32 [K, H, W] 0..1, its slices being the native ones from
-        one below the nodule to one above.
+    Returns the native (row, column) of the corner, and float32 [K, H, W] from one slice below the nodule to one above.
     """
     contours = [c for a in nodule.annotations for c in a.contours]
     points = np.concatenate([c.points for c in contours])
@@ -104,7 +94,7 @@ def consensus_mask(scan: Scan, nodule: Nodule) -> tuple[tuple[int, int], Floats]
             slices[int(np.abs(scan.z_mm - contour.z_mm).argmin()) - first + 1].append(contour)
         for k, outlines in slices.items():
             mask[k] += _fill(outlines, low, height, width) / len(nodule.annotations)
-    # Where three of four agree the voxel is full; one alone does not count.
+    # Full where three of four readers agree; a single reader does not count.
     mask = np.clip(2 * mask - 0.5, 0, 1)
     share = 0.1 * min(2.0, scan.slice_thickness_mm / scan.native_spacing_mm)
     kernel = np.array([share, 1 - 2 * share, share], np.float32)
@@ -114,7 +104,7 @@ def consensus_mask(scan: Scan, nodule: Nodule) -> tuple[tuple[int, int], Floats]
 def _fill(outlines: list[Contour], low: np.ndarray, height: int, width: int) -> Floats:
     image = Image.new("1", (width, height))
     draw = ImageDraw.Draw(image)
-    # Holes last. LIDC outlines run outside the nodule, so they are not filled unless nothing else is.
+    # Holes last. LIDC outlines are outside the nodule, so they are not filled themselves unless nothing else is.
     for outline in sorted(outlines, key=lambda c: not c.inclusion):
         corners = [(int(c), int(r)) for r, c in outline.points - low]
         if len(corners) > 3:
@@ -135,43 +125,39 @@ def _depth(consensus: Floats, scan: Scan) -> Floats:
     return depth
 
 
-def matter_hu(matter: Matter, depth: Floats, rng: np.random.Generator) -> Floats:
-    """HU of the nodule's voxels by their depth, float32 like `depth`."""
-    rim = np.interp(matter.texture, TEXTURE, RIM_HU)
-    core = np.interp(matter.texture, TEXTURE, CORE_HU)
+def composition_hu(composition: Composition, depth: Floats, rng: np.random.Generator) -> Floats:
+    """HU of the nodule's voxels by depth, float32 like `depth`."""
+    rim = np.interp(composition.texture, TEXTURE, RIM_HU)
+    core = np.interp(composition.texture, TEXTURE, CORE_HU)
     hu = rim + (core - rim) * np.clip((depth - CORE_FROM) * 6, 0, 1)
-    # Clumps of two or three voxels.
+    # Clusters of two or three voxels.
     grain = ndimage.gaussian_filter(rng.standard_normal(depth.shape), (0.6, 1.8, 1.8)) * 5
     hu = hu + 14 * grain
-    lime = float(rng.uniform(260, 560))
-    if matter.calcification == 1:  # popcorn
-        hu = np.where((grain > 0.5) & (depth > 0.2), lime, hu)
-    elif matter.calcification == 2:  # laminated
-        hu = np.where((np.floor(depth * 5) % 2 == 1), lime * 0.8, hu)
-    elif matter.calcification == 3:  # solid
-        hu = np.where(depth > 0.15, lime, hu)
-    elif matter.calcification == 4:  # off the centre
+    calcium_hu = float(rng.uniform(260, 560))
+    if composition.calcification == 1:  # popcorn
+        hu = np.where((grain > 0.5) & (depth > 0.2), calcium_hu, hu)
+    elif composition.calcification == 2:  # laminated
+        hu = np.where((np.floor(depth * 5) % 2 == 1), calcium_hu * 0.8, hu)
+    elif composition.calcification == 3:  # solid
+        hu = np.where(depth > 0.15, calcium_hu, hu)
+    elif composition.calcification == 4:  # eccentric
         spots = np.argwhere((depth > 0.3) & (depth < 0.9))
         spot = spots[rng.integers(len(spots))] if len(spots) else np.argwhere(depth == depth.max())[0]
         away = np.hypot(*(np.indices(depth.shape[1:]) - spot[1:].reshape(2, 1, 1)))
-        hu = np.where((away < 3.0) & (depth > 0.1), lime, hu)
-    elif matter.calcification == 5:  # central
-        hu = np.where(depth > 0.55, lime, hu)
+        hu = np.where((away < 3.0) & (depth > 0.1), calcium_hu, hu)
+    elif composition.calcification == 5:  # central
+        hu = np.where(depth > 0.55, calcium_hu, hu)
     return np.asarray(hu, np.float32)
 
 
 def _native_pixels(axis_mm: Floats, grid: Grid, scan: Scan) -> tuple[float, float, int]:
-    """Where an axis of the grid begins and how wide its pixels are, in native pixels; and how many it has."""
+    """Start and pixel width of a grid axis in native pixels, and its number of pixels."""
     begin = (float(axis_mm.ravel()[0]) - grid.pixel_mm / 2) / scan.pixel_spacing_mm + NATIVE_MATRIX / 2
     return begin, grid.pixel_mm / scan.pixel_spacing_mm, axis_mm.size
 
 
 def _average(start: int, size: int, begin: float, ratio: float, count: int) -> tuple[slice, Floats]:
-    """Area average of native pixels start .. start + size into `count` pixels, each `ratio` wide, from `begin` on.
-
-    Returns:
-        The target pixels, and float32 [T, size]: the share of each target pixel that each native one covers.
-    """
+    """The target pixels, and weights float32 [T, size] that average native pixels from `start` over each of them."""
     low = min(count, max(0, int(np.floor((start - begin) / ratio))))
     high = max(low, min(count, int(np.ceil((start + size - begin) / ratio))))
     target = begin + np.arange(low, high)[:, None] * ratio
@@ -180,8 +166,8 @@ def _average(start: int, size: int, begin: float, ratio: float, count: int) -> t
     return slice(low, high), (np.clip(overlap, 0, None) / ratio).astype(np.float32)
 
 
-def _paint_spikes(hu: Floats, grid: Grid, nodule: Nodule, matter: Matter, rng: np.random.Generator) -> None:
-    strength = (matter.spiculation - 1) / 4
+def _paint_spicules(hu: Floats, grid: Grid, nodule: Nodule, composition: Composition, rng: np.random.Generator) -> None:
+    strength = (composition.spiculation - 1) / 4
     count = round(4 + 16 * strength)
     direction = rng.standard_normal((count, 3)).astype(np.float32)
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
@@ -194,6 +180,6 @@ def _paint_spikes(hu: Floats, grid: Grid, nodule: Nodule, matter: Matter, rng: n
     start = np.array(centre_mm(nodule), np.float32) + direction * axes * 0.8
     end = start + direction * lengths * np.float32((3.0 + 0.9 * radius) * strength + 1.5)
     thick = np.full(count, 0.6 + 0.07 * radius, np.float32)
-    spikes = tube_coverage(grid, Tubes(start, end, thick, thick * 0.3))
-    value = np.float32(np.interp(matter.texture, TEXTURE, RIM_HU))
-    np.maximum(hu, hu + spikes * (value - hu), out=hu)
+    spicules = tube_coverage(grid, Tubes(start, end, thick, thick * 0.3))
+    value = np.float32(np.interp(composition.texture, TEXTURE, RIM_HU))
+    np.maximum(hu, hu + spicules * (value - hu), out=hu)

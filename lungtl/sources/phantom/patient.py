@@ -1,4 +1,4 @@
-"""One invented patient: the numbers in which chests differ.
+"""A synthetic patient: the parameters of a chest.
 
 Typical sizes are those of an adult with a 350 mm field of view.
 """
@@ -18,24 +18,17 @@ Surface = Literal["thorax", "mediastinum", "diaphragm"]
 
 @dataclass(frozen=True)
 class Push:
-    """A smooth bulge of a surface that makes room for a nodule.
+    """A smooth bulge of a surface that makes room for a nodule."""
 
-    Attributes:
-        surface: which surface moves.
-        centre: x, y, z in mm.
-        height_mm: how far it moves at the centre.
-        sigma_mm: of the Gaussian.
-    """
-
-    surface: Surface
-    centre: tuple[float, float, float]
-    height_mm: float
-    sigma_mm: float
+    surface: Surface  # the surface that is moved
+    centre: tuple[float, float, float]  # x, y, z in mm
+    height_mm: float  # displacement at the centre
+    sigma_mm: float  # of the Gaussian
 
 
 @dataclass(frozen=True)
 class Patient:
-    """Sizes in mm, unless said otherwise.
+    """Sizes in mm, unless stated otherwise.
 
     A level is a height relative to the lungs: 0 at their lowest, 1 at their highest point.
     """
@@ -53,7 +46,7 @@ class Patient:
     muscle: float  # on the chest wall
     breast: float
     rib_offset: float
-    contrast: float  # HU that contrast medium adds to blood; 0 without
+    contrast: float  # HU added to blood by contrast medium; 0 without
     air_hu: float  # of the lungs
     pushes: tuple[Push, ...] = ()
 
@@ -64,7 +57,7 @@ class Patient:
 
     @property
     def y_spine(self) -> float:
-        """Centre of the vertebral bodies."""
+        """Y of the centre of the vertebral bodies."""
         return self.y + 0.70 * self.half_depth
 
     def height(self, level: float) -> float:
@@ -76,7 +69,7 @@ class Patient:
         return (z - self.z_base) / (self.z_apex - self.z_base)
 
     def bulge(self, surface: Surface, x: Floats, y: Floats, z: Floats) -> Floats | float:
-        """How far the pushes move a surface outward, mm."""
+        """Outward displacement of a surface by the pushes, mm."""
         total: Floats | float = 0.0
         for push in self.pushes:
             if push.surface == surface:
@@ -87,14 +80,8 @@ class Patient:
 
 
 def sample_patient(rng: np.random.Generator, fov_mm: float, z_mm: NDArray[np.float64]) -> Patient:
-    """Draw a patient whose chest fits a scan's field of view and length.
-
-    Args:
-        rng: random stream.
-        fov_mm: rows times pixel spacing.
-        z_mm: float64 [n_slices], the native slices.
-    """
-    # A wide field of view shows a bigger patient, and more of the air around.
+    """Sample a patient whose chest fits the field of view and the native slices z_mm of a scan."""
+    # A wide field of view shows a larger patient and more air around.
     size = fov_mm * (350 / fov_mm) ** 0.35
     low, high = float(z_mm[0]), float(z_mm[-1])
     z_apex = high - rng.uniform(4, 28)

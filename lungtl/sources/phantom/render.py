@@ -1,4 +1,4 @@
-"""One scan: draw a patient, make room for the nodules, paint slab by slab."""
+"""Render one scan: sample a patient, make room for the nodules, paint slab by slab."""
 
 from __future__ import annotations
 
@@ -19,22 +19,14 @@ from lungtl.sources.phantom.tubes import Tubes, tube_coverage
 from lungtl.sources.phantom.vessels import bronchi, lung_trees
 from lungtl.sources.phantom.wall import ROOM_AIR, paint_spine, paint_wall
 
-SLAB_VOXELS = 3_000_000  # bounds the memory of a 512 x 512 scan to about 300 MB
+SLAB_VOXELS = 3_000_000  # limits the memory of a 512 x 512 scan to about 300 MB
 AIRWAY_WALL_MM = 0.9
 GRAVITY_HU = 0.45  # lung density per mm of depth
 HU_LOW, HU_HIGH = -1024, 3071
 
 
 def render(plan: ScanPlan, recipe: PhantomRecipe) -> NDArray[np.int16]:
-    """Make the voxels of one planned series.
-
-    Args:
-        plan: the scan and its slices.
-        recipe: the matrix and the seed.
-
-    Returns:
-        int16 [S, matrix, matrix], HU, ascending z.
-    """
+    """Render the voxels of one series: int16 [S, matrix, matrix], HU, ascending z."""
     scan = plan.scan
     nodules = cluster_nodules(scan)
     patient = fit_patient(plan, recipe, nodules)
@@ -66,23 +58,23 @@ def render(plan: ScanPlan, recipe: PhantomRecipe) -> NDArray[np.int16]:
 def _paint_chest(
     grid: Grid, patient: Patient, arteries: Tubes, veins: Tubes, airways: Tubes, mottles: list[Mottle]
 ) -> Floats:
-    """Everything but nodules and noise, float32 [S, M, M] HU."""
+    """The chest without nodules and noise, float32 [S, M, M] HU."""
     x, y, z = grid.x, grid.y, grid.z
     pleura = thorax(patient, x, y, z)
     between = mediastinum(patient, x, y, z)
-    fine, coarse = (mottle.on(grid) for mottle in mottles)
+    fine, coarse = (mottle.sample(grid) for mottle in mottles)
     hu = np.empty(grid.shape, np.float32)
     paint_wall(hu, grid, patient, pleura)
     paint_organs(hu, grid, patient, pleura, between, 0.6 * (fine + coarse))
     paint_spine(hu, grid, patient)
 
     bounds = np.maximum(np.maximum(pleura, -between), diaphragm(patient, x, y, z))
-    # Blood sinks: the lung is denser towards the back.
+    # Gravity: the lung is denser towards the back.
     lung = patient.air_hu + 14 * fine + 16 * coarse + GRAVITY_HU * (y - patient.y)
     vessels = np.maximum(tube_coverage(grid, arteries), tube_coverage(grid, veins))
     blend(lung, vessels, 0.8 * blood(patient) + 10)
-    blend(lung, tube_coverage(grid, airways.scaled(1.0, AIRWAY_WALL_MM)), -150.0)
+    blend(lung, tube_coverage(grid, airways.widened(AIRWAY_WALL_MM)), -150.0)
     blend(lung, tube_coverage(grid, airways), ROOM_AIR)
-    blend(hu, grid.covered(bounds), lung)
+    blend(hu, grid.coverage(bounds), lung)
     paint_airways(hu, grid, patient)
     return hu

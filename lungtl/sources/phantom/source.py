@@ -1,4 +1,4 @@
-"""The embedded dataset: phantom series on disk, read by the LIDC source like real ones."""
+"""The built-in dataset: phantom series on disk, read by the LIDC source like real ones."""
 
 from __future__ import annotations
 
@@ -12,33 +12,23 @@ from lungtl.sources.base import Bag, Inventory, Item, Source, fingerprint
 from lungtl.sources.ct.prepare import SLICE_STEP_MM
 from lungtl.sources.lidc import LidcSource
 from lungtl.sources.phantom.recipe import PhantomRecipe
+from lungtl.sources.progress import bar
 
-VERSION = 1  # raise when the same recipe would give other voxels
+VERSION = 1  # increase when the same recipe would give other voxels
 
 
 @dataclass(frozen=True)
 class PhantomSource(Source):
-    """Synthetic chest CTs around real LIDC nodule outlines; clinically meaningless.
+    """Synthetic chest CTs around real LIDC nodule outlines; clinically meaningless."""
 
-    Attributes:
-        root: where the DICOM series are written, in a folder a recipe.
-        scans: how many, half of them with a malignant nodule.
-        matrix: pixels a side; 512 writes full-size slices of the whole chest.
-        field_mm: width of a targeted field of view around the nodule; None is the whole chest.
-        z_range_mm: how much of each scan is written; None writes all of it.
-        seed: of anatomy, noise and choice.
-        crop: lungs cuts every slice to one square around the lungs; needs field_mm=None.
-        name: first part of the store's name.
-    """
-
-    root: str
-    scans: Annotated[int, Ge(2)] = 160
-    matrix: Annotated[int, Ge(32), Le(512)] = 128
-    field_mm: Annotated[float, Ge(60)] | None = 70.0
-    z_range_mm: Annotated[float, Gt(0)] | None = 24.0
-    seed: Annotated[int, Ge(0)] = 0
-    crop: Literal["none", "lungs"] = "none"
-    name: str = "phantom"
+    root: str  # with one subfolder of DICOM series per recipe
+    scans: Annotated[int, Ge(2)] = 160  # number of scans, half of them with a malignant nodule
+    matrix: Annotated[int, Ge(32), Le(512)] = 128  # rows and columns; 512: full-size slices
+    field_mm: Annotated[float, Ge(60)] | None = 70.0  # targeted field of view; None: the whole chest
+    z_range_mm: Annotated[float, Gt(0)] | None = 24.0  # length of each scan; None: all of it
+    seed: Annotated[int, Ge(0)] = 0  # of scan selection, anatomy and noise
+    crop: Literal["none", "lungs"] = "none"  # to one square around the lungs; requires field_mm=None
+    name: str = "phantom"  # first part of the store's name
 
     slice_step_mm = SLICE_STEP_MM
 
@@ -49,9 +39,8 @@ class PhantomSource(Source):
         return fingerprint(self.recipe())  # the recipe decides every byte
 
     def inventory(self, workers: int = 1) -> Inventory:
-        """Write the series that are missing, then find them as LIDC's."""
+        """Write missing series, then find them like those of LIDC."""
         from lungtl.sources.phantom.write import write_phantom
-        from lungtl.sources.progress import bar
 
         with bar("rendering phantoms") as progress:
             write_phantom(self._phantom, self.folder, progress, workers)
@@ -62,7 +51,7 @@ class PhantomSource(Source):
 
     @property
     def folder(self) -> Path:
-        """Where this recipe's series lie."""
+        """The folder of the series of this recipe."""
         return Path(self.root).expanduser() / fingerprint([VERSION, vars(self._phantom)])[:12]
 
     @property
@@ -71,5 +60,5 @@ class PhantomSource(Source):
 
     @property
     def _lidc(self) -> LidcSource:
-        # partial: the phantom writes a range of each scan
+        # partial: the phantom has a part of each scan
         return LidcSource(str(self.folder), allow_partial=True, crop=self.crop, name=self.name)

@@ -1,4 +1,4 @@
-"""The surfaces between lung and not lung: signed distances in mm, negative inside."""
+"""Surfaces that bound the lungs, as signed distances in mm (negative inside)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lungtl.sources.phantom.patient import Patient, Surface
 
 
 def distances(patient: Patient, x: Floats, y: Floats, z: Floats) -> dict[Surface, Floats]:
-    """Signed distance to each surface that bounds the lungs; inside the lungs all are negative."""
+    """Signed distance to each surface that bounds the lungs; all are negative inside the lungs."""
     return {
         "thorax": thorax(patient, x, y, z),
         "mediastinum": -mediastinum(patient, x, y, z),
@@ -18,7 +18,7 @@ def distances(patient: Patient, x: Floats, y: Floats, z: Floats) -> dict[Surface
 
 
 def thorax(p: Patient, x: Floats, y: Floats, z: Floats) -> Floats:
-    """Distance to the pleura on the ribs; both lungs and the mediastinum lie inside."""
+    """Distance to the pleura; both lungs and the mediastinum are inside."""
     t = np.clip(p.level(z), -0.3, 1)
     above, below = np.maximum(t - 0.3, 0) / 0.7, np.maximum(0.3 - t, 0)
     narrowing = np.sqrt(np.maximum(1 - above**2.6, 0.03)) - 0.5 * below**2
@@ -27,7 +27,7 @@ def thorax(p: Patient, x: Floats, y: Floats, z: Floats) -> Floats:
     n = p.squareness
     powers = np.abs(dx / (p.half_width * narrowing)) ** n + np.abs(dy / (p.half_depth * depth)) ** n
     f = np.maximum(powers, np.float32(1e-4)) ** np.float32(1 / n)
-    # The spine and the sternum flatten the outline from behind and in front.
+    # Spine and sternum flatten the outline.
     flat = (1 - 0.11 * np.exp(-((dx / (0.2 * p.half_width)) ** 2))).astype(np.float32)
     radius = np.sqrt(dx * dx + dy * dy)
     distance: Floats = radius * (1 - flat / f) - p.bulge("thorax", x, y, z)
@@ -35,7 +35,7 @@ def thorax(p: Patient, x: Floats, y: Floats, z: Floats) -> Floats:
 
 
 def mediastinum(p: Patient, x: Floats, y: Floats, z: Floats) -> Floats:
-    """Distance to what lies between the lungs: heart, great vessels, hila, spine."""
+    """Distance to the space between the lungs: heart, great vessels, hila, spine."""
     k, t = p.scale, p.level(z)
     dx, dy = x - p.x, y - p.y
     width = np.interp(t, [0, 0.35, 0.6, 0.72, 0.85, 1.1], [20, 24, 34, 41, 37, 38]).astype(np.float32) * k
@@ -55,16 +55,16 @@ def mediastinum(p: Patient, x: Floats, y: Floats, z: Floats) -> Floats:
 
 
 def heart(p: Patient, x: Floats, y: Floats, z: Floats, margin_mm: float = 0.0) -> Floats:
-    """Distance to the heart, which points to the left, or to a surface `margin_mm` outside."""
+    """Distance to the heart, or to a surface `margin_mm` outside it."""
     a, b = 0.45 * p.half_width * p.heart, 0.5 * p.half_depth * p.heart
     dx, dy, dz = x - p.x - 0.11 * p.half_width, y - p.y + 0.30 * p.half_depth, z - p.height(0.34)
     u, v = dx * 0.9 + dy * 0.44, dy * 0.9 - dx * 0.44
-    w = dz + 0.35 * dx  # the apex lies lower than the base
+    w = dz + 0.35 * dx  # the apex is lower than the base
     return ellipsoid(u, v, w, (a + margin_mm, b + margin_mm, 52 * p.heart + margin_mm))
 
 
 def hilum(p: Patient, side: int) -> tuple[float, float, float]:
-    """Where the vessels and the bronchus enter a lung; side -1 is the patient's right."""
+    """Point where vessels and bronchus enter a lung; side -1 is the patient's right."""
     return p.x + side * 36 * p.scale, p.y + 0.12 * p.half_depth, p.height(0.53 if side < 0 else 0.56)
 
 
@@ -77,12 +77,12 @@ def diaphragm(p: Patient, x: Floats, y: Floats, z: Floats) -> Floats:
     ) ** 2
     rise = np.maximum(1 - rho2, -0.6)
     top = p.height(0.0) + (p.dome[0] + left * (p.dome[1] - p.dome[0])) * rise
-    # The wall of the dome is steep: part of the vertical gap is the distance.
+    # The wall of the dome is steep, so the distance is less than the vertical gap.
     distance: Floats = (top - z) * np.float32(0.75) - p.bulge("diaphragm", x, y, z)
     return distance
 
 
 def lungs(p: Patient, x: Floats, y: Floats, z: Floats) -> Floats:
     """Distance to both lungs."""
-    found = distances(p, x, y, z)
-    return np.maximum(np.maximum(found["thorax"], found["mediastinum"]), found["diaphragm"])
+    surfaces = distances(p, x, y, z)
+    return np.maximum(np.maximum(surfaces["thorax"], surfaces["mediastinum"]), surfaces["diaphragm"])

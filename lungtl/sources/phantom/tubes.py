@@ -1,4 +1,4 @@
-"""Straight tubes on the voxel grid: vessels, airways, spikes."""
+"""Straight tubes on the voxel grid: vessels, airways, spicules."""
 
 from __future__ import annotations
 
@@ -8,41 +8,34 @@ import numpy as np
 
 from lungtl.sources.phantom.grid import Floats, Grid
 
-SUBSLICES = 3  # a slice is the mean of that many thinner ones
+SUBSLICES = 3  # a slice is the mean of this many thinner ones
 
 
 @dataclass(frozen=True)
 class Tubes:
-    """Tapering tubes with round ends.
+    """Tapered tubes with round ends."""
 
-    Attributes:
-        start: float32 [N, 3], x, y, z in mm.
-        end: float32 [N, 3].
-        start_radius: float32 [N], mm.
-        end_radius: float32 [N].
-    """
+    start: Floats  # float32 [N, 3], x, y, z in mm
+    end: Floats  # float32 [N, 3]
+    start_radius: Floats  # float32 [N], mm
+    end_radius: Floats  # float32 [N]
 
-    start: Floats
-    end: Floats
-    start_radius: Floats
-    end_radius: Floats
+    def __getitem__(self, selected: np.ndarray) -> Tubes:
+        return Tubes(self.start[selected], self.end[selected], self.start_radius[selected], self.end_radius[selected])
 
-    def __getitem__(self, chosen: np.ndarray) -> Tubes:
-        return Tubes(self.start[chosen], self.end[chosen], self.start_radius[chosen], self.end_radius[chosen])
-
-    def scaled(self, factor: float, extra_mm: float = 0.0) -> Tubes:
-        """Keep the axes, change the radii."""
-        return Tubes(self.start, self.end, self.start_radius * factor + extra_mm, self.end_radius * factor + extra_mm)
+    def widened(self, extra_mm: float) -> Tubes:
+        """The same axes with larger radii."""
+        return Tubes(self.start, self.end, self.start_radius + extra_mm, self.end_radius + extra_mm)
 
 
 def polyline(points: list[tuple[float, float, float]], radii: list[float]) -> Tubes:
-    """Lay a tube through points, with a radius at each."""
+    """A tube through points, with a radius at each."""
     xyz, r = np.array(points, np.float32), np.array(radii, np.float32)
     return Tubes(xyz[:-1], xyz[1:], r[:-1], r[1:])
 
 
 def tube_coverage(grid: Grid, tubes: Tubes) -> Floats:
-    """Part 0..1 of each voxel inside any of the tubes, float32 [S, H, W]."""
+    """Fraction 0..1 of each voxel inside any of the tubes, float32 [S, H, W]."""
     out = np.zeros(grid.shape, np.float32)
     half = grid.thickness_mm / 2
     reach = np.maximum(tubes.start_radius, tubes.end_radius)
@@ -57,11 +50,11 @@ def tube_coverage(grid: Grid, tubes: Tubes) -> Floats:
         xs, ys, zs = (slice(int(a), int(b)) for a, b in zip(first[i], last[i], strict=True))
         box = (zs, ys, xs)
         part = out[box]
-        np.maximum(part, _one(grid.crop(box), tubes, int(i), steps), out=part)
+        np.maximum(part, _coverage_of_one(grid.crop(box), tubes, int(i), steps), out=part)
     return out
 
 
-def _one(grid: Grid, tubes: Tubes, i: int, steps: Floats) -> Floats:
+def _coverage_of_one(grid: Grid, tubes: Tubes, i: int, steps: Floats) -> Floats:
     a = tubes.start[i]
     axis = tubes.end[i] - a
     length2 = float(axis @ axis) + 1e-6
@@ -71,7 +64,7 @@ def _one(grid: Grid, tubes: Tubes, i: int, steps: Floats) -> Floats:
     distance = np.sqrt((x - along * axis[0]) ** 2 + (y - along * axis[1]) ** 2 + (z - along * axis[2]) ** 2)
     r0, r1 = float(tubes.start_radius[i]), float(tubes.end_radius[i])
     edge = grid.edge_mm
-    # A tube thinner than a pixel fills part of it: along one axis when it runs in the slice, else along two.
+    # A tube thinner than a pixel fills part of it: along one axis if it runs within the slice, otherwise along two.
     upright = float(axis[2]) ** 2 / length2
     full = min(1.0, (r0 + r1) / edge) ** (1 + upright)
     inside = (r0 + (r1 - r0) * along - distance) * np.float32(1 / edge) + np.float32(0.5)

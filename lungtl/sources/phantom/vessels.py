@@ -1,8 +1,8 @@
 """Branching trees that fill a lung: arteries with their bronchi, and veins.
 
-Each tree joins random points of the lung to its root with little wire and few detours (the trade-off by which
-Cuntz et al., PLoS Comput Biol 2010, grow dendrites); Murray's law gives the radii. Cut by a slice, the
-branches are what makes finding nodules hard: dots of the same size and brightness.
+Each tree connects random points of the lung with its root, a compromise between total length and detours (as for
+dendrites in Cuntz et al., PLoS Comput Biol 2010); the radii follow Murray's law. In a slice, the branches make nodule
+detection hard: they are dots of the same size and brightness.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from lungtl.sources.phantom.patient import Patient
 from lungtl.sources.phantom.surfaces import hilum, lungs
 from lungtl.sources.phantom.tubes import Tubes
 
-ENDS = 600  # points a tree joins
+ENDS = 600  # points connected by a tree
 LEAF_RADIUS_MM = (0.32, 0.58)
-MURRAY = 2.65  # 3 for ideal flow; measured pulmonary trees lie below
-DIRECTNESS = 0.55  # 0 = shortest total length, 1 = each end goes straight to the root
-GAP_MM = 4.0  # no visible vessel right under the pleura
-BEND = 0.12  # how far a branch's middle strays, relative to its length
+MURRAY = 2.65  # 3 for ideal flow; lower in measured pulmonary trees
+DIRECTNESS = 0.55  # 0: shortest total length, 1: each point is connected directly
+GAP_MM = 4.0  # no visible vessels directly below the pleura
+BEND = 0.12  # displacement of a branch's middle, relative to its length
 
 
 def lung_trees(patient: Patient, rng: np.random.Generator) -> tuple[Tubes, Tubes]:
@@ -33,11 +33,11 @@ def lung_trees(patient: Patient, rng: np.random.Generator) -> tuple[Tubes, Tubes
         arteries.append(_tree(patient, np.array([x, y, z], np.float32), side, rng))
         vein_root = np.array([x - side * 4 * k, y - 12 * k, z - 24], np.float32)
         veins.append(_tree(patient, vein_root, side, rng))
-    return join(arteries), join(veins)
+    return _join(arteries), _join(veins)
 
 
 def bronchi(arteries: Tubes, rng: np.random.Generator) -> Tubes:
-    """Lay the lumen of the airways beside the larger arteries."""
+    """The lumen of the airways next to the larger arteries."""
     large = arteries[(arteries.start_radius > 1.3) & (arteries.start_radius < 5)]
     axis = large.end - large.start
     aside = np.cross(axis, np.array([0.3, 0.8, 0.5], np.float32))
@@ -46,8 +46,7 @@ def bronchi(arteries: Tubes, rng: np.random.Generator) -> Tubes:
     return Tubes(large.start + offset, large.end + offset, large.start_radius * 0.85, large.end_radius * 0.85)
 
 
-def join(parts: list[Tubes]) -> Tubes:
-    """Several sets of tubes as one."""
+def _join(parts: list[Tubes]) -> Tubes:
     return Tubes(
         np.concatenate([p.start for p in parts]),
         np.concatenate([p.end for p in parts]),
@@ -63,7 +62,7 @@ def _tree(patient: Patient, root: Floats, side: int, rng: np.random.Generator) -
     points, to_root = points[order], to_root[order]
 
     cost = cdist(points, points) + DIRECTNESS * to_root[None]
-    cost[np.triu_indices(len(points))] = np.inf  # parents lie nearer to the root
+    cost[np.triu_indices(len(points))] = np.inf  # parents are closer to the root
     parent = cost[1:].argmin(axis=1)
 
     flow = rng.uniform(*LEAF_RADIUS_MM, len(points)) ** MURRAY
@@ -74,7 +73,7 @@ def _tree(patient: Patient, root: Floats, side: int, rng: np.random.Generator) -
     start, end = points[parent], points[1:]
     length = np.linalg.norm(end - start, axis=1, keepdims=True)
     middle = (start + end) / 2 + (rng.normal(0, BEND, start.shape) * length).astype(np.float32)
-    # A branch starts with its own radius, not with its parent's: the parent tapers only by what it gave away.
+    # A branch starts with its own radius, not with that of its parent.
     own = radius[1:]
     return Tubes(
         np.concatenate([start, middle]),

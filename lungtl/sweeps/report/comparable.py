@@ -69,21 +69,6 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Duplicate:
-    """A run with the setting and seed of an earlier one; it is no further seed and is not counted.
-
-    Attributes:
-        setting: its label.
-        run: its index among the runs of the test set.
-        first: index of the run that counts.
-    """
-
-    setting: str
-    run: int
-    first: int
-
-
-@dataclass(frozen=True)
 class TestSet:
     """Runs with the same split and the same labels of the test bags.
 
@@ -94,7 +79,8 @@ class TestSet:
         validation: on the validation bags; None where a run has none.
         settings: by decreasing validation AUROC, those without one last.
         best: the best setting on validation; None where a setting has no validation AUROC.
-        duplicates: runs that repeat another one.
+        duplicates: run that repeats the setting and seed of an earlier one -> that run; it is no further seed and is
+            not counted.
     """
 
     __test__ = False  # not a test class for pytest
@@ -105,7 +91,13 @@ class TestSet:
     validation: Predictions | None
     settings: list[Setting]
     best: Setting | None
-    duplicates: list[Duplicate]
+    duplicates: dict[int, int]
+
+    def name_of(self, run: int) -> str:
+        """Setting and seed of a run: "max, seed 1"."""
+        counted = self.duplicates.get(run, run)
+        label = next(setting.label for setting in self.settings if counted in setting.members)
+        return f"{label}, seed {self.runs[run].seed}"
 
 
 def by_test_set(runs: Sequence[Run], labels: Sequence[str], levels: Sequence[tuple[str, ...]]) -> list[TestSet]:
@@ -186,12 +178,12 @@ def _test_set(indices: list[int], runs: list[Run], labels: list[str], levels: li
     validation = score_runs(tables, thresholds) if len(tables) == len(runs) else None
     members: dict[tuple[str, ...], list[int]] = {}
     first: dict[tuple[tuple[str, ...], int], int] = {}
-    duplicates = []
+    duplicates = {}
     for i, own in enumerate(levels):
         if first.setdefault((own, runs[i].seed), i) == i:
             members.setdefault(own, []).append(i)
         else:
-            duplicates.append(Duplicate(labels[i], i, first[own, runs[i].seed]))
+            duplicates[i] = first[own, runs[i].seed]
     trials = rate_trials(test.labels, patient_codes(test.patient_ids, len(test.labels)))
 
     def pooled(predictions: Predictions, rows: list[int], m: int, rate: int | None = None) -> Estimate:

@@ -221,11 +221,8 @@ def _configs(sweep: Sweep) -> dict[str, Any]:
     }
     names = [""] * len(sweep.runs)
     for tested in sweep.test_sets:
-        for setting in tested.settings:
-            for i in setting.members:
-                names[tested.indices[i]] = f"{setting.label}, seed {tested.runs[i].seed}"
-        for one in tested.duplicates:
-            names[tested.indices[one.run]] = f"{one.setting}, seed {tested.runs[one.run].seed}, repeated"
+        for run, index in enumerate(tested.indices):
+            names[index] = tested.name_of(run) + (", repeated" if run in tested.duplicates else "")
     runs = [
         {"name": f"{run.name}: {name}", "values": [values[i] for values in differing.values()]}
         for i, (run, name) in enumerate(zip(sweep.runs, names, strict=True))

@@ -65,16 +65,16 @@ def _several_test_sets(sweep: Sweep) -> Iterator[str]:
         excluded = sum(len(tested.runs) for tested in sweep.test_sets[1:])
         yield (
             f"The runs have {count} different test sets. Only the {plural(len(sweep.tested.runs), 'run')} of test set "
-            f"1 are compared; the other {excluded} are listed in the table of settings, but their numbers are not "
-            "comparable with these. To pool the folds of a cross-validation, use python -m lungtl.crossval."
+            f"1 are compared. The table of settings also lists {plural(excluded, 'run')} with other test sets, whose "
+            "numbers are not comparable. To pool the folds of a cross-validation, use python -m lungtl.crossval."
         )
 
 
 def _duplicates(sweep: Sweep) -> Iterator[str]:
-    runs = sweep.tested.runs
+    tested = sweep.tested
     repeated = [
-        f"{one.setting} (seed {runs[one.run].seed}: run {runs[one.run].name} repeats run {runs[one.first].name})"
-        for one in sweep.tested.duplicates
+        f"{tested.name_of(run)} (run {tested.runs[run].name} repeats run {tested.runs[first].name})"
+        for run, first in tested.duplicates.items()
     ]
     if repeated:
         yield f"Of runs with the same setting and seed only the first counts: {join_items(repeated)}."

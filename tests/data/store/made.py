@@ -1,4 +1,4 @@
-"""Sources for the tests of stores, whose loads are noted; quick to import in other processes."""
+"""Sources for the tests of stores that log their calls; quick to import in other processes."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from lungtl.sources.dicom import DicomSource
 
 @dataclass(frozen=True)
 class Made(Source):
-    """Bags made on the spot; bag k is full of k. Calls are noted in a file, which workers can do too.
+    """Synthetic bags; bag k is filled with k. Calls are logged to a file, also by workers.
 
     Attributes:
-        diary: the file.
-        ids: one a bag.
+        diary: the log file.
+        ids: one per bag.
         refused: bags that are refused when they are loaded.
-        at_sight: what the inventory refuses.
+        at_sight: refused by the inventory.
         interrupt_at: the bag whose loading Ctrl-C interrupts.
         kill_at: the bag whose loading kills its process.
-        alive: a named pipe that every process that loads keeps open until it ends.
-        seconds: that loading takes.
+        alive: a named pipe that every loading process keeps open until it exits.
+        seconds: duration of loading a bag.
         width: of the slices; they are two rows high.
-        place: changes the listing and nothing else, as another copy of the same data would.
+        place: changes only the listing, like another copy of the same data.
     """
 
     diary: str
@@ -71,7 +71,7 @@ class Made(Source):
         if item.bag_id == self.interrupt_at:
             raise KeyboardInterrupt
         if item.bag_id in self.refused:
-            raise Refused(f"{item.bag_id} is bad", "mend it")
+            raise Refused(f"{item.bag_id} is bad", "fix it")
         k = int(item.content)
         return Bag(
             bag_id=item.bag_id,
@@ -87,7 +87,7 @@ class Made(Source):
 
 @dataclass(frozen=True)
 class NotedDicom(DicomSource):
-    """A DICOM folder whose loads are noted, and take as long as those of series that are not tiny."""
+    """A DICOM folder that logs its loads, which take as long as for larger series."""
 
     diary: str = ""
 
@@ -113,11 +113,11 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def undisturbed(tmp_path: Path, **options: Any) -> dict[str, bytes]:
-    """The files of a store that was prepared in one go."""
+    """The files of a store prepared without interruption."""
     return content(prepare(Made(str(tmp_path / "other-diary"), **options), tmp_path / "undisturbed").path)
 
 
 def store_folder(data_dir: Path) -> Path:
-    """The only store below a data_dir, finished or not."""
+    """The only store in a data_dir, finished or not."""
     (folder,) = (path for path in (data_dir / "stores").iterdir() if path.is_dir() and path.name != ".known")
     return folder

@@ -1,4 +1,4 @@
-"""Preparations in processes of their own, which a test can kill."""
+"""Preparations in separate processes, which a test can kill."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from lungtl.sources.base import Source
 FILE_EVENTS = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir"}
 PATIENCE_S = 60
 
-# A clean process that has imported everything forks the others: each starts in milliseconds and has no threads.
+# Forked from a clean process with all imports: each starts in milliseconds and has no threads.
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.data.store.processes", "pandas", "pyarrow.parquet", "pydicom", "rich.progress"])
 
 
 class Preparation:
-    """`prepare` in a process group of its own; begun when the constructor returns.
+    """`prepare` in its own process group; it has started when the constructor returns.
 
     Args:
         source: what to prepare.
@@ -45,15 +45,15 @@ class Preparation:
         file_limit: int | None = None,
         kill_at: int | None = None,
     ) -> None:
-        self._said, says = _context.Pipe(duplex=False)
-        self.process = _context.Process(target=_run, args=(says, source, data_dir, workers, file_limit, kill_at))
+        self._receiver, sender = _context.Pipe(duplex=False)
+        self.process = _context.Process(target=_run, args=(sender, source, data_dir, workers, file_limit, kill_at))
         self.process.start()
-        says.close()
+        sender.close()
         self._receive()
         self.begun = time.monotonic()
 
     def kill(self) -> None:
-        """Kill the process and its workers, unless they have ended."""
+        """Kill the process and its workers, if they are still running."""
         assert self.process.pid is not None
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -65,18 +65,18 @@ class Preparation:
         self.process.join()
 
     def result(self) -> str | None:
-        """Wait for the end: the store's folder, or the LungtlError's message; None when it was killed."""
-        said = self._receive()
+        """Wait for the end: the store's folder, or the message of the LungtlError; None if it was killed."""
+        message = self._receive()
         self.process.join()
-        return said
+        return message
 
     def _receive(self) -> str | None:
-        assert self._said.poll(PATIENCE_S)
+        assert self._receiver.poll(PATIENCE_S)
         try:
-            said: str = self._said.recv()
+            message: str = self._receiver.recv()
         except EOFError:
             return None
-        return said
+        return message
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -87,18 +87,18 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def _run(
-    says: Connection, source: Source, data_dir: Path, workers: int, file_limit: int | None, kill_at: int | None
+    sender: Connection, source: Source, data_dir: Path, workers: int, file_limit: int | None, kill_at: int | None
 ) -> None:
     os.setsid()
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     if kill_at is not None:
         sys.addaudithook(_killer(str(data_dir), kill_at))
-    says.send("begun")
+    sender.send("begun")
     try:
-        says.send(str(prepare(source, data_dir, workers).path))
+        sender.send(str(prepare(source, data_dir, workers).path))
     except LungtlError as error:
-        says.send(str(error))
+        sender.send(str(error))
 
 
 def _killer(folder: str, step: int) -> Callable[[str, tuple[Any, ...]], None]:

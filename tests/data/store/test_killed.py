@@ -1,4 +1,4 @@
-"""Killed, or beside another process: the store comes out the same, and nothing finished is done twice."""
+"""Killed or concurrent preparations: the same store, and no finished bag is loaded twice."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ def dicom(tmp_path: Path, series: int) -> NotedDicom:
 
 
 def loaded_again(diary: str) -> int:
-    """Loads beyond one a bag."""
+    """Number of loads beyond one per bag."""
     loads = Counter(line for line in noted(diary) if line.startswith("load"))
     return sum(count - 1 for count in loads.values())
 
 
 def duration(source: NotedDicom, data_dir: Path, workers: int) -> float:
-    """Seconds of a preparation that nothing disturbs."""
+    """Seconds of an undisturbed preparation."""
     preparation = Preparation(source, data_dir, workers)
     assert preparation.result() == str(store_folder(data_dir))
     return time.monotonic() - preparation.begun
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("workers", "kills"), [(1, 24), (2, 6)])
 def test_killed_at_random_moments(tmp_path: Path, workers: int, kills: int) -> None:
     source = dicom(tmp_path, series=10)
     seconds = min(duration(source, tmp_path / name, workers) for name in ("whole", "warm"))  # the first is slower
-    wanted = content(store_folder(tmp_path / "whole"))
-    assert len(wanted) == 4 + 10
+    expected = content(store_folder(tmp_path / "whole"))
+    assert len(expected) == 4 + 10
     moments = random.Random(workers)
     unfinished = 0
     for kill in range(kills):
@@ -64,26 +64,26 @@ def test_killed_at_random_moments(tmp_path: Path, workers: int, kills: int) -> N
         preparation.kill()
         unfinished += not any(data_dir.glob("stores/*/manifest.json"))
         store = prepare(source, data_dir)
-        assert content(store.path) == wanted
+        assert content(store.path) == expected
         assert loaded_again(source.diary) <= workers
         assert not list(data_dir.rglob("*.tmp"))
-    assert unfinished > kills // 4  # else the kills came too late to mean anything
+    assert unfinished > kills // 4  # otherwise the kills came too late
 
 
 @pytest.mark.slow
 def test_killed_at_every_file_operation(tmp_path: Path) -> None:
     options: dict[str, Any] = {"ids": ("bag-00", "bag-01", "bag-02"), "refused": ("bag-02",), "at_sight": ("x",)}
-    wanted = undisturbed(tmp_path, **options)
+    expected = undisturbed(tmp_path, **options)
     for step in itertools.count():
         source = Made(str(tmp_path / f"diary-{step}"), **options)
         data_dir = tmp_path / f"data-{step}"
         was_killed = Preparation(source, data_dir, kill_at=step).result() is None
-        assert content(prepare(source, data_dir).path) == wanted
+        assert content(prepare(source, data_dir).path) == expected
         assert loaded_again(source.diary) <= was_killed
         assert not list(data_dir.rglob("*.tmp"))
         if not was_killed:
             break
-    assert step > 25  # two operations a file at the least, and the folders
+    assert step > 25  # at least two operations per file, and the folders
 
 
 def test_killed_again_and_again(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
 
 
 def is_closed(pipe: int) -> bool:
-    """True when no process has it open for writing any more."""
+    """True if no process has it open for writing."""
     try:
         return os.read(pipe, 100) == b""
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""What a bag leaves in an unfinished store."""
+"""Parts of an unfinished store."""
 
 from __future__ import annotations
 
@@ -35,9 +35,7 @@ def test_written_and_read(folder: Path) -> None:
 def test_refused(folder: Path) -> None:
     source = Made(str(folder / "diary"), refused=("bag-02",))
     assert write_part(source, source.inventory().items[2], folder) is None
-    assert read_part(folder, "bag-02") == {
-        "refused": {"item": "bag-02", "reason": "bag-02 is bad", "remedy": "mend it"}
-    }
+    assert read_part(folder, "bag-02") == {"refused": {"item": "bag-02", "reason": "bag-02 is bad", "remedy": "fix it"}}
     assert not list((folder / "voxels").iterdir())
 
 

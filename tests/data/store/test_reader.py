@@ -1,4 +1,4 @@
-"""Reading stores: what went in comes out, and what changed since is noticed."""
+"""Reading stores: the content is unchanged, and later changes are detected."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def flip(path: Path, place: int, bit: int = 0) -> None:
 
 @contextmanager
 def altered(path: Path, place: int, bit: int) -> Iterator[None]:
-    """Change one bit of a file and put it back."""
+    """Change one bit of a file temporarily."""
     flip(path, place, bit)
     try:
         yield
@@ -96,7 +96,7 @@ def test_nodules(store: Store) -> None:
     assert store.nodules.to_dict("records") == [{"bag_id": "bag-01", "nodule": 0, "malignancy": 2.5}]
 
 
-def test_one_bags_arrays(store: Store) -> None:
+def test_arrays_of_one_bag(store: Store) -> None:
     voxels = store.voxels("bag-07")
     assert voxels.dtype == np.int16
     assert np.array_equal(voxels, np.full((2, 2, 4), 7))
@@ -131,7 +131,7 @@ def test_from_dicom_to_the_store(tmp_path: Path) -> None:
     assert (store.manifest["n_refused"], store.manifest["slice_step_mm"]) == (1, 1.0)
 
 
-# What is no longer as it was
+# Changed files
 
 
 def test_nothing_altered(store: Store) -> None:
@@ -172,7 +172,7 @@ def test_every_altered_file_is_found(store: Store) -> None:
     assert store.altered_files() == names
 
 
-def test_checking_a_large_store_shows_how_far_it_is(
+def test_checking_a_large_store_shows_progress(
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store.altered_files()
@@ -188,7 +188,7 @@ def test_fingerprint_is_of_the_content(tmp_path: Path, store: Store) -> None:
     assert same.fingerprint == store.fingerprint != other.fingerprint
 
 
-# What is damaged
+# Damage
 
 
 def remedy(store: Store) -> str:
@@ -206,7 +206,7 @@ def test_lost_table(store: Store, name: str) -> None:
 
 @given(place=st.integers(0), bit=st.integers(0, 7))
 def test_no_bit_of_a_table_changes_unnoticed(damaged: Store, place: int, bit: int) -> None:
-    said = pytest.raises(LungtlError, match="bags.parquet was altered" + remedy(damaged))
+    said = pytest.raises(LungtlError, match="bags.parquet was changed" + remedy(damaged))
     with altered(damaged.path / "bags.parquet", place, bit), said:
         _ = Store(damaged.path).bags
 
@@ -235,7 +235,7 @@ def error_of(work: Callable[[], object]) -> str | None:
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"null", b"[]", b"3", b"{}", b"\xff", b'{"format": "2"}', b'{"format": 2}']
 )
-def test_what_is_no_manifest(store: Store, content: bytes) -> None:
+def test_invalid_manifests(store: Store, content: bytes) -> None:
     (store.path / "manifest.json").write_bytes(content)
     with pytest.raises(LungtlError, match=r"prepare it again$"):
         Store(store.path)
@@ -248,7 +248,7 @@ def test_manifest_with_another_value(store: Store, key: str, value: Any) -> None
     if manifest == store.manifest:
         return
     (store.path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(LungtlError, match="manifest.json was altered" + remedy(store)):
+    with pytest.raises(LungtlError, match="manifest.json was changed" + remedy(store)):
         Store(store.path)
 
 
@@ -268,9 +268,9 @@ def test_a_damaged_header_gives_no_wrong_voxels(damaged: Store, place: int, bit:
 @pytest.mark.parametrize(
     ("array", "seen"),
     [
-        (np.zeros((3, 2, 3), np.int16), r"holds int16 \(3, 2, 3\), wanted int16 \(3, 2, 4\)"),
-        (np.zeros((2, 4), np.int16), r"holds int16 \(2, 4\), wanted"),
-        (np.zeros((3, 2, 4), np.uint16), r"holds uint16 \(3, 2, 4\), wanted"),
+        (np.zeros((3, 2, 3), np.int16), r"contains int16 \(3, 2, 3\), expected int16 \(3, 2, 4\)"),
+        (np.zeros((2, 4), np.int16), r"contains int16 \(2, 4\), expected"),
+        (np.zeros((3, 2, 4), np.uint16), r"contains uint16 \(3, 2, 4\), expected"),
     ],
 )
 def test_voxels_of_another_kind(store: Store, array: NDArray[Any], seen: str) -> None:
@@ -283,7 +283,7 @@ def test_voxels_of_another_kind(store: Store, array: NDArray[Any], seen: str) ->
 def test_voxel_file_that_was_cut(store: Store, kept: int) -> None:
     path = store.path / "voxels" / "bag-05.npy"
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(LungtlError, match="bag-05.npy is no .npy file, or was cut" + remedy(store)):
+    with pytest.raises(LungtlError, match="bag-05.npy is not an .npy file, or is truncated" + remedy(store)):
         store.voxels("bag-05")
 
 
@@ -300,7 +300,7 @@ def test_a_damaged_store_is_not_prepared_over(store: Store, tmp_path: Path) -> N
         prepare(source, tmp_path)
 
 
-# What is no store
+# Not a store
 
 
 def test_unfinished_folder(tmp_path: Path) -> None:
@@ -316,5 +316,5 @@ def test_missing_folder(tmp_path: Path) -> None:
 
 def test_another_format(store: Store) -> None:
     (store.path / "manifest.json").write_text(json.dumps({**store.manifest, "format": 99}))
-    with pytest.raises(LungtlError, match="has store format 99, this lungtl reads 2; remove it and prepare again"):
+    with pytest.raises(LungtlError, match="has store format 99, this version of lungtl reads 2; remove it"):
         Store(store.path)

@@ -1,4 +1,4 @@
-"""Several processes, and what can happen to them."""
+"""Worker processes and their failures."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ from tests.data.store.processes import Preparation
 def test_a_worker_that_is_killed(tmp_path: Path) -> None:
     with pytest.raises(LungtlError) as caught:
         prepare(Made(str(tmp_path / "diary"), kill_at="bag-10", seconds=0.01), tmp_path, workers=2)
-    assert str(caught.value) == (
-        "a worker process died or ran out of memory while it prepared made; run the same command again with "
-        "workers=1: what is finished is kept"
-    )
+    assert "a worker process died or ran out of memory" in str(caught.value)
+    assert "workers=1" in str(caught.value)
     again = Made(str(tmp_path / "second-diary"))
     assert content(prepare(again, tmp_path).path) == undisturbed(tmp_path)
     assert len(noted(again.diary)) < 1 + 12
 
 
-# A limit on the size of files stands for a full disk: both fail in the middle of a write.
+# A limit on the file size simulates a full disk: both fail in the middle of a write.
 @pytest.mark.parametrize(
     ("limit", "workers", "width", "file"),
     [

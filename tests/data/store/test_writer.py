@@ -1,4 +1,4 @@
-"""Writing stores: the same bytes whatever happened on the way."""
+"""Writing stores: the same bytes after any interruption."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def test_two_preparations(tmp_path: Path) -> None:
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, str]]:
-    """What the progress bar was told."""
-    told: list[tuple[int, int, str]] = []
+    """Arguments of the updates of the progress bar."""
+    updates: list[tuple[int, int, str]] = []
 
     @contextmanager
     def bar(title: str) -> Iterator[Update]:
-        yield lambda done, total, note="": told.append((done, total, note))
+        yield lambda done, total, note="": updates.append((done, total, note))
 
     monkeypatch.setattr(writer, "bar", bar)
-    return told
+    return updates
 
 
 def test_workers_write_the_same(tmp_path: Path, shown: list[tuple[int, int, str]]) -> None:
@@ -104,7 +104,7 @@ def test_a_deleted_store_is_made_again(tmp_path: Path) -> None:
 # Interrupted
 
 
-def test_the_rest_is_done_after_an_interruption(tmp_path: Path, shown: list[tuple[int, int, str]]) -> None:
+def test_the_remaining_bags_are_loaded_after_an_interruption(tmp_path: Path, shown: list[tuple[int, int, str]]) -> None:
     options: dict[str, Any] = {"refused": ("bag-01",), "at_sight": ("x", "y")}
     with pytest.raises(KeyboardInterrupt):
         prepare(Made(str(tmp_path / "diary"), interrupt_at="bag-05", **options), tmp_path)
@@ -114,7 +114,7 @@ def test_the_rest_is_done_after_an_interruption(tmp_path: Path, shown: list[tupl
     again = Made(str(tmp_path / "second-diary"), **options)
     store = prepare(again, tmp_path)
     assert noted(again.diary) == ["inventory", *(f"load bag-{k:02d}" for k in range(5, 12))]
-    assert shown[6] == (5, 12, "3 refused")  # after the five of the interrupted one
+    assert shown[6] == (5, 12, "3 refused")  # after the five of the interrupted run
     assert store.path == folder
     assert content(folder) == undisturbed(tmp_path, **options)
 
@@ -156,7 +156,7 @@ def test_the_order_in_which_bags_are_done_does_not_matter(
 
 @pytest.mark.parametrize("lost", ["parts/bag-03.json", "voxels/bag-03.npy"])
 @pytest.mark.parametrize("left", [b"", b"\0\0\0\0", None])
-def test_what_a_power_cut_took_is_done_again(tmp_path: Path, lost: str, left: bytes | None) -> None:
+def test_bags_lost_in_a_power_failure_are_loaded_again(tmp_path: Path, lost: str, left: bytes | None) -> None:
     with pytest.raises(KeyboardInterrupt):
         prepare(Made(str(tmp_path / "diary"), interrupt_at="bag-05"), tmp_path)
     file = store_folder(tmp_path) / lost
@@ -166,7 +166,7 @@ def test_what_a_power_cut_took_is_done_again(tmp_path: Path, lost: str, left: by
     assert noted(again.diary) == ["inventory", "load bag-03", *(f"load bag-{k:02d}" for k in range(5, 12))]
 
 
-def test_what_a_kill_left_half_written_does_not_stay(tmp_path: Path) -> None:
+def test_unfinished_files_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     broken = Made(str(tmp_path / "diary"), interrupt_at="bag-05")
     with pytest.raises(KeyboardInterrupt):
         prepare(broken, tmp_path)
@@ -188,7 +188,7 @@ def test_killed_between_the_manifest_and_the_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 1, 5, 10])
-def test_a_memo_that_was_cut_is_not_believed(tmp_path: Path, kept: int) -> None:
+def test_a_truncated_memo_is_ignored(tmp_path: Path, kept: int) -> None:
     source = Made(str(tmp_path / "diary"))
     before = content(prepare(source, tmp_path).path)
     (memo,) = (tmp_path / "stores" / ".known").glob("*.txt")
@@ -198,16 +198,14 @@ def test_a_memo_that_was_cut_is_not_believed(tmp_path: Path, kept: int) -> None:
     assert len(noted(source.diary)) == 2 + 12
 
 
-def test_a_bag_that_vanishes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bag_that_disappears_during_preparation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def finish(source: Made, inventory: Inventory, folder: Path) -> None:
         (folder / "voxels" / "bag-03.npy").unlink()
         tables.finish(source, inventory, folder)
 
     with monkeypatch.context() as patch:
         patch.setattr(writer, "finish", finish)
-        with pytest.raises(
-            LungtlError, match=r"made-\w+ was altered while it was prepared \(bag bag-03\); run the same"
-        ):
+        with pytest.raises(LungtlError, match=r"made-\w+ was changed during preparation \(bag bag-03\); rerun"):
             prepare(Made(str(tmp_path / "diary")), tmp_path)
     assert content(prepare(Made(str(tmp_path / "diary")), tmp_path).path) == undisturbed(tmp_path)
 
@@ -221,10 +219,8 @@ def test_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    wanted = (
-        rf"cannot write {tmp_path}/stores/\.known \({os.strerror(code)}\); make the folder writable or name another "
-    )
-    with pytest.raises(LungtlError, match=wanted + "with data_dir=FOLDER"):
+    expected = rf"cannot write {tmp_path}/stores/\.known \({os.strerror(code)}\); make the folder writable or set "
+    with pytest.raises(LungtlError, match=expected + "data_dir=FOLDER"):
         prepare(Made(str(tmp_path / "diary")), tmp_path)
 
 
@@ -234,7 +230,7 @@ def test_data_dir_is_a_file(tmp_path: Path) -> None:
         prepare(Made(str(tmp_path / "diary")), tmp_path / "data")
 
 
-def test_a_store_that_is_there_opens_from_a_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_store_opens_from_a_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Made(str(tmp_path / "diary"))
     path = prepare(source, tmp_path).path
     monkeypatch.setattr(Path, "mkdir", None)
@@ -254,14 +250,14 @@ def test_quarantine(tmp_path: Path) -> None:
     store = prepare(source, tmp_path)
     assert lines(store.path) == [
         {"item": "x.dcm", "reason": "unreadable", "remedy": "look at it"},
-        {"item": "bag-02", "reason": "bag-02 is bad", "remedy": "mend it"},
-        {"item": "bag-04", "reason": "bag-04 is bad", "remedy": "mend it"},
+        {"item": "bag-02", "reason": "bag-02 is bad", "remedy": "fix it"},
+        {"item": "bag-04", "reason": "bag-04 is bad", "remedy": "fix it"},
     ]
     assert (store.manifest["n_refused"], store.manifest["n_bags"]) == (3, 10)
     assert not {"bag-02", "bag-04"} & set(store.bags["bag_id"])
 
 
-def test_the_quarantine_is_that_of_the_input(tmp_path: Path) -> None:
+def test_the_quarantine_depends_on_the_input(tmp_path: Path) -> None:
     write_series(tmp_path / "scans", [0, 2])
     (tmp_path / "labels.csv").write_text(f"series_uid,patient_id,label\n{UID},p,1\n")
     source = DicomSource(str(tmp_path / "scans"), str(tmp_path / "labels.csv"))
@@ -278,7 +274,7 @@ def test_nothing_refused(tmp_path: Path) -> None:
     assert lines(prepare(Made(str(tmp_path / "diary")), tmp_path).path) == []
 
 
-def test_everything_refused_and_then_mended(tmp_path: Path) -> None:
+def test_everything_refused_and_then_fixed(tmp_path: Path) -> None:
     ids = ("bag-00", "bag-01")
     with pytest.raises(LungtlError, match=r"all 2 items of dataset made were refused \(bag-00: bag-00 is bad\)") as e:
         prepare(Made(str(tmp_path / "diary"), ids=ids, refused=ids), tmp_path)
@@ -287,12 +283,12 @@ def test_everything_refused_and_then_mended(tmp_path: Path) -> None:
     assert prepare(Made(str(tmp_path / "diary"), ids=ids), tmp_path).manifest["n_bags"] == 2
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_an_empty_dataset(tmp_path: Path) -> None:
     with pytest.raises(LungtlError, match=r"nothing in dataset made can be used \(0 refused; made: it is empty\)"):
         prepare(Made(str(tmp_path / "diary"), ids=()), tmp_path)
 
 
-def test_everything_refused_at_sight(tmp_path: Path) -> None:
+def test_everything_refused_by_the_inventory(tmp_path: Path) -> None:
     source = Made(str(tmp_path / "diary"), ids=(), at_sight=("x", "y"))
     with pytest.raises(LungtlError, match=r"can be used \(2 refused; x: unreadable\); look at it"):
         prepare(source, tmp_path)

@@ -115,21 +115,21 @@ def test_operating_points_are_where_the_thresholds_put_the_model() -> None:
     # Positive: .9, .6, .2; negative: .7, .4, .3, .1. A threshold includes its own probability.
     labels, p = [1, 1, 1, 0, 0, 0, 0], [0.9, 0.6, 0.2, 0.7, 0.4, 0.3, 0.1]
     thresholds = {"specificity_90": 0.9, "youden": 0.6, "sensitivity_95": None}
-    points, said = marks(roc(labels, p, range(7), thresholds=thresholds, resamples=0))
+    points, entries = marks(roc(labels, p, range(7), thresholds=thresholds, resamples=0))
     np.testing.assert_allclose(points, [(0, 1 / 3), (0.25, 2 / 3)])
-    assert said == [
+    assert entries == [
         "specificity 90, p >= 0.90: sensitivity 0.33, specificity 1.00",
         "youden, p >= 0.60: sensitivity 0.67, specificity 0.75",
     ]
-    points, said = marks(precision_recall(labels, p, range(7), thresholds=thresholds, resamples=0))
+    points, entries = marks(precision_recall(labels, p, range(7), thresholds=thresholds, resamples=0))
     np.testing.assert_allclose(points, [(1 / 3, 1), (2 / 3, 2 / 3)])
-    assert said[1] == "youden, p >= 0.60: recall 0.67, precision 0.67"
+    assert entries[1] == "youden, p >= 0.60: recall 0.67, precision 0.67"
 
 
 def test_a_threshold_that_calls_none_positive_has_no_precision() -> None:
-    points, said = marks(precision_recall([0, 1], [0.1, 0.2], "ab", thresholds={"all": 0.9}, resamples=0))
+    points, entries = marks(precision_recall([0, 1], [0.1, 0.2], "ab", thresholds={"all": 0.9}, resamples=0))
     assert np.isnan(points[0][1])
-    assert said == ["all, p >= 0.90: none called positive, precision undefined"]
+    assert entries == ["all, p >= 0.90: none called positive, precision undefined"]
 
 
 def test_operating_points_lie_on_the_roc() -> None:
@@ -147,7 +147,7 @@ def test_a_threshold_outside_the_unit_interval_is_refused() -> None:
 
 @pytest.mark.parametrize("draw", [roc, precision_recall])
 @pytest.mark.parametrize("label", [0, 1])
-def test_one_class_says_that_the_curve_is_undefined(draw: Callable[..., Figure], label: int) -> None:
+def test_one_class_notes_that_the_curve_is_undefined(draw: Callable[..., Figure], label: int) -> None:
     axes = draw([label] * 12, np.linspace(0.1, 0.9, 12), range(12), {"prevalence": np.full(12, 0.5)}).axes[0]
     assert not axes.lines
     assert [text.get_text() for text in axes.texts] == [f"undefined: one class\n({12 * label} of 12 positive)"]

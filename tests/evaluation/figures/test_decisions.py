@@ -40,7 +40,7 @@ def test_reliability_states_the_errors_of_the_score_table() -> None:
     assert legend(reliability(DATA.labels, DATA.probabilities))[1] == stated("model", DATA.probabilities)
 
 
-def test_reliability_draws_the_calibrated_probabilities_beside_the_others() -> None:
+def test_reliability_draws_calibrated_probabilities_too() -> None:
     calibrated = DATA.probabilities**2
     figure = reliability(DATA.labels, DATA.probabilities, calibrated)
     above, below = figure.axes
@@ -91,7 +91,7 @@ def test_confusion_counts_as_scikit_learn_does() -> None:
     assert counts == confusion_matrix(DATA.labels, DATA.probabilities >= 0.35).ravel().tolist()
 
 
-def test_confusion_of_one_class_says_which_row_is_empty() -> None:
+def test_confusion_of_one_class_marks_the_empty_row() -> None:
     texts = [text.get_text() for text in confusion([0, 0], [0.1, 0.9]).axes[0].texts]
     assert texts == ["1\n50% of row", "1\n50% of row", "0\nundefined: no rows", "0\nundefined: no rows"]
 

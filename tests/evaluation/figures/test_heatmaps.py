@@ -12,7 +12,7 @@ HEAT = np.zeros((4, 6), dtype=np.float32)
 HEAT[1, 2], HEAT[3, 5] = 0.02, 0.01
 
 
-def test_the_heat_lies_over_the_slice_as_strong_as_its_share_of_the_hottest_place() -> None:
+def test_heat_is_scaled_to_its_maximum() -> None:
     axes = gradcam_montage([IMAGE], [HEAT], ["s"]).axes[0]
     below, above = axes.images
     np.testing.assert_array_equal(np.asarray(below.get_array()), IMAGE)
@@ -22,7 +22,7 @@ def test_the_heat_lies_over_the_slice_as_strong_as_its_share_of_the_hottest_plac
     assert above.get_clim() == (0, 1)
 
 
-def test_a_slice_without_evidence_stays_as_it_is() -> None:
+def test_a_map_of_zeros_leaves_the_slice_unchanged() -> None:
     first, second = gradcam_montage([IMAGE, IMAGE], [np.zeros_like(HEAT), HEAT], ["a", "b"]).axes[:2]
     assert len(first.images) == 1
     assert len(second.images) == 2
@@ -35,12 +35,12 @@ def test_frames_and_captions_are_those_of_the_montage() -> None:
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["frame: benign (true)"]
 
 
-def test_no_slices_are_said() -> None:
+def test_no_slices_are_noted() -> None:
     assert gradcam_montage([], [], []).axes[0].texts[0].get_text() == "no slices"
 
 
 @pytest.mark.parametrize(
-    ("maps", "said"),
+    ("maps", "message"),
     [
         ([], "1 images and 0 maps"),
         ([HEAT.T], r"map 0 has shape \(6, 4\), its image \(4, 6\)"),
@@ -48,6 +48,6 @@ def test_no_slices_are_said() -> None:
         ([HEAT * np.nan], "map 0 contains negative or non-finite"),
     ],
 )
-def test_maps_that_do_not_fit_are_refused(maps: list[NDArray[np.float32]], said: str) -> None:
-    with pytest.raises(LungtlError, match=said):
+def test_invalid_maps_are_refused(maps: list[NDArray[np.float32]], message: str) -> None:
+    with pytest.raises(LungtlError, match=message):
         gradcam_montage([IMAGE], maps, ["s"])

@@ -57,7 +57,7 @@ def test_each_name_has_its_dot_its_interval_and_its_numbers() -> None:
     assert figure.get_suptitle() == "Runs"
 
 
-def test_what_is_undefined_keeps_its_line() -> None:
+def test_an_undefined_estimate_keeps_its_line() -> None:
     figure = dot_with_intervals(
         ["a", "b"], [Estimate(None, undefined="one class"), bare(0.8)], xlabel="AUROC", reference=0.5
     )
@@ -66,7 +66,7 @@ def test_what_is_undefined_keeps_its_line() -> None:
     np.testing.assert_array_equal(line(figure.axes[0], 1)[0], [0.5, 0.5])
 
 
-def test_numbers_stand_at_the_height_of_their_names(tmp_path: Path) -> None:
+def test_numbers_align_with_their_names(tmp_path: Path) -> None:
     figure = dot_with_intervals(["a", "b", "c"], [bare(0.7), bare(0.8), bare(0.9)], xlabel="AUROC")
     save(figure, tmp_path / "dots.png")
     left = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
@@ -76,7 +76,7 @@ def test_numbers_stand_at_the_height_of_their_names(tmp_path: Path) -> None:
     assert max(box.x1 for box in right) <= figure.bbox.width + 1
 
 
-def test_subgroups_stand_under_the_name_of_their_group() -> None:
+def test_subgroups_are_listed_under_their_group() -> None:
     figure = subgroup_forest(ROWS, overall=0.85)
     assert names(figure) == [
         "nodule size", "small  (3 of 9 malignant)", "large  (6 of 8 malignant)", "readers", "4  (2 of 2 malignant)",
@@ -88,7 +88,7 @@ def test_subgroups_stand_under_the_name_of_their_group() -> None:
     assert figure.get_suptitle() == "AUROC by subgroup (dashed: all cases, 0.850)"
 
 
-def test_input_that_cannot_be_drawn_is_refused() -> None:
+def test_invalid_input_is_refused() -> None:
     with pytest.raises(LungtlError, match="2 names and 1 estimates"):
         dot_with_intervals(["a", "b"], [bare(0.5)], xlabel="x")
     with pytest.raises(LungtlError, match="0 names"):

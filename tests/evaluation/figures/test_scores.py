@@ -29,7 +29,7 @@ def test_a_probability_on_an_edge_counts_upwards() -> None:
     assert np.flatnonzero(heights(above)).tolist() == [3, 6, 19]
 
 
-def test_the_titles_say_what_the_threshold_does() -> None:
+def test_titles_count_the_decisions_at_the_threshold() -> None:
     # Malignant: .2 below, .5 at the threshold and .9 above it; the others: .1 and .3 below, .6 above.
     above, below = score_histogram([1, 1, 1, 0, 0, 0], [0.2, 0.5, 0.9, 0.1, 0.3, 0.6], threshold=0.5).axes
     assert above.get_title(loc="left") == "malignant: 2 of 3 called malignant, sensitivity 0.67"

@@ -39,13 +39,13 @@ def test_without_slice_probabilities_the_weights_stand_alone() -> None:
 
 
 @pytest.mark.parametrize("z", [None, [np.nan] * 5, [1, 2, np.nan, 4, 5]])
-def test_unknown_positions_give_way_to_the_slice_index(z: list[float] | None) -> None:
+def test_unknown_positions_are_replaced_by_the_slice_index(z: list[float] | None) -> None:
     above, below = attention_along_z(z, WEIGHTS, PROBABILITIES, LABELS).axes
     np.testing.assert_array_equal(line(above, 0)[0], np.arange(5))
     assert below.get_xlabel() == "slice index"
 
 
-def test_spans_join_alike_neighbours_and_reach_halfway_to_the_next_slice() -> None:
+def test_spans_merge_equal_neighbours() -> None:
     spans = label_spans(np.array([0.0, 1.0, 2.0, 4.0, 6.0]), LABELS)
     assert spans == [(-0.5, 0.5, 0), (0.5, 3.0, 2), (3.0, 5.0, 1), (5.0, 7.0, 2)]
 
@@ -61,24 +61,24 @@ def test_each_kind_of_slice_is_shaded_and_named_once() -> None:
     assert legend(figure) == ["weight", "equal weights (1/5)", "malignant (true)", "benign (true)"]
 
 
-def test_unknown_labels_are_told_from_slices_without_a_nodule() -> None:
+def test_unknown_labels_are_marked() -> None:
     figure = attention_along_z(None, WEIGHTS, PROBABILITIES, [-1, -1, 0, 0, 0])
     assert len(figure.axes[0].patches) == 1
     assert legend(figure)[-1] == "label unknown"
 
 
 @pytest.mark.parametrize(
-    ("weights", "probabilities", "labels", "said"),
+    ("weights", "probabilities", "labels", "message"),
     [
         ([], [], [], "at least one slice"),
         ([0.5, 0.5], [0.1], [0, 0], "slice probabilities have shape"),
         ([0.5, 0.5], [0.1, 0.2], [0], "slice labels have shape"),
     ],
 )
-def test_a_bag_whose_lengths_differ_is_refused(
-    weights: list[float], probabilities: list[float], labels: list[int], said: str
+def test_inputs_of_different_lengths_are_refused(
+    weights: list[float], probabilities: list[float], labels: list[int], message: str
 ) -> None:
-    with pytest.raises(LungtlError, match=said):
+    with pytest.raises(LungtlError, match=message):
         attention_along_z(None, weights, probabilities, labels)
 
 
@@ -122,7 +122,7 @@ def test_long_captions_stay_over_their_own_slice(tmp_path: Path) -> None:
     assert max(box.y1 for box in boxes) <= figure.bbox.height + 1
 
 
-def test_the_montage_says_when_it_leaves_slices_out() -> None:
+def test_the_montage_notes_omitted_slices() -> None:
     figure = montage([np.zeros((4, 4), dtype=np.uint8)] * 18, ["s"] * 18)
     assert sum(bool(axes.images) for axes in figure.axes) == 16
     assert figure.get_suptitle() == "first 16 of 18 slices"
@@ -147,7 +147,7 @@ def test_title_captions_and_legend_do_not_overlap(count: int, tmp_path: Path) ->
             assert not any(axes.get_window_extent().overlaps(box) for box in boxes)
 
 
-def test_an_empty_montage_says_so() -> None:
+def test_an_empty_montage_has_a_note() -> None:
     assert montage([], []).axes[0].texts[0].get_text() == "no slices"
 
 

@@ -39,7 +39,7 @@ def test_a_config_states_every_option_of_its_class(path: Path) -> None:
 
 @every_kind
 @pytest.mark.parametrize("garbage", [1e30, -1e30, math.inf, math.nan])
-def test_what_stands_at_padded_places_changes_nothing(name: str, garbage: float) -> None:
+def test_padding_does_not_change_the_result(name: str, garbage: float) -> None:
     aggregator = built(name)
     expected_logits, expected_weights = aggregator(*bags(LENGTHS))
     embeddings, slice_logits, mask = bags(LENGTHS, padded_to=12, fill=garbage)
@@ -62,7 +62,7 @@ def test_a_bag_is_judged_as_if_it_were_alone(name: str) -> None:
 
 
 @every_kind
-def test_the_slice_logits_decide_where_the_class_says_so(name: str) -> None:
+def test_slice_logits_are_used_exactly_if_declared(name: str) -> None:
     aggregator = built(name)
     embeddings, slice_logits, mask = bags(LENGTHS)
     logits, _ = aggregator(embeddings, slice_logits, mask)
@@ -83,7 +83,7 @@ def test_the_order_of_the_slices_does_not_matter(name: str) -> None:
 
 
 @kinds(lambda kind: kind.in_order)
-def test_the_order_of_the_slices_matters_where_the_class_says_so(name: str) -> None:
+def test_order_matters_exactly_if_declared(name: str) -> None:
     aggregator = built(name)
     assert aggregator.order_matters
     embeddings, slice_logits, mask = bags([9])
@@ -136,7 +136,7 @@ def test_extreme_logits_and_embeddings_stay_finite(name: str) -> None:
 
 
 @every_kind
-def test_mixed_precision_gives_nearly_the_same(name: str) -> None:
+def test_mixed_precision_is_close_to_float32(name: str) -> None:
     aggregator = built(name)
     embeddings, slice_logits, mask = bags([1, 30, 300])
     expected, expected_weights = aggregator(embeddings.bfloat16().float(), slice_logits.bfloat16().float(), mask)

@@ -31,7 +31,7 @@ def test_the_formula_in_numpy() -> None:
 
 
 @pytest.mark.parametrize(("kernel", "layers", "reach"), [(3, 1, 1), (3, 2, 2), (7, 1, 3)])
-def test_a_slice_hears_as_far_as_the_kernels_reach(kernel: int, layers: int, reach: int) -> None:
+def test_the_receptive_field_is_that_of_the_kernels(kernel: int, layers: int, reach: int) -> None:
     """The scores before the softmax tell which slices one of them changes."""
     network = Conv1d(DIM, kernel=kernel, layers=layers).eval()  # type: ignore[arg-type]
     embeddings, slice_logits, mask = bags([15])

@@ -27,7 +27,7 @@ def test_the_formula_in_numpy() -> None:
     assert w.max() / w.min() > 1.1
 
 
-def test_a_closed_gate_silences_what_tanh_says() -> None:
+def test_a_closed_gate_suppresses_a_slice() -> None:
     gated = GatedAttention(2, hidden=1).eval()
     with torch.no_grad():
         gated.features.weight.copy_(torch.tensor([[9.0, 0.0]]))

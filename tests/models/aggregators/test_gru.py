@@ -39,7 +39,7 @@ def test_the_formula_in_numpy() -> None:
 
 
 @pytest.mark.parametrize("changed", [0, 11])
-def test_every_slice_hears_of_both_ends(changed: int) -> None:
+def test_every_slice_depends_on_both_ends(changed: int) -> None:
     network = Gru(DIM).eval()
     embeddings, slice_logits, mask = bags([12])
     other = embeddings.clone()
@@ -50,7 +50,7 @@ def test_every_slice_hears_of_both_ends(changed: int) -> None:
     assert float((network(other, slice_logits, mask)[0] - network(embeddings, slice_logits, mask)[0]).detach()) != 0
 
 
-def test_equal_slices_weigh_the_more_alike_the_farther_they_are_from_both_ends() -> None:
+def test_weights_of_equal_slices_converge_away_from_the_ends() -> None:
     """The state of either direction begins at 0 and settles: what a slice weighs tells how much was read before it."""
     torch.manual_seed(1)
     network = Gru(DIM, state=4, hidden=5).eval()

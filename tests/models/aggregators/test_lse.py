@@ -67,7 +67,7 @@ def test_weights_are_the_derivative() -> None:
 
 
 @given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=9), st.floats(0.01, 100))
-def test_it_lies_between_the_mean_and_the_maximum(z: list[float], temperature: float) -> None:
+def test_it_is_between_the_mean_and_the_maximum(z: list[float], temperature: float) -> None:
     slice_logits = torch.tensor([[[0.0, -1e9, value] for value in z]])
     mask = torch.ones(1, len(z), dtype=torch.bool)
     logit = float(Lse(2, temperature=temperature)(torch.zeros(1, len(z), 2), slice_logits, mask)[0])

@@ -16,7 +16,7 @@ def test_instance_is_the_largest_malignant_probability() -> None:
     assert weights.tolist() == [[0, 1, 0, 0]]
 
 
-def test_a_large_malignant_logit_beside_a_larger_one_of_another_class_does_not_win() -> None:
+def test_malignancy_is_relative_to_the_other_classes() -> None:
     slice_logits = torch.tensor([[[9.0, 0.0, 8.0], [0.0, 0.0, 2.0]]])
     logit, weights = Max(2)(torch.zeros(1, 2, 2), slice_logits, torch.ones(1, 2, dtype=torch.bool))
     assert float(logit) == pytest.approx(2 - math.log(2), abs=1e-6)

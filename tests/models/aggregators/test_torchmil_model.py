@@ -11,7 +11,7 @@ from tests.models.aggregators.cases import OF_TORCHMIL, bags, built, needs_torch
 
 
 @pytest.mark.parametrize("name", sorted(OF_TORCHMIL))
-def test_without_torchmil_the_error_says_how_to_get_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torchmil_the_error_names_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchmil", None)
     monkeypatch.delitem(sys.modules, "torchmil.models", raising=False)
     with pytest.raises(LungtlError, match=r"torchmil.*pip install 'lungtl\[mil\]'"):

@@ -89,7 +89,7 @@ def test_the_weights_are_those_that_the_hub_serves_and_stay_when_it_is_gone(
 
 
 @pytest.mark.slow
-def test_a_download_that_breaks_off_leaves_nothing_behind(
+def test_an_interrupted_download_can_be_repeated(
     served: Path, tmp_path: Path, ask: Ask, complaint: Callable[..., str]
 ) -> None:
     with hub(f"timm/{NAME}", served, hangs_up=True) as (endpoint, _):

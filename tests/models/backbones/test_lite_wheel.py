@@ -67,7 +67,7 @@ def test_every_tensor_finds_its_place(architecture: str) -> None:
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
 @pytest.mark.parametrize("architecture", WHEELS)
-def test_the_network_knows_what_is_on_a_photograph(architecture: str, name: str) -> None:
+def test_the_network_classifies_a_photograph(architecture: str, name: str) -> None:
     assert top5(classifier(architecture), name) & PHOTOGRAPHS[name]
 
 
@@ -131,9 +131,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_file_that_was_altered_is_refused(package: Path) -> None:
     (package / "lite1.pth").write_bytes(b"anything")
-    with pytest.raises(
-        LungtlError, match=r"lite1\.pth of .* SHA-256 [0-9a-f]{64}, expected 77cc.*--force-reinstall"
-    ):
+    with pytest.raises(LungtlError, match=r"lite1\.pth of .* SHA-256 [0-9a-f]{64}, expected 77cc.*--force-reinstall"):
         checked_file("tf_efficientnet_lite1")
 
 

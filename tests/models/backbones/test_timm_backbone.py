@@ -29,7 +29,7 @@ def test_blocks_run_from_the_input_to_the_output() -> None:
     assert "net.conv1.weight" in blocks[0].parameters
 
 
-def test_blocks_where_timm_groups_nothing() -> None:
+def test_blocks_of_networks_without_timm_groups() -> None:
     backbone = TimmBackbone("poolformer_s12", weights="none")
     # the normalisation that its head begins with counts to the last stage
     assert [block.name for block in backbone.blocks()] == [

@@ -135,7 +135,7 @@ def test_a_file_that_holds_something_else(tmp_path: Path) -> None:
         load(str(tmp_path / "w.pth"))
 
 
-def test_a_source_that_is_nothing() -> None:
+def test_an_unknown_source_is_refused() -> None:
     with pytest.raises(LungtlError, match=r"backbone\.weights=hubb is neither auto, hub, wheel, none"):
         load("hubb")
 
@@ -174,7 +174,7 @@ def test_other_channels_are_adapted_as_timm_does_it(tmp_path: Path, name: str, c
     assert all(torch.equal(value, by_timm[key]) for key, value in found.items())
 
 
-def test_a_grey_image_gives_what_three_equal_channels_gave(tmp_path: Path) -> None:
+def test_a_grey_image_equals_three_equal_channels(tmp_path: Path) -> None:
     path = write(weights(), tmp_path / "w.safetensors")
     grey = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():

@@ -53,7 +53,7 @@ def test_strategies_can_follow_each_other_on_one_backbone() -> None:
         assert sum(p.requires_grad for p in backbone.parameters()) == trains
 
 
-def test_a_strategy_without_decisions_has_nothing_to_keep() -> None:
+def test_a_strategy_without_decisions_has_no_state() -> None:
     strategy = Full()
     strategy.after_epoch(0, 1.0)
     assert strategy.state() == {}

@@ -8,13 +8,13 @@ from tests.models.freezing.cases import RESNET, rates
 from tests.models.tiny import tiny_backbone
 
 
-def test_blocks_thaw_from_the_output_down_every_few_epochs() -> None:
+def test_blocks_are_unfrozen_from_the_output_down_every_few_epochs() -> None:
     groups = Gradual(every=3).groups(tiny_backbone(name=RESNET))
     assert [group.parameters[0].split(".")[1] for group in groups] == ["layer4", "layer3", "layer2", "layer1", "conv1"]
     assert [group.epoch for group in groups] == [3, 6, 9, 12, 15]
 
 
-def test_at_most_so_many_blocks_thaw() -> None:
+def test_a_maximum_number_of_blocks() -> None:
     backbone, freezing = tiny_backbone(name=RESNET), Gradual(every=3, most=2)
     assert [group.epoch for group in freezing.groups(backbone)] == [3, 6]
     assert freezing.frozen_blocks(backbone) == 3

@@ -106,7 +106,7 @@ def test_a_backbone_that_was_not_adapted_is_not_taken_for_a_frozen_one() -> None
         Lora().frozen_blocks(tiny_backbone())
 
 
-def test_without_peft_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_peft_the_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(LungtlError, match=r"freezing=lora needs the package peft; pip install 'lungtl\[lora\]'"):
         Lora().adapt(tiny_backbone())

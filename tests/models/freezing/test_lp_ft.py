@@ -13,7 +13,7 @@ from tests.models.tiny import tiny_backbone
 BACKBONE = tiny_backbone()
 
 
-def thaws(freezing: LpFt, values: list[float]) -> int | None:
+def unfreezing_epoch(freezing: LpFt, values: list[float]) -> int | None:
     """The epoch in which the backbone first trains, when validation goes like this."""
     for epoch, value in enumerate(values):
         freezing.apply(BACKBONE, epoch)
@@ -34,11 +34,11 @@ def thaws(freezing: LpFt, values: list[float]) -> int | None:
         ([5, 6], None),  # still waiting
     ],
 )
-def test_the_backbone_thaws_when_the_probe_no_longer_improves(values: list[float], epoch: int | None) -> None:
-    assert thaws(LpFt(probe_epochs=6, patience=2), values) == epoch
+def test_the_backbone_is_unfrozen_when_the_probe_stops_improving(values: list[float], epoch: int | None) -> None:
+    assert unfreezing_epoch(LpFt(probe_epochs=6, patience=2), values) == epoch
 
 
-def test_once_thawed_it_stays_thawed() -> None:
+def test_once_unfrozen_it_stays_unfrozen() -> None:
     freezing = LpFt(probe_epochs=1)
     for epoch in range(5):
         freezing.after_epoch(epoch, float(epoch))
@@ -46,7 +46,7 @@ def test_once_thawed_it_stays_thawed() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.integers(0, 11), st.integers(1, 12), st.integers(1, 4))
-def test_a_restored_strategy_goes_on_as_the_one_that_was_kept(
+def test_a_restored_strategy_continues_unchanged(
     values: list[float], stop: int, probe_epochs: int, patience: int
 ) -> None:
     whole, first, second = (LpFt(probe_epochs, patience) for _ in range(3))

@@ -46,7 +46,7 @@ def reencode(path: Path, syntax: str) -> None:
 
 
 def compress(path: Path, syntax: str) -> None:
-    """Compress a file with GDCM, an implementation that is not pydicom's."""
+    """Compress a file with GDCM, an implementation independent of pydicom."""
     library: Any = importlib.import_module("gdcm")  # has no types
     reader = library.ImageReader()
     reader.SetFileName(str(path))

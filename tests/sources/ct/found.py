@@ -1,4 +1,4 @@
-"""What `find_series` makes of a folder."""
+"""Results of `find_series`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Z = (-30.0, -27.5, -25.0, -22.5)
 
 
 def only(root: Path) -> Series:
-    """The one series below root, where nothing is refused."""
+    """The only series in root, where nothing is refused."""
     series, refusals = find_series(root)
     assert refusals == []
     assert len(series) == 1
@@ -25,7 +25,7 @@ def only(root: Path) -> Series:
 
 
 def reasons(root: Path) -> dict[str, str]:
-    """What is refused below root, beside one good series that must not suffer."""
+    """The refusals in root; a good series next to them must still be read."""
     write_series(root / "good", Z, uid=OTHER)
     series, refusals = find_series(root)
     assert [s.uid for s in series] == [OTHER]
@@ -36,7 +36,7 @@ def reasons(root: Path) -> dict[str, str]:
 
 
 def unreadable(root: Path) -> str:
-    """Why the pixels of the one series below root are refused, though its headers are not."""
+    """Why the pixels of the only series in root are refused, although its headers are accepted."""
     with pytest.raises(Refused) as caught:
         read_volume(only(root))
     assert "\n" not in caught.value.reason

@@ -9,9 +9,9 @@ import numpy as np
 import pydicom
 from pydicom.uid import MediaStorageDirectoryStorage
 
-from lungtl.sources.ct.files import printable
 from lungtl.sources.ct.series import find_series
 from lungtl.sources.ct.volume import read_volume
+from lungtl.sources.files import printable
 from tests.dicom_files import UID, ramp, truncate, write_series
 from tests.sources.ct.found import Z, only, reasons
 
@@ -21,13 +21,13 @@ def test_empty_files(tmp_path: Path) -> None:
     for name in ("zero.dcm", "ZERO.IMA", "zero"):
         (tmp_path / "bad" / name).touch()
     assert reasons(tmp_path) == {
-        "bad/zero.dcm": "an empty file (0 bytes)",
-        "bad/ZERO.IMA": "an empty file (0 bytes)",
-        "bad/zero": "an empty file (0 bytes)",
+        "bad/zero.dcm": "empty file (0 bytes)",
+        "bad/ZERO.IMA": "empty file (0 bytes)",
+        "bad/zero": "empty file (0 bytes)",
     }
 
 
-def test_dicomdir_is_passed_over(tmp_path: Path) -> None:
+def test_dicomdir_is_skipped(tmp_path: Path) -> None:
     write_series(tmp_path, Z)
     dataset = pydicom.dcmread(tmp_path / "slice-000.dcm")
     dataset.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
@@ -58,17 +58,17 @@ def rename(dataset: pydicom.FileDataset) -> None:
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.UID(f"{UID}.7")
 
 
-def test_links_that_lead_nowhere(tmp_path: Path) -> None:
+def test_broken_links(tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "nowhere.dcm").symlink_to(tmp_path / "gone")
     (tmp_path / "bad" / "itself").symlink_to(tmp_path / "bad" / "itself")
     assert reasons(tmp_path) == {
-        "bad/nowhere.dcm": "a link that leads nowhere (No such file or directory)",
-        "bad/itself": "a link that leads nowhere (Too many levels of symbolic links)",
+        "bad/nowhere.dcm": "broken link (No such file or directory)",
+        "bad/itself": "broken link (Too many levels of symbolic links)",
     }
 
 
-def test_names_that_are_no_text(tmp_path: Path) -> None:
+def test_undecodable_names(tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / os.fsdecode(b"a\n\xff.dcm")).write_text("no DICOM")
     found = reasons(tmp_path)
@@ -89,8 +89,8 @@ def test_file_cut_before_its_series_uid(tmp_path: Path) -> None:
     assert (refusal.item, refusal.reason) == ("(no SeriesInstanceUID)", "1 files without SeriesInstanceUID")
 
 
-def test_uid_that_is_none(tmp_path: Path) -> None:
+def test_invalid_uid(tmp_path: Path) -> None:
     write_series(tmp_path / "bad", Z[:1])
     path = tmp_path / "bad" / "slice-000.dcm"
     path.write_bytes(path.read_bytes().replace(UID.encode(), b"DOE^JOHN".ljust(len(UID))))
-    assert reasons(tmp_path) == {"bad/slice-000.dcm": "has a SeriesInstanceUID that is no UID"}
+    assert reasons(tmp_path) == {"bad/slice-000.dcm": "has an invalid SeriesInstanceUID"}

@@ -15,7 +15,7 @@ from pydicom.dataset import FileDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import EnhancedCTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, HTJ2KLossless
 
-from lungtl.sources.ct import stream
+from lungtl.sources.ct import encoding
 from lungtl.sources.ct.volume import read_volume
 from tests.dicom_files import UID, Edit, ramp, truncate, write_series
 from tests.sources.ct.encodings import UNCOMPRESSED, reencode
@@ -47,7 +47,7 @@ def pixels(*values: int) -> NDArray[np.uint16]:
     return np.array(values, np.uint16).reshape(2, 1, -1)
 
 
-# What is read
+# Accepted
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_bits(tmp_path: Path, edit: Edit, stored: tuple[int, ...], expected: tup
 
 
 @pytest.mark.parametrize("intercept", [-1000, -0.5])
-def test_narrow_pixels_are_scaled_as_wide_ones(tmp_path: Path, intercept: float) -> None:
+def test_narrow_pixels_are_scaled_like_wide_ones(tmp_path: Path, intercept: float) -> None:
     write_series(tmp_path, [0, 1], pixels(0, 255), intercept=intercept, edit=bits(8, allocated=8))
     assert read_volume(only(tmp_path)).hu.ravel().tolist() == [round(intercept), round(255 + intercept)]
 
@@ -95,7 +95,7 @@ def test_one_slice_of_another_encoding(tmp_path: Path, slope: int) -> None:
     assert np.array_equal(read_volume(only(tmp_path)).hu, ramp(4) * slope - 1024)
 
 
-# What is refused
+# Refused
 
 
 def tags(**values: Any) -> Edit:
@@ -118,20 +118,20 @@ def floating(k: int, dataset: FileDataset) -> None:
     [
         (
             tags(PhotometricInterpretation="MONOCHROME1"),
-            "has PhotometricInterpretation MONOCHROME1, wanted MONOCHROME2",
+            "has PhotometricInterpretation MONOCHROME1, expected MONOCHROME2",
         ),
         (tags(PhotometricInterpretation="RGB", SamplesPerPixel=3), "has PhotometricInterpretation RGB"),
-        (tags(PhotometricInterpretation="DOE JOHN"), "has PhotometricInterpretation of no known code"),
-        (tags(SamplesPerPixel=3), "has SamplesPerPixel 3, wanted 1"),
-        (tags(BitsAllocated=32, BitsStored=32, HighBit=31), "has BitsAllocated 32, wanted 8 or 16"),
-        (tags(BitsAllocated=12, BitsStored=12, HighBit=11), "has BitsAllocated 12, wanted 8 or 16"),
-        (tags(BitsAllocated=1, BitsStored=1, HighBit=0), "has BitsAllocated 1, wanted 8 or 16"),
-        (tags(BitsStored=12, HighBit=15), "has HighBit 15, wanted 11"),
+        (tags(PhotometricInterpretation="DOE JOHN"), "has PhotometricInterpretation of an unknown code"),
+        (tags(SamplesPerPixel=3), "has SamplesPerPixel 3, expected 1"),
+        (tags(BitsAllocated=32, BitsStored=32, HighBit=31), "has BitsAllocated 32, expected 8 or 16"),
+        (tags(BitsAllocated=12, BitsStored=12, HighBit=11), "has BitsAllocated 12, expected 8 or 16"),
+        (tags(BitsAllocated=1, BitsStored=1, HighBit=0), "has BitsAllocated 1, expected 8 or 16"),
+        (tags(BitsStored=12, HighBit=15), "has HighBit 15, expected 11"),
         (floating, "has floating point pixels"),
-        (tags(Rows=60000, Columns=60000), "claims 60000 x 60000 pixels"),
-        (tags(Rows=8000, Columns=8000), "is damaged: 24 bytes of pixels, its header wants 128000000"),
-        (tags(PixelData=bytes(22)), "is damaged: 22 bytes of pixels, its header wants 24"),
-        (tags(PixelData=bytes(26)), "is damaged: 26 bytes of pixels, its header wants 24"),
+        (tags(Rows=60000, Columns=60000), "declares 60000 x 60000 pixels"),
+        (tags(Rows=8000, Columns=8000), "is damaged: 24 bytes of PixelData, the header requires 128000000"),
+        (tags(PixelData=bytes(22)), "is damaged: 22 bytes of PixelData, the header requires 24"),
+        (tags(PixelData=bytes(26)), "is damaged: 26 bytes of PixelData, the header requires 24"),
         (tags(NumberOfFrames=2, PixelData=bytes(48)), "is multi-frame"),
         (tags(SOPClassUID=EnhancedCTImageStorage), "is multi-frame"),
     ],
@@ -149,12 +149,12 @@ def test_elements_after_the_pixels(tmp_path: Path) -> None:
         path.write_bytes(content + accepted)
         assert np.array_equal(read_volume(only(tmp_path / "in")).hu, ramp(4) - 1024)
     path.write_bytes(content + content[content.index(struct.pack("<HH", 0x7FE0, 0x0010)) :])  # the pixels twice
-    assert reasons(tmp_path) == {UID: "slice-001.dcm is damaged: earlier elements follow its pixels"}
+    assert reasons(tmp_path) == {UID: "slice-001.dcm is damaged: elements out of order after PixelData"}
 
 
 def test_pixels_cut_short(tmp_path: Path) -> None:
     truncate(write_series(tmp_path / "bad", Z)[1], -6)
-    assert reasons(tmp_path) == {UID: "slice-001.dcm is damaged: cut short, 18 of 24 bytes of pixels are there"}
+    assert reasons(tmp_path) == {UID: "slice-001.dcm is truncated: 18 of 24 bytes of PixelData"}
 
 
 def change(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
@@ -168,13 +168,19 @@ def change(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
 @pytest.mark.parametrize(
     ("edited", "reason"),
     [
-        (change(b"OW\0\0\x18\0\0\0", b"OW\0\0\xfe\xff\xff\xff"), "is damaged: 4294967294 bytes of pixels, its header"),
-        (change(b"OW\0\0\x18\0\0\0", b"OW\0\0\xff\xff\xff\xff"), "is damaged: an undefined number of bytes of pixels"),
-        (change(b"OW\0\0\x18\0\0\0", b"LT\0\0\x18\0\0\0"), "has a damaged PixelData"),
-        (change(b"UI\x14\x00" + ExplicitVRLittleEndian.encode() + b"\0", b"UI\x14\x00".ljust(24)), "lacks TransferS"),
+        (
+            change(b"OW\0\0\x18\0\0\0", b"OW\0\0\xfe\xff\xff\xff"),
+            "is damaged: 4294967294 bytes of PixelData",
+        ),
+        (
+            change(b"OW\0\0\x18\0\0\0", b"OW\0\0\xff\xff\xff\xff"),
+            "is damaged: an undefined number of bytes",
+        ),
+        (change(b"OW\0\0\x18\0\0\0", b"LT\0\0\x18\0\0\0"), "has an invalid PixelData"),
+        (change(b"UI\x14\x00" + ExplicitVRLittleEndian.encode() + b"\0", b"UI\x14\x00".ljust(24)), "has no TransferS"),
         (
             change(b"UI\x14\x00" + ExplicitVRLittleEndian.encode() + b"\0", b"UI\x14\x00" + b"DOE^JOHN".ljust(20)),
-            "has a transfer syntax that is not supported",
+            "has an unsupported transfer syntax",
         ),
     ],
 )
@@ -187,7 +193,7 @@ def test_bytes_that_contradict_the_header(tmp_path: Path, edited: Callable[[byte
 def test_big_endian_bytes(tmp_path: Path) -> None:
     for path in write_series(tmp_path / "bad", Z, edit=bits(8, allocated=8)):
         reencode(path, ExplicitVRBigEndian)
-    assert reasons(tmp_path) == {UID: "slice-000.dcm has BitsAllocated 8, wanted 16"}
+    assert reasons(tmp_path) == {UID: "slice-000.dcm has BitsAllocated 8, expected 16"}
 
 
 def test_syntax_without_support(tmp_path: Path) -> None:
@@ -196,21 +202,21 @@ def test_syntax_without_support(tmp_path: Path) -> None:
         dataset.PixelData = encapsulate([b"\xff\x4f\xff\x51"])
 
     write_series(tmp_path / "bad", Z, edit=htj2k)
-    assert reasons(tmp_path) == {UID: "slice-000.dcm has a transfer syntax that is not supported"}
+    assert reasons(tmp_path) == {UID: "slice-000.dcm has an unsupported transfer syntax"}
 
 
 def test_deflated_bytes_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_series(tmp_path / "bad", Z[:1])[0]
     reencode(path, "1.2.840.10008.1.2.1.99")
-    monkeypatch.setattr(stream, "MAX_INFLATED_BYTES", 500)
-    reason = "has a deflated dataset that is cut short or larger than 500 bytes"
+    monkeypatch.setattr(encoding, "MAX_INFLATED_BYTES", 500)
+    reason = "has a deflated dataset that is truncated or larger than 500 bytes"
     assert reasons(tmp_path) == {"bad/slice-000.dcm": reason}
 
 
 @pytest.mark.parametrize(
     ("keep", "end", "reason"),
     [
-        (-20, b"", f"cut short or larger than {2**28} bytes"),
+        (-20, b"", f"truncated or larger than {2**28} bytes"),
         (META_BYTES, b"\xff" * 200, "damaged deflated dataset"),  # no such kind of block
     ],
 )

@@ -1,4 +1,4 @@
-"""What stands in a header must not come out of the reader: not in a message, a log line, a warning or a result."""
+"""Header values must not leak from the reader: neither in messages, log lines, warnings nor results."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
 
 from lungtl.settings.errors import Refused
-from lungtl.sources.ct.elements import TAGS
+from lungtl.sources.ct.elements import TAGS, quiet_pydicom
 from lungtl.sources.ct.series import Series, check_gap, find_series
-from lungtl.sources.ct.stream import quiet_pydicom
 from lungtl.sources.ct.volume import read_volume
 from tests.dicom_files import UID, Edit, write_series
 
 NAME = "ZZDOE^JOHN"
-SHOWN = ("zzdoe", "john")
+PARTS = ("zzdoe", "john")
 KEYWORDS = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientAddress", "PatientComments", "OtherPatientNames",
     "ReferringPhysicianName", "InstitutionName", "InstitutionAddress", "StationName", "StudyDescription",
@@ -32,7 +31,7 @@ KEYWORDS = (
 
 
 def put(dataset: FileDataset, keyword: str, value: str = NAME) -> None:
-    """Put text into an element, whatever belongs there."""
+    """Write text to an element of any type."""
     tag = pydicom.tag.Tag(tag_for_keyword(keyword) or 0)
     content = value.encode().ljust(len(value) + len(value) % 2)
     vr = pydicom.datadict.dictionary_VR(tag)
@@ -40,7 +39,7 @@ def put(dataset: FileDataset, keyword: str, value: str = NAME) -> None:
 
 
 def write(folder: Path, z_mm: list[float], edit: Edit) -> list[Path]:
-    """Write a series; pydicom complains of what is put into it."""
+    """Write a series, with pydicom's warnings silenced."""
     with quiet_pydicom():
         return write_series(folder, z_mm, edit=edit)
 
@@ -60,7 +59,7 @@ def named_in(keyword: str) -> Edit:
 
 
 def read(root: Path) -> list[str]:
-    """Everything that reading a folder gives or says."""
+    """All results and messages of reading a folder."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         series, refusals = find_series(root)
@@ -77,9 +76,9 @@ def details(series: Series) -> list[object]:
     return [getattr(series, name) for name in dir(series) if not name.startswith("_")]
 
 
-def check_silence(said: list[str], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
+def check_no_leak(said: list[str], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
     everything = "\n".join([*said, caplog.text, *capfd.readouterr()]).lower()
-    assert not [part for part in SHOWN if part in everything]
+    assert not [part for part in PARTS if part in everything]
 
 
 @pytest.fixture(autouse=True)
@@ -93,20 +92,20 @@ def test_names_in_a_series_that_is_read(
     write(tmp_path, [0, 1, 2], edit=named_everywhere)
     said = read(tmp_path)
     assert len(said) == 5  # one series was read, and nothing warned
-    check_silence(said, caplog, capfd)
+    check_no_leak(said, caplog, capfd)
     assert NAME.encode() in (tmp_path / "slice-000.dcm").read_bytes()
 
 
 @pytest.mark.parametrize("keyword", sorted(TAGS))
-def test_names_where_they_make_a_value_wrong(
+def test_names_in_elements_that_are_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], keyword: str
 ) -> None:
     write(tmp_path, [0, 1], edit=named_in(keyword))
     said = read(tmp_path)
-    check_silence(said, caplog, capfd)
+    check_no_leak(said, caplog, capfd)
     harmless = {"ImageType", "Manufacturer", "SOPClassUID"}
     assert ("Refusal(" in said[0]) == (keyword not in harmless)
-    assert TAGS[keyword][1] != "US" or f"has a damaged {keyword}" in said[0]
+    assert TAGS[keyword][1] != "US" or f"has an invalid {keyword}" in said[0]
 
 
 @pytest.mark.parametrize("marker", [b"\x02\x00\x10\x00UI\x14\x00", b"\x02\x00\x02\x00UI\x1a\x00"])
@@ -117,7 +116,7 @@ def test_names_in_the_file_meta_information(
     content = path.read_bytes()
     start = content.index(marker) + len(marker)
     path.write_bytes(content[:start] + NAME.encode() + content[start + len(NAME) :])
-    check_silence(read(tmp_path), caplog, capfd)
+    check_no_leak(read(tmp_path), caplog, capfd)
 
 
 def of_series(uid: str) -> Edit:
@@ -130,12 +129,12 @@ def test_series_uid_with_digits_and_a_name(
     for number, uid in enumerate((f"{UID}.{NAME}", NAME, "9" * 65)):
         write(tmp_path / str(number), [0, 1], edit=of_series(uid))
     said = read(tmp_path)
-    check_silence(said, caplog, capfd)
-    assert said[0].count("has a SeriesInstanceUID that is no UID") == 6
+    check_no_leak(said, caplog, capfd)
+    assert said[0].count("has an invalid SeriesInstanceUID") == 6
     assert "9" * 65 not in said[0]
 
 
-def test_pydicom_says_more(tmp_path: Path) -> None:
+def test_pydicom_quotes_names(tmp_path: Path) -> None:
     """The same file, read by pydicom alone, shows the name: the tests above can fail."""
     path = write(tmp_path, [0, 1], edit=named_in("PixelSpacing"))[1]
     with pytest.warns(UserWarning, match="ZZDOE"):

@@ -80,7 +80,7 @@ def test_published_crops_are_cut_from_the_same_pixels(volume: Volume, tmp_path_f
 
 
 def matches(volume: Volume, nodule: Nodule, crop: NDArray[np.uint8]) -> Iterator[float]:
-    """Give the z of each place near a nodule's centre whose pixels, min-max scaled, round to the crop."""
+    """Yield the z of each position near a nodule's centre whose pixels, min-max scaled, match the crop."""
     points = np.concatenate([contour.points for a in nodule.annotations for contour in a.contours])
     top, left = np.rint(points.mean(axis=0)).astype(int) - SIDE // 2
     low, high = nodule.z_range_mm

@@ -20,14 +20,14 @@ from tests.sources.ct.found import OTHER, Z, only, reasons
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # our values are bad on purpose
 
 
-# What is read
+# Accepted
 
 
 def test_header_values(tmp_path: Path) -> None:
     write_series(tmp_path, Z, PixelSpacing=["0.5", "0.75"])
     series = only(tmp_path)
     assert (series.uid, series.shape, series.pixel_spacing_mm) == (UID, (3, 4), (0.5, 0.75))
-    assert (series.slice_thickness_mm, series.manufacturer) == (2.5, "other")
+    assert (series.files[0].slice_thickness_mm, series.files[0].manufacturer) == (2.5, "other")
     assert series.z_mm.tolist() == list(Z)
     assert series.native_spacing_mm == 2.5
 
@@ -35,8 +35,8 @@ def test_header_values(tmp_path: Path) -> None:
 def test_thickness_and_manufacturer_may_be_absent(tmp_path: Path) -> None:
     write_series(tmp_path, Z, SliceThickness=None, Manufacturer=None)
     series = only(tmp_path)
-    assert np.isnan(series.slice_thickness_mm)
-    assert series.manufacturer == ""
+    assert np.isnan(series.files[0].slice_thickness_mm)
+    assert series.files[0].manufacturer == ""
 
 
 def test_spacing_is_the_median_step(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_several_series_in_one_folder(tmp_path: Path) -> None:
         assert np.array_equal(read_volume(found).hu, ramp(4) + number - 1024)
 
 
-def test_other_files_are_passed_over(tmp_path: Path) -> None:
+def test_other_files_are_skipped(tmp_path: Path) -> None:
     write_series(tmp_path, Z)
     (tmp_path / "notes.xml").write_text("<LidcReadMessage/>")
     (tmp_path / "LICENSE").write_text("no DICOM\n" * 100)
@@ -112,7 +112,7 @@ def test_fingerprint_sees_what_decides_the_values(tmp_path: Path, tags: dict[str
     assert only(tmp_path / "a").fingerprint != only(tmp_path / "b").fingerprint
 
 
-# What is refused
+# Refused
 
 
 @pytest.mark.parametrize(
@@ -122,12 +122,12 @@ def test_fingerprint_sees_what_decides_the_values(tmp_path: Path, tags: dict[str
 )  # fmt: skip
 def test_missing_tag(tmp_path: Path, tag: str) -> None:
     write_series(tmp_path / "bad", Z, edit=lambda k, d: d.__delitem__(tag) if k == 2 else None)
-    assert reasons(tmp_path) == {UID: f"slice-002.dcm lacks {tag}"}
+    assert reasons(tmp_path) == {UID: f"slice-002.dcm has no {tag}"}
 
 
 def test_all_missing_tags_are_named(tmp_path: Path) -> None:
     write_series(tmp_path / "bad", Z, RescaleSlope=None, PixelSpacing=None)
-    assert reasons(tmp_path) == {UID: "slice-000.dcm lacks PixelSpacing, RescaleSlope"}
+    assert reasons(tmp_path) == {UID: "slice-000.dcm has no PixelSpacing, RescaleSlope"}
 
 
 @pytest.mark.parametrize("value", [None, ""])
@@ -159,13 +159,13 @@ def at_slice_1(**tags: Any) -> Edit:
         ({"Modality": "MR"}, "Modality is MR, not CT"),
         ({"Modality": None}, "Modality is missing, not CT"),
         ({"NumberOfFrames": 3}, "slice-000.dcm is multi-frame"),
-        ({"NumberOfFrames": 0}, "slice-000.dcm has NumberOfFrames 0, wanted 1"),
-        ({"PhotometricInterpretation": None}, "slice-000.dcm lacks PhotometricInterpretation"),
-        ({"Rows": 60000, "Columns": 60000}, "slice-000.dcm claims 60000 x 60000 pixels"),
-        ({"Columns": 0}, "slice-000.dcm claims 3 x 0 pixels"),
+        ({"NumberOfFrames": 0}, "slice-000.dcm has NumberOfFrames 0, expected 1"),
+        ({"PhotometricInterpretation": None}, "slice-000.dcm has no PhotometricInterpretation"),
+        ({"Rows": 60000, "Columns": 60000}, "slice-000.dcm declares 60000 x 60000 pixels"),
+        ({"Columns": 0}, "slice-000.dcm declares 3 x 0 pixels"),
         ({"PixelSpacing": ["0", "0.5"]}, "slice-000.dcm has PixelSpacing 0, 0.5 mm"),
         ({"PixelSpacing": ["0.5", "-1"]}, "slice-000.dcm has PixelSpacing 0.5, -1 mm"),
-        ({"PixelSpacing": "0.5"}, "slice-000.dcm has a damaged PixelSpacing"),
+        ({"PixelSpacing": "0.5"}, "slice-000.dcm has an invalid PixelSpacing"),
         (
             {"ImageOrientationPatient": ["1", "0", "0", "0", "0", "-1"]},
             "ImageOrientationPatient is 1\\0\\0\\0\\0\\-1, not axial",
@@ -174,8 +174,8 @@ def at_slice_1(**tags: Any) -> Edit:
             {"ImageOrientationPatient": ["-1", "0", "0", "0", "-1", "0"]},
             "ImageOrientationPatient is -1\\0\\0\\0\\-1\\0, not axial",
         ),
-        ({"ImageOrientationPatient": ["1", "0", "0"]}, "slice-000.dcm has a damaged ImageOrientationPatient"),
-        ({"ImagePositionPatient": ["1", "0"]}, "slice-000.dcm has a damaged ImagePositionPatient"),
+        ({"ImageOrientationPatient": ["1", "0", "0"]}, "slice-000.dcm has an invalid ImageOrientationPatient"),
+        ({"ImagePositionPatient": ["1", "0"]}, "slice-000.dcm has an invalid ImagePositionPatient"),
     ],
 )
 def test_series_refused(tmp_path: Path, tags: dict[str, Any], reason: str) -> None:
@@ -199,16 +199,16 @@ def test_series_refused(tmp_path: Path, tags: dict[str, Any], reason: str) -> No
         ),
         (
             at_slice_1(ImageOrientationPatient=["1", "0", "0", "0", "1", "nan"]),
-            "slice-001.dcm has a damaged ImageOrientationPatient",
+            "slice-001.dcm has an invalid ImageOrientationPatient",
         ),
-        (position("-10", "-19.4", "-27.5"), "slice origins wander 0.6 mm in the plane (tilted gantry?)"),
-        (position("-10", "-20", "inf"), "slice-001.dcm has a damaged ImagePositionPatient"),
-        (position("-10", "-20", "1e300"), "slice-001.dcm lies 1e+300 mm from the origin"),
+        (position("-10", "-19.4", "-27.5"), "slice origins shift by 0.6 mm in the plane (tilted gantry?)"),
+        (position("-10", "-20", "inf"), "slice-001.dcm has an invalid ImagePositionPatient"),
+        (position("-10", "-20", "1e300"), "slice-001.dcm is 1e+300 mm from the origin"),
         (position("-10", "-20", "-25"), "two slices at z = -25 mm"),
         (position("-10", "-20", "-25.005"), "two slices at z = -25.005 mm"),
     ],
 )
-def test_one_odd_slice_refuses_its_series(tmp_path: Path, edit: Edit, reason: str) -> None:
+def test_one_bad_slice_refuses_its_series(tmp_path: Path, edit: Edit, reason: str) -> None:
     write_series(tmp_path / "bad", Z, edit=edit)
     assert reasons(tmp_path) == {UID: reason}
 
@@ -218,7 +218,7 @@ def test_tilted_gantry(tmp_path: Path) -> None:
         dataset.ImagePositionPatient = ["-10", f"{-20 + 0.3 * k:g}", f"{Z[k]:g}"]
 
     write_series(tmp_path / "bad", Z, edit=shift)
-    assert reasons(tmp_path) == {UID: "slice origins wander 0.9 mm in the plane (tilted gantry?)"}
+    assert reasons(tmp_path) == {UID: "slice origins shift by 0.9 mm in the plane (tilted gantry?)"}
 
 
 def test_tilted_orientation(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_rounded_orientation_and_origin_are_accepted(tmp_path: Path) -> None:
 
 def test_single_slice(tmp_path: Path) -> None:
     write_series(tmp_path / "bad", Z[:1])
-    assert reasons(tmp_path) == {UID: "a single slice has no spacing"}
+    assert reasons(tmp_path) == {UID: "only one slice, so its spacing is unknown"}
 
 
 # Damaged files
@@ -248,7 +248,7 @@ def test_file_that_is_not_dicom(tmp_path: Path) -> None:
 def test_header_cut_short(tmp_path: Path) -> None:
     path = write_series(tmp_path / "bad", Z)[1]
     truncate(path, path.read_bytes().index(b"\x28\x00\x53\x10"))  # at RescaleSlope
-    assert reasons(tmp_path) == {UID: "slice-001.dcm lacks RescaleSlope"}
+    assert reasons(tmp_path) == {UID: "slice-001.dcm has no RescaleSlope"}
 
 
 def flip(marker: bytes, by: bytes) -> Callable[[Path], None]:
@@ -266,18 +266,18 @@ def flip(marker: bytes, by: bytes) -> Callable[[Path], None]:
         (
             flip(b"\x20\x00\x0e\x00UI", b"\x20\x00\x0e\x00U\x1c"),
             "bad/slice-001.dcm",
-            "has a damaged SeriesInstanceUID",
+            "has an invalid SeriesInstanceUID",
         ),
         (
             flip(b"\x28\x00\x10\x00US\x02\x00", b"\x28\x00\x10\x00US\x01\x00"),
             UID,
-            "slice-001.dcm lacks PixelSpacing, Columns, RescaleSlope, RescaleIntercept, BitsAllocated, BitsStored, "
+            "slice-001.dcm has no PixelSpacing, Columns, RescaleSlope, RescaleIntercept, BitsAllocated, BitsStored, "
             "HighBit, PixelRepresentation",  # the rest is out of step
         ),
         (
             flip(b"\x02\x00\x00\x00UL\x04\x00", b"\x02\x00\x00\x00UL\x05\x00"),
             "bad/slice-001.dcm",
-            "damaged DICOM header (BytesLengthException)",
+            "invalid DICOM header (BytesLengthException)",
         ),
     ],
 )
@@ -285,7 +285,7 @@ def test_flipped_bytes(tmp_path: Path, damage: Callable[[Path], None], item: str
     damage(write_series(tmp_path / "bad", Z[:3])[1])
     series, refusals = find_series(tmp_path)
     assert {r.item: r.reason for r in refusals} == {item: reason}
-    assert len(series) == (item != UID)  # a file whose series is unknown is missing from it, and listed
+    assert len(series) == (item != UID)  # a file of unknown series is refused on its own
 
 
 def test_random_damage_never_stops_the_rest(tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_folder_that_the_system_refuses_to_list(tmp_path: Path, monkeypatch: pyt
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(LungtlError, match=r"gone is not a folder; give the folder"):
+    with pytest.raises(LungtlError, match=r"gone is not a folder; set "):
         find_series(tmp_path / "gone")
 
 
@@ -350,5 +350,5 @@ def test_file_instead_of_folder(tmp_path: Path) -> None:
 
 def test_folder_without_dicom(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("none here")
-    with pytest.raises(LungtlError, match=f"no DICOM file below {tmp_path}"):
+    with pytest.raises(LungtlError, match=f"no DICOM file in {tmp_path}"):
         find_series(tmp_path)

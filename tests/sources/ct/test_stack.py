@@ -1,4 +1,4 @@
-"""Copies, localizers, gaps and bounds: what becomes of a series whose files do not all belong into it."""
+"""Copies, localizers, gaps and limits: series with files that do not all belong to them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 from pydicom.dataset import FileDataset
 
 from lungtl.settings.errors import Refused
-from lungtl.sources.ct import stack
+from lungtl.sources.ct import series as series_module
 from lungtl.sources.ct.series import check_gap, find_series
 from lungtl.sources.ct.volume import read_volume, resample_z
 from tests.dicom_files import UID, Edit, ramp, write_series
 from tests.sources.ct.found import Z, only, reasons
 
 
-def test_identical_copies_are_left_out(tmp_path: Path) -> None:
+def test_identical_copies_are_skipped(tmp_path: Path) -> None:
     write_series(tmp_path, Z)
     write_series(tmp_path / "copy", Z[:2])
     write_series(tmp_path / "again", Z[:1])
     (series,), (refusal,) = find_series(tmp_path)
     assert np.array_equal(read_volume(series).hu, ramp(4) - 1024)
-    assert (refusal.item, refusal.reason) == (UID, "3 copies of slices left out (same SOPInstanceUID, same bytes)")
+    assert (refusal.item, refusal.reason) == (UID, "3 duplicate files skipped (same SOPInstanceUID, same bytes)")
 
 
 def test_copies_that_differ(tmp_path: Path) -> None:
@@ -46,18 +46,18 @@ def test_localizers_in_a_series(tmp_path: Path) -> None:
     (series,), refusals = find_series(tmp_path)
     assert np.array_equal(read_volume(series).hu, ramp(4) - 1024)
     assert {r.item: r.reason for r in refusals} == {
-        "slice-004.dcm": "a localizer, not a slice of its series",
-        "slice-005.dcm": "a localizer, not a slice of its series",
+        "slice-004.dcm": "localizer, not an axial slice",
+        "slice-005.dcm": "localizer, not an axial slice",
     }
 
 
 @pytest.mark.parametrize("kind", ["LOCALIZER", ["DERIVED", "SECONDARY", "LOCALIZER"], ["A", "B", "SCOUT"]])
-def test_nothing_but_localizers(tmp_path: Path, kind: str | list[str]) -> None:
+def test_only_localizers(tmp_path: Path, kind: str | list[str]) -> None:
     write_series(tmp_path / "bad", Z, edit=lambda _, d: setattr(d, "ImageType", kind))
-    assert reasons(tmp_path) == {UID: "nothing but localizers"}
+    assert reasons(tmp_path) == {UID: "only localizers"}
 
 
-def test_missing_slice_is_interpolated_across(tmp_path: Path) -> None:
+def test_missing_slice_is_interpolated(tmp_path: Path) -> None:
     write_series(tmp_path, [0, 2, 6, 8], ramp(5)[[0, 1, 3, 4]])
     series = only(tmp_path)
     assert (series.native_spacing_mm, series.largest_gap_mm) == (2, 4)
@@ -71,19 +71,19 @@ def test_gap_that_is_too_large(tmp_path: Path) -> None:
         check_gap(only(tmp_path), 10)
 
 
-def test_positions_that_claim_too_many_slices(tmp_path: Path) -> None:
+def test_positions_that_imply_too_many_slices(tmp_path: Path) -> None:
     def far(k: int, dataset: FileDataset) -> None:
         dataset.Rows = dataset.Columns = 512
         dataset.PixelData = bytes(2 * 512 * 512)
 
     write_series(tmp_path / "bad", [0, 1, 90000], edit=far)
-    expected = "90000 slices of 512 x 512 at 1 mm or as they are exceed 4294967296 voxels"
+    expected = "90000 slices of 512 x 512 (native or at 1 mm) exceed 4294967296 voxels"
     assert reasons(tmp_path) == {UID: expected}
 
 
 def test_bound_counts_native_and_resampled_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_series(tmp_path, [0, 0.5, 1, 1.5])
-    monkeypatch.setattr(stack, "MAX_VOXELS", 4 * 3 * 4)
+    monkeypatch.setattr(series_module, "MAX_VOXELS", 4 * 3 * 4)
     assert len(only(tmp_path).files) == 4
-    monkeypatch.setattr(stack, "MAX_VOXELS", 4 * 3 * 4 - 1)
-    assert [r.reason.split(" at ")[0] for r in find_series(tmp_path)[1]] == ["4 slices of 3 x 4"]
+    monkeypatch.setattr(series_module, "MAX_VOXELS", 4 * 3 * 4 - 1)
+    assert [r.reason.split(" (")[0] for r in find_series(tmp_path)[1]] == ["4 slices of 3 x 4"]

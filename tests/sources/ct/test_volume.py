@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 
 from lungtl.settings.errors import Refused
-from lungtl.sources.ct import stack
+from lungtl.sources.ct import series as series_module
 from lungtl.sources.ct.series import find_series
 from lungtl.sources.ct.volume import Volume, read_volume, resample_z
 from tests.dicom_files import ramp, truncate, write_series
@@ -101,12 +101,12 @@ def test_extremes_of_int16(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tags", "reason"),
     [
-        ({"intercept": 1}, "slice-001.dcm has HU from 32768 to 32768, which exceed int16"),
-        ({"slope": -2}, "slice-001.dcm has HU from -66558 to -66558, which exceed int16"),
-        ({"intercept": 0.5}, "slice-001.dcm has HU from 32767.5 to 32767.5, which exceed int16"),
-        ({"intercept": 3e9}, "slice-000.dcm has HU from 3e+09 to 3e+09, which exceed int16"),
-        ({"intercept": 1e300}, "slice-000.dcm has HU from 1e+300 to 1e+300, which exceed int16"),
-        ({"slope": 1e308}, "slice-001.dcm has HU from inf to inf, which exceed int16"),
+        ({"intercept": 1}, "slice-001.dcm has HU from 32768 to 32768, outside int16"),
+        ({"slope": -2}, "slice-001.dcm has HU from -66558 to -66558, outside int16"),
+        ({"intercept": 0.5}, "slice-001.dcm has HU from 32767.5 to 32767.5, outside int16"),
+        ({"intercept": 3e9}, "slice-000.dcm has HU from 3e+09 to 3e+09, outside int16"),
+        ({"intercept": 1e300}, "slice-000.dcm has HU from 1e+300 to 1e+300, outside int16"),
+        ({"slope": 1e308}, "slice-001.dcm has HU from inf to inf, outside int16"),
     ],
 )
 def test_hu_beyond_int16(tmp_path: Path, tags: dict[str, Any], reason: str) -> None:
@@ -118,13 +118,13 @@ def test_hu_beyond_int16(tmp_path: Path, tags: dict[str, Any], reason: str) -> N
     ("tags", "reason"),
     [
         ({"slope": 0}, "slice-000.dcm has RescaleSlope 0"),
-        ({"RescaleSlope": ["1", "2"]}, "slice-000.dcm has a damaged RescaleSlope"),
-        ({"RescaleSlope": "inf"}, "slice-000.dcm has a damaged RescaleSlope"),
-        ({"RescaleIntercept": "1e999"}, "slice-000.dcm has a damaged RescaleIntercept"),
-        ({"PixelData": None}, "slice-000.dcm lacks PixelData"),
-        ({"BitsAllocated": None}, "slice-000.dcm lacks BitsAllocated"),
-        ({"BitsStored": 17}, "slice-000.dcm has BitsStored 17, wanted 1 to 16"),
-        ({"PixelRepresentation": 2}, "slice-000.dcm has PixelRepresentation 2, wanted 0 or 1"),
+        ({"RescaleSlope": ["1", "2"]}, "slice-000.dcm has an invalid RescaleSlope"),
+        ({"RescaleSlope": "inf"}, "slice-000.dcm has an invalid RescaleSlope"),
+        ({"RescaleIntercept": "1e999"}, "slice-000.dcm has an invalid RescaleIntercept"),
+        ({"PixelData": None}, "slice-000.dcm has no PixelData"),
+        ({"BitsAllocated": None}, "slice-000.dcm has no BitsAllocated"),
+        ({"BitsStored": 17}, "slice-000.dcm has BitsStored 17, expected 1 to 16"),
+        ({"PixelRepresentation": 2}, "slice-000.dcm has PixelRepresentation 2, expected 0 or 1"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Invalid value for VR DS:UserWarning")
@@ -134,7 +134,7 @@ def test_bad_values(tmp_path: Path, tags: dict[str, Any], reason: str) -> None:
     assert (series, refusal.reason) == ([], reason)
 
 
-def test_file_that_went_away(tmp_path: Path) -> None:
+def test_file_that_disappeared(tmp_path: Path) -> None:
     path = write_series(tmp_path, [0, 1])[1]
     series = only(tmp_path)
     path.unlink()
@@ -155,7 +155,7 @@ def test_file_that_changed_since(tmp_path: Path, change: Callable[[Path], None])
     write_series(tmp_path, [0, 1])
     series = only(tmp_path)
     change(tmp_path)
-    with pytest.raises(Refused, match=r"slice-000.dcm has changed since its header was read; run the command again"):
+    with pytest.raises(Refused, match=r"slice-000.dcm has changed since its header was read; rerun the command"):
         read_volume(series)
 
 
@@ -163,7 +163,7 @@ def test_file_that_changed_at_the_same_size(tmp_path: Path) -> None:
     path = write_series(tmp_path, [0, 1])[0]
     series = only(tmp_path)
     path.write_bytes(path.read_bytes().replace(b"\xe0\x7f\x10\x00", b"\xe0\x7f\x11\x00"))
-    with pytest.raises(Refused, match=r"slice-000.dcm lacks PixelData"):
+    with pytest.raises(Refused, match=r"slice-000.dcm has no PixelData"):
         read_volume(series)
 
 
@@ -177,7 +177,7 @@ def test_more_voxels_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_more_voxels_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stack, "MAX_VOXELS", 5)
+    monkeypatch.setattr(series_module, "MAX_VOXELS", 5)
     assert len(resample_z(volume([0, 2, 4], 0, 1, 2)).hu) == 5
     with pytest.raises(Refused, match=r"9 slices of 1 x 1 .* exceed 5 voxels"):
         resample_z(volume([0, 2, 4], 0, 1, 2), step_mm=0.5)
@@ -243,7 +243,7 @@ def test_uneven_spacing_as_numpy() -> None:
 
 
 def test_uneven_spacing_as_simpleitk() -> None:
-    """SimpleITK has no uneven grid: each pair of neighbouring slices is an image of its own."""
+    """SimpleITK has no uneven grids, so each pair of neighbouring slices is a separate image."""
     rng = np.random.default_rng(3)
     z = np.cumsum(rng.uniform(0.4, 5, 8)) - 20
     hu = rng.integers(-1024, 3000, (8, 4, 5)).astype(np.int16)

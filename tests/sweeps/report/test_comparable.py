@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from lungtl.evaluation.metrics import score
-from lungtl.sweeps.report.comparable import METRICS, Duplicate, pool_seeds, score_runs
+from lungtl.sweeps.report.comparable import METRICS, pool_seeds, score_runs
 from tests.sweeps.report.sweeps import LABELS, N, bags, probabilities, read_tested, write_grid, write_run
 
 
@@ -35,7 +35,7 @@ def test_seeds_are_pooled() -> None:
 
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1]])
-def test_perfect_runs_are_not_certain(tmp_path: Path, seeds: list[int]) -> None:
+def test_perfect_runs_have_no_auroc_interval(tmp_path: Path, seeds: list[int]) -> None:
     perfect = np.where(LABELS == 1, 0.9, 0.1)
     for seed in seeds:
         write_run(tmp_path / str(seed), bags("test", perfect), bags("val", perfect), seed=seed)
@@ -50,7 +50,7 @@ def test_perfect_runs_are_not_certain(tmp_path: Path, seeds: list[int]) -> None:
         assert setting.test[name].high == 1
 
 
-def test_seeds_that_are_always_right_and_always_wrong_have_no_interval() -> None:
+def test_constant_seeds_have_no_interval() -> None:
     values, replicates = np.array([1.0, 0.0]), np.array([np.ones(10), np.zeros(10)])
     for of_trials in (None, 20):
         found = pool_seeds(values, replicates, of_trials)
@@ -92,7 +92,7 @@ def test_settings_pool_their_seeds_and_the_best_is_chosen_on_validation(tmp_path
     assert tested.best.validation.value == pytest.approx(roc_auc_score(LABELS, good))
 
 
-def test_runs_of_other_test_bags_are_another_test_set(tmp_path: Path) -> None:
+def test_different_test_bags_are_a_different_test_set(tmp_path: Path) -> None:
     says = probabilities(1, 0)
     turned = 1 - LABELS
     for name, fingerprint, truth in (
@@ -127,7 +127,7 @@ def test_the_order_of_settings_is_that_of_validation(tmp_path: Path) -> None:
     assert tested.settings[0].levels == ("max", "a")
 
 
-def test_runs_on_other_data_are_no_seeds_of_one_setting(tmp_path: Path) -> None:
+def test_runs_on_different_data_are_different_settings(tmp_path: Path) -> None:
     for name, store in (("0", "first"), ("1", "second")):
         settings = {"dataset": {"root": f"/{store}"}}
         write_run(
@@ -141,7 +141,7 @@ def test_runs_on_other_data_are_no_seeds_of_one_setting(tmp_path: Path) -> None:
     ]
 
 
-def test_the_same_data_elsewhere_are_the_same_setting(tmp_path: Path) -> None:
+def test_moved_data_are_the_same_setting(tmp_path: Path) -> None:
     for name in ("0", "1"):
         settings = {"dataset": {"root": f"/{name}"}}
         write_run(tmp_path / name, bags("test", probabilities(1, 0)), None, settings=settings, seed=int(name))
@@ -149,10 +149,10 @@ def test_the_same_data_elsewhere_are_the_same_setting(tmp_path: Path) -> None:
     assert [setting.seeds for setting in tested.settings] == [[0, 1]]
 
 
-def test_a_run_that_repeats_another_is_no_second_seed(tmp_path: Path) -> None:
+def test_a_repeated_run_is_no_second_seed(tmp_path: Path) -> None:
     for name, seed in (("0", 0), ("1", 1), ("2", 0)):
         write_run(tmp_path / name, bags("test", probabilities(1, int(name))), None, seed=seed)
     (tested,) = read_tested(tmp_path)
     (setting,) = tested.settings
     assert (setting.members, setting.seeds) == ([0, 1], [0, 1])
-    assert tested.duplicates == [Duplicate("the only setting", 2, 0)]
+    assert tested.duplicates == {2: 0}

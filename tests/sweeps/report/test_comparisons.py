@@ -31,7 +31,7 @@ def test_settings_are_compared_by_the_means_of_their_seeds(tmp_path: Path) -> No
     assert found["mean"].against == "max"
 
 
-def test_one_seed_is_compared_as_two_models_are(tmp_path: Path) -> None:
+def test_one_seed_is_compared_like_two_models(tmp_path: Path) -> None:
     (tested,) = read_tested(write_grid(tmp_path, {("mean", "a"): 0.3, ("max", "a"): 1.2}, seeds=[0]))
     (one,) = [one for one in compare(tested) if one.kind == "best"]
     patients = [f"p{i}" for i in range(len(LABELS))]
@@ -56,7 +56,7 @@ def test_more_seeds_of_the_same_skill_do_not_make_a_setting_better(tmp_path: Pat
     assert one.decisions is None  # no seed in common
 
 
-def test_p_values_are_adjusted_with_those_of_the_same_question(tmp_path: Path) -> None:
+def test_p_values_are_adjusted_within_each_question(tmp_path: Path) -> None:
     (tested,) = read_tested(write_grid(tmp_path, SKILLS))
     found = compare(tested)
     sizes = {"max": 2, "prevalence": 3, "diameter": 3, "untrained": 3}  # settings
@@ -81,7 +81,7 @@ def test_the_untrained_controls_of_all_seeds_are_one_comparison(tmp_path: Path) 
     assert found.auroc.p_value == pytest.approx(expected.p_value)
 
 
-def test_one_seed_beside_its_untrained_control_is_what_the_run_itself_says(tmp_path: Path) -> None:
+def test_one_seed_against_its_untrained_control_matches_the_run(tmp_path: Path) -> None:
     (tested,) = read_tested(write_grid(tmp_path, {("mean", "a"): 1.0}, seeds=[0]))
     (found,) = [one for one in compare(tested) if one.against == "untrained"]
     assert asdict(found.auroc) == pytest.approx(tested.runs[0].document["gains"]["untrained"])
@@ -121,7 +121,7 @@ def test_decisions_are_compared_at_the_threshold_of_the_validation_bags(tmp_path
     assert one.decisions.p_value == pytest.approx(2 / 2**3)
 
 
-def test_decisions_of_two_seeds_are_one_toss_a_patient(tmp_path: Path) -> None:
+def test_decisions_of_two_seeds_count_once_per_patient(tmp_path: Path) -> None:
     good = np.where(LABELS == 1, 0.9, 0.1)
     worse = good.copy()
     worse[np.flatnonzero(LABELS == 1)[:3]] = 0.0

@@ -34,7 +34,7 @@ def test_a_setting_that_all_options_were_tried_with_is_a_factor() -> None:
     }
 
 
-def test_a_setting_of_one_option_alone_is_told_with_it() -> None:
+def test_a_setting_of_one_option_is_part_of_its_level() -> None:
     runs = [
         run({"aggregator": "mean"}, {"aggregator._target_": "Mean"}),
         run({"aggregator": "attention"}, {"aggregator._target_": "Attention", "aggregator.width": "64"}),
@@ -68,7 +68,7 @@ def test_a_setting_that_a_run_does_not_have_differs() -> None:
     assert differing_settings(runs) == {"a.y": ["2", "-"]}
 
 
-def test_other_data_are_another_level_wherever_they_lie() -> None:
+def test_different_data_are_different_levels() -> None:
     runs = [run({}, {"optimizer.lr": lr}, store=store) for lr in ("1", "2") for store in ("0123456789", "abcdefghij")]
     assert find_factors(runs) == {
         "optimizer.lr": ["1", "1", "2", "2"],
@@ -81,6 +81,6 @@ def test_data_that_follow_from_another_factor_are_part_of_it() -> None:
     assert find_factors(runs) == {"image.crop": ["none", "none", "lung", "lung"]}
 
 
-def test_two_data_of_one_option_are_told_with_it() -> None:
+def test_two_data_of_one_option_are_part_of_its_level() -> None:
     runs = [run({"dataset": name}, {}, store=store) for name, store in (("a", "1"), ("a", "2"), ("b", "3"))]
     assert find_factors(runs) == {"dataset": ["a fingerprint=1", "a fingerprint=2", "b fingerprint=3"]}

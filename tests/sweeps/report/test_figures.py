@@ -25,11 +25,11 @@ def test_every_setting_has_its_number(tested: TestSet) -> None:
     assert numbers(tested, [1.0, 5.0, 9.0]) == ["1", "2", "3"]
 
 
-def test_what_cost_is_unknown_is_left_out(tested: TestSet) -> None:
+def test_settings_without_a_known_cost_are_omitted(tested: TestSet) -> None:
     assert numbers(tested, [1.0, None, 9.0]) == ["1", "3"]
 
 
-def test_numbers_of_points_that_cover_each_other_stand_together(tested: TestSet) -> None:
+def test_overlapping_points_share_one_text(tested: TestSet) -> None:
     for setting in tested.settings:
         setting.test["auroc"] = tested.settings[0].test["auroc"]
     assert numbers(tested, [5.0, 90.0, 5.01]) == ["1, 3", "2"]

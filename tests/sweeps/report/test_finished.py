@@ -15,7 +15,7 @@ def finished(folder: Path, **settings: object) -> Path:
     return write_run(folder, bags("test", probabilities(1, 0)), None, settings=settings)
 
 
-def test_settings_are_what_makes_a_model(tmp_path: Path) -> None:
+def test_settings_are_the_keys_that_decide_the_result(tmp_path: Path) -> None:
     settings = {
         "dataset": {"root": "/somewhere", "scans": 160},
         "trainer": {"accelerator": "cpu", "workers": 2, "max_epochs": 4},
@@ -40,7 +40,7 @@ def test_rows_are_in_the_order_of_the_bags(tmp_path: Path) -> None:
     assert run.test["label"].tolist() == LABELS.tolist()
 
 
-def test_a_bag_called_na_keeps_its_name(tmp_path: Path) -> None:
+def test_a_bag_id_of_na_is_kept(tmp_path: Path) -> None:
     table = bags("test", probabilities(1, 0)).replace({"bag_id": {"test000": "NA"}})
     assert "NA" in set(read_run(write_run(tmp_path / "0", table, None)).test["bag_id"])
 
@@ -66,7 +66,7 @@ def test_runs_without_results_are_listed(tmp_path: Path) -> None:
     ]
 
 
-def test_runs_are_in_the_order_in_which_they_were_asked_for(tmp_path: Path) -> None:
+def test_runs_are_in_the_order_of_the_sweep(tmp_path: Path) -> None:
     for name, number in (("aaa", 1), ("bbb", 0)):
         state = {"state": "finished", "number": number}
         (finished(tmp_path / name) / "status.json").write_text(json.dumps(state))

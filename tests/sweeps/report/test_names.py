@@ -29,7 +29,7 @@ def test_a_control_that_differs_between_runs_is_shown_for_each(tmp_path: Path) -
     ]  # fmt: skip
 
 
-def test_runs_are_told_apart_by_what_differs() -> None:
+def test_run_names_are_reduced_to_their_differences() -> None:
     names = ["phantom resnet18 frozen max seed=0", "phantom resnet18 frozen max seed=1"]
     assert differing(names) == ["seed=0", "seed=1"]
 
@@ -50,6 +50,6 @@ def test_brackets_in_a_name_are_printed(name: str, capsys: pytest.CaptureFixture
     assert name in capsys.readouterr().err
 
 
-def test_a_bar_in_a_name_begins_no_cell() -> None:
+def test_a_bar_in_a_name_is_escaped() -> None:
     row = markdown(table_of("a|b"), "x").splitlines()[4]
     assert row.startswith(r"| a\|b | 4 | 2 | 0.500 [")

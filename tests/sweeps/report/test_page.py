@@ -72,7 +72,7 @@ def test_what_is_written(sweep: Path, written: list[Path]) -> None:
     assert all(path.stat().st_size > 0 for path in written)
 
 
-def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
+def test_the_page_loads_nothing(page: str) -> None:
     addresses = [
         value
         for _, attributes in Parsed(page).tags
@@ -97,7 +97,7 @@ def test_the_page_shows_the_numbers_of_the_sweep(sweep: Path, page: str) -> None
     assert "Two by <two>" in Parsed(page).text
 
 
-def test_the_tables_hold_what_the_page_shows(sweep: Path, written: list[Path]) -> None:
+def test_the_tables_match_the_page(sweep: Path, written: list[Path]) -> None:
     content = read_sweep(sweep)
     settings = pd.read_csv(sweep / "report" / "settings.csv")
     assert settings["chosen"].tolist() == [True, False, False, False]
@@ -120,7 +120,7 @@ def test_the_same_sweep_gives_the_same_bytes(sweep: Path, written: list[Path], t
         assert first.read_bytes() == second.read_bytes()
 
 
-def test_what_training_took_is_shown_where_it_was_recorded(tmp_path: Path) -> None:
+def test_recorded_costs_are_shown(tmp_path: Path) -> None:
     for name, seconds in (("0", 12.5), ("1", 100.0)):
         training = {"seconds": seconds, "trainable_parameters": 121_476}
         write_run(
@@ -140,7 +140,7 @@ def test_one_run_and_one_class_are_no_error(tmp_path: Path) -> None:
     assert "Nothing was varied" in page
 
 
-def test_texts_stay_texts(tmp_path: Path) -> None:
+def test_texts_are_escaped(tmp_path: Path) -> None:
     nasty = "</td></script><script>alert(1)</script> & \"quoted\" 'too' $x^$"
     for name, option in (("0", "mean"), ("1", nasty)):
         write_run(tmp_path / name, bags("test", probabilities(1, 0)), None, choices={"aggregator": option})
@@ -164,7 +164,7 @@ def test_only_the_page_s_own_style_and_script_may_run(page: str) -> None:
         assert rules[rule] == f"'sha256-{base64.b64encode(sha256(inside.encode()).digest()).decode()}'"
 
 
-def test_cells_have_what_they_are_sorted_by(page: str) -> None:
+def test_cells_have_their_sort_value(page: str) -> None:
     body = page[page.index('<section id="tests">') :]
     cells = [attributes for tag, attributes in Parsed(body[: body.index("</tbody>")]).tags if tag == "td"]
     assert cells[0] == {}
@@ -198,7 +198,7 @@ def test_columns_are_sorted(written: list[Path], page: str) -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_what_is_unknown_is_sorted_below(tmp_path: Path) -> None:
+def test_missing_values_are_sorted_last(tmp_path: Path) -> None:
     for name, training in (("0", {"seconds": 2.0}), ("1", {}), ("2", {"seconds": 100.0}), ("3", {"seconds": 13.0})):
         test = bags("test", probabilities(1, 0))
         write_run(tmp_path / name, test, None, choices={"aggregator": name}, training=training)
@@ -209,7 +209,7 @@ def test_what_is_unknown_is_sorted_below(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_other_data_are_shown_as_a_difference(tmp_path: Path) -> None:
+def test_different_data_are_shown_as_a_difference(tmp_path: Path) -> None:
     for name, store in (("0", "first"), ("1", "second")):
         test = bags("test", probabilities(1, 0))
         write_run(tmp_path / name, test, None, store_fingerprint=store)
@@ -219,7 +219,7 @@ def test_other_data_are_shown_as_a_difference(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_two_runs_are_held_against_each_other(written: list[Path]) -> None:
+def test_two_runs_are_compared_by_the_script(written: list[Path]) -> None:
     after = dom(written[0])
     assert rows_of(after, "difference") == [["seed", "0", "1"]]  # the first two runs
     assert after.count("<option") == 2 * 8

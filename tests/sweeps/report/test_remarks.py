@@ -11,11 +11,11 @@ from tests.sweeps.report.sweeps import LABELS, bags, probabilities, write_failed
 PERFECT = np.where(LABELS == 1, 0.9, 0.1)
 
 
-def said(sweep: Path) -> str:
+def warning_text(sweep: Path) -> str:
     return "\n".join(warnings(read_sweep(sweep)))
 
 
-def test_the_choice_and_what_it_gives_on_the_test_bags(tmp_path: Path) -> None:
+def test_the_best_setting_is_named_with_its_test_auroc(tmp_path: Path) -> None:
     sweep = read_sweep(write_grid(tmp_path, {("mean", "a"): 0.1, ("max", "a"): 1.5}))
     best = sweep.tested.best
     assert best is not None
@@ -25,22 +25,22 @@ def test_the_choice_and_what_it_gives_on_the_test_bags(tmp_path: Path) -> None:
     assert f"Test AUROC {score.value:.3f} (95 % CI {score.low:.3f} to {score.high:.3f})." in text
 
 
-def test_nothing_is_chosen_without_validation_bags(tmp_path: Path) -> None:
+def test_no_best_setting_without_validation_predictions(tmp_path: Path) -> None:
     write_run(tmp_path / "0", bags("test", PERFECT), None)
     assert best_setting(read_sweep(tmp_path)).startswith("No best setting")
     assert best_setting(read_sweep(tmp_path)).endswith("the only setting.")
 
 
-def test_no_difference_is_said_to_be_shown_between_equals(tmp_path: Path) -> None:
-    text = said(write_grid(tmp_path, {("mean", "a"): 0.8, ("max", "a"): 0.8}))
+def test_equal_settings_do_not_differ_significantly(tmp_path: Path) -> None:
+    text = warning_text(write_grid(tmp_path, {("mean", "a"): 0.8, ("max", "a"): 0.8}))
     (line,) = [line for line in text.splitlines() if "differs significantly" in line]
     assert line.startswith("No setting's")
     assert "corrected" not in line  # there is one comparison
     assert "does not show that they are equal" in text
 
 
-def test_a_clear_difference_is_not_doubted(tmp_path: Path) -> None:
-    text = said(write_grid(tmp_path, {("mean", "a"): -1.0, ("max", "a"): 3.0, ("attention", "a"): 3.0}))
+def test_a_clear_difference_gives_no_warning(tmp_path: Path) -> None:
+    text = warning_text(write_grid(tmp_path, {("mean", "a"): -1.0, ("max", "a"): 3.0, ("attention", "a"): 3.0}))
     assert "No setting's" not in text
     assert (
         "different from max (Holm-corrected for 2 comparisons): attention." in text
@@ -48,81 +48,83 @@ def test_a_clear_difference_is_not_doubted(tmp_path: Path) -> None:
     )
 
 
-def test_a_setting_that_is_higher_on_the_test_bags_is_not_the_choice(tmp_path: Path) -> None:
+def test_a_setting_higher_on_test_is_not_selected(tmp_path: Path) -> None:
     for name, test, validation in (("0", 0.5, 3.0), ("1", 3.0, 0.5)):
         test_bags, validation_bags = bags("test", probabilities(test, 1)), bags("val", probabilities(validation, 2))
         write_run(tmp_path / name, test_bags, validation_bags, choices={"aggregator": f"number {name}"})
-    assert "number 1 has a higher test AUROC than the best setting" in said(tmp_path)
+    assert "number 1 has a higher test AUROC than the best setting" in warning_text(tmp_path)
     assert best_setting(read_sweep(tmp_path)).count("number 0") == 1
 
 
 def test_controls_that_are_not_beaten(tmp_path: Path) -> None:
-    text = said(write_grid(tmp_path, {("mean", "a"): 0.0, ("max", "a"): 1.5}, seeds=[0]))
+    text = warning_text(write_grid(tmp_path, {("mean", "a"): 0.0, ("max", "a"): 1.5}, seeds=[0]))
     assert "better than the prevalence (Holm-corrected for 2 comparisons): mean." in text
-    assert "No setting is significantly better than the same head on a random backbone." in said(
+    assert "No setting is significantly better than the same head on a random backbone." in warning_text(
         write_grid(tmp_path / "x", {("max", "a"): 0.1})
     )
 
 
-def test_a_control_that_beats_settings_is_said_to(tmp_path: Path) -> None:
+def test_a_control_that_outperforms_settings_is_named(tmp_path: Path) -> None:
     # the diameters of `write_run` rank with an AUROC of .57
-    text = said(write_grid(tmp_path, {("mean", "a"): -1.5, ("max", "a"): 1.5}))
+    text = warning_text(write_grid(tmp_path, {("mean", "a"): -1.5, ("max", "a"): 1.5}))
     assert "Nodule diameter alone outperforms mean (Holm-corrected for 2 comparisons)." in text
     assert "better than nodule diameter" not in text
-    text = said(write_grid(tmp_path / "all", {("mean", "a"): -1.5, ("max", "a"): -1.5}))
+    text = warning_text(write_grid(tmp_path / "all", {("mean", "a"): -1.5, ("max", "a"): -1.5}))
     assert "Nodule diameter alone outperforms every setting (Holm-corrected for 2 comparisons)." in text
 
 
 def test_a_control_that_is_beaten_is_not_mentioned(tmp_path: Path) -> None:
-    assert "prevalence" not in said(write_grid(tmp_path, {("max", "a"): 0.9}))
+    assert "prevalence" not in warning_text(write_grid(tmp_path, {("max", "a"): 0.9}))
 
 
-def test_what_cannot_be_tested_is_not_called_alike(tmp_path: Path) -> None:
+def test_untested_comparisons_are_listed(tmp_path: Path) -> None:
     write_run(tmp_path / "0", bags("test", PERFECT), bags("val", PERFECT))  # AUROC 1, against 0.5
-    text = said(tmp_path)
+    text = warning_text(tmp_path)
     assert "Not tested (no interval and no p-value: the estimated variance is 0): the only setting against" in text
     assert "better than the prevalence" not in text
 
 
 def test_single_seeds(tmp_path: Path) -> None:
-    assert "Each setting was trained with one seed" in said(write_grid(tmp_path, {("mean", "a"): 1.0}, seeds=[0]))
+    assert "Each setting was trained with one seed" in warning_text(
+        write_grid(tmp_path, {("mean", "a"): 1.0}, seeds=[0])
+    )
     write_grid(tmp_path / "two", {("mean", "a"): 1.0})
-    assert "seed" not in said(tmp_path / "two")
+    assert "seed" not in warning_text(tmp_path / "two")
 
 
 def test_what_is_missing_is_counted(tmp_path: Path) -> None:
     write_grid(tmp_path, {("mean", "a"): 1.0, ("max", "a"): 1.0, ("max", "b"): 1.0})
     write_failed(tmp_path / "99", "no")
-    text = said(tmp_path)
+    text = warning_text(tmp_path)
     assert "1 of 4 combinations are missing" in text
     assert "1 of 7 runs did not finish" in text
     assert "pruned" not in text
 
 
-def test_pruned_runs_did_finish(tmp_path: Path) -> None:
+def test_pruned_runs_are_counted_separately(tmp_path: Path) -> None:
     write_grid(tmp_path, {("mean", "a"): 1.0})
     for name in ("98", "99"):
         folder = tmp_path / name
         folder.mkdir()
         (folder / "status.json").write_text('{"state": "finished", "number": 9}')
         (folder / "pruned.json").write_text("1")
-    text = said(tmp_path)
+    text = warning_text(tmp_path)
     assert "2 of 4 runs were pruned" in text
     assert "did not finish" not in text
 
 
 def test_a_factor_that_never_changes_alone(tmp_path: Path) -> None:
-    text = said(write_grid(tmp_path, {("mean", "a"): 1.0, ("max", "b"): 1.0}))
+    text = warning_text(write_grid(tmp_path, {("mean", "a"): 1.0, ("max", "b"): 1.0}))
     assert "aggregator: no two runs differ in it alone for max" in text
 
 
 def test_other_test_sets(tmp_path: Path) -> None:
     for name, fingerprint in (("0", "one"), ("1", "one"), ("2", "two")):
         write_run(tmp_path / name, bags("test", PERFECT), bags("val", PERFECT), split_fingerprint=fingerprint)
-    text = said(tmp_path)
+    text = warning_text(tmp_path)
     assert "2 different test sets" in text
     assert "Only the 2 runs of test set 1 are compared" in text
-    assert "the other 1 are listed" in text
+    assert "1 run with other test sets" in text
 
 
 def test_long_lists_are_cut() -> None:
@@ -133,14 +135,14 @@ def test_long_lists_are_cut() -> None:
 def test_a_run_that_repeats_another_is_named(tmp_path: Path) -> None:
     for name in ("0", "1"):
         write_run(tmp_path / name, bags("test", PERFECT), bags("val", PERFECT), seed=5)
-    assert "only the first counts: the only setting (seed 5: run 1 repeats run 0)." in said(tmp_path)
+    assert "only the first counts: the only setting, seed 5 (run 1 repeats run 0)." in warning_text(tmp_path)
 
 
 def computed_by(sweep: Path, *environments: dict[str, object]) -> str:
     for number, environment in enumerate(environments):
         test, validation = bags("test", probabilities(1, 0)), bags("val", probabilities(1, 1))
         write_run(sweep / str(number), test, validation, seed=number, environment=environment)
-    return said(sweep)
+    return warning_text(sweep)
 
 
 def test_runs_of_other_code_packages_or_devices_are_named(tmp_path: Path) -> None:
@@ -151,23 +153,23 @@ def test_runs_of_other_code_packages_or_devices_are_named(tmp_path: Path) -> Non
     assert "uncommitted" not in text
 
 
-def test_code_that_no_commit_holds_is_not_known_to_be_the_same(tmp_path: Path) -> None:
+def test_uncommitted_changes_are_counted(tmp_path: Path) -> None:
     text = computed_by(tmp_path, {"changed": True}, {"changed": True}, {})
     assert "2 of 3 runs used uncommitted changes" in text
     assert "different code" not in text
 
 
-def test_nothing_is_said_of_runs_that_were_computed_alike(tmp_path: Path) -> None:
+def test_equal_environments_give_no_warning(tmp_path: Path) -> None:
     text = computed_by(tmp_path, {}, {})
     assert "code" not in text
 
 
-def test_runs_that_do_not_say_what_computed_them_are_counted(tmp_path: Path) -> None:
+def test_runs_without_an_environment_are_counted(tmp_path: Path) -> None:
     computed_by(tmp_path, {}, {})
     (tmp_path / "0" / "environment.json").unlink()
-    assert "not recorded for 1 of 2 runs" in said(tmp_path)
+    assert "not recorded for 1 of 2 runs" in warning_text(tmp_path)
 
 
-def test_a_perfect_choice_says_why_it_has_no_interval(tmp_path: Path) -> None:
+def test_a_perfect_best_setting_gives_the_reason_for_no_interval(tmp_path: Path) -> None:
     write_run(tmp_path / "0", bags("test", PERFECT), bags("val", PERFECT))
     assert "AUROC 1.000 (no interval: every resample" in best_setting(read_sweep(tmp_path))

@@ -44,17 +44,17 @@ def test_a_report_in_the_sweeps_folder_goes_to_the_sweeps_run(
 
 
 @pytest.mark.parametrize(
-    ("uri", "said"), [(None, "there is no"), ("http://127.0.0.1:9", "cannot be used")], ids=["no store", "no server"]
+    ("uri", "message"), [(None, "there is no"), ("http://127.0.0.1:9", "cannot be used")], ids=["no store", "no server"]
 )
 def test_a_store_that_cannot_be_reached_is_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, uri: str | None, said: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, uri: str | None, message: str
 ) -> None:
     sweep = swept(tmp_path, "0" * 32)
     upload([sweep / "parent.json"], sweep, TRACKING.model_copy(update={"uri": uri}), tmp_path)
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "not uploaded to MLflow" in record.getMessage()
-    assert said in record.getMessage()
+    assert message in record.getMessage()
     assert not (tmp_path / DATABASE).exists()
 
 

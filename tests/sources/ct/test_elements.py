@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lungtl.sources.ct.vendors import vendor
+from lungtl.sources.ct.elements import vendor
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,11 @@ from lungtl.evaluate import _controls
 from lungtl.evaluation import assess, figures
 from lungtl.evaluation.chosen import FILE, choose, read_chosen
 from lungtl.evaluation.controls import fit_controls
-from lungtl.evaluation.figures import attention_along_z
 from lungtl.evaluation.document import check_document
-from lungtl.runs.after_training import TrainedRun, finish, slices_trained
+from lungtl.evaluation.figures import attention_along_z
 from lungtl.runs.folder import VALIDATION
+from lungtl.runs.scoring import export_bundle, score_run, slices_trained
+from lungtl.runs.training import Trained
 from lungtl.settings import parts
 from lungtl.settings.schema import TrainConfig
 from lungtl.tracking import publish
@@ -90,15 +91,18 @@ def finished(
     classifier = build_classifier(config, store.value_range)
     weights = classifier.backbone.fingerprint()
     features = cached_features(classifier, store, config.data_dir, CPU, weights) if cached else None
-    record = {"name": name, "mlflow_run_id": None, "store": store.name, "store_fingerprint": store.fingerprint}
+    record: dict[str, Any] = {"name": name, "mlflow_run_id": None}
+    record |= {"store": store.name, "store_fingerprint": store.fingerprint}
     choices = {"dataset": "toy", "aggregator": "attention"}
     folder = config.data_dir / name
     folder.mkdir()
     loss = loss or BagAndSliceLoss()
     fitted = {"epochs": 1, "best_epoch": 0, "seconds": 2.5, "trainable_parameters": 7}
-    run = TrainedRun(config, folder, store, split, classifier, features, loss, CPU, record, fitted, choices)
+    record |= {"choices": choices, "overrides": [], "split_fingerprint": "s", "weights_source": "none"}
+    trained = Trained(classifier, loss, features, CPU, fitted)
+    scored, document = score_run(config, store, split, folder, trained, record)
+    export_bundle(folder, config, store, scored, document, record)
     tracker = Recorded()
-    document = finish(run)
     publish.results(tracker, folder)
     return document, folder, tracker
 
@@ -237,13 +241,12 @@ def test_a_slice_head_is_trained_by_its_own_loss_or_by_the_bags_through_it(
         (config.aggregator, 0.0, [0, 2], False),
         (by_max, 0.0, [-1, -1], True),
     ):
-        run: Any = SimpleNamespace(
-            split=split_of(store),
-            store=SimpleNamespace(slice_labels=lambda bag_id, labels=labels: np.array(labels)),
+        labelled: Any = SimpleNamespace(slice_labels=lambda bag_id, labels=labels: np.array(labels))
+        trained: Any = SimpleNamespace(
             classifier=SimpleNamespace(aggregator=parts.build(aggregator, dim=4)),
             loss=BagAndSliceLoss(slice_weight=weight),
         )
-        assert slices_trained(run) is expected
+        assert slices_trained(labelled, split_of(store), trained) is expected
 
 
 def test_a_document_that_breaks_the_schema_is_not_written(
@@ -290,7 +293,7 @@ def test_the_card_shows_controls_operating_points_and_weights(done: tuple[dict[s
     for line in (
         "| metric | model | prevalence | diameter | untrained |",
         "| chosen on validation for | threshold | sensitivity | specificity | ppv | npv |",
-        "| slices by weight | model | uniform | centre | untrained | model less centre | model less untrained |",
+        "| slices by weight | model | uniform | centre | untrained | model minus centre | model minus untrained |",
     ):
         assert f"{line}\n| --- |" in card
 

@@ -1,7 +1,7 @@
-"""pylidc 0.2.3 on today's numpy, setuptools and Python, without a file in the home folder.
+"""Make pylidc 0.2.3 usable with current numpy, setuptools and Python, without a file in the home folder.
 
-lungtl itself reads pylidc's database and needs none of this; it is for scripts and tests that want pylidc's own
-results beside lungtl's. pylidc imports matplotlib, which may write its font cache (see MPLCONFIGDIR).
+lungtl itself only reads pylidc's database. Tests and benchmarks compare lungtl with pylidc. pylidc imports matplotlib,
+which may write its font cache (see MPLCONFIGDIR).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MODULES_WITH_NUMPY = ("pylidc.Annotation", "pylidc.Contour", "pylidc.Scan", "pyl
 
 
 class NumpyWithAliases(ModuleType):
-    """Numpy as pylidc knew it: with `np.int` and its like, which numpy itself dropped in 1.24."""
+    """Numpy with `np.int` and similar aliases, which were removed in 1.24."""
 
     int, float, bool = int, float, bool
 
@@ -31,13 +31,11 @@ class NumpyWithAliases(ModuleType):
 
 
 def load_pylidc(dicom_root: Path | None = None) -> ModuleType:
-    """Import pylidc, ready to use.
-
-    Only pylidc's own modules are changed; numpy stays as it is, and `~/.pylidcrc` is neither read nor written.
+    """Import pylidc; only its own modules are patched, and `~/.pylidcrc` is neither read nor written.
 
     Args:
-        dicom_root: the folder that holds LIDC-IDRI-0001 and the others, for what reads images, such as
-            `Scan.to_volume()`; replaces that of an earlier call.
+        dicom_root: the folder with LIDC-IDRI-0001 etc., required for images such as `Scan.to_volume()`; replaces that
+            of an earlier call.
 
     Raises:
         LungtlError: pylidc is not installed.
@@ -49,23 +47,25 @@ def load_pylidc(dicom_root: Path | None = None) -> ModuleType:
 
     def root() -> str:
         if dicom_root is None:
-            raise LungtlError("pylidc has no DICOM folder; call load_pylidc(FOLDER) with that of LIDC-IDRI-0001 ...")
+            raise LungtlError(
+                "pylidc has no DICOM folder; call load_pylidc(FOLDER) with the folder of LIDC-IDRI-0001 ..."
+            )
         return str(dicom_root)
 
-    # reads the file in the home folder, or writes it, with a parser that Python 3.12 dropped
+    # would read or write a file in the home folder, with a parser that was removed in Python 3.12
     vars(sys.modules["pylidc.Scan"])["_get_dicom_file_path_from_config_file"] = root
     return sys.modules["pylidc"]
 
 
 def _import_without_setuptools(database: Path) -> None:
-    """Import pylidc, which asks pkg_resources (gone since setuptools 82) where its database is."""
-    stand_in: Any = ModuleType("pkg_resources")
-    stand_in.resource_filename = lambda package, name: str(database.with_name(name))
+    """Import pylidc, which uses pkg_resources (removed in setuptools 82) to find its database."""
+    fake: Any = ModuleType("pkg_resources")
+    fake.resource_filename = lambda package, name: str(database.with_name(name))
     earlier = sys.modules.get("pkg_resources")
-    sys.modules["pkg_resources"] = stand_in
+    sys.modules["pkg_resources"] = fake
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecations of scipy and SQLAlchemy, and pylidc's own escapes
+            warnings.simplefilter("ignore")  # deprecations in scipy and SQLAlchemy, invalid escapes in pylidc
             importlib.import_module("pylidc.utils")
     finally:
         if earlier is None:

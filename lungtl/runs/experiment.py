@@ -1,0 +1,154 @@
+"""One training run, from a checked config and a prepared store to the results in its folder.
+
+Knows neither Hydra nor MLflow: the train command and the Python API both call `run_experiment`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lungtl.runs.folder import CONFIG, PREDICTIONS, PRUNED, RECORD, SLICES, SPLIT, read_record, write_record
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pytorch_lightning.callbacks import Callback
+
+    from lungtl.data.store.reader import Store
+    from lungtl.settings.schema import TrainConfig
+
+log = logging.getLogger(__name__)
+
+
+class Observer:
+    """Told how a run proceeds; this one does nothing."""
+
+    run_id: str | None = None
+    """The run's id in MLflow."""
+
+    def started(self, folder: Path) -> None:
+        """The network is built, and the run's folder holds its record, config, split and environment."""
+
+    def epoch(self, values: Mapping[str, float], epoch: int) -> None:
+        """An epoch has ended."""
+
+    def pruned(self, folder: Path) -> None:
+        """A search stopped the run early; there are no results."""
+
+    def finished(self, folder: Path) -> None:
+        """The run's folder holds its results."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run left in its folder.
+
+    Attributes:
+        folder: of the run.
+        metrics: the content of metrics.json (docs/metrics.md).
+    """
+
+    folder: Path
+    metrics: dict[str, Any] = field(repr=False)
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """A row for each test scan, nodule or patient: bag_id, patient_id, label, probability, calibrated."""
+        return _read(self.folder / PREDICTIONS)
+
+    @property
+    def slices(self) -> pd.DataFrame:
+        """A row for each slice of these: index, z_mm, label, weight, class probabilities."""
+        return _read(self.folder / SLICES)
+
+
+def run_experiment(
+    config: TrainConfig,
+    store: Store,
+    split: pd.DataFrame,
+    folder: Path,
+    *,
+    name: str,
+    resume: bool = False,
+    observer: Observer | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Result | None:
+    """Build, train, score and export.
+
+    Args:
+        config: of the run.
+        store: what it trains on and is tested on.
+        split: of `lungtl.data.splits.split_bags`.
+        folder: of the run; is created.
+        name: of the run.
+        resume: continue from the folder's last checkpoint.
+        observer: told how the run proceeds.
+        callbacks: further Lightning callbacks.
+
+    Returns:
+        None if a callback pruned the run, which then has no results.
+
+    Raises:
+        UsageError: a resumed run's settings have changed, or its weights have seen this run's test patients.
+        LungtlError: a resumed run's data or weights have changed, or training found no usable epoch.
+    """
+    from lungtl.runs.environment import write_environment
+    from lungtl.runs.record import check_unchanged, check_weights_patients, make_record
+    from lungtl.runs.resuming import check_settings
+    from lungtl.runs.scoring import export_bundle, score_run
+    from lungtl.runs.training import train
+    from lungtl.training.build import build_classifier
+    from lungtl.training.checkpoints import check_checkpoint
+    from lungtl.training.devices import device_name, pick_device
+    from lungtl.training.fit import seed_everything
+
+    observer = observer or Observer()
+    resume = resume and (folder / RECORD).is_file()
+    seed_everything(config.seed)
+    classifier = build_classifier(config, store.value_range)
+    device = pick_device(config.trainer.accelerator)
+    record = make_record(config, store, split, classifier.backbone, name=name, mlflow_run_id=observer.run_id)
+    if resume:
+        earlier = read_record(folder)
+        check_checkpoint(folder)
+        check_settings(folder, config.model_dump(mode="json"))
+        check_unchanged(earlier, record)
+        record["mlflow_run_id"] = observer.run_id or earlier["mlflow_run_id"]
+    check_weights_patients(str(config.backbone["weights"]), record["weights_split_fingerprint"], split)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(config, folder)
+    split.to_csv(folder / SPLIT, index=False)
+    write_environment(folder, device_name(device))
+    write_record(folder, record)  # last: a run that has one can be resumed
+    observer.started(folder)
+
+    trained = train(
+        config, store, split, folder, classifier, device, on_epoch=observer.epoch, callbacks=callbacks, resume=resume
+    )  # fmt: skip
+    if (folder / PRUNED).is_file():
+        observer.pruned(folder)
+        return None
+    scored, document = score_run(config, store, split, folder, trained, record)
+    export_bundle(folder, config, store, scored, document, record)
+    observer.finished(folder)
+    return Result(folder, document)
+
+
+def write_config(config: TrainConfig, folder: Path) -> None:
+    """Write config.yaml: every setting, resolved."""
+    from omegaconf import OmegaConf
+
+    (folder / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json"))))
+
+
+def _read(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    # "NA" may be an id
+    return pd.read_csv(path, dtype={"bag_id": str, "patient_id": str}, keep_default_na=False, na_values={
+        "calibrated": [""], "z_mm": [""], "p_non_nodule": [""], "p_benign": [""], "p_malignant": [""],
+    })  # fmt: skip

@@ -1,0 +1,163 @@
+"""A trained model, ready to predict: what `lungtl.load` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lungtl.settings.errors import LungtlError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from numpy.typing import ArrayLike, NDArray
+
+    from lungtl.evaluation.chosen import Chosen
+    from lungtl.models.bag_classifier import BagClassifier
+    from lungtl.sources.ct.series import Series
+    from lungtl.sources.ct.volume import Volume
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model predicts for one scan. Research software, not a medical device.
+
+    Attributes:
+        probability: of malignancy.
+        calibrated: the same, calibrated on the model's validation split; None if the model has no calibration.
+        slices: a row for each 1 mm slice: index, z_mm, weight (sum 1), p_non_nodule, p_benign, p_malignant (NaN if
+            nothing trained the slice head).
+    """
+
+    probability: float
+    calibrated: float | None
+    slices: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained classifier with its calibration.
+
+    Attributes:
+        folder: of its bundle.
+        classifier: in evaluation mode.
+        config: of its bundle: backbone, head, aggregator, preprocessing, provenance.
+        chosen: calibration and thresholds; None if the bundle has none.
+    """
+
+    folder: Path
+    classifier: BagClassifier
+    config: dict[str, Any]
+    chosen: Chosen | None
+
+    @classmethod
+    def open(cls, folder: Path, accelerator: str = "cpu", trust: Collection[str] = ()) -> Model:
+        """Load a run's or a bundle's folder.
+
+        Args:
+            folder: of the run or the bundle.
+            accelerator: auto, cpu, gpu or mps.
+            trust: packages outside lungtl whose classes the bundle may name.
+
+        Raises:
+            LungtlError: it is not a bundle, is damaged, or names a class that is not trusted.
+        """
+        from lungtl.bundle import load_bundle
+        from lungtl.evaluation.chosen import read_chosen
+        from lungtl.runs.folder import bundle_of
+        from lungtl.training.devices import pick_device
+
+        place = bundle_of(folder)
+        classifier, config = load_bundle(place, trust)
+        classifier.to(pick_device(accelerator))
+        return cls(place, classifier, config, read_chosen(place))
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.classifier.parameters()).device
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the model was trained on."""
+        provenance: dict[str, Any] = self.config["provenance"]
+        return provenance
+
+    def predict(self, volume_hu: ArrayLike, spacing_mm: float | Sequence[float]) -> Prediction:
+        """Predict one scan.
+
+        Args:
+            volume_hu: [z, y, x], Hounsfield units, slices from the feet to the head.
+            spacing_mm: between slices, or (z, y, x).
+
+        Raises:
+            LungtlError: the volume is not three-dimensional HU, or the model was trained on grey values.
+        """
+        from lungtl.sources.ct.volume import Volume
+
+        self.check_hu()
+        hu = np.asarray(volume_hu)
+        spacing = np.asarray(spacing_mm, np.float64)
+        if spacing.ndim == 0:
+            spacing = np.array([spacing, np.nan, np.nan])  # the pixel spacing is not used yet
+        if hu.ndim != 3 or len(hu) < 2 or spacing.shape != (3,) or not spacing[0] > 0:
+            raise LungtlError(
+                f"volume of shape {hu.shape}, spacing_mm={spacing_mm}: expected at least two slices [z, y, x] and a "
+                "positive spacing, or three (z, y, x)"
+            )
+        if not np.isfinite(hu).all() or np.abs(hu).max() > np.iinfo(np.int16).max:
+            raise LungtlError("volume_hu holds values that are not finite or exceed int16; expected Hounsfield units")
+        z, row, column = (float(value) for value in spacing)
+        return self._predict(
+            Volume(np.rint(hu).astype(np.int16), np.arange(len(hu), dtype=np.float64) * z, (row, column))
+        )
+
+    def predict_series(self, series: Series) -> Prediction:
+        """Predict one DICOM series; raises Refused if its pixels cannot be read."""
+        from lungtl.sources.ct.prepare import prepare_series
+
+        self.check_hu()
+        volume, _ = prepare_series(series, crop=self.provenance["crop"])
+        return self.predict_voxels(volume.hu, volume.z_mm)
+
+    def predict_voxels(self, voxels: NDArray[np.int16], z_mm: NDArray[np.float64] | None = None) -> Prediction:
+        """Predict 1 mm slices that are already as the training data were: HU or grey values, cropped.
+
+        Args:
+            voxels: int16 [S, H, W].
+            z_mm: [S], of the slices; None counts from 0.
+        """
+        import pandas as pd
+
+        from lungtl.models.inference import predict_volume
+
+        bag = predict_volume(self.classifier, voxels)
+        index = np.arange(len(voxels))
+        p = bag.slice_probabilities if self.config["slices_trained"] else np.full((len(voxels), 3), np.nan)
+        slices = pd.DataFrame(
+            {"index": index, "z_mm": index.astype(float) if z_mm is None else z_mm, "weight": bag.weights,
+             "p_non_nodule": p[:, 0], "p_benign": p[:, 1], "p_malignant": p[:, 2]}
+        )  # fmt: skip
+        calibrated = None if self.chosen is None else self.chosen.calibrated([bag.probability])
+        return Prediction(bag.probability, None if calibrated is None else float(calibrated[0]), slices)
+
+    def check_hu(self) -> None:
+        """Raise LungtlError if the model was trained on grey values instead of HU."""
+        if self.provenance["value_range"] is not None:
+            raise LungtlError(
+                f"{self.folder} was trained on grey values, not HU; it cannot read CT series: use another model"
+            )
+
+    def _predict(self, volume: Volume) -> Prediction:
+        from lungtl.sources.ct.lungs import crop_to_lungs
+        from lungtl.sources.ct.prepare import SLICE_STEP_MM
+        from lungtl.sources.ct.volume import resample_z
+
+        if self.provenance["crop"] == "lungs":
+            volume, _ = crop_to_lungs(volume)
+        volume = resample_z(volume, SLICE_STEP_MM)
+        return self.predict_voxels(volume.hu, volume.z_mm)

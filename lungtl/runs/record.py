@@ -1,0 +1,105 @@
+"""What run.json records: what a run was made from, so that it can be resumed, reproduced and compared."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lungtl.data.splits import read_split, split_fingerprint
+from lungtl.runs.folder import SPLIT
+from lungtl.settings.errors import LungtlError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lungtl.data.store.reader import Store
+    from lungtl.models.backbones.timm_backbone import TimmBackbone
+    from lungtl.settings.schema import TrainConfig
+
+log = logging.getLogger(__name__)
+LOCAL = ("overrides",)
+"""Entries that may name this machine's paths; they stay in run.json."""
+FIXED = ("store_fingerprint", "split_fingerprint", "weights_fingerprint", "seed")
+"""What a resumed run must find unchanged."""
+
+
+def make_record(
+    config: TrainConfig,
+    store: Store,
+    split: pd.DataFrame,
+    backbone: TimmBackbone,
+    *,
+    name: str,
+    mlflow_run_id: str | None = None,
+) -> dict[str, Any]:
+    """Describe a run before it trains.
+
+    Args:
+        config: of the run.
+        store: what it trains on.
+        split: of `lungtl.data.splits.split_bags`.
+        backbone: with its starting weights.
+        name: of the run.
+        mlflow_run_id: None without tracking.
+    """
+    return {
+        "name": name,
+        "mlflow_run_id": mlflow_run_id,
+        "choices": config.choices,
+        "overrides": config.overrides,
+        "store": store.name,
+        "value_range": store.manifest["value_range"],
+        "crop": store.manifest["recipe"].get("crop", "none"),
+        "store_fingerprint": store.fingerprint,
+        "split_fingerprint": split_fingerprint(split),
+        "weights_fingerprint": backbone.fingerprint(),
+        **{f"weights_{key}": value for key, value in asdict(backbone.loaded_weights).items()},
+        "seed": config.seed,
+    }
+
+
+def without_local(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record as it may leave this machine, in metrics.json and the bundle."""
+    return {key: value for key, value in record.items() if key not in LOCAL}
+
+
+def check_unchanged(earlier: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Raise LungtlError unless a resumed run finds the data, split and weights that it started with."""
+    for key in FIXED:
+        if earlier[key] != record[key]:
+            raise LungtlError(f"cannot resume: {key} was {earlier[key]}, now it is {record[key]}; start a new run")
+
+
+def check_weights_patients(weights: str, fingerprint: str, split: pd.DataFrame) -> None:
+    """Refuse weights that were trained, or whose epoch was chosen, on this run's test patients.
+
+    Args:
+        weights: `backbone.weights`.
+        fingerprint: of the split that the weights were trained with; "" unless they come from a run.
+        split: bag_id, patient_id, split of this run.
+
+    Raises:
+        UsageError: they were. If only the bundle is left, its patients are unknown and another split is a warning.
+    """
+    if fingerprint in ("", split_fingerprint(split)):
+        return
+    folder = Path(weights).expanduser()
+    for path in (folder / SPLIT, folder.parent / SPLIT):  # of a run's folder, or of its bundle's
+        earlier = read_split(path) if path.is_file() else None
+        if earlier is None or split_fingerprint(earlier) != fingerprint:
+            continue
+        tested = set(split.loc[split["split"] == "test", "patient_id"])
+        seen = tested & set(earlier.loc[earlier["split"].isin(["train", "val"]), "patient_id"])
+        if seen:
+            raise UsageError(
+                f"backbone.weights={weights}: {len(seen)} of this run's {len(tested)} test patients trained these "
+                "weights or chose their epoch; use the dataset and split of that run, or other weights"
+            )
+        return
+    log.warning(
+        "backbone.weights comes from a run with another split, which may have trained on this run's test patients; "
+        "use the same dataset and split"
+    )

@@ -1,0 +1,227 @@
+"""From a trained network to results: choose on validation, score next to the controls, export the bundle."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lungtl.runs.folder import BUNDLE, FIGURES, METRICS, PREDICTIONS, SLICES, VALIDATION
+from lungtl.runs.record import without_local
+from lungtl.sources.base import UNKNOWN
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from lungtl.data.bags import Features
+    from lungtl.data.store.reader import Store
+    from lungtl.evaluation.chosen import Chosen
+    from lungtl.evaluation.controls import Controls
+    from lungtl.evaluation.document import Document
+    from lungtl.models.bag_classifier import BagClassifier
+    from lungtl.models.inference import Predictions
+    from lungtl.runs.training import Trained
+    from lungtl.settings.schema import TrainConfig
+    from lungtl.training.untrained import Untrained
+
+log = logging.getLogger(__name__)
+P_COLUMNS = ("p_non_nodule", "p_benign", "p_malignant")
+"""Class probabilities of the slice head, in slices.csv."""
+
+
+@dataclass(frozen=True)
+class ScoredModel:
+    """A trained model and what its predictions are judged by.
+
+    Attributes:
+        classifier: the model.
+        aggregator: its aggregator's config (`_target_` and options).
+        features: of the store that is scored, from the feature cache; None reads voxels.
+        device: where to compute.
+        chosen: calibration and thresholds from the validation split of its training; None if there are none.
+        controls: trivial predictors fitted on its training split; None if that is unknown.
+        untrained: the untrained control with its features of the same store; None omits it.
+        slices_trained: whether anything trained its slice head; if not, slice probabilities are omitted.
+        heatmaps: draw Grad-CAM heatmaps too.
+    """
+
+    classifier: BagClassifier
+    aggregator: Mapping[str, Any]
+    features: Features | None
+    device: torch.device
+    chosen: Chosen | None
+    controls: Controls | None
+    untrained: Untrained | None
+    slices_trained: bool
+    heatmaps: bool
+
+
+def score_run(
+    config: TrainConfig, store: Store, split: pd.DataFrame, folder: Path, trained: Trained, record: Mapping[str, Any]
+) -> tuple[ScoredModel, Document]:
+    """Choose calibration and thresholds on the validation split, then score the test split.
+
+    Args:
+        config: of the run.
+        store: what it was trained on.
+        split: bag_id, patient_id, label, diameter_mm, split.
+        folder: gets metrics.json, predictions.csv, slices.csv, validation.csv, calibration.json and figures/.
+        trained: the network with the weights of its best epoch.
+        record: of run.json.
+
+    Returns:
+        The model as it was scored, and the content of metrics.json.
+    """
+    from lungtl.evaluation.controls import fit_controls
+    from lungtl.training.untrained import train_untrained
+
+    settings = config.evaluation
+    chosen, val_auroc = _choose(config, store, split, folder, trained)
+    untrained = train_untrained(config, store, split, trained.loss, trained.device) if settings.untrained else None
+    controls = fit_controls(split[split["split"] == "train"])
+    model = ScoredModel(trained.classifier, config.aggregator, trained.features, trained.device, chosen, controls,
+                        untrained, slices_trained(store, split, trained), settings.heatmaps)  # fmt: skip
+    document = write_results(
+        folder, store, model, split[split["split"] == "test"], "test", resamples=settings.resamples,
+        figures=settings.figures, run=without_local(record), training={**trained.facts, "val_auroc": val_auroc},
+    )  # fmt: skip
+    return model, document
+
+
+def write_results(
+    folder: Path,
+    store: Store,
+    scored: ScoredModel,
+    bags: pd.DataFrame,
+    split: str,
+    *,
+    chose: bool = False,
+    threshold: float = 0.5,
+    resamples: int = 1000,
+    figures: bool = True,
+    **context: Any,
+) -> Document:
+    """Predict bags, score the predictions next to their controls, and write everything.
+
+    Args:
+        folder: gets the files.
+        store: the bags' store.
+        scored: predicts them.
+        bags: bag_id, patient_id, label (0 or 1), diameter_mm, split.
+        split: the name under which the scores stand.
+        chose: whether these bags chose calibration and thresholds, which are then not scored on them.
+        threshold: probability from which a bag counts as positive.
+        resamples: of patients, for the intervals.
+        figures: draw them too.
+        context: further keys of metrics.json.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        pydantic.ValidationError: it does not follow the schema; metrics.json is not written then.
+    """
+    from lungtl.evaluation.assess import assess
+    from lungtl.evaluation.subgroups import subgroups
+    from lungtl.models.inference import predict_bags
+    from lungtl.runs.figures import draw
+
+    folder.mkdir(parents=True, exist_ok=True)
+    predictions = predict_bags(scored.classifier, store, list(bags["bag_id"]), scored.features, scored.device)
+    if not scored.slices_trained:
+        predictions = replace(predictions, slices=predictions.slices.assign(**dict.fromkeys(P_COLUMNS)))
+    table = bags.merge(predictions.bags, on="bag_id", validate="one_to_one")
+    table["calibrated"] = None if scored.chosen is None else scored.chosen.calibrated(table["probability"])
+    columns = ["bag_id", "patient_id", "label", "probability", "calibrated", "split"]
+    predictions.slices.to_csv(folder / SLICES, index=False)
+    controls = scored.controls.predict(table) if scored.controls is not None else {}
+    if (control := scored.untrained) is not None:
+        predicted = predict_bags(control.classifier, store, list(table["bag_id"]), control.features, scored.device)
+        controls["untrained"] = table[["bag_id"]].merge(predicted.bags, on="bag_id")["probability"].to_numpy()
+        table["control_untrained"] = controls["untrained"]
+        columns.append("control_untrained")
+    table[columns].to_csv(folder / PREDICTIONS, index=False)
+    document = assess(
+        table,
+        predictions.slices,
+        split=split,
+        controls=controls,
+        chosen=scored.chosen,
+        groups=subgroups(table[["bag_id"]].merge(store.bags, on="bag_id"), store.nodules),
+        untrained_weights=_untrained_weights(scored, store, predictions),
+        slices_trained=scored.slices_trained,
+        chose=chose,
+        threshold=threshold,
+        resamples=resamples,
+        **context,
+    )
+    (folder / METRICS).write_text(json.dumps(document, indent=2, allow_nan=False))
+    if figures:
+        draw(folder / FIGURES, store, scored, predictions, table, controls, document, resamples)
+    return document
+
+
+def export_bundle(
+    folder: Path, config: TrainConfig, store: Store, model: ScoredModel, document: Document, record: Mapping[str, Any]
+) -> None:
+    """Write the run's bundle/, with a model card that holds its scores."""
+    from lungtl.bundle import model_card, save_bundle
+    from lungtl.evaluation.formatting import rows_for_table, rows_of_localisation, rows_of_points
+    from lungtl.sources.lidc_labels import describe_labels
+
+    facts = without_local(record)
+    choices = facts.pop("choices")
+    described = {**choices, "labels": describe_labels(store.manifest["recipe"]), **facts}
+    tables = (rows_for_table(document), rows_of_points(document), rows_of_localisation(document))
+    card = model_card(record["name"], {key: str(value) for key, value in described.items()}, *tables)
+    provenance = {**without_local(record), "cache_precision": config.cache.precision}
+    save_bundle(model.classifier, config.aggregator, folder / BUNDLE, provenance, card, model.chosen, model.untrained,
+                model.slices_trained, model.controls)  # fmt: skip
+
+
+def slices_trained(store: Store, split: pd.DataFrame, trained: Trained) -> bool:
+    """Whether the slice head was trained: by a loss on labelled slices, or through the aggregator."""
+    bags = split.loc[split["split"] == "train", "bag_id"]
+    labelled = any((store.slice_labels(bag_id) != UNKNOWN).any() for bag_id in bags)
+    aggregated = trained.classifier.aggregator.uses_slice_logits
+    return aggregated or (trained.loss.part_weights["slice_loss"] > 0 and labelled)
+
+
+def _choose(
+    config: TrainConfig, store: Store, split: pd.DataFrame, folder: Path, trained: Trained
+) -> tuple[Chosen, float | None]:
+    """Choose calibration and thresholds on the validation split alone, and write what they were chosen from.
+
+    Returns:
+        The choice, and the validation AUROC of the best epoch; None with one class.
+    """
+    from lungtl.evaluation.chosen import choose, write_chosen
+    from lungtl.evaluation.delong import auroc_interval
+    from lungtl.models.inference import predict_bags
+
+    validation = split[split["split"] == "val"]
+    predictions = predict_bags(
+        trained.classifier, store, list(validation["bag_id"]), trained.features, trained.device
+    )  # fmt: skip
+    table = validation.merge(predictions.bags, on="bag_id", validate="one_to_one")
+    table[["bag_id", "patient_id", "label", "probability", "split"]].to_csv(folder / VALIDATION, index=False)
+    chosen = choose(table, config.evaluation.calibration)
+    if chosen.calibration.reason is not None:
+        log.warning("probabilities are not calibrated: %s", chosen.calibration.reason)
+    write_chosen(chosen, folder)
+    return chosen, auroc_interval(table["label"], table["probability"], table["patient_id"]).value
+
+
+def _untrained_weights(model: ScoredModel, store: Store, predictions: Predictions) -> pd.DataFrame | None:
+    """Slice weights of an untrained aggregator, of the bags with both nodule and other slices."""
+    from lungtl.evaluation.localisation import mixed_bags, weights_differ
+    from lungtl.training.untrained import untrained_weights
+
+    bags = mixed_bags(predictions.slices)
+    if not bags or not weights_differ(predictions.slices):
+        return None
+    return untrained_weights(model.classifier, model.aggregator, store, bags, model.features, model.device)

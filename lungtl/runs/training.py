@@ -1,0 +1,116 @@
+"""Train a run's network: features, loss, Lightning, the weights of the best epoch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lungtl.runs.epochs import append_epoch
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from pytorch_lightning.callbacks import Callback
+
+    from lungtl.data.bags import Features
+    from lungtl.data.store.reader import Store
+    from lungtl.models.bag_classifier import BagClassifier
+    from lungtl.settings.schema import TrainConfig
+    from lungtl.training.losses import BagAndSliceLoss
+
+log = logging.getLogger(__name__)
+OnEpoch = Callable[[Mapping[str, float], int], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network that has just been trained.
+
+    Attributes:
+        classifier: with the weights of the best epoch.
+        loss: what was minimised, its class weights counted on the training split.
+        features: of the store, for the classifier's cut; None reads voxels.
+        device: where to compute.
+        facts: epochs, best_epoch, seconds, trainable_parameters, and the monitored value.
+    """
+
+    classifier: BagClassifier
+    loss: BagAndSliceLoss
+    features: Features | None
+    device: torch.device
+    facts: Mapping[str, Any]
+
+
+def train(
+    config: TrainConfig,
+    store: Store,
+    split: pd.DataFrame,
+    folder: Path,
+    classifier: BagClassifier,
+    device: torch.device,
+    *,
+    on_epoch: OnEpoch,
+    callbacks: Sequence[Callback] = (),
+    resume: bool = False,
+) -> Trained:
+    """Train a classifier, from the start or from the folder's last checkpoint.
+
+    Args:
+        config: of the run.
+        store: whose slices.
+        split: bag_id, patient_id, label, split.
+        folder: gets epochs.csv and checkpoints/.
+        classifier: with its starting weights.
+        device: where features are computed.
+        on_epoch: called with the metrics and the number of each epoch, once they are in epochs.csv.
+        callbacks: further Lightning callbacks.
+        resume: continue from the last checkpoint.
+    """
+    from lungtl.settings import parts
+    from lungtl.training.datamodule import BagDataModule
+    from lungtl.training.feature_cache import run_features
+    from lungtl.training.fit import fit
+    from lungtl.training.module import BagModule
+    from lungtl.training.plan import trainable_share
+
+    freezing = parts.build(config.freezing)
+    weights = classifier.backbone.fingerprint()
+    freezing.adapt(classifier.backbone)
+    trainable, total = trainable_share(classifier, freezing, config.trainer.max_epochs)
+    log.info("%s (weights: %s), %s of %s parameters train", classifier.backbone.name,
+             classifier.backbone.loaded_weights.source, f"{trainable:,}", f"{total:,}")  # fmt: skip
+    features = run_features(config, classifier, freezing, store, device, weights)
+    loss = build_loss(config, store, split)
+    module = BagModule(classifier, freezing, loss, config.optimizer, config.schedule, config.trainer.max_epochs)
+    data = BagDataModule(store, split, config, features, backbone_trains=not freezing.is_frozen(classifier.backbone))
+
+    def epoch_ended(metrics: dict[str, float], epoch: int) -> None:
+        append_epoch(folder, epoch, metrics)
+        on_epoch(metrics, epoch)
+
+    fitted = fit(module, data, config.trainer, folder, epoch_ended, resume=resume, callbacks=callbacks)
+    log.info("trained %d epochs; best epoch: %d", fitted["epochs"], fitted["best_epoch"])
+    freezing.merge(classifier.backbone)
+    if features is not None:
+        classifier.cut(classifier.split.blocks)  # the merge may have replaced modules
+    facts = {**fitted, "seconds": module.seconds, "trainable_parameters": trainable}
+    return Trained(classifier, loss, features, device, facts)
+
+
+def build_loss(config: TrainConfig, store: Store, split: pd.DataFrame) -> BagAndSliceLoss:
+    """The loss, with its class weights counted on the training split."""
+    import torch
+
+    from lungtl.settings import parts
+
+    loss: BagAndSliceLoss = parts.build(config.loss)
+    training = split[split["split"] == "train"]
+    labels = torch.tensor(training["label"].to_numpy())
+    if config.trainer.sampler == "balanced":
+        labels = labels.unique()  # each class is drawn equally often
+    slices = [torch.from_numpy(store.slice_labels(bag_id).astype("int64")) for bag_id in training["bag_id"]]
+    loss.count(labels, torch.cat(slices))
+    return loss

@@ -1,0 +1,56 @@
+"""The files in a folder, following links."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from lungtl.sources.base import Refusal, fingerprint
+
+
+def walk(root: Path) -> tuple[list[Path], list[Refusal]]:
+    """List all files in a folder and its subfolders, sorted by name.
+
+    Links are followed, including links to folders; a folder reached more than once is read once.
+
+    Returns:
+        The files, and the folders that cannot be listed.
+    """
+    files: list[Path] = []
+    refusals: list[Refusal] = []
+
+    def refuse(error: OSError) -> None:
+        folder = printable(os.path.relpath(error.filename, root))
+        refusals.append(Refusal(folder, f"cannot be read ({error.strerror})", "check its permissions"))
+
+    visited: set[tuple[int, int]] = set()
+    for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
+        try:
+            status = os.stat(folder)  # noqa: PTH116 - os.walk returns strings
+        except OSError as error:
+            subfolders.clear()
+            refuse(error)
+            continue
+        if (status.st_dev, status.st_ino) in visited:
+            subfolders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        subfolders.sort()
+        files.extend(Path(folder, name) for name in sorted(names))
+    return files, refusals
+
+
+def listing_hash(paths: Iterable[Path]) -> str:
+    """Hash of the files in the given files and folders: relative path, size, modification time, permissions."""
+    rows = []
+    for path in paths:
+        for file in [path] if path.is_file() else [p for p in walk(path)[0] if p.is_file()]:
+            stat = file.stat()
+            rows.append([str(file.relative_to(path.parent)), stat.st_size, stat.st_mtime_ns, stat.st_mode])
+    return fingerprint(rows)
+
+
+def printable(name: str) -> str:
+    """A file name as one line of valid UTF-8; other characters are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)

@@ -1,0 +1,53 @@
+"""Apply a function to many items in worker processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from lungtl.settings.errors import LungtlError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def parallel(function: Callable[[T], R], items: Sequence[T], workers: int, task: str) -> Iterator[R]:
+    """Yield the result for each item, in order; a single worker is this process.
+
+    Raises:
+        LungtlError: a worker process died while `task`, such as "reading headers".
+    """
+    if workers <= 1:
+        yield from map(function, items)
+        return
+    # spawn, not fork: threads of the parent (progress bars, BLAS) could deadlock a forked child
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(items)), mp_context=context, initializer=_follow_parent) as pool:
+        try:
+            yield from pool.map(function, items)
+        except (BrokenProcessPool, MemoryError) as error:
+            raise LungtlError(
+                f"a worker process died or ran out of memory while {task}; rerun the same command with workers=1: "
+                "finished work is kept"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _follow_parent() -> None:
+    """Leave Ctrl-C to the parent process, and exit when it exits, even if it was killed."""
+
+    def wait_for_parent() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=wait_for_parent, daemon=True).start()

@@ -1,0 +1,94 @@
+"""Records a run in MLflow while it proceeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lungtl.runs.experiment import Observer, run_experiment
+from lungtl.runs.folder import new_run_folder
+from lungtl.runs.naming import run_name
+from lungtl.tracking import publish
+from lungtl.tracking.backend import open_client
+from lungtl.tracking.mlflow_run import find_or_create_run
+from lungtl.tracking.tracker import MlflowTracker, NoTracker, Tracker, tracked
+
+if TYPE_CHECKING:
+    from lungtl.runs.experiment import Result
+    from lungtl.settings.schema import TrainConfig
+
+
+class TrackingObserver(Observer):
+    """Sends what a run writes into its folder to its tracker.
+
+    Args:
+        tracker: of the run.
+    """
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker, self.run_id = tracker, tracker.run_id
+
+    def started(self, folder: Path) -> None:
+        publish.start(self.tracker, folder)
+
+    def epoch(self, values: Mapping[str, float], epoch: int) -> None:
+        self.tracker.epoch(values, epoch)
+
+    def pruned(self, folder: Path) -> None:
+        self.tracker.tags({"lungtl.pruned": "true"})
+
+    def finished(self, folder: Path) -> None:
+        publish.results(self.tracker, folder)
+
+
+def check_tracking(config: TrainConfig) -> None:
+    """Raise LungtlError unless the tracking store can be used."""
+    if config.tracking.enabled:
+        open_client(config.tracking.uri, config.data_dir)
+
+
+@contextmanager
+def track(
+    config: TrainConfig,
+    name: str,
+    folder: Path,
+    run_id: str | None = None,
+    identity: Mapping[str, str] | None = None,
+) -> Iterator[TrackingObserver]:
+    """Record a run while the body runs, and close it by how the body ended.
+
+    Args:
+        config: of the run.
+        name: of a new run.
+        folder: of the run.
+        run_id: of the run to resume.
+        identity: tags that find this run again if it was created before (see `find_or_create_run`).
+
+    Yields:
+        The observer for `run_experiment`.
+    """
+    tracker: Tracker = NoTracker()
+    if config.tracking.enabled:
+        if run_id is None and identity is not None:
+            run_id = find_or_create_run(config.tracking, config.data_dir, name, identity)
+        tracker = MlflowTracker(config.tracking, config.data_dir, name, folder, publish.run, run_id)
+    with tracked(tracker):
+        yield TrackingObserver(tracker)
+
+
+def run_tracked(config: TrainConfig, folder: Path | None = None) -> Result:
+    """Open the store, split, and run an experiment outside Hydra; see `lungtl.run`."""
+    from lungtl.data.splits import split_bags
+    from lungtl.data.store.opening import open_store
+
+    check_tracking(config)
+    store = open_store(config)
+    split = split_bags(store.bags, config.split)
+    folder = (folder or new_run_folder(config.data_dir)).resolve()
+    name = config.name or run_name(config.choices, config.overrides)
+    with track(config, name, folder) as observer:
+        result = run_experiment(config, store, split, folder, name=name, observer=observer)
+    assert result is not None  # nothing prunes it
+    return result

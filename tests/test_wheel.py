@@ -1,0 +1,131 @@
+"""A wheel in a fresh environment, and a user's own parts in the user's own folder (docs/extending.md)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lungtl import __version__
+
+pytestmark = pytest.mark.slow
+CHECKOUT = Path(__file__).parents[1]
+TINY = [
+    "dataset.scans=16", "dataset.matrix=32", "image.size=32", "backbone.name=test_resnet", "backbone.weights=none",
+    "trainer.max_epochs=1", "trainer.accelerator=cpu", "evaluation.untrained=false", "evaluation.figures=false",
+    "evaluation.resamples=10", "tracking=none", "workers=1",
+]  # fmt: skip
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh virtual environment with lungtl's wheel; the dependencies are those of this one."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    for name in ("lungtl", "hydra_plugins", "conf", "experiments"):
+        shutil.copytree(CHECKOUT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(CHECKOUT / name, source)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    built = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(folder), str(source)]
+    subprocess.run(built, check=True)
+    (wheel,) = folder.glob("*.whl")
+    venv.create(folder / "venv", symlinks=True)
+    python = folder / "venv" / "bin" / "python"
+    subprocess.run([*pip, "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)], check=True)
+    (site,) = (folder / "venv").glob("lib/python*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    return folder / "venv" / "bin"
+
+
+@pytest.fixture(scope="module")
+def lab(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder: the worked example of the docs."""
+    folder = tmp_path_factory.mktemp("user") / "lab"
+    shutil.copytree(CHECKOUT / "docs" / "example_lab", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(environment: Path, lab: Path) -> Run:
+    """Run a program of the environment in the user's folder."""
+
+    def run(*command: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        variables = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "LUNGTL_"))}
+        done = subprocess.run(
+            [str(environment / command[0]), *command[1:]], cwd=lab, env=variables, check=False, capture_output=True,
+            text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+        return done
+
+    return run
+
+
+def test_the_wheel_is_what_runs(run: Run, environment: Path) -> None:
+    where = run("python", "-c", "import lungtl; print(lungtl.__file__)").stdout
+    assert where.startswith(str(environment.parent))
+    assert run("lungtl", "--version").stdout == run("python", "-m", "lungtl", "--version").stdout
+    assert run("lungtl", "train", "--version").stdout == f"lungtl {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["lungtl", "trian"], "unknown command trian; did you mean train?"),
+        (["lungtl", "train", "--config-dir", "conf", "aggregator=minee"], "no such option; did you mean mine?"),
+        (["lungtl", "train", "--config-dir=conf", "aggregator=mine", "aggregator.temperatur=1"],
+         "did you mean aggregator.temperature?"),
+        (["lungtl", "train", "--config-dir", "conf", "aggregator=mine", "aggregator.temperature=0"], "greater than 0"),
+        (["lungtl", "train", "--config-dir", "conff"], "--config-dir=conff: no such folder"),
+        (["python", "-m", "lungtl.train", "experiments=mien"], "did you mean mine?"),
+        (["lungtl", "train", "aggregator._target_=mylab.agg.Mein"],
+         "did you mean Mine?"),
+    ],
+)  # fmt: skip
+def test_a_typo_is_one_line_with_the_nearest_name(run: Run, command: list[str], message: str) -> None:
+    error = run(*command, code=2).stderr
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_study_of_ones_own_in_a_sweep_of_several_processes(run: Run, lab: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    run(
+        "lungtl", "train", "-m", "--config-dir", "conf", "experiments=mine", "aggregator.temperature=1,2",
+        "sweep.name=mine", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TINY,
+    )  # fmt: skip
+    runs = [path.parent for path in (lab / "data" / "sweeps" / "mine").glob("*/metrics.json")]
+    bundles = [json.loads((folder / "bundle" / "config.json").read_text()) for folder in runs]
+    assert {bundle["aggregator"]["_target_"] for bundle in bundles} == {"mylab.agg.Mine"}
+    assert sorted(bundle["aggregator"]["temperature"] for bundle in bundles) == [1, 2]
+
+
+OTHERS = """
+from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.freezing.frozen import Frozen
+from lungtl.sources.phantom.source import PhantomSource
+from lungtl.training.losses import BagAndSliceLoss
+
+class Backbone(TimmBackbone): ...
+class Freezing(Frozen): ...
+class Loss(BagAndSliceLoss): ...
+class Dataset(PhantomSource): ...
+"""
+
+
+def test_each_part_by_the_name_of_its_class(run: Run, lab: Path) -> None:
+    (lab / "mylab" / "others.py").write_text(OTHERS)
+    others = [f"{group}._target_=mylab.others.{group.title()}" for group in ("backbone", "freezing", "loss", "dataset")]
+    folder = run("python", "-m", "lungtl.train", "aggregator._target_=mylab.agg.Mine", *others, *TINY).stdout.strip()
+    bundle = json.loads((Path(folder) / "bundle" / "config.json").read_text())
+    assert bundle["aggregator"] == {"_target_": "mylab.agg.Mine"}
