@@ -16,13 +16,15 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lungtl.settings.version import VERSION
+
 if TYPE_CHECKING:
     from lungtl.data.store.reader import Store
     from lungtl.runs.experiment import Result
     from lungtl.runs.model import Model
     from lungtl.settings.schema import DatasetConfig, TrainConfig
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["__version__", "compose", "load", "open_store", "run"]
 
 

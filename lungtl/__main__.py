@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 
-from lungtl import __version__
+from lungtl.settings.version import VERSION
 
 COMMANDS = {
     "prepare": "read a dataset's scans and labels into a store",
@@ -33,7 +33,7 @@ def main() -> None:
     if name in ("--help", "-h"):
         print(help_text())
     elif name == "--version":
-        print(f"lungtl {__version__}")
+        print(f"lungtl {VERSION}")
     elif name in COMMANDS:
         sys.argv = [f"lungtl {name}", *arguments]
         runpy.run_module(f"lungtl.{name}", run_name="__main__", alter_sys=True)

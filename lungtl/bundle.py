@@ -13,11 +13,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lungtl import __version__
 from lungtl.evaluation.chosen import Chosen, write_chosen
 from lungtl.evaluation.formatting import INTERVALS, Rows, markdown_table
 from lungtl.settings import parts
 from lungtl.settings.errors import LungtlError
+from lungtl.settings.version import VERSION
 
 if TYPE_CHECKING:
     from lungtl.evaluation.controls import Controls
@@ -60,7 +60,7 @@ def save_bundle(
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "format": FORMAT,
-        "lungtl": __version__,
+        "lungtl": VERSION,
         "backbone": {
             "name": classifier.backbone.name,
             "features": classifier.backbone.features,

@@ -35,7 +35,8 @@ def run(config: EvaluateConfig) -> None:
     from lungtl.data.store.opening import open_store
     from lungtl.evaluation.chosen import FILE
     from lungtl.runs.model import Model
-    from lungtl.runs.scoring import ScoredModel, write_results
+    from lungtl.runs.scored_model import ScoredModel
+    from lungtl.runs.scoring import write_results
     from lungtl.runs.summary import print_summary
     from lungtl.tracking import publish
     from lungtl.tracking.tracker import tracked

@@ -79,7 +79,7 @@ def _folder_of(reference: str, data_dir: Path) -> Path:
 
 def _publisher(folder: Path) -> Publish:
     """Records a folder's files, whatever it is of."""
-    from lungtl.sweeps.launch import PARENT, publish_sweep
+    from lungtl.sweeps.parent import PARENT, publish_sweep
     from lungtl.tracking import publish
 
     if (folder / PARENT).is_file():

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lungtl import __version__
+from lungtl.settings.version import VERSION
 
 log = logging.getLogger(__name__)
 ENVIRONMENT = "environment.json"
@@ -53,7 +53,7 @@ def environment(device: str) -> dict[str, Any]:
     """
     commit, changed = own_commit() or (None, None)
     return {
-        "lungtl": __version__,
+        "lungtl": VERSION,
         "commit": commit,
         "changed": changed,
         "python": platform.python_version(),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lungtl.evaluation.document import Document
     from lungtl.models.inference import Predictions
-    from lungtl.runs.scoring import ScoredModel
+    from lungtl.runs.scored_model import ScoredModel
 
 log = logging.getLogger(__name__)
 SHOWN = 16  # slices in the montage

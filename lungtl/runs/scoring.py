@@ -5,59 +5,28 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lungtl.runs.folder import BUNDLE, FIGURES, METRICS, PREDICTIONS, SLICES, VALIDATION
 from lungtl.runs.record import without_local
+from lungtl.runs.scored_model import ScoredModel
 from lungtl.sources.base import UNKNOWN
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
 
-    from lungtl.data.bags import Features
     from lungtl.data.store.reader import Store
     from lungtl.evaluation.chosen import Chosen
-    from lungtl.evaluation.controls import Controls
     from lungtl.evaluation.document import Document
-    from lungtl.models.bag_classifier import BagClassifier
     from lungtl.models.inference import Predictions
     from lungtl.runs.training import Trained
     from lungtl.settings.schema import TrainConfig
-    from lungtl.training.untrained import Untrained
 
 log = logging.getLogger(__name__)
 P_COLUMNS = ("p_non_nodule", "p_benign", "p_malignant")
 """Class probabilities of the slice head, in slices.csv."""
-
-
-@dataclass(frozen=True)
-class ScoredModel:
-    """A trained model and what its predictions are judged by.
-
-    Attributes:
-        classifier: the model.
-        aggregator: its aggregator's config (`_target_` and options).
-        features: of the store that is scored, from the feature cache; None reads voxels.
-        device: where to compute.
-        chosen: calibration and thresholds from the validation split of its training; None if there are none.
-        controls: trivial predictors fitted on its training split; None if that is unknown.
-        untrained: the untrained control with its features of the same store; None omits it.
-        slices_trained: whether anything trained its slice head; if not, slice probabilities are omitted.
-        heatmaps: draw Grad-CAM heatmaps too.
-    """
-
-    classifier: BagClassifier
-    aggregator: Mapping[str, Any]
-    features: Features | None
-    device: torch.device
-    chosen: Chosen | None
-    controls: Controls | None
-    untrained: Untrained | None
-    slices_trained: bool
-    heatmaps: bool
 
 
 def score_run(

@@ -11,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
-from lungtl import __version__
 from lungtl.settings.allocator import keep_freed_memory
 from lungtl.settings.composing import (
     CONFIG_DIR_FLAGS,
@@ -26,6 +25,7 @@ from lungtl.settings.composing import (
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.keys import STAMP as STAMP
 from lungtl.settings.parts import make_importable
+from lungtl.settings.version import VERSION
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -77,7 +77,7 @@ def main(
     # argparse takes positional arguments in one go: `train dataset=x -m seed=0,1` would not be understood
     arguments = sorted(sys.argv[1:], key=lambda argument: argument not in MULTIRUN)
     if "--version" in arguments:
-        print(f"lungtl {__version__}")
+        print(f"lungtl {VERSION}")
         return
     make_importable(Path.cwd())
     information = bool(INFORMATION_FLAGS & set(arguments))

@@ -15,10 +15,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lungtl import __version__
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.nearest import nearest
 from lungtl.settings.signatures import NotFound, Option, Signature, find_source, read_signature
+from lungtl.settings.version import VERSION
 
 TARGET = "_target_"
 OWN = "lungtl"
@@ -136,7 +136,7 @@ def origin(spec: Mapping[str, Any]) -> dict[str, str | None]:
 def _distribution(top: str) -> tuple[str, str | None]:
     """Name and version of what installed a top-level module."""
     if top == OWN:
-        return OWN, __version__
+        return OWN, VERSION
     for name in [*metadata.packages_distributions().get(top, []), top]:
         try:
             return name, metadata.version(name)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from lungtl.settings.errors import LungtlError
-from lungtl.sweeps.parent import LOCK, parent_of, progress, run_reference, write_parent
+from lungtl.sweeps.parent import CONFIG, LOCK, parent_of, progress, publish_sweep, run_reference, write_parent
 from lungtl.sweeps.state import State, read_state, read_states, status_of
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from lungtl.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
-CONFIG, MULTIRUN = "config.yaml", "multirun.yaml"
 POLL = 1.0  # seconds, while other processes have runs in progress
 
 
@@ -98,20 +97,6 @@ def _open_parent(config: Any, sweep: Path, total: int) -> Tracker:
             tracker.artifacts(sweep / CONFIG)
         write_parent(sweep, tracker.run_id, total, config.trainer.monitor)
     return tracker
-
-
-def publish_sweep(tracker: Tracker, sweep: Path) -> None:
-    """Write a sweep's progress, settings and report to its parent run, from the files of its folder alone."""
-    from lungtl.sweeps.report.write import REPORT
-    from lungtl.tracking.mlflow_run import FOLDER
-
-    progress(sweep).publish(tracker)
-    tracker.tags({"lungtl.kind": "sweep", FOLDER: str(sweep), "sweep": sweep.name})
-    for name in (CONFIG, MULTIRUN):
-        if (sweep / name).is_file():
-            tracker.artifacts(sweep / name)
-    if (sweep / REPORT).is_dir():
-        tracker.artifacts(sweep / REPORT, REPORT)
 
 
 def relaunch(error: Exception) -> bool:

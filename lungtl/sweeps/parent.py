@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lungtl.tracking.tracker import Tracker
 
 PARENT, LOCK = "parent.json", "parent.json.lock"
+CONFIG, MULTIRUN, REPORT = "config.yaml", "multirun.yaml", "report"
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,19 @@ def publish_progress(sweep: Path, tracking: TrackingConfig, data_dir: Path) -> N
         client = open_client(tracking.uri, data_dir)
         with readable_errors(f"MLflow does not accept the progress of {sweep.name}"):
             progress(sweep).publish(MlflowRun(client, run_id))
+
+
+def publish_sweep(tracker: Tracker, sweep: Path) -> None:
+    """Write a sweep's progress, settings and report to its parent run, from the files of its folder alone."""
+    from lungtl.tracking.mlflow_run import FOLDER
+
+    progress(sweep).publish(tracker)
+    tracker.tags({"lungtl.kind": "sweep", FOLDER: str(sweep), "sweep": sweep.name})
+    for name in (CONFIG, MULTIRUN):
+        if (sweep / name).is_file():
+            tracker.artifacts(sweep / name)
+    if (sweep / REPORT).is_dir():
+        tracker.artifacts(sweep / REPORT, REPORT)
 
 
 def run_reference(folder: Path) -> str:

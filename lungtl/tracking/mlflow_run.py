@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lungtl import __version__
 from lungtl.runs.environment import own_commit
+from lungtl.settings.version import VERSION
 from lungtl.tracking.backend import experiment_id, open_client, readable_errors
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def git_tags() -> dict[str, str]:
 
 def create_run(client: MlflowClient, experiment: str, name: str, tags: Mapping[str, str] | None = None) -> str:
     """Create a run, and return its id."""
-    all_tags = {"mlflow.source.name": "lungtl", "lungtl.version": __version__, **git_tags(), **(tags or {})}
+    all_tags = {"mlflow.source.name": "lungtl", "lungtl.version": VERSION, **git_tags(), **(tags or {})}
     return str(client.create_run(experiment, tags=all_tags, run_name=name).info.run_id)
 
 

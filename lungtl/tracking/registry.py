@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lungtl import __version__
 from lungtl.bundle import CONFIG
 from lungtl.settings.errors import LungtlError
+from lungtl.settings.version import VERSION
 from lungtl.tracking.served import BUNDLE
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _upload(client: MlflowClient, run_id: str, bundle: Path) -> None:
             artifacts={BUNDLE: str(bundle)},
             signature=signature,
             input_example=np.full(EXAMPLE_SHAPE, -1000, np.int16),
-            pip_requirements=[f"lungtl=={__version__}"],  # MLflow would take 15 s to infer them
+            pip_requirements=[f"lungtl=={VERSION}"],  # MLflow would take 15 s to infer them
         )
         client.log_artifacts(run_id, str(saved), MODEL)
 

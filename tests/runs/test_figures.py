@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from lungtl.data.store.reader import Store
 from lungtl.evaluation import figures
 from lungtl.runs.figures import _draw_most_weighted, representative_slice, windowed
-from lungtl.runs.scoring import ScoredModel
+from lungtl.runs.scored_model import ScoredModel
 from tests.models.tiny import tiny_classifier
 from tests.stores import toy_store
 

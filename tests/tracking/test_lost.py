@@ -17,7 +17,7 @@ from sqlalchemy import event
 
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import SyncConfig
-from lungtl.sweeps.launch import publish_sweep, write_parent
+from lungtl.sweeps.parent import publish_sweep, write_parent
 from lungtl.sync import run as sync
 from lungtl.tracking import publish, tracker
 from lungtl.tracking.backend import DATABASE, experiment_id, open_client

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-import lungtl
+from lungtl.settings.version import VERSION
 from lungtl.sources.lidc_database import Scan
 from lungtl.sources.phantom.choose import ScanPlan
 
@@ -54,7 +54,7 @@ def _series_header(scan: Scan, matrix: int, spacing_mm: float) -> FileDataset:
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[scan.series_uid])
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = IMPLEMENTATION_UID
-    meta.ImplementationVersionName = f"LUNGTL_{lungtl.__version__}"[:16]
+    meta.ImplementationVersionName = f"LUNGTL_{VERSION}"[:16]
 
     d = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     d.SpecificCharacterSet = "ISO_IR 100"

@@ -10,8 +10,8 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-import lungtl
 from lungtl.settings.errors import LungtlError
+from lungtl.settings.version import VERSION
 from lungtl.sources.parallel import parallel
 from lungtl.sources.phantom.choose import ScanPlan, choose_scans
 from lungtl.sources.phantom.dicom_writer import write_slices
@@ -62,7 +62,7 @@ def write_phantom(
         if progress is not None:
             progress(done, len(plans))
     shutil.rmtree(root / PARTIAL, ignore_errors=True)
-    readme = README.format(version=lungtl.__version__, pylidc=version("pylidc"), recipe=asdict(recipe))
+    readme = README.format(version=VERSION, pylidc=version("pylidc"), recipe=asdict(recipe))
     (root / "README.txt").write_text(readme)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lungtl.settings.errors import LungtlError
-from lungtl.sweeps.report.write import REPORT
+from lungtl.sweeps.parent import REPORT
 
 if TYPE_CHECKING:
     from lungtl.settings.schema import TrackingConfig

@@ -12,13 +12,14 @@ from lungtl.evaluation.formatting import HEADLINES, format_estimate, markdown_ta
 from lungtl.runs.folder import METRICS, RECORD, read_record
 from lungtl.runs.naming import differing
 from lungtl.settings.errors import LungtlError
+from lungtl.sweeps.parent import REPORT
 from lungtl.sweeps.report.finished import is_finished, no_finished_run, run_folders
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-REPORT, PAGE = "report", "report.html"
+PAGE = "report.html"
 CAPTION = "test patients; 95 % intervals by bootstrap over patients, exact for rates of 0 and 1"
 
 

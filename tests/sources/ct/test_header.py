@@ -39,7 +39,7 @@ def test_workers_find_the_same(heap: Path, monkeypatch: pytest.MonkeyPatch, caps
 def test_a_worker_that_dies(heap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(header, "MANY_FILES", 10)
     monkeypatch.setattr(header, "_read_chunk", _die)
-    with pytest.raises(LungtlError, match="a worker process died .* while reading headers; .*workers=1"):
+    with pytest.raises(LungtlError, match=r"a worker process died .* while reading headers; .*workers=1"):
         find_series(heap, workers=2)
 
 
