@@ -26,6 +26,7 @@ from lungtl.evaluation.leakage import RANDOM_LABELS as LOTS
 from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import TrainConfig
+from lungtl.sweeps import jobs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -217,4 +218,4 @@ def findings(table: pd.DataFrame) -> list[str]:
 
 
 if __name__ == "__main__":
-    command_line.main("leak_demo", TrainConfig, run)
+    command_line.main("leak_demo", TrainConfig, run, jobs=jobs)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from lungtl import train
+from lungtl.runs.resuming import resumed_command_line
 from lungtl.settings import command_line
 from lungtl.settings.schema import TrainConfig
 from lungtl.sweeps import jobs
@@ -32,7 +33,7 @@ def command(root: str, arguments: list[str], parent: str = "", seconds: float = 
         time.sleep(seconds)
         os.killpg(0, signal.SIGKILL)
     sys.argv[1:] = ["-m", *arguments]
-    command_line.main("train", TrainConfig, train.run, jobs=jobs)
+    command_line.main("train", TrainConfig, train.run, expand=resumed_command_line, jobs=jobs)
 
 
 def _written(path: Path) -> int:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from lungtl.evaluation.pooling import UNTRAINED
 from lungtl.runs.environment import ENVIRONMENT
-from lungtl.runs.folder import METRICS, PREDICTIONS, RECORD, SPLIT, VALIDATION, read_record
+from lungtl.runs.folder import METRICS, PREDICTIONS, PRUNED, RECORD, SPLIT, VALIDATION, read_record
 from lungtl.runs.naming import flatten, run_name
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.keys import decides_result
 from lungtl.sweeps.parent import PARENT
-from lungtl.sweeps.search.names import PRUNED
 from lungtl.sweeps.state import STATUS, status_of
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from lungtl.data.store.files import whole_file
-from lungtl.sweeps.search.names import JOURNAL, PRUNED, TRIAL
+from lungtl.runs.folder import PRUNED
+from lungtl.sweeps.search.names import JOURNAL, TRIAL
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from lungtl.data.store.files import whole_file
+from lungtl.runs.folder import PRUNED
 from lungtl.settings.errors import LungtlError, UsageError
-from lungtl.sweeps.search.names import JOURNAL, LOCK, PRUNED, TABLE
+from lungtl.sweeps.search.names import JOURNAL, LOCK, TABLE
 from lungtl.sweeps.search.space import OBJECTIVE, Space
 from lungtl.sweeps.state import status_of
 

@@ -61,7 +61,8 @@ def _epochs(config: TrainConfig) -> float:
     """Train as Lightning would: report each epoch to the study, stop if it says so."""
     from hydra.core.hydra_config import HydraConfig
 
-    from lungtl.sweeps.search.names import PRUNED, TRIAL
+    from lungtl.runs.folder import PRUNED
+    from lungtl.sweeps.search.names import TRIAL
     from lungtl.sweeps.search.study import should_prune
 
     folder = Path(HydraConfig.get().runtime.output_dir)

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from lungtl.runs.folder import PRUNED
 from lungtl.settings.errors import LungtlError, UsageError
-from lungtl.sweeps.search.names import PRUNED
 from lungtl.sweeps.search.space import Space
 from lungtl.sweeps.search.study import Trials, open_study, record_result, search_lock, should_prune, write_table
 from lungtl.sweeps.state import State, run_lock, write_state
