@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lungtl.tracking.tracker import git_tags
+from lungtl.tracking.mlflow_run import git_tags
 from tests.commands.conftest import N_SERIES, QUICK, Lab, Trained, read_csv, read_json, uid
 
 pytestmark = pytest.mark.slow
@@ -79,7 +79,7 @@ def test_no_patient_stands_on_two_sides(trained: Trained) -> None:
 
 def test_the_same_command_gives_the_same_numbers(untracked: Trained, trained: Trained) -> None:
     assert trained.folder != untracked.folder
-    for name in ("predictions.csv", "slices.csv", "split.csv"):
+    for name in ("predictions.csv", "slices.csv", "split.csv", "epochs.csv"):
         assert (trained.folder / name).read_bytes() == (untracked.folder / name).read_bytes(), name
     first, second = untracked.metrics, trained.metrics
     for document in (first, second):
@@ -95,6 +95,14 @@ def test_a_second_run_reads_the_feature_cache(fresh: Lab, untracked: Trained) ->
 
 def test_without_tracking_a_run_has_no_id(untracked: Trained) -> None:
     assert read_json(untracked.folder / "run.json")["mlflow_run_id"] is None  # its fixture looks for a database
+
+
+def test_every_epoch_is_on_disk_without_tracking(untracked: Trained) -> None:
+    epochs = read_csv(untracked.folder / "epochs.csv")
+    assert [row["epoch"] for row in epochs] == ["0", "1"]
+    assert all(float(row["lr"]) > 0 for row in epochs)
+    best = untracked.metrics["training"]
+    assert float(epochs[best["best_epoch"]]["val/loss"]) == best["val/loss"]
 
 
 def test_mlflow_knows_the_run(lab: Lab, trained: Trained, client: Any) -> None:
@@ -189,8 +197,8 @@ def stopped(lab: Lab, trained: Trained) -> Trained:
 def copy(stopped: Trained, tmp_path: Path) -> Path:
     """The stopped run's record alone."""
     folder = tmp_path / "copy"
-    (folder / ".hydra").mkdir(parents=True)
-    for name in ("run.json", "split.csv", ".hydra/overrides.yaml", ".hydra/config.yaml"):
+    folder.mkdir()
+    for name in ("run.json", "split.csv", "config.yaml"):
         (folder / name).write_bytes((stopped.folder / name).read_bytes())
     return folder
 
@@ -207,11 +215,10 @@ def test_resuming_a_run_that_is_not_there(lab: Lab, trained: Trained) -> None:
 
 
 def test_resuming_with_another_learning_rate_is_refused_and_leaves_the_run_as_it_was(lab: Lab, copy: Path) -> None:
-    overrides = copy / ".hydra" / "overrides.yaml"
-    before = overrides.read_text()
+    before = {name: (copy / name).read_text() for name in ("run.json", "config.yaml")}
     message = lab.run("train", f"resume={copy}", "optimizer.lr=0.5", "tracking=none").complaint(2)
-    assert "optimizer.lr was 0.0003, now it is 0.5" in message
-    assert overrides.read_text() == before
+    assert "optimizer.lr was 0.0003, now it is 0.5; leave it out or start a new run" in message
+    assert {name: (copy / name).read_text() for name in before} == before
 
 
 def test_resuming_goes_on_where_the_run_stopped(lab: Lab, stopped: Trained, client: Any) -> None:
