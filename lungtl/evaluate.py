@@ -186,7 +186,7 @@ def _untrained(config: EvaluateConfig, model: Model, store: Store) -> Untrained 
     from lungtl.bundle import load_untrained
     from lungtl.training.untrained import Untrained
 
-    found = load_untrained(model.folder, model.config)
+    found = load_untrained(model.folder, model.config, config.trust or ())
     if found is None:
         return None
     classifier, weights = found

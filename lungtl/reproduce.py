@@ -13,7 +13,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from lungtl.runs.folder import METRICS, PRUNED, find_run, read_record
-from lungtl.settings import command_line, composing
+from lungtl.runs.resuming import config_dirs
+from lungtl.settings import command_line
+from lungtl.settings.composing import compose_config, recorded_folders
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.keys import is_reproduced, override_key
 from lungtl.settings.schema import ReproduceConfig, TrainConfig
@@ -40,9 +42,9 @@ def run(config: ReproduceConfig) -> None:
         )
     data_dir, name = quoted(str(config.data_dir)), quoted(f"again: {record['name']}")
     overrides = [*reproduced_overrides(record["overrides"]), f"data_dir={data_dir}", f"name={name}"]
-    command = [sys.executable, "-m", "lungtl.train", *overrides]
+    command = [sys.executable, "-m", "lungtl.train", *config_dirs(earlier), *overrides]
     log.info("command: %s", shlex.join(["python", *command[1:]]))
-    composed = train_config(overrides)
+    composed = compose_config("train", TrainConfig, overrides, recorded_folders(earlier))
     environment, uncommitted = compare_environments(earlier, current_environment(composed))
     store, classifier = check_same(record, composed)
     features = check_features(composed, store, classifier) if config.features == "anew" else None
@@ -78,13 +80,6 @@ def quoted(text: str) -> str:
     from hydra.core.override_parser.types import Quote, QuotedString
 
     return QuotedString(text, Quote.single).with_quotes()
-
-
-def train_config(overrides: list[str]) -> TrainConfig:
-    """The typed config of a training command."""
-    from hydra import compose
-
-    return composing.validate(TrainConfig, compose("train", [*overrides, composing.search_path()]))
 
 
 def check_same(record: dict[str, Any], config: TrainConfig) -> tuple[Store, BagClassifier]:

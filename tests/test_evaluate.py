@@ -109,7 +109,7 @@ def test_the_title_says_who_is_left_out(capsys: pytest.CaptureFixture[str]) -> N
     table = score([0, 1, 0, 1], [0.1, 0.9, 0.4, 0.6], list("abcd"), resamples=0)
     for left_out, said in ((6, True), (0, False)):
         print_summary(evaluation_document(split="all", bag=table, patients_left_out=left_out), Path("x"), [])
-        assert ("6 patients left out" in capsys.readouterr().err) is said
+        assert ("6 patients omitted" in capsys.readouterr().err) is said
 
 
 @pytest.mark.parametrize(

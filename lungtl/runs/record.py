@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lungtl.data.splits import read_split, split_fingerprint
 from lungtl.runs.folder import SPLIT
+from lungtl.settings import parts
 from lungtl.settings.errors import LungtlError, UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from lungtl.settings.schema import TrainConfig
 
 log = logging.getLogger(__name__)
+PARTS = ("dataset", "backbone", "freezing", "aggregator", "loss", "optimizer", "schedule")
+"""Config groups that name a class, whose origin is recorded."""
 LOCAL = ("overrides",)
 """Entries that may name this machine's paths; they stay in run.json."""
 FIXED = ("store_fingerprint", "split_fingerprint", "weights_fingerprint", "seed")
@@ -58,6 +61,7 @@ def make_record(
         "weights_fingerprint": backbone.fingerprint(),
         **{f"weights_{key}": value for key, value in asdict(backbone.loaded_weights).items()},
         "seed": config.seed,
+        "parts": {group: parts.origin(getattr(config, group)) for group in PARTS},
     }
 
 

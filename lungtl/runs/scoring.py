@@ -149,7 +149,7 @@ def export_bundle(
     card = model_card(record["name"], {key: str(value) for key, value in described.items()}, *tables)
     provenance = {**without_local(record), "cache_precision": config.cache.precision}
     save_bundle(model.classifier, config.aggregator, folder / BUNDLE, provenance, card, model.chosen, model.untrained,
-                model.slices_trained, model.controls)  # fmt: skip
+                model.slices_trained, model.controls, config.backbone)  # fmt: skip
 
 
 def slices_trained(store: Store, split: pd.DataFrame, trained: Trained) -> bool:

@@ -1,4 +1,4 @@
-"""The scores as tables on the terminal."""
+"""A run's scores as tables on the terminal."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ WIDTH = 140  # where standard error is no terminal
 
 
 def print_summary(document: dict[str, Any], folder: Path, next_steps: list[str]) -> None:
-    """The scores as tables, where everything is, and what to type next; on standard error."""
+    """Print the scores, the folder and what to type next to standard error."""
     from rich.console import Console
 
     from lungtl.evaluation.formatting import INTERVALS, rows_for_table, rows_of_localisation, rows_of_points
 
     console = Console(stderr=True, width=None if sys.stderr.isatty() else WIDTH)
     bag = document["bag"]
-    title = f"{document['split']}: {bag['n']} bags of {bag['n_patients']} patients, {bag['n_positive']} positive"
+    title = f"{document['split']}: {bag['n']} cases of {bag['n_patients']} patients, {bag['n_positive']} positive"
     if left_out := document.get("patients_left_out"):
-        title += f" ({left_out} patients left out who trained the model or chose its epoch)"
+        title += f" ({left_out} patients omitted who trained the model or chose its epoch)"
     console.print(_table(rows_for_table(document), title, INTERVALS))
     if points := rows_of_points(document):
-        console.print(_table(points, "decisions at thresholds that the validation split chose"))
+        console.print(_table(points, "decisions at thresholds chosen on the validation split"))
     if weights := rows_of_localisation(document):
         found = document["localisation"]
-        title = f"where the weight lies: {found['n']} bags, {found['n_nodule_slices']} of {found['n_slices']} slices"
-        console.print(_table(weights, f"{title} with a nodule"))
+        nodules = f"{found['n_nodule_slices']} of {found['n_slices']} slices with a nodule"
+        console.print(_table(weights, f"slice weights: {found['n']} cases, {nodules}"))
     if document["slice"] is not None:
         auroc = next(row for row in rows_for_table(document, "slice") if row[0] == "auroc")[1]
-        console.print(f"slices, malignant against the rest: AUROC {auroc}")
+        console.print(f"slices, malignant versus the rest: AUROC {auroc}")
     console.print(f"results: {folder}", soft_wrap=True)
     for step in next_steps:
         console.print(f"  {step}", soft_wrap=True, highlight=False)
