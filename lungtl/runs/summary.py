@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from rich.console import Console
+from rich.table import Table
 
-    from lungtl.evaluation.formatting import Rows
+from lungtl.evaluation.formatting import INTERVALS, Rows, rows_for_table, rows_of_localisation, rows_of_points
 
 WIDTH = 140  # where standard error is no terminal
 
 
 def print_summary(document: dict[str, Any], folder: Path, next_steps: list[str]) -> None:
     """Print the scores, the folder and what to type next to standard error."""
-    from rich.console import Console
-
-    from lungtl.evaluation.formatting import INTERVALS, rows_for_table, rows_of_localisation, rows_of_points
-
     console = Console(stderr=True, width=None if sys.stderr.isatty() else WIDTH)
     bag = document["bag"]
     title = f"{document['split']}: {bag['n']} cases of {bag['n_patients']} patients, {bag['n_positive']} positive"
@@ -41,7 +37,6 @@ def print_summary(document: dict[str, Any], folder: Path, next_steps: list[str])
 
 
 def _table(rows: Rows, title: str, caption: str | None = None) -> Table:
-    from rich.table import Table
 
     table = Table(title=title, caption=caption, title_justify="left")
     for column in rows[0]:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from lungtl.runs.experiment import Observer, run_experiment
+from lungtl.data.splits import split_bags
+from lungtl.data.store.opening import open_store
+from lungtl.runs.experiment import Observer, Result, run_experiment
 from lungtl.runs.folder import new_run_folder
 from lungtl.runs.naming import run_name
+from lungtl.settings.schema import TrainConfig
 from lungtl.tracking import publish
 from lungtl.tracking.backend import open_client
 from lungtl.tracking.mlflow_run import find_or_create_run
 from lungtl.tracking.tracker import MlflowTracker, NoTracker, Tracker, tracked
-
-if TYPE_CHECKING:
-    from lungtl.runs.experiment import Result
-    from lungtl.settings.schema import TrainConfig
 
 
 class TrackingObserver(Observer):
@@ -80,9 +78,6 @@ def track(
 
 def run_tracked(config: TrainConfig, folder: Path | None = None) -> Result:
     """Open the store, split, and run an experiment outside Hydra; see `lungtl.run`."""
-    from lungtl.data.splits import split_bags
-    from lungtl.data.store.opening import open_store
-
     check_tracking(config)
     store = open_store(config)
     split = split_bags(store.bags, config.split)
