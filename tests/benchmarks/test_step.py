@@ -11,7 +11,7 @@ from benchmarks.step import bare_lightning, bare_loop, trained
 
 TINY = (
     "image.size=32", "dataset.scans=12", "trainer.batch_size=2", "trainer.max_epochs=1", "head.dropout=0",
-    "optimizer.warmup_epochs=0",
+    "schedule.warmup_epochs=0",
 )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ def test_the_chunk_size_does_not_change_the_result() -> None:
         torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
 
 
-def test_a_bag_is_judged_as_if_it_were_alone() -> None:
+def test_a_bags_result_does_not_depend_on_its_batch() -> None:
     classifier = tiny_classifier()
     with torch.no_grad():
         together = classifier(BAGS)
@@ -33,7 +33,7 @@ def test_a_bag_is_judged_as_if_it_were_alone() -> None:
     assert together.bag_logits.std() > 1e-4
 
 
-def test_learning_or_not_the_forward_pass_is_the_same() -> None:
+def test_the_forward_pass_is_the_same_with_and_without_gradients() -> None:
     classifier = tiny_classifier()
     learning = classifier(BAGS)
     with torch.no_grad():
@@ -54,7 +54,7 @@ def test_bags_of_different_sizes_share_a_batch() -> None:
     torch.testing.assert_close(logits.detach(), alone, atol=1e-5, rtol=0)
 
 
-def test_batch_norm_learns_from_the_whole_batch_so_that_bags_of_one_slice_can_train() -> None:
+def test_batch_norm_uses_the_whole_batch() -> None:
     classifier = tiny_classifier()
     set_train_mode(classifier.backbone)
     before = classifier.state_dict()["backbone.net.bn1.num_batches_tracked"].clone()
@@ -87,7 +87,7 @@ def test_features_of_all_blocks_are_embeddings() -> None:
 
 @pytest.mark.parametrize("learning", [True, False])
 @pytest.mark.parametrize("blocks", [1, 3, 4])
-def test_what_the_frozen_blocks_compute_is_classified_as_the_voxels_are(blocks: int, learning: bool) -> None:
+def test_features_of_a_cut_give_the_output_of_the_voxels(blocks: int, learning: bool) -> None:
     classifier = tiny_classifier(chunk=2)
     classifier.cut(blocks)
     with torch.no_grad():

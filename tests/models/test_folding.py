@@ -152,7 +152,7 @@ def test_rows_at_a_boundary_are_the_same(name: str, trained: int) -> None:
     ],
     ids=["convolution twice", "norm twice", "something between", "statistics of the batch", "another norm"],
 )
-def test_what_cannot_be_folded_is_computed_as_ever(
+def test_what_cannot_be_folded_is_unchanged(
     use: Callable[[Normed, Tensor], Tensor], norm: nn.Module | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     network, images = Normed(use, norm), noise()
@@ -163,7 +163,7 @@ def test_what_cannot_be_folded_is_computed_as_ever(
     assert not caplog.messages
 
 
-def test_a_convolution_that_is_read_by_another_too_is_found_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_convolution_with_another_reader_is_not_folded(caplog: pytest.LogCaptureFixture) -> None:
     def use(own: Normed, images: Tensor) -> Tensor:
         maps: Tensor = own.conv(images)
         normed: Tensor = own.norm(maps)

@@ -16,7 +16,7 @@ def test_all_rows_in_order_in_full_chunks(lengths: list[int], size: int) -> None
     assert all(0 < len(chunk) <= size for chunk in chunks)
 
 
-def test_a_chunk_is_given_as_soon_as_it_is_full() -> None:
+def test_a_chunk_is_yielded_as_soon_as_it_is_full() -> None:
     taken = []
 
     def pieces() -> object:

@@ -164,7 +164,7 @@ def test_stages_are_mapped_from_the_last_one() -> None:
     np.testing.assert_allclose(slice_heatmaps(classifier, frames, [0])[0], upsampled, rtol=1e-3, atol=1e-7)
 
 
-def test_a_slice_that_does_not_count_has_an_empty_map() -> None:
+def test_a_slice_of_weight_0_has_an_empty_map() -> None:
     torch.manual_seed(0)
     classifier = tiny_classifier(aggregator=Max(WIDTH), size=96)
     frames = noise_frames(4, size=96)
@@ -196,13 +196,13 @@ def test_features_from_the_cache_give_the_same_maps(blocks: int | None) -> None:
     np.testing.assert_allclose(from_rows, expected, rtol=1e-4, atol=1e-8)
 
 
-def test_with_features_the_frames_are_those_of_the_slices_to_map() -> None:
+def test_with_features_only_frames_of_the_mapped_slices_are_given() -> None:
     classifier = hand_classifier(6)
     with pytest.raises(LungtlError, match="3 frames for 1 indices"):
         slice_heatmaps(classifier, noise_frames(3, size=6), [1], torch.zeros(3, 2))
 
 
-def test_the_classifier_is_left_as_it_was() -> None:
+def test_the_classifier_is_unchanged() -> None:
     classifier = tiny_classifier(size=64).train()
     classifier.backbone.eval()
     next(classifier.backbone.parameters()).requires_grad_(False)

@@ -106,7 +106,7 @@ def test_prediction_does_not_change_the_classifier(store: Store) -> None:
     assert first.slices.equals(second.slices)
 
 
-def test_so_many_slices_make_up_the_bytes(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slices_per_memory_limit(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = store.voxels(str(store.bags["bag_id"].iloc[0]))[0].nbytes
     monkeypatch.setattr(inference, "MOST_BYTES", 7 * one + 1)
     assert inference.most_slices(store, None, neighbours=False) == 7

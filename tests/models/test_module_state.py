@@ -6,7 +6,7 @@ import torch
 from lungtl.models.module_state import evaluation_mode
 
 
-def test_each_part_gets_its_own_mode_back_also_when_something_fails() -> None:
+def test_modes_are_restored_also_after_an_error() -> None:
     norm = torch.nn.BatchNorm1d(2)
     network = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Sequential(norm).eval())
     norm.train()

@@ -41,7 +41,7 @@ def test_a_single_slice_trains_with_the_running_statistics() -> None:
     assert torch.equal(torch.as_tensor(before), torch.as_tensor(projection.standardise.running_mean))
 
 
-def test_dropout_is_for_training_alone() -> None:
+def test_dropout_is_used_only_in_training() -> None:
     projection = SliceProjection(4, 32, dropout=0.5)
     embeddings = torch.randn(8, 4)
     assert torch.equal(projection.eval()(embeddings), projection.eval()(embeddings))
@@ -81,7 +81,7 @@ def test_several_processes_standardise_with_the_statistics_of_all_slices(tmp_pat
             torch.testing.assert_close(share["state"][key].double(), value.double(), atol=0, rtol=1e-5)
 
 
-def test_a_process_with_a_single_slice_takes_part(tmp_path: Path) -> None:
+def test_a_rank_with_a_single_slice_takes_part(tmp_path: Path) -> None:
     rows = torch.tensor([[1.0], [3.0]])
 
     def share(rank: int) -> torch.Tensor:
@@ -92,7 +92,7 @@ def test_a_process_with_a_single_slice_takes_part(tmp_path: Path) -> None:
     assert torch.cat(together(tmp_path, share)).flatten().tolist() == pytest.approx([-1, 1], abs=1e-4)
 
 
-def test_evaluation_asks_no_other_process(tmp_path: Path) -> None:
+def test_evaluation_needs_no_communication(tmp_path: Path) -> None:
     def alone(rank: int) -> torch.Tensor:
         return Standardise(2).eval()(torch.ones(1, 2)) if rank == 0 else torch.zeros(1, 2)
 

@@ -75,7 +75,7 @@ def test_averaging_does_not_change_frozen_weights(store: Store, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_the_average_validates_and_is_what_the_run_leaves(store: Store, tmp_path: Path, cached: bool) -> None:
+def test_the_average_is_validated_and_kept(store: Store, tmp_path: Path, cached: bool) -> None:
     epochs = Epochs()
     module, result = train(
         store, tmp_path, Frozen(), epochs, cache=tmp_path if cached else None, max_epochs=3, ema=0.9, batch_size=4
@@ -95,7 +95,7 @@ def test_the_average_validates_and_is_what_the_run_leaves(store: Store, tmp_path
     assert loss() != pytest.approx(told, abs=1e-3)
 
 
-def test_without_it_the_weights_are_what_they_are(store: Store, tmp_path: Path) -> None:
+def test_without_averaging_the_weights_are_kept(store: Store, tmp_path: Path) -> None:
     module, _ = train(store, tmp_path, Frozen(), kind=Noting, max_epochs=1)
     assert isinstance(module, Noting)
     assert "current_model_state" not in last_state(tmp_path)

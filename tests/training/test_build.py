@@ -47,7 +47,7 @@ def test_other_strategies_leave_the_weights_to_the_user(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("weights", ["hub", "wheel", "/x.safetensors"])
-def test_from_scratch_refuses_weights_that_someone_names(tmp_path: Path, weights: str) -> None:
+def test_from_scratch_refuses_other_weights(tmp_path: Path, weights: str) -> None:
     with pytest.raises(UsageError, match=f"backbone.weights={weights}: FromScratch requires backbone.weights=none"):
         starting_weights(scratch_config(tmp_path, weights=weights))
 
@@ -101,7 +101,7 @@ def test_another_number_of_channels_reaches_cut_and_bundle(tmp_path: Path, chann
     ("channels", "windows", "neighbours"),
     [(1, ["lung", "wide"], False), (3, ["lung", "wide"], False), (5, "auto", True)],
 )
-def test_channels_that_do_not_go_with_the_windows(
+def test_the_number_of_channels_must_match_the_windows(
     tmp_path: Path, channels: int, windows: list[str] | str, neighbours: bool
 ) -> None:
     image = config_of(tmp_path).image.model_dump()

@@ -185,7 +185,7 @@ def test_a_network_that_cannot_be_cut_runs_uncached(
     assert "cannot be cut behind block 4: why" in caplog.text
 
 
-def test_evaluation_sees_bags_as_they_are(store: Store, tmp_path: Path) -> None:
+def test_evaluation_does_not_augment(store: Store, tmp_path: Path) -> None:
     config = configured(tmp_path, "last", "dihedral", views=8)
     seed_everything(0)
     classifier = build_classifier(config, None)

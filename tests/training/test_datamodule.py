@@ -58,14 +58,14 @@ def seen(batches: Iterable[Any]) -> list[tuple[str, list[int], int]]:
 
 
 @pytest.mark.parametrize("bucket", [False, True])
-def test_an_epoch_shows_every_bag_once_in_an_order_of_its_own(store: Store, tmp_path: Path, bucket: bool) -> None:
+def test_each_epoch_has_every_bag_once_in_a_new_order(store: Store, tmp_path: Path, bucket: bool) -> None:
     config = config_of(tmp_path, bucket=bucket)
     orders = [ids(module_of(store, config, epoch).train_dataloader()) for epoch in range(4)]
     assert all(sorted(flat(order)) == TRAIN for order in orders)
     assert len({tuple(flat(order)) for order in orders}) == 4
 
 
-def test_a_run_that_is_resumed_draws_what_it_would_have_drawn(store: Store, tmp_path: Path) -> None:
+def test_a_resumed_run_continues_the_random_state(store: Store, tmp_path: Path) -> None:
     config = config_of(tmp_path, augment="dihedral")
     expected = seen(module_of(store, config, epoch=5).train_dataloader())
     torch.manual_seed(99)
@@ -76,7 +76,7 @@ def test_a_run_that_is_resumed_draws_what_it_would_have_drawn(store: Store, tmp_
     assert seen(module_of(store, other, epoch=5).train_dataloader()) != expected
 
 
-def test_bags_of_like_length_share_a_batch_of_what_they_show(store: Store, tmp_path: Path) -> None:
+def test_bucketing_uses_the_number_of_sampled_slices(store: Store, tmp_path: Path) -> None:
     data = module_of(store, config_of(tmp_path, train_slices=None, bucket=True))
     lengths = [list(map(len, batch.positions)) for batch in data.train_dataloader()]
     assert sorted(map(sorted, lengths)) == [[1, 1, 2], [2, 2, 2], [3, 3, 4], [8, 9, 9]]
@@ -85,7 +85,7 @@ def test_bags_of_like_length_share_a_batch_of_what_they_show(store: Store, tmp_p
     assert len({frozenset(map(frozenset, batches)) for batches in epochs}) == 4
 
 
-def test_bags_are_put_together_by_length_where_much_would_be_padding(store: Store, tmp_path: Path) -> None:
+def test_bags_are_bucketed_if_much_would_be_padding(store: Store, tmp_path: Path) -> None:
     def batches(bucket: object, train_slices: int | None) -> list[list[str]]:
         return ids(module_of(store, config_of(tmp_path, train_slices=train_slices, bucket=bucket)).train_dataloader())
 
@@ -112,7 +112,7 @@ def test_the_balanced_sampler_draws_the_rare_class_as_often(store: Store, tmp_pa
 
 @pytest.mark.parametrize("sampler", ["shuffle", "balanced"])
 @pytest.mark.parametrize("bucket", [False, True])
-def test_the_shares_of_the_processes_are_the_batches_of_one(
+def test_the_ranks_batches_make_up_those_of_one_process(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str, bucket: bool
 ) -> None:
     config = config_of(tmp_path, batch_size=4, augment="dihedral", sampler=sampler, bucket=bucket)
@@ -138,7 +138,7 @@ def test_more_processes_than_validation_bags_are_refused(
         module_of(store, config_of(tmp_path)).val_dataloader()
 
 
-def test_whether_bags_are_put_together_by_length_is_decided_once(tmp_path: Path) -> None:
+def test_bucketing_is_decided_once(tmp_path: Path) -> None:
     """Three long bags among short ones, two a batch: a quarter is padding where no two of the long ones meet."""
     lengths = [3] * 9 + [9] * 3
     orders = [split_evenly(shuffled(12, 0, epoch), 2) for epoch in range(10)]

@@ -48,9 +48,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     ("accelerator", "cached", "expected"),
     [("cpu", False, 0), ("cpu", True, 0), ("mps", False, 0), ("gpu", False, WORKERS_PER_GPU), ("gpu", True, 0)],
 )
-def test_only_a_gpu_that_waits_for_voxels_gets_some(
-    tmp_path: Path, accelerator: str, cached: bool, expected: int
-) -> None:
+def test_only_a_gpu_on_voxels_has_workers(tmp_path: Path, accelerator: str, cached: bool, expected: int) -> None:
     trainer = config_of(tmp_path, accelerator=accelerator, workers="auto").trainer
     assert loader_processes(trainer, cached) == expected
     assert loader_processes(trainer.model_copy(update={"workers": 7}), cached) == 7
@@ -72,7 +70,7 @@ def test_no_workers_if_processes_are_spawned(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("machine")
-def test_none_where_shared_memory_is_short(
+def test_no_workers_if_shared_memory_is_small(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("lungtl.training.devices.SHARED_MEMORY", tmp_path)

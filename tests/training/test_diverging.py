@@ -19,7 +19,7 @@ class Diverges(BagModule):
         return super().training_step(*args) * (torch.nan if self.current_epoch == 1 else 1.0)
 
 
-def test_a_run_that_diverged_ends_with_its_best_epoch_and_stays_ended(
+def test_a_diverged_run_keeps_its_best_epoch_and_is_not_resumed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store, epochs, resumed = toy_store(tmp_path / "data", (2, 3) * 6), Epochs(), Epochs()

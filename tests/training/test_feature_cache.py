@@ -206,7 +206,7 @@ def test_features_beyond_float16_are_refused(store: Store, tmp_path: Path) -> No
     cache(classifier, store, tmp_path)
 
 
-def test_a_second_run_computes_the_probe_alone(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_computes_only_the_probe(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = cache(tiny_classifier(), store, tmp_path)
     counts: list[int] = []
     forward = TimmBackbone.forward
@@ -284,7 +284,7 @@ def test_head_aggregator_and_chunk_share_an_entry(store: Store, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("mode", [True, False])
-def test_the_network_stays_as_it_was(store: Store, tmp_path: Path, mode: bool) -> None:
+def test_the_network_is_unchanged(store: Store, tmp_path: Path, mode: bool) -> None:
     classifier = tiny_classifier().train(mode)
     before = {key: value.clone() for key, value in classifier.state_dict().items()}
     features = cache(classifier, store, tmp_path)
@@ -353,7 +353,7 @@ def test_an_entry_beyond_the_bound_is_not_made(store: Store, tmp_path: Path, cap
     assert entries(tmp_path) == []
 
 
-def test_a_new_entry_pushes_out_the_least_recently_used(store: Store, tmp_path: Path) -> None:
+def test_a_new_entry_evicts_the_least_recently_used(store: Store, tmp_path: Path) -> None:
     bound = 2.5 * LAYOUT.size / 1e9
     names = {}
     for age, weights in ((30, "a"), (20, "b")):

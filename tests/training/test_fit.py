@@ -136,7 +136,7 @@ def slices_seen(batches: Iterable[Any]) -> dict[str, int]:
     return {i: len(own) for batch in batches for i, own in zip(batch.bag_ids, batch.positions, strict=True)}
 
 
-def test_a_step_sees_a_part_of_a_long_bag_and_validation_all_of_it(store: Store, tmp_path: Path) -> None:
+def test_a_step_samples_slices_and_validation_uses_all(store: Store, tmp_path: Path) -> None:
     data = BagDataModule(store, split_of(store), config_of(tmp_path, train_slices=2), None, backbone_trains=True)
     assert slices_seen(data.train_dataloader()) == {f"b{i:02d}": min(2, n) for i, n in enumerate(LENGTHS[:8])}
     assert slices_seen(data.val_dataloader()) == {f"b{i:02d}": LENGTHS[i] for i in range(8, 12)}
@@ -203,7 +203,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert result == expected_result
 
 
-def test_what_training_took_counts_what_came_before_it_went_on(store: Store, tmp_path: Path) -> None:
+def test_training_time_includes_earlier_attempts(store: Store, tmp_path: Path) -> None:
     train(store, tmp_path, Frozen(), max_epochs=1)
     path = tmp_path / "checkpoints" / "last.ckpt"
     state = last_state(tmp_path)
@@ -230,7 +230,9 @@ def test_only_batch_norm_statistics_of_unfrozen_blocks_change(store: Store, tmp_
 
 
 @pytest.mark.parametrize("freezing", [Frozen(), LastBlocks(1), BitFit(), Full()], ids=lambda f: type(f).__name__)
-def test_a_checkpoint_holds_what_training_changes(store: Store, tmp_path: Path, freezing: FreezingStrategy) -> None:
+def test_a_checkpoint_contains_only_what_training_changes(
+    store: Store, tmp_path: Path, freezing: FreezingStrategy
+) -> None:
     before = tiny_classifier().state_dict()
     module, _ = train(store, tmp_path, freezing, max_epochs=2)
     kept = {key.removeprefix("classifier.") for key in last_state(tmp_path)["state_dict"]}
@@ -246,7 +248,7 @@ def test_a_frozen_backbone_without_a_cache_stays_as_it_was(store: Store, tmp_pat
     assert changed(before, module.classifier.backbone.state_dict()) == set()
 
 
-def test_epochs_over_cached_features_never_touch_the_backbone(
+def test_epochs_on_cached_features_do_not_run_the_backbone(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cached_features(tiny_classifier(), store, tmp_path, CPU, "w")
@@ -339,9 +341,7 @@ def test_training_that_diverges_at_once_is_an_error(
         train(store, tmp_path, Frozen(), classifier=classifier, max_epochs=2, monitor=monitor, patience=patience)
 
 
-def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_again(
-    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_run_without_a_checkpoint_starts_over(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     whole, resumed = Epochs(), Epochs()
     expected, result = train(store, tmp_path / "whole", Frozen(), whole, augment=True, max_epochs=2)
     with pytest.raises(Crash):

@@ -90,7 +90,7 @@ def test_killed_within_an_epoch(whole: Undisturbed, forks: Forks, tmp_path: Path
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
-def test_killed_within_a_file(whole: Undisturbed, forks: Forks, tmp_path: Path, epoch: int) -> None:
+def test_killed_while_writing_a_file(whole: Undisturbed, forks: Forks, tmp_path: Path, epoch: int) -> None:
     folder = tmp_path / "run"
     size = (whole.checkpoints / "last.ckpt").stat().st_size // 2
     code = forks.run(killing.killed_in_a_file, tmp_path / "log", whole.data, str(folder), epoch, size)

@@ -29,7 +29,7 @@ def output_of(part: slice, bag_logits: Tensor = BAG_LOGITS, slice_logits: Tensor
 
 
 @pytest.mark.parametrize("unlabelled", [slice(0, 0), SHARES[1], slice(0, B)], ids=["none", "of one process", "all"])
-def test_the_mean_of_the_shares_is_the_loss_and_its_gradient(tmp_path: Path, unlabelled: slice) -> None:
+def test_the_mean_over_ranks_is_the_loss_and_its_gradient(tmp_path: Path, unlabelled: slice) -> None:
     slice_labels = SLICE_LABELS.clone()
     slice_labels[unlabelled] = -1
     loss = loss_of(slice_labels)
@@ -55,13 +55,13 @@ def test_the_mean_of_the_shares_is_the_loss_and_its_gradient(tmp_path: Path, unl
         torch.testing.assert_close(torch.stack([own[name] for own in shares]).mean(dim=0), value, atol=1e-6, rtol=1e-6)
 
 
-def test_one_process_has_all_of_the_loss() -> None:
+def test_scaling_is_a_no_op_in_a_single_process() -> None:
     loss = loss_of()
     parts = loss.parts(output_of(slice(0, B)), BAG_LABELS, SLICE_LABELS)
     assert loss.total(scale_for_ddp(parts)) == loss.total(parts)
 
 
-def test_the_parts_of_all_batches_of_all_processes_are_those_of_one_batch(tmp_path: Path) -> None:
+def test_the_summed_parts_of_all_ranks_are_those_of_one_batch(tmp_path: Path) -> None:
     loss = loss_of()
 
     def validated(own: int) -> dict[str, Tensor]:

@@ -90,7 +90,7 @@ def test_without_slice_labels_or_their_weight_the_bags_remain(slice_weight: floa
     assert float(losses["loss"]) == pytest.approx((softplus(-2) + softplus(-1)) / 2, abs=1e-6)
 
 
-def test_a_bag_without_slice_labels_leaves_the_other_bags_slices_as_they_are() -> None:
+def test_a_bag_without_slice_labels_does_not_affect_others() -> None:
     labels = torch.tensor([[-1, -1, -1], [1, -1, -1]])
     losses = weighted([1, 1], [1, 2, 5])(OUTPUT, LABELS, labels)
     assert float(losses["slice_loss"]) == pytest.approx(cross_entropy([3, 1, 0], 1), abs=1e-6)
@@ -114,7 +114,7 @@ def test_no_class_weights() -> None:
     assert loss.slice_weights.tolist() == [1, 1, 1]
 
 
-def test_a_class_that_training_never_showed_keeps_the_loss_finite() -> None:
+def test_the_loss_is_finite_for_classes_missing_in_training() -> None:
     loss = BagAndSliceLoss()
     loss.count(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 0, 2]))
     # of the two classes that are there
@@ -125,7 +125,7 @@ def test_a_class_that_training_never_showed_keeps_the_loss_finite() -> None:
     assert nothing.slice_weights.tolist() == [1, 1, 1]
 
 
-def test_confident_logits_stay_finite_and_are_punished_linearly() -> None:
+def test_the_loss_is_linear_in_wrong_confident_logits() -> None:
     wrong = BagOutput(torch.tensor([-1e4, 1e4]), torch.zeros(2, 3), SLICE_LOGITS * 1e4)
     losses = weighted([1, 1], [1, 1, 1])(wrong, LABELS, SLICE_LABELS)
     assert float(losses["bag_loss"]) == pytest.approx(1e4)
@@ -233,7 +233,7 @@ def test_attention_loss_is_0_only_if_all_nodule_slices_share_it() -> None:
     assert float(uneven) == pytest.approx(math.log(4 / 3) / 2)
 
 
-def test_what_slices_of_unknown_label_and_padding_weigh_does_not_matter() -> None:
+def test_weights_of_unlabelled_slices_and_padding_do_not_matter() -> None:
     longer = F.pad(WEIGHTS, (0, 2)), F.pad(KINDS, (0, 2), value=-1)
     torch.testing.assert_close(attention_loss(*longer), attention_loss(WEIGHTS))
     less = WEIGHTS.clone()
@@ -241,7 +241,7 @@ def test_what_slices_of_unknown_label_and_padding_weigh_does_not_matter() -> Non
     torch.testing.assert_close(attention_loss(less), attention_loss(WEIGHTS))
 
 
-def test_bags_without_both_kinds_of_slices_supervise_no_attention() -> None:
+def test_attention_supervision_requires_both_kinds_of_slices() -> None:
     kinds = torch.tensor([[2, 1, -1, -1], [0, 0, 0, -1], [-1, -1, -1, -1]])
     output = BagOutput(torch.zeros(3), WEIGHTS, torch.zeros(3, 4, 3))
     losses = BagAndSliceLoss(0.0, attention_weight=1.0)(output, torch.tensor([0, 1, 1]), kinds)
@@ -277,7 +277,7 @@ def test_an_aggregator_that_learns_no_weights_cannot_be_supervised() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 3), st.sampled_from([0.0, 2.0]))
-def test_processes_that_share_a_batch_find_its_loss_and_gradient(seed: int, first: int, gamma: float) -> None:
+def test_ranks_compute_the_loss_and_gradient_of_their_batch(seed: int, first: int, gamma: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     scores = torch.randn(4, 3, generator=generator, requires_grad=True)
     bag_labels = torch.randint(2, (4,), generator=generator)

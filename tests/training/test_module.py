@@ -65,7 +65,7 @@ def test_one_class_cannot_be_ranked(label: int) -> None:
     assert validated([[1.0, 2.0]], [[label, label]]) == 0.5
 
 
-def test_logits_that_are_no_numbers_have_no_auroc() -> None:
+def test_the_auroc_of_non_finite_logits_is_nan() -> None:
     assert math.isnan(validated([[1.0, math.nan]], [[0, 1]]))
 
 
@@ -79,7 +79,7 @@ def test_an_epoch_starts_afresh() -> None:
     assert module._validation == []
 
 
-def test_each_bag_is_seen_in_its_view() -> None:
+def test_each_bag_is_classified_in_its_view() -> None:
     module = module_of().eval()
     batch = noise_batch((3, 2))
     assert batch.frames is not None
@@ -93,7 +93,7 @@ def test_each_bag_is_seen_in_its_view() -> None:
     assert not torch.allclose(turned.slice_logits[1], plain.slice_logits[1], atol=1e-4)
 
 
-def test_a_batch_of_cached_features_is_what_its_voxels_are() -> None:
+def test_cached_features_give_the_output_of_their_voxels() -> None:
     module = module_of().eval()
     batch = noise_batch((3, 2))
     assert batch.frames is not None
@@ -176,7 +176,7 @@ def test_a_checkpoint_keeps_the_random_state_of_the_device_that_trains(monkeypat
     assert cuda.states["cuda:1"].tolist() == [1, 2]
 
 
-def test_slices_alone_train_what_pools_them() -> None:
+def test_training_on_slices_only_requires_an_aggregator_without_parameters() -> None:
     alone = BagAndSliceLoss(bag_weight=0)
     BagModule(tiny_classifier(aggregator=Mean(WIDTH, "instance")), Frozen(), alone, adamw(), cosine(), 1)
     for aggregator, loss in ((Mean(WIDTH), alone), (Mean(WIDTH, "instance"), BagAndSliceLoss(0, bag_weight=0))):

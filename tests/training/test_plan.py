@@ -56,7 +56,7 @@ def test_a_learning_rate_for_each_block() -> None:
     assert rates == [0.03125, 0.0625, 0.125, 0.25, 0.5]
 
 
-def test_a_probe_ends_at_the_latest() -> None:
+def test_a_probe_has_a_maximum_length() -> None:
     assert {epochs for _, _, epochs in planned(LpFt(probe_epochs=7))} == {("7 at the latest",)}
 
 

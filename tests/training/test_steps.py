@@ -67,7 +67,7 @@ def test_two_accumulated_batches_are_one_of_twice_the_size(store: Store, tmp_pat
         torch.testing.assert_close(halves[name], value, atol=2e-6, rtol=1e-5, msg=name)
 
 
-def test_the_last_step_of_an_epoch_is_the_mean_of_the_batches_that_are_left(store: Store, tmp_path: Path) -> None:
+def test_the_last_step_of_an_epoch_averages_the_remaining_batches(store: Store, tmp_path: Path) -> None:
     """Three batches, two a step: the second step of the epoch follows the gradient of the third batch as it is."""
     loss, config = BagAndSliceLoss(class_weights="none"), config_of(tmp_path, batch_size=3)
     probe = without_chance()

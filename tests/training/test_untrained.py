@@ -98,7 +98,7 @@ def test_the_control_of_a_run_with_random_weights_is_not_that_run(
     assert not any(torch.equal(own[key], drawn.backbone.state_dict()[key]) for key in convolutions)
 
 
-def test_whatever_the_run_does_with_its_backbone_the_control_s_is_frozen_and_random(
+def test_the_controls_backbone_is_always_frozen_and_random(
     store: Store, config: TrainConfig, trained: Untrained
 ) -> None:
     full = {parts.TARGET: "lungtl.models.freezing.full.Full"}
@@ -108,7 +108,7 @@ def test_whatever_the_run_does_with_its_backbone_the_control_s_is_frozen_and_ran
     assert said(store, control(store, changed)).equals(said(store, trained))
 
 
-def test_the_head_has_learned_something(config: TrainConfig, tmp_path: Path) -> None:
+def test_the_head_has_learned(config: TrainConfig, tmp_path: Path) -> None:
     larger = toy_store(tmp_path, [2] * 48)
     split = larger.bags[["bag_id", "patient_id"]].assign(label=larger.bags["bag_label"].astype(int))
     split["split"] = ["train"] * 32 + ["val"] * 8 + ["test"] * 8
@@ -161,7 +161,7 @@ def bundle(config: TrainConfig, trained: Untrained, tmp_path: Path) -> Path:
     return tmp_path / "bundle"
 
 
-def test_a_bundle_carries_the_control_without_its_backbone(
+def test_a_bundle_contains_the_control_without_its_backbone(
     store: Store, config: TrainConfig, trained: Untrained, tmp_path: Path
 ) -> None:
     model = tiny_classifier(aggregator=Attention(WIDTH))
@@ -177,9 +177,7 @@ def test_a_bundle_carries_the_control_without_its_backbone(
     assert again.to_numpy() == pytest.approx(said(store, trained).to_numpy(), abs=1e-6)
 
 
-def test_a_backbone_that_is_drawn_otherwise_today_makes_no_control(
-    bundle: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_no_control_if_the_random_backbone_cannot_be_reproduced(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     save_file(load_file(bundle / UNTRAINED), bundle / UNTRAINED, {"backbone": "another"})
     with caplog.at_level(logging.WARNING):
         assert load_untrained(bundle, load_bundle(bundle)[1]) is None
@@ -193,7 +191,7 @@ def test_a_bundle_may_have_no_control(bundle: Path) -> None:
     assert load_untrained(bundle, load_bundle(bundle)[1]) is None
 
 
-def test_random_weights_leave_the_run_s_own_draws_alone() -> None:
+def test_the_random_state_is_restored() -> None:
     torch.manual_seed(7)
     expected = torch.rand(2)
     torch.manual_seed(7)
@@ -260,7 +258,7 @@ def test_batch_norms_have_the_statistics_of_their_own_input() -> None:
     torch.testing.assert_close(norm.running_var, seen[0].var(dim=(0, 2, 3)), atol=1e-6, rtol=1e-5)
 
 
-def test_a_backbone_without_batch_norm_stays_as_it_was() -> None:
+def test_a_backbone_without_batch_norm_is_unchanged() -> None:
     backbone = tiny_backbone(name="test_vit", size=64)
     before = backbone.fingerprint()
     set_noise_statistics(backbone, 64)
@@ -306,7 +304,7 @@ def test_the_untrained_aggregator_sees_the_trained_embeddings(store: Store) -> N
     assert all(torch.equal(value, before[key]) for key, value in classifier.state_dict().items())
 
 
-def test_an_untrained_aggregator_with_dropout_looks_at_whole_embeddings(store: Store) -> None:
+def test_untrained_weights_are_computed_without_dropout(store: Store) -> None:
     spec = {parts.TARGET: "lungtl.models.aggregators.transformer.Transformer", "dropout": 0.5}
     first, again = (untrained_weights(tiny_classifier(), spec, store, ["b03", "b01"], None, CPU) for _ in range(2))
     pd.testing.assert_frame_equal(first, again)

@@ -23,7 +23,7 @@ NOT_HERE = {
 
 
 @pytest.mark.parametrize("name", sorted({path.stem for path in AGGREGATORS.glob("*.yaml")} - NOT_HERE))
-def test_a_training_step_asks_for_no_value(name: str) -> None:
+def test_a_training_step_does_not_synchronise(name: str) -> None:
     aggregator = parts.build(yaml.safe_load((AGGREGATORS / f"{name}.yaml").read_text()), dim=WIDTH)
     step(BagModule(tiny_classifier(aggregator=aggregator), Full(), BagAndSliceLoss(), adamw(), cosine(), 2))
 
@@ -31,7 +31,7 @@ def test_a_training_step_asks_for_no_value(name: str) -> None:
 @pytest.mark.parametrize(
     "options", [{"slice_weight": 0.0}, {"attention_weight": 0.5}, {"bag_gamma": 2.0, "slice_smoothing": 0.1}]
 )
-def test_nor_does_any_loss(options: dict[str, float]) -> None:
+def test_a_loss_does_not_synchronise(options: dict[str, float]) -> None:
     step(BagModule(tiny_classifier(), Full(), BagAndSliceLoss(**options), adamw(), cosine(), 2))  # type: ignore[arg-type]
 
 

@@ -50,7 +50,7 @@ def test_padding_does_not_change_the_result(name: str, garbage: float) -> None:
 
 
 @every_kind
-def test_a_bag_is_judged_as_if_it_were_alone(name: str) -> None:
+def test_a_bags_result_does_not_depend_on_its_batch(name: str) -> None:
     aggregator = built(name)
     embeddings, slice_logits, mask = bags(LENGTHS)
     together, weights = aggregator(embeddings, slice_logits, mask)
@@ -110,7 +110,7 @@ def test_a_single_slice_has_all_the_weight(name: str) -> None:
 
 
 @kinds(lambda kind: not kind.counts)
-def test_a_bag_of_equal_slices_is_judged_as_one_of_them(name: str) -> None:
+def test_equal_slices_have_the_result_of_one(name: str) -> None:
     aggregator = built(name)
     embeddings, slice_logits, mask = bags([1])
     expected, _ = aggregator(embeddings, slice_logits, mask)

@@ -35,8 +35,8 @@ def test_the_formula_in_numpy() -> None:
     assert np.abs(w - w.mean(axis=1, keepdims=True)).max() > 0.01  # the heads see differently
 
 
-def test_a_head_brings_along_what_else_is_where_it_looks() -> None:
-    """Each head looks for one of two findings: together in one slice they are told from one in each of two."""
+def test_heads_detect_findings_in_the_same_slice() -> None:
+    """Each head attends to one of two findings: both in one slice differ from one in each of two slices."""
     pooling = MultiHead(2, heads=2, hidden=2).eval()
     with torch.no_grad():
         pooling.attention.load_state_dict(

@@ -38,7 +38,7 @@ def test_equal_slices_add_their_evidence(count: int) -> None:
 
 
 @given(st.lists(st.floats(-300, 300, width=32), min_size=1, max_size=20))
-def test_in_float32_it_is_what_long_doubles_say(z: list[float]) -> None:
+def test_float32_agrees_with_long_doubles(z: list[float]) -> None:
     # 1 + odds = prod (1 + odds_s), as a sum of positive terms: no digit is lost, in a type where exp(300) is nothing
     odds = np.longdouble(0)
     for value in np.exp(np.array(z, dtype=np.longdouble)):

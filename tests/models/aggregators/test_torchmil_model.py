@@ -19,7 +19,7 @@ def test_without_torchmil_the_error_names_what_to_install(name: str, monkeypatch
 
 
 @needs_torchmil
-def test_all_four_are_in_torchmil() -> None:
+def test_all_four_models_are_in_torchmil() -> None:
     assert {"CLAM_SB", "DSMIL", "TransMIL", "SmABMIL"} <= set(vars(torchmil_models()))
 
 

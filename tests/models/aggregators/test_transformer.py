@@ -36,7 +36,7 @@ def test_positions_are_encoded_as_in_the_paper() -> None:
         np.testing.assert_allclose(pe[row], waves[:5], atol=1e-4)
 
 
-def test_the_token_judges_and_its_attention_weighs() -> None:
+def test_the_class_token_is_classified_and_its_attention_gives_the_weights() -> None:
     """The forward pass around the layers."""
     torch.manual_seed(3)
     network = Transformer(DIM, width=8, layers=1, heads=2).eval()
@@ -52,7 +52,7 @@ def test_the_token_judges_and_its_attention_weighs() -> None:
     torch.testing.assert_close(weights[0, :5], expected, atol=1e-6, rtol=0)
 
 
-def test_only_positions_tell_the_order() -> None:
+def test_the_order_comes_from_positions_only() -> None:
     network = Transformer(DIM, width=8, heads=2).eval()
     embeddings, slice_logits, mask = bags([9])
     positions = torch.tensor([[0, 4, 5, 9, 20, 21, 22, 300, 799]])

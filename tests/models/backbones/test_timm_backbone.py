@@ -16,7 +16,7 @@ ARCHITECTURES = [
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_blocks_hold_every_parameter_exactly_once(name: str) -> None:
+def test_every_parameter_is_in_one_block(name: str) -> None:
     backbone = TimmBackbone(name, weights="none")
     held = list(chain.from_iterable(block.parameters for block in backbone.blocks()))
     assert sorted(held) == sorted(key for key, _ in backbone.named_parameters())
@@ -127,13 +127,13 @@ def test_stages_are_the_mean_and_maximum_of_the_last_three_maps(name: str) -> No
 
 
 @pytest.mark.parametrize("name", ["convnext_atto", "densenet121", "swin_tiny_patch4_window7_224"])
-def test_a_normalisation_that_ends_the_network_is_no_block_of_its_own(name: str) -> None:
+def test_a_final_normalisation_belongs_to_the_last_block(name: str) -> None:
     backbone = TimmBackbone(name, "none")
     parameters = dict(backbone.named_parameters())
     assert any(parameters[n].ndim > 1 for n in backbone.blocks()[-1].parameters)
 
 
-def test_a_grey_backbone_sees_what_three_equal_channels_show() -> None:
+def test_a_one_channel_backbone_equals_three_equal_channels() -> None:
     grey = TimmBackbone("tf_efficientnet_lite0", "wheel", in_chans=1).eval()
     rgb = TimmBackbone("tf_efficientnet_lite0", "wheel").eval()
     assert grey.mean == rgb.mean[:1]  # so that both see the same values

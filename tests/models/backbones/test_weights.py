@@ -115,7 +115,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"no weights at all"])
-def test_a_file_that_holds_no_weights(tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_file_without_weights_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(LungtlError, match=rf"{name} is not a readable state dict") as error:
         load(str(tmp_path / name))
@@ -145,7 +145,7 @@ def test_a_pretrained_tag_that_timm_does_not_know() -> None:
         load_model("resnet18.a1_in2k", "none")
 
 
-def test_what_was_loaded_is_known_by_name_and_checksum_and_names_no_folder(tmp_path: Path) -> None:
+def test_provenance_has_name_and_checksum_but_no_folder(tmp_path: Path) -> None:
     path = write(weights(), tmp_path / "mine.pth")
     checksum = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     assert load_model(NAME, path)[1] == LoadedWeights("file", "", "mine.pth", checksum)
@@ -153,7 +153,7 @@ def test_what_was_loaded_is_known_by_name_and_checksum_and_names_no_folder(tmp_p
 
 
 @pytest.mark.parametrize(("name", "classifier"), [("levit_128s", "head.bn.weight"), ("test_vit", "head.weight")])
-def test_a_classifier_of_several_layers_is_left_out_as_a_whole(tmp_path: Path, name: str, classifier: str) -> None:
+def test_a_classifier_of_several_layers_is_omitted_completely(tmp_path: Path, name: str, classifier: str) -> None:
     whole = timm.create_model(name, pretrained=False, num_classes=7).state_dict()
     assert classifier in whole
     model, _ = load_model(name, write(whole, tmp_path / "w.pth"))

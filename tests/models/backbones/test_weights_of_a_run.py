@@ -86,14 +86,14 @@ def test_a_whole_backbone_is_pruned_after_loading(tmp_path: Path) -> None:
     assert all(torch.equal(value, expected[key]) for key, value in found.items())
 
 
-def test_a_pruned_backbone_cannot_give_the_networks_own_embedding(tmp_path: Path) -> None:
+def test_a_pruned_backbone_has_no_last_embedding(tmp_path: Path) -> None:
     folder, _ = run(tmp_path, "test_efficientnet", "stages")
     with pytest.raises(LungtlError, match=r"with features=stages, without .*; use backbone\.features=stages"):
         load_model("test_efficientnet", str(folder))
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
-def test_the_next_run_sees_images_as_the_earlier_did(tmp_path: Path, name: str) -> None:
+def test_the_next_run_has_the_earlier_runs_input_config(tmp_path: Path, name: str) -> None:
     folder, expected = run(tmp_path, name, size=64)
     model, _ = load_model(name, str(folder))
     assert same_weights(model, expected)  # position embeddings of 64 pixels included: they were not resampled

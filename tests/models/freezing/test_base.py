@@ -23,7 +23,7 @@ def test_train_mode_follows_what_trains() -> None:
     assert network.training
 
 
-def test_a_layer_without_parameters_follows_its_holder() -> None:
+def test_a_layer_without_parameters_follows_its_parent() -> None:
     holder = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, affine=False))
     set_train_mode(holder)
     assert holder[1].training

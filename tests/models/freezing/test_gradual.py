@@ -21,7 +21,7 @@ def test_a_maximum_number_of_blocks() -> None:
     assert freezing.last_unfreezing(backbone) == 6
 
 
-def test_a_block_trains_from_its_epoch_on() -> None:
+def test_a_block_trains_from_its_epoch() -> None:
     backbone, freezing = tiny_backbone(name=RESNET), Gradual(every=2)
     trains = []
     for epoch in range(6):
@@ -35,6 +35,6 @@ def test_all_blocks_have_one_learning_rate() -> None:
     assert learning_rates == pytest.approx([0.5, 0.1, 0.1])
 
 
-def test_more_blocks_than_there_are_is_wrong_usage() -> None:
+def test_more_blocks_than_the_network_has_are_refused() -> None:
     with pytest.raises(UsageError, match=r"freezing\.most=6: resnet18 has 5 blocks; give 1 to 5"):
         Gradual(1, most=6).groups(tiny_backbone(name=RESNET))

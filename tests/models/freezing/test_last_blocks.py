@@ -19,7 +19,7 @@ def test_the_group_is_the_last_blocks_in_the_networks_order() -> None:
     assert [id(p) for p in group["params"]] == [id(p) for p in expected]
 
 
-def test_more_blocks_than_there_are_is_wrong_usage() -> None:
+def test_more_blocks_than_the_network_has_are_refused() -> None:
     backbone = tiny_backbone()
     for ask in (
         lambda: LastBlocks(6).frozen_blocks(backbone),

@@ -42,7 +42,7 @@ def embedded(backbone: TimmBackbone, images: Tensor) -> Tensor:
 
 @needs_peft
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_merged_network_is_a_plain_one_that_computes_the_same(name: str) -> None:
+def test_the_merged_network_is_plain_and_equivalent(name: str) -> None:
     freezing = Lora(rank=2, dropout=0.25)
     module = adapted_module(name, freezing)
     backbone = module.classifier.backbone
@@ -101,7 +101,7 @@ def test_their_learning_rate() -> None:
     assert rates(Lora(lr_scale=0.5), RESNET, 0.5) == {"head": 0.5, "adapters": 0.25}
 
 
-def test_a_backbone_that_was_not_adapted_is_not_taken_for_a_frozen_one() -> None:
+def test_lora_requires_adapt_first() -> None:
     with pytest.raises(RuntimeError, match="call adapt first"):
         Lora().frozen_blocks(tiny_backbone())
 

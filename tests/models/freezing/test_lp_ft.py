@@ -60,7 +60,7 @@ def test_a_restored_strategy_continues_unchanged(
     assert whole.groups(BACKBONE) == expected.groups(BACKBONE)
 
 
-def test_until_it_is_decided_the_epoch_is_the_latest() -> None:
+def test_before_unfreezing_the_epoch_is_the_latest_possible() -> None:
     freezing = LpFt(probe_epochs=9, patience=1)
     (group,) = freezing.groups(BACKBONE)
     assert (group.epoch, group.at_latest) == (9, True)

@@ -16,7 +16,7 @@ def test_their_learning_rate() -> None:
     assert rates(NormOnly(lr_scale=0.5), RESNET, 0.5) == {"head": 0.5, "normalisation": 0.25}
 
 
-def test_timms_own_kinds_are_found() -> None:
+def test_timms_own_normalisation_layers_are_found() -> None:
     backbone = tiny_backbone(name="test_convnext")
     kinds = (LayerNorm2d, nn.LayerNorm)
     expected = {id(p) for module in backbone.modules() if isinstance(module, kinds) for p in module.parameters()}
@@ -24,7 +24,7 @@ def test_timms_own_kinds_are_found() -> None:
     assert {id(p) for p in group["params"]} == expected
 
 
-def test_a_network_without_them_is_refused() -> None:
+def test_a_network_without_normalisation_is_refused() -> None:
     with torch.device("meta"):  # only names are needed
         backbone = TimmBackbone("vgg11", weights="none")
     with pytest.raises(UsageError, match="freezing=norm_only: vgg11 has no normalisation layers; use freezing=bitfit"):
