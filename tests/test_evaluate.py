@@ -92,7 +92,7 @@ def test_on_another_dataset_auto_leaves_out_who_trained_the_model_or_chose_its_e
 def test_all_is_all_and_says_what_that_means(elsewhere: Path, store: Store, caplog: pytest.LogCaptureFixture) -> None:
     bags, _, _, left_out = choose_bags(elsewhere, store, "all")
     assert (len(bags), left_out) == (8, 0)
-    assert "4 of the patients scored here trained the model" in caplog.text
+    assert "4 of the scored patients trained the model" in caplog.text
     assert "2 of the scored patients chose" in caplog.text
 
 

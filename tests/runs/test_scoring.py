@@ -18,7 +18,6 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from lungtl.bundle import load_bundle, load_untrained
 from lungtl.data.store.reader import Store
 from lungtl.evaluate import _controls
-from lungtl.evaluation import assess, figures
 from lungtl.evaluation.chosen import FILE, choose, read_chosen
 from lungtl.evaluation.controls import fit_controls
 from lungtl.evaluation.document import check_document
@@ -214,7 +213,7 @@ def test_a_slice_head_that_nothing_trained_says_nothing(
         panels.append(probabilities)
         return attention_along_z(z, weights, probabilities, *further)
 
-    monkeypatch.setattr(figures, "attention_along_z", drawn)
+    monkeypatch.setattr("lungtl.runs.figures.attention_along_z", drawn)
     document, folder, tracker = finished(
         drawn_or_not(config, True), store, split_of(store), "bag_only", loss=BagAndSliceLoss(slice_weight=0)
     )
@@ -252,8 +251,8 @@ def test_a_slice_head_is_trained_by_its_own_loss_or_by_the_bags_through_it(
 def test_a_document_that_breaks_the_schema_is_not_written(
     config: TrainConfig, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assess, "evaluation_document", lambda **parts: {"schema": 1})
-    with pytest.raises(ValidationError, match="schema"):
+    monkeypatch.setattr("lungtl.evaluation.assess.localise", lambda *_, **__: "nowhere")
+    with pytest.raises(ValidationError, match="localisation"):
         finished(config, store, split_of(store), "broken")
     assert not (config.data_dir / "broken" / "metrics.json").exists()
 
