@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from lungtl.data.splits import split_bags
@@ -11,7 +11,7 @@ from lungtl.data.store.opening import open_store
 from lungtl.runs.experiment import Observer, Result, run_experiment
 from lungtl.runs.folder import new_run_folder
 from lungtl.runs.naming import run_name
-from lungtl.settings.schema import TrainConfig
+from lungtl.settings.schema import EvaluateConfig, TrainConfig
 from lungtl.tracking import publish
 from lungtl.tracking.backend import open_client
 from lungtl.tracking.mlflow_run import find_or_create_run
@@ -74,6 +74,13 @@ def track(
         tracker = MlflowTracker(config.tracking, config.data_dir, name, folder, publish.run, run_id)
     with tracked(tracker):
         yield TrackingObserver(tracker)
+
+
+def track_evaluation(config: EvaluateConfig, name: str, folder: Path) -> AbstractContextManager[Tracker]:
+    """Record an evaluation as an MLflow run of its own while the body runs; yields its tracker."""
+    if not config.tracking.enabled:
+        return tracked(NoTracker())
+    return tracked(MlflowTracker(config.tracking, config.data_dir, name, folder, publish.evaluation))
 
 
 def run_tracked(config: TrainConfig, folder: Path | None = None) -> Result:

@@ -17,12 +17,12 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from lungtl.bundle import load_bundle, load_untrained
 from lungtl.data.store.reader import Store
-from lungtl.evaluate import _controls
 from lungtl.evaluation.chosen import FILE, choose, read_chosen
 from lungtl.evaluation.controls import fit_controls
 from lungtl.evaluation.document import check_document
 from lungtl.evaluation.figures import attention_along_z
 from lungtl.runs.folder import VALIDATION
+from lungtl.runs.scored_model import controls_of
 from lungtl.runs.scoring import export_bundle, score_run, slices_trained
 from lungtl.runs.training import Trained
 from lungtl.settings import parts
@@ -145,7 +145,7 @@ def test_the_bundle_keeps_the_controls_for_when_its_run_is_gone(
     config = load_bundle(folder / "bundle")[1]
     split = split_of(store)
     test = split[split["split"] == "test"]
-    alone, beside = _controls(None, config), _controls(split, config)
+    alone, beside = controls_of(config, None), controls_of(config, split)
     assert alone is not None
     assert alone == beside == fit_controls(split[split["split"] == "train"])
     assert (alone.n, alone.prevalence) == (8, 0.5)
@@ -154,7 +154,7 @@ def test_the_bundle_keeps_the_controls_for_when_its_run_is_gone(
         expected = document["controls"][name]["metrics"]["brier"]["value"]
         assert brier_score_loss(test["label"], said[name]) == pytest.approx(expected)
     del config["controls"]  # as version 0.1.0 wrote it
-    assert _controls(None, config) is None
+    assert controls_of(config, None) is None
 
 
 def test_calibration_and_thresholds_come_from_the_validation_bags_alone(

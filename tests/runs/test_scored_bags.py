@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 import torch
 
-from lungtl import evaluate
 from lungtl.data.splits import save_split
 from lungtl.data.store.reader import Store
-from lungtl.evaluate import choose_bags, shared_patients
 from lungtl.evaluation.document import evaluation_document
 from lungtl.evaluation.metrics import score
 from lungtl.runs.folder import SPLIT, write_record
 from lungtl.runs.model import Model
+from lungtl.runs.scored_bags import choose_bags, shared_patients
+from lungtl.runs.scored_model import bundle_features
 from lungtl.runs.summary import print_summary
 from lungtl.settings.errors import UsageError
 from tests.models.tiny import tiny_classifier
@@ -120,7 +120,7 @@ def test_features_are_kept_as_training_kept_them(
 ) -> None:
     config: Any = SimpleNamespace(cache=SimpleNamespace(enabled=True, max_gb=1), data_dir=tmp_path)
     model = Model(tmp_path, tiny_classifier(), {"provenance": provenance}, None)
-    features = evaluate._features(config, model, model.classifier, "w", store)
+    features = bundle_features(store, model, model.classifier, "w", config)
     assert features is not None
     assert features.rows("b00", 0, None).dtype is dtype
 
