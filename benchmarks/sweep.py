@@ -36,7 +36,7 @@ PARTS = {
     "training": ("lungtl.training.fit.fit",),
     "untrained control": ("lungtl.training.untrained.train_untrained",),
     "predictions": ("lungtl.models.inference.predict_bags",),
-    "metrics and figures": ("lungtl.runs.write.write_results",),
+    "metrics and figures": ("lungtl.runs.scoring.write_results",),
     "bundle": ("lungtl.bundle.save_bundle",),
     "tracking": tuple(f"lungtl.tracking.tracker.MlflowTracker.{m}"
                       for m in ("__init__", "params", "tags", "metrics", "artifacts", "close")),
