@@ -85,9 +85,10 @@ open("imported", "w").write(str(sorted({"torch", "pylidc", "matplotlib", "sqlalc
 def labels(lab: Lab) -> Done:
     """In a process of its own that imports only what the command needs, with an empty home folder."""
     (lab.root / "home").mkdir()
+    variables = {**environment(lab.root), "HOME": str(lab.root / "home")}
     done = subprocess.run(
         [sys.executable, "-c", LABELS, "dataset=lidc", "labels_only=true", f"data_dir={lab.data_dir}"],
-        env={**environment(lab.root), "HOME": str(lab.root / "home")}, capture_output=True, text=True, check=True, cwd=lab.root,
+        env=variables, capture_output=True, text=True, check=True, cwd=lab.root,
     )  # fmt: skip
     return Done(done.returncode, done.stdout, done.stderr)
 

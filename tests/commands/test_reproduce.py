@@ -54,9 +54,7 @@ def test_the_command_is_told(again: Done) -> None:
     assert "command: python -m lungtl.train dataset=dicom" in again.err
 
 
-def test_a_different_value_is_a_failure_that_names_it(
-    lab: Lab, trained: Trained, again: Done, tmp_path: Path
-) -> None:
+def test_a_different_value_is_a_failure_that_names_it(lab: Lab, trained: Trained, again: Done, tmp_path: Path) -> None:
     """Without training once more: the run `again` stands in for what it writes."""
     bag = trained.metrics["bag"]
     bag["metrics"]["auroc"]["value"] = 0.123

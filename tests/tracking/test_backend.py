@@ -19,6 +19,7 @@ from lungtl.tracking.backend import default_uri, experiment_id, hide_password, o
 from lungtl.tracking.tracker import MlflowTracker
 from lungtl.tracking.unsent import FILE
 
+
 def test_telemetry_is_off_before_mlflow_is_imported() -> None:
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
