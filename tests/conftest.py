@@ -1,11 +1,14 @@
-"""Order of the tests, and which of them share an xdist worker."""
+"""Order of the tests, which of them share an xdist worker, and no deadlines on a busy machine."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import hypothesis
 import pytest
 
+hypothesis.settings.register_profile("lungtl", deadline=None)
+hypothesis.settings.load_profile("lungtl")
 UNITS = ("tests/commands/", "tests/sources/")
 """Folders whose tests one xdist worker runs: they share runs, and the real data that are unpacked and read once."""
 
