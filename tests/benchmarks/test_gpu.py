@@ -33,7 +33,7 @@ def test_the_readme_says_what_was_measured() -> None:
     root = Path(gpu.__file__).parents[1]
     table = pd.read_csv(root / "benchmarks" / "gpu.csv")
     found = [f"{ratio:.2f}".removeprefix("0") for ratio in table.sort_values("what")["ratio"]]
-    said = re.search(r"On an (\w+),? fine-tuning .*?\[gpu\.csv\]", (root / "README.md").read_text(), re.DOTALL)
+    said = re.search(r"On an\s+(\w+),? fine-tuning .*?\[gpu\.csv\]", (root / "README.md").read_text(), re.DOTALL)
     assert said is not None
     assert re.findall(r"\.\d\d\b", said[0]) == found  # fine-tuning, then the pass; of each resnet50, then vit_small
     assert table["device"].str.contains(said[1]).all()
