@@ -1,23 +1,20 @@
-"""Everything that metrics.json says of one set of predictions."""
+"""Everything that metrics.json holds of one set of predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 from numpy.typing import ArrayLike
 
 from lungtl.evaluation.chosen import Chosen
 from lungtl.evaluation.delong import compare_aurocs
 from lungtl.evaluation.document import Document, evaluation_document
 from lungtl.evaluation.localisation import localise
-from lungtl.evaluation.metrics import score
-from lungtl.evaluation.operating_points import at_threshold
+from lungtl.evaluation.metrics import at_threshold, score
 from lungtl.evaluation.subgroups import score_subgroups
 from lungtl.sources.base import MALIGNANT, UNKNOWN
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def assess(

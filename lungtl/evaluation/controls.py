@@ -8,16 +8,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
 
 from lungtl.evaluation.checks import check_labels
 from lungtl.settings.errors import LungtlError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -30,16 +30,7 @@ class DiameterControl:
     intercept: float
 
     def predict(self, diameter_mm: ArrayLike) -> NDArray[np.float64]:
-        """Probability of the positive class, float64 [n].
-
-        Args:
-            diameter_mm: [n], mm; 0 where a bag has no nodule.
-
-        Raises:
-            LungtlError: a diameter is NaN, infinite or negative.
-        """
-        from scipy.special import expit
-
+        """Probability of the positive class, float64 [n], from diameters in mm, [n]; 0 where a bag has no nodule."""
         scores = self.slope * np.log1p(_check_diameters(diameter_mm, "diameters")) + self.intercept
         return np.asarray(expit(scores), dtype=np.float64)
 
@@ -59,14 +50,9 @@ class Controls:
     diameter: DiameterControl | None
 
     def predict(self, test: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
-        """Predict bags.
+        """Predict bags, given diameter_mm (NaN where unknown): name of a control -> float64 [len(test)].
 
-        Args:
-            test: one row per bag with the column diameter_mm (NaN where unknown).
-
-        Returns:
-            "prevalence" and, unless it was not fitted or a diameter is unknown, which is logged, "diameter", each
-            float64 [len(test)].
+        "diameter" is omitted where it was not fitted or a diameter is unknown, which is logged.
         """
         predicted = {"prevalence": np.full(len(test), self.prevalence)}
         if self.diameter is not None and not _diameters_missing(test, "scored"):
@@ -89,14 +75,7 @@ class Controls:
 
 
 def fit_controls(train: pd.DataFrame) -> Controls:
-    """Fit every control that the data allow; logs what is omitted.
-
-    Args:
-        train: one row per bag with the columns label (0 or 1) and diameter_mm (NaN where unknown).
-
-    Raises:
-        LungtlError: the labels are empty or not 0 and 1.
-    """
+    """Fit every control that the data allow, given label (0 or 1) and diameter_mm (NaN where unknown) of each bag."""
     labels = check_labels(train["label"].to_numpy(), "training labels")
     diameter = None
     if labels.min() == labels.max():
@@ -115,10 +94,7 @@ def fit_diameter(diameter_mm: ArrayLike, labels: ArrayLike) -> DiameterControl:
 
     Args:
         diameter_mm: [T], mm; 0 where a bag has no nodule.
-        labels: int [T], 0 or 1.
-
-    Raises:
-        LungtlError: a diameter is NaN, infinite or negative, the lengths differ, or there is one class.
+        labels: int [T], 0 or 1, of both classes.
     """
     y = check_labels(labels, "training labels")
     train = _check_diameters(diameter_mm, "training diameters")
@@ -129,9 +105,6 @@ def fit_diameter(diameter_mm: ArrayLike, labels: ArrayLike) -> DiameterControl:
             f"all {len(y)} training labels are {y[0]}; the diameter control needs both classes, "
             "so use a larger training split"
         )
-    from scipy.special import logit
-    from sklearn.linear_model import LogisticRegression
-
     x = np.log1p(train)
     centre, scale = x.mean(), x.std()
     if train.min() == train.max():
@@ -144,11 +117,6 @@ def fit_diameter(diameter_mm: ArrayLike, labels: ArrayLike) -> DiameterControl:
     model.fit(((x - centre) / scale)[:, None], y)
     slope = float(model.coef_[0, 0] / scale)
     return DiameterControl(slope, float(model.intercept_[0] - slope * centre))
-
-
-def control_probabilities(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
-    """Fit the controls on `train` and predict `test`; see `fit_controls`."""
-    return fit_controls(train).predict(test)
 
 
 def _diameters_missing(bags: pd.DataFrame, which: str) -> bool:

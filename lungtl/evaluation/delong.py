@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, ndtr
+from scipy.stats import rankdata
 
 from lungtl.evaluation.checks import check_labels, check_probabilities, check_rows, one_class, patient_codes
 from lungtl.evaluation.estimate import DelongAuroc, Difference
@@ -36,17 +38,14 @@ def auroc_interval(labels: ArrayLike, probabilities: ArrayLike, patient_ids: Ite
     The interval is symmetric in the logit of the AUROC (Pepe 2003, section 5.2): it stays inside (0, 1), and for the
     high AUROCs of small test sets it covers the truth more often than value +- 1.96 standard errors.
 
+    There is none where the estimated variance is 0, as for an AUROC of 0 or 1 (the data do not show how far from 1 the
+    truth is; [1, 1] would be wrong), nor where one patient has all rows of a class.
+
     Args:
         labels: int [N], 0 or 1.
         probabilities: float [N] in [0, 1], of the positive class.
         patient_ids: one id per row; rows of one patient may be correlated.
-
-    Returns:
-        The AUROC. There is no interval where the estimated variance is 0, as for an AUROC of 0 or 1 (the data do not
-        show how far from 1 the truth is; [1, 1] would be wrong), nor where one patient has all rows of a class.
     """
-    from scipy.special import expit
-
     y, p, patients = check_rows(labels, probabilities, patient_ids)
     if y.min() == y.max():
         return DelongAuroc(None, undefined=one_class(y))
@@ -87,8 +86,6 @@ def compare_mean_aurocs(
         The mean of the first side minus that of the second. Sides that rank all bags alike have a p-value of 1 and no
         interval.
     """
-    from scipy.special import ndtr
-
     y = check_labels(labels)
     sides = [[check_probabilities(model, len(y)) for model in models] for models in (firsts, seconds)]
     patients = patient_codes(patient_ids, len(y))
@@ -116,8 +113,6 @@ def _placements(y: NDArray[np.int64], p: Floats) -> Floats:
     For a positive those are the negatives below it, for a negative the positives above it; the mean over either
     class is the AUROC.
     """
-    from scipy.stats import rankdata
-
     among_all = rankdata(p)
     positive = y == 1
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())

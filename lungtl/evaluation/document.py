@@ -32,12 +32,10 @@ class ScoreTable:
     """Every metric of one set of predictions.
 
     Attributes:
-        n: rows (bags or slices).
-        n_patients: what the intervals resample.
-        n_positive: rows with label 1.
+        n, n_patients, n_positive: rows (bags or slices), their patients, and the rows with label 1.
         threshold: rows with at least this probability are called positive.
         metrics: name in `lungtl.evaluation.weighted.METRICS` -> estimate.
-        auroc_delong: the AUROC once more, with the analytic interval of DeLong and Obuchowski.
+        auroc_delong: the AUROC with the analytic interval of DeLong and Obuchowski.
     """
 
     n: Positive
@@ -79,10 +77,8 @@ class Localisation:
     """How much of the aggregator's weight falls on true nodule slices.
 
     Attributes:
-        n: bags with both nodule and non-nodule slices.
-        n_patients: what the intervals resample.
-        n_slices: of those bags.
-        n_nodule_slices: of those slices, how many show a nodule.
+        n, n_patients: bags with both nodule and non-nodule slices, and their patients.
+        n_slices, n_nodule_slices: slices of those bags, and those that show a nodule.
         rules: which weights (untrained only where given) -> measure -> mean over the bags.
         gains: rule -> measure -> the model's mean minus that rule's, on the same resamples.
     """
@@ -115,11 +111,6 @@ class Training(BaseModel):
     val_auroc: Probability | None = None
 
 
-EMPTY: dict[str, Any] = {"calibrated": {}, "slice": None, "controls": {}, "gains": {}, "chosen": None,
-                         "operating_points": {}, "subgroups": [], "localisation": None}  # fmt: skip
-"""Fields of `Metrics` for a model without them."""
-
-
 class Metrics(BaseModel):
     """The whole of metrics.json; further keys are those of the command that wrote it.
 
@@ -142,14 +133,14 @@ class Metrics(BaseModel):
     schema_: Annotated[Literal[2], Field(alias="schema")]
     split: str
     bag: ScoreTable
-    calibrated: dict[Literal["platt", "temperature", "isotonic"], ScoreTable]
-    slice: ScoreTable | None
-    controls: dict[str, ScoreTable]
-    gains: dict[str, Difference]
-    chosen: Chosen | None
-    operating_points: dict[str, OperatingPoint | None]
-    subgroups: list[Subgroup]
-    localisation: Localisation | None
+    calibrated: dict[Literal["platt", "temperature", "isotonic"], ScoreTable] = {}
+    slice: ScoreTable | None = None
+    controls: dict[str, ScoreTable] = {}
+    gains: dict[str, Difference] = {}
+    chosen: Chosen | None = None
+    operating_points: dict[str, OperatingPoint | None] = {}
+    subgroups: list[Subgroup] = []
+    localisation: Localisation | None = None
 
     @model_validator(mode="after")
     def _training_is_valid(self) -> Metrics:
@@ -164,7 +155,7 @@ def evaluation_document(*, split: str, bag: ScoreTable, **parts: Any) -> Documen
     Args:
         split: "val", "test", ...
         bag: the model's scores per bag.
-        **parts: further fields of `Metrics`, empty where omitted, and further keys with JSON values.
+        **parts: further fields of `Metrics`, and further keys with JSON values.
 
     Returns:
         A dict that `json.dumps(..., allow_nan=False)` accepts.
@@ -180,7 +171,7 @@ def evaluation_document(*, split: str, bag: ScoreTable, **parts: Any) -> Documen
             raise LungtlError(
                 f"key {key!r} of metrics.json is not JSON ({error}); use plain values, None for NaN"
             ) from error
-    document = Metrics.model_validate({"schema": SCHEMA, "split": split, "bag": bag, **EMPTY, **parts})
+    document = Metrics.model_validate({"schema": SCHEMA, "split": split, "bag": bag, **parts})
     return document.model_dump(mode="json", by_alias=True)
 
 
@@ -190,10 +181,7 @@ def check_document(document: Document) -> None:
 
 
 def flat_metrics(document: Document) -> dict[str, float]:
-    """Flatten a document for a tracker, without what is undefined and without subgroups (a table of their own).
-
-    Args:
-        document: from `evaluation_document`, or read from metrics.json.
+    """Flatten metrics.json for a tracker, without what is undefined and without subgroups (a table of their own).
 
     Returns:
         "test/bag/auroc", "test/bag/auroc_low", "test/bag/auroc_high", "test/bag/auroc_delong_low", "test/slice/...",

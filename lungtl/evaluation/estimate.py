@@ -21,8 +21,7 @@ class Estimate:
 
     Attributes:
         value: None where undefined.
-        low: lower end of the interval; None where there is none.
-        high: upper end.
+        low, high: ends of the interval; None where there is none.
         undefined: why the value, or only the interval, is missing; None when nothing is.
         sd: standard deviation between seeds or pairs of runs, where `value` is a mean over several; not in
             metrics.json.
@@ -46,11 +45,7 @@ class Estimate:
 
 @dataclass(frozen=True, config=STRICT)
 class DelongAuroc(Estimate):
-    """An AUROC with an analytic interval.
-
-    Attributes:
-        standard_error: of `value`; None where there is no interval.
-    """
+    """An AUROC with an analytic interval; there is no standard error where there is no interval."""
 
     standard_error: float | None = None
 
@@ -61,8 +56,7 @@ class Difference:
 
     Attributes:
         difference: None where undefined.
-        low: lower end of the 95 % interval; None where there is none.
-        high: upper end.
+        low, high: ends of the 95 % interval; None where there is none.
         p_value: two-sided, of no difference; None where undefined.
         undefined: why something is missing; None when nothing is.
     """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lungtl.evaluation.controls import control_probabilities
+from lungtl.evaluation.controls import fit_controls
 from lungtl.evaluation.delong import compare_aurocs
 from lungtl.evaluation.estimate import Difference, mean_and_sd
 from lungtl.evaluation.weighted import METRICS
@@ -83,7 +83,7 @@ def pool_folds(folds: Sequence[Fold]) -> pd.DataFrame:
                 f"{len(test)} test cases; rerun it"
             )
         part = test.merge(fold.predictions, on="bag_id", suffixes=("", "_"), validate="one_to_one")
-        fitted = control_probabilities(fold.split[fold.split["split"] == "train"], part)
+        fitted = fit_controls(fold.split[fold.split["split"] == "train"]).predict(part)
         part = part.assign(fold=fold.number, **{CONTROL + name: values for name, values in fitted.items()})
         controls = [column for column in (*(CONTROL + name for name in fitted), UNTRAINED) if column in part]
         parts.append(part[["bag_id", "patient_id", "label", *predicted, "fold", *controls]])

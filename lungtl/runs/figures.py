@@ -96,7 +96,7 @@ def _draw_most_weighted(
     folder: Path, store: Store, model: ScoredModel, slices: dict[Any, pd.DataFrame], table: pd.DataFrame, weighted: bool
 ) -> None:
     """One slice of each of the bags with the highest probabilities, with and without heatmaps."""
-    from lungtl.evaluation.figures import gradcam_montage, montage, save
+    from lungtl.evaluation.figures import montage, save
 
     window = model.classifier.preprocessor.windows[0]
     images, captions, labels, places = [], [], [], []
@@ -115,7 +115,7 @@ def _draw_most_weighted(
         except LungtlError as error:  # the extra is not installed, or the network has no maps
             log.info("no heatmaps: %s", error)
         else:
-            save(gradcam_montage(images, maps, captions, labels, title), folder / "heatmaps.png")
+            save(montage(images, captions, labels, title, maps), folder / "heatmaps.png")
 
 
 def representative_slice(slices: pd.DataFrame, weighted: bool) -> Any:

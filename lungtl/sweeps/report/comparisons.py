@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lungtl.data.splits import read_split
 from lungtl.evaluation.chosen import choose_thresholds
-from lungtl.evaluation.controls import control_probabilities
+from lungtl.evaluation.controls import fit_controls
 from lungtl.evaluation.delong import compare_mean_aurocs
 from lungtl.evaluation.estimate import Difference
 from lungtl.evaluation.paired import McNemar, holm, mcnemar
@@ -87,7 +87,7 @@ def split_controls(tested: TestSet) -> dict[str, Floats]:
     """The controls that depend on the split alone, the same for all runs: name -> probabilities of the test bags."""
     split = read_split(tested.runs[0].folder / SPLIT)
     bags: pd.DataFrame = tested.runs[0].test[["bag_id"]].merge(split, on="bag_id", validate="one_to_one")
-    return control_probabilities(split[split["split"] == "train"], bags)
+    return fit_controls(split[split["split"] == "train"]).predict(bags)
 
 
 def _with_best(tested: TestSet) -> Iterator[Comparison]:

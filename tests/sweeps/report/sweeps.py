@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
-from lungtl.evaluation.controls import control_probabilities
+from lungtl.evaluation.controls import fit_controls
 from lungtl.evaluation.delong import compare_aurocs
 from lungtl.evaluation.document import evaluation_document
 from lungtl.evaluation.metrics import score
@@ -84,7 +84,7 @@ def write_run(
     train = bags("train", np.zeros(N))
     split = pd.concat([train, test]).assign(diameter_mm=lambda table: 5 + 2.0 * table["label"] + np.arange(len(table)))
     split.drop(columns="probability").to_csv(folder / "split.csv", index=False)
-    controls = control_probabilities(split[split["split"] == "train"], split[split["split"] == "test"])
+    controls = fit_controls(split[split["split"] == "train"]).predict(split[split["split"] == "test"])
     controls |= {} if own is None else {"untrained": own}
     truth, says, patients = test["label"], test["probability"], test["patient_id"]
     document = evaluation_document(
