@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import Callback
 
 from lungtl.data.store.files import whole_file
 from lungtl.runs.folder import PRUNED
-from lungtl.sweeps.search.names import JOURNAL, TRIAL
+from lungtl.sweeps.search import JOURNAL, TRIAL
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class PruneTrial(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Called after validation; all ranks follow the decision of rank 0."""
-        from lungtl.sweeps.search.study import should_prune
+        from lungtl.sweeps.search.study import should_prune  # Optuna, which is an extra
 
         value, epoch = float(trainer.callback_metrics[self.monitor]), trainer.current_epoch
         prune = trainer.is_global_zero and should_prune(self.folder.parent, self.number, value, epoch)

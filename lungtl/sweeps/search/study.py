@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lungtl.data.store.files import whole_file
 from lungtl.runs.folder import PRUNED
 from lungtl.settings.errors import LungtlError, UsageError
-from lungtl.sweeps.search.names import JOURNAL, LOCK, TABLE
+from lungtl.sweeps.search import JOURNAL, LOCK, TABLE
 from lungtl.sweeps.search.space import OBJECTIVE, Space
 from lungtl.sweeps.state import status_of
 
