@@ -29,23 +29,15 @@ PARAMETERS = {"none": set(), "platt": {"slope", "intercept"}, "temperature": {"t
 
 @dataclass(frozen=True, config=STRICT)
 class Calibration:
-    """A non-decreasing map of probabilities.
+    """A non-decreasing map of probabilities."""
 
-    Attributes:
-        kind: none leaves probabilities as they are.
-        temperature: of kind temperature, divides the log-odds.
-        inputs, outputs: of kind isotonic, ascending knots and the calibrated probability at each.
-        reason: why the kind is none although a calibration was requested.
-        slope, intercept: of kind platt, multiplies the log-odds and is added to them.
-    """
-
-    kind: Literal["none", "platt", "temperature", "isotonic"] = "none"
-    temperature: Annotated[float, Field(gt=0)] | None = None
-    inputs: tuple[Probability, ...] = ()
-    outputs: tuple[Probability, ...] = ()
-    reason: str | None = None
-    slope: Annotated[float, Field(gt=0)] | None = None
-    intercept: float | None = None
+    kind: Literal["none", "platt", "temperature", "isotonic"] = "none"  # none leaves probabilities unchanged
+    temperature: Annotated[float, Field(gt=0)] | None = None  # divides the log-odds
+    inputs: tuple[Probability, ...] = ()  # ascending knots of kind isotonic
+    outputs: tuple[Probability, ...] = ()  # the calibrated probability at each knot
+    reason: str | None = None  # why the kind is none although a calibration was requested
+    slope: Annotated[float, Field(gt=0)] | None = None  # of kind platt, multiplies the log-odds
+    intercept: float | None = None  # is added to them
 
     @model_validator(mode="after")
     def _parameters_fit_kind(self) -> Calibration:
@@ -81,11 +73,7 @@ def fit_platt(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
 
     The intercept undoes the constant that a class-balanced loss adds to all log-odds. Labels are smoothed as in
     Platt (1999): (N+ + 1) / (N+ + 2) for the N+ positives, 1 / (N- + 2) for the N- negatives, so that the slope
-    stays finite where a threshold separates the classes.
-
-    Args:
-        labels: int [N], 0 or 1, of the validation bags.
-        probabilities: float [N] in [0, 1], of the positive class.
+    stays finite where a threshold separates the classes. Labels and probabilities are those of the validation bags.
 
     Returns:
         Kind platt. Kind none, with the reason, where there is one class or the best slope is not positive.
@@ -122,8 +110,8 @@ def fit_platt(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
 def fit_temperature(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
     """Fit the temperature T by maximum likelihood: sigmoid(logit(p) / T) (Guo et al., ICML 2017).
 
-    Arguments as for `fit_platt`. Returns kind temperature, or kind none with the reason where there is one class or
-    the best temperature is outside `TEMPERATURES`.
+    Returns:
+        Kind temperature. Kind none, with the reason, where there is one class or the best is outside `TEMPERATURES`.
     """
     y = check_labels(labels)
     p = check_probabilities(probabilities, len(y))
@@ -154,7 +142,8 @@ def fit_isotonic(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
     It overfits small sets: Niculescu-Mizil & Caruana (ICML 2005) found a fitted sigmoid better on fewer than about
     200 to 1000 cases.
 
-    Arguments as for `fit_platt`. Returns kind isotonic, or kind none with the reason where there is one class.
+    Returns:
+        Kind isotonic. Kind none, with the reason, where there is one class.
     """
     y = check_labels(labels)
     p = check_probabilities(probabilities, len(y))

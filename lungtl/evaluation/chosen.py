@@ -32,23 +32,18 @@ NOT_FITTED = Calibration(reason="not fitted by the version of lungtl that traine
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Chosen:
-    """Calibration maps and thresholds, fitted on validation bags alone: the content of calibration.json.
+    """Calibration maps and thresholds, fitted on validation bags alone: the content of calibration.json."""
 
-    Attributes:
-        kind: the calibration applied to predictions.
-        n, n_patients, n_positive: validation bags, their patients, and the positive bags.
-        platt, temperature, isotonic: of kind none, with the reason, where it could not be fitted.
-        thresholds: operating point -> bags with at least this (uncalibrated) probability are positive; None where no
-            threshold achieves it.
-    """
-
-    kind: Kind
-    n: int
+    kind: Kind  # the calibration applied to predictions
+    n: int  # validation bags
     n_patients: int
     n_positive: int
+    # of kind none, with the reason, where they could not be fitted
     platt: Calibration = NOT_FITTED
     temperature: Calibration
     isotonic: Calibration
+    # operating point -> bags with at least this (uncalibrated) probability are positive; None where no threshold
+    # achieves it
     thresholds: dict[str, float | None]
 
     @property

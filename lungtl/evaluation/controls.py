@@ -37,17 +37,11 @@ class DiameterControl:
 
 @dataclass(frozen=True)
 class Controls:
-    """The predictors fitted on the training bags; stored in the bundle.
+    """The predictors fitted on the training bags; stored in the bundle."""
 
-    Attributes:
-        n: training bags.
-        prevalence: the share of positives among them.
-        diameter: None where a diameter is unknown, or all training bags have one class.
-    """
-
-    n: int
-    prevalence: float
-    diameter: DiameterControl | None
+    n: int  # training bags
+    prevalence: float  # the share of positives among them
+    diameter: DiameterControl | None  # None where a diameter is unknown, or all training bags have one class
 
     def predict(self, test: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
         """Predict bags, given diameter_mm (NaN where unknown): name of a control -> float64 [len(test)].

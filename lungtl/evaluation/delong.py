@@ -40,11 +40,6 @@ def auroc_interval(labels: ArrayLike, probabilities: ArrayLike, patient_ids: Ite
 
     There is none where the estimated variance is 0, as for an AUROC of 0 or 1 (the data do not show how far from 1 the
     truth is; [1, 1] would be wrong), nor where one patient has all rows of a class.
-
-    Args:
-        labels: int [N], 0 or 1.
-        probabilities: float [N] in [0, 1], of the positive class.
-        patient_ids: one id per row; rows of one patient may be correlated.
     """
     y, p, patients = check_rows(labels, probabilities, patient_ids)
     if y.min() == y.max():
@@ -72,19 +67,10 @@ def compare_mean_aurocs(
 ) -> Difference:
     """Compare the mean AUROCs of two groups of models on the same bags, such as the seeds of two settings.
 
-    The placements of each side are averaged over its models. The difference divided by its standard error, which
-    allows for the correlation of the models, is taken as standard normal. The test generalises to other patients, not
-    to other seeds.
-
-    Args:
-        labels: int [N], 0 or 1.
-        firsts: float [N] in [0, 1] each, the probabilities of the first side's models.
-        seconds: likewise, of the second side; any number of them.
-        patient_ids: one id per row; rows of one patient may be correlated.
-
-    Returns:
-        The mean of the first side minus that of the second. Sides that rank all bags alike have a p-value of 1 and no
-        interval.
+    The groups' probabilities are any number of float [N] in [0, 1]; the result is the mean of the first group minus
+    that of the second. Placements are averaged over the models of a group. The difference divided by its standard
+    error, which allows for the correlation of the models, is taken as standard normal. The test generalises to other
+    patients, not to other seeds. Groups that rank all bags alike have a p-value of 1 and no interval.
     """
     y = check_labels(labels)
     sides = [[check_probabilities(model, len(y)) for model in models] for models in (firsts, seconds)]

@@ -33,18 +33,8 @@ def score(
     """Compute every metric with a 95 % percentile interval from resampling PATIENTS with replacement.
 
     Resampling rows would treat the scans of one patient as independent, which makes intervals too narrow (cluster
-    bootstrap; Davison & Hinkley 1997, section 3.8). See `bootstrap_estimate` for metrics that are exactly 0 or 1.
-
-    Args:
-        labels: int [N], 0 or 1.
-        probabilities: float [N] in [0, 1], of the positive class.
-        patient_ids: one id per row.
-        threshold: rows with at least this probability are called positive.
-        resamples: bootstrap replicates; 0 for no intervals.
-        seed: of the draws.
-
-    Returns:
-        The table. A single class or a single patient is no error: the estimate that it leaves undefined has a reason.
+    bootstrap; Davison & Hinkley 1997, section 3.8). See `bootstrap_estimate` for metrics that are exactly 0 or 1. A
+    single class or a single patient is no error: the estimate that it leaves undefined has a reason.
     """
     ids = list(patient_ids)
     y, p, patients = check_rows(labels, probabilities, ids)
@@ -74,7 +64,7 @@ def at_threshold(
     resamples: int = 1000,
     seed: int = 0,
 ) -> OperatingPoint:
-    """Score the decisions at a threshold that was fixed beforehand; arguments and intervals as of `score`."""
+    """Score the decisions at a threshold that was fixed beforehand; intervals as of `score`."""
     y, p, patients = check_rows(labels, probabilities, patient_ids)
     called = p >= check_threshold(threshold)
     counted = {"sensitivity": y == 1, "specificity": y == 0, "ppv": called, "npv": ~called}

@@ -14,16 +14,11 @@ from lungtl.settings.errors import LungtlError
 
 @dataclass(frozen=True)
 class McNemar:
-    """Where two models' decisions differ.
+    """Where two models' decisions differ."""
 
-    Attributes:
-        only_first_right, only_second_right: bags that only this model classifies correctly.
-        p_value: exact, two-sided, of no difference; 1 where the models are equally often right in every patient.
-    """
-
-    only_first_right: int
+    only_first_right: int  # bags that only the first model classifies correctly
     only_second_right: int
-    p_value: float
+    p_value: float  # exact, two-sided, of no difference; 1 where the models are equally often right in every patient
 
 
 def mcnemar(
@@ -32,13 +27,8 @@ def mcnemar(
     """Test whether one model's decisions are right more often than another's on the same bags.
 
     McNemar's exact test (Psychometrika 12 (1947) 153), with the patient as unit: under the null hypothesis, swapping
-    the two models in all bags of a patient is equally likely. With one bag per patient it is the usual test.
-
-    Args:
-        labels: int [N], 0 or 1.
-        first_calls: bool or int [N], 1 where the first model calls a bag positive.
-        second_calls: likewise, the second model's.
-        patient_ids: one id per row; None where every bag has its own patient.
+    the two models in all bags of a patient is equally likely. With one bag per patient it is the usual test. Calls are
+    bool or int [N], 1 where a model calls a bag positive; without patient_ids every bag has its own patient.
     """
     y = check_labels(labels)
     calls = [check_labels(first_calls, "first calls"), check_labels(second_calls, "second calls")]

@@ -71,16 +71,8 @@ def score_subgroups(
     Each interval is for one level: comparing two of them is no test of a difference, and one of twenty is expected to
     miss its true value.
 
-    Args:
-        labels: int [N], 0 or 1.
-        probabilities: float [N] in [0, 1], of the positive class.
-        patient_ids: one id per row.
-        groups: N rows in the same order, as from `subgroups`; a row that is missing in a group counts in none of its
-            levels.
-
-    Returns:
-        One entry per level that occurs. With fewer than `MIN_BAGS` bags or one class the AUROC is None and
-        `undefined` gives the reason.
+    Groups have N rows in the same order, as from `subgroups`; a row that is missing in a group counts in none of its
+    levels. With fewer than `MIN_BAGS` bags or one class the AUROC is None and `undefined` gives the reason.
     """
     y, p, patients = check_rows(labels, probabilities, patient_ids)
     if len(groups) != len(y):

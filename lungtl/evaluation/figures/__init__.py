@@ -1,4 +1,7 @@
-"""Figures of one evaluation, each a matplotlib Figure 800 pixels wide; `save` writes it as PNG."""
+"""Figures of one evaluation, each a matplotlib Figure 800 pixels wide; `save` writes it as PNG.
+
+Arguments that are not described are those of `lungtl.evaluation`.
+"""
 
 from lungtl.evaluation.figures.canvas import save
 from lungtl.evaluation.figures.curves import precision_recall, roc

@@ -126,22 +126,11 @@ def draw_curve(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Figure:
-    """Draw a curve of the model and of trivial predictors.
+    """Draw a curve of the model with its pointwise 95 % band, and of trivial predictors.
 
-    Args:
-        curve: ROC or PR.
-        labels: int [N], 0 or 1.
-        probabilities: float [N] in [0, 1], of the positive class.
-        patient_ids: one per row; the band is the pointwise 95 % interval from resampling patients.
-        controls: name -> probabilities [N] of a trivial predictor, drawn dashed. A constant one is omitted: its curve
-            is the reference line.
-        thresholds: name -> bags with at least this probability are called positive; marked on the curve. None, as from
-            `choose_thresholds` for what cannot be reached, is omitted.
-        resamples: bootstrap replicates; 0 for no band.
-        seed: of the draws; with that of `score`, the legend has the same numbers.
-
-    Returns:
-        The figure; with a single class only a note that the curve is undefined.
+    Controls, name -> probabilities [N], are drawn dashed; a constant one is omitted, since its curve is the reference
+    line. Thresholds by name, as from `choose_thresholds`, are marked on the curve unless None. With one class there
+    is only a note that the curve is undefined.
     """
     patient_ids = list(patient_ids)
     table = score(labels, probabilities, patient_ids, resamples=resamples, seed=seed)

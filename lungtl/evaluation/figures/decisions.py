@@ -19,13 +19,7 @@ HISTOGRAM_EDGES = np.arange(21) / 20
 def reliability(labels: ArrayLike, probabilities: ArrayLike, calibrated: ArrayLike | None = None) -> Figure:
     """Draw the share of positives against the mean probability of ten equal-width bins, their counts below.
 
-    Args:
-        labels: int [N], 0 or 1.
-        probabilities: float [N] in [0, 1], of the positive class.
-        calibrated: float [N], the same after calibration, drawn in addition.
-
-    Returns:
-        The figure, without empty bins.
+    Probabilities after calibration, float [N], are drawn in addition.
     """
     y = check_labels(labels)
     series = [("model", probabilities, MODEL, "o")]
@@ -70,16 +64,7 @@ def _draw_bins(
 
 
 def confusion(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5) -> Figure:
-    """Draw the confusion matrix at a threshold: counts, and their share of the true class (row).
-
-    Args:
-        labels: int [N], 0 or 1.
-        probabilities: float [N] in [0, 1], of the positive class.
-        threshold: rows with at least this probability are called positive.
-
-    Returns:
-        The figure; a class without rows has no shares.
-    """
+    """Draw the confusion matrix at a threshold: counts, and their share of the true class (row)."""
     y = check_labels(labels)
     called = check_probabilities(probabilities, len(y)) >= check_threshold(threshold)
     counts = np.zeros((2, 2), dtype=np.int64)
@@ -107,7 +92,7 @@ def confusion(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.
 
 
 def score_histogram(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5) -> Figure:
-    """Draw histograms of the probabilities in bins of 0.05, malignant cases above the others; arguments as above."""
+    """Draw histograms of the probabilities in bins of 0.05, malignant cases above the others."""
     y = check_labels(labels)
     p = check_probabilities(probabilities, len(y))
     called = p >= check_threshold(threshold)

@@ -49,24 +49,17 @@ class Setting:
 
 @dataclass(frozen=True)
 class TestSet:
-    """Runs with the same split and the same labels of the test bags.
-
-    Attributes:
-        runs, indices: K of them, and where they are among all finished runs of the sweep.
-        test, validation: their predictions; no validation where a run has none.
-        settings: by decreasing validation AUROC, those without one last.
-        best: the best setting on validation; None where a setting has no validation AUROC.
-        duplicates: run that repeats the setting and seed of an earlier one, and is not counted -> that run.
-    """
+    """Runs with the same split and the same labels of the test bags."""
 
     __test__ = False  # not a test class for pytest
 
     runs: list[Run]
-    indices: list[int]
+    indices: list[int]  # of these among all finished runs of the sweep
     test: Predictions
-    validation: Predictions | None
-    settings: list[Setting]
-    best: Setting | None
+    validation: Predictions | None  # None where a run has none
+    settings: list[Setting]  # by decreasing validation AUROC, those without one last
+    best: Setting | None  # the best setting on validation; None where a setting has no validation AUROC
+    # run that repeats the setting and seed of an earlier one, and is not counted -> that run
     duplicates: dict[int, int]
 
     def name_of(self, run: int) -> str:

@@ -23,31 +23,20 @@ from lungtl.sweeps.report.comparable import Setting, TestSet
 
 @dataclass(frozen=True)
 class Comparison:
-    """A setting compared with another one or with a control, on the same test bags.
+    """A setting compared with another one or with a control, on the same test bags."""
 
-    Attributes:
-        setting: its label.
-        against: the label of the best setting, or the name of the control.
-        kind: what `against` is.
-        auroc: the setting's AUROC minus the other's.
-        adjusted: its p-value, Holm-corrected over the comparisons with the same best setting or control; None where
-            undefined.
-        family: how many p-values `adjusted` was corrected for.
-        decisions: where the decisions of the two differ, in bags, summed over the seeds that both have; None where
-            they were not compared.
-        decisions_adjusted: p-value of that, Holm-corrected over the compared decisions.
-        decisions_family: how many those are.
-    """
-
-    setting: str
-    against: str
-    kind: Literal["best", "control"]
-    auroc: Difference
+    setting: str  # label
+    against: str  # the label of the best setting, or the name of the control
+    kind: Literal["best", "control"]  # what `against` is
+    auroc: Difference  # the setting's AUROC minus the other's
+    # its p-value, Holm-corrected over the comparisons with the same best setting or control; None where undefined
     adjusted: float | None = None
-    family: int = 0
+    family: int = 0  # how many p-values `adjusted` was corrected for
+    # where the decisions of the two differ, in bags, summed over the seeds that both have; None where they were not
+    # compared
     decisions: McNemar | None = None
-    decisions_adjusted: float | None = None
-    decisions_family: int = 0
+    decisions_adjusted: float | None = None  # p-value of that, Holm-corrected over the compared decisions
+    decisions_family: int = 0  # how many those are
 
 
 def compare(tested: TestSet) -> list[Comparison]:

@@ -27,34 +27,22 @@ PRUNED_STATE = "pruned"
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run.
-
-    Attributes:
-        folder: its own.
-        settings: dotted key of the config -> value as text, for the keys that decide the result, except the seed.
-        choices: config group -> the chosen option.
-        seed: of the training.
-        split_fingerprint: of the train, validation and test split.
-        store_fingerprint: of the data, independent of their location.
-        test: bag_id, patient_id, label, probability of the test bags, sorted by bag_id; and control_untrained where
-            the run has that control.
-        validation: likewise of the validation bags; None where the run has none.
-        document: its metrics.json.
-        environment: its environment.json; None where it has none.
-        title: its name.
-    """
+    """A finished run."""
 
     folder: Path
+    # dotted key of the config -> value as text, for the keys that decide the result, except the seed
     settings: Mapping[str, str]
-    choices: Mapping[str, str]
+    choices: Mapping[str, str]  # config group -> the chosen option
     seed: int
-    split_fingerprint: str
-    store_fingerprint: str
+    split_fingerprint: str  # of the train, validation and test split
+    store_fingerprint: str  # of the data, independent of their location
+    # bag_id, patient_id, label, probability of the test bags, sorted by bag_id; and control_untrained where the run
+    # has that control
     test: pd.DataFrame
-    validation: pd.DataFrame | None
-    document: Mapping[str, Any]
-    environment: Mapping[str, Any] | None = None
-    title: str = ""
+    validation: pd.DataFrame | None  # likewise of the validation bags; None where the run has none
+    document: Mapping[str, Any]  # its metrics.json
+    environment: Mapping[str, Any] | None = None  # its environment.json; None where it has none
+    title: str = ""  # its name in run.json
 
     @property
     def name(self) -> str:
@@ -64,19 +52,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A run without results.
+    """A run without results."""
 
-    Attributes:
-        name: of its folder.
-        settings: its choices and overrides, as far as known.
-        state: "running", "killed", "failed" or "pruned"; "not finished" where nothing more is known.
-        error: what stopped it; empty where unknown.
-    """
-
-    name: str
-    settings: str
-    state: str
-    error: str = ""
+    name: str  # of its folder
+    settings: str  # its choices and overrides, as far as known
+    state: str  # "running", "killed", "failed" or "pruned"; "not finished" where nothing more is known
+    error: str = ""  # what stopped it; empty where unknown
 
 
 def find_sweep(reference: str, data_dir: Path) -> Path:

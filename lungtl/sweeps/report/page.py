@@ -32,19 +32,12 @@ TEMPLATE = "page.html.j2"
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table.
+    """A cell of a table."""
 
-    Attributes:
-        text: plain text; the template escapes it.
-        sort: the number to sort by; None where it is sorted by its text or, for a number, is missing.
-        number: whether it is set as a number.
-        span: columns.
-    """
-
-    text: str
-    sort: float | None = None
-    number: bool = False
-    span: int = 1
+    text: str  # plain text; the template escapes it
+    sort: float | None = None  # the number to sort by; None where it is sorted by its text or, for a number, is missing
+    number: bool = False  # whether it is set as a number
+    span: int = 1  # columns
 
 
 Row = Sequence[Cell]
@@ -52,21 +45,13 @@ Row = Sequence[Cell]
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
+    """A table."""
 
-    Attributes:
-        head: names of the columns, set like their cells.
-        rows: cells.
-        foot: rows that stay at the bottom when the others are sorted.
-        best: index of the highlighted row.
-        sortable: whether clicking a column's name sorts by it.
-    """
-
-    head: Row
-    rows: Sequence[Row]
-    foot: Sequence[Row] = ()
-    best: int | None = None
-    sortable: bool = True
+    head: Row  # names of the columns, set like their cells
+    rows: Sequence[Row]  # cells
+    foot: Sequence[Row] = ()  # rows that stay at the bottom when the others are sorted
+    best: int | None = None  # index of the highlighted row
+    sortable: bool = True  # whether clicking a column's name sorts by it
 
 
 def write_page(sweep: Sweep, title: str, figures: Mapping[str, Path], path: Path) -> None:
