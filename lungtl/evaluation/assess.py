@@ -32,7 +32,7 @@ def assess(
     resamples: int = 1000,
     **context: Any,
 ) -> Document:
-    """Score predictions next to their controls, with the calibration and thresholds chosen on validation.
+    """Score predictions next to their controls: the content of metrics.json.
 
     Args:
         bags: bag_id, patient_id, label (0 or 1), probability.
@@ -47,9 +47,6 @@ def assess(
         threshold: bags and slices with at least this probability count as positive.
         resamples: of patients, for the bootstrapped intervals.
         **context: further keys of the document.
-
-    Returns:
-        The content of metrics.json.
     """
     labels, probabilities, patients = bags["label"], bags["probability"], bags["patient_id"]
     options: dict[str, Any] = {"threshold": threshold, "resamples": resamples}

@@ -24,16 +24,13 @@ BATCH_VALUES = 2_000_000
 def patient_bootstrap(
     statistic: Callable[[Floats], Floats], patients: NDArray[np.int64], *, resamples: int, seed: int
 ) -> Floats:
-    """Draw patients with replacement and compute the statistic on every replicate.
+    """Draw patients with replacement and compute the statistic on every replicate: float64 [K, resamples].
 
     Args:
         statistic: row weights [R, N] -> values [K, R].
         patients: int64 [N], the patient 0..P-1 of each row; P at least 2.
         resamples: number of replicates.
         seed: the same seed draws the same patients, whatever the rows are.
-
-    Returns:
-        float64 [K, resamples].
     """
     n_patients = int(patients.max()) + 1
 
@@ -58,11 +55,7 @@ def patient_bootstrap(
 
 
 def why_no_interval(resamples: int, n_patients: int) -> str:
-    """The reason why patients cannot be resampled; empty where they can.
-
-    Raises:
-        LungtlError: `resamples` is negative.
-    """
+    """The reason why patients cannot be resampled; empty where they can."""
     if resamples < 0:
         raise LungtlError(f"resamples is {resamples}; expected 0 (no intervals) or more, such as 1000")
     if resamples == 0:

@@ -128,11 +128,7 @@ def write_chosen(chosen: Chosen, folder: Path) -> None:
 
 
 def read_chosen(folder: Path) -> Chosen | None:
-    """Read what `write_chosen` wrote; None where the folder has none, as bundles of version 0.1.0.
-
-    Raises:
-        LungtlError: the file is damaged.
-    """
+    """Read what `write_chosen` wrote; None where the folder has none, as bundles of version 0.1.0."""
     path = folder / FILE
     if not path.is_file():
         return None

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from pydantic import TypeAdapter, ValidationError
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
@@ -61,11 +62,10 @@ class Controls:
     def from_dict(cls, document: Mapping[str, Any]) -> Controls:
         """Read what `to_dict` returned; raises LungtlError on anything else."""
         try:
-            line = document["diameter"]
-            fitted = None if line is None else DiameterControl(float(line["slope"]), float(line["intercept"]))
-            return cls(int(document["n"]), float(document["prevalence"]), fitted)
-        except (KeyError, TypeError, ValueError) as error:
-            raise LungtlError(f"the bundle's controls cannot be read ({error!r}); fetch the bundle again") from error
+            return TypeAdapter(cls).validate_python(document)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise LungtlError(f"the bundle's controls cannot be read ({reason}); fetch the bundle again") from error
 
 
 def fit_controls(train: pd.DataFrame) -> Controls:
@@ -84,21 +84,11 @@ def fit_diameter(diameter_mm: ArrayLike, labels: ArrayLike) -> DiameterControl:
 
     It is monotone in the diameter: where larger nodules are more often malignant, its AUROC is that of the diameter
     itself. Where a diameter separates the training classes, the best slope would be infinite; then scikit-learn's
-    default penalty keeps it finite (logged), which changes probabilities but no ranking.
-
-    Args:
-        diameter_mm: [T], mm; 0 where a bag has no nodule.
-        labels: int [T], 0 or 1, of both classes.
+    default penalty keeps it finite (logged), which changes probabilities but no ranking. Diameters are in mm, [T], 0
+    where a bag has no nodule; labels int [T], of both classes.
     """
     y = check_labels(labels, "training labels")
     train = _check_diameters(diameter_mm, "training diameters")
-    if len(train) != len(y):
-        raise LungtlError(f"there are {len(train)} training diameters, {len(y)} labels; expected one per label")
-    if y.min() == y.max():
-        raise LungtlError(
-            f"all {len(y)} training labels are {y[0]}; the diameter control needs both classes, "
-            "so use a larger training split"
-        )
     x = np.log1p(train)
     centre, scale = x.mean(), x.std()
     if train.min() == train.max():
@@ -124,8 +114,6 @@ def _diameters_missing(bags: pd.DataFrame, which: str) -> bool:
 
 def _check_diameters(diameter_mm: ArrayLike, name: str) -> NDArray[np.float64]:
     values = np.asarray(diameter_mm, dtype=np.float64)
-    if values.ndim != 1:
-        raise LungtlError(f"{name} have shape {values.shape}; expected one dimension")
     wrong = values[~(np.isfinite(values) & (values >= 0))]
     if wrong.size:
         raise LungtlError(

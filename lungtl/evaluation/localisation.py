@@ -48,7 +48,6 @@ def localise(
     untrained: pd.DataFrame | None = None,
     *,
     resamples: int = 1000,
-    seed: int = 0,
 ) -> Localisation | None:
     """Compare the model's weights, and weights that ignore the image, with the labels of the slices.
 
@@ -58,7 +57,6 @@ def localise(
         untrained: bag_id, index, and one column weight... per random initialisation of the aggregator, for the bags
             of `mixed_bags`; their measures are averaged.
         resamples: of patients, for the 95 % intervals; 0 for none.
-        seed: of the resamples.
 
     Returns:
         None, with the reason in the log, where there is no such bag or all weights are equal.
@@ -91,7 +89,7 @@ def localise(
     patients = patient_codes([patient_ids[str(bag_id)] for bag_id, _ in bags], len(bags))
     baselines = [name for name in BASELINES if name in names]
     gains = values[:, :1] - values[:, [names.index(name) for name in baselines]]  # the model is the first rule
-    estimates = _estimates(np.concatenate([values, gains], axis=1), patients, resamples, seed)
+    estimates = _estimates(np.concatenate([values, gains], axis=1), patients, resamples)
     return Localisation(
         n=len(bags),
         n_patients=int(patients.max()) + 1,
@@ -137,7 +135,7 @@ def _measures(bag: pd.DataFrame, columns: list[str]) -> Floats:
     return np.asarray(np.mean(measures, axis=0), dtype=np.float64)
 
 
-def _estimates(values: Floats, patients: NDArray[np.int64], resamples: int, seed: int) -> list[dict[Measure, Estimate]]:
+def _estimates(values: Floats, patients: NDArray[np.int64], resamples: int) -> list[dict[Measure, Estimate]]:
     """Means of [B, K, measures] over the bags with their intervals, all from the same draws of patients."""
     columns = values.reshape(len(values), -1)
     means = columns.mean(axis=0)
@@ -145,7 +143,7 @@ def _estimates(values: Floats, patients: NDArray[np.int64], resamples: int, seed
         estimates = [Estimate(float(mean), undefined=reason) for mean in means]
     else:
         replicates = patient_bootstrap(
-            lambda weights: (weights @ columns).T / weights.sum(axis=1), patients, resamples=resamples, seed=seed
+            lambda weights: (weights @ columns).T / weights.sum(axis=1), patients, resamples=resamples, seed=0
         )
         low, high, _ = percentile_interval(replicates)
         estimates = [Estimate(float(mean), float(a), float(b)) for mean, a, b in zip(means, low, high, strict=True)]

@@ -88,11 +88,7 @@ def run_in_sweep(folder: Path, started: State, work: Work, *, retry: bool) -> fl
 
 
 def resume_run(folder: Path, work: Work) -> float | None:
-    """Resume a run of a sweep that the user named with `resume=`, whatever its state; errors are raised.
-
-    Raises:
-        LungtlError: another process runs it.
-    """
+    """Resume a run of a sweep that the user named with `resume=`, whatever its state; errors are raised."""
     state = read_state(folder)
     assert state is not None
     try:

@@ -33,14 +33,7 @@ class Planned:
 def compose_grid(config: Any) -> list[tuple[tuple[str, ...], DictConfig]] | None:
     """The overrides and the composed config of each run that a sweep is going to start, in order.
 
-    Args:
-        config: of the sweep, with Hydra's section.
-
-    Returns:
-        None if the sweeper chooses the runs as it goes, as a search does.
-
-    Raises:
-        UsageError: a run would be outside the sweep's folder.
+    None if the sweeper chooses the runs as it goes, as a search does. A run outside the sweep's folder is refused.
     """
     if config.hydra.sweeper["_target_"].rpartition(".")[2] != BasicSweeper.__name__:
         return None

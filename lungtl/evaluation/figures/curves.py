@@ -124,7 +124,6 @@ def draw_curve(
     *,
     thresholds: Mapping[str, float | None] | None = None,
     resamples: int = 1000,
-    seed: int = 0,
 ) -> Figure:
     """Draw a curve of the model with its pointwise 95 % band, and of trivial predictors.
 
@@ -133,7 +132,7 @@ def draw_curve(
     is only a note that the curve is undefined.
     """
     patient_ids = list(patient_ids)
-    table = score(labels, probabilities, patient_ids, resamples=resamples, seed=seed)
+    table = score(labels, probabilities, patient_ids, resamples=resamples)
     y, p, patients = check_rows(labels, probabilities, patient_ids)
     marked = {name: threshold for name, threshold in (thresholds or {}).items() if threshold is not None}
     figure = new_figure(5.2 + (0.35 + 0.2 * len(marked) if marked else 0))
@@ -147,7 +146,7 @@ def draw_curve(
     interval = "" if estimate.low is None else f" [{estimate.low:.2f}, {estimate.high:.2f}]"
     _line(axes, curve, "model", y, p, MODEL, "-", interval)
     if interval:
-        low, high = _band(curve, Rows(y, p, 0.5), patients, resamples, seed)
+        low, high = _band(curve, Rows(y, p, 0.5), patients, resamples)
         name = "95 % band, patients resampled"
         axes.fill_between(GRID, low, high, color=MODEL, alpha=0.15, linewidth=0, label=name)
     predicted = {name: check_probabilities(values, len(y)) for name, values in (controls or {}).items()}
@@ -188,7 +187,7 @@ def _line(
     axes.plot(x, y, color=colour, linestyle=linestyle, linewidth=1.6, drawstyle=curve.drawstyle, label=label)
 
 
-def _band(curve: Curve, rows: Rows, patients: Labels, resamples: int, seed: int) -> tuple[Floats, Floats]:
+def _band(curve: Curve, rows: Rows, patients: Labels, resamples: int) -> tuple[Floats, Floats]:
     def on_grid(weights: Floats) -> Floats:
         values = np.full((len(GRID), len(weights)), np.nan)
         for r, (positive, negative) in enumerate(zip(*rows.ranked(weights), strict=True)):
@@ -197,5 +196,5 @@ def _band(curve: Curve, rows: Rows, patients: Labels, resamples: int, seed: int)
                 values[:, r] = curve.on_grid(*curve.points(positive[drawn], negative[drawn]))
         return values
 
-    low, high, _ = percentile_interval(patient_bootstrap(on_grid, patients, resamples=resamples, seed=seed))
+    low, high, _ = percentile_interval(patient_bootstrap(on_grid, patients, resamples=resamples, seed=0))
     return low, high

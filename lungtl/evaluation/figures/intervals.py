@@ -28,22 +28,17 @@ def dot_with_intervals(
     """Draw a dot with its interval for each name, from top to bottom, with the numbers on the right.
 
     Args:
-        names: n of them.
-        estimates: n; an undefined one is written as such, None makes its name a heading.
+        names: at least one.
+        estimates: one per name; an undefined one is written as such, None makes the name a heading.
         xlabel: what the values are.
         title: of the figure.
         reference: a value marked by a dashed line, such as 0.5 for an AUROC or 0 for a difference.
 
     Returns:
         The figure, as high as it needs to be.
-
-    Raises:
-        LungtlError: the counts differ, or there are none.
     """
     if not len(names) == len(estimates) > 0:
-        raise LungtlError(
-            f"there are {len(names)} names and {len(estimates)} estimates; expected one per name, at least one"
-        )
+        raise LungtlError(f"there are {len(names)} names and {len(estimates)} estimates; expected one per name")
     figure = new_figure(0.9 + LINE_INCHES * len(names))
     # The title is that of the figure: long names would push an axes title off centre.
     figure.suptitle(title)
@@ -71,14 +66,9 @@ def dot_with_intervals(
 
 
 def subgroup_forest(rows: Sequence[Mapping[str, Any]], overall: float | None = None) -> Figure:
-    """Draw the AUROC of each subgroup with its interval, under the name of its group.
+    """Draw the AUROC of each of the `subgroups` of metrics.json, at least one, under the name of its group.
 
-    Args:
-        rows: `subgroups` of metrics.json, at least one.
-        overall: the AUROC of all bags, marked by a dashed line.
-
-    Returns:
-        The figure; a subgroup whose AUROC is undefined keeps its line.
+    The overall AUROC is marked by a dashed line; a subgroup whose AUROC is undefined keeps its line.
     """
     lines: list[tuple[str, Estimate | None]] = []
     for group, members in groupby(rows, itemgetter("group")):

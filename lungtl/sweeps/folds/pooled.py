@@ -28,10 +28,8 @@ POOLED, PREDICTIONS, OUT_OF_FOLD = "pooled", "oof_predictions.csv", "out_of_fold
 def pool_sweep(sweep: Path, runs: list[FoldRun]) -> None:
     """Pool every repeat whose folds all finished and print the results' folder; log the other repeats.
 
-    Args:
-        sweep: its folder; gets `pooled/` with table.csv, README.md and, for each repeat, a folder with
-            oof_predictions.csv, metrics.json and roc.png.
-        runs: from `find_runs`.
+    The sweep's folder gets `pooled/` with table.csv, README.md and, for each repeat, a folder with
+    oof_predictions.csv, metrics.json and roc.png.
 
     Raises:
         LungtlError: some repeats could not be pooled.

@@ -24,12 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def pruning(folder: Path, monitor: str) -> list[Callback]:
-    """The callback of a run that is a trial; none otherwise.
-
-    Args:
-        folder: of the run. Controls that a run trains have their folders elsewhere and are not trials.
-        monitor: the validation metric that the study compares.
-    """
+    """The callback of a run that is a trial; none otherwise, as for the controls that a run trains elsewhere."""
     number = os.environ.get(TRIAL)
     if number is None or not (folder.parent / JOURNAL).is_file():
         return []
