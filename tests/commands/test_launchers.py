@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lungtl.sweeps.search.names import TABLE
+from lungtl.sweeps.search import TABLE
 from lungtl.sweeps.state import read_state
 from tests.commands.conftest import MODEL, QUICK, Lab, read_csv, read_json
 

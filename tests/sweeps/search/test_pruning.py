@@ -10,7 +10,7 @@ import pytest
 from lungtl.data.store.reader import Store
 from lungtl.models.freezing.frozen import Frozen
 from lungtl.runs.folder import PRUNED
-from lungtl.sweeps.search.names import TRIAL
+from lungtl.sweeps.search import TRIAL
 from lungtl.sweeps.search.pruning import pruning
 from lungtl.sweeps.search.study import open_study
 from lungtl.training.datamodule import BagDataModule
