@@ -17,19 +17,17 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from lungtl.models.module_state import replaced_forward
 
 log = logging.getLogger(__name__)
-CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
-NORMS = (nn.BatchNorm2d, BatchNormAct2d)
-"""Exact types: a subclass may compute something else."""
+# exact types: a subclass may compute something else
+CONVOLUTIONS, NORMS = (nn.Conv2d, Conv2dSame), (nn.BatchNorm2d, BatchNormAct2d)
 
 
 @contextmanager
 def folded(network: nn.Module, compute: Callable[[Tensor], Tensor], images: Tensor) -> Iterator[None]:
     """Temporarily fold a network's batch norms into the convolutions whose outputs they read.
 
-    In evaluation mode a batch norm multiplies and shifts each channel by constants, which the preceding convolution
-    can apply itself. One forward pass finds the pairs. If the folded network computes something else, because another
-    module reads a convolution's output too, nothing is folded. Modules, parameters and hooks stay as they are. No
-    gradients are recorded, and no other thread may fold the same network at the same time.
+    One forward pass finds the pairs. If the folded network computes something else, because another module reads a
+    convolution's output too, nothing is folded. Modules, parameters and hooks stay as they are. No gradients are
+    recorded, and no other thread may fold the same network at the same time.
 
     Args:
         network: in evaluation mode; images -> anything.
@@ -65,13 +63,11 @@ def full_precision() -> Iterator[None]:
 
 
 def is_close(result: Tensor, expected: Tensor, tolerance: float | None = None, scale: float = 0) -> bool:
-    """Whether two tensors of one shape differ by rounding alone; non-finite values are never close.
-
-    The largest difference is compared with the largest expected value.
+    """Whether the largest difference of two tensors of one shape is rounding alone; non-finite values never are.
 
     Args:
-        result: of any shape.
-        expected: of the same shape.
+        result: compared with `expected`.
+        expected: its largest value is the reference.
         tolerance: allowed relative difference; None: what the device's default precision causes.
         scale: magnitude of the summands, where large numbers cancelled in the sum.
     """
@@ -83,7 +79,7 @@ def is_close(result: Tensor, expected: Tensor, tolerance: float | None = None, s
 
 
 def _is_foldable(module: nn.Module) -> bool:
-    """Whether it is a batch norm whose statistics are constants in evaluation mode."""
+    """A batch norm whose statistics are constants in evaluation mode."""
     return type(module) in NORMS and module.running_mean is not None
 
 

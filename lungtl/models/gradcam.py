@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.backbones.base import Backbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.module_state import evaluation_mode
 from lungtl.settings.errors import LungtlError
 
-POOLS = ("global_pool", "head")
-"""timm's names of the child module that pools a network's last feature maps."""
+POOLS = ("global_pool", "head")  # timm's names of the child module that pools a network's last feature maps
 
 
 def slice_heatmaps(
@@ -81,9 +80,9 @@ def slice_heatmaps(
 
 
 @contextmanager
-def _last_maps(backbone: TimmBackbone) -> Iterator[nn.Module]:
+def _last_maps(backbone: Backbone) -> Iterator[nn.Module]:
     """Insert an identity module through which the last feature maps pass, as float [N, channels, h, w]."""
-    net: Any = backbone.net
+    net: Any = getattr(backbone, "net", backbone)
     identity = nn.Identity()
 
     def from_tokens(module: nn.Module, args: Any, tokens: Tensor) -> Tensor:
@@ -102,7 +101,7 @@ def _last_maps(backbone: TimmBackbone) -> Iterator[nn.Module]:
         channels_first: Tensor = identity(maps)
         return channels_first
 
-    if hasattr(net, "blocks") and hasattr(net.blocks[-1], "norm1"):
+    if hasattr(net, "num_prefix_tokens") and hasattr(net, "blocks") and hasattr(net.blocks[-1], "norm1"):
         handle = net.blocks[-1].norm1.register_forward_hook(from_tokens)
     else:
         handle = _before_pooling(backbone).register_forward_hook(from_maps)
@@ -112,10 +111,10 @@ def _last_maps(backbone: TimmBackbone) -> Iterator[nn.Module]:
         handle.remove()
 
 
-def _before_pooling(backbone: TimmBackbone) -> nn.Module:
-    """The module of a convolutional network whose output is pooled."""
-    net: Any = backbone.net
-    if backbone.features == "stages":
+def _before_pooling(backbone: Backbone) -> nn.Module:
+    """The module whose output a convolutional network pools."""
+    net: Any = getattr(backbone, "net", backbone)
+    if backbone.features == "stages" and hasattr(net, "feature_info"):
         stage: nn.Module = net.get_submodule(net.feature_info[-1]["module"])
         return stage
     children = list(net.named_children())

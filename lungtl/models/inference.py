@@ -15,8 +15,7 @@ from torch import Tensor
 from lungtl.data.bags import Features, read_frames
 from lungtl.data.batching import inference_chunks
 from lungtl.data.store.reader import Store
-from lungtl.models.bag_classifier import BagClassifier
-from lungtl.models.images import image_chunks
+from lungtl.models.bag_classifier import BagClassifier, image_chunks
 from lungtl.models.module_state import evaluation_mode
 from lungtl.sources.base import BENIGN, MALIGNANT, NON_NODULE
 

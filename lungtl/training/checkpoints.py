@@ -19,10 +19,8 @@ from lungtl.data.store.files import TEMPORARY, whole_file
 from lungtl.settings.errors import LungtlError
 
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
-STATES = ("state_dict", "current_model_state")
-"""A checkpoint's weights: the validated ones and, with weight averaging, those that train."""
-KEYS = {"state_dict", "loops", "best", "freezing", "random_state", "seconds"}
-"""Entries of a checkpoint that a run needs to resume."""
+STATES = ("state_dict", "current_model_state")  # validated weights and, with weight averaging, those that train
+KEYS = {"state_dict", "loops", "best", "freezing", "random_state", "seconds"}  # entries that a run needs to resume
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -64,17 +62,13 @@ class Checkpoints(Checkpoint):
         folder: of both files; is created.
         monitor: validation value that chooses the best epoch; non-finite values never do, ties go to the first.
         mode: whether lower (min) or higher (max) is better.
-
-    Attributes:
-        best_epoch: None before there is one.
-        best_value: of `monitor`.
     """
 
     def __init__(self, folder: Path, monitor: str, mode: Literal["min", "max"]) -> None:
         self.folder = folder
         self.monitor = monitor
         self.sign = 1 if mode == "min" else -1
-        self.best_epoch: int | None = None
+        self.best_epoch: int | None = None  # None before there is one
         self.best_value = self.sign * math.inf
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -120,10 +114,7 @@ class Checkpoints(Checkpoint):
 
 
 def check_checkpoint(folder: Path) -> bool:
-    """Whether a run's folder has a last checkpoint; raises LungtlError if `fit` did not write it.
-
-    Tensors are not read.
-    """
+    """Whether a run's folder has a last checkpoint; raises LungtlError if `fit` did not write it."""
     path = folder / CHECKPOINTS / LAST
     if not path.is_file():
         return False

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import pytorch_lightning as pl
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
@@ -28,9 +28,6 @@ from lungtl.models.inference import most_slices
 from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import TrainConfig
 from lungtl.training.devices import loader_processes, pick_device
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 class BagDataModule(pl.LightningDataModule):
@@ -64,12 +61,9 @@ class BagDataModule(pl.LightningDataModule):
         self._processes = loader_processes(config.trainer, cached=features is not None)
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """The epoch's batches, augmented.
-
-        Raises:
-            UsageError: a batch has fewer bags than there are ranks.
-        """
-        seed, epoch, settings = self.config.seed, self.trainer.current_epoch if self.trainer else 0, self.config.trainer
+        """The epoch's batches, augmented; raises UsageError if one has fewer bags than there are ranks."""
+        settings, seed = self.config.trainer, self.config.seed
+        epoch = self.trainer.current_epoch if self.trainer else 0
         draw = self.config.image.train_slices if self.backbone_trains else None
         dataset = self._dataset("train", draw, self.config.image.augment != "none", (seed, epoch))
         count = len(dataset)
@@ -85,11 +79,7 @@ class BagDataModule(pl.LightningDataModule):
         return self._loader(dataset, rank_share(number_repeats(batches, count), rank(), world_size()))
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """All slices of this rank's bags, in the table's order, without augmentation.
-
-        Raises:
-            UsageError: there are fewer bags than ranks.
-        """
+        """All slices of this rank's bags, in order; raises UsageError if there are fewer bags than ranks."""
         dataset = self._dataset("val", draw=None, augment=False, key=(self.config.seed, 0))
         if len(dataset) < world_size():
             raise UsageError(
@@ -103,7 +93,7 @@ class BagDataModule(pl.LightningDataModule):
         )
 
     def _buckets(self, lengths: NDArray[np.int64]) -> bool:
-        """Whether bags of similar length share a batch, given the number of slices of each; the same in every epoch."""
+        """Whether bags of similar length share a batch; the same in every epoch."""
         settings = self.config.trainer
         if settings.bucket != "auto":
             return settings.bucket

@@ -24,10 +24,9 @@ from torch import Tensor
 from lungtl.data.cache_folder import CacheFolder, Layout, map_array
 from lungtl.data.store.reader import Store
 from lungtl.models.backbones.split import CannotSplit
-from lungtl.models.bag_classifier import BagClassifier
+from lungtl.models.bag_classifier import BagClassifier, image_chunks
 from lungtl.models.folding import full_precision, is_close
 from lungtl.models.freezing.base import FreezingStrategy
-from lungtl.models.images import image_chunks
 from lungtl.models.module_state import evaluation_mode
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import TrainConfig
@@ -36,14 +35,10 @@ from lungtl.sources.progress import bar
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-LAYOUT_VERSION = 1
-"""Increase it when the order or meaning of an entry's rows changes, which the probe cannot detect."""
-PROBE, PROBE_SLICES, PROBE_GRID = "probe.npy", 3, 8
-"""File with the features of the probe; its number of slices, and of random squares along each side of a slice."""
+LAYOUT_VERSION = 1  # increase it when the order or meaning of an entry's rows changes, which the probe cannot detect
+PROBE, PROBE_SLICES, PROBE_GRID = "probe.npy", 3, 8  # file; number of slices, and of squares along each side of one
 HU_RANGE = (-1024, 1024)
-TOLERANCE = 1e-4
-"""Relative difference between float32 features that may be rounding, as between two kinds of CPU."""
+TOLERANCE = 1e-4  # relative difference between float32 features that may be rounding, as between two kinds of CPU
 
 
 class CachedFeatures:
@@ -59,11 +54,11 @@ class CachedFeatures:
             for bag_id, n, end in zip(store.bags["bag_id"], store.bags["n_slices"], ends, strict=True)
         }
 
-    def rows(self, bag_id: str, view: int = 0, kept: Tensor | None = None) -> Tensor:
+    def rows(self, bag_id: str, view: int = 0, indices: Tensor | None = None) -> Tensor:
         """Copies of some or all rows of a bag: float32 or float16 [n, K]; see `Features`."""
         start, count = self._bags[bag_id]
         rows = self._table.narrow(0, view * self._slices + start, count)
-        return rows.clone() if kept is None else rows.index_select(0, kept)
+        return rows.clone() if indices is None else rows.index_select(0, indices)
 
     def __getstate__(self) -> dict[str, Any]:
         """For spawned loader processes: the location of the array instead of its content."""
@@ -84,8 +79,7 @@ def run_features(
 ) -> CachedFeatures | None:
     """Features that a training run reads instead of voxels; cuts the classifier's backbone accordingly.
 
-    Returns:
-        None if nothing is frozen or can be cached; the run then computes everything in every epoch.
+    Returns None if nothing is frozen or can be cached; the run then computes everything in every epoch.
     """
     settings = config.cache
     blocks = freezing.frozen_blocks(classifier.backbone)
@@ -212,9 +206,8 @@ def _reproduces(file: Path, probe: Tensor) -> bool:
 def _rows(
     classifier: BagClassifier, volumes: Iterable[NDArray[np.int16]], device: torch.device, view: int
 ) -> Iterator[Tensor]:
-    """The features of all slices of bags, in chunks."""
-    for images in image_chunks(classifier, volumes, device, view):
-        yield classifier.split.prefix(images)
+    """Features of all slices of bags, in chunks."""
+    return map(classifier.split.prefix, image_chunks(classifier, volumes, device, view))
 
 
 def _compute(

@@ -13,8 +13,7 @@ import SimpleITK
 
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.phantom import PhantomRecipe, ScanPlan, choose_scans, render, write_phantom, write_series
-from lungtl.sources.phantom.dicom_writer import write_slices
-from lungtl.sources.phantom.write import series_folder
+from lungtl.sources.phantom.write import series_folder, write_slices
 from tests.sources.pylidc_compat import load_pylidc
 
 TINY = PhantomRecipe(scans=4, matrix=40, field_mm=None, z_range_mm=15.0)

@@ -16,8 +16,7 @@ import pytest
 import torch
 
 from lungtl.data import windows
-from lungtl.data.augment import dihedral
-from lungtl.data.bags import read_frames
+from lungtl.data.bags import dihedral, read_frames
 from lungtl.data.cache_folder import CacheFolder, Layout
 from lungtl.data.store.reader import Store
 from lungtl.data.windows import SlicePreprocessor

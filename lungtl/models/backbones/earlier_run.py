@@ -10,14 +10,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lungtl.models.backbones.loading import LoadedWeights, first_line, read_file
+from lungtl.models.backbones.base import LoadedWeights
+from lungtl.models.backbones.loading import first_line, read_file
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import sha256
 
-FORMAT = 1
-"""Bundle format; `lungtl.bundle` writes it."""
-BUNDLE, CONFIG, WEIGHTS = "bundle", "config.json", "model.safetensors"
-"""The bundle's folder within a run's folder, and the names of its files."""
+FORMAT = 1  # of bundles, which `lungtl.bundle` writes
+BUNDLE, CONFIG, WEIGHTS = "bundle", "config.json", "model.safetensors"  # folder within a run's folder, and its files
 PREFIX = "backbone.net."
 EXPECTED = f"give the folder of a finished run or its {BUNDLE}/, or a weights file"
 Prune = Callable[[nn.Module, str], None]
@@ -25,21 +24,13 @@ Prune = Callable[[nn.Module, str], None]
 
 @dataclass(frozen=True)
 class EarlierRun:
-    """A bundle from which the backbone is taken.
+    """A bundle from which the backbone is taken."""
 
-    Attributes:
-        folder: of the bundle.
-        name: timm's name of the model.
-        features: last or stages, see `TimmBackbone`.
-        input_config: input_size, mean and std, as in timm's pretrained_cfg.
-        split_fingerprint: of the split that the run was trained on; "" if unknown.
-    """
-
-    folder: Path
-    name: str
-    features: str
-    input_config: dict[str, tuple[Any, ...]]
-    split_fingerprint: str
+    folder: Path  # of the bundle
+    name: str  # timm's name of the model
+    features: str  # last or stages, see `TimmBackbone`
+    input_config: dict[str, tuple[Any, ...]]  # input_size, mean and std, as in timm's pretrained_cfg
+    split_fingerprint: str  # of the split that the run was trained on; "" if unknown
 
     @classmethod
     def open(cls, folder: Path) -> EarlierRun:

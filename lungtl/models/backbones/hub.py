@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import timm
+from huggingface_hub import constants, try_to_load_from_cache
 from torch import Tensor
 
-from lungtl.models.backbones.loading import ALTERNATIVES, LoadedWeights, first_line
+from lungtl.models.backbones.base import LoadedWeights
+from lungtl.models.backbones.loading import ALTERNATIVES, first_line
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import sha256
 
@@ -24,8 +26,6 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # in the order in which 
 
 def hub_file(name: str) -> Path | None:
     """A model's weights in the hub's local cache; None if they were never downloaded."""
-    from huggingface_hub import try_to_load_from_cache
-
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.hf_hub_id:
         return None
@@ -72,8 +72,6 @@ def _hub_origin(name: str, location: str) -> LoadedWeights:
 @contextmanager
 def _hub_client() -> Iterator[None]:
     """Disable telemetry, and network access if the hub is unreachable (the client would retry for a minute)."""
-    from huggingface_hub import constants
-
     before = constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_TELEMETRY
     constants.HF_HUB_DISABLE_TELEMETRY = True  # the environment was read when timm imported it
     try:

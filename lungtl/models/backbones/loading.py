@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import timm
 import torch
@@ -17,29 +16,7 @@ ALTERNATIVES = (
     "use backbone=efficientnet_lite0 (its weights are installed), backbone.weights=FILE.safetensors, "
     "or backbone.weights=none (random)"
 )
-
-MAX_NAMES = 3
-"""Parameter names of each kind that the error of a mismatched state dict lists."""
-
-
-@dataclass(frozen=True)
-class LoadedWeights:
-    """Provenance of a backbone's weights, without paths of this machine.
-
-    Attributes:
-        source: the kind of source.
-        origin: the hub's repository and commit, the package and version, or the earlier run's model.
-        file_name: of the weights file; "" for random weights, and if timm reads from outside the hub.
-        sha256: of that file.
-        split_fingerprint: of the split that the earlier run was trained on, if its bundle states it: a run with
-            another split may test patients that its weights were trained on.
-    """
-
-    source: Literal["hub", "wheel", "file", "bundle", "none"]
-    origin: str = ""
-    file_name: str = ""
-    sha256: str = ""
-    split_fingerprint: str = ""
+MAX_NAMES = 3  # of each kind that the error of a mismatched state dict lists
 
 
 def read_file(path: Path) -> dict[str, Tensor]:

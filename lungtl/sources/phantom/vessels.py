@@ -10,10 +10,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from lungtl.sources.phantom.grid import Floats
+from lungtl.sources.phantom.grid import Floats, Tubes
 from lungtl.sources.phantom.patient import Patient
 from lungtl.sources.phantom.surfaces import hilum, lungs
-from lungtl.sources.phantom.tubes import Tubes
 
 ENDS = 600  # points connected by a tree
 LEAF_RADIUS_MM = (0.32, 0.58)

@@ -16,7 +16,7 @@ from torch import nn
 from lungtl.bundle import save_bundle
 from lungtl.data.windows import SlicePreprocessor
 from lungtl.models.aggregators.mean import Mean
-from lungtl.models.backbones.loading import LoadedWeights
+from lungtl.models.backbones.base import LoadedWeights
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.backbones.weights import load_model
 from lungtl.models.bag_classifier import BagClassifier
