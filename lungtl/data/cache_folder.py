@@ -42,7 +42,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class Entry:
     """A complete entry."""
 
-    folder: Path  # its folder
+    folder: Path
     address: dict[str, Any]  # the content of `address.json`
     size: int  # of the array in bytes
     last_used: float  # seconds since 1970
@@ -111,7 +111,15 @@ class CacheFolder:
         folder = self.path / name
         if not folder.is_dir():
             return False
-        if not _is_intact(folder, address, layout):
+        try:
+            existing = json.loads((folder / ADDRESS).read_text())
+            with (folder / FEATURES).open("rb") as file:
+                header = file.read(len(layout.header))
+                size = file.seek(0, io.SEEK_END)
+            intact = existing == json.loads(json.dumps(address)) and (header, size) == (layout.header, layout.size)
+        except (OSError, ValueError):
+            intact = False
+        if not intact:
             log.warning("features: cache entry %s is damaged and is computed again", name)
             return False
         os.utime(folder / ADDRESS)
@@ -201,10 +209,9 @@ class CacheFolder:
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            free = shutil.disk_usage(self.path).free
             raise LungtlError(
-                f"the features need {layout.size / GB:.2f} GB in {self.path}, {free / GB:.2f} GB are free; free some "
-                "space, or set cache.precision=float16 or cache.enabled=false"
+                f"no space for {layout.size / GB:.2f} GB of features in {self.path}; free some space, or set "
+                "cache.precision=float16 or cache.enabled=false"
             ) from error
 
     def _lock(self, name: str) -> FileLock:
@@ -238,17 +245,6 @@ def _in_use(file: Path) -> bool:
         except OSError:  # no locks on this file system
             return False
     return False
-
-
-def _is_intact(folder: Path, address: Mapping[str, Any], layout: Layout) -> bool:
-    try:
-        existing = json.loads((folder / ADDRESS).read_text())
-        with (folder / FEATURES).open("rb") as file:
-            header = file.read(len(layout.header))
-            size = file.seek(0, io.SEEK_END)
-    except (OSError, ValueError):
-        return False
-    return bool(existing == json.loads(json.dumps(address)) and header == layout.header and size == layout.size)
 
 
 def _allocate(file: BinaryIO, size: int) -> None:

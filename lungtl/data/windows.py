@@ -49,8 +49,7 @@ class SlicePreprocessor(nn.Module):
         neighbours: frames are three neighbouring slices, all with the same window.
         size: height and width of the backbone's input.
         crop: height and width of a centre crop before resizing.
-        mean: of each channel, on a scale of 0..1; its length is the number of channels.
-        std: likewise.
+        mean, std: of each channel, on a scale of 0..1; their length is the number of channels.
     """
 
     low: Tensor
@@ -96,8 +95,7 @@ class SlicePreprocessor(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """int16 [N, C, H, W] (C = 1, or 3 neighbouring slices) -> float [N, channels, size, size]."""
-        if self.crop is not None:
-            frames = self._centre_crop(frames)
+        frames = self._centre_crop(frames)
         # in place: on a CPU, allocating memory takes as long as the arithmetic
         images = (frames - self.low).div_(self.width).clamp_(0, 1)
         if images.shape[-2:] != (self.size, self.size):
@@ -105,8 +103,9 @@ class SlicePreprocessor(nn.Module):
         return images.sub_(self.mean).div_(self.std)
 
     def _centre_crop(self, frames: Tensor) -> Tensor:
+        if self.crop is None:
+            return frames
         height, width = frames.shape[-2:]
-        assert self.crop is not None
         if self.crop > min(height, width):
             raise LungtlError(
                 f"image.crop={self.crop} is larger than the slices ({height} x {width}); use a smaller value or null"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from lungtl.settings.errors import LungtlError, Refused
 from lungtl.settings.nearest import nearest
 from lungtl.sources.base import BENIGN, MALIGNANT, UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint
-from lungtl.sources.files import listing_hash
+from lungtl.sources.files import listing_hash, read_csv
 from lungtl.sources.npz import read_array, read_images
 
 SPLITS = ("train", "val", "test")
@@ -64,10 +63,7 @@ class ArraysSource(Source):
         if self.hu:
             return
         if not INT16[0] <= self.low < self.high <= INT16[1]:
-            raise LungtlError(
-                f"dataset.low={self.low} and dataset.high={self.high} are not a range of 16-bit grey values; "
-                "set dataset.low below dataset.high"
-            )
+            raise LungtlError(f"dataset.low={self.low} and dataset.high={self.high} are not a range of 16-bit values")
         object.__setattr__(self, "value_range", (self.low, self.high))
 
     def recipe(self) -> dict[str, Any]:
@@ -126,23 +122,14 @@ class ArraysSource(Source):
         return read_images(path, self.images_key, stat.st_mtime_ns, stat.st_size)
 
     def _lines(self) -> list[dict[str, str]]:
-        """Read the table and check that every line has a value for every column that the options name."""
+        """Read the table and check that it has every column that the options name."""
         path = self._file("table")
-        try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file, strict=True)
-                columns = list(reader.fieldnames or ())
-                lines = [(reader.line_num, line) for line in reader]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise LungtlError(f"{path} is not a CSV file in UTF-8 ({error}); save it as one") from error
+        columns, lines = read_csv(path)
         for option, column in asdict(self).items():
             if option.endswith("_column") and column is not None and columns.count(column) != 1:
                 problem = "this column twice" if column in columns else "no such column"
                 raise LungtlError(f"dataset.{option}={column}: {path.name} has {problem}; {nearest(column, columns)}")
-        for number, line in lines:
-            if None in line or None in line.values():
-                raise LungtlError(f"{path.name} line {number} does not have {len(columns)} values; correct the file")
-        return [{column: value.strip() for column, value in line.items()} for _, line in lines]
+        return lines
 
     def _image_indices(self, lines: list[dict[str, str]], n_images: int) -> list[int]:
         """The index of each line's image."""
@@ -221,7 +208,7 @@ class ArraysSource(Source):
             if first != row.split:
                 raise LungtlError(
                     f"patient {row.patient_id} of {Path(self.table).name} is in {first} and {row.split}, expected one "
-                    f"split; correct the column {self.split_column}, or set dataset.split_column=null"
+                    f"split; correct column {self.split_column}, or set dataset.split_column=null"
                 )
 
     def _to_int16(self, image: NDArray[Any], offset: float) -> NDArray[np.int16]:

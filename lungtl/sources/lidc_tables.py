@@ -7,18 +7,17 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from filelock import FileLock
 
 from lungtl.sources.base import BENIGN, MALIGNANT, NON_NODULE, UNKNOWN, fingerprint
 from lungtl.sources.ct.volume import regular_grid
 from lungtl.sources.lidc_database import Scan, database_sha256, read_scans
 from lungtl.sources.lidc_labels import LabelDefinition, nodule_row
 from lungtl.sources.lidc_nodules import Nodule, cluster_nodules
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FORMAT = 2  # increase when the same options would give other tables
 SLICE_LABELS = {"unknown": UNKNOWN, "non_nodule": NON_NODULE, "benign": BENIGN, "malignant": MALIGNANT}
@@ -67,8 +66,6 @@ def write_labels(definition: LabelDefinition, data_dir: Path) -> Path:
 
     The hash depends on the definition and the database; an existing folder is not changed.
     """
-    from filelock import FileLock
-
     database = database_sha256()
     name = f"lidc-{fingerprint([FORMAT, asdict(definition), database])[:12]}"
     folder = data_dir / "labels" / name
@@ -91,8 +88,6 @@ def label_tables(
     definition: LabelDefinition, scans: Iterable[tuple[Scan, list[Nodule]]]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tables with one row per nodule and one row per scan; README explains the columns."""
-    import pandas as pd
-
     nodule_rows, scan_rows = [], []
     for scan, nodules in scans:
         nodule_rows += [_nodule_row(scan, nodule, definition) for nodule in nodules]

@@ -168,7 +168,7 @@ def test_splits_that_cannot_be_used_are_refused(names: str, message: str) -> Non
 def test_a_dataset_with_a_patient_in_two_splits_is_refused(names: str) -> None:
     bags = given_splits(names)
     bags.loc[bags["split"] != "train", "patient_id"] = "p0"
-    with pytest.raises(LungtlError, match="patient p0 in two splits"):
+    with pytest.raises(LungtlError, match="patient p0 is in two splits"):
         split_bags(bags, config(kind="source"))
 
 

@@ -216,7 +216,7 @@ def test_unlabelled_bags_may_be_in_any_split(make: Make) -> None:
         ("id,patient_id,label\na,p\n", r"crops\.csv line 2 does not have 3 values"),
         ("id,patient_id,label\na,p,0,1\n", r"crops\.csv line 2 does not have 3 values"),
         ("", r"dataset\.id_column=id: crops\.csv has no such column"),
-        ('id,patient_id,label\n"a,p,0\n', r"crops\.csv is not a CSV file in UTF-8"),
+        ('id,patient_id,label\n"a,p,0\n', r"crops\.csv is not a readable CSV file"),
     ],
 )
 def test_a_table_that_cannot_be_used(make: Make, table: str, message: str) -> None:

@@ -7,9 +7,10 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lungtl.data.store.files import whole_file
 from lungtl.data.store.parts import PARTS, read_part
@@ -17,16 +18,17 @@ from lungtl.data.store.reader import MANIFEST, QUARANTINE, STORE_FORMAT, checksu
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import Inventory, Source, fingerprint
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 def finish(source: Source, inventory: Inventory, folder: Path) -> None:
     """Write everything but the voxels; raises LungtlError if all bags were refused or one has disappeared."""
-    parts = _read_parts(inventory, folder)
+    parts: list[dict[str, Any]] = []
+    for item in inventory.items:
+        part = read_part(folder, item.bag_id)
+        if part is None:
+            raise LungtlError(f"{folder} was changed during preparation (bag {item.bag_id}); rerun the same command")
+        parts.append(part)
     refusals = [vars(refusal) for refusal in inventory.refusals] + [p["refused"] for p in parts if "refused" in p]
-    quarantine = "".join(json.dumps(row) + "\n" for row in refusals).encode()
-    quarantine_hash = _write(folder, QUARANTINE, quarantine)
+    quarantine_hash = _write(folder, QUARANTINE, "".join(json.dumps(row) + "\n" for row in refusals).encode())
     parts = [part for part in parts if "bag" in part]
     if not parts:
         first = refusals[-len(inventory.items)]
@@ -61,19 +63,7 @@ def finish(source: Source, inventory: Inventory, folder: Path) -> None:
     _write(folder, MANIFEST, json.dumps(manifest, indent=2, sort_keys=True).encode())
 
 
-def _read_parts(inventory: Inventory, folder: Path) -> list[dict[str, Any]]:
-    parts = []
-    for item in inventory.items:
-        part = read_part(folder, item.bag_id)
-        if part is None:
-            raise LungtlError(f"{folder} was changed during preparation (bag {item.bag_id}); rerun the same command")
-        parts.append(part)
-    return parts
-
-
 def _tables(parts: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
-    import pandas as pd
-
     bags = pd.DataFrame([part["bag"] for part in parts])
     bags["split"] = bags["split"].astype("string")
     tables = {

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID
+
 from lungtl.settings.errors import Refused
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
@@ -41,9 +44,6 @@ START_OF_SCAN, HUFFMAN_TABLE = 0xDA, 0xC4
 END_OF_IMAGE = b"\xff\xd9"
 
 
-# Transfer syntaxes
-
-
 def decoders() -> list[str]:
     """Compressed transfer syntaxes that the installed packages can decode: sorted UIDs."""
     return sorted(syntax for syntax in PLUGINS if _available(syntax))
@@ -56,21 +56,13 @@ def check_decodable(syntax: str) -> None:
     if syntax not in PLUGINS:
         raise Refused("has an unsupported transfer syntax", "convert it to Explicit VR Little Endian")
     if not _available(syntax):
-        from pydicom.uid import UID
-
         raise Refused(
             f"is compressed ({UID(syntax).name}) and no decoder is installed", "pip install 'lungtl[compressed]'"
         )
 
 
 def _available(syntax: str) -> bool:
-    from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import UID
-
     return any(plugin == PLUGINS[syntax] for plugin in get_decoder(UID(syntax)).available_plugins)
-
-
-# The file
 
 
 def open_dicom(path: Path) -> io.BufferedReader | io.BytesIO:
@@ -97,9 +89,6 @@ def _inflate(content: bytes) -> bytes:
     if not inflate.eof:
         raise Refused(f"has a deflated dataset that is truncated or larger than {MAX_INFLATED_BYTES} bytes", COPY_AGAIN)
     return content[:start].replace(SYNTAX_IS_DEFLATED, SYNTAX_IS_EXPLICIT) + dataset
-
-
-# The PixelData element
 
 
 @dataclass(frozen=True)
@@ -155,9 +144,6 @@ def _check_order(stream: BinaryIO, element: PixelElement) -> None:
         tag = struct.unpack_from("<HH" if element.little_endian else ">HH", tail)
         if tag <= PIXEL_DATA:
             raise Refused("is damaged: elements out of order after PixelData", COPY_AGAIN)
-
-
-# Compressed frames
 
 
 def check_frame(frame: bytes, syntax: str, shape: tuple[int, int], bits_allocated: int) -> None:

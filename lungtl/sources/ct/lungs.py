@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from lungtl.settings.errors import Refused
 from lungtl.sources.ct.volume import Volume
@@ -33,16 +34,6 @@ class Box:
     left: int
     right: int
 
-    @property
-    def height(self) -> int:
-        """Number of rows."""
-        return self.bottom - self.top
-
-    @property
-    def width(self) -> int:
-        """Number of columns."""
-        return self.right - self.left
-
 
 def crop_to_lungs(volume: Volume) -> tuple[Volume, Box]:
     """Crop all slices to `lung_box`: the cropped volume (a view) and the box."""
@@ -59,13 +50,7 @@ def lung_box(volume: Volume) -> Box:
     filled lung is included. Then a margin is added and the shorter side is extended, both within the image.
 
     The square is measured in mm. If the image is too short in one direction, the box spans the image in that direction
-    and is not square.
-
-    Args:
-        volume: slices of a chest, in any number and spacing.
-
-    Raises:
-        Refused: no lungs, as in an abdomen or a targeted field of view inside a lung, or no voxels.
+    and is not square. Raises Refused if there are no lungs, as in an abdomen or a targeted field of view inside a lung.
     """
     if volume.hu.size == 0:
         raise Refused(f"a volume of shape {volume.hu.shape} has no voxels", REMEDY)
@@ -98,8 +83,6 @@ def _sample(count: int, spacing_mm: float, grid_mm: float) -> NDArray[np.intp]:
 
 def _segment(hu: NDArray[np.int16]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Bool [z, y, x] twice: the lungs, and the body around them without arms, table and clothes."""
-    from scipy import ndimage
-
     plane = np.zeros((3, 3, 3), dtype=bool)
     plane[1] = ndimage.generate_binary_structure(2, 1)
     air = hu < AIR_HU

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.encaps import get_frame
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID
 
 from lungtl.settings.errors import Refused
 from lungtl.sources.ct.elements import quiet_pydicom
@@ -121,10 +124,6 @@ def _uncompressed(file: SliceFile, stream: io.BufferedReader | io.BytesIO, out: 
 
 def _decompressed(file: SliceFile, stream: io.BufferedReader | io.BytesIO) -> NDArray[Any]:
     """Stored values of a compressed slice, uint8 or uint16."""
-    from pydicom.encaps import get_frame
-    from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import UID
-
     stream.seek(file.pixels.value)
     content = stream.read()
     options: dict[str, Any] = {
