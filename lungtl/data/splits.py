@@ -31,7 +31,7 @@ def split_bags(bags: pd.DataFrame, config: SplitConfig) -> pd.DataFrame:
     """
     labelled = bags[bags["bag_label"] != UNKNOWN]
     if len(labelled) < len(bags):
-        log.info("%d bags without a label are skipped", len(bags) - len(labelled))
+        log.info("%d cases without a label are skipped", len(bags) - len(labelled))
     table = labelled[["bag_id", "patient_id", "diameter_mm"]].assign(label=labelled["bag_label"].astype(int))
     if config.kind == "source":
         table["split"] = _given_splits(table.assign(split=labelled["split"].astype("string")), config)
@@ -50,12 +50,12 @@ def check_split(table: pd.DataFrame) -> None:
     for name in SPLITS:
         if not (table["split"] == name).any():
             raise LungtlError(
-                f"the {name} split is empty: {len(table)} labelled bags of {table['patient_id'].nunique()} patients "
+                f"the {name} split is empty: {len(table)} labelled cases of {table['patient_id'].nunique()} patients "
                 "are too few; add patients, or change split.val and split.test"
             )
     labels = sorted(table.loc[table["split"] == "train", "label"].unique())
     if len(labels) < 2:
-        raise LungtlError(f"all training bags have label {labels[0]}; training requires both classes: add data")
+        raise LungtlError(f"all training cases have label {labels[0]}; training requires both classes: add data")
 
 
 def _check_patients(table: pd.DataFrame) -> None:
@@ -129,8 +129,8 @@ def _given_splits(table: pd.DataFrame, config: SplitConfig) -> pd.Series:
     names = set(given.dropna())
     if given.isna().any() or "train" not in names or not names <= set(SPLITS) or len(names) < 2:
         raise LungtlError(
-            f"split.kind=source: the dataset has {sorted(names) or 'no splits'} and {int(given.isna().sum())} bags "
-            "without a split; assign train and val or test to every labelled bag, or use split.kind=holdout"
+            f"split.kind=source: the dataset has {sorted(names) or 'no splits'} and {int(given.isna().sum())} cases "
+            "without a split; assign train and val or test to every labelled case, or use split.kind=holdout"
         )
     _check_patients(table)
     split_of = given.astype(object)

@@ -29,10 +29,8 @@ def resolve_windows(
     if windows != "auto":
         named = [w for w in windows if isinstance(w, str)]
         if named and value_range is not None:
-            raise LungtlError(
-                f"image.windows={named} are in HU, but this dataset has grey values {value_range}; "
-                "use image.windows=auto"
-            )
+            seen = f"this dataset has grey values {value_range}"
+            raise LungtlError(f"image.windows={named} are in HU, but {seen}; use image.windows=auto")
         return [WINDOWS[w] if isinstance(w, str) else (float(w[0]), float(w[1])) for w in windows]
     if value_range is not None:
         low, high = value_range
@@ -107,9 +105,8 @@ class SlicePreprocessor(nn.Module):
             return frames
         height, width = frames.shape[-2:]
         if self.crop > min(height, width):
-            raise LungtlError(
-                f"image.crop={self.crop} is larger than the slices ({height} x {width}); use a smaller value or null"
-            )
+            slices = f"the slices ({height} x {width})"
+            raise LungtlError(f"image.crop={self.crop} is larger than {slices}; use a smaller value or null")
         top, left = (height - self.crop) // 2, (width - self.crop) // 2
         return frames[..., top : top + self.crop, left : left + self.crop]
 

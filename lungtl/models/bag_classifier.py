@@ -32,14 +32,9 @@ class BagOutput(NamedTuple):
 
 
 class BagClassifier(nn.Module):
-    """Preprocessing (HU -> normalised images), backbone, slice head and aggregator.
+    """HU -> normalised images (preprocessor) -> embeddings (backbone) -> projection -> slice head and aggregator.
 
-    Args:
-        preprocessor: HU -> normalised images.
-        backbone: images -> embeddings.
-        projection: embedding -> input of slice head and aggregator.
-        aggregator: projected embeddings and slice logits -> bag logit.
-        chunk: slices per forward pass of a backbone that does not train; None: a default for the device.
+    `chunk` is the number of slices per forward pass of a backbone that does not train; None: a default for the device.
     """
 
     def __init__(
@@ -71,7 +66,7 @@ class BagClassifier(nn.Module):
         return self._embed_bags([frames])
 
     def cut(self, frozen_blocks: int) -> None:
-        """Cut the backbone behind its first blocks (at least 1), which never train; `classify` takes their output.
+        """Cut the backbone after its first blocks (at least 1), which never train; `classify` takes their output.
 
         Raises CannotSplit if this backbone cannot be cut there.
         """

@@ -44,17 +44,14 @@ def slice_heatmaps(
         float32 [n, H, W] in the pixels of the slices, >= 0; 0 outside the crop that the classifier sees.
 
     Raises:
-        LungtlError: captum is not installed, the network's feature maps were not found, or, with `rows`, the numbers
-            of frames and indices differ.
+        LungtlError: captum is not installed, or the network's feature maps were not found.
     """
     try:
         from captum.attr import LayerGradCam
     except ImportError as error:
         raise LungtlError("heatmaps need the package captum; pip install 'lungtl[explain]'") from error
     if rows is not None and len(frames) != len(indices):
-        raise LungtlError(
-            f"got {len(frames)} frames for {len(indices)} indices; with rows, pass one frame for each index"
-        )
+        raise LungtlError(f"got {len(frames)} frames for {len(indices)} indices; with rows, pass one frame for each")
     device = next(classifier.parameters()).device
     # cuDNN's recurrent layers have no backward pass in evaluation mode
     with evaluation_mode(classifier), torch.inference_mode(False), torch.backends.cudnn.flags(enabled=False):
@@ -92,9 +89,8 @@ def _last_maps(backbone: Backbone) -> Iterator[nn.Module]:
 
     def from_maps(module: nn.Module, args: Any, maps: Tensor) -> Tensor:
         if maps.ndim != 4:
-            raise LungtlError(
-                f"no heatmaps of {backbone.name}: expected feature maps of 4 dimensions, got shape {tuple(maps.shape)}"
-            )
+            shape = tuple(maps.shape)
+            raise LungtlError(f"no heatmaps of {backbone.name}: feature maps have shape {shape}, expected 4 dimensions")
         if getattr(net, "output_fmt", "NCHW") == "NHWC":
             channels_last: Tensor = identity(maps.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
             return channels_last

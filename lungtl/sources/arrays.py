@@ -79,8 +79,8 @@ class ArraysSource(Source):
         images = self._images()
         if self.z_column and images.ndim == 4 and images.shape[1] > 1:
             raise LungtlError(
-                f"dataset.z_column={self.z_column} has one position per bag, but the bags have {images.shape[1]} "
-                "slices; omit dataset.z_column"
+                f"dataset.z_column={self.z_column} is one position per line, but images have {images.shape[1]} slices; "
+                "omit dataset.z_column"
             )
         rows: list[Row] = []
         refusals: list[Refusal] = []
@@ -146,8 +146,8 @@ class ArraysSource(Source):
         array = read_array(self._file("images"), self.npz_id_key)
         if array.shape != (n_images,):
             raise LungtlError(
-                f"array {self.npz_id_key} of {images} has shape {array.shape}, expected one id per image, "
-                f"({n_images},); set dataset.npz_id_key"
+                f"array {self.npz_id_key} of {images} has shape {array.shape}, expected ({n_images},); "
+                "set dataset.npz_id_key"
             )
         image_ids = array.astype(str).tolist()
         _check_unique(image_ids, f"array {self.npz_id_key} of {images}")
@@ -239,7 +239,7 @@ def _item(row: Row, image: NDArray[Any]) -> Item:
 def _check_unique(ids: Sequence[str], where: str) -> None:
     """Raise LungtlError for empty and repeated ids."""
     if "" in ids:
-        raise LungtlError(f"{where} has {ids.count('')} empty ids, expected one id per bag; fill them in")
+        raise LungtlError(f"{where} has {ids.count('')} empty ids; fill them in")
     repeated = {value for value, count in Counter(ids).items() if count > 1}
     if repeated:
         raise LungtlError(f"{where} has {len(repeated)} repeated ids: {_examples(repeated)}; make them unique")

@@ -83,20 +83,16 @@ class DicomSource(Source):
 
 
 def read_table(path: Path) -> dict[str, dict[str, Any]]:
-    """Read and check the label table.
+    """Read and check the label table: series_uid -> {patient_id, label (-1, 0, 1), split (str or None)}.
 
     Columns are series_uid, patient_id (use pseudonyms), label (0, 1, or empty for unknown) and optionally split (train,
     val, test). All labelled scans of a patient must have the same label.
-
-    Returns:
-        series_uid -> {patient_id, label (-1, 0, 1), split (str or None)}.
     """
     columns, lines = read_csv(path)
     missing = [column for column in COLUMNS if column not in columns]
     if missing:
-        raise LungtlError(
-            f"{path.name} has no column {missing[0]} (it has {', '.join(columns)}); expected {', '.join(COLUMNS)}"
-        )
+        found, expected = ", ".join(columns), ", ".join(COLUMNS)
+        raise LungtlError(f"{path.name} has no column {missing[0]} (it has {found}); expected {expected}")
     rows: dict[str, dict[str, Any]] = {}
     patient_labels: dict[str, int] = {}
     for number, line in enumerate(lines, start=2):

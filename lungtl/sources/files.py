@@ -12,12 +12,9 @@ from lungtl.sources.base import Refusal, fingerprint
 
 
 def walk(root: Path) -> tuple[list[Path], list[Refusal]]:
-    """List all files in a folder and its subfolders, sorted by name.
+    """All files in a folder and its subfolders, sorted by name, and the folders that cannot be listed.
 
     Links are followed, including links to folders; a folder reached more than once is read once.
-
-    Returns:
-        The files, and the folders that cannot be listed.
     """
     files: list[Path] = []
     refusals: list[Refusal] = []

@@ -31,17 +31,11 @@ from lungtl.training.devices import loader_processes, pick_device
 
 
 class BagDataModule(pl.LightningDataModule):
-    """Training and validation bags.
+    """Training and validation bags of a store, split by a table of bag_id, label and split.
 
     Loaders are created for each epoch (`reload_dataloaders_every_n_epochs=1`), and their random choices depend on the
-    run's seed and the epoch. Each DDP rank gets its share of the same batches.
-
-    Args:
-        store: of the bags.
-        split: bag_id, patient_id, label, split; checked (see `lungtl.data.splits`).
-        config: of the run.
-        features: from the feature cache; None reads voxels.
-        backbone_trains: if so, a training step uses `image.train_slices` of each bag, otherwise all slices.
+    run's seed and the epoch. Each DDP rank gets its share of the same batches. Without features, voxels are read. If
+    the backbone trains, a training step uses `image.train_slices` of each bag, otherwise all slices.
     """
 
     def __init__(
@@ -83,8 +77,8 @@ class BagDataModule(pl.LightningDataModule):
         dataset = self._dataset("val", draw=None, augment=False, key=(self.config.seed, 0))
         if len(dataset) < world_size():
             raise UsageError(
-                f"the validation split has {len(dataset)} bags for {world_size()} processes; use "
-                f"trainer.devices={len(dataset)} or a larger split.val"
+                f"{len(dataset)} validation cases for {world_size()} processes; use trainer.devices={len(dataset)} or "
+                "a larger split.val"
             )
         dataset.bag_ids = dataset.bag_ids[rank() :: world_size()]
         most = most_slices(self.store, self.features, self.config.image.neighbours)

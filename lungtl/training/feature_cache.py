@@ -121,30 +121,13 @@ def cached_features(
         weights: the backbone's fingerprint.
         views: number of dihedral views of every slice.
         precision: float32 or float16, of the stored features.
-        max_gb: limit of all entries together.
-
-    Returns:
-        None if they exceed `max_gb`.
+        max_gb: limit of all entries together; None is returned if these features alone exceed it.
 
     Raises:
         LungtlError: the disk is full, or features exceed the range of float16.
     """
-    split = classifier.split
-    address = {
-        "layout": LAYOUT_VERSION,
-        "versions": {"torch": torch.__version__, "timm": timm.__version__},
-        "store": store.fingerprint,
-        "store_name": store.name,
-        "backbone": classifier.backbone.name,
-        "weights": weights,
-        "features": classifier.backbone.features,
-        "blocks": split.blocks,
-        "whole": split.whole,
-        "preprocessing": classifier.preprocessor.describe(),
-        "views": views,
-        "precision": precision,
-    }
-    layout = Layout(views * len(store.slices), split.width, precision)
+    address = _address(classifier, store, weights) | {"views": views, "precision": precision}
+    layout = Layout(views * len(store.slices), classifier.split.width, precision)
     folder = CacheFolder(data_dir)
     name = fingerprint(address)[:16]
     classifier.to(device)  # not in inference mode: tensors moved there could not train
@@ -171,6 +154,21 @@ def cached_features(
             folder.publish(name, address)
             log.info("cached features: %.1f MB (%s)", layout.size / 1e6, name)
     return CachedFeatures(folder.file(name), layout, store)
+
+
+def _address(classifier: BagClassifier, store: Store, weights: str) -> dict[str, Any]:
+    return {
+        "layout": LAYOUT_VERSION,
+        "versions": {"torch": torch.__version__, "timm": timm.__version__},
+        "store": store.fingerprint,
+        "store_name": store.name,
+        "backbone": classifier.backbone.name,
+        "weights": weights,
+        "features": classifier.backbone.features,
+        "blocks": classifier.split.blocks,
+        "whole": classifier.split.whole,
+        "preprocessing": classifier.preprocessor.describe(),
+    }
 
 
 def _probe_slices(store: Store) -> NDArray[np.int16]:
@@ -223,9 +221,7 @@ def _compute(
         for fetch in _one_ahead(_start_fetching(rows) for rows in computed):
             rows = fetch()
             if dtype is torch.float16 and not rows.isfinite().all():
-                raise LungtlError(
-                    f"features of {classifier.backbone.name} exceed float16 (65504); use cache.precision=float32"
-                )
+                raise LungtlError("features exceed float16 (65504); use cache.precision=float32")
             opened.write(rows.contiguous().numpy().data)
             done += len(rows)
             progress(done, layout.rows)

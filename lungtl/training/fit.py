@@ -51,34 +51,26 @@ def fit(
 ) -> dict[str, Any]:
     """Train, then load the weights of the best epoch into the module.
 
-    Args:
-        module: what trains.
-        data: its loaders.
-        config: of the trainer.
-        folder: of the run; gets `checkpoints/`.
-        log_metrics: called once per epoch with (metrics, epoch), before the epoch's checkpoint is written: a run that
-            is killed in between logs the same numbers again when it is resumed.
-        resume: continue from the folder's last checkpoint (see `check_checkpoint`); without one, start over.
-        callbacks: further callbacks, such as a search's pruning; with several devices they must be picklable.
+    `log_metrics` is called once per epoch with (metrics, epoch), before the epoch's checkpoint is written to
+    `checkpoints/` in the folder: a run that is killed in between logs the same numbers again when it is resumed.
+    `resume` continues from the last checkpoint, or starts over without one. Further callbacks, such as a search's
+    pruning, must be picklable with several devices.
 
     Returns:
         best_epoch, epochs, and the best value of `trainer.monitor`.
 
     Raises:
-        UsageError: the device does not support the precision, or the freezing strategy several devices.
-        LungtlError: `trainer.monitor` was never finite, the checkpoint was chosen by another value, or the backbone
-            cannot be compiled.
+        LungtlError: the device does not support the precision, or the freezing strategy several devices; or
+            `trainer.monitor` was never finite.
     """
     silence_lightning()
     environment = StartedRanks()
     devices = device_count(config)
     check_precision(config)
     backbone = module.classifier.backbone
-    if devices > 1 and module.freezing.last_unfreezing(backbone) > 0:
-        raise UsageError(  # DDP synchronises only what trains from the first step on
-            f"trainer.devices={devices}: a freezing strategy that unfreezes during training requires one device; use "
-            "trainer.devices=1"
-        )
+    if devices > 1 and module.freezing.last_unfreezing(backbone) > 0:  # DDP synchronises only what trains at first
+        problem = "a freezing strategy that unfreezes during training requires one device"
+        raise UsageError(f"trainer.devices={devices}: {problem}; use trainer.devices=1")
     if config.compile and data.features is not None:
         log.warning("trainer.compile has no effect: this run reads cached features (cache.enabled)")
     last, best = folder / CHECKPOINTS / LAST, folder / CHECKPOINTS / BEST
@@ -103,9 +95,7 @@ def fit(
     if environment.local_rank() > 0:
         return {}
     if checkpoints.best_epoch is None:
-        raise LungtlError(
-            f"training ended without a usable epoch ({config.monitor} was never finite); lower optimizer.lr"
-        )
+        raise LungtlError(f"no epoch is usable ({config.monitor} was never finite); lower optimizer.lr")
     checkpoint = files.load_checkpoint(best, map_location="cpu", weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])
     value = checkpoint["best"]["value"]

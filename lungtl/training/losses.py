@@ -101,10 +101,8 @@ class BagAndSliceLoss(nn.Module):
             )  # fmt: skip
         if self.part_weights["attention_loss"] > 0:
             if output.bag_logits.requires_grad and not output.weights.requires_grad:
-                raise UsageError(
-                    f"loss.attention_weight={self.part_weights['attention_loss']:g}: this aggregator has no "
-                    "learned slice weights; use aggregator=attention or loss.attention_weight=0"
-                )
+                problem = f"loss.attention_weight={self.part_weights['attention_loss']:g}: no learned slice weights"
+                raise UsageError(f"{problem}; use aggregator=attention or loss.attention_weight=0")
             parts["attention_loss"] = _attention(output.weights, slice_labels)
         return parts
 

@@ -52,14 +52,8 @@ def further_ranks(
 ) -> Iterator[None]:
     """While the body runs as rank 0, run `task(*arguments)` in a process for each further rank.
 
-    Args:
-        devices: number of ranks; 1 starts none.
-        environment: of this process; ranks above 0 start none.
-        task: can be imported.
-        arguments: are pickled.
-
-    Raises:
-        torch.multiprocessing.ProcessRaisedException: another rank failed; with its traceback.
+    `devices` is the number of ranks; 1 starts none, and neither does a process of a rank above 0. The task is imported
+    and its arguments are pickled. Raises ProcessRaisedException of torch, with the traceback of a rank that failed.
     """
     if devices == 1 or environment.local_rank() > 0:
         yield

@@ -143,9 +143,8 @@ class Store:
         try:
             manifest = json.loads((self.path / MANIFEST).read_bytes())
         except (FileNotFoundError, NotADirectoryError):
-            raise LungtlError(
-                f"{self.path} is not a finished store (no {MANIFEST}); run python -m lungtl.prepare"
-            ) from None
+            problem = f"is not a finished store (no {MANIFEST})"
+            raise LungtlError(f"{self.path} {problem}; run python -m lungtl.prepare") from None
         except OSError as error:
             raise self._damaged(MANIFEST, f"cannot be read ({error.strerror})") from error
         except ValueError as error:

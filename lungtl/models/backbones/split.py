@@ -18,10 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from lungtl.models.backbones.base import Backbone
-from lungtl.models.backbones.loading import first_line
 from lungtl.models.folding import folded, is_close
 from lungtl.models.module_state import all_require_grad, evaluation_mode, replaced_forward
-from lungtl.settings.errors import LungtlError
+from lungtl.settings.errors import LungtlError, first_line
 
 
 class CannotSplit(LungtlError):
@@ -95,7 +94,7 @@ class BoundarySplit(Split):
 
     def suffix(self, rows: Tensor) -> Tensor:
         activation, *parts_before = rows.split(self._sizes, dim=1)
-        parts = self._parts_behind(_unflatten(activation, self._shape))
+        parts = self._parts_after(_unflatten(activation, self._shape))
         for index, part in zip(self._parts_before, parts_before, strict=True):
             parts[index] = part
         return torch.cat(parts, dim=1)
@@ -119,12 +118,12 @@ class BoundarySplit(Split):
                 raise self._cannot_split(f"{type(module).__name__} before the boundary does not return a tensor")
             self._skipped.setdefault(module, []).append(output.shape[1:])
         with all_require_grad(self.backbone, False):
-            parts = self._parts_behind(trace.activation.clone().requires_grad_())
+            parts = self._parts_after(trace.activation.clone().requires_grad_())
         self._parts_before = [index for index, part in enumerate(parts) if not part.requires_grad]
         self._sizes = [prod(self._shape), *(parts[index].shape[1] for index in self._parts_before)]
         self.width = sum(self._sizes)
 
-    def _parts_behind(self, activation: Tensor) -> list[Tensor]:
+    def _parts_after(self, activation: Tensor) -> list[Tensor]:
         """The parts of the embedding; those from before the boundary contain placeholders."""
         zero = activation.new_zeros(())  # expanded placeholders take no memory
         images = zero.expand(len(activation), self.backbone.in_chans, self._image_size, self._image_size)
@@ -147,11 +146,11 @@ class BoundarySplit(Split):
         return parts
 
     def _cannot_split(self, reason: str) -> CannotSplit:
-        return CannotSplit(f"{self.backbone.name} cannot be cut behind block {self.blocks}: {reason}")
+        return CannotSplit(f"{self.backbone.name} cannot be cut after block {self.blocks}: {reason}")
 
 
 def split_backbone(backbone: Backbone, blocks: int, size: int) -> Split:
-    """Cut a backbone behind its first blocks, which never train; raises CannotSplit if that is impossible."""
+    """Cut a backbone after its first blocks, which never train; raises CannotSplit if that is impossible."""
     return Split(backbone) if blocks == len(backbone.blocks()) else BoundarySplit(backbone, blocks, size)
 
 
@@ -194,7 +193,7 @@ def _trace(backbone: Backbone, blocks: int, images: Tensor) -> _Trace:
 def _verify(split: BoundarySplit, images: Tensor) -> None:
     """Compare outputs and gradients of prefix and suffix with those of the whole network."""
     backbone = split.backbone
-    behind = {name for block in backbone.blocks()[split.blocks :] for name in block.parameters}
+    after = {name for block in backbone.blocks()[split.blocks :] for name in block.parameters}
     names, parameters = zip(*backbone.named_parameters(), strict=True)
     with all_require_grad(backbone, True):
         whole = backbone(images)
@@ -205,8 +204,8 @@ def _verify(split: BoundarySplit, images: Tensor) -> None:
         raise ValueError("its two parts do not reproduce the network's output")
     largest = max(float(gradient.abs().max()) for gradient in expected if gradient is not None)
     for name, gradient, whole_gradient in zip(names, result, expected, strict=True):
-        if gradient is None or whole_gradient is None or name not in behind:
-            same = gradient is None and (whole_gradient is None or name not in behind)
+        if gradient is None or whole_gradient is None or name not in after:
+            same = gradient is None and (whole_gradient is None or name not in after)
         else:
             same = is_close(gradient, whole_gradient, scale=largest)
         if not same:

@@ -88,7 +88,7 @@ class TimmBackbone(Backbone):
 
 
 def _prune(net: Any, name: str) -> None:
-    """Remove the layers behind the last stage, which nothing would train."""
+    """Remove the layers after the last stage, which nothing would train."""
     if not hasattr(net, "prune_intermediate_layers"):
         raise UsageError(f"backbone.features=stages: timm cannot split {name} into stages; use features=last")
     net.prune_intermediate_layers(STAGES, prune_norm=True, prune_head=True)

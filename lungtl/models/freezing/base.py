@@ -27,12 +27,9 @@ class Group:
 class FreezingStrategy(ABC):
     """Decides which of the backbone's parameters train, when, and at which learning rate.
 
-    A subclass must define `groups`; the other methods have defaults that suit most. A strategy holds no tensors. Its
-    behaviour depends on its options, the epoch and `state()`, which every checkpoint contains, so that a resumed run
-    continues unchanged.
-
-    A run calls, in this order: `adapt` once; `groups`, `apply` at the start and `after_epoch` at the end of each
-    epoch; `merge` once.
+    A subclass must define `groups`; the other methods have defaults that suit most. A strategy holds no tensors: it
+    depends on its options, the epoch and `state()`, which checkpoints contain. A run calls `adapt` once; `groups`,
+    `apply` at the start and `after_epoch` at the end of each epoch; `merge` once.
     """
 
     weights: str | None = None  # required value of `backbone.weights`; None allows any

@@ -13,7 +13,7 @@ from lungtl.models.freezing.base import FreezingStrategy, Group, top_blocks
 
 @dataclass(eq=False)
 class LayerDecay(FreezingStrategy):
-    """All blocks train, each at the learning rate lr * lr_scale * decay ** (number of blocks behind it).
+    """All blocks train, each at the learning rate lr * lr_scale * decay ** (number of blocks after it).
 
     Layer-wise learning-rate decay, as in Bao et al. (2022), "BEiT: BERT Pre-Training of Image Transformers".
     """

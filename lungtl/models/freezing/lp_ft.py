@@ -21,10 +21,7 @@ class LpFt(FreezingStrategy):
     A random head would distort the pretrained features: Kumar et al. (2022), "Fine-Tuning can Distort Pretrained
     Features and Underperform Out-of-Distribution".
 
-    Args:
-        probe_epochs: maximum length of the linear probe, after which the backbone is unfrozen.
-        patience: epochs without improvement of `trainer.monitor` that end the probe.
-        lr_scale: the backbone's learning rate, once it trains, as a share of the head's.
+    The probe ends after `patience` epochs without improvement of `trainer.monitor`, at the latest after `probe_epochs`.
     """
 
     def __init__(

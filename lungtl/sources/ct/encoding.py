@@ -1,7 +1,4 @@
-"""How a DICOM file is encoded: its transfer syntax, its PixelData element and its compressed frame.
-
-Everything is checked before memory is allocated and before a decoder runs.
-"""
+"""Transfer syntax, PixelData and compressed frame of a DICOM file, checked before memory is allocated or decoded."""
 
 from __future__ import annotations
 
@@ -56,9 +53,8 @@ def check_decodable(syntax: str) -> None:
     if syntax not in PLUGINS:
         raise Refused("has an unsupported transfer syntax", "convert it to Explicit VR Little Endian")
     if not _available(syntax):
-        raise Refused(
-            f"is compressed ({UID(syntax).name}) and no decoder is installed", "pip install 'lungtl[compressed]'"
-        )
+        name = UID(syntax).name
+        raise Refused(f"is compressed ({name}) and no decoder is installed", "pip install 'lungtl[compressed]'")
 
 
 def _available(syntax: str) -> bool:
@@ -123,9 +119,7 @@ def check_length(stream: BinaryIO, element: PixelElement, compressed: bool, n_by
     """Raise Refused unless the element contains `n_bytes` of stored values and the file all of them; or frames."""
     if compressed:
         if element.length != UNDEFINED_LENGTH:
-            raise Refused(
-                "is damaged: its transfer syntax is compressed, but its PixelData is not encapsulated", COPY_AGAIN
-            )
+            raise Refused("is damaged: a compressed transfer syntax, but PixelData is not encapsulated", COPY_AGAIN)
         return
     if element.length != n_bytes + n_bytes % 2:  # DICOM pads to an even number
         length = "an undefined number of" if element.length == UNDEFINED_LENGTH else element.length
@@ -157,20 +151,16 @@ def check_frame(frame: bytes, syntax: str, shape: tuple[int, int], bits_allocate
     except (struct.error, IndexError):
         raise undecodable() from None
     if (rows, columns) != shape or components != 1 or not 0 < bits <= bits_allocated:
-        raise Refused(
-            f"is damaged: its compressed frame is {rows} x {columns}, its header says {shape[0]} x {shape[1]}",
-            COPY_AGAIN,
-        )
+        sizes = f"{rows} x {columns}, the header {shape[0]} x {shape[1]}"
+        raise Refused(f"is damaged: its compressed frame is {sizes}", COPY_AGAIN)
     # Decoders fill missing pixels with grey instead of failing.
     if not frame.rstrip(b"\0").endswith(END_OF_IMAGE):
         raise Refused("is damaged: its compressed frame is truncated", COPY_AGAIN)
 
 
 def _jpeg(frame: bytes) -> tuple[int, int, int, int]:
-    """Rows, columns, components and bits of a JPEG or JPEG-LS image, from its frame header.
-
-    All segments before the pixels are visited: GDCM aborts the process if a JPEG has no Huffman table.
-    """
+    """Rows, columns, components and bits of a JPEG or JPEG-LS image, from its frame header."""
+    # all segments before the pixels are visited: GDCM aborts the process if a JPEG has no Huffman table
     segments: dict[int, int] = {}
     position = 2
     while START_OF_SCAN not in segments:

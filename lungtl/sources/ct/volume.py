@@ -83,20 +83,20 @@ def _allocate(n_slices: int, shape: tuple[int, int]) -> NDArray[np.int16]:
     try:
         return np.empty((n_slices, *shape), dtype=np.int16)
     except MemoryError:
-        raise Refused(
-            f"{n_slices} slices of {shape[0]} x {shape[1]} do not fit into memory", "use a machine with more memory"
-        ) from None
+        size = f"{n_slices} slices of {shape[0]} x {shape[1]}"
+        raise Refused(f"{size} do not fit into memory", "use a machine with more memory") from None
 
 
 def _read_slice(file: SliceFile, out: NDArray[np.int16]) -> None:
     """Write the HU of one slice into int16 [rows, columns], contiguous; raises Refused."""
     try:
+        changed = Refused("has changed since its header was read", "rerun the command")
         if Path(file.path).stat().st_size != file.size:
-            raise _changed()
+            raise changed
         with open_dicom(Path(file.path)) as stream:
             pixels = find_pixels(stream, file.pixels.start, file.pixels.implicit, file.pixels.little_endian)
             if pixels != file.pixels:
-                raise _changed()
+                raise changed
             if file.syntax in UNCOMPRESSED:
                 check_length(stream, pixels, False, file.n_bytes)
                 stored = _uncompressed(file, stream, out)
@@ -107,10 +107,6 @@ def _read_slice(file: SliceFile, out: NDArray[np.int16]) -> None:
         raise Refused(f"{file.name} {refused.reason}", refused.remedy) from None
     except OSError as error:
         raise Refused(f"{file.name} cannot be read ({error.strerror})", "check its permissions") from None
-
-
-def _changed() -> Refused:
-    return Refused("has changed since its header was read", "rerun the command")
 
 
 def _uncompressed(file: SliceFile, stream: io.BufferedReader | io.BytesIO, out: NDArray[np.int16]) -> NDArray[Any]:

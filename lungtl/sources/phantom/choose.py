@@ -6,6 +6,7 @@ to positive ones by slice spacing, thickness and pixel spacing, and slices are c
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.lidc_database import Scan, read_scans
 from lungtl.sources.lidc_nodules import Nodule, cluster_nodules
+from lungtl.sources.phantom.grid import NATIVE_MATRIX
 from lungtl.sources.phantom.nodules import centre_mm
-from lungtl.sources.phantom.recipe import NATIVE_MATRIX, PhantomRecipe, generator
 
 # Preferred positives: large enough for a small network, and not pure ground glass, which is hidden by noise.
 LEAST_DIAMETER_MM, LEAST_TEXTURE = 18.0, 3.0
@@ -29,6 +30,17 @@ NODULE_LEVEL = (0.55, 0.16)
 OFF_CENTRE = 0.25  # largest distance of the nodule from the centre of the field, as a fraction of the field
 JITTER_MM = 8.0  # largest distance of the centre of the slices from the centre of the nodule
 MATCH_WEIGHTS = (3.0, 1.0, 6.0)  # log spacing, log thickness, pixel spacing in mm
+
+
+@dataclass(frozen=True)
+class PhantomRecipe:
+    """The options that define every byte of a phantom."""
+
+    scans: int = 160  # number of series; half of them (rounded down) contain a malignant nodule
+    matrix: int = 128  # rows and columns of a slice, 32..512
+    field_mm: float | None = 70.0  # width of a field of view around the nodule; None, or with 512: the full field
+    z_range_mm: float | None = 24.0  # length of the written part of each scan along z; None writes every native slice
+    seed: int = 0  # selects the scans and generates the anatomy
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,12 @@ class _Candidate:
     def geometry(self) -> NDArray[np.float64]:
         s = self.scan
         return np.array([np.log(s.native_spacing_mm), np.log(s.slice_thickness_mm), s.pixel_spacing_mm])
+
+
+def generator(recipe: PhantomRecipe, *names: str) -> np.random.Generator:
+    """A random stream that depends only on the seed and the names, not on earlier draws."""
+    digest = hashlib.sha256("/".join(names).encode()).digest()
+    return np.random.default_rng([recipe.seed, int.from_bytes(digest[:8], "big")])
 
 
 def choose_scans(recipe: PhantomRecipe) -> list[ScanPlan]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Box = tuple[slice, slice, slice]
 
+NATIVE_MATRIX = 512  # all LIDC series are 512 x 512, and contours are in these pixels
 PSF_MM = 1.0  # a scanner's in-plane blur
 SUBSLICES = 3  # a slice is the mean of this many thinner ones
 TINY = np.float32(1e-4)  # avoids a division by zero at the centre of an ellipse

@@ -11,8 +11,7 @@ from scipy import ndimage
 
 from lungtl.sources.lidc_database import Contour, Scan
 from lungtl.sources.lidc_nodules import Nodule
-from lungtl.sources.phantom.grid import Floats, Grid, Tubes, tube_coverage
-from lungtl.sources.phantom.recipe import NATIVE_MATRIX
+from lungtl.sources.phantom.grid import NATIVE_MATRIX, Floats, Grid, Tubes, tube_coverage
 
 PAD_PX = 8  # native pixels around the outlines, for blur
 TEXTURE = (1.0, 2.0, 3.0, 4.0, 5.0)

@@ -7,12 +7,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lungtl.sources.lidc_nodules import cluster_nodules
-from lungtl.sources.phantom.choose import ScanPlan
-from lungtl.sources.phantom.grid import Floats, Grid, Tubes, blend, make_grid, tube_coverage
+from lungtl.sources.phantom.choose import PhantomRecipe, ScanPlan, generator
+from lungtl.sources.phantom.grid import NATIVE_MATRIX, Floats, Grid, Tubes, blend, make_grid, tube_coverage
 from lungtl.sources.phantom.nodules import paint_nodule
 from lungtl.sources.phantom.organs import blood, paint_airways, paint_organs
 from lungtl.sources.phantom.patient import Patient
-from lungtl.sources.phantom.recipe import NATIVE_MATRIX, PhantomRecipe, generator
 from lungtl.sources.phantom.surfaces import diaphragm, fit_patient, mediastinum, thorax
 from lungtl.sources.phantom.vessels import bronchi, lung_trees
 from lungtl.sources.phantom.wall import ROOM_AIR, paint_spine, paint_wall

@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Le
 from lungtl.sources.base import Bag, Inventory, Item, Source, fingerprint
 from lungtl.sources.ct.prepare import SLICE_STEP_MM
 from lungtl.sources.lidc import LidcSource
-from lungtl.sources.phantom.recipe import PhantomRecipe
+from lungtl.sources.phantom.choose import PhantomRecipe
 from lungtl.sources.phantom.write import write_phantom
 from lungtl.sources.progress import bar
 

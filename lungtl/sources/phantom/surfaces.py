@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lungtl.sources.lidc_nodules import Nodule
-from lungtl.sources.phantom.choose import ScanPlan
-from lungtl.sources.phantom.grid import Floats, ellipse, ellipsoid, smooth_min
+from lungtl.sources.phantom.choose import PhantomRecipe, ScanPlan, generator
+from lungtl.sources.phantom.grid import NATIVE_MATRIX, Floats, ellipse, ellipsoid, smooth_min
 from lungtl.sources.phantom.nodules import centre_mm
 from lungtl.sources.phantom.patient import Patient, Push, Surface, sample_patient
-from lungtl.sources.phantom.recipe import NATIVE_MATRIX, PhantomRecipe, generator
 
 DRAWS = 40  # random patients, of which the best fitting one is used
 LUNG_DEPTH_MM = 5.0  # of a point without a nodule that must be in a lung

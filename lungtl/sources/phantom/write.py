@@ -19,8 +19,7 @@ from lungtl.settings.errors import LungtlError
 from lungtl.settings.version import VERSION
 from lungtl.sources.lidc_database import Scan
 from lungtl.sources.parallel import parallel
-from lungtl.sources.phantom.choose import ScanPlan, choose_scans
-from lungtl.sources.phantom.recipe import PhantomRecipe
+from lungtl.sources.phantom.choose import PhantomRecipe, ScanPlan, choose_scans
 from lungtl.sources.phantom.render import render
 
 INTERCEPT = -1024  # stored = HU - INTERCEPT, as on most scanners

@@ -205,7 +205,7 @@ def test_a_bag_that_disappears_during_preparation(tmp_path: Path, monkeypatch: p
 
     with monkeypatch.context() as patch:
         patch.setattr(writer, "finish", finish)
-        with pytest.raises(LungtlError, match=r"made-\w+ was changed during preparation \(bag bag-03\); rerun"):
+        with pytest.raises(LungtlError, match=r"made-\w+ was changed during preparation \(bag-03\); rerun"):
             prepare(Made(str(tmp_path / "diary")), tmp_path)
     assert content(prepare(Made(str(tmp_path / "diary")), tmp_path).path) == undisturbed(tmp_path)
 

@@ -107,7 +107,7 @@ def test_frame_of_another_size(tmp_path: Path, syntax: str, old: bytes, new: byt
     first = paths[1].read_bytes().index(old)  # JPEG 2000 stores the size of its tile after that of the image
     edit_of(paths[1], lambda content: content[:first] + new + content[first + len(old) :])
     assert unreadable(tmp_path) == (
-        "slice-001.dcm is damaged: its compressed frame is 65535 x 65535, its header says 16 x 20"
+        "slice-001.dcm is damaged: its compressed frame is 65535 x 65535, the header 16 x 20"
     )
 
 
