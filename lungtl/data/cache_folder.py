@@ -1,7 +1,7 @@
-"""The feature cache on disk, shared by runs: complete entries only, the least recently used are removed first.
+"""The feature cache on disk, shared by runs; the least recently used entries are removed first.
 
 An entry is a folder with one 2-D array and `address.json`, which identifies its content. It is written to
-`NAME.partial` and renamed when it is complete. `NAME.lock` is held by the run that computes, opens or removes it.
+`NAME.partial` and renamed when complete. `NAME.lock` is held by the run that computes, opens or removes it.
 """
 
 from __future__ import annotations
@@ -126,10 +126,7 @@ class CacheFolder:
         return True
 
     def reserve(self, name: str, layout: Layout, max_gb: float) -> Path | None:
-        """Allocate the file of a locked entry, removing other entries if the cache would exceed `max_gb`.
-
-        Returns the file, with its header and space for the rows; None, after a warning, if `max_gb` is too low.
-        """
+        """Allocate the file of a locked entry, removing others if needed; None, after a warning, if it is too large."""
         file = (self.path / name).with_suffix(PARTIAL) / FEATURES
         with FileLock(self.path / ROOM):
             shutil.rmtree(file.parent, ignore_errors=True)
@@ -163,7 +160,11 @@ class CacheFolder:
 
         Returns the remaining bytes, including unfinished entries; more than `size` if the rest is in use.
         """
-        self._remove_leftovers(locked)
+        for folder in self.path.glob("*/"):  # incomplete entries that no process has locked
+            if folder.stem == locked or (folder.suffix != PARTIAL and (folder / ADDRESS).is_file()):
+                continue
+            with suppress(Timeout), self._lock(folder.stem).acquire(timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
         used = sum(file.stat().st_size for file in self.path.glob(f"*/{FEATURES}"))
         for entry in self.entries():
             if used <= size:
@@ -192,14 +193,6 @@ class CacheFolder:
         finally:
             lock.release()
         return True
-
-    def _remove_leftovers(self, locked: str | None) -> None:
-        """Remove incomplete entries that no process has locked."""
-        for folder in self.path.glob("*/"):
-            if folder.stem == locked or (folder.suffix != PARTIAL and (folder / ADDRESS).is_file()):
-                continue
-            with suppress(Timeout), self._lock(folder.stem).acquire(timeout=0):
-                shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def explain_full_disk(self, layout: Layout) -> Iterator[None]:

