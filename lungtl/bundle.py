@@ -1,8 +1,8 @@
 """A trained model that anyone can load without Hydra or pickle: a folder with config, safetensors and a card.
 
-Beside them, `calibration.json` holds what the validation bags chose (see `lungtl.evaluation.chosen`), and
-`untrained.safetensors` the head of the untrained control (see `lungtl.training.untrained`), whose random backbone is
-drawn again from its seed. Either may be missing.
+Two more files are optional: `calibration.json`, chosen on the validation split (see `lungtl.evaluation.chosen`), and
+`untrained.safetensors`, the head of the untrained control (see `lungtl.training.untrained`), whose random backbone is
+drawn again from its seed.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 UNTRAINED = "untrained.safetensors"
 BACKBONE = "backbone."
+TIMM = "lungtl.models.backbones.timm_backbone.TimmBackbone"
 
 
 def save_bundle(
@@ -41,6 +42,7 @@ def save_bundle(
     untrained: Untrained | None = None,
     slices_trained: bool = True,
     controls: Controls | None = None,
+    backbone: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a bundle.
 
@@ -50,10 +52,11 @@ def save_bundle(
         folder: is created.
         provenance: what it was trained on: store, split, weights fingerprints.
         card: Markdown, see `model_card`.
-        chosen: what the validation bags chose.
-        untrained: the control that goes with it.
+        chosen: calibration and thresholds.
+        untrained: the untrained control.
         slices_trained: whether anything trained the slice head.
-        controls: the trivial predictors that its training bags allow.
+        controls: trivial predictors fitted on the training split.
+        backbone: its config (`_target_` and options); None for a timm model.
     """
     from safetensors.torch import save_file
 
@@ -62,6 +65,7 @@ def save_bundle(
         "format": FORMAT,
         "lungtl": VERSION,
         "backbone": {
+            **{key: value for key, value in (backbone or {parts.TARGET: TIMM}).items() if key != "weights"},
             "name": classifier.backbone.name,
             "features": classifier.backbone.features,
             "in_chans": classifier.backbone.in_chans,
@@ -98,7 +102,7 @@ def load_bundle(folder: Path, trust: Collection[str] = ()) -> tuple[BagClassifie
         The classifier in evaluation mode, and the bundle's config.
 
     Raises:
-        LungtlError: the folder is no bundle, or its weights do not fit its config.
+        LungtlError: the folder is not a bundle, its weights do not fit its config, or it names an untrusted class.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -109,25 +113,27 @@ def load_bundle(folder: Path, trust: Collection[str] = ()) -> tuple[BagClassifie
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
         if config.get("format") != FORMAT:
             raise LungtlError(f"{folder} has bundle format {config.get('format')}, this lungtl reads {FORMAT}")
-        config.setdefault("slices_trained", True)  # bundles of version 0.1.0 do not say
-        classifier = _network(config)
+        config.setdefault("slices_trained", True)  # the first bundles lack it
+        classifier = _network(config, trust)
         classifier.load_state_dict(load_file(folder / WEIGHTS))
     except (LookupError, TypeError, AttributeError, ImportError, ValueError, RuntimeError, SafetensorError) as error:
         raise _damaged(folder, error) from error
     return classifier.eval(), config
 
 
-def load_untrained(folder: Path, config: Mapping[str, Any]) -> tuple[BagClassifier, str] | None:
+def load_untrained(
+    folder: Path, config: Mapping[str, Any], trust: Collection[str] = ()
+) -> tuple[BagClassifier, str] | None:
     """Rebuild the untrained control of a bundle.
 
     Args:
         folder: of the bundle.
         config: the bundle's.
+        trust: packages outside lungtl whose classes the bundle may name.
 
     Returns:
-        The classifier in evaluation mode and the fingerprint of its backbone. None where the bundle has none, or,
-        which is logged, where this version of lungtl, timm or torch draws another random backbone than the one that
-        its head was trained on.
+        The classifier in evaluation mode and the fingerprint of its backbone. None if the bundle has none, or, with a
+        warning, if this version of lungtl, timm or torch draws a different random backbone.
 
     Raises:
         LungtlError: the file is damaged.
@@ -142,9 +148,9 @@ def load_untrained(folder: Path, config: Mapping[str, Any]) -> tuple[BagClassifi
         with safe_open(folder / UNTRAINED, "pt") as file:
             head = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is no mapping
             fingerprint = file.metadata()["backbone"]
-        classifier, drawn = draw_classifier(lambda: _network(config))
+        classifier, drawn = draw_classifier(lambda: _network(config, trust))
         if drawn != fingerprint:
-            log.warning("no untrained control: this lungtl, torch or timm draws its random backbone otherwise")
+            log.warning("no untrained control: this lungtl, torch or timm draws a different random backbone")
             return None
         backbone = {key: value for key, value in classifier.state_dict().items() if key.startswith(BACKBONE)}
         classifier.load_state_dict(backbone | head)
@@ -153,19 +159,18 @@ def load_untrained(folder: Path, config: Mapping[str, Any]) -> tuple[BagClassifi
     return classifier.eval(), drawn
 
 
-def _network(config: Mapping[str, Any]) -> BagClassifier:
+def _network(config: Mapping[str, Any], trust: Collection[str]) -> BagClassifier:
     """The network that a bundle's config describes, with random weights; the backbone's are drawn first."""
     from lungtl.data.windows import SlicePreprocessor
-    from lungtl.models.backbones.timm_backbone import TimmBackbone
     from lungtl.models.bag_classifier import BagClassifier
     from lungtl.models.slice_projection import SliceProjection
 
-    backbone = TimmBackbone(**config["backbone"], weights="none")
+    backbone = parts.build_trusted({parts.TARGET: TIMM, **config["backbone"], "weights": "none"}, list(trust))
     preprocessor = SlicePreprocessor(**config["preprocessing"])
     backbone.set_input_size(preprocessor.size)
     width = config["head"]["width"]
     projection = SliceProjection(backbone.dim, width, config["head"]["dropout"])
-    aggregator = parts.build_trusted(config["aggregator"], dim=width)
+    aggregator = parts.build_trusted(config["aggregator"], list(trust), dim=width)
     return BagClassifier(preprocessor, backbone, projection, aggregator)
 
 
@@ -175,12 +180,12 @@ def _damaged(folder: Path, error: Exception) -> LungtlError:
 
 
 def model_card(title: str, settings: Mapping[str, str], *tables: Rows) -> str:
-    """The bundle's README: what it is, what it is for, how it scored.
+    """The bundle's README: what the model is, what it is for, how it scored.
 
     Args:
         title: the run's name.
         settings: dataset, backbone, freezing, aggregator, fingerprints.
-        tables: of the metrics, the header of each first; empty ones are left out.
+        tables: of the metrics, header first; empty ones are omitted.
     """
     lines = [
         f"# {title}",
@@ -190,13 +195,13 @@ def model_card(title: str, settings: Mapping[str, str], *tables: Rows) -> str:
         "",
         *(f"- {key}: {value}" for key, value in settings.items()),
         "",
-        "Test metrics beside those of trivial predictors on the same split.",
+        "Test metrics next to those of trivial predictors on the same split.",
         f"{INTERVALS}.",
         "",
         *(line for rows in tables if rows for line in [*markdown_table(rows), ""]),
         "Calibration and thresholds were chosen on the validation split (`calibration.json`).",
         "",
-        "Load it: `from lungtl.bundle import load_bundle; classifier, config = load_bundle(Path(...))`.",
+        "Load it: `import lungtl; model = lungtl.load(FOLDER)`; then `model.predict(volume_hu, spacing_mm=...)`.",
         "",
     ]
     return "\n".join(lines)

@@ -1,13 +1,12 @@
-"""`python -m lungtl.leak_demo`: how good a model seems when patients stand on two sides of a split.
+"""`python -m lungtl.leak_demo`: how much a split that is not by patient inflates the results.
 
-The slices of a nodule are almost copies of each other, and one patient's nodules share a scanner, a dose and a body. A
-split that separates them lets a model recognise instead of judge. Here frozen features and a logistic regression tell
-malignant from benign nodule slices, cross-validated three times: with folds that keep patients together, as everywhere
-else in lungtl, and with folds that keep together only the slices of a bag, or nothing. A second time the label of each
-patient is drawn by lot, so that nothing can be learnt: what other folds then say above folds by patient is recognition
-alone.
+Slices of one nodule are nearly identical, and nodules of one patient share scanner, dose and anatomy, so a split that
+separates them lets a model recognise instead of generalise. Frozen features and a logistic regression classify nodule
+slices as malignant or benign, cross-validated three times: with folds by patient, as everywhere else in lungtl, by scan
+or nodule, and by slice. The same is repeated with random labels, one per patient: nothing can be learnt from these, so
+any gain over folds by patient is recognition alone.
 
-The leaking folds exist in `lungtl.evaluation.leakage` only, and no model comes out of it.
+The leaking folds exist only in `lungtl.evaluation.leakage`, and no model is kept.
 """
 
 from __future__ import annotations
@@ -20,9 +19,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lungtl.data.store.opening import open_store
-from lungtl.evaluation.leakage import BAG, PATIENT, SLICE, Floats, compare, differences
-from lungtl.evaluation.leakage import DATASET_LABELS as GIVEN
-from lungtl.evaluation.leakage import RANDOM_LABELS as LOTS
+from lungtl.evaluation.leakage import (
+    BAG,
+    DATASET_LABELS,
+    PATIENT,
+    RANDOM_LABELS,
+    SLICE,
+    Floats,
+    compare,
+    differences,
+)
 from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import TrainConfig
@@ -37,18 +43,20 @@ if TYPE_CHECKING:
     from lungtl.models.bag_classifier import BagClassifier
 
 log = logging.getLogger(__name__)
-DRAWS = 5  # of the folds and of the lots
+DRAWS = 5
+"""Repetitions with other folds and other random labels."""
 EXPLANATION = """\
 ![AUROC by kind of folds](leak.png)
 
-Only the first line of the table is a result. With labels by lot nothing can be learnt of other patients, and an honest
-estimate is near 0.5 (slightly below: a fold with more positives than its share leaves fewer to train on).
-`lungtl.train` has no split but by patient: it refuses a patient on two sides, whoever put it there.
+Only the first row is a result. Random labels cannot be learnt, so an honest estimate is near 0.5 (slightly below,
+since a fold with more positives than average leaves fewer for training). `lungtl train` splits by patient only and
+refuses a split that puts a patient on two sides.
 
-table.csv has 95 % intervals by bootstrap over patients. They take the predictions of all folds for those of one fixed
-model, so they are too narrow. Written by `python -m lungtl.leak_demo`.
+table.csv has 95 % intervals by bootstrap over patients. They treat the pooled predictions of all folds as those of one
+fixed model and are therefore too narrow. Written by `lungtl leak_demo`.
 """
-SHOWN = {PATIENT: "patients", BAG: "bags (nodules, scans)", SLICE: "nothing (slices at random)"}
+SHOWN = {PATIENT: "patients", BAG: "nodules or scans", SLICE: "nothing (random slices)"}
+NAMES = {BAG: "nodule or scan", SLICE: "slice"}
 
 
 def run(config: TrainConfig) -> None:
@@ -82,23 +90,23 @@ def run(config: TrainConfig) -> None:
 
 
 def command(overrides: Iterable[str]) -> str:
-    """The command line; of what lies on this machine the name alone."""
+    """The command line, with paths shortened to their last part."""
     named = [override for override in overrides if override.partition("=")[0] not in ("data_dir", "workers")]
     parts = (override.partition("=") for override in named)
-    return " ".join(["python -m lungtl.leak_demo", *(f"{key}={Path(value).name}" for key, _, value in parts)])
+    return " ".join(["lungtl leak_demo", *(f"{key}={Path(value).name}" for key, _, value in parts)])
 
 
 def image(preprocessor: SlicePreprocessor) -> str:
-    """Which pixels of a slice the backbone sees."""
+    """The pixels of a slice that the backbone sees."""
     cut = "whole slices" if preprocessor.crop is None else f"the central {preprocessor.crop} pixels"
-    return f"{cut}, {preprocessor.size} pixels a side for the backbone"
+    return f"{cut}, resized to {preprocessor.size} x {preprocessor.size}"
 
 
 def nodule_slices(store: Store, classifier: BagClassifier, config: TrainConfig) -> tuple[pd.DataFrame, Floats]:
-    """The slices that show a nodule, and what the frozen backbone computes of each.
+    """The slices that show a nodule, and their frozen features.
 
     Returns:
-        bag_id, patient_id, malignant (0 or 1), one row a slice; and float32 [N, D].
+        bag_id, patient_id, malignant (0 or 1), one row per slice; and float32 [N, D].
 
     Raises:
         LungtlError: there are no malignant or no benign nodule slices, or the features do not fit into the cache.
@@ -118,7 +126,7 @@ def nodule_slices(store: Store, classifier: BagClassifier, config: TrainConfig) 
     device = pick_device(config.trainer.accelerator)
     cached = cached_features(classifier, store, config.data_dir, device, weights, max_gb=config.cache.max_gb)
     if cached is None:
-        raise LungtlError(f"the features do not fit into cache.max_gb={config.cache.max_gb:g}; give more")
+        raise LungtlError(f"the features do not fit into cache.max_gb={config.cache.max_gb:g}; raise it")
     features = np.concatenate([cached.rows(bag_id).float().numpy() for bag_id in store.bags["bag_id"]])
     slices = store.slices.merge(store.bags[["bag_id", "patient_id"]], on="bag_id", validate="many_to_one")
     slices["malignant"] = (labels == MALIGNANT).to_numpy(int)
@@ -127,7 +135,7 @@ def nodule_slices(store: Store, classifier: BagClassifier, config: TrainConfig) 
 
 
 def figure(table: pd.DataFrame, dataset: str) -> Figure:
-    """A panel for each kind of labels, a line for each kind of folds, a mark for each draw."""
+    """A panel for each kind of labels, a line for each kind of folds, a mark for each repetition."""
     from lungtl.evaluation.figures.canvas import BLUE, GREY, ORANGE, VERMILLION, new_figure, tidy
 
     styles = {PATIENT: ("o", BLUE), BAG: ("s", ORANGE), SLICE: ("^", VERMILLION)}
@@ -136,12 +144,12 @@ def figure(table: pd.DataFrame, dataset: str) -> Figure:
     first = table.iloc[0]
     drawn.suptitle(
         f"{dataset}: {first['n']} nodule slices of {first['n_patients']} patients\n"
-        "a mark a draw of the folds, their mean above",
+        "a mark for each repetition, their mean above",
         fontsize=10,
     )
     panels = drawn.subplots(1, 2, sharex=True, sharey=True)
     lowest = min(0.4, table["auroc"].min()) - 0.05
-    for axes, labels in zip(panels, (GIVEN, LOTS), strict=True):
+    for axes, labels in zip(panels, (DATASET_LABELS, RANDOM_LABELS), strict=True):
         tidy(axes)
         axes.axvline(0.5, color=GREY, linestyle=":")
         axes.annotate("chance", (0.5, len(kinds) - 0.55), (3, 0), textcoords="offset points", color=GREY)
@@ -161,58 +169,60 @@ def figure(table: pd.DataFrame, dataset: str) -> Figure:
 
 
 def markdown(table: pd.DataFrame, dataset: str, about: Mapping[str, str]) -> str:
-    """README.md: the mean of the draws, lowest and highest, for each kind of labels and folds, and what that shows.
+    """README.md: mean, minimum and maximum over the repetitions for each kind of labels and folds, and what they show.
 
     Args:
         table: of `compare`.
         dataset: its name.
         about: what was computed: title -> text.
     """
-    first = table[table["labels"] == GIVEN].iloc[0]
+    first = table[table["labels"] == DATASET_LABELS].iloc[0]
     lines = [
-        "# What a split that is not by patient would have claimed",
+        "# How much a split that is not by patient inflates the results",
         "",
         f"{first['n']} nodule slices ({first['n_positive']} malignant) of {first['n_patients']} patients of {dataset},",
-        "frozen features, logistic regression, cross-validated; AUROC of slices, out of fold: mean of",
-        f"{table['draw'].nunique()} draws of the folds (lowest to highest).",
+        "frozen features, logistic regression, cross-validated; out-of-fold AUROC of slices: mean of",
+        f"{table['draw'].nunique()} repetitions (minimum to maximum).",
         "",
         *(f"- {title}: {text}" for title, text in about.items()),
         "",
-        f"| folds keep together | {GIVEN} | {LOTS} for each patient |",
+        f"| folds keep together | {DATASET_LABELS} | {RANDOM_LABELS} per patient |",
         "| --- | --- | --- |",
     ]
     for kept, shown in SHOWN.items():
         own = table[table["kept_together"] == kept]
         if len(own):
-            cells = [own.loc[own["labels"] == labels, "auroc"] for labels in (GIVEN, LOTS)]
+            cells = [own.loc[own["labels"] == labels, "auroc"] for labels in (DATASET_LABELS, RANDOM_LABELS)]
             texts = (f"{values.mean():.3f} ({values.min():.3f} to {values.max():.3f})" for values in cells)
             lines.append(f"| {shown} | {' | '.join(texts)} |")
     return "\n".join([*lines, "", *findings(table), "", EXPLANATION])
 
 
 def findings(table: pd.DataFrame) -> list[str]:
-    """A line each kind of leaking folds: what they claim above folds by patient on the same draws, and if that is sure.
+    """A line for each kind of leaking folds: its gain over folds by patient, and whether that is certain.
 
     Args:
         table: of `compare`.
     """
-    found = {(row["kept_together"], row["labels"]): row for row in differences(table).to_dict("records")}
+    gains = {(row["kept_together"], row["labels"]): row for row in differences(table).to_dict("records")}
     lines = []
-    for kept in (kept for kept in SHOWN if (kept, GIVEN) in found):
-        given, lots = found[kept, GIVEN], found[kept, LOTS]
-        says = [f"{one['mean']:+.3f} ({one['min']:+.3f} to {one['max']:+.3f})" for one in (given, lots)]
-        if lots["min"] > 0:
-            shows = (
-                "labels by lot cannot be learnt, so in every draw these folds let the model recognise a patient or a "
-                "nodule whose other slices it was trained on"
+    for kept in (kept for kept in SHOWN if (kept, DATASET_LABELS) in gains):
+        real, random = gains[kept, DATASET_LABELS], gains[kept, RANDOM_LABELS]
+        if random["min"] > 0:
+            conclusion = (
+                "random labels cannot be learnt, so in every repetition these folds let the model recognise a patient "
+                "or a nodule from its other slices"
             )
-        elif given["min"] > 0:
-            shows = "more in every draw with the dataset's labels, not with labels by lot"
+        elif real["min"] > 0:
+            conclusion = "higher in every repetition with the dataset's labels, but not with random labels"
         else:
-            shows = "not more in every draw, so these draws do not show a leak"
+            conclusion = "not higher in every repetition, so a leak is not shown"
+        real_gain, random_gain = (
+            f"{gain['mean']:+.3f} ({gain['min']:+.3f} to {gain['max']:+.3f})" for gain in (real, random)
+        )
         lines.append(
-            f"- AUROC with folds by {kept}, less that with folds by patient: {says[0]} with {GIVEN}, {says[1]} "
-            f"with {LOTS}; {shows}."
+            f"- Folds by {NAMES[kept]} instead of by patient change the AUROC by {real_gain} with {DATASET_LABELS}, "
+            f"{random_gain} with {RANDOM_LABELS}; {conclusion}."
         )
     return lines
 

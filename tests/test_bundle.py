@@ -57,7 +57,8 @@ def test_a_bundle_is_text_and_plain_tensors(saved: Path) -> None:
     assert sorted(path.name for path in saved.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     config = json.loads((saved / "config.json").read_text())
     assert config["aggregator"] == GATED
-    assert config["backbone"] == {"name": "test_resnet", "features": "last", "in_chans": 3}
+    timm = "lungtl.models.backbones.timm_backbone.TimmBackbone"
+    assert config["backbone"] == {"_target_": timm, "name": "test_resnet", "features": "last", "in_chans": 3}
     assert config["slices_trained"] is True
     assert (saved / "README.md").read_text() == "# card\n"
     header = (saved / "model.safetensors").read_bytes()

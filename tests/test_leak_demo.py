@@ -13,9 +13,7 @@ import pytest
 import torch
 
 from lungtl.data.store.writer import prepare
-from lungtl.evaluation.leakage import BAG, PATIENT, SLICE
-from lungtl.evaluation.leakage import DATASET_LABELS as GIVEN
-from lungtl.evaluation.leakage import RANDOM_LABELS as LOTS
+from lungtl.evaluation.leakage import BAG, DATASET_LABELS, PATIENT, RANDOM_LABELS, SLICE
 from lungtl.leak_demo import command, figure, findings, markdown, nodule_slices
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import Bag, Item
@@ -23,11 +21,11 @@ from tests.stores import ToySource, toy_store
 
 
 def table(kinds: tuple[str, ...] = (PATIENT, BAG, SLICE)) -> pd.DataFrame:
-    """Two draws of each: AUROC .80 and .82 with the dataset's labels and patients together, .1 more a level."""
+    """Two repetitions of each: AUROC .80 and .82 with the dataset's labels and patients together, .1 more a level."""
     rows = [
         {"labels": labels, "kept_together": kept, "draw": draw, "n": 900, "n_patients": 50, "n_positive": 400,
          "auroc": start + 0.08 * level + 0.02 * draw}
-        for labels, start in ((GIVEN, 0.8), (LOTS, 0.5))
+        for labels, start in ((DATASET_LABELS, 0.8), (RANDOM_LABELS, 0.5))
         for level, kept in enumerate(kinds)
         for draw in (0, 1)
     ]  # fmt: skip
@@ -37,55 +35,55 @@ def table(kinds: tuple[str, ...] = (PATIENT, BAG, SLICE)) -> pd.DataFrame:
 def test_the_readme_has_mean_and_range_of_the_draws() -> None:
     text = markdown(table(), "toy", {"labels": "as given", "image": "whole slices"})
     assert "900 nodule slices (400 malignant) of 50 patients of toy" in text
-    assert "2 draws" in text
+    assert "2 repetitions" in text
     assert "\n- labels: as given\n- image: whole slices\n" in text
     assert "| patients | 0.810 (0.800 to 0.820) | 0.510 (0.500 to 0.520) |" in text
-    assert "| nothing (slices at random) | 0.970 (0.960 to 0.980) | 0.670 (0.660 to 0.680) |" in text
+    assert "| nothing (random slices) | 0.970 (0.960 to 0.980) | 0.670 (0.660 to 0.680) |" in text
 
 
 def test_without_patients_of_several_bags_that_line_is_left_out() -> None:
     text = markdown(table((PATIENT, SLICE)), "toy", {})
     assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")] == [
-        "| folds keep together", "| ---", "| patients", "| nothing (slices at random)"
+        "| folds keep together", "| ---", "| patients", "| nothing (random slices)"
     ]  # fmt: skip
 
 
-def shifted(given: tuple[float, float], lots: tuple[float, float]) -> pd.DataFrame:
+def shifted(real: tuple[float, float], random: tuple[float, float]) -> pd.DataFrame:
     """Patient and bag folds; how far the bag folds of the two draws are above."""
     return pd.DataFrame(
         {"labels": labels, "kept_together": kept, "draw": draw, "auroc": 0.6 + (above[draw] if kept == BAG else 0.0)}
-        for labels, above in ((GIVEN, given), (LOTS, lots))
+        for labels, above in ((DATASET_LABELS, real), (RANDOM_LABELS, random))
         for kept in (PATIENT, BAG)
         for draw in (0, 1)
     )
 
 
 @pytest.mark.parametrize(
-    ("given", "lots", "shows"),
+    ("real", "random", "conclusion"),
     [
-        ((-0.007, 0.007), (-0.02, 0.03), "so these draws do not show a leak."),
-        ((0.01, 0.02), (-0.02, 0.03), "more in every draw with the dataset's labels, not with labels by lot."),
-        ((0.07, 0.08), (0.2, 0.3), "whose other slices it was trained on."),
+        ((-0.007, 0.007), (-0.02, 0.03), "so a leak is not shown."),
+        ((0.01, 0.02), (-0.02, 0.03), "with the dataset's labels, but not with random labels."),
+        ((0.07, 0.08), (0.2, 0.3), "from its other slices."),
     ],
 )
-def test_what_is_said_of_the_leak_follows_from_the_draws(
-    given: tuple[float, float], lots: tuple[float, float], shows: str
+def test_the_conclusion_follows_from_the_repetitions(
+    real: tuple[float, float], random: tuple[float, float], conclusion: str
 ) -> None:
-    (line,) = findings(shifted(given, lots))
-    assert f"({given[0]:+.3f} to {given[1]:+.3f}) with the dataset's labels" in line
-    assert f"({lots[0]:+.3f} to {lots[1]:+.3f}) with random labels" in line
-    assert line.endswith(shows)
+    (line,) = findings(shifted(real, random))
+    assert f"({real[0]:+.3f} to {real[1]:+.3f}) with the dataset's labels" in line
+    assert f"({random[0]:+.3f} to {random[1]:+.3f}) with random labels" in line
+    assert line.endswith(conclusion)
 
 
 def test_the_command_names_no_place_on_this_machine() -> None:
     said = command(["experiments=lidc", "data_dir=/home/a/data", "dataset.root=/home/a/LIDC", "split.folds=3"])
-    assert said == "python -m lungtl.leak_demo experiments=lidc dataset.root=LIDC split.folds=3"
+    assert said == "lungtl leak_demo experiments=lidc dataset.root=LIDC split.folds=3"
 
 
 @pytest.mark.parametrize("kinds", [(PATIENT, BAG, SLICE), (PATIENT, SLICE)])
 def test_the_figure_has_a_mark_for_each_draw_and_says_the_means(kinds: tuple[str, ...]) -> None:
     drawn = figure(table(kinds), "toy")
-    assert drawn.get_suptitle().startswith("toy: 900 nodule slices of 50 patients\na mark a draw")
+    assert drawn.get_suptitle().startswith("toy: 900 nodule slices of 50 patients\na mark for each repetition")
     left, right = drawn.axes
     for axes, start in ((left, 0.8), (right, 0.5)):
         points = [np.asarray(marks.get_offsets()) for marks in axes.collections]

@@ -11,14 +11,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+from omegaconf import OmegaConf
+
+from lungtl.data.store.reader import Store
+from lungtl.runs.environment import write_environment
 from lungtl.runs.folder import CONFIG, PREDICTIONS, PRUNED, RECORD, SLICES, SPLIT, read_record, write_record
+from lungtl.runs.record import check_unchanged, check_weights_patients, make_record
+from lungtl.runs.resuming import check_settings
+from lungtl.runs.scoring import export_bundle, score_run
+from lungtl.runs.training import train
+from lungtl.settings.schema import TrainConfig
+from lungtl.training.build import build_classifier
+from lungtl.training.checkpoints import check_checkpoint
+from lungtl.training.devices import device_name, pick_device
+from lungtl.training.fit import seed_everything
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from pytorch_lightning.callbacks import Callback
-
-    from lungtl.data.store.reader import Store
-    from lungtl.settings.schema import TrainConfig
+    from pytorch_lightning.callbacks import Callback  # which imports torchvision, see `lungtl.models.compat`
 
 log = logging.getLogger(__name__)
 
@@ -95,16 +105,6 @@ def run_experiment(
         UsageError: a resumed run's settings have changed, or its weights have seen this run's test patients.
         LungtlError: a resumed run's data or weights have changed, or training found no usable epoch.
     """
-    from lungtl.runs.environment import write_environment
-    from lungtl.runs.record import check_unchanged, check_weights_patients, make_record
-    from lungtl.runs.resuming import check_settings
-    from lungtl.runs.scoring import export_bundle, score_run
-    from lungtl.runs.training import train
-    from lungtl.training.build import build_classifier
-    from lungtl.training.checkpoints import check_checkpoint
-    from lungtl.training.devices import device_name, pick_device
-    from lungtl.training.fit import seed_everything
-
     observer = observer or Observer()
     resume = resume and (folder / RECORD).is_file()
     seed_everything(config.seed)
@@ -140,14 +140,10 @@ def run_experiment(
 
 def write_config(config: TrainConfig, folder: Path) -> None:
     """Write config.yaml: every setting, resolved."""
-    from omegaconf import OmegaConf
-
     (folder / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json"))))
 
 
 def _read(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
     # "NA" may be an id
     return pd.read_csv(path, dtype={"bag_id": str, "patient_id": str}, keep_default_na=False, na_values={
         "calibrated": [""], "z_mm": [""], "p_non_nodule": [""], "p_benign": [""], "p_malignant": [""],

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from lungtl.data.bags import read_frames
 from lungtl.data.store.reader import Store
+from lungtl.evaluation.document import Document
+from lungtl.evaluation.figures import (
+    attention_along_z,
+    confusion,
+    gradcam_montage,
+    montage,
+    precision_recall,
+    reliability,
+    roc,
+    save,
+    score_histogram,
+    subgroup_forest,
+)
+from lungtl.evaluation.localisation import weights_differ
+from lungtl.models.gradcam import slice_heatmaps
+from lungtl.models.inference import Predictions
+from lungtl.runs.scored_model import ScoredModel
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import BENIGN, MALIGNANT, NON_NODULE, UNKNOWN
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from lungtl.evaluation.document import Document
-    from lungtl.models.inference import Predictions
-    from lungtl.runs.scored_model import ScoredModel
 
 log = logging.getLogger(__name__)
 SHOWN = 16  # slices in the montage
@@ -47,18 +59,6 @@ def draw(
         document: their scores.
         resamples: of patients, for intervals and bands, as for the scores.
     """
-    from lungtl.evaluation.figures import (
-        attention_along_z,
-        confusion,
-        precision_recall,
-        reliability,
-        roc,
-        save,
-        score_histogram,
-        subgroup_forest,
-    )  # fmt: skip
-    from lungtl.evaluation.localisation import weights_differ
-
     folder.mkdir(exist_ok=True)
     labels, p, patients = table["label"].to_numpy(), table["probability"].to_numpy(), table["patient_id"].to_numpy()
     bag = document["bag"]
@@ -96,8 +96,6 @@ def _draw_most_weighted(
     folder: Path, store: Store, model: ScoredModel, slices: dict[Any, pd.DataFrame], table: pd.DataFrame, weighted: bool
 ) -> None:
     """One slice of each of the bags with the highest probabilities, with and without heatmaps."""
-    from lungtl.evaluation.figures import gradcam_montage, montage, save
-
     window = model.classifier.preprocessor.windows[0]
     images, captions, labels, places = [], [], [], []
     for row in table.sort_values("probability", ascending=False).head(SHOWN).itertuples():
@@ -133,8 +131,6 @@ def representative_slice(slices: pd.DataFrame, weighted: bool) -> Any:
 
 
 def _heatmap(store: Store, model: ScoredModel, bag_id: str, index: int) -> NDArray[np.float32]:
-    from lungtl.data.bags import read_frames
-    from lungtl.models.gradcam import slice_heatmaps
 
     voxels = store.voxels(bag_id)
     rows = None if model.features is None else model.features.rows(bag_id, 0, None)

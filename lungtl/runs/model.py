@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike, NDArray
 
+from lungtl.bundle import load_bundle
+from lungtl.evaluation.chosen import Chosen, read_chosen
+from lungtl.models.bag_classifier import BagClassifier
+from lungtl.models.inference import predict_volume
+from lungtl.runs.folder import bundle_of
 from lungtl.settings.errors import LungtlError
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import torch
-    from numpy.typing import ArrayLike, NDArray
-
-    from lungtl.evaluation.chosen import Chosen
-    from lungtl.models.bag_classifier import BagClassifier
-    from lungtl.sources.ct.series import Series
-    from lungtl.sources.ct.volume import Volume
+from lungtl.sources.ct.lungs import crop_to_lungs
+from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series
+from lungtl.sources.ct.series import Series
+from lungtl.sources.ct.volume import Volume, resample_z
+from lungtl.training.devices import pick_device
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,6 @@ class Model:
         Raises:
             LungtlError: it is not a bundle, is damaged, or names a class that is not trusted.
         """
-        from lungtl.bundle import load_bundle
-        from lungtl.evaluation.chosen import read_chosen
-        from lungtl.runs.folder import bundle_of
-        from lungtl.training.devices import pick_device
-
         place = bundle_of(folder)
         classifier, config = load_bundle(place, trust)
         classifier.to(pick_device(accelerator))
@@ -97,8 +95,6 @@ class Model:
         Raises:
             LungtlError: the volume is not three-dimensional HU, or the model was trained on grey values.
         """
-        from lungtl.sources.ct.volume import Volume
-
         self.check_hu()
         hu = np.asarray(volume_hu)
         spacing = np.asarray(spacing_mm, np.float64)
@@ -118,8 +114,6 @@ class Model:
 
     def predict_series(self, series: Series) -> Prediction:
         """Predict one DICOM series; raises Refused if its pixels cannot be read."""
-        from lungtl.sources.ct.prepare import prepare_series
-
         self.check_hu()
         volume, _ = prepare_series(series, crop=self.provenance["crop"])
         return self.predict_voxels(volume.hu, volume.z_mm)
@@ -131,10 +125,6 @@ class Model:
             voxels: int16 [S, H, W].
             z_mm: [S], of the slices; None counts from 0.
         """
-        import pandas as pd
-
-        from lungtl.models.inference import predict_volume
-
         bag = predict_volume(self.classifier, voxels)
         index = np.arange(len(voxels))
         p = bag.slice_probabilities if self.config["slices_trained"] else np.full((len(voxels), 3), np.nan)
@@ -153,9 +143,6 @@ class Model:
             )
 
     def _predict(self, volume: Volume) -> Prediction:
-        from lungtl.sources.ct.lungs import crop_to_lungs
-        from lungtl.sources.ct.prepare import SLICE_STEP_MM
-        from lungtl.sources.ct.volume import resample_z
 
         if self.provenance["crop"] == "lungs":
             volume, _ = crop_to_lungs(volume)

@@ -6,20 +6,21 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from lungtl.data.splits import read_split, split_fingerprint
+from lungtl.data.store.reader import Store
+from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.runs.folder import SPLIT
+from lungtl.settings import parts
 from lungtl.settings.errors import LungtlError, UsageError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from lungtl.data.store.reader import Store
-    from lungtl.models.backbones.timm_backbone import TimmBackbone
-    from lungtl.settings.schema import TrainConfig
+from lungtl.settings.schema import TrainConfig
 
 log = logging.getLogger(__name__)
+PARTS = ("dataset", "backbone", "freezing", "aggregator", "loss", "optimizer", "schedule")
+"""Config groups that name a class, whose origin is recorded."""
 LOCAL = ("overrides",)
 """Entries that may name this machine's paths; they stay in run.json."""
 FIXED = ("store_fingerprint", "split_fingerprint", "weights_fingerprint", "seed")
@@ -58,6 +59,7 @@ def make_record(
         "weights_fingerprint": backbone.fingerprint(),
         **{f"weights_{key}": value for key, value in asdict(backbone.loaded_weights).items()},
         "seed": config.seed,
+        "parts": {group: parts.origin(getattr(config, group)) for group in PARTS},
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from lungtl.runs.folder import CONFIG, data_dir_of, find_run, read_record
 from lungtl.runs.naming import flatten
 from lungtl.settings.command_line import MULTIRUN, overrides_of
+from lungtl.settings.composing import recorded_folders
 from lungtl.settings.errors import UsageError
 from lungtl.settings.keys import may_change_on_resume, override_key
 
@@ -26,7 +27,12 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
         raise UsageError("resume= continues one run; leave -m out (rerun a sweep with its sweep.name to resume it)")
     new = {override_key(override) for override in overrides}
     own = [line for line in read_record(folder)["overrides"] if override_key(line) not in new]
-    return [*own, *arguments, f"hydra.run.dir='{folder}'"]
+    return [*own, *config_dirs(folder), *arguments, f"hydra.run.dir='{folder}'"]
+
+
+def config_dirs(folder: Path) -> list[str]:
+    """The flags that let Hydra find the user's own configs of an earlier run again."""
+    return [f"--config-dir={place}" for place in recorded_folders(folder)]
 
 
 def check_settings(folder: Path, config: dict[str, Any]) -> None:

@@ -7,22 +7,30 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
+
+from lungtl.bundle import model_card, save_bundle
+from lungtl.data.store.reader import Store
+from lungtl.evaluation.assess import assess
+from lungtl.evaluation.chosen import Chosen, choose, write_chosen
+from lungtl.evaluation.controls import fit_controls
+from lungtl.evaluation.delong import auroc_interval
+from lungtl.evaluation.document import Document
+from lungtl.evaluation.formatting import rows_for_table, rows_of_localisation, rows_of_points
+from lungtl.evaluation.localisation import mixed_bags, weights_differ
+from lungtl.evaluation.subgroups import subgroups
+from lungtl.models.inference import Predictions, predict_bags
+from lungtl.runs.figures import draw
 from lungtl.runs.folder import BUNDLE, FIGURES, METRICS, PREDICTIONS, SLICES, VALIDATION
 from lungtl.runs.record import without_local
 from lungtl.runs.scored_model import ScoredModel
+from lungtl.runs.training import Trained
+from lungtl.settings.schema import TrainConfig
 from lungtl.sources.base import UNKNOWN
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from lungtl.data.store.reader import Store
-    from lungtl.evaluation.chosen import Chosen
-    from lungtl.evaluation.document import Document
-    from lungtl.models.inference import Predictions
-    from lungtl.runs.training import Trained
-    from lungtl.settings.schema import TrainConfig
+from lungtl.sources.lidc_labels import describe_labels
+from lungtl.training.untrained import train_untrained, untrained_weights
 
 log = logging.getLogger(__name__)
 P_COLUMNS = ("p_non_nodule", "p_benign", "p_malignant")
@@ -45,9 +53,6 @@ def score_run(
     Returns:
         The model as it was scored, and the content of metrics.json.
     """
-    from lungtl.evaluation.controls import fit_controls
-    from lungtl.training.untrained import train_untrained
-
     settings = config.evaluation
     chosen, val_auroc = _choose(config, store, split, folder, trained)
     untrained = train_untrained(config, store, split, trained.loss, trained.device) if settings.untrained else None
@@ -94,11 +99,6 @@ def write_results(
     Raises:
         pydantic.ValidationError: it does not follow the schema; metrics.json is not written then.
     """
-    from lungtl.evaluation.assess import assess
-    from lungtl.evaluation.subgroups import subgroups
-    from lungtl.models.inference import predict_bags
-    from lungtl.runs.figures import draw
-
     folder.mkdir(parents=True, exist_ok=True)
     predictions = predict_bags(scored.classifier, store, list(bags["bag_id"]), scored.features, scored.device)
     if not scored.slices_trained:
@@ -138,10 +138,6 @@ def export_bundle(
     folder: Path, config: TrainConfig, store: Store, model: ScoredModel, document: Document, record: Mapping[str, Any]
 ) -> None:
     """Write the run's bundle/, with a model card that holds its scores."""
-    from lungtl.bundle import model_card, save_bundle
-    from lungtl.evaluation.formatting import rows_for_table, rows_of_localisation, rows_of_points
-    from lungtl.sources.lidc_labels import describe_labels
-
     facts = without_local(record)
     choices = facts.pop("choices")
     described = {**choices, "labels": describe_labels(store.manifest["recipe"]), **facts}
@@ -149,7 +145,7 @@ def export_bundle(
     card = model_card(record["name"], {key: str(value) for key, value in described.items()}, *tables)
     provenance = {**without_local(record), "cache_precision": config.cache.precision}
     save_bundle(model.classifier, config.aggregator, folder / BUNDLE, provenance, card, model.chosen, model.untrained,
-                model.slices_trained, model.controls)  # fmt: skip
+                model.slices_trained, model.controls, config.backbone)  # fmt: skip
 
 
 def slices_trained(store: Store, split: pd.DataFrame, trained: Trained) -> bool:
@@ -168,10 +164,6 @@ def _choose(
     Returns:
         The choice, and the validation AUROC of the best epoch; None with one class.
     """
-    from lungtl.evaluation.chosen import choose, write_chosen
-    from lungtl.evaluation.delong import auroc_interval
-    from lungtl.models.inference import predict_bags
-
     validation = split[split["split"] == "val"]
     predictions = predict_bags(
         trained.classifier, store, list(validation["bag_id"]), trained.features, trained.device
@@ -187,9 +179,6 @@ def _choose(
 
 def _untrained_weights(model: ScoredModel, store: Store, predictions: Predictions) -> pd.DataFrame | None:
     """Slice weights of an untrained aggregator, of the bags with both nodule and other slices."""
-    from lungtl.evaluation.localisation import mixed_bags, weights_differ
-    from lungtl.training.untrained import untrained_weights
-
     bags = mixed_bags(predictions.slices)
     if not bags or not weights_differ(predictions.slices):
         return None

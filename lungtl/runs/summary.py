@@ -1,47 +1,42 @@
-"""The scores as tables on the terminal."""
+"""A run's scores as tables on the terminal."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from rich.console import Console
+from rich.table import Table
 
-    from lungtl.evaluation.formatting import Rows
+from lungtl.evaluation.formatting import INTERVALS, Rows, rows_for_table, rows_of_localisation, rows_of_points
 
 WIDTH = 140  # where standard error is no terminal
 
 
 def print_summary(document: dict[str, Any], folder: Path, next_steps: list[str]) -> None:
-    """The scores as tables, where everything is, and what to type next; on standard error."""
-    from rich.console import Console
-
-    from lungtl.evaluation.formatting import INTERVALS, rows_for_table, rows_of_localisation, rows_of_points
-
+    """Print the scores, the folder and what to type next to standard error."""
     console = Console(stderr=True, width=None if sys.stderr.isatty() else WIDTH)
     bag = document["bag"]
-    title = f"{document['split']}: {bag['n']} bags of {bag['n_patients']} patients, {bag['n_positive']} positive"
+    title = f"{document['split']}: {bag['n']} cases of {bag['n_patients']} patients, {bag['n_positive']} positive"
     if left_out := document.get("patients_left_out"):
-        title += f" ({left_out} patients left out who trained the model or chose its epoch)"
+        title += f" ({left_out} patients omitted who trained the model or chose its epoch)"
     console.print(_table(rows_for_table(document), title, INTERVALS))
     if points := rows_of_points(document):
-        console.print(_table(points, "decisions at thresholds that the validation split chose"))
+        console.print(_table(points, "decisions at thresholds chosen on the validation split"))
     if weights := rows_of_localisation(document):
         found = document["localisation"]
-        title = f"where the weight lies: {found['n']} bags, {found['n_nodule_slices']} of {found['n_slices']} slices"
-        console.print(_table(weights, f"{title} with a nodule"))
+        nodules = f"{found['n_nodule_slices']} of {found['n_slices']} slices with a nodule"
+        console.print(_table(weights, f"slice weights: {found['n']} cases, {nodules}"))
     if document["slice"] is not None:
         auroc = next(row for row in rows_for_table(document, "slice") if row[0] == "auroc")[1]
-        console.print(f"slices, malignant against the rest: AUROC {auroc}")
+        console.print(f"slices, malignant versus the rest: AUROC {auroc}")
     console.print(f"results: {folder}", soft_wrap=True)
     for step in next_steps:
         console.print(f"  {step}", soft_wrap=True, highlight=False)
 
 
 def _table(rows: Rows, title: str, caption: str | None = None) -> Table:
-    from rich.table import Table
 
     table = Table(title=title, caption=caption, title_justify="left")
     for column in rows[0]:

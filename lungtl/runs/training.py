@@ -8,18 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+import torch
+
+from lungtl.data.bags import Features
+from lungtl.data.store.reader import Store
+from lungtl.models.bag_classifier import BagClassifier
 from lungtl.runs.epochs import append_epoch
+from lungtl.settings import parts
+from lungtl.settings.schema import TrainConfig
+from lungtl.training.datamodule import BagDataModule
+from lungtl.training.feature_cache import run_features
+from lungtl.training.fit import fit
+from lungtl.training.losses import BagAndSliceLoss
+from lungtl.training.module import BagModule
+from lungtl.training.plan import trainable_share
 
 if TYPE_CHECKING:
-    import pandas as pd
-    import torch
-    from pytorch_lightning.callbacks import Callback
-
-    from lungtl.data.bags import Features
-    from lungtl.data.store.reader import Store
-    from lungtl.models.bag_classifier import BagClassifier
-    from lungtl.settings.schema import TrainConfig
-    from lungtl.training.losses import BagAndSliceLoss
+    from pytorch_lightning.callbacks import Callback  # which imports torchvision, see `lungtl.models.compat`
 
 log = logging.getLogger(__name__)
 OnEpoch = Callable[[Mapping[str, float], int], None]
@@ -69,13 +75,6 @@ def train(
         callbacks: further Lightning callbacks.
         resume: continue from the last checkpoint.
     """
-    from lungtl.settings import parts
-    from lungtl.training.datamodule import BagDataModule
-    from lungtl.training.feature_cache import run_features
-    from lungtl.training.fit import fit
-    from lungtl.training.module import BagModule
-    from lungtl.training.plan import trainable_share
-
     freezing = parts.build(config.freezing)
     weights = classifier.backbone.fingerprint()
     freezing.adapt(classifier.backbone)
@@ -102,10 +101,6 @@ def train(
 
 def build_loss(config: TrainConfig, store: Store, split: pd.DataFrame) -> BagAndSliceLoss:
     """The loss, with its class weights counted on the training split."""
-    import torch
-
-    from lungtl.settings import parts
-
     loss: BagAndSliceLoss = parts.build(config.loss)
     training = split[split["split"] == "train"]
     labels = torch.tensor(training["label"].to_numpy())

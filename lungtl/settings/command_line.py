@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import sys
 from collections.abc import Callable
@@ -75,7 +76,7 @@ def main(
     os.environ.setdefault(STAMP, f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come back to us instead of Hydra's own report
     # argparse takes positional arguments in one go: `train dataset=x -m seed=0,1` would not be understood
-    arguments = sorted(sys.argv[1:], key=lambda argument: argument not in MULTIRUN)
+    arguments = sorted(map(quote_run_id, sys.argv[1:]), key=lambda argument: argument not in MULTIRUN)
     if "--version" in arguments:
         print(f"lungtl {VERSION}")
         return
@@ -134,6 +135,11 @@ def fail(error: LungtlError) -> NoReturn:
     """Print an error as one line, and end the command with its exit code."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(error.exit_code)
+
+
+def quote_run_id(argument: str) -> str:
+    """Quote a run's id that Hydra would read as a number: run=33072852, model=12e45678."""
+    return re.sub(r"^(run|model|resume)=(\d+(?:e\d+)?)$", r"\1='\2'", argument)
 
 
 def overrides_of(arguments: list[str]) -> list[str]:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from lungtl.runs.experiment import Observer, run_experiment
+from lungtl.data.splits import split_bags
+from lungtl.data.store.opening import open_store
+from lungtl.runs.experiment import Observer, Result, run_experiment
 from lungtl.runs.folder import new_run_folder
 from lungtl.runs.naming import run_name
+from lungtl.settings.schema import EvaluateConfig, TrainConfig
 from lungtl.tracking import publish
 from lungtl.tracking.backend import open_client
 from lungtl.tracking.mlflow_run import find_or_create_run
 from lungtl.tracking.tracker import MlflowTracker, NoTracker, Tracker, tracked
-
-if TYPE_CHECKING:
-    from lungtl.runs.experiment import Result
-    from lungtl.settings.schema import TrainConfig
 
 
 class TrackingObserver(Observer):
@@ -78,11 +76,15 @@ def track(
         yield TrackingObserver(tracker)
 
 
+def track_evaluation(config: EvaluateConfig, name: str, folder: Path) -> AbstractContextManager[Tracker]:
+    """Record an evaluation as an MLflow run of its own while the body runs; yields its tracker."""
+    if not config.tracking.enabled:
+        return tracked(NoTracker())
+    return tracked(MlflowTracker(config.tracking, config.data_dir, name, folder, publish.evaluation))
+
+
 def run_tracked(config: TrainConfig, folder: Path | None = None) -> Result:
     """Open the store, split, and run an experiment outside Hydra; see `lungtl.run`."""
-    from lungtl.data.splits import split_bags
-    from lungtl.data.store.opening import open_store
-
     check_tracking(config)
     store = open_store(config)
     split = split_bags(store.bags, config.split)

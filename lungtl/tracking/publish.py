@@ -1,7 +1,4 @@
-"""What MLflow gets of a run or an evaluation, read from the files of its folder alone.
-
-So that a run whose server went away can be sent again at any time, by the same code.
-"""
+"""Record a run or an evaluation from the files of its folder alone, so that it can be sent again at any time."""
 
 from __future__ import annotations
 

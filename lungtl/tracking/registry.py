@@ -7,17 +7,19 @@ import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import mlflow
 import numpy as np
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema, TensorSpec
 
 from lungtl.bundle import CONFIG
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.version import VERSION
 from lungtl.tracking.served import BUNDLE
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 log = logging.getLogger(__name__)
 MODEL = "model"
@@ -41,8 +43,6 @@ def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, 
     Raises:
         LungtlError: MLflow refuses the name, the alias or the run.
     """
-    from mlflow.exceptions import MlflowException
-
     provenance = json.loads((bundle / CONFIG).read_text())["provenance"]
     if provenance["crop"] != "none":
         log.warning(
@@ -67,10 +67,6 @@ def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, 
 
 def _upload(client: MlflowClient, run_id: str, bundle: Path) -> None:
     """Log the bundle as an MLflow model, among the run's artifacts."""
-    import mlflow
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema, TensorSpec
-
     signature = ModelSignature(
         Schema([TensorSpec(np.dtype(np.int16), (-1, -1, -1))]),
         Schema([ColSpec("double", "probability"), ColSpec("double", "calibrated", required=False)]),

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
+
+from lungtl.runs.model import Model
 
 BUNDLE = "bundle"
 
@@ -20,8 +23,6 @@ class ServedBundle(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Load the bundle; `load_model(uri, model_config={"trust": ["mylab"]})` allows classes of that package."""
-        from lungtl.runs.model import Model
-
         trust = (context.model_config or {}).get("trust", ())
         self.model = Model.open(Path(context.artifacts[BUNDLE]), trust=trust)
 
@@ -38,8 +39,6 @@ class ServedBundle(PythonModel):
             A table of one row, as in the run's predictions.csv: probability and calibrated, float64. calibrated is NaN
             if the bundle has no calibration or the validation split allowed none.
         """
-        import pandas as pd
-
         found = self.model.predict_voxels(np.asarray(model_input))
         calibrated = np.nan if found.calibrated is None else found.calibrated
         return pd.DataFrame({"probability": [found.probability], "calibrated": [calibrated]})

@@ -12,7 +12,6 @@ import torch
 from matplotlib.figure import Figure
 
 from lungtl.data.store.reader import Store
-from lungtl.evaluation import figures
 from lungtl.runs.figures import _draw_most_weighted, representative_slice, windowed
 from lungtl.runs.scored_model import ScoredModel
 from tests.models.tiny import tiny_classifier
@@ -62,7 +61,7 @@ def test_the_montage_says_which_slices_it_shows(
         drawn.update(images=images, captions=captions, title=title)
         return Figure()
 
-    monkeypatch.setattr(figures, "montage", montage)
+    monkeypatch.setattr("lungtl.runs.figures.montage", montage)
     table = pd.DataFrame({"bag_id": ["b00", "b01"], "patient_id": ["p00", "p01"], "label": [0, 1],
                           "probability": [0.4, 0.9]}).head(bags)  # fmt: skip
     own = {"b00": slices([0.2, 0.2, 0.6]), "b01": slices([0.6, 0.1, 0.1, 0.1, 0.1])}

@@ -17,13 +17,12 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from lungtl.bundle import load_bundle, load_untrained
 from lungtl.data.store.reader import Store
-from lungtl.evaluate import _controls
-from lungtl.evaluation import assess, figures
 from lungtl.evaluation.chosen import FILE, choose, read_chosen
 from lungtl.evaluation.controls import fit_controls
 from lungtl.evaluation.document import check_document
 from lungtl.evaluation.figures import attention_along_z
 from lungtl.runs.folder import VALIDATION
+from lungtl.runs.scored_model import controls_of
 from lungtl.runs.scoring import export_bundle, score_run, slices_trained
 from lungtl.runs.training import Trained
 from lungtl.settings import parts
@@ -146,7 +145,7 @@ def test_the_bundle_keeps_the_controls_for_when_its_run_is_gone(
     config = load_bundle(folder / "bundle")[1]
     split = split_of(store)
     test = split[split["split"] == "test"]
-    alone, beside = _controls(None, config), _controls(split, config)
+    alone, beside = controls_of(config, None), controls_of(config, split)
     assert alone is not None
     assert alone == beside == fit_controls(split[split["split"] == "train"])
     assert (alone.n, alone.prevalence) == (8, 0.5)
@@ -155,7 +154,7 @@ def test_the_bundle_keeps_the_controls_for_when_its_run_is_gone(
         expected = document["controls"][name]["metrics"]["brier"]["value"]
         assert brier_score_loss(test["label"], said[name]) == pytest.approx(expected)
     del config["controls"]  # as version 0.1.0 wrote it
-    assert _controls(None, config) is None
+    assert controls_of(config, None) is None
 
 
 def test_calibration_and_thresholds_come_from_the_validation_bags_alone(
@@ -214,7 +213,7 @@ def test_a_slice_head_that_nothing_trained_says_nothing(
         panels.append(probabilities)
         return attention_along_z(z, weights, probabilities, *further)
 
-    monkeypatch.setattr(figures, "attention_along_z", drawn)
+    monkeypatch.setattr("lungtl.runs.figures.attention_along_z", drawn)
     document, folder, tracker = finished(
         drawn_or_not(config, True), store, split_of(store), "bag_only", loss=BagAndSliceLoss(slice_weight=0)
     )
@@ -252,8 +251,8 @@ def test_a_slice_head_is_trained_by_its_own_loss_or_by_the_bags_through_it(
 def test_a_document_that_breaks_the_schema_is_not_written(
     config: TrainConfig, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assess, "evaluation_document", lambda **parts: {"schema": 1})
-    with pytest.raises(ValidationError, match="schema"):
+    monkeypatch.setattr("lungtl.evaluation.assess.localise", lambda *_, **__: "nowhere")
+    with pytest.raises(ValidationError, match="localisation"):
         finished(config, store, split_of(store), "broken")
     assert not (config.data_dir / "broken" / "metrics.json").exists()
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lungtl.settings.command_line import quote_run_id
+
 
 def _run(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
     code = (
@@ -28,6 +30,21 @@ def test_a_typo_exits_with_2_in_one_line_without_torch(tmp_path: Path) -> None:
     assert torch_imported == "False"
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("run_id", "given"), [("33072852", "'33072852'"), ("12e45678", "'12e45678'"), ("1f2e3d4c", "1f2e3d4c")]
+)
+def test_a_run_id_that_looks_like_a_number_is_quoted(run_id: str, given: str) -> None:
+    assert quote_run_id(f"run={run_id}") == f"run={given}"
+    assert quote_run_id(f"seed={run_id}") == f"seed={run_id}"
+
+
+@pytest.mark.parametrize("run_id", ["33072852", "12e45678"])
+def test_a_run_id_that_looks_like_a_number_is_looked_up(tmp_path: Path, run_id: str) -> None:
+    done = _run("lungtl.register", f"run={run_id}", data_dir=tmp_path)
+    assert done.returncode == 2
+    assert f"no run {run_id}" in done.stderr
 
 
 def test_help_lists_groups_and_settings_without_torch(tmp_path: Path) -> None:

@@ -108,7 +108,8 @@ def written_again(store: Store, folder: Path, classifier: BagClassifier, **optio
 def test_another_docstring_keeps_an_entry(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cache(tiny_classifier(), store, tmp_path)
     classifier = tiny_classifier()
-    classifier.preprocessor = preprocessor_with(('"""Window, resize, normalise.', '"""In other words.'))
+    docstring = 'class SlicePreprocessor(nn.Module):\n    """'
+    classifier.preprocessor = preprocessor_with((docstring, f"{docstring}In other words: "))
     with caplog.at_level("INFO"):
         assert not written_again(store, tmp_path, classifier)
     assert "read from the cache" in caplog.text

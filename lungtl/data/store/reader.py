@@ -88,7 +88,7 @@ class Store:
         file, shape, _ = self._voxels[bag_id]
         path = self.path / file
         try:
-            array: NDArray[np.int16] = np.lib.format.open_memmap(path, mode="r")
+            array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="r")
             size = path.stat().st_size
         except OSError as error:
             raise self._damaged(file, f"cannot be read ({error.strerror})") from error

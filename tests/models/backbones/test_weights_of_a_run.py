@@ -13,14 +13,17 @@ from safetensors.torch import load_file, save_file
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
+from lungtl import bundle
 from lungtl.bundle import save_bundle
 from lungtl.data.windows import SlicePreprocessor
 from lungtl.models.aggregators.mean import Mean
+from lungtl.models.backbones import weights as weights_of
 from lungtl.models.backbones.base import LoadedWeights
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.backbones.weights import load_model
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.slice_projection import SliceProjection
+from lungtl.runs.folder import BUNDLE
 from lungtl.settings.errors import LungtlError
 from tests.models.tiny import LUNG
 
@@ -158,3 +161,9 @@ def test_half_of_the_weights(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(LungtlError, match="is not a readable state dict"):
         load_model("test_resnet", str(folder))
+
+
+def test_names_and_format_are_those_that_a_bundle_is_written_with() -> None:
+    assert (weights_of.FORMAT, weights_of.CONFIG, weights_of.WEIGHTS, weights_of.BUNDLE) == (
+        bundle.FORMAT, bundle.CONFIG, bundle.WEIGHTS, BUNDLE,
+    )  # fmt: skip

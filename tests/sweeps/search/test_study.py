@@ -43,7 +43,7 @@ def test_auroc_is_maximised_and_the_loss_minimised(tmp_path: Path) -> None:
         assert study.best_trial.number == best
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     fates=st.lists(st.sampled_from(["complete", "killed", "failed", "killed while sampling"]), max_size=8),
     size=st.integers(1, 3),

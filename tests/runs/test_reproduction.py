@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from lungtl.reproduce import compare_environments, quoted, run
+from lungtl.reproduce import quoted, run
+from lungtl.runs.reproduction import compare_environments
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import ReproduceConfig
 

@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 import torch
 
-from lungtl import evaluate
 from lungtl.data.splits import save_split
 from lungtl.data.store.reader import Store
-from lungtl.evaluate import choose_bags, shared_patients
 from lungtl.evaluation.document import evaluation_document
 from lungtl.evaluation.metrics import score
 from lungtl.runs.folder import SPLIT, write_record
 from lungtl.runs.model import Model
+from lungtl.runs.scored_bags import choose_bags, shared_patients
+from lungtl.runs.scored_model import bundle_features
 from lungtl.runs.summary import print_summary
 from lungtl.settings.errors import UsageError
 from tests.models.tiny import tiny_classifier
@@ -92,7 +92,7 @@ def test_on_another_dataset_auto_leaves_out_who_trained_the_model_or_chose_its_e
 def test_all_is_all_and_says_what_that_means(elsewhere: Path, store: Store, caplog: pytest.LogCaptureFixture) -> None:
     bags, _, _, left_out = choose_bags(elsewhere, store, "all")
     assert (len(bags), left_out) == (8, 0)
-    assert "4 of the patients scored here trained the model" in caplog.text
+    assert "4 of the scored patients trained the model" in caplog.text
     assert "2 of the scored patients chose" in caplog.text
 
 
@@ -109,7 +109,7 @@ def test_the_title_says_who_is_left_out(capsys: pytest.CaptureFixture[str]) -> N
     table = score([0, 1, 0, 1], [0.1, 0.9, 0.4, 0.6], list("abcd"), resamples=0)
     for left_out, said in ((6, True), (0, False)):
         print_summary(evaluation_document(split="all", bag=table, patients_left_out=left_out), Path("x"), [])
-        assert ("6 patients left out" in capsys.readouterr().err) is said
+        assert ("6 patients omitted" in capsys.readouterr().err) is said
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_features_are_kept_as_training_kept_them(
 ) -> None:
     config: Any = SimpleNamespace(cache=SimpleNamespace(enabled=True, max_gb=1), data_dir=tmp_path)
     model = Model(tmp_path, tiny_classifier(), {"provenance": provenance}, None)
-    features = evaluate._features(config, model, model.classifier, "w", store)
+    features = bundle_features(store, model, model.classifier, "w", config)
     assert features is not None
     assert features.rows("b00", 0, None).dtype is dtype
 
