@@ -90,7 +90,13 @@ class ArraysSource(Source):
             except Refused as refused:
                 refusals.append(Refusal(line[self.id_column], refused.reason, refused.remedy))
         self._check_splits(rows)
-        return Inventory(tuple(_item(row, images[row.index]) for row in rows), tuple(refusals))
+        items = []
+        for row in rows:
+            image = images[row.index]
+            columns = {key: value for key, value in asdict(row).items() if key != "index"}
+            pixels = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+            items.append(Item(row.bag_id, fingerprint([columns, pixels, str(image.dtype), image.shape]), row))
+        return Inventory(tuple(items), tuple(refusals))
 
     def load(self, item: Item) -> Bag:
         row: Row = item.content
@@ -228,12 +234,6 @@ class ArraysSource(Source):
                 "check dataset.hu_offset_column" if self.hu else "set dataset.low and dataset.high",
             )
         return whole.astype(np.int16)
-
-
-def _item(row: Row, image: NDArray[Any]) -> Item:
-    columns = {key: value for key, value in asdict(row).items() if key != "index"}
-    pixels = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
-    return Item(row.bag_id, fingerprint([columns, pixels, str(image.dtype), image.shape]), row)
 
 
 def _check_unique(ids: Sequence[str], where: str) -> None:

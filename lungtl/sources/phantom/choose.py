@@ -91,7 +91,8 @@ def choose_scans(recipe: PhantomRecipe) -> list[ScanPlan]:
             f"dataset.scans={recipe.scans}, expected at most {2 * min(len(positives), len(negatives))} "
             f"({len(positives)} positive and {len(negatives)} negative patients are suitable); lower dataset.scans"
         )
-    selected = _select(positives, n_positive, rng)
+    order = sorted(rng.permutation(len(positives)), key=lambda i: not positives[i].preferred)
+    selected = [positives[i] for i in order[:n_positive]]
     matched = _match(selected, negatives, n_negative, rng)
     plans = [_plan(candidate, candidate, recipe) for candidate in selected]
     plans += [_plan(candidate, selected[i % n_positive], recipe) for i, candidate in enumerate(matched)]
@@ -110,7 +111,9 @@ def _candidates(recipe: PhantomRecipe) -> tuple[list[_Candidate], list[_Candidat
         elif short_enough := [n for n in malignant if _length_mm(n, scan) <= (recipe.z_range_mm or np.inf)]:
             target = _largest(short_enough)
             assert target is not None
-            positives.append(_Candidate(scan, target, True, preferred and _visible(target)))
+            texture = float(np.mean([annotation.ratings["texture"] for annotation in target.annotations]))
+            visible = target.diameter_mm >= LEAST_DIAMETER_MM and texture >= LEAST_TEXTURE
+            positives.append(_Candidate(scan, target, True, preferred and visible))
     return positives, negatives
 
 
@@ -126,11 +129,6 @@ def _scans_with_nodules() -> tuple[tuple[Scan, list[Nodule]], ...]:
     )
 
 
-def _visible(nodule: Nodule) -> bool:
-    texture = float(np.mean([annotation.ratings["texture"] for annotation in nodule.annotations]))
-    return nodule.diameter_mm >= LEAST_DIAMETER_MM and texture >= LEAST_TEXTURE
-
-
 def _largest(nodules: Sequence[Nodule]) -> Nodule | None:
     return max(nodules, key=lambda nodule: nodule.diameter_mm, default=None)
 
@@ -139,11 +137,6 @@ def _length_mm(nodule: Nodule, scan: Scan) -> float:
     """Extent of the nodule along z, including half a slice at each end."""
     low, high = nodule.z_range_mm
     return high - low + scan.native_spacing_mm
-
-
-def _select(candidates: Sequence[_Candidate], n: int, rng: np.random.Generator) -> list[_Candidate]:
-    order = sorted(rng.permutation(len(candidates)), key=lambda i: not candidates[i].preferred)
-    return [candidates[i] for i in order[:n]]
 
 
 def _match(

@@ -121,11 +121,12 @@ def make_room(patient: Patient, points: NDArray[np.float64], depths_mm: NDArray[
         pushes = list(patient.pushes)
         for point, depth in zip(points, depths_mm, strict=True):
             pushed = replace(patient, pushes=tuple(pushes))
-            for surface, distance in distances(pushed, *_single(point)).items():
+            x, y, z = (np.full((1, 1, 1), v, np.float32) for v in point)
+            for surface, distance in distances(pushed, x, y, z).items():
                 lack = float(distance.ravel()[0]) + float(depth)
                 if lack > 0:
-                    x, y, z = (float(v) for v in point)
-                    pushes.append(Push(surface, (x, y, z), 1.1 * lack + 0.5, 24.0 + 0.7 * lack))
+                    centre = (float(point[0]), float(point[1]), float(point[2]))
+                    pushes.append(Push(surface, centre, 1.1 * lack + 0.5, 24.0 + 0.7 * lack))
         if len(pushes) == len(patient.pushes):
             break
         patient = replace(patient, pushes=tuple(pushes))
@@ -137,8 +138,3 @@ def shortfall(patient: Patient, points: NDArray[np.float64], depths_mm: NDArray[
     x, y, z = (points[:, i].astype(np.float32).reshape(-1, 1, 1) for i in range(3))
     found = distances(patient, x, y, z).values()
     return sum(float((np.maximum(d.ravel() + depths_mm, 0) ** 2).sum()) for d in found)
-
-
-def _single(point: NDArray[np.float64]) -> tuple[Floats, Floats, Floats]:
-    x, y, z = (np.full((1, 1, 1), v, np.float32) for v in point)
-    return x, y, z

@@ -54,7 +54,7 @@ def write_phantom(
     done = len(plans) - len(missing)
     if progress is not None and done:
         progress(done, len(plans))
-    write = partial(_write_one, recipe=recipe, root=root)
+    write = partial(_write_atomically, recipe=recipe, root=root)
     for _ in parallel(write, missing, workers if len(missing) > 1 else 1, "rendering phantoms"):
         done += 1
         if progress is not None:
@@ -81,7 +81,7 @@ def _claim(root: Path, recipe: PhantomRecipe) -> None:
     temporary.replace(file)
 
 
-def _write_one(plan: ScanPlan, recipe: PhantomRecipe, root: Path) -> None:
+def _write_atomically(plan: ScanPlan, recipe: PhantomRecipe, root: Path) -> None:
     final, unfinished = series_folder(plan, root), root / PARTIAL / plan.scan.series_uid
     shutil.rmtree(unfinished, ignore_errors=True)
     write_series(plan, recipe, unfinished)
