@@ -24,10 +24,7 @@ def split_bags(bags: pd.DataFrame, config: SplitConfig) -> pd.DataFrame:
     split is the test split; a missing val split is drawn from train, so that the test split never selects the epoch.
 
     Returns:
-        bag_id, patient_id, diameter_mm, label, split; sorted by bag_id.
-
-    Raises:
-        LungtlError: a split is empty, training has one class only, or a patient is in two splits.
+        bag_id, patient_id, diameter_mm, label, split; sorted by bag_id and checked by `check_split`.
     """
     labelled = bags[bags["bag_label"] != UNKNOWN]
     if len(labelled) < len(bags):

@@ -40,14 +40,10 @@ def resolve_windows(
 
 
 class SlicePreprocessor(nn.Module):
-    """Crop, window, resize and normalise slices.
+    """Crop a centred square of `crop` pixels, window, resize to `size` pixels, and normalise slices.
 
-    Args:
-        windows: (centre, width) of one window for all channels, or of one per channel.
-        neighbours: frames are three neighbouring slices, all with the same window.
-        size: height and width of the backbone's input.
-        crop: height and width of a centre crop before resizing.
-        mean, std: of each channel, on a scale of 0..1; their length is the number of channels.
+    `windows` are (centre, width) of one window for all channels, or of one per channel. With `neighbours`, frames are
+    three neighbouring slices. `mean` and `std` are those of each channel on a scale of 0..1.
     """
 
     low: Tensor

@@ -77,11 +77,9 @@ class BagClassifier(nn.Module):
         return self.split.folded(self.preprocessor.size)
 
     def forward(self, frames: list[Tensor], positions: list[Tensor] | None = None) -> BagOutput:
-        """Classify bags from their voxels.
+        """Classify bags from their voxels: int16 [S_i, C, H, W] for each.
 
-        Args:
-            frames: int16 [S_i, C, H, W] for each bag.
-            positions: int64 [S_i] for each bag: the slices' indices in it, if only some of its slices are given.
+        `positions`, int64 [S_i], are the slices' indices in each bag, if only some of its slices are given.
         """
         return self._aggregate(self._embed_bags(frames), [len(bag) for bag in frames], positions)
 

@@ -29,10 +29,8 @@ def folded(network: nn.Module, compute: Callable[[Tensor], Tensor], images: Tens
     convolution's output too, nothing is folded. Modules, parameters and hooks stay as they are. No gradients are
     recorded, and no other thread may fold the same network at the same time.
 
-    Args:
-        network: in evaluation mode; images -> anything.
-        compute: what will be computed with the network or parts of it: images -> float [N, ...].
-        images: float [N, C, H, W], an example.
+    `network` is in evaluation mode; `compute` is what will be computed with it or its parts: images -> float [N, ...];
+    `images` are an example, float [N, C, H, W].
     """
     with torch.no_grad(), ExitStack() as replacements:
         if any(_is_foldable(module) for module in network.modules()):
@@ -65,11 +63,8 @@ def full_precision() -> Iterator[None]:
 def is_close(result: Tensor, expected: Tensor, tolerance: float | None = None, scale: float = 0) -> bool:
     """Whether the largest difference of two tensors of one shape is rounding alone; non-finite values never are.
 
-    Args:
-        result: compared with `expected`.
-        expected: its largest value is the reference.
-        tolerance: allowed relative difference; None: what the device's default precision causes.
-        scale: magnitude of the summands, where large numbers cancelled in the sum.
+    `tolerance` is relative to the largest expected value; None: what the device's default precision causes. `scale` is
+    the magnitude of the summands, where large numbers cancelled in the sum.
     """
     if tolerance is None:
         tolerance = 1e-4 if expected.device.type == "cpu" else 1e-2  # GPUs may multiply in TF32 (10 bits)

@@ -57,13 +57,8 @@ def predict_bags(
 ) -> Predictions:
     """Predict bags of a store, all their slices, in evaluation mode.
 
-    Args:
-        classifier: trained.
-        store: of the bags.
-        bag_ids: which.
-        features: from the feature cache, of the classifier's cut; None reads voxels.
-        device: where to compute.
-        batch_size: bags at once, fewer if they are long; slices are read and embedded in the classifier's chunks.
+    `features` are from the feature cache, of the classifier's cut; None reads voxels. At most `batch_size` bags are
+    predicted at once; slices are read and embedded in the classifier's chunks.
     """
     lengths = store.bags.set_index("bag_id")["n_slices"][list(bag_ids)].tolist()
     neighbours = classifier.preprocessor.neighbours
@@ -115,10 +110,10 @@ def _classify(classifier: BagClassifier, rows: list[Tensor]) -> list[BagPredicti
     return [
         BagPrediction(
             float(probabilities[i]),
-            output.weights[i, : len(own)].cpu().double().numpy(),
-            output.slice_logits[i, : len(own)].cpu().double().softmax(dim=-1).numpy(),
+            output.weights[i, : len(bag)].cpu().double().numpy(),
+            output.slice_logits[i, : len(bag)].cpu().double().softmax(dim=-1).numpy(),
         )
-        for i, own in enumerate(rows)
+        for i, bag in enumerate(rows)
     ]
 
 

@@ -10,18 +10,8 @@ import pytorch_lightning as pl
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from lungtl.data import batching
 from lungtl.data.bags import BagDataset, Features, Sample, collate
-from lungtl.data.batching import (
-    TOLERATED,
-    balanced,
-    bucketed,
-    inference_chunks,
-    number_repeats,
-    padding,
-    rank_share,
-    shuffled,
-    split_evenly,
-)
 from lungtl.data.store.reader import Store
 from lungtl.models.collectives import rank, world_size
 from lungtl.models.inference import most_slices
@@ -62,15 +52,15 @@ class BagDataModule(pl.LightningDataModule):
         dataset = self._dataset("train", draw, self.config.image.augment != "none", (seed, epoch))
         count = len(dataset)
         if settings.sampler == "balanced":
-            order = balanced([dataset.labels[bag_id] for bag_id in dataset.bag_ids], seed, epoch)
+            order = batching.balanced([dataset.labels[bag_id] for bag_id in dataset.bag_ids], seed, epoch)
         else:
-            order = shuffled(count, seed, epoch)
+            order = batching.shuffled(count, seed, epoch)
         lengths = self._lengths(dataset) if draw is None else np.minimum(self._lengths(dataset), draw)
         if self._buckets(lengths):
-            batches = bucketed(order, lengths, settings.batch_size, seed, epoch)
+            batches = batching.bucketed(order, lengths, settings.batch_size, seed, epoch)
         else:
-            batches = split_evenly(order, settings.batch_size)
-        return self._loader(dataset, rank_share(number_repeats(batches, count), rank(), world_size()))
+            batches = batching.split_evenly(order, settings.batch_size)
+        return self._loader(dataset, batching.rank_share(batching.number_repeats(batches, count), rank(), world_size()))
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """All slices of this rank's bags, in order; raises UsageError if there are fewer bags than ranks."""
@@ -83,7 +73,7 @@ class BagDataModule(pl.LightningDataModule):
         dataset.bag_ids = dataset.bag_ids[rank() :: world_size()]
         most = most_slices(self.store, self.features, self.config.image.neighbours)
         return self._loader(
-            dataset, inference_chunks(list(self._lengths(dataset)), self.config.trainer.batch_size, most)
+            dataset, batching.inference_chunks(list(self._lengths(dataset)), self.config.trainer.batch_size, most)
         )
 
     def _buckets(self, lengths: NDArray[np.int64]) -> bool:
@@ -91,8 +81,8 @@ class BagDataModule(pl.LightningDataModule):
         settings = self.config.trainer
         if settings.bucket != "auto":
             return settings.bucket
-        first = split_evenly(shuffled(len(lengths), self.config.seed, epoch=0), settings.batch_size)
-        return padding(first, lengths) > TOLERATED
+        first = batching.split_evenly(batching.shuffled(len(lengths), self.config.seed, epoch=0), settings.batch_size)
+        return batching.padding(first, lengths) > batching.TOLERATED
 
     def _dataset(self, name: str, draw: int | None, augment: bool, key: tuple[int, int]) -> BagDataset:
         part = self.split[self.split["split"] == name]

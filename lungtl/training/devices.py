@@ -55,7 +55,7 @@ def loader_processes(config: TrainerConfig, cached: bool) -> int:
     if config.workers != "auto":
         return config.workers
     on_voxels = pick_device(config.accelerator).type == "cuda" and not cached
-    if not on_voxels or multiprocessing.get_start_method() != "fork":  # else each imports torch anew in every epoch
+    if not on_voxels or multiprocessing.get_start_method() != "fork":  # otherwise each imports torch in every epoch
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = max(0, min(WORKERS_PER_GPU, cores // device_count(config) - 1))

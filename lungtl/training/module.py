@@ -138,19 +138,14 @@ class BagModule(pl.LightningModule):
         return loss if factor == 1 else loss * factor
 
     def _accumulation_factor(self, batch_index: int) -> float:
-        """Makes the gradient of every step the mean over its batches.
-
-        Lightning divides by `trainer.accumulate` even in an epoch's last step, which may have fewer batches.
-        """
+        """Undoes that Lightning divides by `trainer.accumulate` even in a last step of fewer batches."""
         window, batches = self.trainer.accumulate_grad_batches, int(self.trainer.num_training_batches)
         remainder = batches % window
         return window / remainder if batch_index >= batches - remainder else 1.0
 
     def _log_training(self) -> None:
-        """Log the epoch's losses at once: logging each step would take longer than a step on cached features.
-
-        Losses are means over batches, weighted by bags; those of a part only over batches with labels for it.
-        """
+        """Log the epoch's losses: means over batches, weighted by bags; of a part, over batches with labels for it."""
+        # at once: logging each step would take longer than a step on cached features
         counts = all_reduce_sum(torch.tensor([float(count) for count, *_ in self._training], device=self.device))
         means = {"loss": (counts * torch.stack([loss for _, loss, _ in self._training])).sum() / counts.sum()}
         for name in self._training[0][2]:
