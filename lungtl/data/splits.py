@@ -32,10 +32,8 @@ def split_bags(bags: pd.DataFrame, config: SplitConfig) -> pd.DataFrame:
     table = labelled[["bag_id", "patient_id", "diameter_mm"]].assign(label=labelled["bag_label"].astype(int))
     if config.kind == "source":
         table["split"] = _given_splits(table.assign(split=labelled["split"].astype("string")), config)
-    elif config.kind == "kfold":
-        table["split"] = table["patient_id"].map(_folds(_patients(table), config))
     else:
-        table["split"] = table["patient_id"].map(_holdout(_patients(table), config))
+        table["split"] = _draw_splits(table, config)
     table = table.sort_values("bag_id", ignore_index=True)
     check_split(table)
     return table
@@ -84,6 +82,11 @@ def read_split(path: Path) -> pd.DataFrame:
 def _patients(table: pd.DataFrame) -> pd.Series:
     """1 for patients with a positive bag, otherwise 0."""
     return table.groupby("patient_id")["label"].max()
+
+
+def _draw_splits(table: pd.DataFrame, config: SplitConfig) -> pd.Series:
+    draw = _folds if config.kind == "kfold" else _holdout
+    return table["patient_id"].map(draw(_patients(table), config))
 
 
 def _holdout(patients: pd.Series, config: SplitConfig) -> dict[str, str]:

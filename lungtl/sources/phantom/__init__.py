@@ -6,6 +6,6 @@ LIDC; every voxel is synthetic, so no result computed on it says anything about 
 
 from lungtl.sources.phantom.choose import PhantomRecipe, ScanPlan, choose_scans
 from lungtl.sources.phantom.render import render
-from lungtl.sources.phantom.write import write_phantom, write_series
+from lungtl.sources.phantom.write import write_phantom
 
-__all__ = ["PhantomRecipe", "ScanPlan", "choose_scans", "render", "write_phantom", "write_series"]
+__all__ = ["PhantomRecipe", "ScanPlan", "choose_scans", "render", "write_phantom"]

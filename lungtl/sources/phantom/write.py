@@ -36,12 +36,6 @@ def series_folder(plan: ScanPlan, root: Path) -> Path:
     return root / plan.scan.patient_id / plan.scan.study_uid / plan.scan.series_uid
 
 
-def write_series(plan: ScanPlan, recipe: PhantomRecipe, folder: Path) -> None:
-    """Render one series into a new folder; unlike `write_phantom`, this is not atomic."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_slices(plan, render(plan, recipe), folder)
-
-
 def write_phantom(
     recipe: PhantomRecipe, root: Path, progress: Callable[[int, int], None] | None = None, workers: int = 1
 ) -> None:
@@ -84,7 +78,8 @@ def _claim(root: Path, recipe: PhantomRecipe) -> None:
 def _write_atomically(plan: ScanPlan, recipe: PhantomRecipe, root: Path) -> None:
     final, unfinished = series_folder(plan, root), root / PARTIAL / plan.scan.series_uid
     shutil.rmtree(unfinished, ignore_errors=True)
-    write_series(plan, recipe, unfinished)
+    unfinished.mkdir(parents=True)
+    write_slices(plan, render(plan, recipe), unfinished)
     final.parent.mkdir(parents=True, exist_ok=True)
     unfinished.replace(final)
 
