@@ -22,8 +22,7 @@ R = TypeVar("R")
 def parallel(function: Callable[[T], R], items: Sequence[T], workers: int, task: str) -> Iterator[R]:
     """Yield the result for each item, in order; a single worker is this process.
 
-    Raises:
-        LungtlError: a worker process died while `task`, such as "reading headers".
+    Raises LungtlError if a worker process died while `task`, such as "reading headers".
     """
     if workers <= 1:
         yield from map(function, items)
