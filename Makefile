@@ -6,10 +6,10 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train sweep report crossval leak ui lidc prepare test exhaustive fuzz doctor lint bench bench-gpu clean
+.PHONY: help setup demo demo-picture train sweep report crossval leak ui lidc prepare test exhaustive fuzz doctor lint bench bench-gpu clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/installed  ## create .venv and install lungtl with its development tools
 
@@ -20,40 +20,42 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: setup  ## train on the embedded phantom dataset and show the result
+demo: setup  ## train on built-in synthetic CTs and print the test metrics
 	$(BIN)/python -m lungtl.train $(ARGS)
 
-train: setup  ## python -m lungtl.train, with ARGS="key=value ..."
+demo-picture: demo  ## run the demo and draw docs/demo.png
+	$(BIN)/python docs/demo_picture.py
+
+train: setup  ## lungtl train, with ARGS="key=value ..."
 	$(BIN)/python -m lungtl.train $(ARGS)
 
 sweep: setup  ## compare aggregators on the phantom, or sweep ARGS="key=a,b ..."
 	$(BIN)/python -m lungtl.train -m $(if $(ARGS),$(ARGS),aggregator=mean,max,attention,gated_attention)
 
-report: setup  ## compare the runs of the latest sweep on a page, or ARGS="sweep=FOLDER"
+report: setup  ## compare the runs of the latest sweep on one page, or ARGS="sweep=FOLDER"
 	$(BIN)/python -m lungtl.report $(ARGS)
 
 crossval: setup  ## train and test every fold, or ARGS="aggregator=mean,max seed=0,1,2 ..."
 	$(BIN)/python -m lungtl.crossval $(ARGS)
 
-leak: setup  ## what a split that is not by patient would have claimed (python -m lungtl.leak_demo)
+leak: setup  ## show how a split by slice instead of by patient inflates the results
 	$(BIN)/python -m lungtl.leak_demo $(ARGS)
 
-ui: setup  ## open the MLflow UI on http://127.0.0.1:5000
+ui: setup  ## open MLflow on http://127.0.0.1:5000
 	$(BIN)/python -m lungtl.ui $(ARGS)
 
 lidc: setup  ## download 20 LIDC-IDRI scans to data/LIDC-IDRI, or ARGS="scans=all root=..."
 	$(BIN)/python -m pip install --quiet --editable '.[download]'
 	$(BIN)/python -m lungtl.download $(if $(ARGS),$(ARGS),scans=20 root=data/LIDC-IDRI)
 
-prepare: setup  ## python -m lungtl.prepare, with ARGS="dataset=lidc dataset.root=..."
+prepare: setup  ## lungtl prepare, with ARGS="dataset=lidc dataset.root=..."
 	$(BIN)/python -m lungtl.prepare $(ARGS)
 
-test: setup  ## all tests; those on real data where it is found
+test: setup  ## all tests; those on real data if it is found
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder $(ARGS)
 
-exhaustive: setup  ## the tests that `make test` leaves out, a minute each; 10 kills of a 12-run sweep
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m exhaustive $(ARGS)
-	LUNGTL_TEST_KILLS=10 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/commands/test_sweep_again.py $(ARGS)
+exhaustive: setup  ## the tests that `make test` leaves out; ten kills of a sweep of 12 runs
+	LUNGTL_TEST_KILLS=10 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m exhaustive $(ARGS)
 
 fuzz: setup  ## 10,000 damaged DICOM series through the reader, or ARGS="COUNT FIRST_SEED"
 	$(BIN)/python -W ignore -m tests.fuzz $(ARGS)
@@ -61,17 +63,17 @@ fuzz: setup  ## 10,000 damaged DICOM series through the reader, or ARGS="COUNT F
 doctor: setup  ## check packages, weights, device, stores
 	$(BIN)/python -m lungtl.doctor $(ARGS)
 
-lint: setup  ## ruff, mypy --strict, and the direction of imports
+lint: setup  ## ruff, mypy --strict, direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup  ## measure reading (beside other packages) and training, as ratios
+bench: setup  ## measure speed, compared with other packages
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-bench-gpu: setup  ## measure training and the frozen pass on a CUDA device, beside timm's own benchmark
+bench-gpu: setup  ## measure speed on a CUDA GPU, compared with timm
 	$(BIN)/python -m benchmarks.gpu
 
 clean:  ## remove .venv and caches; data/ stays

@@ -1,12 +1,12 @@
-"""`make bench-gpu`: what lungtl makes of a GPU, beside timm's own benchmark on the same card in the same run.
+"""`make bench-gpu`: throughput on a GPU, compared with timm's own benchmark on the same card in the same run.
 
-Fine-tuning is `lungtl.train` in bfloat16: loader, windows, resize, network, loss, optimiser, log. The frozen pass is
-that of the feature cache: a store read, embedded and written. What timm's `benchmark.py`, which is no part of its
-package, times in `TrainBenchmarkRunner` and `InferenceBenchmarkRunner` is done again here: the whole model with its
-classifier, nothing folded, over one random batch on the device, after a warm-up; in training with cross-entropy against
-random classes and SGD.
+Fine-tuning is `lungtl train` in bfloat16: loader, windows, resize, network, loss, optimiser, log. The frozen pass is
+that of the feature cache: read a store, embed it, write the features. timm's `benchmark.py` is not part of its package,
+so its `TrainBenchmarkRunner` and `InferenceBenchmarkRunner` are repeated here: the whole model with its classifier,
+nothing folded, over one random batch on the device, after a warm-up; in training with cross-entropy against random
+classes and SGD.
 
-`python -m benchmarks.gpu` writes benchmarks/gpu.csv; it needs a CUDA device.
+`python -m benchmarks.gpu` writes benchmarks/gpu.csv and requires a CUDA device.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.measure import Measure, Row, as_torch_is, by_turns, compared, stopwatch
+from benchmarks.measure import Measure, Row, alternate, compared, stopwatch, with_torch_defaults
 from benchmarks.passes import throughput, timm_model
 from benchmarks.setting import RANDOM, Setting
 from benchmarks.step import finished, trained
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 FINE_TUNING, FROZEN_PASS = 0.9, 0.85
-"""Shares of timm's throughput that are wanted."""
+"""Targets, as shares of timm's throughput."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Scale:
 
     Attributes:
         backbones: the options of `backbone=`.
-        pixels: a side of the images.
-        scans: of the phantom; each gives a bag.
-        bags: of a training step.
-        slices: of a bag in a training step; the phantom's bags have them.
-        warm_up: steps that do not count.
-        steps: that count.
+        pixels: height and width of the images.
+        scans: number of scans in the phantom.
+        bags: per training step.
+        slices: per bag in a training step.
+        warm_up: steps that are not timed.
+        steps: that are timed.
         repeats: of each measurement.
     """
 
@@ -55,7 +55,7 @@ class Scale:
 
 
 def compare(scale: Scale, device: torch.device) -> list[Row]:
-    """Fine-tuning and the frozen pass of each backbone, in images a second beside timm's."""
+    """Fine-tuning and the frozen pass of each backbone, compared with timm."""
     with tempfile.TemporaryDirectory() as folder:
         return [
             row
@@ -81,12 +81,12 @@ def _fine_tuning(data_dir: Path, name: str, scale: Scale, device: torch.device) 
     setting = _setting(data_dir, name, scale, device, "freezing=full", "cache.enabled=false", limit)
     batch = scale.bags * scale.slices
     theirs = timm_training(setting.module.classifier.backbone.name, scale, device)
-    ours, timm = by_turns(lambda: trained(setting, scale.warm_up), as_torch_is(theirs), repeats=scale.repeats)
+    ours, timm = alternate(lambda: trained(setting, scale.warm_up), with_torch_defaults(theirs), repeats=scale.repeats)
     return _row(f"fine-tuning in bfloat16, {name}, {scale.pixels} px", batch, ours, timm, FINE_TUNING, device)
 
 
 def timm_training(name: str, scale: Scale, device: torch.device) -> Measure:
-    """Seconds a step as timm's benchmark trains a model in bfloat16."""
+    """Seconds per step when timm's benchmark trains a model in bfloat16."""
     import torch
 
     batch = scale.bags * scale.slices
@@ -132,15 +132,15 @@ def _frozen_pass(data_dir: Path, name: str, scale: Scale, device: torch.device) 
         images()
         finished(device)
 
-    ours, timm = by_turns(stopwatch(embed), as_torch_is(stopwatch(pass_images)), repeats=scale.repeats)
+    ours, timm = alternate(stopwatch(embed), with_torch_defaults(stopwatch(pass_images)), repeats=scale.repeats)
     return _row(f"frozen pass over a store, {name}, {scale.pixels} px", count, ours, timm, FROZEN_PASS, device)
 
 
-def _row(what: str, images: int, ours: float, timm: float, wanted: float, device: torch.device) -> Row:
+def _row(what: str, images: int, ours: float, timm: float, target: float, device: torch.device) -> Row:
     import torch
 
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return compared(what, ours, "timm's benchmark", timm, wanted) | {
+    return compared(what, ours, "timm's benchmark", timm, target) | {
         "images_per_second": f"{images / ours:.0f}", "device": card, "torch": torch.__version__,
     }  # fmt: skip
 
@@ -151,7 +151,7 @@ def main() -> None:
     import torch
 
     if not torch.cuda.is_available():
-        sys.exit("error: torch finds no CUDA device here; run make bench-gpu where there is one")
+        sys.exit("error: torch finds no CUDA device; run make bench-gpu on a machine with one")
     table = pd.DataFrame(compare(Scale(), torch.device("cuda")))
     table.to_csv(Path(__file__).with_suffix(".csv"), index=False)
     print(table.to_string(index=False))

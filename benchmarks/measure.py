@@ -1,4 +1,4 @@
-"""Timings as ratios between things measured by turns in one run."""
+"""Timings as ratios between alternating measurements in one run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from lungtl.settings.allocator import keep_freed_memory, set_thresholds
 
 REPEATS = 5
 GLIBC_OWN = (2**25, 2**26)
-"""What glibc arrives at by itself once large blocks were freed: 32 MiB, and twice that."""
+"""glibc's own thresholds after large blocks were freed: 32 MiB, and twice that."""
 Row = dict[str, str]
 Measure = Callable[[], float]
-"""Does its work and returns the seconds that count."""
+"""Does some work and returns the seconds to report."""
 
 
 def stopwatch(work: Callable[[], object]) -> Measure:
-    """All seconds of a piece of work count."""
+    """Measure all seconds of a piece of work."""
 
     def measure() -> float:
         start = time.perf_counter()
@@ -27,8 +27,8 @@ def stopwatch(work: Callable[[], object]) -> Measure:
     return measure
 
 
-def giving_memory_back(measure: Measure) -> Measure:
-    """The same with the allocator as lungtl finds it (see `lungtl.settings.allocator`)."""
+def with_default_allocator(measure: Measure) -> Measure:
+    """Measure with glibc's default allocator settings (see `lungtl.settings.allocator`)."""
 
     def measured() -> float:
         set_thresholds(*GLIBC_OWN)
@@ -40,10 +40,10 @@ def giving_memory_back(measure: Measure) -> Measure:
     return measured
 
 
-def as_torch_is(measure: Measure) -> Measure:
-    """The same with torch's own settings, and cuDNN's search for the fastest kernels, which timm's benchmark turns on.
+def with_torch_defaults(measure: Measure) -> Measure:
+    """Measure with torch's default settings, plus cuDNN's kernel search, which timm's benchmark enables.
 
-    Lightning's `deterministic=True` holds for the rest of the process.
+    Otherwise Lightning's `deterministic=True` would apply to the rest of the process.
     """
 
     def measured() -> float:
@@ -62,18 +62,18 @@ def as_torch_is(measure: Measure) -> Measure:
     return measured
 
 
-def by_turns(*measures: Measure, repeats: int = REPEATS) -> list[float]:
-    """Median seconds of each, taken by turns, so that what disturbs the machine disturbs them alike.
+def alternate(*measures: Measure, repeats: int = REPEATS) -> list[float]:
+    """Median seconds of each; alternating, so that disturbances of the machine affect all alike.
 
-    Each runs once before it counts.
+    The first round is a warm-up.
     """
     seconds = [[measure() for measure in measures] for _ in range(repeats + 1)]
     return [statistics.median(own) for own in zip(*seconds[1:], strict=True)]
 
 
-def compared(what: str, seconds: float, against: str, against_seconds: float, wanted: float | None = None) -> Row:
-    """A row: ratio > 1 means that `what` is that many times faster; `wanted`: the least that it should be."""
+def compared(what: str, seconds: float, against: str, against_seconds: float, target: float | None = None) -> Row:
+    """A row of a table: `what` is `ratio` times faster than `against`; `target` is the lowest acceptable ratio."""
     return {
         "what": what, "seconds": f"{seconds:.4f}", "against": against, "against_seconds": f"{against_seconds:.4f}",
-        "ratio": f"{against_seconds / seconds:.2f}", "wanted": "" if wanted is None else f"{wanted:g}",
+        "ratio": f"{against_seconds / seconds:.2f}", "target": "" if target is None else f"{target:g}",
     }  # fmt: skip

@@ -1,9 +1,9 @@
-"""The frozen pass on this machine: which settings are fastest, and how it compares with timm's own benchmark.
+"""The frozen pass: which settings are fastest, and how it compares with timm's own benchmark.
 
-timm's `benchmark.py` is no part of its package. What `InferenceBenchmarkRunner` in it times is done again here: the
-whole model with its classifier, in inference mode, nothing folded, over one random batch at the model's own input size
-in float32, after a warm-up. timm leaves batch and memory format to its user: here the format is channels-last, and the
-batch that turns out fastest counts.
+timm's `benchmark.py` is not part of its package, so its `InferenceBenchmarkRunner` is repeated here: the whole model
+with its classifier, in inference mode, nothing folded, over one random batch at the model's own input size in float32,
+after a warm-up. timm leaves batch size and memory format to the user: here the format is channels-last, and the fastest
+batch size counts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measure import Measure, Row, as_torch_is, by_turns, compared, giving_memory_back, stopwatch
+from benchmarks.measure import Measure, Row, alternate, compared, stopwatch, with_default_allocator, with_torch_defaults
 from benchmarks.setting import RANDOM, Setting
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ BACKBONES = {"efficientnet_lite0": (), "resnet18": (RANDOM,), "vit_tiny": (RANDO
 BATCHES = (8, 16, 32)
 IMAGES = 64
 REPEATS = 3
-WANTED = 0.95
+TARGET = 0.95
 """Share of timm's throughput."""
-WHOLE = "backbone.features=last"  # `stages` would leave out timm's last layers
+WHOLE = "backbone.features=last"  # `stages` would omit timm's last layers
 
 
 def compare() -> list[Row]:
-    """A row a setting, each against the one that lungtl takes; then the pass over a store against timm."""
+    """Lungtl's settings against others, one row each; then the pass over a store against timm."""
     with tempfile.TemporaryDirectory() as folder:
         settings = {
             name: Setting(Path(folder), f"backbone={name}", "cache.enabled=false", WHOLE, *own)
@@ -49,7 +49,7 @@ def _settings(name: str, setting: Setting) -> list[Row]:
     images = torch.randn(IMAGES, 3, size, size)
     backbone: Callable[[Tensor], Tensor] = classifier.backbone
 
-    def passed(
+    def timed(
         batch: int = chunk,
         layout: torch.memory_format = torch.channels_last,
         mode: Callable[[], AbstractContextManager[Any]] = torch.inference_mode,
@@ -64,7 +64,7 @@ def _settings(name: str, setting: Setting) -> list[Row]:
             torch.set_num_threads(threads)
 
         def measure() -> float:
-            for parameter in classifier.backbone.parameters():  # outside the clock
+            for parameter in classifier.backbone.parameters():  # not timed
                 if parameter.ndim == 4:
                     parameter.data = parameter.data.contiguous(memory_format=layout)
             with mode(), folding():
@@ -72,19 +72,19 @@ def _settings(name: str, setting: Setting) -> list[Row]:
 
         return measure
 
-    others = {f"in chunks of {batch}": passed(batch) for batch in BATCHES if batch != chunk}
-    others["with batch norms not folded"] = passed(folding=nullcontext)
-    others["with weights not channels-last"] = passed(layout=torch.contiguous_format)
-    others["under no_grad"] = passed(mode=torch.no_grad)
-    others["with freed memory given back"] = giving_memory_back(passed())
-    others["on one thread"] = passed(count=1)
-    seconds = by_turns(passed(), *others.values(), repeats=REPEATS)
+    others = {f"in chunks of {batch}": timed(batch) for batch in BATCHES if batch != chunk}
+    others["with batch norms not folded"] = timed(folding=nullcontext)
+    others["with weights not channels-last"] = timed(layout=torch.contiguous_format)
+    others["under no_grad"] = timed(mode=torch.no_grad)
+    others["with freed memory returned"] = with_default_allocator(timed())
+    others["on one thread"] = timed(count=1)
+    seconds = alternate(timed(), *others.values(), repeats=REPEATS)
     what = f"{IMAGES} slices, {name}: chunks of {chunk}, channels-last, folded, inference mode, {threads} threads"
     return [compared(what, seconds[0], other, own) for other, own in zip(others, seconds[1:], strict=True)]
 
 
 def _store(name: str, setting: Setting) -> Row:
-    """Reading, windows, resize, backbone, writing: all that the frozen pass does; against timm on random images."""
+    """The whole frozen pass (reading, windows, resize, backbone, writing) against timm on random images."""
     from lungtl.training.feature_cache import cached_features
 
     count = len(setting.store.slices)
@@ -96,10 +96,10 @@ def _store(name: str, setting: Setting) -> Row:
 
     model, batches = timm_model(classifier.backbone.name), list(BATCHES)
     runs = [throughput(model, batch, classifier.preprocessor.size, count, setting.device) for batch in batches]
-    ours, *theirs = by_turns(stopwatch(frozen_pass), *(as_torch_is(stopwatch(run)) for run in runs))
+    ours, *theirs = alternate(stopwatch(frozen_pass), *(with_torch_defaults(stopwatch(run)) for run in runs))
     best = min(range(len(batches)), key=lambda i: theirs[i])
     against = f"timm's benchmark, batch {batches[best]}"
-    return compared(f"frozen pass over a store, {count} slices, {name}", ours, against, theirs[best], WANTED)
+    return compared(f"frozen pass over a store, {count} slices, {name}", ours, against, theirs[best], TARGET)
 
 
 def timm_model(name: str) -> Any:
@@ -112,7 +112,7 @@ def timm_model(name: str) -> Any:
 
 
 def throughput(model: Any, batch: int, size: int, images: int, device: torch.device) -> Callable[[], None]:
-    """Pass one random batch so often that `images` have passed; a last smaller one makes up the number."""
+    """Pass one random batch repeatedly until `images` have passed; the last one may be smaller."""
     import torch
 
     example = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)

@@ -1,6 +1,6 @@
-"""A folder of DICOM -> one HU volume with 1 mm slices: lungtl beside the readers that people use.
+"""A folder of DICOM -> one HU volume with 1 mm slices: lungtl compared with common readers.
 
-Each contender works in a process of its own, so that imports and memory stay apart:
+Each contender runs in its own process, so that imports and memory stay separate:
 `python benchmarks/reading.py CONTENDER FOLDER` prints its seconds and its peak memory as JSON.
 """
 
@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-REPEATS = {"lungtl": 7, "pydicom_decode": 7}  # quick ones: more repeats, of which the fastest counts
+REPEATS = {"lungtl": 7, "pydicom_decode": 7}  # fast ones: more repeats; the fastest counts
 FEW = 2
 
 
 def lungtl(folder: Path) -> Callable[[], Any]:
     """What `prepare` does with a series."""
-    import pydicom.pixels  # noqa: F401  imported before the clock starts, as the others' packages are
+    import pydicom.pixels  # noqa: F401  not timed, like the other readers' imports
 
     from lungtl.sources.ct.series import find_series
     from lungtl.sources.ct.volume import read_volume, resample_z
@@ -74,7 +74,7 @@ def monai(folder: Path) -> Callable[[], Any]:
 
 
 def pylidc_and_scipy(folder: Path) -> Callable[[], Any]:
-    """Pylidc's `to_volume`, then `scipy.ndimage.zoom`; wants pylidc's own folder layout."""
+    """Pylidc's `to_volume`, then `scipy.ndimage.zoom`; requires pylidc's own folder layout."""
     import pydicom
     from scipy.ndimage import zoom
 
@@ -101,14 +101,14 @@ NEEDS = {"lungtl": "lungtl", "pydicom_decode": "pydicom", "simpleitk": "SimpleIT
 
 
 def compare(folder: Path) -> list[dict[str, str]]:
-    """All contenders on one series: a row each, `ratio` being its seconds in lungtl's, memory above the start.
+    """All contenders on one series, one row each: seconds, their ratio to lungtl's, and the memory used.
 
-    A contender whose package is missing is named and left out.
+    Contenders whose package is missing are listed and omitted.
     """
     here = [name for name, package in NEEDS.items() if importlib.util.find_spec(package)]
     for name in NEEDS.keys() - set(here):
         print(f"{name} is not measured: pip install 'lungtl[bench]'")
-    results = {name: _in_a_process(name, folder) for name in here}
+    results = {name: _in_process(name, folder) for name in here}
     ours = results["lungtl"]["seconds"]
     return [
         {"contender": name, "seconds": f"{r['seconds']:.3f}", "ratio": f"{r['seconds'] / ours:.2f}",
@@ -117,7 +117,7 @@ def compare(folder: Path) -> list[dict[str, str]]:
     ]  # fmt: skip
 
 
-def _in_a_process(contender: str, folder: Path) -> dict[str, float]:
+def _in_process(contender: str, folder: Path) -> dict[str, float]:
     command = [sys.executable, __file__, contender, str(folder), str(REPEATS.get(contender, FEW))]
     environment = {**os.environ, "MPLBACKEND": "Agg"}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
@@ -126,7 +126,7 @@ def _in_a_process(contender: str, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """The child's side."""
+    """Measure one contender."""
     contender, folder, repeats = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     work = CONTENDERS[contender](folder)
     before, seconds = _resident_mb(), []
@@ -141,7 +141,7 @@ def main() -> None:
 
 
 def _resident_mb() -> float:
-    """What the process holds now; where the system does not tell, the peak so far."""
+    """The process's memory now; its peak so far on systems without /proc."""
     status = Path("/proc/self/status")
     if status.is_file():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))

@@ -1,8 +1,7 @@
-"""`make bench`: what lungtl's own choices cost or save, and how it compares, as ratios measured in one run.
+"""`make bench`: speed compared with other packages, or with and without an optimisation, as ratios measured in one run.
 
-Writes the tables benchmarks/*.csv and prints them. Reading is measured on a real LIDC-IDRI series where the test data
-are found, against the packages of the `bench` extra; the rest needs no data. GPUs have a program of their own,
-`benchmarks.gpu`.
+Writes the tables benchmarks/*.csv and prints them. Reading is measured on a real LIDC-IDRI series if the test data are
+found, against the packages of the `bench` extra; the rest requires no data. GPUs are measured by `benchmarks.gpu`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))  # `benchmarks` and `tests` are no installed packages
+sys.path.insert(0, str(HERE.parent))  # `benchmarks` and `tests` are not installed
 
 from benchmarks import passes, reading, step, sweep, transfer  # noqa: E402
 from lungtl.settings.allocator import keep_freed_memory  # noqa: E402
@@ -25,16 +24,16 @@ SERIES = "lidc_dicom_0063.tar.xz"
 
 
 def main() -> None:
-    """Measure everything, or the parts that are named: `python benchmarks/run.py passes step`."""
+    """Measure everything, or the named parts: `python benchmarks/run.py passes step`."""
     parts = {
         "reading": _reading, "passes": passes.compare, "transfer": transfer.compare, "step": step.compare,
         "sweep": sweep.compare,
     }  # fmt: skip
     keep_freed_memory()  # as the commands do
-    wanted = sys.argv[1:] or list(parts)
-    if unknown := set(wanted) - set(parts):
-        sys.exit(f"error: no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
-    for name in wanted:
+    names = sys.argv[1:] or list(parts)
+    if unknown := set(names) - set(parts):
+        sys.exit(f"error: unknown part {', '.join(sorted(unknown))}; the parts are {', '.join(parts)}")
+    for name in names:
         if rows := parts[name]():
             _write(name, rows)
 
@@ -42,7 +41,7 @@ def main() -> None:
 def _reading() -> list[dict[str, str]]:
     archive = real_data.folder() / SERIES
     if not archive.is_file():
-        print(f"reading is not measured: no {archive}; set {real_data.VARIABLE}")
+        print(f"reading is not measured: {archive} is missing; set {real_data.VARIABLE}")
         return []
     with tempfile.TemporaryDirectory() as folder, tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")

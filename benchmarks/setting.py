@@ -1,4 +1,4 @@
-"""What `lungtl.train` sets up for a command line on a small phantom, up to where it would train."""
+"""A run on a small phantom, set up by `lungtl train`'s own functions up to the start of training."""
 
 from __future__ import annotations
 
@@ -7,40 +7,37 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import lungtl
 from lungtl.data.store.opening import open_store
-from lungtl.settings import composing, parts
-from lungtl.settings.schema import TrainConfig
+from lungtl.settings import parts
 
 if TYPE_CHECKING:
     from lungtl.data.bags import Features
     from lungtl.data.store.reader import Store
+    from lungtl.settings.schema import TrainConfig
     from lungtl.training.datamodule import BagDataModule
     from lungtl.training.module import BagModule
 
 SCANS = 12
-RANDOM = "backbone.weights=none"  # where no hub can be reached; speed does not depend on what was learned
+RANDOM = "backbone.weights=none"  # works offline; speed does not depend on the weights
 
 
 def composed(data_dir: Path, *overrides: str) -> TrainConfig:
-    """The config of `lungtl.train data_dir=... dataset.scans=12 tracking=none OVERRIDES`."""
-    import hydra
-
-    lines = [f"data_dir={data_dir}", f"dataset.scans={SCANS}", "tracking=none", *overrides, composing.search_path()]
-    with hydra.initialize_config_dir(str(composing.conf_dir()), version_base="1.3"):
-        return composing.validate(TrainConfig, hydra.compose("train", lines))
+    """The config of `lungtl train data_dir=... dataset.scans=12 tracking=none OVERRIDES`."""
+    return lungtl.compose([f"data_dir={data_dir}", f"dataset.scans={SCANS}", "tracking=none", *overrides])
 
 
 class Setting:
     """A run that is ready to train.
 
     Args:
-        data_dir: gets the phantom, its store and the feature cache; settings share them.
+        data_dir: for the phantom, its store and the feature cache; settings share them.
         overrides: of the command line.
 
     Attributes:
         config: of the run.
         store: the phantom's.
-        features: from the feature cache, filled now if need be; None where the run computes all of it in each epoch.
+        features: from the feature cache, computed now if needed; None if the run computes everything in each epoch.
         module: what Lightning trains.
         data: its loaders.
     """
@@ -73,7 +70,7 @@ class Setting:
         )
 
     def epoch(self) -> float:
-        """Train as `lungtl.train` does; seconds of the last epoch, its validation and checkpoint with it."""
+        """Train as `lungtl train` does; seconds of the last epoch, including validation and checkpoint."""
         from lungtl.training.fit import fit
 
         ends: list[float] = []

@@ -1,4 +1,4 @@
-"""lungtl's training step beside a bare PyTorch loop and bare Lightning that do the same work."""
+"""lungtl's training step compared with a bare PyTorch loop and bare Lightning that do the same work."""
 
 from __future__ import annotations
 
@@ -7,62 +7,62 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measure import Row, as_torch_is, by_turns, compared, giving_memory_back
+from benchmarks.measure import Row, alternate, compared, with_default_allocator, with_torch_defaults
 from benchmarks.setting import Setting
 
 if TYPE_CHECKING:
     import torch
 
-# what trains decides how long a step is, and so what share of it is lungtl's and Lightning's own
+# the longer a step, the smaller the share of lungtl's and Lightning's overhead
 CASES = {
     "full": ("freezing=full", "image.train_slices=4", "dataset.scans=64"),
     "last_blocks n=1, cached": ("freezing=last_blocks", "freezing.n=1", "dataset.scans=64"),
-    # a step is short: many of them, on features that are soon computed and as wide as those of larger images
+    # short steps: many of them, on small images whose features are quickly computed and of the same size
     "frozen, cached": ("freezing=frozen", "dataset.scans=512", "image.size=64"),
 }
-MOST = 1.05  # times the bare loop's seconds
+MAX_SLOWDOWN = 1.05  # target: at most this many times the bare loop's seconds
 
 
 def compare(*overrides: str) -> list[Row]:
-    """Two rows a case, a step of `lungtl.train` against both; and one of what keeping freed memory saves."""
+    """Two rows per case, a step of `lungtl train` against both loops; and one row for keeping freed memory."""
     with tempfile.TemporaryDirectory() as folder:
         settings = {
             name: Setting(Path(folder), "trainer.max_epochs=1", *case, *overrides) for name, case in CASES.items()
         }
         return [row for name, setting in settings.items() for row in _case(name, setting)] + [
-            _given_back("full", settings["full"])
+            _memory_returned("full", settings["full"])
         ]
 
 
 def _case(name: str, setting: Setting) -> list[Row]:
-    ours, bare, lightning = by_turns(
-        lambda: trained(setting), as_torch_is(lambda: bare_loop(setting)), lambda: bare_lightning(setting)
+    ours, bare, lightning = alternate(
+        lambda: trained(setting), with_torch_defaults(lambda: bare_loop(setting)), lambda: bare_lightning(setting)
     )
     what = f"training step, {name}"
     return [
-        compared(what, ours, "a bare PyTorch loop", bare, 1 / MOST),
+        compared(what, ours, "a bare PyTorch loop", bare, 1 / MAX_SLOWDOWN),
         compared(what, ours, "bare Lightning", lightning),
     ]
 
 
-def _given_back(name: str, setting: Setting) -> Row:
-    kept, given_back = by_turns(lambda: trained(setting), giving_memory_back(lambda: trained(setting)))
-    return compared(f"training step, {name}", kept, "with freed memory given back", given_back)
+def _memory_returned(name: str, setting: Setting) -> Row:
+    kept, returned = alternate(lambda: trained(setting), with_default_allocator(lambda: trained(setting)))
+    return compared(f"training step, {name}", kept, "with freed memory returned", returned)
 
 
 def trained(setting: Setting, warm_up: int = 1) -> float:
-    """Seconds a step in the first epoch of `lungtl.train`, the first few left out."""
+    """Seconds per step in the first epoch of `lungtl train`, without the first few."""
     from lungtl.training.fit import fit
 
     module, ends = setting.module, []
     own_hook = module.on_train_batch_end
 
-    def tell(outputs: Any, batch: Any, batch_idx: int) -> None:
+    def record_end(outputs: Any, batch: Any, batch_idx: int) -> None:
         own_hook(outputs, batch, batch_idx)
         if batch_idx + 1 in (warm_up, module.trainer.num_training_batches):
             ends.append(finished(setting.device))
 
-    module.on_train_batch_end = tell  # type: ignore[method-assign]
+    module.on_train_batch_end = record_end  # type: ignore[method-assign]
     try:
         with tempfile.TemporaryDirectory() as folder:
             fit(module, setting.data, setting.config.trainer, Path(folder), lambda *_: None, resume=False)
@@ -73,7 +73,7 @@ def trained(setting: Setting, warm_up: int = 1) -> float:
 
 
 def bare_loop(setting: Setting) -> float:
-    """Likewise of a loop over the same loader on a CPU: forward, loss, backward, clip, step."""
+    """Seconds per step of a loop over the same loader on a CPU: forward, loss, backward, clip, step."""
     import torch
 
     module, clip = setting.module, setting.config.trainer.clip_norm
@@ -93,7 +93,7 @@ def bare_loop(setting: Setting) -> float:
 
 
 def bare_lightning(setting: Setting) -> float:
-    """Likewise of Lightning's trainer on a CPU with no callback, progress bar, log or checkpoint."""
+    """Seconds per step of Lightning's trainer on a CPU without callbacks, progress bar, log or checkpoint."""
     import pytorch_lightning as pl
 
     module, ends = setting.module, []
@@ -124,7 +124,7 @@ def bare_lightning(setting: Setting) -> float:
 
 
 def finished(device: torch.device) -> float:
-    """The time when all that was asked of a device so far is done."""
+    """The time after the device has finished all queued work."""
     import torch
 
     if device.type == "cuda":

@@ -1,8 +1,7 @@
-"""A sweep on a frozen backbone through the command line, with the feature cache and without.
+"""A sweep on a frozen backbone from the command line, with and without the feature cache.
 
-Run as a program, this is `lungtl.train` with a stopwatch: `python -m benchmarks.sweep REPORT ARGUMENTS` leaves the
-seconds of every job in REPORT, part by part, as JSON. A part may lie in another: what is tracked while training counts
-to both.
+Run as a program, this is `lungtl train` with a stopwatch: `python -m benchmarks.sweep REPORT ARGUMENTS` writes the
+seconds of each part of every run to REPORT, as JSON. Parts may overlap: tracking during training counts in both.
 """
 
 from __future__ import annotations
@@ -28,26 +27,26 @@ AGGREGATORS, RATES = "aggregator=mean,max,attention,gated_attention", (3e-4, 1e-
 FIXED = ("dataset.scans=24", "trainer.max_epochs=15", "trainer.patience=null")
 OUTSIDE_LIMIT = 5.0
 LEAST = 8
-"""How many times faster the sweep should be."""
-# where the seconds of a job go: name -> the functions that lungtl.train calls for it
+"""Target: how many times faster the cached sweep is, at least."""
+# parts of a run: name -> the functions that are timed
 PARTS = {
     "backbone and weights": ("lungtl.training.build.build_classifier",),
     "features": ("lungtl.training.feature_cache.run_features",),
     "training": ("lungtl.training.fit.fit",),
     "untrained control": ("lungtl.training.untrained.train_untrained",),
     "predictions": ("lungtl.models.inference.predict_bags",),
-    "metrics and figures": ("lungtl.runs.write.write_results",),
+    "metrics and figures": ("lungtl.runs.scoring.write_results",),
     "bundle": ("lungtl.bundle.save_bundle",),
     "tracking": tuple(f"lungtl.tracking.tracker.MlflowTracker.{m}"
-                      for m in ("__init__", "params", "tags", "metrics", "artifacts", "close")),
+                      for m in ("__init__", "params", "tags", "metrics", "epoch", "artifacts", "close")),
 }  # fmt: skip
 Job = dict[str, float]
 
 
 def compare(*overrides: str) -> list[Row]:
-    """The sweep cached and uncached, then where a cached job's seconds go.
+    """The sweep with and without the cache, then the seconds of each part of a cached run.
 
-    Uncached, it runs for one of its three learning rates: all cost the same, so that the others are only counted.
+    Without the cache, only one of the three learning rates is run: all cost the same, so the others are extrapolated.
     """
     with tempfile.TemporaryDirectory() as folder:
         data_dir = Path(folder)
@@ -59,19 +58,17 @@ def compare(*overrides: str) -> list[Row]:
     against = f"without the cache, {len(some)} runs of which count {len(RATES)} times"
     rows = [compared(f"sweep of {len(jobs)} runs on a frozen backbone, cached", cached, against, uncached, LEAST)]
     outside = [job["all"] - job["training"] - job["untrained control"] for job in jobs]  # the control trains, too
-    rows.append(
-        compared("a job outside training, median", statistics.median(outside), "wanted at most", OUTSIDE_LIMIT, 1)
-    )
-    rows.append(compared("the first job, with imports and features", outside[0], "wanted at most", OUTSIDE_LIMIT, 1))
+    rows.append(compared("a run without its training, median", statistics.median(outside), "target", OUTSIDE_LIMIT, 1))
+    rows.append(compared("the first run, with imports and features", outside[0], "target", OUTSIDE_LIMIT, 1))
     whole = statistics.median(job["all"] for job in jobs)
     for part in PARTS:
         seconds = statistics.median(job[part] for job in jobs)
-        rows.append(compared(f"of a job: {part}", seconds, "the whole job", whole))
+        rows.append(compared(f"of a run: {part}", seconds, "the whole run", whole))
     return rows
 
 
 def _swept(data_dir: Path, *arguments: str) -> tuple[float, list[Job]]:
-    """Seconds of the command, and of its jobs."""
+    """Seconds of the command, and of its runs."""
     report = data_dir / "jobs.json"
     command = [sys.executable, "-m", "benchmarks.sweep", str(report), "-m", f"data_dir={data_dir}", *arguments]
     start = time.perf_counter()
@@ -81,7 +78,7 @@ def _swept(data_dir: Path, *arguments: str) -> tuple[float, list[Job]]:
 
 
 def main() -> None:
-    """The child's side."""
+    """Run the sweep and time its parts."""
     from lungtl import train
     from lungtl.settings import command_line
     from lungtl.settings.schema import TrainConfig

@@ -1,19 +1,19 @@
-"""What the feature cache saves: epochs as `lungtl.train` trains them, with it and without."""
+"""What the feature cache saves: epochs of `lungtl train` with and without it."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
 
-from benchmarks.measure import Row, by_turns, compared
+from benchmarks.measure import Row, alternate, compared
 from benchmarks.setting import RANDOM, Setting
 
 EPOCHS = ("trainer.max_epochs=2", "trainer.patience=null")  # the second one is timed
 BACKBONES = {"efficientnet_lite0": (), "resnet18": (RANDOM,), "vit_tiny": (RANDOM,)}
 REPEATS = 3
-DEMO = "dataset.scans=160"  # of `make demo`; a scan more hardly lengthens a cached epoch
+DEMO = "dataset.scans=160"  # as in `make demo`
 LEAST_FROZEN, LEAST_LAST_BLOCKS = 50, 3
-"""How many times faster an epoch should be."""
+"""Targets: how many times faster an epoch is, at least."""
 
 
 def compare() -> list[Row]:
@@ -30,13 +30,13 @@ def compare() -> list[Row]:
         return rows
 
 
-def _epoch(data_dir: Path, title: str, backbone: str, wanted: float, repeats: int, *overrides: str) -> Row:
+def _epoch(data_dir: Path, title: str, backbone: str, target: float, repeats: int, *overrides: str) -> Row:
     cached, uncached = (
         Setting(data_dir, f"backbone={backbone}", *overrides, *EPOCHS, f"cache.enabled={enabled}")
         for enabled in (True, False)
     )
     if cached.features is None:
-        raise RuntimeError(f"{title} {backbone}: nothing is cached, so that there is nothing to compare")
-    seconds = by_turns(cached.epoch, uncached.epoch, repeats=repeats)
+        raise RuntimeError(f"{title} {backbone}: nothing is cached; there is nothing to compare")
+    seconds = alternate(cached.epoch, uncached.epoch, repeats=repeats)
     what = f"epoch, {title}, {backbone}, {len(cached.store.slices)} slices, cached"
-    return compared(what, seconds[0], "without the cache", seconds[1], wanted)
+    return compared(what, seconds[0], "without the cache", seconds[1], target)

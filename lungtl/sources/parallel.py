@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TypeVar
 
 from lungtl.settings.errors import LungtlError
@@ -30,7 +32,9 @@ def parallel(function: Callable[[T], R], items: Sequence[T], workers: int, task:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(items)), mp_context=context, initializer=_follow_parent) as pool:
         try:
-            yield from pool.map(function, items)
+            with main_hidden():  # map starts the processes
+                results = pool.map(function, items)
+            yield from results
         except (BrokenProcessPool, MemoryError) as error:
             raise LungtlError(
                 f"a worker process died or ran out of memory while {task}; rerun the same command with workers=1: "
@@ -38,6 +42,22 @@ def parallel(function: Callable[[T], R], items: Sequence[T], workers: int, task:
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def main_hidden() -> Iterator[None]:
+    """Keep processes that are spawned meanwhile from importing the user's script, which they do not need.
+
+    Without `if __name__ == "__main__":` the script would start again in each of them, and wait for a lock forever.
+    """
+    main = vars(sys.modules["__main__"])
+    names = {name: main[name] for name in ("__file__", "__spec__") if name in main}
+    main.pop("__file__", None)
+    main["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.update(names)
 
 
 def _follow_parent() -> None:

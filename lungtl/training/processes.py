@@ -22,6 +22,7 @@ from torch.multiprocessing.spawn import spawn
 
 from lungtl.settings.allocator import keep_freed_memory
 from lungtl.settings.errors import LungtlError
+from lungtl.sources.parallel import main_hidden
 
 GRACE = 5.0  # seconds for a failed process to report its error
 POLL = 0.2  # seconds between two checks of starting processes
@@ -69,12 +70,10 @@ def further_ranks(
     threads_each = max(1, threads // devices)
     torch.set_num_threads(threads_each)
     ready = multiprocessing.get_context("spawn").Semaphore(0)
-    context = spawn(
-        _run_rank,
-        (content, ready, environment.main_port, torch.initial_seed(), threads_each, multiprocessing.get_start_method()),
-        nprocs=devices - 1,
-        join=False,
-    )
+    with main_hidden():
+        start_method = multiprocessing.get_start_method()
+        rank_arguments = (content, ready, environment.main_port, torch.initial_seed(), threads_each, start_method)
+        context = spawn(_run_rank, rank_arguments, nprocs=devices - 1, join=False)
     try:
         for _ in range(devices - 1):  # rank 0 would wait forever for a rank that fails before they connect
             while not ready.acquire(timeout=POLL):
