@@ -54,9 +54,8 @@ prepare: setup  ## lungtl prepare, with ARGS="dataset=lidc dataset.root=..."
 test: setup  ## all tests; those on real data if it is found
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder $(ARGS)
 
-exhaustive: setup  ## the tests that `make test` leaves out, a minute each; 10 kills of a 12-run sweep
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m exhaustive $(ARGS)
-	LUNGTL_TEST_KILLS=10 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/commands/test_sweep_again.py $(ARGS)
+exhaustive: setup  ## the tests that `make test` leaves out; ten kills of a sweep of 12 runs
+	LUNGTL_TEST_KILLS=10 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m exhaustive $(ARGS)
 
 fuzz: setup  ## 10,000 damaged DICOM series through the reader, or ARGS="COUNT FIRST_SEED"
 	$(BIN)/python -W ignore -m tests.fuzz $(ARGS)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from pathlib import Path
 
 from lungtl.settings import command_line
+from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import ReportConfig
+from lungtl.sweeps.parent import REPORT, parent_of
+from lungtl.tracking.backend import DATABASE, open_client, reason, store_errors
 
 log = logging.getLogger(__name__)
 
@@ -13,17 +18,35 @@ log = logging.getLogger(__name__)
 def run(config: ReportConfig) -> None:
     """Write the report, and print its folder."""
     from lungtl.sweeps.report.finished import find_sweep
-    from lungtl.sweeps.report.upload import upload
-    from lungtl.sweeps.report.write import print_table, run_table, write_report
+    from lungtl.sweeps.report.write import write_report
 
     sweep = find_sweep(config.sweep, config.data_dir)
     files = write_report(sweep, config.out, config.title)
     if config.out is None:
-        upload(files, sweep, config.tracking, config.data_dir)
+        upload(files, sweep, config)
     page = files[0]
-    print_table(run_table(sweep))
     log.info("open %s in a browser", page)
     print(page.parent)
+
+
+def upload(files: Sequence[Path], sweep: Path, config: ReportConfig) -> None:
+    """Add the report's files to the sweep's own run in MLflow, if it has one; a failure is a warning."""
+    run_id, uri = parent_of(sweep), config.tracking.uri
+    if run_id is None or not config.tracking.enabled:
+        return
+    failures: tuple[type[Exception], ...] = (LungtlError, *store_errors())
+    try:
+        if uri is None and not (config.data_dir / DATABASE).is_file():  # opening it would create it
+            raise LungtlError(f"there is no {config.data_dir / DATABASE}")
+        client = open_client(uri, config.data_dir)
+        for path in files:
+            client.log_artifact(run_id, str(path), REPORT)
+    except failures as error:
+        log.warning(
+            "the report was not uploaded to MLflow (%s); set tracking.uri= or data_dir= of the sweep", reason(error)
+        )
+    else:
+        log.info("uploaded the report to the sweep's MLflow run %s", run_id[:8])
 
 
 if __name__ == "__main__":

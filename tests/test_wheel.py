@@ -98,18 +98,6 @@ def test_a_typo_is_one_line_with_the_nearest_name(run: Run, command: list[str], 
     assert error.count("\n") == 1
 
 
-def test_a_study_of_ones_own_in_a_sweep_of_several_processes(run: Run, lab: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    run(
-        "lungtl", "train", "-m", "--config-dir", "conf", "experiments=mine", "aggregator.temperature=1,2",
-        "sweep.name=mine", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TINY,
-    )  # fmt: skip
-    runs = [path.parent for path in (lab / "data" / "sweeps" / "mine").glob("*/metrics.json")]
-    bundles = [json.loads((folder / "bundle" / "config.json").read_text()) for folder in runs]
-    assert {bundle["aggregator"]["_target_"] for bundle in bundles} == {"mylab.agg.Mine"}
-    assert sorted(bundle["aggregator"]["temperature"] for bundle in bundles) == [1, 2]
-
-
 OTHERS = """
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.freezing.frozen import Frozen
@@ -123,6 +111,22 @@ class Dataset(PhantomSource): ...
 """
 
 
+def test_a_users_study_and_classes_in_a_sweep_of_several_processes(run: Run, lab: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    (lab / "mylab" / "others.py").write_text(OTHERS)
+    others = [f"{group}._target_=mylab.others.{group.title()}" for group in ("backbone", "freezing", "loss", "dataset")]
+    run(
+        "lungtl", "train", "-m", "--config-dir", "conf", "experiments=mine", "aggregator.temperature=1,2", *others,
+        "sweep.name=mine", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TINY,
+    )  # fmt: skip
+    runs = [path.parent for path in (lab / "data" / "sweeps" / "mine").glob("*/metrics.json")]
+    bundles = [json.loads((folder / "bundle" / "config.json").read_text()) for folder in runs]
+    assert {bundle["aggregator"]["_target_"] for bundle in bundles} == {"mylab.agg.Mine"}
+    assert {bundle["backbone"]["_target_"] for bundle in bundles} == {"mylab.others.Backbone"}
+    assert sorted(bundle["aggregator"]["temperature"] for bundle in bundles) == [1, 2]
+
+
+@pytest.mark.exhaustive
 def test_each_part_by_the_name_of_its_class(run: Run, lab: Path) -> None:
     (lab / "mylab" / "others.py").write_text(OTHERS)
     others = [f"{group}._target_=mylab.others.{group.title()}" for group in ("backbone", "freezing", "loss", "dataset")]

@@ -1,23 +1,20 @@
-"""Everything that metrics.json says of one set of predictions."""
+"""Everything that metrics.json holds of one set of predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 from numpy.typing import ArrayLike
 
 from lungtl.evaluation.chosen import Chosen
 from lungtl.evaluation.delong import compare_aurocs
 from lungtl.evaluation.document import Document, evaluation_document
 from lungtl.evaluation.localisation import localise
-from lungtl.evaluation.metrics import score
-from lungtl.evaluation.operating_points import at_threshold
+from lungtl.evaluation.metrics import at_threshold, score
 from lungtl.evaluation.subgroups import score_subgroups
 from lungtl.sources.base import MALIGNANT, UNKNOWN
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def assess(
@@ -35,7 +32,7 @@ def assess(
     resamples: int = 1000,
     **context: Any,
 ) -> Document:
-    """Score predictions next to their controls, with the calibration and thresholds chosen on validation.
+    """Score predictions next to their controls: the content of metrics.json.
 
     Args:
         bags: bag_id, patient_id, label (0 or 1), probability.
@@ -50,9 +47,6 @@ def assess(
         threshold: bags and slices with at least this probability count as positive.
         resamples: of patients, for the bootstrapped intervals.
         **context: further keys of the document.
-
-    Returns:
-        The content of metrics.json.
     """
     labels, probabilities, patients = bags["label"], bags["probability"], bags["patient_id"]
     options: dict[str, Any] = {"threshold": threshold, "resamples": resamples}

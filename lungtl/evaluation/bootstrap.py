@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from lungtl.evaluation.estimate import Estimate
+from lungtl.settings.errors import LungtlError
 
 Floats = NDArray[np.float64]
 
@@ -22,19 +24,14 @@ BATCH_VALUES = 2_000_000
 def patient_bootstrap(
     statistic: Callable[[Floats], Floats], patients: NDArray[np.int64], *, resamples: int, seed: int
 ) -> Floats:
-    """Draw patients with replacement and compute the statistic on every replicate.
+    """Draw patients with replacement and compute the statistic on every replicate: float64 [K, resamples].
 
     Args:
         statistic: row weights [R, N] -> values [K, R].
         patients: int64 [N], the patient 0..P-1 of each row; P at least 2.
-        resamples: replicates; the same seed draws the same patients whatever the rows are.
-        seed: of the draws.
-
-    Returns:
-        float64 [K, resamples].
+        resamples: number of replicates.
+        seed: the same seed draws the same patients, whatever the rows are.
     """
-    from scipy import stats
-
     n_patients = int(patients.max()) + 1
 
     def weighted_statistic(drawn: NDArray[np.int64], axis: int = -1) -> Floats:
@@ -57,11 +54,17 @@ def patient_bootstrap(
     return np.asarray(result.bootstrap_distribution, dtype=np.float64)
 
 
-def percentile_interval(distribution: Floats) -> tuple[Floats, Floats, Floats]:
-    """95 % percentile interval of each row of replicates, without the undefined ones.
+def why_no_interval(resamples: int, n_patients: int) -> str:
+    """The reason why patients cannot be resampled; empty where they can."""
+    if resamples < 0:
+        raise LungtlError(f"resamples is {resamples}; expected 0 (no intervals) or more, such as 1000")
+    if resamples == 0:
+        return "no interval: resamples is 0"
+    return "no interval: only one patient" if n_patients == 1 else ""
 
-    Args:
-        distribution: float64 [K, R], NaN where a replicate is undefined.
+
+def percentile_interval(distribution: Floats) -> tuple[Floats, Floats, Floats]:
+    """95 % percentile interval of each row of replicates, float64 [K, R], without the undefined ones (NaN).
 
     Returns:
         low [K], high [K], and the share of undefined replicates [K]. Low and high are NaN where more than half of
@@ -76,25 +79,14 @@ def percentile_interval(distribution: Floats) -> tuple[Floats, Floats, Floats]:
     return low, high, undefined
 
 
-def exact_interval(n_patients: int, right: bool) -> tuple[float, float]:
-    """Exact 95 % binomial interval of a rate of 1 or 0 (Clopper & Pearson 1934).
-
-    Args:
-        n_patients: the trials; rows of one patient are alike, so they count once.
-        right: whether the rate is 1.
-    """
-    reach = 1 - 0.025 ** (1 / n_patients)
-    return (1 - reach, 1.0) if right else (0.0, reach)
-
-
 def bootstrap_estimate(value: float, replicates: Floats, trials: int | None = None) -> Estimate:
     """Give a metric its 95 % interval.
 
     Args:
         value: of the metric, defined.
         replicates: float64 [R], the metric on resampled patients; NaN where undefined.
-        trials: of a rate, the patients whose rows it counts. A rate of 0 or 1 gets the exact binomial interval, since
-            no resample differs from it.
+        trials: of a rate, the patients whose rows it counts. A rate of 0 or 1 gets the exact binomial interval
+            (Clopper & Pearson 1934), since no resample differs from it; rows of one patient are alike and count once.
 
     Returns:
         The estimate, without an interval where more than half of the resamples are undefined, or where a metric that
@@ -103,7 +95,8 @@ def bootstrap_estimate(value: float, replicates: Floats, trials: int | None = No
     if trials is not None and value in (0, 1):
         if trials == 1:
             return Estimate(value, undefined="no interval: only one patient")
-        return Estimate(value, *exact_interval(trials, value == 1))
+        reach = 1 - 0.025 ** (1 / trials)
+        return Estimate(value, *((1 - reach, 1.0) if value == 1 else (0.0, reach)))
     low, high, undefined = (float(part[0]) for part in percentile_interval(replicates[np.newaxis]))
     if np.isnan(low):
         return Estimate(value, undefined=f"no interval: {undefined:.0%} of the resamples are undefined")

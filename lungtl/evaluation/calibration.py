@@ -8,8 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
+from scipy.optimize import brentq, minimize
+from scipy.special import expit, logit
+from sklearn.isotonic import IsotonicRegression
 
-from lungtl.evaluation.checks import check_labels, check_probabilities
+from lungtl.evaluation.checks import check_labels, check_probabilities, one_class
 from lungtl.evaluation.estimate import STRICT, Probability
 
 Floats = NDArray[np.float64]
@@ -26,25 +29,15 @@ PARAMETERS = {"none": set(), "platt": {"slope", "intercept"}, "temperature": {"t
 
 @dataclass(frozen=True, config=STRICT)
 class Calibration:
-    """A non-decreasing map of probabilities.
+    """A non-decreasing map of probabilities."""
 
-    Attributes:
-        kind: none leaves probabilities as they are.
-        temperature: of kind temperature.
-        inputs: ascending knots of kind isotonic.
-        outputs: the calibrated probability at each knot.
-        reason: why the kind is none although a calibration was requested.
-        slope: of kind platt, multiplies the log-odds.
-        intercept: of kind platt, is added to them.
-    """
-
-    kind: Literal["none", "platt", "temperature", "isotonic"] = "none"
-    temperature: Annotated[float, Field(gt=0)] | None = None
-    inputs: tuple[Probability, ...] = ()
-    outputs: tuple[Probability, ...] = ()
-    reason: str | None = None
-    slope: Annotated[float, Field(gt=0)] | None = None
-    intercept: float | None = None
+    kind: Literal["none", "platt", "temperature", "isotonic"] = "none"  # none leaves probabilities unchanged
+    temperature: Annotated[float, Field(gt=0)] | None = None  # divides the log-odds
+    inputs: tuple[Probability, ...] = ()  # ascending knots of kind isotonic
+    outputs: tuple[Probability, ...] = ()  # the calibrated probability at each knot
+    reason: str | None = None  # why the kind is none although a calibration was requested
+    slope: Annotated[float, Field(gt=0)] | None = None  # of kind platt, multiplies the log-odds
+    intercept: float | None = None  # is added to them
 
     @model_validator(mode="after")
     def _parameters_fit_kind(self) -> Calibration:
@@ -63,19 +56,8 @@ class Calibration:
 
         Platt and a temperature below 1 keep the order but may create ties next to 1, where float64 runs out of
         digits (at a temperature of 0.2 from 0.9994 on). Isotonic creates ties between neighbours. Either may change
-        an AUROC.
-
-        Args:
-            probabilities: float [N] in [0, 1], of the positive class.
-
-        Returns:
-            float64 [N] in [0, 1].
-
-        Raises:
-            LungtlError: on NaN or a value outside [0, 1].
+        an AUROC. Probabilities, of the positive class, are float [N] in [0, 1] before and float64 [N] after.
         """
-        from scipy.special import expit, logit
-
         p = check_probabilities(probabilities, len(np.atleast_1d(probabilities)))
         if self.slope is not None and self.intercept is not None:
             return np.asarray(expit(self.slope * logit(p) + self.intercept), dtype=np.float64)
@@ -91,22 +73,15 @@ def fit_platt(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
 
     The intercept undoes the constant that a class-balanced loss adds to all log-odds. Labels are smoothed as in
     Platt (1999): (N+ + 1) / (N+ + 2) for the N+ positives, 1 / (N- + 2) for the N- negatives, so that the slope
-    stays finite where a threshold separates the classes.
-
-    Args:
-        labels: int [N], 0 or 1, of the validation bags.
-        probabilities: float [N] in [0, 1], of the positive class.
+    stays finite where a threshold separates the classes. Labels and probabilities are those of the validation bags.
 
     Returns:
         Kind platt. Kind none, with the reason, where there is one class or the best slope is not positive.
     """
-    from scipy.optimize import minimize
-    from scipy.special import expit, logit
-
     y = check_labels(labels)
     p = check_probabilities(probabilities, len(y))
     if y.min() == y.max():
-        return Calibration(reason=_one_class(y))
+        return Calibration(reason=one_class(y, "validation cases "))
     z = logit(np.clip(p, CLIP, 1 - CLIP))
     if z.min() == z.max():
         return Calibration(reason=f"no slope can be fitted: all {len(y)} validation cases have the same probability")
@@ -135,16 +110,13 @@ def fit_platt(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
 def fit_temperature(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
     """Fit the temperature T by maximum likelihood: sigmoid(logit(p) / T) (Guo et al., ICML 2017).
 
-    Arguments as for `fit_platt`. Returns kind temperature, or kind none with the reason where there is one class or
-    the best temperature is outside `TEMPERATURES`.
+    Returns:
+        Kind temperature. Kind none, with the reason, where there is one class or the best is outside `TEMPERATURES`.
     """
-    from scipy.optimize import brentq
-    from scipy.special import expit, logit
-
     y = check_labels(labels)
     p = check_probabilities(probabilities, len(y))
     if y.min() == y.max():
-        return Calibration(reason=_one_class(y))
+        return Calibration(reason=one_class(y, "validation cases "))
     # Log-odds of the true class; clipped, or a single wrong bag at exactly 0 or 1 would decide the fit.
     margins = (2 * y - 1) * logit(np.clip(p, CLIP, 1 - CLIP))
 
@@ -170,18 +142,13 @@ def fit_isotonic(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
     It overfits small sets: Niculescu-Mizil & Caruana (ICML 2005) found a fitted sigmoid better on fewer than about
     200 to 1000 cases.
 
-    Arguments as for `fit_platt`. Returns kind isotonic, or kind none with the reason where there is one class.
+    Returns:
+        Kind isotonic. Kind none, with the reason, where there is one class.
     """
     y = check_labels(labels)
     p = check_probabilities(probabilities, len(y))
     if y.min() == y.max():
-        return Calibration(reason=_one_class(y))
-    from sklearn.isotonic import IsotonicRegression
-
+        return Calibration(reason=one_class(y, "validation cases "))
     model: Any = IsotonicRegression(y_min=0, y_max=1).fit(p, y)
     inputs, outputs = (tuple(float(v) for v in knots) for knots in (model.X_thresholds_, model.y_thresholds_))
     return Calibration("isotonic", inputs=inputs, outputs=outputs)
-
-
-def _one_class(y: NDArray[np.int64]) -> str:
-    return f"only one class: {int(y.sum())} of {len(y)} validation cases positive"

@@ -1,4 +1,4 @@
-"""Validation of labels, probabilities, thresholds and patient ids before anything is computed from them."""
+"""Validation of labels, probabilities, thresholds and patient ids; what is wrong raises a LungtlError."""
 
 from __future__ import annotations
 
@@ -11,11 +11,7 @@ from lungtl.settings.errors import LungtlError
 
 
 def check_labels(labels: ArrayLike, name: str = "labels") -> NDArray[np.int64]:
-    """Return the labels as int64 [N].
-
-    Raises:
-        LungtlError: there are none, they are not one-dimensional, or a value is neither 0 nor 1.
-    """
+    """Return at least one label, each 0 or 1, as int64 [N]."""
     values = np.asarray(labels)
     if values.ndim != 1:
         raise LungtlError(f"{name} have shape {values.shape}; expected one dimension, [N]")
@@ -31,11 +27,7 @@ def check_labels(labels: ArrayLike, name: str = "labels") -> NDArray[np.int64]:
 
 
 def check_probabilities(probabilities: ArrayLike, n: int) -> NDArray[np.float64]:
-    """Return the probabilities of the positive class as float64 [N].
-
-    Raises:
-        LungtlError: there are not `n` of them, or one is NaN or outside [0, 1].
-    """
+    """Return the n probabilities of the positive class as float64 [n]."""
     values = np.asarray(probabilities, dtype=np.float64)
     if values.shape != (n,):
         raise LungtlError(f"probabilities have shape {values.shape}, labels ({n},); expected one per label")
@@ -52,40 +44,22 @@ def check_probabilities(probabilities: ArrayLike, n: int) -> NDArray[np.float64]
 
 
 def check_threshold(threshold: float) -> float:
-    """Return the threshold.
-
-    Raises:
-        LungtlError: it is NaN or outside [0, 1].
-    """
+    """Return a threshold in [0, 1]."""
     if not 0 <= threshold <= 1:
         raise LungtlError(f"threshold is {threshold}; expected a probability in [0, 1]")
     return float(threshold)
 
 
-def check_resamples(resamples: int) -> int:
-    """Return the number of bootstrap replicates.
-
-    Raises:
-        LungtlError: it is negative.
-    """
-    if resamples < 0:
-        raise LungtlError(f"resamples is {resamples}; expected 0 (no intervals) or more, such as 1000")
-    return resamples
+def check_rows(
+    labels: ArrayLike, probabilities: ArrayLike, patient_ids: Iterable[object]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """Return labels int64 [N], probabilities float64 [N] and `patient_codes` int64 [N]."""
+    y = check_labels(labels)
+    return y, check_probabilities(probabilities, len(y)), patient_codes(patient_ids, len(y))
 
 
 def patient_codes(patient_ids: Iterable[object], n: int) -> NDArray[np.int64]:
-    """Number the patients 0..P-1 in the order of their ids, so that the order of rows does not matter.
-
-    Args:
-        patient_ids: one id per row.
-        n: the number of labels they must match.
-
-    Returns:
-        int64 [N].
-
-    Raises:
-        LungtlError: there are not `n` of them, or an id is None, NaN or empty.
-    """
+    """Number the patients of n rows 0..P-1 in the order of their ids, so that the order of rows does not matter."""
     ids = list(patient_ids)
     if len(ids) != n:
         raise LungtlError(f"there are {len(ids)} patient ids for {n} labels; expected one per row")
@@ -97,14 +71,6 @@ def patient_codes(patient_ids: Iterable[object], n: int) -> NDArray[np.int64]:
     return codes.astype(np.int64)
 
 
-def check_rows(
-    labels: ArrayLike, probabilities: ArrayLike, patient_ids: Iterable[object]
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-    """Return labels int64 [N], probabilities float64 [N] and the patient 0..P-1 of each row, int64 [N]."""
-    y = check_labels(labels)
-    return y, check_probabilities(probabilities, len(y)), patient_codes(patient_ids, len(y))
-
-
-def one_class(labels: NDArray[np.int64]) -> str:
+def one_class(labels: NDArray[np.int64], rows: str = "") -> str:
     """Why nothing is defined for labels of a single class."""
-    return f"only one class: {int(labels.sum())} of {len(labels)} positive"
+    return f"only one class: {int(labels.sum())} of {len(labels)} {rows}positive"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -16,9 +17,6 @@ from lungtl.evaluation.calibration import Calibration, fit_isotonic, fit_platt, 
 from lungtl.evaluation.checks import check_labels, check_probabilities
 from lungtl.evaluation.estimate import STRICT
 from lungtl.settings.errors import LungtlError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FILE = "calibration.json"
 """In a run's folder and in its bundle."""
@@ -34,27 +32,18 @@ NOT_FITTED = Calibration(reason="not fitted by the version of lungtl that traine
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Chosen:
-    """Calibration maps and thresholds, fitted on validation bags alone: the content of calibration.json.
+    """Calibration maps and thresholds, fitted on validation bags alone: the content of calibration.json."""
 
-    Attributes:
-        kind: the calibration applied to predictions.
-        n: validation bags.
-        n_patients: their patients.
-        n_positive: positive ones among them.
-        platt: of kind none, with the reason, where it could not be fitted.
-        temperature: likewise.
-        isotonic: likewise.
-        thresholds: operating point -> bags with at least this (uncalibrated) probability are positive; None where no
-            threshold achieves it.
-    """
-
-    kind: Kind
-    n: int
+    kind: Kind  # the calibration applied to predictions
+    n: int  # validation bags
     n_patients: int
     n_positive: int
+    # of kind none, with the reason, where they could not be fitted
     platt: Calibration = NOT_FITTED
     temperature: Calibration
     isotonic: Calibration
+    # operating point -> bags with at least this (uncalibrated) probability are positive; None where no threshold
+    # achieves it
     thresholds: dict[str, float | None]
 
     @property
@@ -73,12 +62,7 @@ class Chosen:
 
 
 def choose(validation: pd.DataFrame, kind: Kind) -> Chosen:
-    """Fit every calibration and choose the thresholds.
-
-    Args:
-        validation: one row per validation bag: patient_id, label (0 or 1), probability.
-        kind: the calibration to apply to predictions.
-    """
+    """Fit every calibration and choose the thresholds on validation bags: patient_id, label (0 or 1), probability."""
     labels, probabilities = validation["label"], validation["probability"]
     return Chosen(
         kind=kind,
@@ -97,10 +81,6 @@ def choose_thresholds(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, 
 
     A bag is called positive when its probability is at least the threshold. A threshold is halfway between two
     neighbouring probabilities: ties are never separated, and rounding, which differs between devices, flips no bag.
-
-    Args:
-        labels: int [N], 0 or 1.
-        probabilities: float [N] in [0, 1], of the positive class.
 
     Returns:
         "specificity_90" and "specificity_95": the highest sensitivity with at least that specificity;
@@ -129,17 +109,17 @@ def choose_thresholds(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, 
         middle = (lower + upper) / 2
         return middle if middle > lower else upper
 
-    def at_specificity(percent: int) -> float | None:
-        return best(100 * true_negatives >= percent * n_negative, true_positives, true_negatives)
-
-    def at_sensitivity(percent: int) -> float | None:
-        return best(100 * true_positives >= percent * n_positive, true_negatives, true_positives)
-
+    thresholds: dict[str, float | None] = {}
+    for percent in (90, 95):
+        enough = 100 * true_negatives >= percent * n_negative
+        thresholds[f"specificity_{percent}"] = best(enough, true_positives, true_negatives)
+    for percent in (90, 95):
+        enough = 100 * true_positives >= percent * n_positive
+        thresholds[f"sensitivity_{percent}"] = best(enough, true_negatives, true_positives)
     # (sensitivity + specificity - 1) times the number of pairs
     gain = true_positives * n_negative + true_negatives * n_positive - n_positive * n_negative
-    youden = best(np.ones(len(gain), dtype=bool), gain, true_positives)
-    thresholds = (at_specificity(90), at_specificity(95), at_sensitivity(90), at_sensitivity(95), youden)
-    return dict(zip(NAMES, thresholds, strict=True))
+    thresholds["youden"] = best(np.ones(len(gain), dtype=bool), gain, true_positives)
+    return thresholds
 
 
 def write_chosen(chosen: Chosen, folder: Path) -> None:
@@ -148,11 +128,7 @@ def write_chosen(chosen: Chosen, folder: Path) -> None:
 
 
 def read_chosen(folder: Path) -> Chosen | None:
-    """Read what `write_chosen` wrote; None where the folder has none, as bundles of version 0.1.0.
-
-    Raises:
-        LungtlError: the file is damaged.
-    """
+    """Read what `write_chosen` wrote; None where the folder has none, as bundles of version 0.1.0."""
     path = folder / FILE
     if not path.is_file():
         return None

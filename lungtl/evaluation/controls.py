@@ -8,16 +8,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from pydantic import TypeAdapter, ValidationError
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
 
 from lungtl.evaluation.checks import check_labels
 from lungtl.settings.errors import LungtlError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -30,43 +31,23 @@ class DiameterControl:
     intercept: float
 
     def predict(self, diameter_mm: ArrayLike) -> NDArray[np.float64]:
-        """Probability of the positive class, float64 [n].
-
-        Args:
-            diameter_mm: [n], mm; 0 where a bag has no nodule.
-
-        Raises:
-            LungtlError: a diameter is NaN, infinite or negative.
-        """
-        from scipy.special import expit
-
+        """Probability of the positive class, float64 [n], from diameters in mm, [n]; 0 where a bag has no nodule."""
         scores = self.slope * np.log1p(_check_diameters(diameter_mm, "diameters")) + self.intercept
         return np.asarray(expit(scores), dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class Controls:
-    """The predictors fitted on the training bags; stored in the bundle.
+    """The predictors fitted on the training bags; stored in the bundle."""
 
-    Attributes:
-        n: training bags.
-        prevalence: the share of positives among them.
-        diameter: None where a diameter is unknown, or all training bags have one class.
-    """
-
-    n: int
-    prevalence: float
-    diameter: DiameterControl | None
+    n: int  # training bags
+    prevalence: float  # the share of positives among them
+    diameter: DiameterControl | None  # None where a diameter is unknown, or all training bags have one class
 
     def predict(self, test: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
-        """Predict bags.
+        """Predict bags, given diameter_mm (NaN where unknown): name of a control -> float64 [len(test)].
 
-        Args:
-            test: one row per bag with the column diameter_mm (NaN where unknown).
-
-        Returns:
-            "prevalence" and, unless it was not fitted or a diameter is unknown, which is logged, "diameter", each
-            float64 [len(test)].
+        "diameter" is omitted where it was not fitted or a diameter is unknown, which is logged.
         """
         predicted = {"prevalence": np.full(len(test), self.prevalence)}
         if self.diameter is not None and not _diameters_missing(test, "scored"):
@@ -81,22 +62,14 @@ class Controls:
     def from_dict(cls, document: Mapping[str, Any]) -> Controls:
         """Read what `to_dict` returned; raises LungtlError on anything else."""
         try:
-            line = document["diameter"]
-            fitted = None if line is None else DiameterControl(float(line["slope"]), float(line["intercept"]))
-            return cls(int(document["n"]), float(document["prevalence"]), fitted)
-        except (KeyError, TypeError, ValueError) as error:
-            raise LungtlError(f"the bundle's controls cannot be read ({error!r}); fetch the bundle again") from error
+            return TypeAdapter(cls).validate_python(document)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise LungtlError(f"the bundle's controls cannot be read ({reason}); fetch the bundle again") from error
 
 
 def fit_controls(train: pd.DataFrame) -> Controls:
-    """Fit every control that the data allow; logs what is omitted.
-
-    Args:
-        train: one row per bag with the columns label (0 or 1) and diameter_mm (NaN where unknown).
-
-    Raises:
-        LungtlError: the labels are empty or not 0 and 1.
-    """
+    """Fit every control that the data allow, given label (0 or 1) and diameter_mm (NaN where unknown) of each bag."""
     labels = check_labels(train["label"].to_numpy(), "training labels")
     diameter = None
     if labels.min() == labels.max():
@@ -111,27 +84,11 @@ def fit_diameter(diameter_mm: ArrayLike, labels: ArrayLike) -> DiameterControl:
 
     It is monotone in the diameter: where larger nodules are more often malignant, its AUROC is that of the diameter
     itself. Where a diameter separates the training classes, the best slope would be infinite; then scikit-learn's
-    default penalty keeps it finite (logged), which changes probabilities but no ranking.
-
-    Args:
-        diameter_mm: [T], mm; 0 where a bag has no nodule.
-        labels: int [T], 0 or 1.
-
-    Raises:
-        LungtlError: a diameter is NaN, infinite or negative, the lengths differ, or there is one class.
+    default penalty keeps it finite (logged), which changes probabilities but no ranking. Diameters are in mm, [T], 0
+    where a bag has no nodule; labels int [T], of both classes.
     """
     y = check_labels(labels, "training labels")
     train = _check_diameters(diameter_mm, "training diameters")
-    if len(train) != len(y):
-        raise LungtlError(f"there are {len(train)} training diameters, {len(y)} labels; expected one per label")
-    if y.min() == y.max():
-        raise LungtlError(
-            f"all {len(y)} training labels are {y[0]}; the diameter control needs both classes, "
-            "so use a larger training split"
-        )
-    from scipy.special import logit
-    from sklearn.linear_model import LogisticRegression
-
     x = np.log1p(train)
     centre, scale = x.mean(), x.std()
     if train.min() == train.max():
@@ -146,11 +103,6 @@ def fit_diameter(diameter_mm: ArrayLike, labels: ArrayLike) -> DiameterControl:
     return DiameterControl(slope, float(model.intercept_[0] - slope * centre))
 
 
-def control_probabilities(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
-    """Fit the controls on `train` and predict `test`; see `fit_controls`."""
-    return fit_controls(train).predict(test)
-
-
 def _diameters_missing(bags: pd.DataFrame, which: str) -> bool:
     """Whether a diameter is unknown; logged, as a warning where only some are, since that may be a mistake."""
     count = int(bags["diameter_mm"].isna().sum())
@@ -162,8 +114,6 @@ def _diameters_missing(bags: pd.DataFrame, which: str) -> bool:
 
 def _check_diameters(diameter_mm: ArrayLike, name: str) -> NDArray[np.float64]:
     values = np.asarray(diameter_mm, dtype=np.float64)
-    if values.ndim != 1:
-        raise LungtlError(f"{name} have shape {values.shape}; expected one dimension")
     wrong = values[~(np.isfinite(values) & (values >= 0))]
     if wrong.size:
         raise LungtlError(

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, ndtr
+from scipy.stats import rankdata
 
 from lungtl.evaluation.checks import check_labels, check_probabilities, check_rows, one_class, patient_codes
 from lungtl.evaluation.estimate import DelongAuroc, Difference
@@ -36,17 +38,9 @@ def auroc_interval(labels: ArrayLike, probabilities: ArrayLike, patient_ids: Ite
     The interval is symmetric in the logit of the AUROC (Pepe 2003, section 5.2): it stays inside (0, 1), and for the
     high AUROCs of small test sets it covers the truth more often than value +- 1.96 standard errors.
 
-    Args:
-        labels: int [N], 0 or 1.
-        probabilities: float [N] in [0, 1], of the positive class.
-        patient_ids: one id per row; rows of one patient may be correlated.
-
-    Returns:
-        The AUROC. There is no interval where the estimated variance is 0, as for an AUROC of 0 or 1 (the data do not
-        show how far from 1 the truth is; [1, 1] would be wrong), nor where one patient has all rows of a class.
+    There is none where the estimated variance is 0, as for an AUROC of 0 or 1 (the data do not show how far from 1 the
+    truth is; [1, 1] would be wrong), nor where one patient has all rows of a class.
     """
-    from scipy.special import expit
-
     y, p, patients = check_rows(labels, probabilities, patient_ids)
     if y.min() == y.max():
         return DelongAuroc(None, undefined=one_class(y))
@@ -73,22 +67,11 @@ def compare_mean_aurocs(
 ) -> Difference:
     """Compare the mean AUROCs of two groups of models on the same bags, such as the seeds of two settings.
 
-    The placements of each side are averaged over its models. The difference divided by its standard error, which
-    allows for the correlation of the models, is taken as standard normal. The test generalises to other patients, not
-    to other seeds.
-
-    Args:
-        labels: int [N], 0 or 1.
-        firsts: float [N] in [0, 1] each, the probabilities of the first side's models.
-        seconds: likewise, of the second side; any number of them.
-        patient_ids: one id per row; rows of one patient may be correlated.
-
-    Returns:
-        The mean of the first side minus that of the second. Sides that rank all bags alike have a p-value of 1 and no
-        interval.
+    The groups' probabilities are any number of float [N] in [0, 1]; the result is the mean of the first group minus
+    that of the second. Placements are averaged over the models of a group. The difference divided by its standard
+    error, which allows for the correlation of the models, is taken as standard normal. The test generalises to other
+    patients, not to other seeds. Groups that rank all bags alike have a p-value of 1 and no interval.
     """
-    from scipy.special import ndtr
-
     y = check_labels(labels)
     sides = [[check_probabilities(model, len(y)) for model in models] for models in (firsts, seconds)]
     patients = patient_codes(patient_ids, len(y))
@@ -116,8 +99,6 @@ def _placements(y: NDArray[np.int64], p: Floats) -> Floats:
     For a positive those are the negatives below it, for a negative the positives above it; the mean over either
     class is the AUROC.
     """
-    from scipy.stats import rankdata
-
     among_all = rankdata(p)
     positive = y == 1
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())

@@ -29,23 +29,14 @@ Measure = Literal["share", "average_precision"]
 
 @dataclass(frozen=True, config=STRICT)
 class ScoreTable:
-    """Every metric of one set of predictions.
+    """Every metric of one set of predictions."""
 
-    Attributes:
-        n: rows (bags or slices).
-        n_patients: what the intervals resample.
-        n_positive: rows with label 1.
-        threshold: rows with at least this probability are called positive.
-        metrics: name in `lungtl.evaluation.weighted.METRICS` -> estimate.
-        auroc_delong: the AUROC once more, with the analytic interval of DeLong and Obuchowski.
-    """
-
-    n: Positive
+    n: Positive  # rows: bags or slices
     n_patients: Positive
     n_positive: Count
-    threshold: Probability
-    metrics: dict[str, Estimate]
-    auroc_delong: DelongAuroc | None = None
+    threshold: Probability  # rows with at least this probability are called positive
+    metrics: dict[str, Estimate]  # name in `lungtl.evaluation.weighted.METRICS` -> estimate
+    auroc_delong: DelongAuroc | None = None  # the AUROC with the analytic interval of DeLong and Obuchowski
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -76,80 +67,48 @@ class Subgroup:
 
 @dataclass(frozen=True, config=STRICT)
 class Localisation:
-    """How much of the aggregator's weight falls on true nodule slices.
+    """How much of the aggregator's weight falls on true nodule slices."""
 
-    Attributes:
-        n: bags with both nodule and non-nodule slices.
-        n_patients: what the intervals resample.
-        n_slices: of those bags.
-        n_nodule_slices: of those slices, how many show a nodule.
-        rules: which weights (untrained only where given) -> measure -> mean over the bags.
-        gains: rule -> measure -> the model's mean minus that rule's, on the same resamples.
-    """
-
-    n: Count
+    n: Count  # bags with both nodule and non-nodule slices
     n_patients: Count
-    n_slices: Count
+    n_slices: Count  # of those bags
     n_nodule_slices: Count
+    # which weights (untrained only where given) -> measure -> mean over the bags
     rules: dict[Literal["model", "uniform", "centre", "untrained"], dict[Measure, Estimate]]
+    # rule -> measure -> the model's mean minus that rule's, on the same resamples
     gains: dict[Literal["centre", "untrained"], dict[Measure, Estimate]]
 
 
 class Training(BaseModel):
-    """`training` in the metrics.json of a training; a further key is the monitored metric (`val/loss`, ...).
-
-    Attributes:
-        epochs: how many were trained.
-        best_epoch: the epoch whose weights were tested.
-        seconds: of training, in all attempts.
-        trainable_parameters: how many parameters trained.
-        val_auroc: on the validation bags at the best epoch; None where undefined.
-    """
+    """`training` in the metrics.json of a training; a further key is the monitored metric (`val/loss`, ...)."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
-    epochs: Count | None = None
-    best_epoch: int | None = None
-    seconds: float | None = None
-    trainable_parameters: Count | None = None
-    val_auroc: Probability | None = None
-
-
-EMPTY: dict[str, Any] = {"calibrated": {}, "slice": None, "controls": {}, "gains": {}, "chosen": None,
-                         "operating_points": {}, "subgroups": [], "localisation": None}  # fmt: skip
-"""Fields of `Metrics` for a model without them."""
+    epochs: Count | None = None  # how many were trained
+    best_epoch: int | None = None  # the epoch whose weights were tested
+    seconds: float | None = None  # of training, in all attempts
+    trainable_parameters: Count | None = None  # how many parameters trained
+    val_auroc: Probability | None = None  # on the validation bags at the best epoch; None where undefined
 
 
 class Metrics(BaseModel):
-    """The whole of metrics.json; further keys are those of the command that wrote it.
-
-    Attributes:
-        schema_: `SCHEMA`.
-        split: "val", "test", ...
-        bag: the model's scores per bag.
-        calibrated: kind of calibration -> the model's scores after it.
-        slice: its scores per slice; None where slices were not scored.
-        controls: scores of the trivial predictors on the same bags.
-        gains: control -> the model's AUROC minus the control's.
-        chosen: calibration and thresholds, chosen on validation bags.
-        operating_points: name -> decisions at the threshold chosen for it; None where there is none.
-        subgroups: scores of subsets of the bags.
-        localisation: how much of the aggregator's weight falls on true nodule slices.
-    """
+    """The whole of metrics.json; further keys are those of the command that wrote it."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False, strict=True)
 
-    schema_: Annotated[Literal[2], Field(alias="schema")]
-    split: str
-    bag: ScoreTable
-    calibrated: dict[Literal["platt", "temperature", "isotonic"], ScoreTable]
-    slice: ScoreTable | None
-    controls: dict[str, ScoreTable]
-    gains: dict[str, Difference]
-    chosen: Chosen | None
-    operating_points: dict[str, OperatingPoint | None]
-    subgroups: list[Subgroup]
-    localisation: Localisation | None
+    schema_: Annotated[Literal[2], Field(alias="schema")]  # `SCHEMA`
+    split: str  # "val", "test", ...
+    bag: ScoreTable  # the model's scores per bag
+    # kind of calibration -> the model's scores after it
+    calibrated: dict[Literal["platt", "temperature", "isotonic"], ScoreTable] = {}
+    slice: ScoreTable | None = None  # its scores per slice; None where slices were not scored
+    controls: dict[str, ScoreTable] = {}  # scores of the trivial predictors on the same bags
+    gains: dict[str, Difference] = {}  # control -> the model's AUROC minus the control's
+    chosen: Chosen | None = None  # calibration and thresholds, chosen on validation bags
+    # name -> decisions at the threshold chosen for it; None where there is none
+    operating_points: dict[str, OperatingPoint | None] = {}
+    subgroups: list[Subgroup] = []  # scores of subsets of the bags
+    localisation: Localisation | None = None  # how much of the aggregator's weight falls on true nodule slices
 
     @model_validator(mode="after")
     def _training_is_valid(self) -> Metrics:
@@ -164,7 +123,7 @@ def evaluation_document(*, split: str, bag: ScoreTable, **parts: Any) -> Documen
     Args:
         split: "val", "test", ...
         bag: the model's scores per bag.
-        **parts: further fields of `Metrics`, empty where omitted, and further keys with JSON values.
+        **parts: further fields of `Metrics`, and further keys with JSON values.
 
     Returns:
         A dict that `json.dumps(..., allow_nan=False)` accepts.
@@ -180,7 +139,7 @@ def evaluation_document(*, split: str, bag: ScoreTable, **parts: Any) -> Documen
             raise LungtlError(
                 f"key {key!r} of metrics.json is not JSON ({error}); use plain values, None for NaN"
             ) from error
-    document = Metrics.model_validate({"schema": SCHEMA, "split": split, "bag": bag, **EMPTY, **parts})
+    document = Metrics.model_validate({"schema": SCHEMA, "split": split, "bag": bag, **parts})
     return document.model_dump(mode="json", by_alias=True)
 
 
@@ -190,10 +149,7 @@ def check_document(document: Document) -> None:
 
 
 def flat_metrics(document: Document) -> dict[str, float]:
-    """Flatten a document for a tracker, without what is undefined and without subgroups (a table of their own).
-
-    Args:
-        document: from `evaluation_document`, or read from metrics.json.
+    """Flatten metrics.json for a tracker, without what is undefined and without subgroups (a table of their own).
 
     Returns:
         "test/bag/auroc", "test/bag/auroc_low", "test/bag/auroc_high", "test/bag/auroc_delong_low", "test/slice/...",

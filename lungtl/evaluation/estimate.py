@@ -17,21 +17,13 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True, config=STRICT)
 class Estimate:
-    """A number with its 95 % interval.
+    """A number with its 95 % interval."""
 
-    Attributes:
-        value: None where undefined.
-        low: lower end of the interval; None where there is none.
-        high: upper end.
-        undefined: why the value, or only the interval, is missing; None when nothing is.
-        sd: standard deviation between seeds or pairs of runs, where `value` is a mean over several; not in
-            metrics.json.
-    """
-
-    value: float | None
-    low: float | None = None
+    value: float | None  # None where undefined
+    low: float | None = None  # None where there is no interval
     high: float | None = None
-    undefined: str | None = None
+    undefined: str | None = None  # why the value, or only the interval, is missing; None when nothing is
+    # standard deviation between seeds or pairs of runs, where `value` is a mean over several; not in metrics.json
     sd: float | None = Field(default=None, exclude=True)
 
     @model_validator(mode="after")
@@ -46,32 +38,20 @@ class Estimate:
 
 @dataclass(frozen=True, config=STRICT)
 class DelongAuroc(Estimate):
-    """An AUROC with an analytic interval.
-
-    Attributes:
-        standard_error: of `value`; None where there is no interval.
-    """
+    """An AUROC with an analytic interval; there is no standard error where there is no interval."""
 
     standard_error: float | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
 class Difference:
-    """A metric of a first model minus that of a second one on the same cases.
+    """A metric of a first model minus that of a second one on the same cases."""
 
-    Attributes:
-        difference: None where undefined.
-        low: lower end of the 95 % interval; None where there is none.
-        high: upper end.
-        p_value: two-sided, of no difference; None where undefined.
-        undefined: why something is missing; None when nothing is.
-    """
-
-    difference: float | None
-    low: float | None = None
+    difference: float | None  # None where undefined
+    low: float | None = None  # of the 95 % interval; None where there is none
     high: float | None = None
-    p_value: Probability | None = None
-    undefined: str | None = None
+    p_value: Probability | None = None  # two-sided, of no difference; None where undefined
+    undefined: str | None = None  # why something is missing; None when nothing is
 
     @property
     def estimate(self) -> Estimate:

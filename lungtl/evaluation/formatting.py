@@ -37,7 +37,7 @@ def format_interval(low: float, high: float, signed: bool = False) -> str:
 def format_estimate(
     estimate: Estimate | Mapping[str, Any] | None, *, signed: bool = False, reasons: bool = False, separator: str = " "
 ) -> str:
-    """Format a value with what is known of its spread: '0.846 ± 0.022 [0.704, 0.958]', or 'undefined'.
+    """Format a value with its spread, as far as known: '0.846 ± 0.022 [0.704, 0.958]', or 'undefined'.
 
     Args:
         estimate: or its JSON; "" for None.

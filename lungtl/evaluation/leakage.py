@@ -1,6 +1,7 @@
 """Cross-validation with folds that do not keep patients together, to show how much that inflates the AUROC.
 
-For `lungtl.leak_demo` alone: `lungtl.data.splits` splits by patient and refuses everything else.
+For `lungtl.leak_demo` alone: `lungtl.data.splits` splits by patient and refuses everything else. The command imports
+this module at its start, so pandas and scikit-learn are imported in functions.
 """
 
 from __future__ import annotations
@@ -36,9 +37,6 @@ def compare(rows: pd.DataFrame, features: Floats, folds: int, seed: int, draws: 
     Returns:
         labels, kept_together, draw, n, n_patients, n_positive, auroc, auroc_low, auroc_high (of the pooled out-of-fold
         predictions, the interval by bootstrap over patients). Folds by bag are omitted where every patient has one.
-
-    Raises:
-        LungtlError: there are fewer patients of a class than folds, or a fold's training rows have one class.
     """
     import pandas as pd
 
@@ -53,16 +51,16 @@ def compare(rows: pd.DataFrame, features: Floats, folds: int, seed: int, draws: 
     for draw in range(draws):
         permuted = permute_labels(rows, seed + draw)
         for labels, y in ((DATASET_LABELS, rows["malignant"].to_numpy()), (RANDOM_LABELS, permuted)):
-            for kept, group in groups.items():
+            for together, group in groups.items():
                 p = out_of_fold(features, y, fold_numbers(y, group, folds, seed + draw))
                 scores = score(y, p, rows["patient_id"])
                 auroc = scores.metrics["auroc"]
                 table.append({
-                    "labels": labels, "kept_together": kept, "draw": draw, "n": scores.n,
+                    "labels": labels, "kept_together": together, "draw": draw, "n": scores.n,
                     "n_patients": scores.n_patients, "n_positive": scores.n_positive,
                     "auroc": auroc.value, "auroc_low": auroc.low, "auroc_high": auroc.high,
                 })  # fmt: skip
-                unit = "nodule or scan" if kept == BAG else kept
+                unit = "nodule or scan" if together == BAG else together
                 log.info("%s, folds by %s, draw %d: AUROC %.3f", labels, unit, draw, auroc.value)
     return pd.DataFrame(table)
 
@@ -75,11 +73,7 @@ def permute_labels(rows: pd.DataFrame, seed: int) -> NDArray[np.int64]:
 
 
 def fold_numbers(labels: NDArray[np.int64], groups: NDArray[Any], folds: int, seed: int) -> NDArray[np.int64]:
-    """The fold of each row, int64 [N]; groups stay together, classes are spread evenly.
-
-    Raises:
-        LungtlError: all rows of a class are in one fold, so that its model would be trained on one class.
-    """
+    """The fold of each row, int64 [N]; groups stay together, classes are spread evenly."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     numbers = np.zeros(len(labels), dtype=np.int64)
@@ -96,13 +90,9 @@ def fold_numbers(labels: NDArray[np.int64], groups: NDArray[Any], folds: int, se
 
 
 def differences(table: pd.DataFrame) -> pd.DataFrame:
-    """By how much each kind of leaking folds exceeds folds by patient, draw by draw.
+    """By how much each kind of leaking folds exceeds folds by patient: min, mean and max over the draws.
 
-    Args:
-        table: from `compare`.
-
-    Returns:
-        labels, kept_together (bag, slice), min, mean, max: of the draws' differences in AUROC.
+    Given the table of `compare`, returns labels, kept_together (bag, slice), min, mean, max.
     """
     valid = table["kept_together"] == PATIENT
     paired = table[~valid].merge(table[valid], on=["labels", "draw"], suffixes=("", "_valid"), validate="many_to_one")

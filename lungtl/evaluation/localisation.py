@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from lungtl.evaluation.bootstrap import patient_bootstrap, percentile_interval
+from lungtl.evaluation.bootstrap import patient_bootstrap, percentile_interval, why_no_interval
 from lungtl.evaluation.checks import patient_codes
 from lungtl.evaluation.document import Localisation, Measure
 from lungtl.evaluation.estimate import Estimate
-from lungtl.evaluation.weighted import weighted_metrics
+from lungtl.evaluation.weighted import METRICS, Floats, Rows
 from lungtl.sources.base import NON_NODULE
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -33,18 +30,14 @@ PRIOR_WIDTH = 0.25  # standard deviation of the centre prior, as a share of the 
 
 
 def mixed_bags(slices: pd.DataFrame) -> list[str]:
-    """Bags with both nodule and non-nodule slices and no unknown one, in the table's order.
-
-    Args:
-        slices: one row per slice with bag_id and label (-1 unknown, 0 non-nodule, 1 and 2 a nodule).
-    """
+    """Bags with both nodule and non-nodule slices and no unknown one, in the table's order; given bag_id and label."""
     labels = slices.groupby("bag_id", sort=False)["label"]
     mixed = (labels.min() == NON_NODULE) & (labels.max() > NON_NODULE)
     return [str(bag_id) for bag_id in mixed.index[mixed]]
 
 
 def weights_differ(slices: pd.DataFrame) -> bool:
-    """Whether weights differ within any bag, given one row per slice with bag_id and weight."""
+    """Whether weights differ within any bag; given bag_id and weight of each slice."""
     weights = slices.groupby("bag_id")["weight"]
     return bool((weights.max() > weights.min()).any())
 
@@ -55,17 +48,15 @@ def localise(
     untrained: pd.DataFrame | None = None,
     *,
     resamples: int = 1000,
-    seed: int = 0,
 ) -> Localisation | None:
     """Compare the model's weights, and weights that ignore the image, with the labels of the slices.
 
     Args:
         slices: one row per slice: bag_id, index (0, 1, ... in a bag), label, weight; all slices of a bag.
-        patient_ids: of every bag.
+        patient_ids: bag_id -> patient.
         untrained: bag_id, index, and one column weight... per random initialisation of the aggregator, for the bags
             of `mixed_bags`; their measures are averaged.
         resamples: of patients, for the 95 % intervals; 0 for none.
-        seed: of the draws.
 
     Returns:
         None, with the reason in the log, where there is no such bag or all weights are equal.
@@ -91,14 +82,14 @@ def localise(
         table = table.merge(weights, on=["bag_id", "index"], validate="one_to_one")
     names = list(columns)
     bags = list(table.groupby("bag_id"))
-    values = np.array([[_measures(own, columns[name]) for name in names] for _, own in bags])  # [B, rules, 2]
+    values = np.array([[_measures(bag, columns[name]) for name in names] for _, bag in bags])  # [B, rules, 2]
     # Equal weights rank nothing: the baseline is the precision of a random ranking, not that of one large tie.
     random_ranking = values[:, names.index("uniform"), MEASURES.index("average_precision")]
-    random_ranking[:] = [chance_average_precision(int(own["nodule"].sum()), len(own)) for _, own in bags]
+    random_ranking[:] = [chance_average_precision(int(bag["nodule"].sum()), len(bag)) for _, bag in bags]
     patients = patient_codes([patient_ids[str(bag_id)] for bag_id, _ in bags], len(bags))
     baselines = [name for name in BASELINES if name in names]
     gains = values[:, :1] - values[:, [names.index(name) for name in baselines]]  # the model is the first rule
-    estimates = _estimates(np.concatenate([values, gains], axis=1), patients, resamples, seed)
+    estimates = _estimates(np.concatenate([values, gains], axis=1), patients, resamples)
     return Localisation(
         n=len(bags),
         n_patients=int(patients.max()) + 1,
@@ -109,14 +100,10 @@ def localise(
     )
 
 
-def centre_prior(index: ArrayLike) -> NDArray[np.float64]:
-    """Weight slices by a Gaussian around the middle of their bag, its standard deviation a quarter of the length.
+def centre_prior(index: ArrayLike) -> Floats:
+    """Weight slices 0..S-1 by a Gaussian around the middle of their bag, float64 [S], sum 1.
 
-    Args:
-        index: int [S], all of 0..S-1.
-
-    Returns:
-        float64 [S], sum 1.
+    Its standard deviation is a quarter of the length.
     """
     positions = np.asarray(index, dtype=np.float64)
     distance = (positions - (len(positions) - 1) / 2) / (PRIOR_WIDTH * len(positions))
@@ -136,30 +123,27 @@ def chance_average_precision(positive: int, n: int) -> float:
     return float(((1 + before * share_before) / (before + 1)).mean())
 
 
-def _measures(bag: pd.DataFrame, columns: list[str]) -> NDArray[np.float64]:
+def _measures(bag: pd.DataFrame, columns: list[str]) -> Floats:
     """A bag's two measures, averaged over several columns of weights."""
     nodule = bag["nodule"].to_numpy()
     measures = []
     for column in columns:
         w = bag[column].to_numpy(np.float64)
         w = w / w.sum()  # float32 softmaxes sum to 1 only up to rounding
-        ranking = weighted_metrics(nodule.astype(np.int64), w, np.ones((1, len(w))))
-        measures.append((w[nodule].sum(), ranking["auprc"][0]))
+        ranking = Rows(nodule.astype(np.int64), w, 0.5).metrics(np.ones((1, len(w))))
+        measures.append((w[nodule].sum(), ranking[METRICS.index("auprc"), 0]))
     return np.asarray(np.mean(measures, axis=0), dtype=np.float64)
 
 
-def _estimates(
-    values: NDArray[np.float64], patients: NDArray[np.int64], resamples: int, seed: int
-) -> list[dict[Measure, Estimate]]:
+def _estimates(values: Floats, patients: NDArray[np.int64], resamples: int) -> list[dict[Measure, Estimate]]:
     """Means of [B, K, measures] over the bags with their intervals, all from the same draws of patients."""
     columns = values.reshape(len(values), -1)
     means = columns.mean(axis=0)
-    if resamples == 0 or patients.max() == 0:
-        reason = "resamples is 0" if resamples == 0 else "only one patient"
-        estimates = [Estimate(float(mean), undefined=f"no interval: {reason}") for mean in means]
+    if reason := why_no_interval(resamples, int(patients.max()) + 1):
+        estimates = [Estimate(float(mean), undefined=reason) for mean in means]
     else:
         replicates = patient_bootstrap(
-            lambda weights: (weights @ columns).T / weights.sum(axis=1), patients, resamples=resamples, seed=seed
+            lambda weights: (weights @ columns).T / weights.sum(axis=1), patients, resamples=resamples, seed=0
         )
         low, high, _ = percentile_interval(replicates)
         estimates = [Estimate(float(mean), float(a), float(b)) for mean, a, b in zip(means, low, high, strict=True)]

@@ -14,41 +14,21 @@ from lungtl.settings.errors import LungtlError
 
 @dataclass(frozen=True)
 class McNemar:
-    """Where two models' decisions differ.
+    """Where two models' decisions differ."""
 
-    Attributes:
-        only_first_right: bags that only the first model classifies correctly.
-        only_second_right: bags that only the second model classifies correctly.
-        p_value: exact, two-sided, of no difference; 1 where the models are equally often right in every patient.
-    """
-
-    only_first_right: int
+    only_first_right: int  # bags that only the first model classifies correctly
     only_second_right: int
-    p_value: float
+    p_value: float  # exact, two-sided, of no difference; 1 where the models are equally often right in every patient
 
 
 def mcnemar(
-    labels: ArrayLike,
-    first_calls: ArrayLike,
-    second_calls: ArrayLike,
-    patient_ids: Iterable[object] | None = None,
+    labels: ArrayLike, first_calls: ArrayLike, second_calls: ArrayLike, patient_ids: Iterable[object] | None = None
 ) -> McNemar:
     """Test whether one model's decisions are right more often than another's on the same bags.
 
     McNemar's exact test (Psychometrika 12 (1947) 153), with the patient as unit: under the null hypothesis, swapping
-    the two models in all bags of a patient is equally likely. With one bag per patient it is the usual test.
-
-    Args:
-        labels: int [N], 0 or 1.
-        first_calls: bool or int [N], 1 where the first model calls a bag positive.
-        second_calls: likewise, the second model's.
-        patient_ids: one id per row; None where every bag has its own patient.
-
-    Returns:
-        The counts of bags, and the p-value.
-
-    Raises:
-        LungtlError: labels or calls other than 0 and 1, unequal lengths, no row, or a missing patient id.
+    the two models in all bags of a patient is equally likely. With one bag per patient it is the usual test. Calls are
+    bool or int [N], 1 where a model calls a bag positive; without patient_ids every bag has its own patient.
     """
     y = check_labels(labels)
     calls = [check_labels(first_calls, "first calls"), check_labels(second_calls, "second calls")]
@@ -62,24 +42,14 @@ def mcnemar(
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjust p-values by Holm's method (Scandinavian Journal of Statistics 6 (1979) 65).
+    """Adjust p-values by Holm's method (Scandinavian Journal of Statistics 6 (1979) 65), in the same order.
 
-    Args:
-        p_values: in [0, 1]; None where a comparison is undefined, which then does not count as a comparison.
-
-    Returns:
-        The adjusted values, at most 1, in the same order; None stays None.
-
-    Raises:
-        LungtlError: a p-value is NaN or outside [0, 1].
+    An undefined p-value, None, stays None and is not counted as a comparison.
     """
     defined = [p for p in p_values if p is not None]
-    wrong = [p for p in defined if not 0 <= p <= 1]
-    if wrong:
-        raise LungtlError(f"p-values contain {wrong[0]}; expected numbers in [0, 1], None where undefined")
     if not defined:
         return [None] * len(p_values)
-    # imported here, since it takes a second
+    # imported here: it takes a second, and only reports need it
     from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]
 
     adjusted = iter(multipletests(defined, method="holm")[1])
@@ -87,11 +57,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def _sign_flip_p_value(leads: NDArray[np.int64]) -> float:
-    """Probability of a total at least as far from 0 as this one, if each patient's sign were random.
-
-    Args:
-        leads: int64 [P], in how many more bags of a patient the first model is right.
-    """
+    """Probability of a total at least as far from 0 as that of `leads`, int64 [P], if their signs were random."""
     reach = int(np.abs(leads).sum())
     chance = np.zeros(2 * reach + 1)
     chance[reach] = 1.0  # before any flip the total is 0; index k is a total of k - reach

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
 
-from lungtl.evaluation.controls import control_probabilities
+from lungtl.evaluation.controls import fit_controls
 from lungtl.evaluation.delong import compare_aurocs
 from lungtl.evaluation.estimate import Difference, mean_and_sd
 from lungtl.evaluation.weighted import METRICS
 from lungtl.settings.errors import LungtlError
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import ArrayLike
 
 CONTROL = "control_"
 """Prefix of the columns of controls."""
@@ -31,43 +29,31 @@ NO_TEST = "no p-value: the folds' models share training patients, so a test woul
 
 @dataclass(frozen=True)
 class Fold:
-    """The results of one run of a cross-validation.
+    """The results of one run of a cross-validation."""
 
-    Attributes:
-        number: which fold it tested.
-        split: bag_id, patient_id, label (0 or 1), diameter_mm, split of all labelled bags.
-        predictions: bag_id, probability of its test bags; calibrated, unless the calibration is "none";
-            control_untrained, where the run has that control.
-        metrics: name in `METRICS` -> the run's value on its test bags, None where undefined.
-        calibration: its kind, fitted on the fold's own validation bags.
-    """
-
-    number: int
-    split: pd.DataFrame
+    number: int  # which fold it tested
+    split: pd.DataFrame  # bag_id, patient_id, label (0 or 1), diameter_mm, split of all labelled bags
+    # bag_id, probability of its test bags; calibrated, unless the calibration is "none"; control_untrained, where the
+    # run has that control
     predictions: pd.DataFrame
-    metrics: Mapping[str, float | None]
-    calibration: str = "none"
+    metrics: Mapping[str, float | None]  # name in `METRICS` -> the run's value on its test bags, None where undefined
+    calibration: str = "none"  # its kind, fitted on the fold's own validation bags
 
 
 def pool_folds(folds: Sequence[Fold]) -> pd.DataFrame:
     """Put the test predictions of all folds together.
 
-    Args:
-        folds: at least one.
-
     Returns:
         One row per labelled bag, sorted by bag_id: bag_id, patient_id, label, probability, fold; calibrated, where
         the folds share a kind of calibration; and `control_NAME` for each control that all folds allow, fitted on the
-        fold's own training bags. Prevalence is one constant, the mean of the folds' training shares: the more
-        positives a fold tests, the fewer it was trained on, so that each fold's own share would rank the pooled bags
-        backwards (Parker et al. 2007).
+        fold's training bags. Prevalence is one constant, the mean of the folds' training shares: the more positives a
+        fold tests, the fewer it was trained on, so that the share of each fold would rank the pooled bags backwards
+        (Parker et al. 2007).
 
     Raises:
         LungtlError: a patient is tested by two folds or by none, a fold's predictions are not those of its test bags,
             or the folds have different bags.
     """
-    import pandas as pd
-
     first = folds[0]
     predicted = ["probability"] if shared_calibration(folds) == "none" else ["probability", "calibrated"]
     parts = []
@@ -83,7 +69,7 @@ def pool_folds(folds: Sequence[Fold]) -> pd.DataFrame:
                 f"{len(test)} test cases; rerun it"
             )
         part = test.merge(fold.predictions, on="bag_id", suffixes=("", "_"), validate="one_to_one")
-        fitted = control_probabilities(fold.split[fold.split["split"] == "train"], part)
+        fitted = fit_controls(fold.split[fold.split["split"] == "train"]).predict(part)
         part = part.assign(fold=fold.number, **{CONTROL + name: values for name, values in fitted.items()})
         controls = [column for column in (*(CONTROL + name for name in fitted), UNTRAINED) if column in part]
         parts.append(part[["bag_id", "patient_id", "label", *predicted, "fold", *controls]])

@@ -1,11 +1,12 @@
-"""Where a model works and where it does not: its AUROC by nodule size, slice spacing, scanner and readers."""
+"""A model's AUROC by nodule size, slice spacing, scanner and readers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from lungtl.evaluation.checks import check_rows
@@ -13,10 +14,6 @@ from lungtl.evaluation.delong import auroc_interval
 from lungtl.evaluation.document import Subgroup
 from lungtl.evaluation.estimate import Estimate
 from lungtl.settings.errors import LungtlError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 MIN_BAGS = 10
 """Smaller subgroups get no AUROC."""
@@ -47,8 +44,6 @@ def subgroups(bags: pd.DataFrame, nodules: pd.DataFrame | None = None) -> pd.Dat
         One row per bag with the index of `bags`, one column per group that is known for any of them. Columns are
         ordered categories, missing where unknown.
     """
-    import pandas as pd
-
     groups: dict[str, Any] = {}
     if "diameter_mm" in bags:
         diameter = bags["diameter_mm"].to_numpy(dtype=np.float64)
@@ -76,16 +71,8 @@ def score_subgroups(
     Each interval is for one level: comparing two of them is no test of a difference, and one of twenty is expected to
     miss its true value.
 
-    Args:
-        labels: int [N], 0 or 1.
-        probabilities: float [N] in [0, 1], of the positive class.
-        patient_ids: one id per row.
-        groups: N rows in the same order, as from `subgroups`; a row that is missing in a group counts in none of its
-            levels.
-
-    Returns:
-        One entry per level that occurs. With fewer than `MIN_BAGS` bags or one class the AUROC is None and
-        `undefined` gives the reason.
+    Groups have N rows in the same order, as from `subgroups`; a row that is missing in a group counts in none of its
+    levels. With fewer than `MIN_BAGS` bags or one class the AUROC is None and `undefined` gives the reason.
     """
     y, p, patients = check_rows(labels, probabilities, patient_ids)
     if len(groups) != len(y):
@@ -94,35 +81,21 @@ def score_subgroups(
     for name in groups.columns:
         column = groups[name].astype("category")
         for level in column.cat.categories:
-            chosen = (column == level).to_numpy()
-            if not chosen.any():
+            members = (column == level).to_numpy()
+            n = int(members.sum())
+            if n == 0:
                 continue
-            n = int(chosen.sum())
-            auroc = (
-                auroc_interval(y[chosen], p[chosen], patients[chosen])
-                if n >= MIN_BAGS
-                else Estimate(None, undefined=f"{n} cases, fewer than {MIN_BAGS}")
-            )
-            rows.append(
-                Subgroup(
-                    group=str(name),
-                    level=str(level),
-                    n=n,
-                    n_positive=int(y[chosen].sum()),
-                    n_patients=len(np.unique(patients[chosen])),
-                    auroc=auroc.value,
-                    low=auroc.low,
-                    high=auroc.high,
-                    undefined=auroc.undefined,
-                )
-            )
+            if n < MIN_BAGS:
+                auroc = Estimate(None, undefined=f"{n} cases, fewer than {MIN_BAGS}")
+            else:
+                auroc = auroc_interval(y[members], p[members], patients[members])
+            counts = (n, int(y[members].sum()), len(np.unique(patients[members])))
+            rows.append(Subgroup(str(name), str(level), *counts, auroc.value, auroc.low, auroc.high, auroc.undefined))
     return rows
 
 
 def _levels(indices: NDArray[Any], values: NDArray[np.float64], names: tuple[str, ...]) -> pd.Categorical[str]:
     """Name the levels at the given indices; missing where the value is NaN."""
-    import pandas as pd
-
     codes = np.where(np.isnan(values), -1, indices).astype(np.int64)
     return pd.Categorical.from_codes(codes, categories=pd.Index(names), ordered=True)
 

@@ -1,93 +1,38 @@
-"""The metrics themselves, for one set of rows under many weightings at once."""
+"""The metrics themselves, for one set of rows under many weightings at once.
+
+With weights that count how often a row was drawn, each weighting gives the metrics of one bootstrap replicate.
+
+- auroc: the probability that a positive outranks a negative, a tie counting one half (Mann-Whitney).
+- auprc: average precision, sum over thresholds of (recall step) x precision, equal probabilities being one threshold,
+  as in scikit-learn's `average_precision_score`. No interpolation.
+- ece: expected calibration error (Naeini et al., AAAI 2015), binary form: 10 equal-width bins of the POSITIVE class's
+  probability, sum over bins of (share of rows) x |mean probability - share of positives|. For a perfectly calibrated
+  model and 100 rows it is about 0.10, and resampling adds that bias once more.
+- calibration_error: its debiased root-mean-square form (l2-CE of Kumar et al., NeurIPS 2019): in the same bins, sum
+  over bins of (share of rows) x (mean probability - share of positives)^2, and its root. A bin's square is the mean
+  product of the gaps (probability - label) of two of its rows from DIFFERENT patients, which is unbiased; a sum below 0
+  counts as 0, bins without such a pair are omitted. For a perfectly calibrated model and 100 rows it is 0 more than
+  half of the time and about 0.035 on average.
+- brier: the mean squared difference between probability and label.
+- The others count a row as positive when its probability is at least the threshold.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from lungtl.evaluation.checks import check_labels, check_probabilities, check_threshold
-from lungtl.settings.errors import LungtlError
+from lungtl.evaluation.checks import check_threshold
 
-METRICS: tuple[str, ...] = (
-    "auroc",
-    "auprc",
-    "accuracy",
-    "balanced_accuracy",
-    "sensitivity",
-    "specificity",
-    "f1",
-    "brier",
-    "ece",
-    "calibration_error",
-)
+METRICS: tuple[str, ...] = ("auroc", "auprc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "f1",
+                            "brier", "ece", "calibration_error")  # fmt: skip
 """What is computed, in the order of display."""
 
 CALIBRATION_BINS = 10
 """Equal-width bins of the calibration errors and of the reliability figure."""
 
-CHUNK_VALUES = 2_000_000
-"""Weights processed at a time; a handful of float64 temporaries of this size (16 MB each) exist at once."""
-
 Floats = NDArray[np.float64]
-
-
-def weighted_metrics(
-    labels: ArrayLike,
-    probabilities: ArrayLike,
-    weights: ArrayLike,
-    threshold: float = 0.5,
-    patients: NDArray[np.int64] | None = None,
-) -> dict[str, Floats]:
-    """Compute every metric for each of R weightings of the same N rows.
-
-    With weights that count how often a row was drawn, entry r is the metric on replicate r.
-
-    - auroc: the probability that a positive outranks a negative, a tie counting one half (Mann-Whitney).
-    - auprc: average precision, sum over thresholds of (recall step) x precision, equal probabilities being
-      one threshold, as in scikit-learn's `average_precision_score`. No interpolation.
-    - ece: expected calibration error (Naeini et al., AAAI 2015), binary form: 10 equal-width bins of the
-      POSITIVE class's probability, sum over bins of
-      (share of rows) x |mean probability - share of positives|. For a perfectly calibrated model and 100 rows it is
-      about 0.10, and resampling adds that bias once more.
-    - calibration_error: its debiased root-mean-square form (l2-CE of Kumar et al., NeurIPS 2019): in the same bins,
-      sum over bins of (share of rows) x (mean probability - share of positives)^2, and its root. A bin's square
-      is the mean product of the gaps (probability - label) of two of its rows from DIFFERENT patients, which is
-      unbiased; a sum below 0 counts as 0, bins without such a pair are omitted. For a perfectly calibrated model and
-      100 rows it is 0 more than half of the time and about 0.035 on average.
-    - brier: the mean squared difference between probability and label.
-    - The others count a row as positive when its probability is at least `threshold`.
-
-    Args:
-        labels: int [N], 0 or 1.
-        probabilities: float [N] in [0, 1], of the positive class.
-        weights: float [R, N], not negative.
-        threshold: in [0, 1].
-        patients: int64 [N], the patient 0..P-1 of each row, whose rows must have the same weight; None where every
-            row has its own patient.
-
-    Returns:
-        name in `METRICS` -> float64 [R]; NaN where the weighted rows leave a metric undefined: no positive
-        for sensitivity and f1, no negative for specificity, either one for auroc, auprc and
-        balanced_accuracy, no bin with two rows (a row drawn twice is one) for calibration_error, no row at all for
-        the rest.
-
-    Raises:
-        LungtlError: labels, probabilities, weights, patients or the threshold are not as above.
-    """
-    y = check_labels(labels)
-    p = check_probabilities(probabilities, len(y))
-    w = np.asarray(weights, dtype=np.float64)
-    if w.ndim != 2 or w.shape[1] != len(y):
-        raise LungtlError(f"weights have shape {w.shape}; expected [R, {len(y)}], one weight per label")
-    if w.size and not w.min() >= 0:
-        raise LungtlError(f"weights contain {w.min()}; expected counts of 0 or more")
-    if patients is not None and patients.shape != y.shape:
-        raise LungtlError(f"patients have shape {patients.shape}, labels {y.shape}; expected one per label")
-    rows = Rows(y, p, threshold, patients)
-    chunk = max(1, CHUNK_VALUES // len(y))
-    parts = [rows.metrics(w[start : start + chunk]) for start in range(0, len(w), chunk)]
-    values = np.concatenate([np.empty((len(METRICS), 0)), *parts], axis=1)
-    return dict(zip(METRICS, values, strict=True))
+Patients = NDArray[np.int64]
 
 
 def calibration_bin(probabilities: Floats) -> NDArray[np.int64]:
@@ -109,20 +54,13 @@ class Rows:
     """
 
     def __init__(
-        self,
-        labels: NDArray[np.int64],
-        probabilities: Floats,
-        threshold: float,
-        patients: NDArray[np.int64] | None = None,
+        self, labels: NDArray[np.int64], probabilities: Floats, threshold: float, patients: Patients | None = None
     ) -> None:
         check_threshold(threshold)
-        self.order = np.argsort(-probabilities, kind="stable")
-        """int64 [N]: the rows by descending probability."""
-        p = probabilities[self.order]
+        self._order = np.argsort(-probabilities, kind="stable")
+        p = probabilities[self._order]
         self._starts = np.flatnonzero(np.r_[True, p[1:] != p[:-1]])
-        self.thresholds = p[self._starts]
-        """float64 [G]: the distinct probabilities, descending."""
-        self._positive = labels.astype(np.float64)[self.order]
+        self._positive = labels.astype(np.float64)[self._order]
         self._sums = _columns(labels.astype(np.float64), probabilities, probabilities >= threshold)
         patients = np.arange(len(labels)) if patients is None else patients
         self._first = np.unique(patients, return_index=True)[1]
@@ -132,31 +70,36 @@ class Rows:
 
     def ranked(self, weights: Floats) -> tuple[Floats, Floats]:
         """Weight of positives and of negatives at each distinct probability, two [R, G]."""
-        descending = weights[:, self.order]
+        descending = weights[:, self._order]
         positive = descending * self._positive
         negative = descending - positive
-        if len(self._starts) < len(self.order):
+        if len(self._starts) < len(self._order):
             positive = np.add.reduceat(positive, self._starts, axis=1)
             negative = np.add.reduceat(negative, self._starts, axis=1)
         return positive, negative
 
     def metrics(self, weights: Floats) -> Floats:
-        """Compute float64 [len(METRICS), R] for weights [R, N]; the caller bounds R."""
+        """Compute float64 [len(METRICS), R] for weights [R, N], not negative; the caller bounds R.
+
+        A metric is NaN where the weighted rows leave it undefined: no positive for sensitivity and f1, no negative for
+        specificity, either one for auroc, auprc and balanced_accuracy, no bin with rows of two patients for
+        calibration_error, no row at all for the rest.
+        """
         sums = weights @ self._sums
         tp, fn, fp, tn, squared = sums[:, :5].T
         gaps = np.abs(sums[:, 5:]).sum(axis=1)
         total = tp + fn + fp + tn
-        sensitivity = _ratio(tp, tp + fn)
-        specificity = _ratio(tn, tn + fp)
+        sensitivity = ratio(tp, tp + fn)
+        specificity = ratio(tn, tn + fp)
         values = {
             **self._ranking_metrics(weights),
-            "accuracy": _ratio(tp + tn, total),
+            "accuracy": ratio(tp + tn, total),
             "balanced_accuracy": (sensitivity + specificity) / 2,
             "sensitivity": sensitivity,
             "specificity": specificity,
-            "f1": np.where(tp + fn > 0, _ratio(2 * tp, 2 * tp + fp + fn), np.nan),
-            "brier": _ratio(squared, total),
-            "ece": _ratio(gaps, total),
+            "f1": np.where(tp + fn > 0, ratio(2 * tp, 2 * tp + fp + fn), np.nan),
+            "brier": ratio(squared, total),
+            "ece": ratio(gaps, total),
             "calibration_error": self._calibration_error(weights),
         }
         return np.stack([values[name] for name in METRICS])
@@ -169,7 +112,7 @@ class Rows:
         products = (weights @ self._gaps) ** 2 - weights**2 @ self._gaps**2
         counts[pairs == 0] = 0
         squared = np.divide(products, pairs, out=np.zeros_like(pairs), where=pairs > 0)
-        return np.sqrt(np.maximum(_ratio((counts * squared).sum(axis=1), counts.sum(axis=1)), 0))
+        return np.sqrt(np.maximum(ratio((counts * squared).sum(axis=1), counts.sum(axis=1)), 0))
 
     def _ranking_metrics(self, weights: Floats) -> dict[str, Floats]:
         positive, negative = self.ranked(weights)
@@ -183,8 +126,8 @@ class Rows:
         np.divide(tp, fp, out=tp, where=fp > 0)
         gained = np.einsum("rg,rg->r", positive, tp)
         return {
-            "auroc": _ratio(won, pairs),
-            "auprc": np.where(pairs > 0, _ratio(gained, positive.sum(axis=1)), np.nan),
+            "auroc": ratio(won, pairs),
+            "auprc": np.where(pairs > 0, ratio(gained, positive.sum(axis=1)), np.nan),
         }
 
 
@@ -202,7 +145,7 @@ def _patient_sums(patients: NDArray[np.int64], bins: NDArray[np.int64], values: 
     return np.asarray(cells.reshape(shape), dtype=np.float64)
 
 
-def _ratio(above: Floats, below: Floats) -> Floats:
+def ratio(above: Floats, below: Floats) -> Floats:
     """Divide; NaN, without a warning, where `below` is 0."""
     quotient = np.full(below.shape, np.nan)
     np.divide(above, below, out=quotient, where=below > 0)

@@ -16,7 +16,6 @@ from lungtl.evaluation.document import Document
 from lungtl.evaluation.figures import (
     attention_along_z,
     confusion,
-    gradcam_montage,
     montage,
     precision_recall,
     reliability,
@@ -113,7 +112,7 @@ def _draw_most_weighted(
         except LungtlError as error:  # the extra is not installed, or the network has no maps
             log.info("no heatmaps: %s", error)
         else:
-            save(gradcam_montage(images, maps, captions, labels, title), folder / "heatmaps.png")
+            save(montage(images, captions, labels, title, maps), folder / "heatmaps.png")
 
 
 def representative_slice(slices: pd.DataFrame, weighted: bool) -> Any:

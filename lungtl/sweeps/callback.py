@@ -11,7 +11,10 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 
-from lungtl.settings import keys  # noqa: F401  # registers resolvers that a worker needs before its job
+from lungtl.settings import (
+    command_line,
+    keys,  # noqa: F401  # registers resolvers that a worker needs before its job
+)
 from lungtl.settings.errors import LungtlError
 from lungtl.sweeps import launch
 from lungtl.sweeps.parent import publish_progress
@@ -25,8 +28,6 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
         """Print the plan; create or reopen the parent run."""
-        from lungtl.settings import command_line
-
         if config.dry_run:
             return
         try:

@@ -10,16 +10,15 @@ import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock
+from omegaconf import DictConfig, OmegaConf
 
 from lungtl.data.store.files import whole_file
+from lungtl.settings.composing import validate
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.keys import DATASETS, dataset_hash, read_fingerprints
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
+from lungtl.settings.schema import TrainConfig
 
 log = logging.getLogger(__name__)
 LOCK = "datasets.json.lock"
@@ -35,8 +34,6 @@ def record_datasets(sweep: Path, configs: Iterable[DictConfig]) -> None:
         sweep: folder of the sweep.
         configs: composed configs of runs; Hydra's section is ignored.
     """
-    from omegaconf import OmegaConf
-
     distinct = {dataset_hash(OmegaConf.to_container(config.dataset, resolve=False)): config for config in configs}
     unprepared = {key for key, fingerprint in read_fingerprints(sweep).items() if fingerprint is None}
     found = {key: _fingerprint(config) for key, config in distinct.items() if key not in unprepared}
@@ -46,11 +43,7 @@ def record_datasets(sweep: Path, configs: Iterable[DictConfig]) -> None:
 
 
 def _fingerprint(config: DictConfig) -> str | None:
-    from omegaconf import OmegaConf
-
-    from lungtl.data.store.opening import open_store
-    from lungtl.settings.composing import validate
-    from lungtl.settings.schema import TrainConfig
+    from lungtl.data.store.opening import open_store  # pandas
 
     try:
         plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])

@@ -10,17 +10,15 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 
 from lungtl.settings.errors import LungtlError, Unreachable
 from lungtl.sweeps.launch import end, relaunch
 from lungtl.sweeps.parent import PARENT
 from lungtl.sweeps.state import STATUS, State, read_state, run_lock, write_state
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 __all__ = ["end", "relaunch", "run_job"]
 
@@ -42,8 +40,6 @@ def run_job(folder: Path, composed: DictConfig, work: Work, single: bool) -> flo
         return work()
     if single:
         return resume_run(folder, work)
-
-    from hydra.core.hydra_config import HydraConfig
 
     hydra = HydraConfig.get()
     started = State("running", hydra.job.num, tuple(hydra.overrides.task), composed.trainer.monitor)
@@ -92,11 +88,7 @@ def run_in_sweep(folder: Path, started: State, work: Work, *, retry: bool) -> fl
 
 
 def resume_run(folder: Path, work: Work) -> float | None:
-    """Resume a run of a sweep that the user named with `resume=`, whatever its state; errors are raised.
-
-    Raises:
-        LungtlError: another process runs it.
-    """
+    """Resume a run of a sweep that the user named with `resume=`, whatever its state; errors are raised."""
     state = read_state(folder)
     assert state is not None
     try:

@@ -6,17 +6,30 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock
+from omegaconf import OmegaConf
 
+from lungtl.runs.naming import differing
 from lungtl.settings.errors import LungtlError
-from lungtl.sweeps.parent import CONFIG, LOCK, parent_of, progress, publish_sweep, run_reference, write_parent
+from lungtl.settings.schema import TrackingConfig
+from lungtl.sweeps.datasets import record_datasets
+from lungtl.sweeps.installed import check_installed
+from lungtl.sweeps.parent import (
+    CONFIG,
+    LOCK,
+    REPORT,
+    parent_of,
+    progress,
+    publish_sweep,
+    run_reference,
+    write_parent,
+)  # fmt: skip
+from lungtl.sweeps.plan import compose_grid, plan_runs, print_plan, started_before
 from lungtl.sweeps.state import State, read_state, read_states, status_of
-
-if TYPE_CHECKING:
-    from lungtl.settings.schema import TrackingConfig
-    from lungtl.tracking.tracker import Tracker
+from lungtl.tracking.mlflow_run import FOLDER, find_or_create_run, git_tags
+from lungtl.tracking.tracker import MlflowTracker, NoTracker, Tracker
 
 log = logging.getLogger(__name__)
 POLL = 1.0  # seconds, while other processes have runs in progress
@@ -50,10 +63,6 @@ _current: Sweep | None = None
 
 def start(config: Any) -> None:
     """Print the plan, open the parent run and write parent.json; once, however often the launcher is started."""
-    from lungtl.sweeps.datasets import record_datasets
-    from lungtl.sweeps.installed import check_installed
-    from lungtl.sweeps.plan import compose_grid, plan_runs, print_plan, started_before
-
     global _current
     if _current is not None:
         _current.states = read_states(_current.folder)
@@ -77,11 +86,6 @@ def start(config: Any) -> None:
 
 def _open_parent(config: Any, sweep: Path, total: int) -> Tracker:
     """Create the parent run, or reopen it; the lock makes concurrent calls of a sweep share one parent."""
-    from omegaconf import OmegaConf
-
-    from lungtl.tracking.mlflow_run import FOLDER, find_or_create_run, git_tags
-    from lungtl.tracking.tracker import MlflowTracker, NoTracker
-
     tracker: Tracker = NoTracker()
     with FileLock(sweep / LOCK):
         if config.tracking.enabled:
@@ -135,7 +139,7 @@ def end(status: str) -> bool:
     sweep, tracker = _current.folder, _current.tracker
     unfinished, _current = _current.with_status("new", "killed", "failed"), None
     now = progress(sweep)
-    _write_report(sweep, print_only=not now.done)
+    _write_report(sweep)
     try:
         publish_sweep(tracker, sweep)
         tracker.close("FAILED" if unfinished and status == "FINISHED" else status)
@@ -161,24 +165,18 @@ def end(status: str) -> bool:
 
 def _run_names(sweep: Path) -> dict[Path, str]:
     """The runs that have started -> the overrides that distinguish them."""
-    from lungtl.runs.naming import differing
-
     states = read_states(sweep)
     names = differing([" ".join(state.overrides) for state in states.values()]) if states else []
     return dict(zip(states, names, strict=True))
 
 
-def _write_report(sweep: Path, print_only: bool) -> None:
-    """Print and write the comparison.
-
-    Errors are only logged: the runs have finished, and their parent must be closed.
-    """
-    from lungtl.sweeps.report.write import print_sweep, write_report
+def _write_report(sweep: Path) -> None:
+    """Print and write the comparison; errors are only logged, since the parent run must be closed."""
+    from lungtl.sweeps.report.write import PAGE, write_report  # pandas, matplotlib
 
     try:
-        print_sweep(sweep)
-        if not print_only:
-            write_report(sweep)
+        write_report(sweep)
+        log.info("sweep: %s\n  next: open %s, or make ui", sweep, sweep / REPORT / PAGE)
     except LungtlError as error:
         log.error("no report: %s", error)
     except Exception:
@@ -195,6 +193,4 @@ def _reason(folder: Path) -> str:
 
 def tracking_of(config: Any) -> tuple[TrackingConfig, Path]:
     """The tracking settings and data folder of a composed config."""
-    from lungtl.settings.schema import TrackingConfig
-
     return TrackingConfig(**dict(config.tracking)), Path(config.data_dir).expanduser().resolve()

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock
 
 from lungtl.data.store.files import whole_file
 from lungtl.runs.folder import RECORD, read_record
+from lungtl.settings.schema import TrackingConfig
 from lungtl.sweeps.state import read_state, read_states
-
-if TYPE_CHECKING:
-    from lungtl.settings.schema import TrackingConfig
-    from lungtl.tracking.tracker import Tracker
+from lungtl.tracking.backend import open_client, readable_errors
+from lungtl.tracking.mlflow_run import FOLDER, KEY, MlflowRun
+from lungtl.tracking.mlflow_run import PARENT as PARENT_TAG
+from lungtl.tracking.tracker import Tracker
 
 PARENT, LOCK = "parent.json", "parent.json.lock"
 CONFIG, MULTIRUN, REPORT = "config.yaml", "multirun.yaml", "report"
@@ -67,9 +68,6 @@ def parent_of(sweep: Path) -> str | None:
 
 def identity_in_sweep(folder: Path) -> dict[str, str] | None:
     """Tags that identify the MLflow run of a run of a sweep; None without tracking."""
-    from lungtl.tracking.mlflow_run import KEY
-    from lungtl.tracking.mlflow_run import PARENT as PARENT_TAG
-
     parent = parent_of(folder.parent)
     return None if parent is None else {PARENT_TAG: parent, KEY: folder.name, "sweep": folder.parent.name}
 
@@ -93,9 +91,6 @@ def progress(sweep: Path) -> Progress:
 
 def publish_progress(sweep: Path, tracking: TrackingConfig, data_dir: Path) -> None:
     """Update the parent run's metrics and tags; does nothing without tracking."""
-    from lungtl.tracking.backend import open_client, readable_errors
-    from lungtl.tracking.mlflow_run import MlflowRun
-
     run_id = parent_of(sweep)
     if run_id is None:
         return
@@ -107,8 +102,6 @@ def publish_progress(sweep: Path, tracking: TrackingConfig, data_dir: Path) -> N
 
 def publish_sweep(tracker: Tracker, sweep: Path) -> None:
     """Write a sweep's progress, settings and report to its parent run, from the files of its folder alone."""
-    from lungtl.tracking.mlflow_run import FOLDER
-
     progress(sweep).publish(tracker)
     tracker.tags({"lungtl.kind": "sweep", FOLDER: str(sweep), "sweep": sweep.name})
     for name in (CONFIG, MULTIRUN):

@@ -5,14 +5,20 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lungtl.runs.naming import differing
 from lungtl.settings.errors import UsageError
 from lungtl.settings.keys import container_key
 from lungtl.sweeps.state import Status, read_state, read_states, status_of
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 
 @dataclass(frozen=True)
@@ -27,19 +33,8 @@ class Planned:
 def compose_grid(config: Any) -> list[tuple[tuple[str, ...], DictConfig]] | None:
     """The overrides and the composed config of each run that a sweep is going to start, in order.
 
-    Args:
-        config: of the sweep, with Hydra's section.
-
-    Returns:
-        None if the sweeper chooses the runs as it goes, as a search does.
-
-    Raises:
-        UsageError: a run would be outside the sweep's folder.
+    None if the sweeper chooses the runs as it goes, as a search does. A run outside the sweep's folder is refused.
     """
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     if config.hydra.sweeper["_target_"].rpartition(".")[2] != BasicSweeper.__name__:
         return None
     loader = GlobalHydra.instance().config_loader()
@@ -66,12 +61,6 @@ def started_before(sweep: Path) -> list[Planned]:
 
 def print_plan(sweep: Path, planned: list[Planned], retry: bool) -> None:
     """Print each run, its status and what will be done with it to standard error."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from lungtl.runs.naming import differing
-
     actions: dict[Status, str] = {
         "new": "starts",
         "running": "already running elsewhere; waited for",

@@ -23,29 +23,17 @@ Status = Literal["new", "running", "killed", "finished", "failed"]
 
 @dataclass(frozen=True)
 class State:
-    """The content of status.json.
+    """The content of status.json."""
 
-    Attributes:
-        state: outcome of the last attempt; "running" until it ends by itself.
-        number: of the job in the call that started it.
-        overrides: of its command line, without Hydra's own.
-        monitor: the validation metric that selects the epoch.
-        value: of that metric in the best epoch, when finished.
-        error: why it failed or could not start, on one line.
-        host: machine of the last attempt.
-        pid: process of the last attempt.
-        attempts: consecutive attempts that ended without an outcome, including this one.
-    """
-
-    state: Literal["running", "finished", "failed"]
-    number: int
-    overrides: tuple[str, ...]
-    monitor: str
-    value: float | None = None
-    error: str | None = None
-    host: str = ""
-    pid: int = 0
-    attempts: int = 1
+    state: Literal["running", "finished", "failed"]  # outcome of the last attempt; "running" until it ends by itself
+    number: int  # of the job in the call that started it
+    overrides: tuple[str, ...]  # of its command line, without Hydra's own
+    monitor: str  # the validation metric that selects the epoch
+    value: float | None = None  # of that metric in the best epoch, when finished
+    error: str | None = None  # why it failed or could not start, on one line
+    host: str = ""  # machine of the last attempt
+    pid: int = 0  # process of the last attempt
+    attempts: int = 1  # consecutive attempts that ended without an outcome, including this one
 
     @property
     def from_this_process(self) -> bool:

@@ -12,7 +12,7 @@ from benchmarks import gpu
 
 @pytest.mark.slow
 def test_on_a_cpu_at_a_tiny_scale() -> None:
-    scale = gpu.Scale(backbones=("resnet18",), pixels=32, scans=12, bags=1, slices=3, warm_up=1, steps=4, repeats=1)
+    scale = gpu.Scale(backbones=("resnet18",), pixels=32, scans=12, bags=1, slices=3, warm_up=1, steps=2, repeats=1)
     fine_tuning, frozen_pass = gpu.compare(scale, torch.device("cpu"))
     assert fine_tuning["what"] == "fine-tuning in bfloat16, resnet18, 32 px"
     assert float(fine_tuning["images_per_second"]) == pytest.approx(

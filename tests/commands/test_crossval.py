@@ -13,7 +13,7 @@ def crossed(lab: Lab) -> Done:
     return lab.run(
         "crossval", *lab.dataset(), "backbone.name=test_resnet.r160_in1k", "backbone.weights=none", "image.size=32",
         "trainer.accelerator=cpu", "trainer.max_epochs=1", "workers=1", "tracking=none", "split.folds=3",
-        "freezing=last_blocks", "freezing.n=1,99", "evaluation.figures=false",
+        "freezing=last_blocks", "freezing.n=1,99", "evaluation.figures=false", "evaluation.resamples=50",
     )  # fmt: skip
 
 

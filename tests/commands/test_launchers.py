@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lungtl.sweeps.search.names import TABLE
+from lungtl.sweeps.search import TABLE
 from lungtl.sweeps.state import read_state
 from tests.commands.conftest import MODEL, QUICK, Lab, read_csv, read_json
 
@@ -33,10 +33,7 @@ def _folders(sweep: Path) -> list[Path]:
 JOBLIB = pytest.param(
     ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], "hydra_plugins.hydra_joblib_launcher", id="joblib"
 )
-SUBMITIT = pytest.param(
-    ["hydra/launcher=slurm_local"], "hydra_plugins.hydra_submitit_launcher", id="slurm_local",
-    marks=pytest.mark.exhaustive,
-)  # fmt: skip
+SUBMITIT = pytest.param(["hydra/launcher=slurm_local"], "hydra_plugins.hydra_submitit_launcher", id="slurm_local")
 
 
 def _kill_first(sweep: Path, command: subprocess.Popen[str]) -> Path:
@@ -51,6 +48,7 @@ def _kill_first(sweep: Path, command: subprocess.Popen[str]) -> Path:
     raise AssertionError(f"no child began: {command.communicate()[1]}")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("launcher", "needs"), [JOBLIB, SUBMITIT])
 def test_a_killed_process_stops_no_other_run_and_no_sweep(
     lab: Lab, client: Any, launcher: list[str], needs: str

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.commands.conftest import Done, Lab, read_json, uid
+from tests.commands.conftest import Done, Lab, environment, read_json, uid
 
 pytestmark = pytest.mark.slow
 
@@ -74,9 +73,24 @@ def test_a_missing_option_is_wrong_usage(lab: Lab) -> None:
     assert "dataset.root is missing" in lab.run("prepare", "dataset=dicom").complaint(2)
 
 
+LABELS = """
+import runpy, sys
+sys.argv[0] = "lungtl.prepare"
+runpy.run_module("lungtl.prepare", run_name="__main__", alter_sys=True)
+open("imported", "w").write(str(sorted({"torch", "pylidc", "matplotlib", "sqlalchemy"} & set(sys.modules))))
+"""
+
+
 @pytest.fixture(scope="module")
 def labels(lab: Lab) -> Done:
-    return lab.run("prepare", "dataset=lidc", "labels_only=true")
+    """In a process of its own that imports only what the command needs, with an empty home folder."""
+    (lab.root / "home").mkdir()
+    variables = {**environment(lab.root), "HOME": str(lab.root / "home")}
+    done = subprocess.run(
+        [sys.executable, "-c", LABELS, "dataset=lidc", "labels_only=true", f"data_dir={lab.data_dir}"],
+        env=variables, capture_output=True, text=True, check=True, cwd=lab.root,
+    )  # fmt: skip
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
 def test_labels_of_lidc_need_no_dicom_file(lab: Lab, labels: Done) -> None:
@@ -97,20 +111,9 @@ def test_labels_are_written_once(lab: Lab, labels: Done) -> None:
     assert {path: path.stat().st_mtime_ns for path in labels.folder.iterdir()} == before
 
 
-def test_labels_import_neither_torch_nor_pylidc_and_leave_the_home_folder_empty(tmp_path: Path) -> None:
-    code = (
-        "import runpy, sys; sys.argv[0] = 'lungtl.prepare';"
-        "runpy.run_module('lungtl.prepare', run_name='__main__', alter_sys=True);"
-        "print(sorted({'torch', 'pylidc', 'matplotlib', 'sqlalchemy'} & set(sys.modules)))"
-    )
-    home = tmp_path / "home"
-    home.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", code, "dataset=lidc", "labels_only=true", f"data_dir={tmp_path / 'data'}"],
-        env={**os.environ, "HOME": str(home)}, capture_output=True, text=True, check=True, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.stdout.splitlines()[1] == "[]"
-    assert list(home.iterdir()) == []
+def test_labels_import_neither_torch_nor_pylidc_and_leave_the_home_folder_empty(lab: Lab, labels: Done) -> None:
+    assert (lab.root / "imported").read_text() == "[]"
+    assert list((lab.root / "home").iterdir()) == []
 
 
 def test_only_lidc_has_labels_alone(lab: Lab) -> None:

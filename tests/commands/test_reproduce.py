@@ -1,12 +1,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
+from lungtl import reproduce
+from lungtl.settings import command_line
+from lungtl.settings.schema import ReproduceConfig
 from tests.commands.conftest import Done, Lab, Trained, read_json
 
 pytestmark = pytest.mark.slow
@@ -46,14 +54,28 @@ def test_the_command_is_told(again: Done) -> None:
     assert "command: python -m lungtl.train dataset=dicom" in again.err
 
 
-def test_another_value_then_is_a_failure_that_names_it(lab: Lab, trained: Trained, tmp_path: Path) -> None:
+def test_a_different_value_is_a_failure_that_names_it(lab: Lab, trained: Trained, again: Done, tmp_path: Path) -> None:
+    """Without training once more: the run `again` stands in for what it writes."""
     bag = trained.metrics["bag"]
     bag["metrics"]["auroc"]["value"] = 0.123
-    done = lab.run("reproduce", f"run={altered(trained, tmp_path / 'run', 'metrics.json', bag=bag)}")
-    assert done.code == 1
-    assert "the first is test/bag/auroc: 0.123 then" in done.err
-    folder = Path(done.out.strip())
-    assert list(read_json(folder / "reproduction.json")["differing"]) == ["test/bag/auroc"]
+    line = [f"run={altered(trained, tmp_path / 'run', 'metrics.json', bag=bag)}", f"data_dir={lab.data_dir}"]
+    log = tmp_path / "log"
+    assert lab.forks.run(command, log, str(lab.root), line, str(again.folder)) == 1
+    assert "the first is test/bag/auroc: 0.123 then" in log.read_text()
+    assert list(read_json(again.folder / "reproduction.json")["differing"]) == ["test/bag/auroc"]
+
+
+def command(root: str, arguments: list[str], folder: str) -> None:
+    """`python -m lungtl.reproduce ARGUMENTS`, whose training is done and has left this folder."""
+    os.chdir(root)
+    sys.argv[1:] = arguments
+    run = subprocess.run
+
+    def without_training(line: list[str], **options: Any) -> Any:
+        return subprocess.CompletedProcess(line, 0, f"{folder}\n") if "lungtl.train" in line else run(line, **options)
+
+    with mock.patch.object(subprocess, "run", without_training):
+        command_line.main("reproduce", ReproduceConfig, reproduce.run)
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,11 @@ def test_sync_completes_the_run(lab: Lab, server: MlflowServer, lost: Trained, u
     assert [step for step, _ in found["metrics"]["val/loss"]] == list(range(EPOCHS))
 
 
+def test_a_server_stores_the_artifacts_of_its_experiments(lab: Lab, server: MlflowServer, lost: Trained) -> None:
+    artifacts = open_client(server.uri, lab.data_dir).get_run(lost.run_id).info.artifact_uri
+    assert artifacts.startswith("mlflow-artifacts:/")
+
+
 def test_then_nothing_is_left(lab: Lab, lost: Trained) -> None:
     done = lab.run("sync")
     assert (done.code, done.out) == (0, "")

@@ -12,8 +12,7 @@ from sklearn.metrics import precision_score, recall_score
 
 from lungtl.evaluation.chosen import NAMES, choose_thresholds
 from lungtl.evaluation.estimate import Estimate
-from lungtl.evaluation.metrics import score
-from lungtl.evaluation.operating_points import at_threshold
+from lungtl.evaluation.metrics import at_threshold, score
 from lungtl.settings.errors import LungtlError
 from tests.evaluation.cohort import cohort
 

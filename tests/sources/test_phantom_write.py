@@ -123,9 +123,13 @@ def test_the_readme_describes_the_phantom(root: Path) -> None:
 
 
 def test_pylidc_reads_a_whole_native_series(tmp_path: Path) -> None:
-    recipe = PhantomRecipe(scans=100, matrix=512, z_range_mm=None)
+    recipe = PhantomRecipe(scans=100, matrix=32, z_range_mm=None)
     plan = min(choose_scans(recipe), key=lambda plan: len(plan.indices))
-    voxels = np.random.default_rng(0).integers(-1024, 3071, (len(plan.indices), 512, 512)).astype(np.int16)
+    voxels = (
+        np.random.default_rng(0)
+        .integers(-1024, 3071, (len(plan.indices), recipe.matrix, recipe.matrix))
+        .astype(np.int16)
+    )
     folder = series_folder(plan, tmp_path / "data")
     folder.mkdir(parents=True)
     write_slices(plan, voxels, folder)

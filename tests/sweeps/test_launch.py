@@ -47,7 +47,6 @@ def sweep_of(folder: Path, states: dict[str, State | None]) -> tuple[Recorder, P
 
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lungtl.sweeps.report.write.print_sweep", lambda sweep: None)
     monkeypatch.setattr("lungtl.sweeps.report.write.write_report", lambda sweep: [])
     monkeypatch.setattr(launch, "_current", None)
 

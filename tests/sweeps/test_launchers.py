@@ -11,7 +11,8 @@ from joblib import cpu_count  # type: ignore[import-untyped]
 
 from lungtl.settings.errors import UsageError
 from lungtl.sweeps.installed import EXTRAS, check_installed
-from tests.sweeps.search.app import CALLS, THREADS, start
+from lungtl.sweeps.state import read_state
+from tests.sweeps.search.app import CALLS, KILLED_AT, THREADS, start
 
 LAUNCHERS: dict[str, tuple[str | None, list[str], int | None]] = {
     "basic": (None, [], None),
@@ -37,6 +38,19 @@ def test_a_launcher_divides_the_cores(launcher: str, tmp_path: Path) -> None:
     assert (len(set(processes)) > 1) == (launcher != "basic")
     if threads is not None:
         assert set(seen) == {str(threads)}
+
+
+def test_a_killed_process_stops_no_other_run(tmp_path: Path) -> None:
+    """The launcher is started again; tests/commands/test_launchers.py does this with runs that train."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="pip install 'lungtl[joblib]'")
+    done = start(
+        "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1,2", "sweep.name=s", f"data_dir={tmp_path}",
+        cwd=tmp_path, **{KILLED_AT: "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("the launcher has stopped (") == 1
+    states = [read_state(path.parent) for path in (tmp_path / "sweeps" / "s").glob("*/status.json")]
+    assert [state is not None and state.state for state in states] == ["finished"] * 3
 
 
 def test_the_slurm_request_follows_the_config(tmp_path: Path) -> None:

@@ -4,55 +4,43 @@ import importlib.util
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
 from lungtl.settings.errors import LungtlError, Unreachable
-from lungtl.tracking import backend
-from lungtl.tracking.backend import default_uri, experiment_id, hide_password, open_client
-from lungtl.tracking.unsent import FILE
-
-# processes that start together, all imports done; one that raises exits with its traceback
-JOBS = """
-import os
-import sys
-from pathlib import Path
-import mlflow.store.tracking.sqlalchemy_store
 from lungtl.settings.schema import TrackingConfig
-from lungtl.tracking import publish
+from lungtl.tracking import backend, publish
+from lungtl.tracking.backend import default_uri, experiment_id, hide_password, open_client
 from lungtl.tracking.tracker import MlflowTracker
-data_dir, started = Path(sys.argv[1]), []
-for name in sys.argv[2:]:
-    started.append(os.fork())
-    if started[-1] == 0:
-        (data_dir / name).mkdir()
-        config = TrackingConfig(enabled=True, uri=None, experiment="e")
-        tracker = MlflowTracker(config, data_dir, name, data_dir / name, publish.run)
-        for step in range(5):
-            tracker.metrics({"loss": float(step)}, step)
-        tracker.close("FINISHED")
-        os._exit(0)
-sys.exit(any([os.waitpid(child, 0)[1] for child in started]))
-"""
+from lungtl.tracking.unsent import FILE
 
 
 def test_telemetry_is_off_before_mlflow_is_imported() -> None:
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
-@pytest.mark.slow
+def _log_five_steps(data_dir: Path, name: str) -> None:
+    (data_dir / name).mkdir()
+    config = TrackingConfig(enabled=True, uri=None, experiment="e")
+    tracker = MlflowTracker(config, data_dir, name, data_dir / name, publish.run)
+    for step in range(5):
+        tracker.metrics({"loss": float(step)}, step)
+    tracker.close("FINISHED")
+
+
 def test_concurrent_processes_create_one_store_and_lose_nothing(tmp_path: Path) -> None:
     names = [f"run {number}" for number in range(4)]
-    done = subprocess.run(
-        [sys.executable, "-c", JOBS, str(tmp_path), *names], capture_output=True, text=True, timeout=180, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    processes = [get_context("fork").Process(target=_log_five_steps, args=(tmp_path, name)) for name in names]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(180)
+    assert [process.exitcode for process in processes] == [0, 0, 0, 0]
     client = open_client(None, tmp_path)
     runs = client.search_runs([experiment_id(client, "e", None, tmp_path)])
     assert sorted(run.info.run_name for run in runs) == names

@@ -20,7 +20,7 @@ from lungtl.settings.schema import SyncConfig
 from lungtl.sweeps.parent import publish_sweep, write_parent
 from lungtl.sync import run as sync
 from lungtl.tracking import publish, tracker
-from lungtl.tracking.backend import DATABASE, experiment_id, open_client
+from lungtl.tracking.backend import DATABASE, open_client
 from lungtl.tracking.tracker import MlflowTracker, Publish, send_unsent, tracked
 from lungtl.tracking.unsent import FILE, Unsent, read_unsent, write_unsent
 from tests.tracking import run_folder
@@ -290,9 +290,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     server.kill()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 class TestServer:
-    """A real server, killed."""
+    """A real server, killed; tests/commands/test_tracking_lost.py does the same with the commands."""
 
     def test_a_killed_server_stops_no_run(
         self, server: MlflowServer, tmp_path: Path, undisturbed: dict[str, Any], caplog: pytest.LogCaptureFixture
@@ -312,11 +312,6 @@ class TestServer:
         server.start()
         sync(sync_config(tmp_path))  # the marker knows the server's address
         assert recorded(lost.client, lost.run_id) == undisturbed
-
-    def test_a_server_stores_the_artifacts_of_its_experiments(self, server: MlflowServer, tmp_path: Path) -> None:
-        client = open_client(server.uri, tmp_path)
-        found = client.get_experiment(experiment_id(client, "mine", server.uri, tmp_path))
-        assert found.artifact_location.startswith("mlflow-artifacts:/")
 
 
 def engine_of(tracker: MlflowTracker) -> Any:

@@ -114,6 +114,7 @@ class CannotStart(BagModule):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_rank_that_cannot_start_ends_the_run(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ProcessRaisedException, match="rank 1 cannot start"):
         train(store, tmp_path, Frozen(), kind=CannotStart, devices=2)

@@ -42,15 +42,7 @@ def write_centred(axes: Axes, text: str) -> None:
 
 
 def save(figure: Figure, path: Path | str) -> Path:
-    """Write a PNG; the same figure gives the same bytes.
-
-    Args:
-        figure: to write.
-        path: of the file; its folder is created if missing.
-
-    Returns:
-        The path.
-    """
+    """Write a PNG and return its path, whose folder is created if missing; the same figure gives the same bytes."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     if (engine := figure.get_layout_engine()) is not None:  # otherwise savefig draws the figure twice

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from functools import partial
 from itertools import cycle
-from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,9 +17,9 @@ from lungtl.evaluation.bootstrap import patient_bootstrap, percentile_interval
 from lungtl.evaluation.checks import check_probabilities, check_rows, check_threshold
 from lungtl.evaluation.figures.canvas import BLACK, CONTROLS, GREY, MODEL, YELLOW, new_figure, tidy, write_centred
 from lungtl.evaluation.metrics import score
-from lungtl.evaluation.weighted import Rows
+from lungtl.evaluation.weighted import METRICS, Floats, Rows
 
-Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 MARKERS = "osD^vP"
@@ -30,30 +29,90 @@ GRID = np.linspace(0, 1, 101)
 """Where on the x axis the band is evaluated."""
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One kind of curve.
-
-    Attributes:
-        title, xlabel, ylabel, legend: of the axes; legend is the corner that the curve leaves free.
-        metric: its area, a name in `METRICS`.
-        area: the name of that in the legend.
-        points: weights of positives and negatives by descending probability, two [G] -> x and y of the curve.
-        on_grid: x and y of the curve -> y at `GRID`.
-        at: which rows are positive and which are called positive, two bool [N] -> x and y, and their legend entry.
-        drawstyle: how matplotlib joins the points.
-    """
+class Curve(ABC):
+    """One kind of curve: its texts, and how it follows from counts of positives and negatives."""
 
     title: str
     xlabel: str
     ylabel: str
-    legend: Literal["lower left", "lower right"]
-    metric: str
-    area: str
-    points: Callable[[Floats, Floats], tuple[Floats, Floats]]
-    on_grid: Callable[[Floats, Floats], Floats]
-    at: Callable[[Bools, Bools], tuple[tuple[float, float], str]]
-    drawstyle: str
+    legend: str  # the corner that the curve leaves free
+    metric: str  # its area, a name in `METRICS`
+    area: str  # its area's name in the legend
+    drawstyle: str  # how matplotlib joins the points
+
+    @abstractmethod
+    def points(self, positive: Floats, negative: Floats) -> tuple[Floats, Floats]:
+        """X and y of the curve, from the weight of positives and of negatives by descending probability, two [G]."""
+
+    @abstractmethod
+    def on_grid(self, x: Floats, y: Floats) -> Floats:
+        """Y of the curve at `GRID`."""
+
+    @abstractmethod
+    def at(self, positive: Bools, called: Bools) -> tuple[tuple[float, float], str]:
+        """X, y and legend of an operating point, from which rows are positive and which are called positive."""
+
+    def trace(self, labels: Labels, probabilities: Floats) -> tuple[Floats, Floats, float]:
+        """X and y of the curve of some predictions, and its area."""
+        rows, once = Rows(labels, probabilities, 0.5), np.ones((1, len(labels)))
+        positive, negative = rows.ranked(once)
+        return *self.points(positive[0], negative[0]), float(rows.metrics(once)[METRICS.index(self.metric), 0])
+
+    def axes(self, figure: Figure) -> Axes:
+        """Empty axes, from 0 to 1."""
+        axes = figure.add_subplot(xlabel=self.xlabel, ylabel=self.ylabel, aspect="equal")
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+        tidy(axes)
+        return axes
+
+
+class RocCurve(Curve):
+    """Sensitivity against 1 - specificity."""
+
+    title, legend, drawstyle = "ROC", "lower right", "default"
+    xlabel, ylabel = "1 - specificity (false positive rate)", "sensitivity"
+    metric, area = "auroc", "AUC"
+
+    def points(self, positive: Floats, negative: Floats) -> tuple[Floats, Floats]:
+        tp, fp = np.cumsum(positive), np.cumsum(negative)
+        return np.r_[0, fp / fp[-1]], np.r_[0, tp / tp[-1]]
+
+    def on_grid(self, x: Floats, y: Floats) -> Floats:
+        return np.interp(GRID, x, y)
+
+    def at(self, positive: Bools, called: Bools) -> tuple[tuple[float, float], str]:
+        sensitivity, specificity = called[positive].mean(), (~called[~positive]).mean()
+        return (1 - specificity, sensitivity), f"sensitivity {sensitivity:.2f}, specificity {specificity:.2f}"
+
+
+class PrecisionRecallCurve(Curve):
+    """Precision against recall, in the steps whose area is the average precision (AP)."""
+
+    title, legend, drawstyle = "Precision-recall", "lower left", "steps-pre"
+    xlabel, ylabel = "recall (sensitivity)", "precision"
+    metric, area = "auprc", "AP"
+
+    def points(self, positive: Floats, negative: Floats) -> tuple[Floats, Floats]:
+        tp, fp = np.cumsum(positive), np.cumsum(negative)
+        precision = tp / (tp + fp)
+        # Only thresholds that gain recall; the others would show as spikes between the steps.
+        gains = positive > 0
+        precision = precision[gains]
+        return np.r_[0, (tp / tp[-1])[gains]], np.r_[precision[0], precision]
+
+    def on_grid(self, x: Floats, y: Floats) -> Floats:
+        # The precision at a recall is that of the first threshold to reach it; no threshold has recall 0.
+        return y[np.searchsorted(x, np.maximum(GRID - 1e-9, 1e-9))]
+
+    def at(self, positive: Bools, called: Bools) -> tuple[tuple[float, float], str]:
+        recall = called[positive].mean()
+        if not called.any():
+            return (recall, np.nan), "none called positive, precision undefined"
+        precision = positive[called].mean()
+        return (recall, precision), f"recall {recall:.2f}, precision {precision:.2f}"
+
+
+ROC, PR = RocCurve(), PrecisionRecallCurve()
 
 
 def draw_curve(
@@ -65,34 +124,20 @@ def draw_curve(
     *,
     thresholds: Mapping[str, float | None] | None = None,
     resamples: int = 1000,
-    seed: int = 0,
 ) -> Figure:
-    """Draw a curve of the model and of trivial predictors.
+    """Draw a curve of the model with its pointwise 95 % band, and of trivial predictors.
 
-    Args:
-        curve: ROC or PR.
-        labels: int [N], 0 or 1.
-        probabilities: float [N] in [0, 1], of the positive class.
-        patient_ids: one per row; the band is the pointwise 95 % interval from resampling patients.
-        controls: name -> probabilities [N] of a trivial predictor, drawn dashed. A constant one is omitted: its curve
-            is the reference line.
-        thresholds: name -> bags with at least this probability are called positive; marked on the curve. None, as from
-            `choose_thresholds` for what cannot be reached, is omitted.
-        resamples: bootstrap replicates; 0 for no band.
-        seed: of the draws; with that of `score`, the legend has the same numbers.
-
-    Returns:
-        The figure; with a single class only a note that the curve is undefined.
+    Controls, name -> probabilities [N], are drawn dashed; a constant one is omitted, since its curve is the reference
+    line. Thresholds by name, as from `choose_thresholds`, are marked on the curve unless None. With one class there
+    is only a note that the curve is undefined.
     """
     patient_ids = list(patient_ids)
-    table = score(labels, probabilities, patient_ids, resamples=resamples, seed=seed)
+    table = score(labels, probabilities, patient_ids, resamples=resamples)
     y, p, patients = check_rows(labels, probabilities, patient_ids)
     marked = {name: threshold for name, threshold in (thresholds or {}).items() if threshold is not None}
     figure = new_figure(5.2 + (0.35 + 0.2 * len(marked) if marked else 0))
-    axes = figure.add_subplot(xlabel=curve.xlabel, ylabel=curve.ylabel, aspect="equal")
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    axes = curve.axes(figure)
     axes.set_title(f"{curve.title}: n = {table.n}, {table.n_positive} positive, {table.n_patients} patients")
-    tidy(axes)
     if not 0 < table.n_positive < table.n:
         write_centred(axes, f"undefined: one class\n({table.n_positive} of {table.n} positive)")
         return figure
@@ -101,7 +146,7 @@ def draw_curve(
     interval = "" if estimate.low is None else f" [{estimate.low:.2f}, {estimate.high:.2f}]"
     _line(axes, curve, "model", y, p, MODEL, "-", interval)
     if interval:
-        low, high = _band(curve, Rows(y, p, 0.5), patients, resamples, seed)
+        low, high = _band(curve, Rows(y, p, 0.5), patients, resamples)
         name = "95 % band, patients resampled"
         axes.fill_between(GRID, low, high, color=MODEL, alpha=0.15, linewidth=0, label=name)
     predicted = {name: check_probabilities(values, len(y)) for name, values in (controls or {}).items()}
@@ -113,22 +158,21 @@ def draw_curve(
     axes.lines[0].set(zorder=4, linewidth=2.2)
     axes.legend(loc=curve.legend, framealpha=0.9, fontsize=9)
     if marked:
+        title = "operating points: target, threshold, result here"
         marks = _mark(axes, curve, y, p, marked)
-        figure.legend(
-            handles=marks,
-            loc="outside lower center",
-            fontsize=9,
-            title="operating points: target, threshold, result here",
-        )
+        figure.legend(handles=marks, loc="outside lower center", fontsize=9, title=title)
     return figure
 
 
-def _mark(axes: Axes, curve: Curve, y: NDArray[np.int64], p: Floats, thresholds: Mapping[str, float]) -> list[Line2D]:
+roc = partial(draw_curve, ROC)
+precision_recall = partial(draw_curve, PR)
+
+
+def _mark(axes: Axes, curve: Curve, y: Labels, p: Floats, thresholds: Mapping[str, float]) -> list[Line2D]:
     """Mark the operating points on the curve; returns the marks, for a separate legend."""
     marks = []
     for (name, threshold), marker in zip(thresholds.items(), cycle(MARKERS), strict=False):
-        called = p >= check_threshold(threshold)
-        point, result = curve.at(y == 1, called)
+        point, result = curve.at(y == 1, p >= check_threshold(threshold))
         label = f"{name.replace('_', ' ')}, p >= {threshold:.2f}: {result}"
         marks += axes.plot(*point, linestyle="", marker=marker, markersize=9, color=MODEL, label=label)
         marks[-1].set(markerfacecolor=YELLOW, markeredgecolor=BLACK, zorder=5, clip_on=False)
@@ -136,28 +180,14 @@ def _mark(axes: Axes, curve: Curve, y: NDArray[np.int64], p: Floats, thresholds:
 
 
 def _line(
-    axes: Axes,
-    curve: Curve,
-    name: str,
-    y: NDArray[np.int64],
-    p: Floats,
-    colour: str,
-    linestyle: str,
-    interval: str = "",
+    axes: Axes, curve: Curve, name: str, labels: Labels, p: Floats, colour: str, linestyle: str, interval: str = ""
 ) -> None:
-    positive, negative = Rows(y, p, 0.5).ranked(np.ones((1, len(y))))
-    area = score(y, p, range(len(y)), resamples=0).metrics[curve.metric].value
-    axes.plot(
-        *curve.points(positive[0], negative[0]),
-        color=colour,
-        linestyle=linestyle,
-        linewidth=1.6,
-        drawstyle=curve.drawstyle,
-        label=f"{name}, {curve.area} {area:.2f}{interval}",
-    )
+    x, y, area = curve.trace(labels, p)
+    label = f"{name}, {curve.area} {area:.2f}{interval}"
+    axes.plot(x, y, color=colour, linestyle=linestyle, linewidth=1.6, drawstyle=curve.drawstyle, label=label)
 
 
-def _band(curve: Curve, rows: Rows, patients: NDArray[np.int64], resamples: int, seed: int) -> tuple[Floats, Floats]:
+def _band(curve: Curve, rows: Rows, patients: Labels, resamples: int) -> tuple[Floats, Floats]:
     def on_grid(weights: Floats) -> Floats:
         values = np.full((len(GRID), len(weights)), np.nan)
         for r, (positive, negative) in enumerate(zip(*rows.ranked(weights), strict=True)):
@@ -166,73 +196,5 @@ def _band(curve: Curve, rows: Rows, patients: NDArray[np.int64], resamples: int,
                 values[:, r] = curve.on_grid(*curve.points(positive[drawn], negative[drawn]))
         return values
 
-    low, high, _ = percentile_interval(patient_bootstrap(on_grid, patients, resamples=resamples, seed=seed))
+    low, high, _ = percentile_interval(patient_bootstrap(on_grid, patients, resamples=resamples, seed=0))
     return low, high
-
-
-def _roc_points(positive: Floats, negative: Floats) -> tuple[Floats, Floats]:
-    tp, fp = np.cumsum(positive), np.cumsum(negative)
-    return np.r_[0, fp / fp[-1]], np.r_[0, tp / tp[-1]]
-
-
-def _roc_on_grid(x: Floats, y: Floats) -> Floats:
-    return np.interp(GRID, x, y)
-
-
-def _roc_at(positive: Bools, called: Bools) -> tuple[tuple[float, float], str]:
-    sensitivity, specificity = called[positive].mean(), (~called[~positive]).mean()
-    return (1 - specificity, sensitivity), f"sensitivity {sensitivity:.2f}, specificity {specificity:.2f}"
-
-
-def _pr_points(positive: Floats, negative: Floats) -> tuple[Floats, Floats]:
-    tp, fp = np.cumsum(positive), np.cumsum(negative)
-    precision = tp / (tp + fp)
-    # Only thresholds that gain recall; the others would show as spikes between the steps.
-    gains = positive > 0
-    precision = precision[gains]
-    return np.r_[0, (tp / tp[-1])[gains]], np.r_[precision[0], precision]
-
-
-def _pr_on_grid(x: Floats, y: Floats) -> Floats:
-    # The precision at a recall is that of the first threshold to reach it; no threshold has recall 0.
-    return y[np.searchsorted(x, np.maximum(GRID - 1e-9, 1e-9))]
-
-
-def _pr_at(positive: Bools, called: Bools) -> tuple[tuple[float, float], str]:
-    recall = called[positive].mean()
-    if not called.any():
-        return (recall, np.nan), "none called positive, precision undefined"
-    precision = positive[called].mean()
-    return (recall, precision), f"recall {recall:.2f}, precision {precision:.2f}"
-
-
-ROC = Curve(
-    title="ROC",
-    xlabel="1 - specificity (false positive rate)",
-    ylabel="sensitivity",
-    legend="lower right",
-    metric="auroc",
-    area="AUC",
-    points=_roc_points,
-    on_grid=_roc_on_grid,
-    at=_roc_at,
-    drawstyle="default",
-)
-PR = Curve(
-    title="Precision-recall",
-    xlabel="recall (sensitivity)",
-    ylabel="precision",
-    legend="lower left",
-    metric="auprc",
-    area="AP",
-    points=_pr_points,
-    on_grid=_pr_on_grid,
-    at=_pr_at,
-    drawstyle="steps-pre",
-)
-
-roc = partial(draw_curve, ROC)
-"""Draw sensitivity against 1 - specificity."""
-
-precision_recall = partial(draw_curve, PR)
-"""Draw precision against recall, in the steps whose area is the average precision (AP)."""

@@ -1,4 +1,4 @@
-"""Reliability diagram and confusion matrix."""
+"""Decisions and probabilities by class: reliability diagram, confusion matrix, histogram."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ from lungtl.evaluation.figures.canvas import BLACK, GREY, MODEL, VERMILLION, new
 from lungtl.evaluation.metrics import score
 from lungtl.evaluation.weighted import CALIBRATION_BINS, calibration_bin
 
+HISTOGRAM_EDGES = np.arange(21) / 20
+"""np.linspace would put 0.15 below its own edge; i/20 is the nearest float to the literal."""
+
 
 def reliability(labels: ArrayLike, probabilities: ArrayLike, calibrated: ArrayLike | None = None) -> Figure:
     """Draw the share of positives against the mean probability of ten equal-width bins, their counts below.
 
-    Args:
-        labels: int [N], 0 or 1.
-        probabilities: float [N] in [0, 1], of the positive class.
-        calibrated: float [N], the same after calibration, drawn in addition.
-
-    Returns:
-        The figure, without empty bins.
+    Probabilities after calibration, float [N], are drawn in addition.
     """
     y = check_labels(labels)
     series = [("model", probabilities, MODEL, "o")]
@@ -67,16 +64,7 @@ def _draw_bins(
 
 
 def confusion(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5) -> Figure:
-    """Draw the confusion matrix at a threshold: counts, and their share of the true class (row).
-
-    Args:
-        labels: int [N], 0 or 1.
-        probabilities: float [N] in [0, 1], of the positive class.
-        threshold: rows with at least this probability are called positive.
-
-    Returns:
-        The figure; a class without rows has no shares.
-    """
+    """Draw the confusion matrix at a threshold: counts, and their share of the true class (row)."""
     y = check_labels(labels)
     called = check_probabilities(probabilities, len(y)) >= check_threshold(threshold)
     counts = np.zeros((2, 2), dtype=np.int64)
@@ -100,4 +88,28 @@ def confusion(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.
     axes.set_title(f"Confusion matrix: called malignant at p >= {threshold:.2f} (n = {len(y)})")
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, label="share of the true class")
+    return figure
+
+
+def score_histogram(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5) -> Figure:
+    """Draw histograms of the probabilities in bins of 0.05, malignant cases above the others."""
+    y = check_labels(labels)
+    p = check_probabilities(probabilities, len(y))
+    called = p >= check_threshold(threshold)
+    figure = new_figure(4.8)
+    figure.suptitle(f"Probabilities by class, called malignant at p >= {threshold:.2f} (n = {len(y)})")
+    above, below = figure.subplots(2, 1, sharex=True, sharey=True)
+    classes = (
+        (above, y == 1, called, VERMILLION, "malignant", "called malignant, sensitivity"),
+        (below, y == 0, ~called, MODEL, "not malignant", "called not malignant, specificity"),
+    )
+    for axes, members, right, colour, name, share in classes:
+        axes.hist(p[members], bins=HISTOGRAM_EDGES.tolist(), color=colour, edgecolor="white", linewidth=0.5)
+        axes.axvline(threshold, color=BLACK, linewidth=1.2, linestyle="--")
+        n, hits = int(members.sum()), int((members & right).sum())
+        axes.set_title(f"{name}: {hits} of {n} {share} {hits / n:.2f}" if n else f"{name}: none", loc="left")
+        axes.set(ylabel="cases", xlim=(0, 1))
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        tidy(axes)
+    below.set_xlabel("predicted probability of malignancy")
     return figure

@@ -7,7 +7,6 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lungtl.evaluation.estimate import Estimate
@@ -20,7 +19,7 @@ LINE_INCHES = 0.24
 
 def dot_with_intervals(
     names: Sequence[str],
-    estimates: Sequence[Estimate],
+    estimates: Sequence[Estimate | None],
     *,
     xlabel: str,
     title: str = "",
@@ -29,63 +28,17 @@ def dot_with_intervals(
     """Draw a dot with its interval for each name, from top to bottom, with the numbers on the right.
 
     Args:
-        names: n of them.
-        estimates: n; an undefined one is written as such.
+        names: at least one.
+        estimates: one per name; an undefined one is written as such, None makes the name a heading.
         xlabel: what the values are.
         title: of the figure.
         reference: a value marked by a dashed line, such as 0.5 for an AUROC or 0 for a difference.
 
     Returns:
         The figure, as high as it needs to be.
-
-    Raises:
-        LungtlError: the counts differ, or there are none.
     """
     if not len(names) == len(estimates) > 0:
-        raise LungtlError(
-            f"there are {len(names)} names and {len(estimates)} estimates; expected one per name, at least one"
-        )
-    figure, axes = _empty_lines(names, xlabel, title)
-    _write_right(axes, [_draw(axes, i, estimate) for i, estimate in enumerate(estimates)])
-    _mark_reference(axes, reference)
-    return figure
-
-
-def subgroup_forest(rows: Sequence[Mapping[str, Any]], overall: float | None = None) -> Figure:
-    """Draw the AUROC of each subgroup with its interval, under the name of its group.
-
-    Args:
-        rows: `subgroups` of metrics.json.
-        overall: the AUROC of all bags, marked by a dashed line.
-
-    Returns:
-        The figure; a subgroup whose AUROC is undefined keeps its line.
-
-    Raises:
-        LungtlError: there are no rows.
-    """
-    if not rows:
-        raise LungtlError("there are no subgroups to draw; expected at least one row")
-    lines: list[tuple[str, Estimate | None]] = []
-    for group, members in groupby(rows, itemgetter("group")):
-        lines.append((str(group).replace("_", " "), None))
-        for row in members:
-            auroc = Estimate(row["auroc"], row["low"], row["high"], row["undefined"])
-            lines.append((f"{row['level']}  ({row['n_positive']} of {row['n']} malignant)", auroc))
-    title = "AUROC by subgroup" if overall is None else f"AUROC by subgroup (dashed: all cases, {overall:.3f})"
-    figure, axes = _empty_lines([name for name, _ in lines], "AUROC", title)
-    right = []
-    for i, (_, estimate) in enumerate(lines):
-        right.append("" if estimate is None else _draw(axes, i, estimate))
-        if estimate is None:
-            axes.get_yticklabels()[i].set_fontweight("bold")
-    _write_right(axes, right)
-    _mark_reference(axes, overall)
-    return figure
-
-
-def _empty_lines(names: Sequence[str], xlabel: str, title: str) -> tuple[Figure, Axes]:
-    """An empty line for each name, the first at the top."""
+        raise LungtlError(f"there are {len(names)} names and {len(estimates)} estimates; expected one per name")
     figure = new_figure(0.9 + LINE_INCHES * len(names))
     # The title is that of the figure: long names would push an axes title off centre.
     figure.suptitle(title)
@@ -95,26 +48,34 @@ def _empty_lines(names: Sequence[str], xlabel: str, title: str) -> tuple[Figure,
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _draw(axes: Axes, i: int, estimate: Estimate) -> str:
-    """Draw a dot and its interval on line i; returns the numbers."""
-    if estimate.value is not None:
-        axes.plot(estimate.value, i, color=MODEL, marker="o", markersize=6)
-    if estimate.low is not None and estimate.high is not None:
-        axes.plot([estimate.low, estimate.high], [i, i], color=MODEL, linewidth=1.8, solid_capstyle="butt")
-    return format_estimate(estimate)
-
-
-def _write_right(axes: Axes, texts: list[str]) -> None:
-    """Write the numbers at the right ends of the lines."""
+    for i, estimate in enumerate(estimates):
+        if estimate is None:
+            axes.get_yticklabels()[i].set_fontweight("bold")
+            continue
+        if estimate.value is not None:
+            axes.plot(estimate.value, i, color=MODEL, marker="o", markersize=6)
+        if estimate.low is not None and estimate.high is not None:
+            axes.plot([estimate.low, estimate.high], [i, i], color=MODEL, linewidth=1.8, solid_capstyle="butt")
     right = axes.secondary_yaxis("right")
-    right.set_yticks(range(len(texts)), texts)
+    right.set_yticks(range(len(names)), [format_estimate(estimate) for estimate in estimates])
     right.tick_params(length=0)
     right.spines["right"].set_visible(False)
-
-
-def _mark_reference(axes: Axes, reference: float | None) -> None:
     if reference is not None:
         axes.axvline(reference, color=GREY, linewidth=1, linestyle="--", zorder=0)
+    return figure
+
+
+def subgroup_forest(rows: Sequence[Mapping[str, Any]], overall: float | None = None) -> Figure:
+    """Draw the AUROC of each of the `subgroups` of metrics.json, at least one, under the name of its group.
+
+    The overall AUROC is marked by a dashed line; a subgroup whose AUROC is undefined keeps its line.
+    """
+    lines: list[tuple[str, Estimate | None]] = []
+    for group, members in groupby(rows, itemgetter("group")):
+        lines.append((str(group).replace("_", " "), None))
+        for row in members:
+            auroc = Estimate(row["auroc"], row["low"], row["high"], row["undefined"])
+            lines.append((f"{row['level']}  ({row['n_positive']} of {row['n']} malignant)", auroc))
+    title = "AUROC by subgroup" if overall is None else f"AUROC by subgroup (dashed: all cases, {overall:.3f})"
+    names, estimates = [name for name, _ in lines], [estimate for _, estimate in lines]
+    return dot_with_intervals(names, estimates, xlabel="AUROC", title=title, reference=overall)

@@ -1,8 +1,6 @@
-"""Where a bag's probability comes from: the weights along z, and the most heavily weighted slices."""
+"""The aggregator's weights along z."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from lungtl.evaluation.figures.canvas import BLUE, GREY, new_figure, tidy
-from lungtl.evaluation.figures.grid import KINDS, slice_grid
+from lungtl.evaluation.figures.montage import KINDS
 from lungtl.settings.errors import LungtlError
 
 
@@ -30,9 +28,6 @@ def attention_along_z(
         slice_probabilities: float [S] in [0, 1], of the slice being malignant, drawn below; None to omit them.
         slice_labels: int [S], -1 unknown, 0 non-nodule, 1 benign, 2 malignant.
         title: of the figure.
-
-    Returns:
-        The figure.
 
     Raises:
         LungtlError: the bag is empty or the lengths differ.
@@ -74,15 +69,9 @@ def attention_along_z(
 
 
 def label_spans(z: NDArray[np.float64], labels: NDArray[np.int64]) -> list[tuple[float, float, int]]:
-    """Merge neighbouring slices with the same label.
+    """(start, stop, label) of neighbouring slices with the same label; z is ascending.
 
-    Args:
-        z: float64 [S], ascending.
-        labels: int [S].
-
-    Returns:
-        (start, stop, label) of each span, which extends halfway to the next slice, and half a spacing beyond the
-        first and the last.
+    A span extends halfway to the next slice, and half a spacing beyond the first and the last.
     """
     middle = (z[1:] + z[:-1]) / 2
     first, last = (middle[0] - z[0], z[-1] - middle[-1]) if len(z) > 1 else (0.5, 0.5)
@@ -92,30 +81,6 @@ def label_spans(z: NDArray[np.float64], labels: NDArray[np.int64]) -> list[tuple
     return [(float(edges[a]), float(edges[b]), int(labels[a])) for a, b in zip(starts, stops, strict=True)]
 
 
-def montage(
-    images: Sequence[NDArray[np.uint8]],
-    captions: Sequence[str],
-    labels: Sequence[int] | None = None,
-    title: str = "",
-) -> Figure:
-    """Draw slices in a grid of four columns, in grey, each under its caption.
-
-    Args:
-        images: uint8 [H, W] each, most important first; at most 16 are drawn.
-        captions: one per image, such as "LIDC-0003 z -120 mm, w=0.12, p=0.91, malignant".
-        labels: the slices' labels (-1 unknown, 0 non-nodule, 1 benign, 2 malignant); a slice with a nodule gets a
-            frame in its colour, one with an unknown label a dotted frame. None for no frames.
-        title: which slices they are.
-
-    Returns:
-        The figure, with a note if there are no images or only the first 16 are drawn.
-
-    Raises:
-        LungtlError: the counts differ or an image is not uint8 [H, W].
-    """
-    return slice_grid(images, captions, labels, title)[0]
-
-
 def _shade(axes: Axes, z: NDArray[np.float64], labels: NDArray[np.int64]) -> None:
     named: set[int] = set()
     for start, stop, label in label_spans(z, labels):
@@ -123,16 +88,7 @@ def _shade(axes: Axes, z: NDArray[np.float64], labels: NDArray[np.int64]) -> Non
             name, colour, hatch = KINDS[label]
             # A leading underscore keeps further spans of a label out of the legend.
             text = f"_{name}" if label in named else name
-            axes.axvspan(
-                start,
-                stop,
-                facecolor=colour,
-                edgecolor=colour,
-                alpha=0.2,
-                hatch=hatch,
-                linewidth=0,
-                label=text,
-            )
+            axes.axvspan(start, stop, color=colour, alpha=0.2, hatch=hatch, linewidth=0, label=text)
             named.add(label)
 
 

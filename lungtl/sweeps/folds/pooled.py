@@ -10,6 +10,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from lungtl.evaluation.document import evaluation_document
+from lungtl.evaluation.figures import roc, save
+from lungtl.evaluation.metrics import score
+from lungtl.evaluation.pooling import CONTROL, over_folds, pool_folds, pooled_gain, shared_calibration
 from lungtl.runs.folder import METRICS, read_record
 from lungtl.settings.errors import LungtlError
 from lungtl.sweeps.folds.runs import FoldRun, read_folds
@@ -22,16 +28,12 @@ POOLED, PREDICTIONS, OUT_OF_FOLD = "pooled", "oof_predictions.csv", "out_of_fold
 def pool_sweep(sweep: Path, runs: list[FoldRun]) -> None:
     """Pool every repeat whose folds all finished and print the results' folder; log the other repeats.
 
-    Args:
-        sweep: its folder; gets `pooled/` with table.csv, README.md and, for each repeat, a folder with
-            oof_predictions.csv, metrics.json and roc.png.
-        runs: from `find_runs`.
+    The sweep's folder gets `pooled/` with table.csv, README.md and, for each repeat, a folder with
+    oof_predictions.csv, metrics.json and roc.png.
 
     Raises:
         LungtlError: some repeats could not be pooled.
     """
-    import pandas as pd
-
     repeats: dict[tuple[str, int, int], list[FoldRun]] = {}
     for run in runs:
         repeats.setdefault((run.setting, run.split_seed, run.seed), []).append(run)
@@ -60,12 +62,6 @@ def pool_repeat(out: Path, runs: list[FoldRun]) -> dict[str, Any]:
     Raises:
         LungtlError: a fold did not finish, or the folds do not test every patient of one store once.
     """
-    from lungtl.evaluation.document import check_document, evaluation_document
-    from lungtl.evaluation.figures.canvas import save
-    from lungtl.evaluation.figures.curves import roc
-    from lungtl.evaluation.metrics import score
-    from lungtl.evaluation.pooling import CONTROL, over_folds, pool_folds, pooled_gain, shared_calibration
-
     folds, first = read_folds(runs), runs[0]
     pooled = pool_folds(folds)
     labels, model, patients = pooled["label"], pooled["probability"], pooled["patient_id"]
@@ -85,7 +81,6 @@ def pool_repeat(out: Path, runs: list[FoldRun]) -> dict[str, Any]:
         seed=first.seed, pooled=out.name, runs=[run.folder.name for run in runs],
         store=records[0]["store"], store_fingerprint=records[0]["store_fingerprint"],
     )  # fmt: skip
-    check_document(document)
     out.mkdir(parents=True, exist_ok=True)
     pooled.drop(columns=columns).to_csv(out / PREDICTIONS, index=False)
     (out / METRICS).write_text(json.dumps(document, indent=2, allow_nan=False))

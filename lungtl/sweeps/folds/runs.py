@@ -1,4 +1,8 @@
-"""The runs of a cross-validation in a sweep's folder: the setting, seeds and fold of each, and its results."""
+"""The runs of a cross-validation in a sweep's folder: the setting, seeds and fold of each, and its results.
+
+Settings are read from Hydra's own files, which also runs have that failed before they wrote config.yaml: all folds of
+a setting must have one key, that of the sweep.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,18 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
+from omegaconf import OmegaConf
+
+from lungtl.data.splits import read_split
+from lungtl.evaluation.pooling import Fold
 from lungtl.runs.folder import METRICS, PREDICTIONS, SPLIT
 from lungtl.runs.naming import run_name
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.keys import config_key, is_setting, meaning, override_key, read_fingerprints
 from lungtl.sweeps.state import read_states
-
-if TYPE_CHECKING:
-    from lungtl.evaluation.pooling import Fold
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,6 @@ def find_runs(sweep: Path) -> list[FoldRun]:
 
     A setting is named after its overrides or with `name=`, or with both if several settings share that name.
     """
-    from omegaconf import OmegaConf
-
     runs: list[FoldRun] = []
     fingerprints = read_fingerprints(sweep)
     settings_of: dict[str, set[str]] = defaultdict(set)  # `name=` -> settings
@@ -69,11 +73,6 @@ def read_folds(runs: list[FoldRun]) -> list[Fold]:
     Raises:
         LungtlError: a fold did not finish.
     """
-    import pandas as pd
-
-    from lungtl.data.splits import read_split
-    from lungtl.evaluation.pooling import Fold
-
     finished = {run.fold: run.folder for run in runs if (run.folder / METRICS).is_file()}
     missing = [fold for fold in range(runs[0].folds) if fold not in finished]
     if missing:

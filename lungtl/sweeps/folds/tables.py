@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-METRICS = ("auroc", "auprc", "sensitivity", "specificity", "brier")
-COLUMNS = ("auroc, mean of the folds", *(f"{name}, pooled" for name in METRICS))
+from lungtl.evaluation.formatting import HEADLINES, format_mean_sd, markdown_table, rows_for_table
+from lungtl.runs.naming import differing
+
+COLUMNS = ("auroc, mean of the folds", *(f"{name}, pooled" for name in HEADLINES))
 CONTROLS_OF_RUNS = ("untrained",)
 """Controls that depend on a run's setting and seed, not on data and split alone."""
 EXPLANATION = """\
@@ -42,8 +44,6 @@ def markdown(documents: list[dict[str, Any]]) -> str:
     Args:
         documents: the metrics.json of the repeats.
     """
-    from lungtl.evaluation.formatting import format_mean_sd, markdown_table
-
     rows: list[tuple[str, ...]] = []
     controls: dict[tuple[str, ...], tuple[str, ...]] = {}
     settings: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
@@ -66,7 +66,7 @@ def markdown(documents: list[dict[str, Any]]) -> str:
             controls.setdefault((control, data, split_seed, *depends_on), row)
         settings[setting, data].append(document)
         name_of[setting, data] = name
-    header = ("setting", "split seed", "seed", "bags", "positive", *COLUMNS)
+    header = ("setting", "split seed", "seed", "cases", "positive", *COLUMNS)
     blocks = ["# Cross-validation", "\n".join(markdown_table([header, *rows, *controls.values()]))]
     if len(settings) < len(documents):
         averages = [(name_of[key], str(len(repeats)), *_over_seeds(repeats)) for key, repeats in settings.items()]
@@ -76,8 +76,6 @@ def markdown(documents: list[dict[str, Any]]) -> str:
 
 
 def _names(documents: list[dict[str, Any]], with_store: bool) -> list[str]:
-    from lungtl.runs.naming import differing
-
     names = differing([document["setting"] for document in documents])
     if not with_store:
         return names
@@ -86,16 +84,12 @@ def _names(documents: list[dict[str, Any]], with_store: bool) -> list[str]:
 
 def _cells(document: dict[str, Any]) -> dict[str, list[str]]:
     """The metrics of the model and of each control, as text."""
-    from lungtl.evaluation.formatting import rows_for_table
-
     (_, *columns), *rows = rows_for_table(document)
     texts = {metric: row for metric, *row in rows}
-    return {column: [texts[metric][k] for metric in METRICS] for k, column in enumerate(columns)}
+    return {column: [texts[metric][k] for metric in HEADLINES] for k, column in enumerate(columns)}
 
 
 def _over_seeds(repeats: list[dict[str, Any]]) -> list[str]:
-    from lungtl.evaluation.formatting import format_mean_sd
-
     folds = [repeat["folds"]["auroc"]["mean"] for repeat in repeats]
-    pooled = ([repeat["bag"]["metrics"][metric]["value"] for repeat in repeats] for metric in METRICS)
+    pooled = ([repeat["bag"]["metrics"][metric]["value"] for repeat in repeats] for metric in HEADLINES)
     return [format_mean_sd(values) for values in (folds, *pooled)]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from lungtl.evaluation.bootstrap import bootstrap_estimate, patient_bootstrap
@@ -14,13 +14,9 @@ from lungtl.evaluation.checks import patient_codes
 from lungtl.evaluation.estimate import Estimate, mean_and_sd
 from lungtl.evaluation.formatting import HEADLINES
 from lungtl.evaluation.metrics import rate_trials
-from lungtl.evaluation.weighted import weighted_metrics
+from lungtl.evaluation.weighted import METRICS as ALL_METRICS
+from lungtl.evaluation.weighted import Floats, Rows
 from lungtl.sweeps.report.finished import Run
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-Floats = NDArray[np.float64]
 
 RESAMPLES = 1000
 METRICS = tuple(HEADLINES)
@@ -30,67 +26,40 @@ NO_VALIDATION = Estimate(None, undefined="a run has no validation predictions")
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of K runs on the same N bags.
+    """Predictions of K runs on the same N bags, and their metrics, NaN where undefined."""
 
-    Attributes:
-        labels: int64 [N], 0 or 1.
-        patient_ids: N.
-        probabilities: float64 [K, N].
-        values: float64 [K, len(METRICS)], each run's metrics; NaN where undefined.
-        replicates: float64 [K, len(METRICS), R], the same on R resamples of the patients, the same for all runs.
-    """
-
-    labels: NDArray[np.int64]
-    patient_ids: list[str]
-    probabilities: Floats
-    values: Floats
-    replicates: Floats
+    labels: NDArray[np.int64]  # [N], 0 or 1
+    patient_ids: list[str]  # N
+    probabilities: Floats  # [K, N]
+    values: Floats  # [K, len(METRICS)]
+    replicates: Floats  # [K, len(METRICS), R], on R resamples of the patients, the same for all runs
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Runs that differ only in the seed.
+    """Runs that differ only in the seed."""
 
-    Attributes:
-        label: what distinguishes it from the other settings.
-        levels: of the factors, in their order.
-        members: indices of its runs among those of the test set.
-        seeds: of these runs.
-        validation: AUROC on the validation bags, the mean over the seeds.
-        test: name in `METRICS` -> mean over the seeds on the test bags.
-    """
-
-    label: str
-    levels: tuple[str, ...]
-    members: list[int]
-    seeds: list[int]
-    validation: Estimate
-    test: dict[str, Estimate]
+    label: str  # what distinguishes it from the other settings
+    levels: tuple[str, ...]  # of the factors, in their order
+    members: list[int]  # indices of its runs among those of the test set
+    seeds: list[int]  # of these runs
+    validation: Estimate  # AUROC on the validation bags, the mean over the seeds
+    test: dict[str, Estimate]  # name in `METRICS` -> mean over the seeds on the test bags
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """Runs with the same split and the same labels of the test bags.
-
-    Attributes:
-        runs: K of them.
-        indices: of these among all finished runs of the sweep.
-        test: their predictions on the test bags.
-        validation: on the validation bags; None where a run has none.
-        settings: by decreasing validation AUROC, those without one last.
-        best: the best setting on validation; None where a setting has no validation AUROC.
-        duplicates: run that repeats the setting and seed of an earlier one -> that run; it is no further seed and is
-            not counted.
-    """
+    """Runs with the same split and the same labels of the test bags."""
 
     __test__ = False  # not a test class for pytest
 
     runs: list[Run]
-    indices: list[int]
+    indices: list[int]  # of these among all finished runs of the sweep
     test: Predictions
-    validation: Predictions | None
-    settings: list[Setting]
-    best: Setting | None
+    validation: Predictions | None  # None where a run has none
+    settings: list[Setting]  # by decreasing validation AUROC, those without one last
+    best: Setting | None  # the best setting on validation; None where a setting has no validation AUROC
+    # run that repeats the setting and seed of an earlier one, and is not counted -> that run
     duplicates: dict[int, int]
 
     def name_of(self, run: int) -> str:
@@ -101,15 +70,12 @@ class TestSet:
 
 
 def by_test_set(runs: Sequence[Run], labels: Sequence[str], levels: Sequence[tuple[str, ...]]) -> list[TestSet]:
-    """Group runs by their test set, the largest group first.
+    """Group runs by their test set, the largest group first; numbers of different ones are not comparable.
 
     Args:
         runs: finished.
         labels: of the setting of each run.
         levels: of the factors, of each run.
-
-    Returns:
-        The test sets. Numbers of different ones are not comparable.
     """
     groups: dict[tuple[object, ...], list[int]] = {}
     for i, run in enumerate(runs):
@@ -117,7 +83,8 @@ def by_test_set(runs: Sequence[Run], labels: Sequence[str], levels: Sequence[tup
         groups.setdefault((run.split_fingerprint, *map(tuple, bags)), []).append(i)
     ordered = sorted(groups.values(), key=lambda members: (-len(members), members[0]))
     return [
-        _test_set(own, [runs[i] for i in own], [labels[i] for i in own], [levels[i] for i in own]) for own in ordered
+        _test_set(rows, [runs[i] for i in rows], [labels[i] for i in rows], [levels[i] for i in rows])
+        for rows in ordered
     ]
 
 
@@ -129,17 +96,18 @@ def score_runs(tables: Sequence[pd.DataFrame], thresholds: Sequence[float]) -> P
         thresholds: of each run; bags with at least this probability are called positive.
 
     Returns:
-        The scores, also on resampled patients; the latter are NaN for fewer than two patients.
+        The scores; those on resampled patients are NaN for fewer than two patients.
     """
     labels = tables[0]["label"].to_numpy(np.int64)
     patient_ids = tables[0]["patient_id"].tolist()
     patients = patient_codes(patient_ids, len(labels))
     probabilities = np.stack([table["probability"].to_numpy(np.float64) for table in tables])
 
+    ranked = [Rows(labels, p, threshold, patients) for p, threshold in zip(probabilities, thresholds, strict=True)]
+    chosen = [ALL_METRICS.index(name) for name in METRICS]
+
     def statistic(weights: Floats) -> Floats:
-        runs = zip(probabilities, thresholds, strict=True)
-        scored = [weighted_metrics(labels, p, weights, threshold, patients) for p, threshold in runs]
-        return np.concatenate([np.stack([metrics[name] for name in METRICS]) for metrics in scored])
+        return np.concatenate([rows.metrics(weights)[chosen] for rows in ranked])
 
     shape = (len(tables), len(METRICS))
     replicates = np.full((*shape, RESAMPLES), np.nan)
@@ -179,11 +147,11 @@ def _test_set(indices: list[int], runs: list[Run], labels: list[str], levels: li
     members: dict[tuple[str, ...], list[int]] = {}
     first: dict[tuple[tuple[str, ...], int], int] = {}
     duplicates = {}
-    for i, own in enumerate(levels):
-        if first.setdefault((own, runs[i].seed), i) == i:
-            members.setdefault(own, []).append(i)
+    for i, combination in enumerate(levels):
+        if first.setdefault((combination, runs[i].seed), i) == i:
+            members.setdefault(combination, []).append(i)
         else:
-            duplicates[i] = first[own, runs[i].seed]
+            duplicates[i] = first[combination, runs[i].seed]
     trials = rate_trials(test.labels, patient_codes(test.patient_ids, len(test.labels)))
 
     def pooled(predictions: Predictions, rows: list[int], m: int, rate: int | None = None) -> Estimate:
@@ -192,13 +160,13 @@ def _test_set(indices: list[int], runs: list[Run], labels: list[str], levels: li
     settings = [
         Setting(
             label=labels[rows[0]],
-            levels=own,
+            levels=combination,
             members=rows,
             seeds=[runs[i].seed for i in rows],
             validation=NO_VALIDATION if validation is None else pooled(validation, rows, AUROC),
             test={name: pooled(test, rows, m, trials.get(name)) for m, name in enumerate(METRICS)},
         )
-        for own, rows in members.items()
+        for combination, rows in members.items()
     ]
     settings.sort(key=lambda one: -1 if one.validation.value is None else one.validation.value, reverse=True)
     complete = all(one.validation.value is not None for one in settings)

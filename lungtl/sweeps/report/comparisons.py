@@ -4,54 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lungtl.data.splits import read_split
 from lungtl.evaluation.chosen import choose_thresholds
-from lungtl.evaluation.controls import control_probabilities
+from lungtl.evaluation.controls import fit_controls
 from lungtl.evaluation.delong import compare_mean_aurocs
 from lungtl.evaluation.estimate import Difference
 from lungtl.evaluation.paired import McNemar, holm, mcnemar
 from lungtl.evaluation.pooling import UNTRAINED
+from lungtl.evaluation.weighted import Floats
 from lungtl.runs.folder import SPLIT
-from lungtl.sweeps.report.comparable import Predictions, Setting, TestSet
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-Floats = NDArray[np.float64]
+from lungtl.sweeps.report.comparable import Setting, TestSet
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A setting compared with another one or with a control, on the same test bags.
+    """A setting compared with another one or with a control, on the same test bags."""
 
-    Attributes:
-        setting: its label.
-        against: the label of the best setting, or the name of the control.
-        kind: what `against` is.
-        auroc: the setting's AUROC minus the other's.
-        adjusted: p-value of that, Holm-corrected over the comparisons with the same best setting or control; None
-            where undefined.
-        family: how many p-values `adjusted` was corrected for.
-        decisions: where the decisions of the two differ, in bags, summed over the seeds that both have; None where
-            they were not compared.
-        decisions_adjusted: p-value of that, Holm-corrected over the compared decisions.
-        decisions_family: how many those are.
-    """
-
-    setting: str
-    against: str
-    kind: Literal["best", "control"]
-    auroc: Difference
+    setting: str  # label
+    against: str  # the label of the best setting, or the name of the control
+    kind: Literal["best", "control"]  # what `against` is
+    auroc: Difference  # the setting's AUROC minus the other's
+    # its p-value, Holm-corrected over the comparisons with the same best setting or control; None where undefined
     adjusted: float | None = None
-    family: int = 0
+    family: int = 0  # how many p-values `adjusted` was corrected for
+    # where the decisions of the two differ, in bags, summed over the seeds that both have; None where they were not
+    # compared
     decisions: McNemar | None = None
-    decisions_adjusted: float | None = None
-    decisions_family: int = 0
+    decisions_adjusted: float | None = None  # p-value of that, Holm-corrected over the compared decisions
+    decisions_family: int = 0  # how many those are
 
 
 def compare(tested: TestSet) -> list[Comparison]:
@@ -77,17 +62,11 @@ def compare(tested: TestSet) -> list[Comparison]:
     return comparisons
 
 
-def mean_probabilities(predictions: Predictions, setting: Setting) -> Floats:
-    """Probabilities averaged over the setting's seeds, float64 [N]."""
-    mean: Floats = predictions.probabilities[setting.members].mean(axis=0)
-    return mean
-
-
 def split_controls(tested: TestSet) -> dict[str, Floats]:
     """The controls that depend on the split alone, the same for all runs: name -> probabilities of the test bags."""
     split = read_split(tested.runs[0].folder / SPLIT)
-    bags: pd.DataFrame = tested.runs[0].test[["bag_id"]].merge(split, on="bag_id", validate="one_to_one")
-    return control_probabilities(split[split["split"] == "train"], bags)
+    bags = tested.runs[0].test[["bag_id"]].merge(split, on="bag_id", validate="one_to_one")
+    return fit_controls(split[split["split"] == "train"]).predict(bags)
 
 
 def _with_best(tested: TestSet) -> Iterator[Comparison]:

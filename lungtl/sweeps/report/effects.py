@@ -14,36 +14,23 @@ from lungtl.sweeps.report.factors import Levels
 class Effect:
     """The change in test AUROC that a level of a factor makes.
 
-    Attributes:
-        factor: its name.
-        level: whose effect it is.
-        reference: the first level of the factor, in the order of the runs.
-        pairs: how many pairs of runs differ in this alone; 0 leaves the effect undefined.
-        difference: mean over the pairs of test AUROC with the level minus that with the reference, with the interval
-            from resampling patients; `sd` is the standard deviation between the pairs.
+    The difference is the mean over the pairs of test AUROC with the level minus that with the reference, with the
+    interval from resampling patients; its `sd` is the standard deviation between the pairs.
     """
 
     factor: str
     level: str
-    reference: str
-    pairs: int
+    reference: str  # the first level of the factor, in the order of the runs
+    pairs: int  # of runs that differ in this alone; 0 leaves the effect undefined
     difference: Estimate
 
 
 def measure_effects(tested: TestSet, factors: Levels) -> list[Effect]:
-    """Measure the effect of each factor with everything else equal, including the seed.
-
-    Args:
-        tested: runs with the same test bags.
-        factors: level of each finished run of the sweep.
-
-    Returns:
-        One effect for each level but the first of each factor that varies among these runs.
-    """
+    """Measure the effect of each level but the first of each factor, everything else equal, including the seed."""
     effects = []
     for factor, all_levels in factors.items():
         levels = [all_levels[i] for i in tested.indices]
-        rest_of_setting = [tuple(own[i] for name, own in factors.items() if name != factor) for i in tested.indices]
+        rest_of_setting = [tuple(other[i] for name, other in factors.items() if name != factor) for i in tested.indices]
         blocks: dict[object, dict[str, int]] = defaultdict(dict)  # same but for the factor: level -> run
         for i, run in enumerate(tested.runs):
             blocks[rest_of_setting[i], run.seed].setdefault(levels[i], i)  # of duplicates the first counts

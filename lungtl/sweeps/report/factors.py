@@ -19,18 +19,12 @@ Levels = Mapping[str, Sequence[str]]
 
 
 def find_factors(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Find what was varied.
+    """Find what was varied: factor -> the level of each run; empty where only the seed differs.
 
     A config group whose option differs is one factor with the options as levels, including whatever follows from the
     option. A setting of that group that was varied as well is a separate factor if every option had the same values
     of it; otherwise it becomes part of the level. The data's location is no setting, but different data are levels of
     a factor of their own unless another factor distinguishes them.
-
-    Args:
-        runs: of one sweep.
-
-    Returns:
-        Factor -> the level of each run. Empty where only the seed differs.
     """
     groups = {group: [run.choices.get(group, ABSENT) for run in runs] for run in runs for group in run.choices}
     factors = {group: levels for group, levels in sorted(groups.items()) if len(set(levels)) > 1}
@@ -46,7 +40,7 @@ def find_factors(runs: Sequence[Run]) -> dict[str, list[str]]:
         sets = list(values_by_option.values())
         if max(map(len, sets)) == 1:
             continue  # it follows from the option
-        if all(own == sets[0] for own in sets):
+        if all(values_of_option == sets[0] for values_of_option in sets):
             factors[key] = values
         else:
             factors[group] = [
@@ -62,7 +56,7 @@ def _add_data(factors: dict[str, list[str]], runs: Sequence[Run]) -> None:
     stores: dict[tuple[str, ...], set[str]] = {}
     for i, run in enumerate(runs):
         stores.setdefault(tuple(levels[i] for levels in factors.values()), set()).add(run.store_fingerprint)
-    if all(len(own) == 1 for own in stores.values()):
+    if all(len(fingerprints) == 1 for fingerprints in stores.values()):
         return
     data = [run.store_fingerprint[:FINGERPRINT_LENGTH] for run in runs]
     if "dataset" in factors:
@@ -76,7 +70,7 @@ def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
     """The settings that differ between runs: dotted key -> the value of each run."""
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     values = {key: [run.settings.get(key, ABSENT) for run in runs] for key in keys}
-    return {key: own for key, own in values.items() if len(set(own)) > 1}
+    return {key: texts for key, texts in values.items() if len(set(texts)) > 1}
 
 
 def setting_labels(factors: Levels, n: int) -> list[str]:

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
-from lungtl.sweeps.report.comparisons import mean_probabilities, split_controls
+from lungtl.evaluation.figures import dot_with_intervals, save
+from lungtl.evaluation.figures.canvas import (
+    BLACK,
+    BLUE,
+    CONTROLS,
+    GREY,
+    MODEL,
+    SKY,
+    VERMILLION,
+    new_figure,
+    tidy,
+    write_centred,
+)  # fmt: skip
+from lungtl.evaluation.figures.curves import ROC
+from lungtl.evaluation.weighted import Floats
+from lungtl.sweeps.report.comparable import Predictions, Setting, TestSet
+from lungtl.sweeps.report.comparisons import split_controls
+from lungtl.sweeps.report.effects import Effect
 from lungtl.sweeps.report.factors import last_part
 from lungtl.sweeps.report.sweep import COMPARED_COSTS, Sweep, cost
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from lungtl.sweeps.report.comparable import TestSet
-    from lungtl.sweeps.report.effects import Effect
-
-Floats = NDArray[np.float64]
 
 MAX_COLOURED = 6  # settings that get a colour in the ROC figure
 MAX_LINES = 40  # settings in the figure of intervals
@@ -31,8 +40,6 @@ OVERLAP = 12  # pixels between points whose numbers would overlap
 
 def draw_figures(sweep: Sweep, out: Path) -> dict[str, Path]:
     """Write the figures: intervals, roc and, where there is something to draw, effects and cost -> PNG."""
-    from lungtl.evaluation.figures import save
-
     tested = sweep.tested
     figures = {"intervals": interval_figure(tested), "roc": roc_figure(tested, split_controls(tested))}
     defined = [effect for effect in sweep.effects if effect.pairs]
@@ -47,8 +54,6 @@ def draw_figures(sweep: Sweep, out: Path) -> dict[str, Path]:
 
 def interval_figure(tested: TestSet) -> Figure:
     """Test AUROC of each setting with its interval, the best on validation first."""
-    from lungtl.evaluation.figures import dot_with_intervals
-
     settings = tested.settings[:MAX_LINES]
     omitted = len(tested.settings) - len(settings)
     return dot_with_intervals(
@@ -62,8 +67,6 @@ def interval_figure(tested: TestSet) -> Figure:
 
 def effect_figure(effects: Sequence[Effect]) -> Figure:
     """The difference that each level makes, with its interval."""
-    from lungtl.evaluation.figures import dot_with_intervals
-
     return dot_with_intervals(
         [_plot_label(f"{last_part(effect.factor)}: {effect.level} - {effect.reference}") for effect in effects],
         [effect.difference for effect in effects],
@@ -74,24 +77,8 @@ def effect_figure(effects: Sequence[Effect]) -> Figure:
 
 def roc_figure(tested: TestSet, controls: Mapping[str, Floats]) -> Figure:
     """The ROC curve of each setting, averaged over seeds, and of each control that is not constant."""
-    from lungtl.evaluation.figures.canvas import (
-        BLACK,
-        BLUE,
-        CONTROLS,
-        GREY,
-        SKY,
-        VERMILLION,
-        new_figure,
-        tidy,
-        write_centred,
-    )
-
     figure = new_figure(6.4)
-    axes = figure.add_subplot(
-        xlabel="1 - specificity (false positive rate)", ylabel="sensitivity", aspect="equal",
-        xlim=(-0.01, 1.01), ylim=(-0.01, 1.01),
-    )  # fmt: skip
-    tidy(axes)
+    axes = ROC.axes(figure)
     labels = tested.test.labels
     axes.set_title(f"ROC on {len(labels)} test cases, {labels.sum()} positive; averaged over seeds")
     if labels.min() == labels.max():
@@ -99,7 +86,7 @@ def roc_figure(tested: TestSet, controls: Mapping[str, Floats]) -> Figure:
         return figure
     colours = [BLUE, *CONTROLS, SKY]
     for number, setting in enumerate(tested.settings):
-        x, y, area = _roc_curve(labels, mean_probabilities(tested.test, setting))
+        x, y, area = ROC.trace(labels, mean_probabilities(tested.test, setting))
         if number >= MAX_COLOURED:
             axes.plot(x, y, color=GREY, linewidth=0.8, alpha=0.4, zorder=2)
         else:
@@ -107,12 +94,17 @@ def roc_figure(tested: TestSet, controls: Mapping[str, Floats]) -> Figure:
             line.set(linewidth=2.4 if setting is tested.best else 1.4, zorder=3 - number / MAX_COLOURED)
     for (name, probabilities), style in zip(controls.items(), ("--", "-.", ":"), strict=False):
         if np.ptp(probabilities) > 0:
-            x, y, area = _roc_curve(labels, probabilities)
+            x, y, area = ROC.trace(labels, probabilities)
             axes.plot(x, y, color=BLACK, linestyle=style, linewidth=1.2, label=f"control: {name}, AUC {area:.2f}")
     axes.plot([0, 1], [0, 1], color=VERMILLION, linestyle=":", linewidth=1, label="any constant prediction")
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", fontsize=8, ncols=2)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize=8, ncols=2)
     return figure
+
+
+def mean_probabilities(predictions: Predictions, setting: Setting) -> Floats:
+    """Probabilities averaged over the setting's seeds, float64 [N]."""
+    mean: Floats = predictions.probabilities[setting.members].mean(axis=0)
+    return mean
 
 
 def cost_figure(tested: TestSet, costs: Mapping[str, Sequence[float | None]]) -> Figure:
@@ -122,10 +114,6 @@ def cost_figure(tested: TestSet, costs: Mapping[str, Sequence[float | None]]) ->
         tested: the runs.
         costs: name of a cost -> its value for each setting; None where it was not recorded.
     """
-    from matplotlib.ticker import NullFormatter
-
-    from lungtl.evaluation.figures.canvas import MODEL, new_figure, tidy
-
     figure = new_figure(3.4 * len(costs))
     panels = figure.subplots(len(costs), 1, squeeze=False)[:, 0]
     for axes, (name, values) in zip(panels, costs.items(), strict=True):
@@ -167,16 +155,6 @@ def _decades(values: Sequence[float | None]) -> float:
     """How many powers of ten the values span; 0 where one is 0, which has no logarithm."""
     known = [value for value in values if value is not None]
     return 0.0 if min(known) <= 0 else float(np.log10(max(known) / min(known)))
-
-
-def _roc_curve(labels: NDArray[np.int64], probabilities: Floats) -> tuple[Floats, Floats, float]:
-    """False positive rates, sensitivities, and the area under the curve."""
-    from lungtl.evaluation.figures.curves import ROC
-    from lungtl.evaluation.weighted import Rows
-
-    positive, negative = Rows(labels, probabilities, 0.5).ranked(np.ones((1, len(labels))))
-    x, y = ROC.points(positive[0], negative[0])
-    return x, y, float(np.trapezoid(y, x))
 
 
 def _plot_label(label: str) -> str:

@@ -6,55 +6,43 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+from omegaconf import OmegaConf
 
 from lungtl.evaluation.pooling import UNTRAINED
 from lungtl.runs.environment import ENVIRONMENT
-from lungtl.runs.folder import METRICS, PREDICTIONS, PRUNED, RECORD, SPLIT, VALIDATION, read_record
-from lungtl.runs.naming import flatten, run_name
+from lungtl.runs.folder import CONFIG, METRICS, PREDICTIONS, PRUNED, RECORD, SPLIT, VALIDATION, read_record
+from lungtl.runs.naming import flatten, run_name, shorten_overrides
 from lungtl.settings.errors import LungtlError, UsageError
-from lungtl.settings.keys import decides_result
+from lungtl.settings.keys import decides_result, override_key
 from lungtl.sweeps.parent import PARENT
 from lungtl.sweeps.state import STATUS, status_of
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 LATEST = "latest"
 PRUNED_STATE = "pruned"
 """State of a run that a search stopped early; it has no results."""
-HYDRA = ".hydra"
-CONFIG = f"{HYDRA}/config.yaml"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run.
-
-    Attributes:
-        folder: its own.
-        settings: dotted key of the config -> value as text, for the keys that decide the result, except the seed.
-        choices: config group -> the chosen option.
-        seed: of the training.
-        split_fingerprint: of the train, validation and test split.
-        store_fingerprint: of the data, independent of their location.
-        test: bag_id, patient_id, label, probability of the test bags, sorted by bag_id; and control_untrained where
-            the run has that control.
-        validation: likewise of the validation bags; None where the run has none.
-        document: its metrics.json.
-        environment: its environment.json; None where it has none.
-    """
+    """A finished run."""
 
     folder: Path
+    # dotted key of the config -> value as text, for the keys that decide the result, except the seed
     settings: Mapping[str, str]
-    choices: Mapping[str, str]
+    choices: Mapping[str, str]  # config group -> the chosen option
     seed: int
-    split_fingerprint: str
-    store_fingerprint: str
+    split_fingerprint: str  # of the train, validation and test split
+    store_fingerprint: str  # of the data, independent of their location
+    # bag_id, patient_id, label, probability of the test bags, sorted by bag_id; and control_untrained where the run
+    # has that control
     test: pd.DataFrame
-    validation: pd.DataFrame | None
-    document: Mapping[str, Any]
-    environment: Mapping[str, Any] | None = None
+    validation: pd.DataFrame | None  # likewise of the validation bags; None where the run has none
+    document: Mapping[str, Any]  # its metrics.json
+    environment: Mapping[str, Any] | None = None  # its environment.json; None where it has none
+    title: str = ""  # its name in run.json
 
     @property
     def name(self) -> str:
@@ -64,19 +52,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A run without results.
+    """A run without results."""
 
-    Attributes:
-        name: of its folder.
-        settings: its choices and other overrides; empty where it stopped before they were written.
-        state: "running", "killed", "failed" or "pruned"; "not finished" where nothing more is known.
-        error: what stopped it; empty where unknown.
-    """
-
-    name: str
-    settings: str
-    state: str
-    error: str = ""
+    name: str  # of its folder
+    settings: str  # its choices and overrides, as far as known
+    state: str  # "running", "killed", "failed" or "pruned"; "not finished" where nothing more is known
+    error: str = ""  # what stopped it; empty where unknown
 
 
 def find_sweep(reference: str, data_dir: Path) -> Path:
@@ -89,55 +70,45 @@ def find_sweep(reference: str, data_dir: Path) -> Path:
     Raises:
         UsageError: there is no such folder.
     """
-    folder = Path(reference).expanduser()
     # a sweep writes its parent.json whenever it starts or resumes
     records = sorted((data_dir / "sweeps").glob(f"*/{PARENT}"), key=lambda path: path.stat().st_mtime)
     sweeps = [path.parent for path in records]
     if reference == LATEST and sweeps:
         return sweeps[-1]
-    for place in (data_dir / "sweeps" / reference, folder):
-        if place.is_dir():
-            return place.resolve()
+    for folder in (data_dir / "sweeps" / reference, Path(reference).expanduser()):
+        if folder.is_dir():
+            return folder.resolve()
     known = f"the latest is {sweeps[-1].name}" if sweeps else "start one with python -m lungtl.train -m"
     raise UsageError(f"no sweep {reference} among the {len(sweeps)} in {data_dir}; give its folder or name ({known})")
 
 
-def run_folders(folder: Path) -> list[Path]:
+def run_folders(sweep: Path) -> list[Path]:
     """The folders of a sweep's runs, finished or not, in the order of the sweep."""
-    markers = (RECORD, METRICS, STATUS, CONFIG)
-    folders = [path for path in folder.glob("*") if any((path / marker).is_file() for marker in markers)]
+    markers = (RECORD, METRICS, STATUS)
+    folders = [path for path in sweep.glob("*") if any((path / marker).is_file() for marker in markers)]
     return sorted(folders, key=lambda path: (_status(path).get("number", 0), len(path.name), path.name))
 
 
-def is_finished(folder: Path) -> bool:
-    """True if the run finished."""
-    return (folder / METRICS).is_file() and _status(folder).get("state", "finished") == "finished"
-
-
-def read_runs(folder: Path) -> tuple[list[Run], list[Unfinished]]:
-    """Read the runs of a sweep.
+def read_runs(sweep: Path) -> tuple[list[Run], list[Unfinished]]:
+    """Read the runs of a sweep's folder.
 
     Raises:
         LungtlError: a finished run lacks a file, or no run finished.
     """
     finished, unfinished = [], []
-    for run in run_folders(folder):
-        if is_finished(run):
-            finished.append(read_run(run))
-        else:
-            status = _status(run)
-            state = PRUNED_STATE if (run / PRUNED).is_file() else str(status.get("state", "not finished"))
-            if state == "running":
-                state = status_of(run)  # it may have been killed
-            unfinished.append(Unfinished(run.name, _run_name(run), state, str(status.get("error") or "")))
+    for folder in run_folders(sweep):
+        status = _status(folder)
+        if (folder / METRICS).is_file() and status.get("state", "finished") == "finished":
+            finished.append(read_run(folder))
+            continue
+        state = PRUNED_STATE if (folder / PRUNED).is_file() else str(status.get("state", "not finished"))
+        if state == "running":
+            state = status_of(folder)  # it may have been killed
+        settings = _describe(folder, status.get("overrides", []))
+        unfinished.append(Unfinished(folder.name, settings, state, str(status.get("error") or "")))
     if not finished:
-        raise no_finished_run(folder)
+        raise LungtlError(f"no finished run in {sweep}; give the folder of a sweep, as printed by train -m")
     return finished, unfinished
-
-
-def no_finished_run(folder: Path) -> LungtlError:
-    """The error for a folder without a finished run."""
-    return LungtlError(f"no finished run in {folder}; give the folder of a sweep, as printed by train -m")
 
 
 def read_run(folder: Path) -> Run:
@@ -146,26 +117,33 @@ def read_run(folder: Path) -> Run:
     Raises:
         LungtlError: a file is missing.
     """
-    from omegaconf import OmegaConf
-
-    for needed in (RECORD, PREDICTIONS, SPLIT, CONFIG):
+    for needed in (RECORD, CONFIG, PREDICTIONS, SPLIT):
         if not (folder / needed).is_file():
             raise LungtlError(f"run {folder} has no {needed}; move its folder out of the sweep, or rerun it")
     config: Any = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
-    validation = folder / VALIDATION
+    validation, environment = folder / VALIDATION, folder / ENVIRONMENT
     record = read_record(folder)
     return Run(
         folder=folder,
         settings={key: _as_text(value) for key, value in flatten(config).items() if _is_setting(key)},
-        choices={group: choice for group, choice in _choices(folder).items() if _is_setting(group)},
+        choices={group: option for group, option in _choices(record, config).items() if _is_setting(group)},
         seed=int(record["seed"]),
         split_fingerprint=str(record["split_fingerprint"]),
         store_fingerprint=str(record["store_fingerprint"]),
         test=_read_predictions(folder / PREDICTIONS),
         validation=_read_predictions(validation) if validation.is_file() else None,
         document=json.loads((folder / METRICS).read_text()),
-        environment=json.loads((folder / ENVIRONMENT).read_text()) if (folder / ENVIRONMENT).is_file() else None,
+        environment=json.loads(environment.read_text()) if environment.is_file() else None,
+        title=str(record["name"]),
     )
+
+
+def _choices(record: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, str]:
+    """Config group -> option: those that run.json records, and others, such as an overlay, that were overridden."""
+    overridden = {override_key(override): override.partition("=")[2] for override in record["overrides"]}
+    # a key of one part that is no value of the config is a group
+    groups = {key: option for key, option in overridden.items() if isinstance(config.get(key, {}), dict)}
+    return {key: option for key, option in groups.items() if "." not in key} | record["choices"]
 
 
 def _as_text(value: Any) -> str:
@@ -177,21 +155,12 @@ def _is_setting(key: str) -> bool:
     return decides_result(key) and key not in ("seed", "dry_run")
 
 
-def _choices(folder: Path) -> dict[str, str]:
-    """Config group -> the chosen option; empty where Hydra did not write them."""
-    from omegaconf import OmegaConf
-
-    path = folder / HYDRA / "hydra.yaml"
-    choices = OmegaConf.load(path).hydra.runtime.choices if path.is_file() else {}
-    return {str(group): str(option) for group, option in choices.items()}
-
-
-def _run_name(folder: Path) -> str:
-    from omegaconf import OmegaConf
-
-    path = folder / HYDRA / "overrides.yaml"
-    choices = _choices(folder)
-    return run_name(choices, map(str, OmegaConf.load(path))) if choices and path.is_file() else ""
+def _describe(folder: Path, overrides: list[str]) -> str:
+    """The choices and overrides of a run; without run.json, which it may not have reached, its overrides alone."""
+    if not (folder / RECORD).is_file():
+        return " ".join(shorten_overrides(overrides))
+    record = read_record(folder)
+    return run_name(record["choices"], record["overrides"])
 
 
 def _status(folder: Path) -> dict[str, Any]:
@@ -204,8 +173,6 @@ def _status(folder: Path) -> dict[str, Any]:
 
 
 def _read_predictions(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
     # an id may be "NA"
     table = pd.read_csv(path, dtype={"bag_id": str, "patient_id": str}, keep_default_na=False)
     columns = ["bag_id", "patient_id", "label", "probability", UNTRAINED]

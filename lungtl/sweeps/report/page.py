@@ -10,6 +10,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
 from lungtl.evaluation.estimate import Estimate
 from lungtl.evaluation.formatting import (
     HEADLINES,
@@ -32,19 +35,12 @@ TEMPLATE = "page.html.j2"
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table.
+    """A cell of a table."""
 
-    Attributes:
-        text: plain text; the template escapes it.
-        sort: the number to sort by; None where it is sorted by its text or, for a number, is missing.
-        number: whether it is set as a number.
-        span: columns.
-    """
-
-    text: str
-    sort: float | None = None
-    number: bool = False
-    span: int = 1
+    text: str  # plain text; the template escapes it
+    sort: float | None = None  # the number to sort by; None where it is sorted by its text or, for a number, is missing
+    number: bool = False  # whether it is set as a number
+    span: int = 1  # columns
 
 
 Row = Sequence[Cell]
@@ -52,35 +48,17 @@ Row = Sequence[Cell]
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
+    """A table."""
 
-    Attributes:
-        head: names of the columns, set like their cells.
-        rows: cells.
-        foot: rows that stay at the bottom when the others are sorted.
-        best: index of the highlighted row.
-        sortable: whether clicking a column's name sorts by it.
-    """
-
-    head: Row
-    rows: Sequence[Row]
-    foot: Sequence[Row] = ()
-    best: int | None = None
-    sortable: bool = True
+    head: Row  # names of the columns, set like their cells
+    rows: Sequence[Row]  # cells
+    foot: Sequence[Row] = ()  # rows that stay at the bottom when the others are sorted
+    best: int | None = None  # index of the highlighted row
+    sortable: bool = True  # whether clicking a column's name sorts by it
 
 
 def write_page(sweep: Sweep, title: str, figures: Mapping[str, Path], path: Path) -> None:
-    """Write the page, one self-contained file.
-
-    Args:
-        sweep: its content.
-        title: of the page.
-        figures: intervals, roc, and, where there is something to draw, effects and cost -> PNG.
-        path: of the file.
-    """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
+    """Write the page, one self-contained file with the figures of `draw_figures`."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -101,6 +79,7 @@ def write_page(sweep: Sweep, title: str, figures: Mapping[str, Path], path: Path
 def page_data(sweep: Sweep) -> dict[str, Any]:
     """The variables of the template, except for its style, script and images."""
     test, settings = sweep.tested.test, sum(len(tested.settings) for tested in sweep.test_sets)
+    with_best = [one for one in sweep.comparisons if one.kind == "best"]
     controls = [one for one in sweep.comparisons if one.kind == "control"]
     families = {one.against: one.family for one in controls}
     return {
@@ -114,8 +93,8 @@ def page_data(sweep: Sweep) -> dict[str, Any]:
         "missing": join_items([describe_levels(sweep, one) for one in sweep.missing]),
         "unfinished": _unfinished(sweep),
         "effects": _effects(sweep),
-        "with_best": [one for one in sweep.comparisons if one.kind == "best"],
-        "best_tests": _best_tests(sweep.comparisons),
+        "with_best": with_best,
+        "best_tests": _best_tests(with_best),
         "control_tests": _control_tests(controls),
         "control_families": "; ".join(f"{plural(n, 'p-value')} against {name}" for name, n in families.items()),
         "configs": _configs(sweep),
@@ -159,16 +138,16 @@ def _control_rows(tested: TestSet, span: int, costs: int) -> list[Row]:
             else:
                 spread = f"({format_number(min(values))} to {format_number(max(values))})"
                 cells.append(_number(f"{format_number(fmean(values))}\n{spread}"))
-        own = any(table != tables[0] for table in tables)
-        title = f"control: {name}" + (", each run's own: mean (lowest to highest)" if own else "")
+        differ = any(table != tables[0] for table in tables)
+        title = f"control: {name}" + (", each run's own: mean (lowest to highest)" if differ else "")
         rows.append([Cell(title, span=span), *cells, *[_number("")] * costs])
     return rows
 
 
 def _varied(sweep: Sweep) -> Table:
-    levels = {name: list(dict.fromkeys(own)) for name, own in sweep.factors.items()}
+    levels = {name: list(dict.fromkeys(values)) for name, values in sweep.factors.items()}
     levels["seed"] = [str(seed) for seed in sorted({run.seed for run in sweep.runs})]
-    return _text_table(("factor", "levels"), [(name, join_items(own)) for name, own in levels.items()])
+    return _text_table(("factor", "levels"), [(name, join_items(values)) for name, values in levels.items()])
 
 
 def _unfinished(sweep: Sweep) -> Table | None:
@@ -186,18 +165,18 @@ def _effects(sweep: Sweep) -> Table | None:
     return Table(head, rows) if rows else None
 
 
+TEST_COLUMNS = ("difference in AUROC", "p", "p adjusted")
+
+
 def _best_tests(comparisons: Sequence[Comparison]) -> Table:
     names = (*TEST_COLUMNS, "only this correct", "only the best correct", "p, decisions", "p adjusted, decisions")
-    rows = [[Cell(one.setting), *_test(one), *_decisions(one)] for one in comparisons if one.kind == "best"]
+    rows = [[Cell(one.setting), *_test(one), *_decisions(one)] for one in comparisons]
     return Table([Cell("setting"), *map(_number, names)], rows)
 
 
 def _control_tests(comparisons: Sequence[Comparison]) -> Table:
     rows = [[Cell(one.setting), Cell(one.against), *_test(one)] for one in comparisons]
     return Table([Cell("setting"), Cell("control"), *map(_number, TEST_COLUMNS)], rows)
-
-
-TEST_COLUMNS = ("difference in AUROC", "p", "p adjusted")
 
 
 def _test(one: Comparison) -> Row:

@@ -106,8 +106,8 @@ def _higher_on_test(tested: TestSet) -> Setting | None:
     if tested.best is None:
         return None
     top = max(tested.settings, key=lambda setting: setting.test["auroc"].value or 0.0)
-    own, best = top.test["auroc"].value, tested.best.test["auroc"].value
-    return top if own is not None and best is not None and own > best else None
+    highest, best = top.test["auroc"].value, tested.best.test["auroc"].value
+    return top if highest is not None and best is not None and highest > best else None
 
 
 def _controls(sweep: Sweep) -> Iterator[str]:

@@ -22,24 +22,13 @@ COSTS = {"epochs": "epochs", **COMPARED_COSTS}
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep.
-
-    Attributes:
-        name: of its folder.
-        runs: those that finished.
-        unfinished: the others.
-        factors: what was varied -> the level of each finished run.
-        missing: combinations of levels without a finished run.
-        test_sets: groups of runs with the same test set; only runs of the first are compared.
-        comparisons: of the settings of the first test set.
-        effects: of the factors, within the first test set.
-    """
+    """A sweep; only the runs of its first test set are compared."""
 
     name: str
-    runs: list[Run]
+    runs: list[Run]  # those that finished
     unfinished: list[Unfinished]
-    factors: dict[str, list[str]]
-    missing: list[tuple[str, ...]]
+    factors: dict[str, list[str]]  # what was varied -> the level of each finished run
+    missing: list[tuple[str, ...]]  # combinations of levels without a finished run
     test_sets: list[TestSet]
     comparisons: list[Comparison]
     effects: list[Effect]
@@ -58,7 +47,7 @@ def read_sweep(folder: Path) -> Sweep:
     """
     runs, unfinished = read_runs(folder)
     factors = find_factors(runs)
-    levels = [tuple(own[i] for own in factors.values()) for i in range(len(runs))]
+    levels = list(zip(*factors.values(), strict=True)) if factors else [()] * len(runs)
     test_sets = by_test_set(runs, setting_labels(factors, len(runs)), levels)
     return Sweep(
         name=folder.name,

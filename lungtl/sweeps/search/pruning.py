@@ -18,18 +18,13 @@ from pytorch_lightning.callbacks import Callback
 
 from lungtl.data.store.files import whole_file
 from lungtl.runs.folder import PRUNED
-from lungtl.sweeps.search.names import JOURNAL, TRIAL
+from lungtl.sweeps.search import JOURNAL, TRIAL
 
 log = logging.getLogger(__name__)
 
 
 def pruning(folder: Path, monitor: str) -> list[Callback]:
-    """The callback of a run that is a trial; none otherwise.
-
-    Args:
-        folder: of the run. Controls that a run trains have their folders elsewhere and are not trials.
-        monitor: the validation metric that the study compares.
-    """
+    """The callback of a run that is a trial; none otherwise, as for the controls that a run trains elsewhere."""
     number = os.environ.get(TRIAL)
     if number is None or not (folder.parent / JOURNAL).is_file():
         return []
@@ -51,7 +46,7 @@ class PruneTrial(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Called after validation; all ranks follow the decision of rank 0."""
-        from lungtl.sweeps.search.study import should_prune
+        from lungtl.sweeps.search.study import should_prune  # Optuna, which is an extra
 
         value, epoch = float(trainer.callback_metrics[self.monitor]), trainer.current_epoch
         prune = trainer.is_global_zero and should_prune(self.folder.parent, self.number, value, epoch)

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lungtl.data.store.files import whole_file
 from lungtl.runs.folder import PRUNED
 from lungtl.settings.errors import LungtlError, UsageError
-from lungtl.sweeps.search.names import JOURNAL, LOCK, TABLE
+from lungtl.sweeps.search import JOURNAL, LOCK, TABLE
 from lungtl.sweeps.search.space import OBJECTIVE, Space
 from lungtl.sweeps.state import status_of
 
@@ -92,11 +92,7 @@ def open_study(
 class Trials:
     """The trials to launch: first those that were launched before and have no result.
 
-    Args:
-        study: of the search.
-        space: its search space.
-        n_trials: total of the study, including those of earlier calls.
-        retry: repeat failed trials instead of counting them.
+    The total `n_trials` includes those of earlier calls; `retry` repeats failed trials instead of counting them.
     """
 
     def __init__(self, study: optuna.Study, space: Space, n_trials: int, *, retry: bool) -> None:
@@ -141,13 +137,7 @@ def should_prune(sweep: Path, number: int, value: float, epoch: int) -> bool:
 
 
 def record_result(study: optuna.Study, number: int, job: JobReturn) -> None:
-    """Record how a trial ended, unless another process still runs it.
-
-    Args:
-        study: of the search.
-        number: of the trial.
-        job: as the launcher returned it; its value is the validation metric.
-    """
+    """Record how a trial ended, given what the launcher returned, unless another process still runs it."""
     assert job.hydra_cfg is not None
     folder = Path(job.hydra_cfg.hydra.runtime.output_dir)
     if job.status != JobStatus.COMPLETED:

@@ -12,16 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lungtl.settings.composing import validate
 from lungtl.settings.errors import UsageError
+from lungtl.settings.keys import container_key
+from lungtl.settings.schema import TrainConfig
+from lungtl.sweeps.datasets import record_datasets
+from lungtl.sweeps.installed import check_installed
+from lungtl.sweeps.search import TRIAL
 
 if TYPE_CHECKING:
     import optuna
-    from hydra.core.utils import JobReturn
-    from hydra.plugins.launcher import Launcher
-    from hydra.types import HydraContext, TaskFunction
-    from omegaconf import DictConfig
     from optuna.trial import FrozenTrial
 
     from lungtl.sweeps.search.space import Space
@@ -45,20 +54,11 @@ class SearchSweeper(Sweeper):
     params: Mapping[str, Any] | None  # key -> its values, written as Hydra sweeps
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from hydra.core.plugins import Plugins
-
         self.hydra_context: HydraContext = hydra_context
         self.config: DictConfig = config
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> None:
-        from hydra.core.override_parser.overrides_parser import OverridesParser
-        from omegaconf import OmegaConf
-
-        from lungtl.settings.keys import container_key
-        from lungtl.sweeps.datasets import record_datasets
-        from lungtl.sweeps.installed import check_installed
-
         check_installed(self.config.hydra.sweeper["_target_"])
         self._check_settings()
         from lungtl.sweeps.search.space import read_space
@@ -93,7 +93,6 @@ class SearchSweeper(Sweeper):
 
     def _run(self, study: optuna.Study, space: Space, batch: Sequence[optuna.Trial | FrozenTrial]) -> None:
         """Launch trials and record their results; trials with the same values share one run."""
-        from lungtl.sweeps.search.names import TRIAL
         from lungtl.sweeps.search.study import record_result
 
         numbers: dict[tuple[str, ...], list[int]] = {}
@@ -126,12 +125,6 @@ class SearchSweeper(Sweeper):
 
     def _checked(self, line: list[str]) -> DictConfig:
         """The config of a trial without Hydra's section; raises UsageError if it is not valid."""
-        from hydra.errors import HydraException
-        from omegaconf import open_dict
-
-        from lungtl.settings.composing import validate
-        from lungtl.settings.schema import TrainConfig
-
         try:
             composed = self.hydra_context.config_loader.load_sweep_config(self.config, line)
             with open_dict(composed):

@@ -40,8 +40,8 @@ def test_the_roc_is_that_of_scikit_learn() -> None:
 
 
 def test_the_legend_has_the_numbers_of_the_score_table() -> None:
-    axes = roc(DATA.labels, DATA.probabilities, DATA.patient_ids, CONTROLS, resamples=200, seed=5).axes[0]
-    auroc = score(DATA.labels, DATA.probabilities, DATA.patient_ids, resamples=200, seed=5).metrics["auroc"]
+    axes = roc(DATA.labels, DATA.probabilities, DATA.patient_ids, CONTROLS, resamples=200).axes[0]
+    auroc = score(DATA.labels, DATA.probabilities, DATA.patient_ids, resamples=200).metrics["auroc"]
     diameter = roc_auc_score(DATA.labels, DATA.diameter_mm)
     assert legend(axes) == [
         f"model, AUC {auroc.value:.2f} [{auroc.low:.2f}, {auroc.high:.2f}]",
@@ -60,29 +60,29 @@ def test_controls_are_dashed_and_a_constant_one_is_the_reference_line() -> None:
     np.testing.assert_array_equal(line(axes, 2), ([0, 1], [0, 1]))
 
 
-def drawn_weights(resamples: int, seed: int) -> NDArray[np.float64]:
+def drawn_weights(resamples: int) -> NDArray[np.float64]:
     """How often each row is drawn in each replicate, [R, N]."""
     codes = patient_codes(DATA.patient_ids, 60)
-    return patient_bootstrap(lambda weights: weights.T, codes, resamples=resamples, seed=seed).T
+    return patient_bootstrap(lambda weights: weights.T, codes, resamples=resamples, seed=0).T
 
 
 def test_the_roc_band_holds_95_percent_of_the_replicates_curves() -> None:
     curves = []
-    for weights in drawn_weights(100, seed=4):
+    for weights in drawn_weights(100):
         fpr, tpr, _ = roc_curve(DATA.labels, DATA.probabilities, sample_weight=weights, drop_intermediate=False)
         curves.append(np.interp(GRID, fpr, tpr))
-    axes = roc(DATA.labels, DATA.probabilities, DATA.patient_ids, resamples=100, seed=4).axes[0]
+    axes = roc(DATA.labels, DATA.probabilities, DATA.patient_ids, resamples=100).axes[0]
     np.testing.assert_allclose(band(axes), np.percentile(curves, [2.5, 97.5], axis=0), atol=1e-9)
 
 
 def test_the_precision_band_holds_95_percent_of_the_replicates_curves() -> None:
     curves = []
-    for weights in drawn_weights(100, seed=4):
+    for weights in drawn_weights(100):
         precision, recall, _ = precision_recall_curve(DATA.labels, DATA.probabilities, sample_weight=weights)
         # At each recall, the precision of the highest threshold that reaches it (listed last).
         reaching = [np.flatnonzero(recall >= max(x - 1e-9, 1e-9))[-1] for x in GRID]
         curves.append(precision[reaching])
-    axes = precision_recall(DATA.labels, DATA.probabilities, DATA.patient_ids, resamples=100, seed=4).axes[0]
+    axes = precision_recall(DATA.labels, DATA.probabilities, DATA.patient_ids, resamples=100).axes[0]
     np.testing.assert_allclose(band(axes), np.percentile(curves, [2.5, 97.5], axis=0), atol=1e-9)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lungtl.evaluation.figures import gradcam_montage
+from lungtl.evaluation.figures import montage
 from lungtl.settings.errors import LungtlError
 
 IMAGE = np.full((4, 6), 90, dtype=np.uint8)
@@ -13,7 +13,7 @@ HEAT[1, 2], HEAT[3, 5] = 0.02, 0.01
 
 
 def test_heat_is_scaled_to_its_maximum() -> None:
-    axes = gradcam_montage([IMAGE], [HEAT], ["s"]).axes[0]
+    axes = montage([IMAGE], ["s"], maps=[HEAT]).axes[0]
     below, above = axes.images
     np.testing.assert_array_equal(np.asarray(below.get_array()), IMAGE)
     np.testing.assert_allclose(np.asarray(above.get_array()), HEAT / 0.02)
@@ -23,20 +23,20 @@ def test_heat_is_scaled_to_its_maximum() -> None:
 
 
 def test_a_map_of_zeros_leaves_the_slice_unchanged() -> None:
-    first, second = gradcam_montage([IMAGE, IMAGE], [np.zeros_like(HEAT), HEAT], ["a", "b"]).axes[:2]
+    first, second = montage([IMAGE, IMAGE], ["a", "b"], maps=[np.zeros_like(HEAT), HEAT]).axes[:2]
     assert len(first.images) == 1
     assert len(second.images) == 2
 
 
 def test_frames_and_captions_are_those_of_the_montage() -> None:
-    figure = gradcam_montage([IMAGE] * 2, [HEAT] * 2, ["a", "b"], [1, 0])
+    figure = montage([IMAGE] * 2, ["a", "b"], [1, 0], maps=[HEAT] * 2)
     assert [axes.get_title() for axes in figure.axes[:2]] == ["a", "b"]
     assert [axes.get_frame_on() for axes in figure.axes[:2]] == [True, False]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["frame: benign (true)"]
 
 
 def test_no_slices_are_noted() -> None:
-    assert gradcam_montage([], [], []).axes[0].texts[0].get_text() == "no slices"
+    assert montage([], [], maps=[]).axes[0].texts[0].get_text() == "no slices"
 
 
 @pytest.mark.parametrize(
@@ -50,4 +50,4 @@ def test_no_slices_are_noted() -> None:
 )
 def test_invalid_maps_are_refused(maps: list[NDArray[np.float32]], message: str) -> None:
     with pytest.raises(LungtlError, match=message):
-        gradcam_montage([IMAGE], maps, ["s"])
+        montage([IMAGE], ["s"], maps=maps)

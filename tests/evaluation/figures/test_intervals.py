@@ -93,5 +93,5 @@ def test_invalid_input_is_refused() -> None:
         dot_with_intervals(["a", "b"], [bare(0.5)], xlabel="x")
     with pytest.raises(LungtlError, match="0 names"):
         dot_with_intervals([], [], xlabel="x")
-    with pytest.raises(LungtlError, match="no subgroups"):
+    with pytest.raises(LungtlError, match="0 names and 0 estimates"):
         subgroup_forest([])

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from lungtl.evaluation.figures import attention_along_z, gradcam_montage, montage, save
+from lungtl.evaluation.figures import attention_along_z, montage, save
 from lungtl.evaluation.figures.canvas import GREEN, VERMILLION
 from lungtl.evaluation.figures.slices import label_spans
 from lungtl.settings.errors import LungtlError
@@ -136,7 +136,7 @@ def test_title_captions_and_legend_do_not_overlap(count: int, tmp_path: Path) ->
     captions = ["LIDC-IDRI-0001 z 3 mm\nw=0.12 p=0.91 malignant"] * count
     heat = [np.ones((8, 8), dtype=np.float32)] * count
     for figure in (montage(images, captions, [2] * count, "title"),
-                   gradcam_montage(images, heat, captions, [2] * count, "title")):  # fmt: skip
+                   montage(images, captions, [2] * count, "title", heat)):  # fmt: skip
         save(figure, tmp_path / "montage.png")
         (title,) = figure.texts
         grid = [axes for axes in figure.axes if axes.images]

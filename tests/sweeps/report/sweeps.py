@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
-from lungtl.evaluation.controls import control_probabilities
+from lungtl.evaluation.controls import fit_controls
 from lungtl.evaluation.delong import compare_aurocs
 from lungtl.evaluation.document import evaluation_document
 from lungtl.evaluation.metrics import score
@@ -69,22 +69,21 @@ def write_run(
         training: further keys of `training`.
         environment: what is not as in the other runs in its environment.json.
     """
-    (folder / ".hydra").mkdir(parents=True)
+    folder.mkdir(parents=True)
     all_choices = {"dataset": "phantom", "backbone": "resnet18", "freezing": "frozen", "aggregator": "mean"}
     all_choices |= dict(choices or {})
     config = {"data_dir": str(folder), "seed": seed, "name": None, **(settings or {})}
-    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {"runtime": {"choices": all_choices}}}))
-    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump([f"seed={seed}", f"data_dir={folder}"]))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
     record = {"name": f"run {folder.name}", "seed": seed, "split_fingerprint": split_fingerprint,
-              "store_fingerprint": store_fingerprint}  # fmt: skip
+              "store_fingerprint": store_fingerprint, "choices": all_choices,
+              "overrides": [f"seed={seed}", f"data_dir={folder}"]}  # fmt: skip
     (folder / "run.json").write_text(json.dumps(record))
     usual = {"commit": "c0ffee", "changed": False, "device": "cpu", "torch": "2.0", "peft": None}
     (folder / "environment.json").write_text(json.dumps(usual | dict(environment or {})))
     train = bags("train", np.zeros(N))
     split = pd.concat([train, test]).assign(diameter_mm=lambda table: 5 + 2.0 * table["label"] + np.arange(len(table)))
     split.drop(columns="probability").to_csv(folder / "split.csv", index=False)
-    controls = control_probabilities(split[split["split"] == "train"], split[split["split"] == "test"])
+    controls = fit_controls(split[split["split"] == "train"]).predict(split[split["split"] == "test"])
     controls |= {} if own is None else {"untrained": own}
     truth, says, patients = test["label"], test["probability"], test["patient_id"]
     document = evaluation_document(

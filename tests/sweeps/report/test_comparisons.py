@@ -9,7 +9,8 @@ from sklearn.metrics import roc_auc_score
 
 from lungtl.evaluation.delong import compare_aurocs, compare_mean_aurocs
 from lungtl.evaluation.paired import holm
-from lungtl.sweeps.report.comparisons import compare, mean_probabilities, split_controls
+from lungtl.sweeps.report.comparisons import compare, split_controls
+from lungtl.sweeps.report.figures import mean_probabilities
 from tests.sweeps.report.sweeps import LABELS, bags, probabilities, read_tested, write_grid, write_run
 
 SKILLS = {("mean", "a"): 0.3, ("max", "a"): 1.2, ("attention", "a"): 0.8}

@@ -33,6 +33,14 @@ def test_settings_are_the_keys_that_decide_the_result(tmp_path: Path) -> None:
     }
 
 
+def test_choices_are_those_of_the_record_and_overridden_groups(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "0", optimizer={"lr": 1}, head={"width": 3})
+    record = json.loads((folder / "run.json").read_text())
+    overrides = ["aggregator=mean", "+experiments=small", "optimizer=sgd", "head.width=3", "seed=0", "hydra/launcher=x"]
+    (folder / "run.json").write_text(json.dumps(record | {"overrides": overrides}))
+    assert read_run(folder).choices == {**record["choices"], "experiments": "small", "optimizer": "sgd"}
+
+
 def test_rows_are_in_the_order_of_the_bags(tmp_path: Path) -> None:
     table = bags("test", probabilities(1, 0))
     run = read_run(write_run(tmp_path / "0", table.iloc[::-1], None))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 
 from lungtl.evaluation.formatting import HEADLINES
 from lungtl.runs.naming import differing
+from lungtl.sweeps.report.finished import Run
 from lungtl.sweeps.report.write import markdown, print_table, run_table
 
 
@@ -17,12 +17,13 @@ def scores(auroc: float) -> dict[str, Any]:
     return {"n": 4, "n_positive": 2, "metrics": {"auroc": estimate}}
 
 
-def test_a_control_that_differs_between_runs_is_shown_for_each(tmp_path: Path) -> None:
-    for name, own in (("a", 0.6), ("b", 0.7)):
-        (tmp_path / name).mkdir()
-        document = {"bag": scores(0.9), "controls": {"prevalence": scores(0.5), "untrained": scores(own)}}
-        (tmp_path / name / "metrics.json").write_text(json.dumps(document))
-    table = run_table(tmp_path)
+def run(name: str, untrained: float) -> Run:
+    document = {"bag": scores(0.9), "controls": {"prevalence": scores(0.5), "untrained": scores(untrained)}}
+    return Run(Path(name), {}, {}, 0, "split", "data", pd.DataFrame(), None, document, title=name)
+
+
+def test_a_control_that_differs_between_runs_is_shown_for_each() -> None:
+    table = run_table([run("a", 0.6), run("b", 0.7)])
     assert table[["run", "auroc"]].to_numpy().tolist() == [
         ["a", 0.9], ["b", 0.9], ["control: prevalence", 0.5],
         ["control: untrained of a", 0.6], ["control: untrained of b", 0.7],

@@ -62,7 +62,7 @@ def _epochs(config: TrainConfig) -> float:
     from hydra.core.hydra_config import HydraConfig
 
     from lungtl.runs.folder import PRUNED
-    from lungtl.sweeps.search.names import TRIAL
+    from lungtl.sweeps.search import TRIAL
     from lungtl.sweeps.search.study import should_prune
 
     folder = Path(HydraConfig.get().runtime.output_dir)

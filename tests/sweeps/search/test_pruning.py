@@ -10,7 +10,7 @@ import pytest
 from lungtl.data.store.reader import Store
 from lungtl.models.freezing.frozen import Frozen
 from lungtl.runs.folder import PRUNED
-from lungtl.sweeps.search.names import TRIAL
+from lungtl.sweeps.search import TRIAL
 from lungtl.sweeps.search.pruning import pruning
 from lungtl.sweeps.search.study import open_study
 from lungtl.training.datamodule import BagDataModule
@@ -70,6 +70,7 @@ def test_a_worse_trial_stops_after_the_warm_up(store: Store, tmp_path: Path, mon
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_all_ranks_stop_together(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = _study(tmp_path / "sweep", 0.0, monkeypatch)
     losses = _train(store, tmp_path / "sweep" / "run", devices=2, batch_size=4)

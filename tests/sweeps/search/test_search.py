@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 
 from lungtl.settings.composing import conf_dir
-from lungtl.sweeps.search.names import LOCK, TABLE
+from lungtl.sweeps.search import LOCK, TABLE
 from tests.forked import Forks
 from tests.sweeps.search import app
 from tests.sweeps.search.app import BROKEN, CALLS, KILLED_AT

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lungtl.report import run
+from lungtl.report import run, upload
 from lungtl.settings.schema import ReportConfig, TrackingConfig
 from lungtl.sweeps.parent import write_parent
-from lungtl.sweeps.report.upload import upload
 from lungtl.tracking.backend import DATABASE, experiment_id, open_client
 from tests.sweeps.report.sweeps import bags, probabilities, write_run
 
@@ -23,8 +22,8 @@ def swept(data_dir: Path, run_id: str | None) -> Path:
     return sweep
 
 
-def config(data_dir: Path, out: Path | None = None) -> ReportConfig:
-    return ReportConfig(data_dir=data_dir, workers=1, sweep="s", out=out, title=None, tracking=TRACKING)
+def config(data_dir: Path, out: Path | None = None, tracking: TrackingConfig = TRACKING) -> ReportConfig:
+    return ReportConfig(data_dir=data_dir, workers=1, sweep="s", out=out, title=None, tracking=tracking)
 
 
 def test_a_report_in_the_sweeps_folder_goes_to_the_sweeps_run(
@@ -50,7 +49,7 @@ def test_a_store_that_cannot_be_reached_is_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, uri: str | None, message: str
 ) -> None:
     sweep = swept(tmp_path, "0" * 32)
-    upload([sweep / "parent.json"], sweep, TRACKING.model_copy(update={"uri": uri}), tmp_path)
+    upload([sweep / "parent.json"], sweep, config(tmp_path, tracking=TRACKING.model_copy(update={"uri": uri})))
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "not uploaded to MLflow" in record.getMessage()
@@ -61,12 +60,12 @@ def test_a_store_that_cannot_be_reached_is_a_warning(
 def test_a_run_that_the_store_does_not_have_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     open_client(None, tmp_path)
     sweep = swept(tmp_path, "0" * 32)
-    upload([sweep / "parent.json"], sweep, TRACKING, tmp_path)
+    upload([sweep / "parent.json"], sweep, config(tmp_path))
     assert "not uploaded to MLflow (" in caplog.text
 
 
 def test_a_sweep_without_a_run_needs_no_store(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for run_id, tracking in ((None, TRACKING), ("0" * 32, TRACKING.model_copy(update={"enabled": False}))):
         sweep = swept(tmp_path / str(run_id), run_id)
-        upload([sweep / "parent.json"], sweep, tracking, tmp_path)
+        upload([sweep / "parent.json"], sweep, config(tmp_path, tracking=tracking))
     assert caplog.records == []
