@@ -50,13 +50,13 @@ def main_hidden() -> Iterator[None]:
     Without `if __name__ == "__main__":` the script would start again in each of them, and wait for a lock forever.
     """
     main = vars(sys.modules["__main__"])
-    names = {name: main[name] for name in ("__file__", "__spec__") if name in main}
+    hidden: dict[str, object] = {name: main[name] for name in ("__file__", "__spec__") if name in main}
     main.pop("__file__", None)
     main["__spec__"] = None
     try:
         yield
     finally:
-        main.update(names)
+        main.update(hidden)
 
 
 def _follow_parent() -> None:
