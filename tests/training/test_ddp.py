@@ -1,4 +1,4 @@
-"""Two DDP ranks train what one process would have trained."""
+"""Two DDP ranks train what one process would have trained; see also tests/commands/test_train_devices.py."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ def trained(store: Store, folder: Path, devices: int, **trainer: Any) -> tuple[E
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_ranks_train_what_one_trains(store: Store, tmp_path: Path) -> None:
     one, two = (trained(store, tmp_path / str(n), n, cache=tmp_path, **DRAWN) for n in (1, 2))
     assert list(one[0].seen) == list(two[0].seen) == [0, 1, 2]
