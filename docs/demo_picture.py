@@ -21,12 +21,12 @@ def main() -> None:
     folder = max(path.parent for path in (DATA / "runs").glob("*/metrics.json"))
     result = Result(folder, {})
     store = Store(DATA / "stores" / read_record(folder)["store"])
-    slices = dict(list(result.slices.groupby("bag_id")))
+    slices = {str(scan): rows for scan, rows in result.slices.groupby("bag_id")}
     scans = result.predictions.sort_values("probability", ascending=False)
     images, captions, labels = [], [], []
     for scan in [*scans.head(EACH).itertuples(), *scans.tail(EACH).itertuples()]:
-        top = representative_slice(slices[scan.bag_id], weighted=True)
-        images.append(windowed(store.voxels(scan.bag_id)[top.slice_index], LUNG_WINDOW))
+        top = representative_slice(slices[str(scan.bag_id)], weighted=True)
+        images.append(windowed(store.voxels(str(scan.bag_id))[top.slice_index], LUNG_WINDOW))
         captions.append(f"probability {scan.probability:.2f}\nslice: {SLICE_NAMES[top.label]}")
         labels.append(int(top.label))
     save(montage(images, captions, labels, TITLE), Path(__file__).with_name("demo.png"))

