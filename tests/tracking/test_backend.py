@@ -34,6 +34,7 @@ def _log_five_steps(data_dir: Path, name: str) -> None:
 
 
 def test_concurrent_processes_create_one_store_and_lose_nothing(tmp_path: Path) -> None:
+    importlib.import_module("mlflow.store.tracking.sqlalchemy_store")  # once, not in each process
     names = [f"run {number}" for number in range(4)]
     processes = [get_context("fork").Process(target=_log_five_steps, args=(tmp_path, name)) for name in names]
     for process in processes:
