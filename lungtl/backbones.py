@@ -16,31 +16,18 @@ from lungtl.settings.errors import UsageError
 
 @dataclass(frozen=True)
 class Row:
-    """A config of conf/backbone/.
+    """A config of conf/backbone/."""
 
-    Attributes:
-        backbone: name of the config.
-        model: timm's name.
-        parameters: of the network without its ImageNet classifier.
-        macs: multiply-accumulates per image of `input_size`, in convolutions, linear layers and attention.
-        last: size of the embedding with features=last.
-        stages: likewise with features=stages; None if timm cannot split the network.
-        input_size: height and width in pixels that it was trained with.
-        weights: the resolved backbone.weights.
-        here: whether they are on this machine.
-        licence: of the weights, as stated by timm; "" if it is not.
-    """
-
-    backbone: str
-    model: str
-    parameters: int
-    macs: int
-    last: int
-    stages: int | None
-    input_size: int
-    weights: str
-    here: bool
-    licence: str
+    backbone: str  # name of the config
+    model: str  # timm's name
+    parameters: int  # of the network without its ImageNet classifier
+    macs: int  # multiply-accumulates per image of `input_size`, in convolutions, linear layers and attention
+    last: int  # size of the embedding with features=last
+    stages: int | None  # likewise with features=stages; None if timm cannot split the network
+    input_size: int  # height and width in pixels that it was trained with
+    weights: str  # the resolved backbone.weights
+    here: bool  # whether they are on this machine
+    licence: str  # of the weights, as stated by timm; "" if it is not
 
 
 def ready_backbones() -> Iterator[Row]:

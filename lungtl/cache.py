@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 from datetime import datetime
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
 from lungtl.data.cache_folder import GB, CacheFolder, Entry
 from lungtl.runs.folder import data_dir_of
 from lungtl.settings import command_line
@@ -52,10 +56,6 @@ def prune(folder: CacheFolder, limit: float) -> None:
 
 def show(folder: CacheFolder) -> None:
     """Print the entries as a table."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
     entries = folder.entries()
     if not entries:
         print(f"no entries in {folder.path}")

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lungtl.data.store.opening import open_store
 from lungtl.evaluation.leakage import (
     BAG,
     DATASET_LABELS,
@@ -63,6 +62,7 @@ def run(config: TrainConfig) -> None:
     """Write table.csv, leak.png and README.md, and print their folder."""
     from hydra.core.hydra_config import HydraConfig
 
+    from lungtl.data.store.opening import open_store
     from lungtl.evaluation.figures.canvas import save
     from lungtl.sources.lidc_labels import describe_labels
     from lungtl.training.build import build_classifier

@@ -1,13 +1,17 @@
-"""Order of the tests, and which of them share an xdist worker."""
+"""Order of the tests, which of them share an xdist worker, and no deadlines on a busy machine."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import hypothesis
 import pytest
 
-UNITS = ("tests/commands/", "tests/sources/")
-"""Folders whose tests one xdist worker runs: they share runs, and the real data that are unpacked and read once."""
+hypothesis.settings.register_profile("lungtl", deadline=None)
+hypothesis.settings.load_profile("lungtl")
+COMMANDS, DATA = ("tests/commands/",), ("tests/sources/", "tests/benchmarks/", "tests/docs/")
+UNITS = (COMMANDS, DATA)
+"""Folders whose tests one xdist worker runs: some share runs, others LIDC-IDRI's annotations, which take seconds."""
 
 
 def _module(nodeid: str) -> str:
@@ -15,9 +19,9 @@ def _module(nodeid: str) -> str:
 
 
 def _unit(nodeid: str) -> str:
-    """What one worker runs together: a folder of `UNITS`, otherwise a module."""
+    """What one worker runs together: the folders of a unit, otherwise a module."""
     module = _module(nodeid)
-    return next((folder for folder in UNITS if module.startswith(folder)), module)
+    return next((unit[0] for unit in UNITS if module.startswith(unit)), module)
 
 
 @pytest.hookimpl(trylast=True)
@@ -25,11 +29,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long tests first, so that all workers end at about the same time."""
     slow = {_module(item.nodeid) for item in items if item.get_closest_marker("slow")}
 
+    units = [unit[0] for unit in UNITS]
+
     def position(item: pytest.Item) -> int:
         unit = _unit(item.nodeid)
-        if unit in UNITS:
-            return UNITS.index(unit)
-        return len(UNITS) + (unit not in slow)
+        return units.index(unit) if unit in units else len(units) + (unit not in slow)
 
     items.sort(key=position)
 

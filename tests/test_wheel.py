@@ -111,6 +111,7 @@ class Dataset(PhantomSource): ...
 """
 
 
+@pytest.mark.exhaustive
 def test_a_users_study_and_classes_in_a_sweep_of_several_processes(run: Run, lab: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     (lab / "mylab" / "others.py").write_text(OTHERS)
@@ -126,7 +127,6 @@ def test_a_users_study_and_classes_in_a_sweep_of_several_processes(run: Run, lab
     assert sorted(bundle["aggregator"]["temperature"] for bundle in bundles) == [1, 2]
 
 
-@pytest.mark.exhaustive
 def test_each_part_by_the_name_of_its_class(run: Run, lab: Path) -> None:
     (lab / "mylab" / "others.py").write_text(OTHERS)
     others = [f"{group}._target_=mylab.others.{group.title()}" for group in ("backbone", "freezing", "loss", "dataset")]

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from lungtl.data.augment import random_view
 from lungtl.data.store.reader import Store
 from lungtl.sources.base import NON_NODULE, UNKNOWN
+
+VIEWS = 8  # dihedral views of a slice: 0 is the slice itself, 0 to 3 are its quarter turns, 4 to 7 these mirrored
 
 
 class Features(Protocol):
@@ -38,7 +39,7 @@ class Batch:
     positions: list[Tensor]  # one int64 [S_i] per bag: indices of its slices, ascending
 
     def pin_memory(self) -> Batch:
-        """A copy in page-locked memory, for faster transfer to a GPU; called by loaders with `pin_memory=True`."""
+        """A copy in page-locked memory; called by loaders with `pin_memory=True`."""
         return self._map(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> Batch:
@@ -94,7 +95,8 @@ class BagDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         bag_id = self.bag_ids[index % len(self.bag_ids)]
         labels = torch.from_numpy(self.store.slice_labels(bag_id).astype(np.int64))
-        generator = self._generator(index)
+        (seed,) = np.random.SeedSequence([*self.key, index]).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(seed))
         drawn = None
         if self.draw is not None and len(labels) > self.draw:
             drawn = draw_slices(labels, self.draw, generator)
@@ -108,9 +110,17 @@ class BagDataset(Dataset[Sample]):
         bag_label = self.labels.get(bag_id, UNKNOWN)
         return Sample(bag_id, bag_label, labels[positions], positions, features, frames, view)
 
-    def _generator(self, index: int) -> torch.Generator:
-        (seed,) = np.random.SeedSequence([*self.key, index]).generate_state(1, np.uint64)
-        return torch.Generator().manual_seed(int(seed))
+
+def dihedral(frames: Tensor, view: int) -> Tensor:
+    """One of the eight views of all slices of a bag: [S, C, H, W]."""
+    mirrored, turns = divmod(view, 4)
+    turned = torch.rot90(frames, turns, dims=(-2, -1)) if turns else frames
+    return turned.flip(-1) if mirrored else turned
+
+
+def random_view(generator: torch.Generator) -> int:
+    """A random dihedral view."""
+    return int(torch.randint(VIEWS, (), generator=generator))
 
 
 def draw_slices(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:

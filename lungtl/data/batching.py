@@ -1,8 +1,4 @@
-"""Assign bags to the batches of an epoch.
-
-Everything depends only on the run's seed and the epoch, so that a resumed run and each of several processes use the
-same batches as one uninterrupted process.
-"""
+"""Assign bags to the batches of an epoch, from the run's seed and the epoch alone: the same when resumed or shared."""
 
 from __future__ import annotations
 
@@ -16,8 +12,7 @@ from lungtl.settings.errors import UsageError
 # Measured with 8 bags per batch, from crops of 1 to 30 slices to scans of 65 to 764: less than a fifth is padding, and
 # 1 in 20 pairs of bags that share a batch does so again in the next epoch (700 bags; more often with fewer bags).
 WINDOW, NOISE = 16, 0.3
-TOLERATED = 0.2
-"""Fraction of padding above which `trainer.bucket=auto` groups bags of similar length."""
+TOLERATED = 0.2  # fraction of padding above which `trainer.bucket=auto` groups bags of similar length
 
 
 def shuffled(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -79,7 +74,7 @@ def rank_share(batches: Sequence[Sequence[int]], rank: int, processes: int) -> l
     smallest = min((len(batch) for batch in batches), default=processes)
     if smallest < processes:
         raise UsageError(
-            f"a batch of {smallest} bags cannot be shared by {processes} processes; increase trainer.batch_size or "
+            f"a batch of {smallest} cases cannot be shared by {processes} processes; increase trainer.batch_size or "
             f"set trainer.devices={smallest}"
         )
     return [list(batch[rank::processes]) for batch in batches]

@@ -1,7 +1,7 @@
-"""The feature cache on disk, shared by runs: complete entries only, the least recently used are removed first.
+"""The feature cache on disk, shared by runs; the least recently used entries are removed first.
 
 An entry is a folder with one 2-D array and `address.json`, which identifies its content. It is written to
-`NAME.partial` and renamed when it is complete. `NAME.lock` is held by the run that computes, opens or removes it.
+`NAME.partial` and renamed when complete. `NAME.lock` is held by the run that computes, opens or removes it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class Entry:
     """A complete entry."""
 
-    folder: Path  # its folder
+    folder: Path
     address: dict[str, Any]  # the content of `address.json`
     size: int  # of the array in bytes
     last_used: float  # seconds since 1970
@@ -111,17 +111,22 @@ class CacheFolder:
         folder = self.path / name
         if not folder.is_dir():
             return False
-        if not _is_intact(folder, address, layout):
+        try:
+            existing = json.loads((folder / ADDRESS).read_text())
+            with (folder / FEATURES).open("rb") as file:
+                header = file.read(len(layout.header))
+                size = file.seek(0, io.SEEK_END)
+            intact = existing == json.loads(json.dumps(address)) and (header, size) == (layout.header, layout.size)
+        except (OSError, ValueError):
+            intact = False
+        if not intact:
             log.warning("features: cache entry %s is damaged and is computed again", name)
             return False
         os.utime(folder / ADDRESS)
         return True
 
     def reserve(self, name: str, layout: Layout, max_gb: float) -> Path | None:
-        """Allocate the file of a locked entry, removing other entries if the cache would exceed `max_gb`.
-
-        Returns the file, with its header and space for the rows; None, after a warning, if `max_gb` is too low.
-        """
+        """Allocate the file of a locked entry, removing others if needed; None, after a warning, if it is too large."""
         file = (self.path / name).with_suffix(PARTIAL) / FEATURES
         with FileLock(self.path / ROOM):
             shutil.rmtree(file.parent, ignore_errors=True)
@@ -155,7 +160,11 @@ class CacheFolder:
 
         Returns the remaining bytes, including unfinished entries; more than `size` if the rest is in use.
         """
-        self._remove_leftovers(locked)
+        for folder in self.path.glob("*/"):  # incomplete entries that no process has locked
+            if folder.stem == locked or (folder.suffix != PARTIAL and (folder / ADDRESS).is_file()):
+                continue
+            with suppress(Timeout), self._lock(folder.stem).acquire(timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
         used = sum(file.stat().st_size for file in self.path.glob(f"*/{FEATURES}"))
         for entry in self.entries():
             if used <= size:
@@ -185,14 +194,6 @@ class CacheFolder:
             lock.release()
         return True
 
-    def _remove_leftovers(self, locked: str | None) -> None:
-        """Remove incomplete entries that no process has locked."""
-        for folder in self.path.glob("*/"):
-            if folder.stem == locked or (folder.suffix != PARTIAL and (folder / ADDRESS).is_file()):
-                continue
-            with suppress(Timeout), self._lock(folder.stem).acquire(timeout=0):
-                shutil.rmtree(folder, ignore_errors=True)
-
     @contextmanager
     def explain_full_disk(self, layout: Layout) -> Iterator[None]:
         """Turn the error of a full disk into a LungtlError."""
@@ -201,10 +202,9 @@ class CacheFolder:
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            free = shutil.disk_usage(self.path).free
             raise LungtlError(
-                f"the features need {layout.size / GB:.2f} GB in {self.path}, {free / GB:.2f} GB are free; free some "
-                "space, or set cache.precision=float16 or cache.enabled=false"
+                f"no space for {layout.size / GB:.2f} GB of features in {self.path}; free some space, or set "
+                "cache.precision=float16 or cache.enabled=false"
             ) from error
 
     def _lock(self, name: str) -> FileLock:
@@ -238,17 +238,6 @@ def _in_use(file: Path) -> bool:
         except OSError:  # no locks on this file system
             return False
     return False
-
-
-def _is_intact(folder: Path, address: Mapping[str, Any], layout: Layout) -> bool:
-    try:
-        existing = json.loads((folder / ADDRESS).read_text())
-        with (folder / FEATURES).open("rb") as file:
-            header = file.read(len(layout.header))
-            size = file.seek(0, io.SEEK_END)
-    except (OSError, ValueError):
-        return False
-    return bool(existing == json.loads(json.dumps(address)) and header == layout.header and size == layout.size)
 
 
 def _allocate(file: BinaryIO, size: int) -> None:

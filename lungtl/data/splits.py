@@ -4,41 +4,36 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
+from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.schema import SplitConfig
 from lungtl.sources.base import UNKNOWN, fingerprint
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 
 
 def split_bags(bags: pd.DataFrame, config: SplitConfig) -> pd.DataFrame:
-    """Assign every labelled bag to train, val or test.
+    """Assign every labelled bag of a store's table to train, val or test.
 
-    Args:
-        bags: the store's table.
-        config: `holdout` draws patients at random, stratified by whether they have a positive bag; `kfold` uses fold k
-            for testing and fold k+1 for validation; `source` uses the splits of the dataset. If the dataset has no
-            test split, its val split is the test split; a missing val split is drawn from train, so that the test
-            split never selects the epoch.
+    `holdout` draws patients at random, stratified by whether they have a positive bag; `kfold` uses fold k for testing
+    and fold k+1 for validation; `source` uses the splits of the dataset. If the dataset has no test split, its val
+    split is the test split; a missing val split is drawn from train, so that the test split never selects the epoch.
 
     Returns:
-        bag_id, patient_id, diameter_mm, label, split; sorted by bag_id.
-
-    Raises:
-        LungtlError: a split is empty, training has one class only, or a patient is in two splits.
+        bag_id, patient_id, diameter_mm, label, split; sorted by bag_id and checked by `check_split`.
     """
     labelled = bags[bags["bag_label"] != UNKNOWN]
     if len(labelled) < len(bags):
-        log.info("%d bags without a label are skipped", len(bags) - len(labelled))
+        log.info("%d cases without a label are skipped", len(bags) - len(labelled))
     table = labelled[["bag_id", "patient_id", "diameter_mm"]].assign(label=labelled["bag_label"].astype(int))
-    given = labelled["split"]
-    table["split"] = _given_splits(table, given, config) if config.kind == "source" else _draw_splits(table, config)
+    if config.kind == "source":
+        table["split"] = _given_splits(table.assign(split=labelled["split"].astype("string")), config)
+    else:
+        table["split"] = _draw_splits(table, config)
     table = table.sort_values("bag_id", ignore_index=True)
     check_split(table)
     return table
@@ -46,21 +41,25 @@ def split_bags(bags: pd.DataFrame, config: SplitConfig) -> pd.DataFrame:
 
 def check_split(table: pd.DataFrame) -> None:
     """Raise LungtlError for a patient in two splits, an empty split, or training data of one class."""
+    _check_patients(table)
+    for name in SPLITS:
+        if not (table["split"] == name).any():
+            raise LungtlError(
+                f"the {name} split is empty: {len(table)} labelled cases of {table['patient_id'].nunique()} patients "
+                "are too few; add patients, or change split.val and split.test"
+            )
+    labels = sorted(table.loc[table["split"] == "train", "label"].unique())
+    if len(labels) < 2:
+        raise LungtlError(f"all training cases have label {labels[0]}; training requires both classes: add data")
+
+
+def _check_patients(table: pd.DataFrame) -> None:
     n_splits = table.groupby("patient_id")["split"].nunique()
     shared = sorted(n_splits[n_splits > 1].index)
     if shared:
         raise LungtlError(
             f"patient {shared[0]} is in two splits ({len(shared)} such patients); split by patient: split.kind=holdout"
         )
-    for name in SPLITS:
-        if not (table["split"] == name).any():
-            raise LungtlError(
-                f"the {name} split is empty: {len(table)} labelled bags of {table['patient_id'].nunique()} patients "
-                "are too few; add patients, or change split.val and split.test"
-            )
-    labels = sorted(table.loc[table["split"] == "train", "label"].unique())
-    if len(labels) < 2:
-        raise LungtlError(f"all training bags have label {labels[0]}; training requires both classes: add data")
 
 
 def split_fingerprint(table: pd.DataFrame) -> str:
@@ -75,27 +74,29 @@ def save_split(table: pd.DataFrame, path: Path) -> None:
 
 def read_split(path: Path) -> pd.DataFrame:
     """Read a file written by `save_split`."""
-    import pandas as pd
-
     # a patient's id may be "NA": only diameters can be missing
     missing = {"diameter_mm": [""]}
     return pd.read_csv(path, dtype={"bag_id": str, "patient_id": str}, keep_default_na=False, na_values=missing)
 
 
+def _patients(table: pd.DataFrame) -> pd.Series:
+    """1 for patients with a positive bag, otherwise 0."""
+    return table.groupby("patient_id")["label"].max()
+
+
 def _draw_splits(table: pd.DataFrame, config: SplitConfig) -> pd.Series:
-    patients = table.groupby("patient_id")["label"].max()
-    if config.kind == "kfold":
-        return table["patient_id"].map(_folds(patients, config))
+    draw = _folds if config.kind == "kfold" else _holdout
+    return table["patient_id"].map(draw(_patients(table), config))
+
+
+def _holdout(patients: pd.Series, config: SplitConfig) -> dict[str, str]:
     rest, test = _draw(patients, config.test, config.seed, "test")
     train, val = _draw(rest, config.val / (1 - config.test), config.seed, "val")
-    split_of = {name: part.index for name, part in (("train", train), ("val", val), ("test", test))}
-    return table["patient_id"].map({patient: name for name, part in split_of.items() for patient in part})
+    return {patient: name for name, part in (("train", train), ("val", val), ("test", test)) for patient in part.index}
 
 
 def _draw(patients: pd.Series, fraction: float, seed: int, name: str) -> tuple[pd.Series, pd.Series]:
     """Split patients into the rest and a stratified fraction."""
-    from sklearn.model_selection import train_test_split
-
     if fraction >= 1:
         raise UsageError(f"split.val and split.test leave no training data (the {name} fraction is {fraction:.2f})")
     try:
@@ -109,8 +110,6 @@ def _draw(patients: pd.Series, fraction: float, seed: int, name: str) -> tuple[p
 
 
 def _folds(patients: pd.Series, config: SplitConfig) -> dict[str, str]:
-    from sklearn.model_selection import StratifiedKFold
-
     if patients.value_counts().min() < config.folds or patients.nunique() < 2:
         raise LungtlError(
             f"{config.folds} folds require {config.folds} patients of each class, the rarer class has "
@@ -125,18 +124,15 @@ def _folds(patients: pd.Series, config: SplitConfig) -> dict[str, str]:
     return split_of
 
 
-def _given_splits(table: pd.DataFrame, given: pd.Series, config: SplitConfig) -> pd.Series:
-    given = given.astype("string")
+def _given_splits(table: pd.DataFrame, config: SplitConfig) -> pd.Series:
+    given = table["split"]
     names = set(given.dropna())
     if given.isna().any() or "train" not in names or not names <= set(SPLITS) or len(names) < 2:
         raise LungtlError(
-            f"split.kind=source: the dataset has {sorted(names) or 'no splits'} and {int(given.isna().sum())} bags "
-            "without a split; assign train and val or test to every labelled bag, or use split.kind=holdout"
+            f"split.kind=source: the dataset has {sorted(names) or 'no splits'} and {int(given.isna().sum())} cases "
+            "without a split; assign train and val or test to every labelled case, or use split.kind=holdout"
         )
-    n_splits = table.assign(split=given).groupby("patient_id")["split"].nunique()
-    if (n_splits > 1).any():
-        patient = n_splits[n_splits > 1].index[0]
-        raise LungtlError(f"the dataset has patient {patient} in two splits; use split.kind=holdout")
+    _check_patients(table)
     split_of = given.astype(object)
     if names == set(SPLITS):
         return split_of
@@ -145,6 +141,5 @@ def _given_splits(table: pd.DataFrame, given: pd.Series, config: SplitConfig) ->
         split_of = split_of.replace("val", "test")
     else:
         log.info("the dataset has no val split: it is drawn from train")
-    train = table[split_of == "train"].groupby("patient_id")["label"].max()
-    _, val = _draw(train, config.val, config.seed, "val")
+    _, val = _draw(_patients(table[split_of == "train"]), config.val, config.seed, "val")
     return split_of.mask(table["patient_id"].isin(val.index), "val")

@@ -29,10 +29,8 @@ def resolve_windows(
     if windows != "auto":
         named = [w for w in windows if isinstance(w, str)]
         if named and value_range is not None:
-            raise LungtlError(
-                f"image.windows={named} are in HU, but this dataset has grey values {value_range}; "
-                "use image.windows=auto"
-            )
+            seen = f"this dataset has grey values {value_range}"
+            raise LungtlError(f"image.windows={named} are in HU, but {seen}; use image.windows=auto")
         return [WINDOWS[w] if isinstance(w, str) else (float(w[0]), float(w[1])) for w in windows]
     if value_range is not None:
         low, high = value_range
@@ -42,15 +40,10 @@ def resolve_windows(
 
 
 class SlicePreprocessor(nn.Module):
-    """Crop, window, resize and normalise slices.
+    """Crop a centred square of `crop` pixels, window, resize to `size` pixels, and normalise slices.
 
-    Args:
-        windows: (centre, width) of one window for all channels, or of one per channel.
-        neighbours: frames are three neighbouring slices, all with the same window.
-        size: height and width of the backbone's input.
-        crop: height and width of a centre crop before resizing.
-        mean: of each channel, on a scale of 0..1; its length is the number of channels.
-        std: likewise.
+    `windows` are (centre, width) of one window for all channels, or of one per channel. With `neighbours`, frames are
+    three neighbouring slices. `mean` and `std` are those of each channel on a scale of 0..1.
     """
 
     low: Tensor
@@ -96,8 +89,7 @@ class SlicePreprocessor(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """int16 [N, C, H, W] (C = 1, or 3 neighbouring slices) -> float [N, channels, size, size]."""
-        if self.crop is not None:
-            frames = self._centre_crop(frames)
+        frames = self._centre_crop(frames)
         # in place: on a CPU, allocating memory takes as long as the arithmetic
         images = (frames - self.low).div_(self.width).clamp_(0, 1)
         if images.shape[-2:] != (self.size, self.size):
@@ -105,12 +97,12 @@ class SlicePreprocessor(nn.Module):
         return images.sub_(self.mean).div_(self.std)
 
     def _centre_crop(self, frames: Tensor) -> Tensor:
+        if self.crop is None:
+            return frames
         height, width = frames.shape[-2:]
-        assert self.crop is not None
         if self.crop > min(height, width):
-            raise LungtlError(
-                f"image.crop={self.crop} is larger than the slices ({height} x {width}); use a smaller value or null"
-            )
+            slices = f"the slices ({height} x {width})"
+            raise LungtlError(f"image.crop={self.crop} is larger than {slices}; use a smaller value or null")
         top, left = (height - self.crop) // 2, (width - self.crop) // 2
         return frames[..., top : top + self.crop, left : left + self.crop]
 

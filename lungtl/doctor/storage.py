@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lungtl.data.store.reader import MANIFEST, Store
-from lungtl.doctor.finding import Finding
+from lungtl.doctor.finding import Finding, verdict
 from lungtl.settings.errors import LungtlError
 
 LEAST_FREE_GB = 5.0
@@ -22,14 +22,13 @@ def free_gb(folder: Path) -> float:
 def check_space(data_dir: Path) -> Iterator[Finding]:
     """Space for runs and small stores; see `check_root` for the space of a dataset."""
     free = free_gb(data_dir)
-    what = f"{free:.0f} GB free for {data_dir}"
     remedy = f"free some space (expected {LEAST_FREE_GB:g} GB), or set data_dir to a larger disk"
-    yield Finding("PASS", what) if free >= LEAST_FREE_GB else Finding("WARN", what, remedy)
+    yield verdict(free >= LEAST_FREE_GB, f"{free:.0f} GB free for {data_dir}", remedy, "WARN")
 
 
 def check_tracking(data_dir: Path) -> Iterator[Finding]:
     """MLflow's database can be opened."""
-    from lungtl.tracking.backend import DATABASE, open_client
+    from lungtl.tracking.backend import DATABASE, open_client  # imports MLflow, which takes seconds
 
     if not (data_dir / DATABASE).is_file():
         yield Finding("PASS", "tracking: no runs yet")
@@ -46,24 +45,16 @@ def check_stores(data_dir: Path) -> Iterator[Finding]:
     """Every store is finished, readable and unchanged since preparation."""
     for folder in sorted((data_dir / "stores").glob("[!.]*/")):
         if not (folder / MANIFEST).is_file():
-            yield Finding(
-                "WARN",
-                f"store {folder.name} is unfinished",
-                f"rerun the same lungtl.prepare command, or remove {folder}",
-            )
+            remedy = f"rerun the same lungtl.prepare command, or remove {folder}"
+            yield Finding("WARN", f"store {folder.name} is unfinished", remedy)
             continue
         try:
             store = Store(folder)
             altered = store.altered_files()
         except LungtlError as error:
-            problem, _, todo = str(error).rpartition("; ")
-            yield Finding("FAIL", f"store {folder.name}: {problem}", todo)
+            problem, _, remedy = str(error).rpartition("; ")
+            yield Finding("FAIL", f"store {folder.name}: {problem}", remedy)
             continue
-        if altered:
-            yield Finding(
-                "FAIL",
-                f"store {folder.name}: {len(altered)} files changed, the first is {altered[0]}",
-                f"remove {folder} and prepare it again",
-            )
-        else:
-            yield Finding("PASS", f"store {folder.name}: {store.manifest['n_bags']} bags, unchanged")
+        state = f"{len(altered)} files changed, the first is {altered[0]}" if altered else "unchanged"
+        what = f"store {folder.name}: {store.manifest['n_bags']} cases, {state}"
+        yield verdict(not altered, what, f"remove {folder} and prepare it again")

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from lungtl.download.fetch import fetch, is_complete, missing_bytes
 from lungtl.download.index import RemoteSeries, choose, index_version
 from lungtl.settings import command_line
@@ -71,8 +73,6 @@ def _report(problems: dict[RemoteSeries, str], n_chosen: int) -> None:
 @contextmanager
 def _locked(root: Path) -> Iterator[None]:
     """Create the folder, and lock it against a second download."""
-    from filelock import FileLock, Timeout
-
     try:
         root.mkdir(parents=True, exist_ok=True)
         lock = FileLock(root / LOCK, timeout=0)

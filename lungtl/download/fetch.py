@@ -94,7 +94,7 @@ def _list(
 
 
 def _mismatch(series: RemoteSeries, files: Mapping[str, int]) -> str:
-    """The difference between a listing and the index; empty if there is none."""
+    """How a listing differs from the index; empty if it does not."""
     if not all(FILE.fullmatch(name) for name in files):
         return "a key that is not the name of a DICOM file"
     n_bytes = sum(files.values())

@@ -29,11 +29,6 @@ def format_number(value: float, signed: bool = False) -> str:
     return f"{value:+z.3f}" if signed else f"{value:.3f}"
 
 
-def format_interval(low: float, high: float, signed: bool = False) -> str:
-    """'[0.704, 0.958]'."""
-    return f"[{format_number(low, signed)}, {format_number(high, signed)}]"
-
-
 def format_estimate(
     estimate: Estimate | Mapping[str, Any] | None, *, signed: bool = False, reasons: bool = False, separator: str = " "
 ) -> str:
@@ -49,16 +44,15 @@ def format_estimate(
         return ""
     if isinstance(estimate, Mapping):
         whole = estimate["low"] is not None  # a gain may give a reason for having no p-value alone
-        estimate = Estimate(
-            estimate["value"], estimate["low"], estimate["high"], None if whole else estimate["undefined"]
-        )
+        reason = None if whole else estimate["undefined"]
+        estimate = Estimate(estimate["value"], estimate["low"], estimate["high"], reason)
     if estimate.value is None:
         return f"{UNDEFINED}: {estimate.undefined}" if reasons else UNDEFINED
     text = format_number(estimate.value, signed)
     if estimate.sd is not None:
         text += f" ± {estimate.sd:.3f}"
     if estimate.low is not None and estimate.high is not None:
-        return f"{text}{separator}{format_interval(estimate.low, estimate.high, signed)}"
+        return f"{text}{separator}[{format_number(estimate.low, signed)}, {format_number(estimate.high, signed)}]"
     return f"{text} ({estimate.undefined})" if reasons else text
 
 
@@ -98,10 +92,9 @@ def rows_for_table(document: Mapping[str, Any], level: Literal["bag", "slice"] =
         level: "bag" (model and controls side by side) or "slice" (the model alone; no rows when not scored).
 
     Returns:
-        The header ("metric", "model", each control), then one row per metric with cells such as
-        "0.873 [0.810, 0.920]", "0.873 (no interval: only one patient)" or
-        "undefined: only one class: 0 of 12 positive". For bags also DeLong's interval and the model's gain over each
-        control below the AUROC, and the calibrated model below what calibration improves.
+        The header, then one row per metric with cells such as "0.873 [0.810, 0.920]", "0.873 (no interval: only one
+        patient)" or "undefined: only one class: 0 of 12 positive". For bags also DeLong's interval and the model's gain
+        over each control below the AUROC, and the calibrated model below what calibration improves.
     """
     if document[level] is None:
         return []

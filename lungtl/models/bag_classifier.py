@@ -6,13 +6,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lungtl.data.bags import dihedral, read_frames
 from lungtl.data.windows import SlicePreprocessor
 from lungtl.models.aggregators.base import Aggregator
+from lungtl.models.backbones.base import Backbone
 from lungtl.models.backbones.split import Split, split_backbone
-from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.slice_projection import SliceProjection
 
 # on a CPU the activations of few slices stay in its caches (`make bench ARGS=passes`); a GPU needs many to be busy
@@ -21,37 +24,23 @@ N_CLASSES = 3  # non-nodule, benign, malignant
 
 
 class BagOutput(NamedTuple):
-    """Output for a batch of bags.
+    """Output for a batch of bags."""
 
-    Attributes:
-        bag_logits: float [B]; sigmoid is the probability of malignancy.
-        weights: float [B, S], the weight of each slice; 0 on padding, sum 1.
-        slice_logits: float [B, S, 3].
-    """
-
-    bag_logits: Tensor
-    weights: Tensor
-    slice_logits: Tensor
+    bag_logits: Tensor  # float [B]; sigmoid is the probability of malignancy
+    weights: Tensor  # float [B, S], the weight of each slice; 0 on padding, sum 1
+    slice_logits: Tensor  # float [B, S, 3]
 
 
 class BagClassifier(nn.Module):
-    """Preprocessing, backbone, slice head and aggregator.
+    """HU -> normalised images (preprocessor) -> embeddings (backbone) -> projection -> slice head and aggregator.
 
-    Args:
-        preprocessor: HU -> normalised images.
-        backbone: images -> embeddings.
-        projection: embedding -> input of slice head and aggregator.
-        aggregator: projected embeddings and slice logits -> bag logit.
-        chunk: slices per forward pass of a backbone that does not train; None: a default for the device.
-
-    Attributes:
-        split: where the backbone is cut for the feature cache; at its end unless `cut` was called.
+    `chunk` is the number of slices per forward pass of a backbone that does not train; None: a default for the device.
     """
 
     def __init__(
         self,
         preprocessor: SlicePreprocessor,
-        backbone: TimmBackbone,
+        backbone: Backbone,
         projection: SliceProjection,
         aggregator: Aggregator,
         chunk: int | None = None,
@@ -63,7 +52,7 @@ class BagClassifier(nn.Module):
         self.slice_head = nn.Linear(projection.linear.out_features, N_CLASSES)
         self.aggregator = aggregator
         self._chunk = chunk
-        self.split = Split(backbone)
+        self.split = Split(backbone)  # where the backbone is cut for the feature cache: at its end, see `cut`
 
     @property
     def chunk(self) -> int:
@@ -77,13 +66,9 @@ class BagClassifier(nn.Module):
         return self._embed_bags([frames])
 
     def cut(self, frozen_blocks: int) -> None:
-        """Cut the backbone behind its first blocks, which never train: `classify` then takes their output.
+        """Cut the backbone after its first blocks (at least 1), which never train; `classify` takes their output.
 
-        Args:
-            frozen_blocks: at least 1; with all blocks the features are the embeddings.
-
-        Raises:
-            CannotSplit: this backbone cannot be cut there.
+        Raises CannotSplit if this backbone cannot be cut there.
         """
         self.split = split_backbone(self.backbone, frozen_blocks, self.preprocessor.size)
 
@@ -92,11 +77,9 @@ class BagClassifier(nn.Module):
         return self.split.folded(self.preprocessor.size)
 
     def forward(self, frames: list[Tensor], positions: list[Tensor] | None = None) -> BagOutput:
-        """Classify bags from their voxels.
+        """Classify bags from their voxels: int16 [S_i, C, H, W] for each.
 
-        Args:
-            frames: int16 [S_i, C, H, W] for each bag.
-            positions: int64 [S_i] for each bag: the slices' indices in it, if only some of its slices are given.
+        `positions`, int64 [S_i], are the slices' indices in each bag, if only some of its slices are given.
         """
         return self._aggregate(self._embed_bags(frames), [len(bag) for bag in frames], positions)
 
@@ -133,13 +116,28 @@ class BagClassifier(nn.Module):
         return torch.is_grad_enabled() and any(p.requires_grad for p in self.backbone.parameters())
 
 
-def full_chunks(parts: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """Regroup rows, in order, into chunks of `size`; only the last may be smaller.
+def image_chunks(
+    classifier: BagClassifier, volumes: Iterable[NDArray[np.int16]], device: torch.device, view: int = 0
+) -> Iterator[Tensor]:
+    """Preprocessed slices of bags in a dihedral view, in order, in full chunks on the device.
 
-    Args:
-        parts: [n, ...] each, of one shape but for n.
-        size: at least 1.
+    `volumes` are int16 [S_i, H, W] each, and read chunk by chunk if they are memory-mapped.
     """
+    size, neighbours = classifier.chunk, classifier.preprocessor.neighbours
+
+    def images() -> Iterator[Tensor]:
+        for voxels in volumes:
+            for start in range(0, len(voxels), size):
+                frames = read_frames(voxels, np.arange(start, min(start + size, len(voxels))), neighbours)
+                if device.type == "cuda":  # copy asynchronously, from pinned memory
+                    frames = frames.pin_memory()
+                yield classifier.preprocessor(dihedral(frames.to(device, non_blocking=device.type == "cuda"), view))
+
+    return full_chunks(images(), size)
+
+
+def full_chunks(parts: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    """Regroup rows, [n, ...] each, in order, into chunks of `size`; only the last may be smaller."""
     pending: list[Tensor] = []
     for part in parts:
         if len(part):

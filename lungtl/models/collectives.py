@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_reduce
 
 T = TypeVar("T")
 
@@ -24,8 +25,8 @@ def all_reduce_sum(value: Tensor) -> Tensor:
     """Sum over the ranks, of the same shape; gradients flow back to every rank."""
     if not _is_distributed():
         return value
-    result: Tensor = _Sum.apply(value)  # type: ignore[no-untyped-call]
-    return result
+    total: Tensor = all_reduce(value)
+    return total
 
 
 def all_gather(value: T) -> list[T]:
@@ -54,22 +55,6 @@ def average_batch_norm_statistics(network: nn.Module) -> None:
             statistic = getattr(layer, name, None)
             if isinstance(statistic, Tensor):
                 statistic.copy_(all_reduce_sum(statistic) / world_size())
-
-
-class _Sum(torch.autograd.Function):
-    """Every rank's value is part of every rank's sum, so its gradient is the sum of all ranks' gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        result = value.detach().clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(result)
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        result = gradients[0].clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(result)
-        return result
 
 
 def _is_distributed() -> bool:

@@ -11,6 +11,8 @@ import importlib
 import sys
 from typing import Any
 
+import torch
+
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _libraries: list[Any] = []  # a torch Library's definitions are removed when it is garbage-collected
 
@@ -19,8 +21,6 @@ def ensure_torchvision() -> None:
     """Import torchvision; if only its compiled operators are missing, declare them and import again."""
     if "torchvision" in sys.modules:
         return
-    import torch
-
     try:
         importlib.import_module("torchvision")
     except RuntimeError as error:

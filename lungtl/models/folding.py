@@ -17,24 +17,20 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from lungtl.models.module_state import replaced_forward
 
 log = logging.getLogger(__name__)
-CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
-NORMS = (nn.BatchNorm2d, BatchNormAct2d)
-"""Exact types: a subclass may compute something else."""
+# exact types: a subclass may compute something else
+CONVOLUTIONS, NORMS = (nn.Conv2d, Conv2dSame), (nn.BatchNorm2d, BatchNormAct2d)
 
 
 @contextmanager
 def folded(network: nn.Module, compute: Callable[[Tensor], Tensor], images: Tensor) -> Iterator[None]:
     """Temporarily fold a network's batch norms into the convolutions whose outputs they read.
 
-    In evaluation mode a batch norm multiplies and shifts each channel by constants, which the preceding convolution
-    can apply itself. One forward pass finds the pairs. If the folded network computes something else, because another
-    module reads a convolution's output too, nothing is folded. Modules, parameters and hooks stay as they are. No
-    gradients are recorded, and no other thread may fold the same network at the same time.
+    One forward pass finds the pairs. If the folded network computes something else, because another module reads a
+    convolution's output too, nothing is folded. Modules, parameters and hooks stay as they are. No gradients are
+    recorded, and no other thread may fold the same network at the same time.
 
-    Args:
-        network: in evaluation mode; images -> anything.
-        compute: what will be computed with the network or parts of it: images -> float [N, ...].
-        images: float [N, C, H, W], an example.
+    `network` is in evaluation mode; `compute` is what will be computed with it or its parts: images -> float [N, ...];
+    `images` are an example, float [N, C, H, W].
     """
     with torch.no_grad(), ExitStack() as replacements:
         if any(_is_foldable(module) for module in network.modules()):
@@ -65,15 +61,10 @@ def full_precision() -> Iterator[None]:
 
 
 def is_close(result: Tensor, expected: Tensor, tolerance: float | None = None, scale: float = 0) -> bool:
-    """Whether two tensors of one shape differ by rounding alone; non-finite values are never close.
+    """Whether the largest difference of two tensors of one shape is rounding alone; non-finite values never are.
 
-    The largest difference is compared with the largest expected value.
-
-    Args:
-        result: of any shape.
-        expected: of the same shape.
-        tolerance: allowed relative difference; None: what the device's default precision causes.
-        scale: magnitude of the summands, where large numbers cancelled in the sum.
+    `tolerance` is relative to the largest expected value; None: what the device's default precision causes. `scale` is
+    the magnitude of the summands, where large numbers cancelled in the sum.
     """
     if tolerance is None:
         tolerance = 1e-4 if expected.device.type == "cpu" else 1e-2  # GPUs may multiply in TF32 (10 bits)
@@ -83,7 +74,7 @@ def is_close(result: Tensor, expected: Tensor, tolerance: float | None = None, s
 
 
 def _is_foldable(module: nn.Module) -> bool:
-    """Whether it is a batch norm whose statistics are constants in evaluation mode."""
+    """A batch norm whose statistics are constants in evaluation mode."""
     return type(module) in NORMS and module.running_mean is not None
 
 

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.backbones.base import Backbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.module_state import evaluation_mode
 from lungtl.settings.errors import LungtlError
 
-POOLS = ("global_pool", "head")
-"""timm's names of the child module that pools a network's last feature maps."""
+POOLS = ("global_pool", "head")  # timm's names of the child module that pools a network's last feature maps
 
 
 def slice_heatmaps(
@@ -45,17 +44,14 @@ def slice_heatmaps(
         float32 [n, H, W] in the pixels of the slices, >= 0; 0 outside the crop that the classifier sees.
 
     Raises:
-        LungtlError: captum is not installed, the network's feature maps were not found, or, with `rows`, the numbers
-            of frames and indices differ.
+        LungtlError: captum is not installed, or the network's feature maps were not found.
     """
     try:
         from captum.attr import LayerGradCam
     except ImportError as error:
         raise LungtlError("heatmaps need the package captum; pip install 'lungtl[explain]'") from error
     if rows is not None and len(frames) != len(indices):
-        raise LungtlError(
-            f"got {len(frames)} frames for {len(indices)} indices; with rows, pass one frame for each index"
-        )
+        raise LungtlError(f"got {len(frames)} frames for {len(indices)} indices; with rows, pass one frame for each")
     device = next(classifier.parameters()).device
     # cuDNN's recurrent layers have no backward pass in evaluation mode
     with evaluation_mode(classifier), torch.inference_mode(False), torch.backends.cudnn.flags(enabled=False):
@@ -81,9 +77,9 @@ def slice_heatmaps(
 
 
 @contextmanager
-def _last_maps(backbone: TimmBackbone) -> Iterator[nn.Module]:
+def _last_maps(backbone: Backbone) -> Iterator[nn.Module]:
     """Insert an identity module through which the last feature maps pass, as float [N, channels, h, w]."""
-    net: Any = backbone.net
+    net: Any = getattr(backbone, "net", backbone)
     identity = nn.Identity()
 
     def from_tokens(module: nn.Module, args: Any, tokens: Tensor) -> Tensor:
@@ -93,16 +89,15 @@ def _last_maps(backbone: TimmBackbone) -> Iterator[nn.Module]:
 
     def from_maps(module: nn.Module, args: Any, maps: Tensor) -> Tensor:
         if maps.ndim != 4:
-            raise LungtlError(
-                f"no heatmaps of {backbone.name}: expected feature maps of 4 dimensions, got shape {tuple(maps.shape)}"
-            )
+            shape = tuple(maps.shape)
+            raise LungtlError(f"no heatmaps of {backbone.name}: feature maps have shape {shape}, expected 4 dimensions")
         if getattr(net, "output_fmt", "NCHW") == "NHWC":
             channels_last: Tensor = identity(maps.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
             return channels_last
         channels_first: Tensor = identity(maps)
         return channels_first
 
-    if hasattr(net, "blocks") and hasattr(net.blocks[-1], "norm1"):
+    if hasattr(net, "num_prefix_tokens") and hasattr(net, "blocks") and hasattr(net.blocks[-1], "norm1"):
         handle = net.blocks[-1].norm1.register_forward_hook(from_tokens)
     else:
         handle = _before_pooling(backbone).register_forward_hook(from_maps)
@@ -112,10 +107,10 @@ def _last_maps(backbone: TimmBackbone) -> Iterator[nn.Module]:
         handle.remove()
 
 
-def _before_pooling(backbone: TimmBackbone) -> nn.Module:
-    """The module of a convolutional network whose output is pooled."""
-    net: Any = backbone.net
-    if backbone.features == "stages":
+def _before_pooling(backbone: Backbone) -> nn.Module:
+    """The module whose output a convolutional network pools."""
+    net: Any = getattr(backbone, "net", backbone)
+    if backbone.features == "stages" and hasattr(net, "feature_info"):
         stage: nn.Module = net.get_submodule(net.feature_info[-1]["module"])
         return stage
     children = list(net.named_children())

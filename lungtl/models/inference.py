@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -15,43 +16,27 @@ from torch import Tensor
 from lungtl.data.bags import Features, read_frames
 from lungtl.data.batching import inference_chunks
 from lungtl.data.store.reader import Store
-from lungtl.models.bag_classifier import BagClassifier
-from lungtl.models.images import image_chunks
+from lungtl.models.bag_classifier import BagClassifier, image_chunks
 from lungtl.models.module_state import evaluation_mode
 from lungtl.sources.base import BENIGN, MALIGNANT, NON_NODULE
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-MOST_BYTES = 2**28
-"""Of voxels or features at once when nothing trains, unless a single bag has more."""
+MOST_BYTES = 2**28  # of voxels or features at once when nothing trains, unless a single bag has more
 
 
 class BagPrediction(NamedTuple):
-    """What a classifier predicts for one bag of S slices.
+    """What a classifier predicts for one bag of S slices."""
 
-    Attributes:
-        probability: of malignancy.
-        weights: float64 [S], sum 1.
-        slice_probabilities: float64 [S, 3]: non-nodule, benign, malignant.
-    """
-
-    probability: float
-    weights: NDArray[np.float64]
-    slice_probabilities: NDArray[np.float64]
+    probability: float  # of malignancy
+    weights: NDArray[np.float64]  # float64 [S], sum 1
+    slice_probabilities: NDArray[np.float64]  # float64 [S, 3]: non-nodule, benign, malignant
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions for bags of a store.
+    """Predictions for bags of a store."""
 
-    Attributes:
-        bags: bag_id, probability (float64).
-        slices: bag_id, index, z_mm, label, weight, p_non_nodule, p_benign, p_malignant.
-    """
-
-    bags: pd.DataFrame
-    slices: pd.DataFrame
+    bags: pd.DataFrame  # bag_id, probability (float64)
+    slices: pd.DataFrame  # bag_id, index, z_mm, label, weight, p_non_nodule, p_benign, p_malignant
 
 
 def predict_volume(classifier: BagClassifier, voxels: NDArray[np.int16]) -> BagPrediction:
@@ -72,16 +57,9 @@ def predict_bags(
 ) -> Predictions:
     """Predict bags of a store, all their slices, in evaluation mode.
 
-    Args:
-        classifier: trained.
-        store: of the bags.
-        bag_ids: which.
-        features: from the feature cache, of the classifier's cut; None reads voxels.
-        device: where to compute.
-        batch_size: bags at once, fewer if they are long; slices are read and embedded in the classifier's chunks.
+    `features` are from the feature cache, of the classifier's cut; None reads voxels. At most `batch_size` bags are
+    predicted at once; slices are read and embedded in the classifier's chunks.
     """
-    import pandas as pd
-
     lengths = store.bags.set_index("bag_id")["n_slices"][list(bag_ids)].tolist()
     neighbours = classifier.preprocessor.neighbours
     bags, slices = [], []
@@ -132,16 +110,14 @@ def _classify(classifier: BagClassifier, rows: list[Tensor]) -> list[BagPredicti
     return [
         BagPrediction(
             float(probabilities[i]),
-            output.weights[i, : len(own)].cpu().double().numpy(),
-            output.slice_logits[i, : len(own)].cpu().double().softmax(dim=-1).numpy(),
+            output.weights[i, : len(bag)].cpu().double().numpy(),
+            output.slice_logits[i, : len(bag)].cpu().double().softmax(dim=-1).numpy(),
         )
-        for i, own in enumerate(rows)
+        for i, bag in enumerate(rows)
     ]
 
 
 def _slice_table(prediction: BagPrediction, store: Store, bag_id: str) -> pd.DataFrame:
-    import pandas as pd
-
     p = prediction.slice_probabilities
     return pd.DataFrame(
         {

@@ -11,7 +11,7 @@ from torch import nn
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode; afterwards every submodule gets its own mode back."""
+    """Put a module into evaluation mode; afterwards every submodule has its previous mode."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:

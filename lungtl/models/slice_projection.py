@@ -34,16 +34,12 @@ class Standardise(nn.BatchNorm1d):
         rows = embeddings.float()
         mean = all_reduce_sum(rows.sum(dim=0)) / count
         variance = all_reduce_sum((rows - mean).square().sum(dim=0)) / count
-        with torch.no_grad():
-            self._update_running_statistics(mean, variance * count / (count - 1))
+        with torch.no_grad():  # as nn.BatchNorm1d does
+            layer: Any = self
+            layer.running_mean.lerp_(mean, layer.momentum)
+            layer.running_var.lerp_(variance * count / (count - 1), layer.momentum)
+            layer.num_batches_tracked.add_(1)
         return ((rows - mean) * (variance + self.eps).rsqrt()).to(embeddings.dtype)
-
-    def _update_running_statistics(self, mean: Tensor, variance: Tensor) -> None:
-        """As `nn.BatchNorm1d` does."""
-        own: Any = self
-        own.running_mean.lerp_(mean, own.momentum)
-        own.running_var.lerp_(variance, own.momentum)
-        own.num_batches_tracked.add_(1)
 
 
 class SliceProjection(nn.Module):

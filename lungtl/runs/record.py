@@ -12,7 +12,7 @@ import pandas as pd
 
 from lungtl.data.splits import read_split, split_fingerprint
 from lungtl.data.store.reader import Store
-from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.backbones.base import Backbone
 from lungtl.runs.folder import SPLIT
 from lungtl.settings import parts
 from lungtl.settings.errors import LungtlError, UsageError
@@ -31,7 +31,7 @@ def make_record(
     config: TrainConfig,
     store: Store,
     split: pd.DataFrame,
-    backbone: TimmBackbone,
+    backbone: Backbone,
     *,
     name: str,
     mlflow_run_id: str | None = None,

@@ -6,6 +6,7 @@ Nothing here imports torch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -88,13 +89,13 @@ def check(
     Raises:
         UsageError: the first thing that is wrong, with the nearest right one.
     """
-    from hydra import compose, initialize_config_dir
+    from hydra import compose
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     search = search_path(folders)
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with _hydra():
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
         try:
             parsed = parser.parse_overrides(overrides)
@@ -112,6 +113,22 @@ def check(
         _check_sweep(config_name, parsed, multirun, search)
 
 
+@contextmanager
+def _hydra() -> Iterator[None]:
+    """Hydra on lungtl's config folder, also inside a command, whose own Hydra is restored afterwards."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.initialize import get_gh_backup, restore_gh_from_backup
+
+    backup = get_gh_backup()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            yield
+    finally:
+        restore_gh_from_backup(backup)
+
+
 def unused_options(config_name: str, overrides: list[str], folders: Sequence[Path] = ()) -> list[str]:
     """Overrides that delete what `GROUP._target_=CLASS` leaves behind: options of the class that it replaces.
 
@@ -126,13 +143,13 @@ def unused_options(config_name: str, overrides: list[str], folders: Sequence[Pat
     targets = [line for line in overrides if override_key(line).endswith(f".{TARGET}")]
     if not targets:
         return []
-    from hydra import compose, initialize_config_dir
+    from hydra import compose
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     given = {override_key(line) for line in overrides}
     deletions = []
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with _hydra():
         try:
             parsed = OverridesParser.create().parse_overrides(targets)
             single = [line for line in overrides if line not in targets and not _is_sweep(line)]
@@ -169,7 +186,7 @@ def compose_config(config_name: str, schema: type[C], overrides: list[str], fold
     Raises:
         UsageError: the first wrong key or value.
     """
-    from hydra import compose, initialize_config_dir
+    from hydra import compose
     from omegaconf import OmegaConf
 
     from lungtl.settings.schema import TrainConfig
@@ -177,7 +194,7 @@ def compose_config(config_name: str, schema: type[C], overrides: list[str], fold
     folders = [*folders, *user_folders([])]
     overrides = [*overrides, *unused_options(config_name, overrides, folders)]
     check(config_name, schema, overrides, multirun=False, folders=folders)
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with _hydra():
         composed = compose(config_name, [*overrides, search_path(folders)], return_hydra_config=True)
     choices = dict(composed.hydra.runtime.choices)
     own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def first_line(error: Exception) -> str:
+    """First line of an error's message, or its type if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class LungtlError(Exception):
     """A failure that the user can act on; the command line prints it as one line and exits with 1."""
 

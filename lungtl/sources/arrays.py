@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from lungtl.settings.errors import LungtlError, Refused
 from lungtl.settings.nearest import nearest
 from lungtl.sources.base import BENIGN, MALIGNANT, UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint
-from lungtl.sources.files import listing_hash
+from lungtl.sources.files import listing_hash, read_csv
 from lungtl.sources.npz import read_array, read_images
 
 SPLITS = ("train", "val", "test")
@@ -64,10 +63,7 @@ class ArraysSource(Source):
         if self.hu:
             return
         if not INT16[0] <= self.low < self.high <= INT16[1]:
-            raise LungtlError(
-                f"dataset.low={self.low} and dataset.high={self.high} are not a range of 16-bit grey values; "
-                "set dataset.low below dataset.high"
-            )
+            raise LungtlError(f"dataset.low={self.low} and dataset.high={self.high} are not a range of 16-bit values")
         object.__setattr__(self, "value_range", (self.low, self.high))
 
     def recipe(self) -> dict[str, Any]:
@@ -83,8 +79,8 @@ class ArraysSource(Source):
         images = self._images()
         if self.z_column and images.ndim == 4 and images.shape[1] > 1:
             raise LungtlError(
-                f"dataset.z_column={self.z_column} has one position per bag, but the bags have {images.shape[1]} "
-                "slices; omit dataset.z_column"
+                f"dataset.z_column={self.z_column} is one position per line, but images have {images.shape[1]} slices; "
+                "omit dataset.z_column"
             )
         rows: list[Row] = []
         refusals: list[Refusal] = []
@@ -94,7 +90,13 @@ class ArraysSource(Source):
             except Refused as refused:
                 refusals.append(Refusal(line[self.id_column], refused.reason, refused.remedy))
         self._check_splits(rows)
-        return Inventory(tuple(_item(row, images[row.index]) for row in rows), tuple(refusals))
+        items = []
+        for row in rows:
+            image = images[row.index]
+            columns = {key: value for key, value in asdict(row).items() if key != "index"}
+            pixels = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+            items.append(Item(row.bag_id, fingerprint([columns, pixels, str(image.dtype), image.shape]), row))
+        return Inventory(tuple(items), tuple(refusals))
 
     def load(self, item: Item) -> Bag:
         row: Row = item.content
@@ -126,23 +128,14 @@ class ArraysSource(Source):
         return read_images(path, self.images_key, stat.st_mtime_ns, stat.st_size)
 
     def _lines(self) -> list[dict[str, str]]:
-        """Read the table and check that every line has a value for every column that the options name."""
+        """Read the table and check that it has every column that the options name."""
         path = self._file("table")
-        try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file, strict=True)
-                columns = list(reader.fieldnames or ())
-                lines = [(reader.line_num, line) for line in reader]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise LungtlError(f"{path} is not a CSV file in UTF-8 ({error}); save it as one") from error
+        columns, lines = read_csv(path)
         for option, column in asdict(self).items():
             if option.endswith("_column") and column is not None and columns.count(column) != 1:
                 problem = "this column twice" if column in columns else "no such column"
                 raise LungtlError(f"dataset.{option}={column}: {path.name} has {problem}; {nearest(column, columns)}")
-        for number, line in lines:
-            if None in line or None in line.values():
-                raise LungtlError(f"{path.name} line {number} does not have {len(columns)} values; correct the file")
-        return [{column: value.strip() for column, value in line.items()} for _, line in lines]
+        return lines
 
     def _image_indices(self, lines: list[dict[str, str]], n_images: int) -> list[int]:
         """The index of each line's image."""
@@ -159,8 +152,8 @@ class ArraysSource(Source):
         array = read_array(self._file("images"), self.npz_id_key)
         if array.shape != (n_images,):
             raise LungtlError(
-                f"array {self.npz_id_key} of {images} has shape {array.shape}, expected one id per image, "
-                f"({n_images},); set dataset.npz_id_key"
+                f"array {self.npz_id_key} of {images} has shape {array.shape}, expected ({n_images},); "
+                "set dataset.npz_id_key"
             )
         image_ids = array.astype(str).tolist()
         _check_unique(image_ids, f"array {self.npz_id_key} of {images}")
@@ -221,7 +214,7 @@ class ArraysSource(Source):
             if first != row.split:
                 raise LungtlError(
                     f"patient {row.patient_id} of {Path(self.table).name} is in {first} and {row.split}, expected one "
-                    f"split; correct the column {self.split_column}, or set dataset.split_column=null"
+                    f"split; correct column {self.split_column}, or set dataset.split_column=null"
                 )
 
     def _to_int16(self, image: NDArray[Any], offset: float) -> NDArray[np.int16]:
@@ -243,16 +236,10 @@ class ArraysSource(Source):
         return whole.astype(np.int16)
 
 
-def _item(row: Row, image: NDArray[Any]) -> Item:
-    columns = {key: value for key, value in asdict(row).items() if key != "index"}
-    pixels = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
-    return Item(row.bag_id, fingerprint([columns, pixels, str(image.dtype), image.shape]), row)
-
-
 def _check_unique(ids: Sequence[str], where: str) -> None:
     """Raise LungtlError for empty and repeated ids."""
     if "" in ids:
-        raise LungtlError(f"{where} has {ids.count('')} empty ids, expected one id per bag; fill them in")
+        raise LungtlError(f"{where} has {ids.count('')} empty ids; fill them in")
     repeated = {value for value, count in Counter(ids).items() if count > 1}
     if repeated:
         raise LungtlError(f"{where} has {len(repeated)} repeated ids: {_examples(repeated)}; make them unique")

@@ -45,13 +45,11 @@ class Bag:
     def __post_init__(self) -> None:
         n = len(self.voxels)
         if self.voxels.ndim != 3 or self.voxels.dtype != np.int16 or n == 0:
-            raise LungtlError(
-                f"bag {self.bag_id}: voxels are {self.voxels.dtype} {self.voxels.shape}, expected int16 [S>0, H, W]"
-            )
+            seen = f"{self.voxels.dtype} {self.voxels.shape}"
+            raise LungtlError(f"{self.bag_id}: voxels are {seen}, expected int16 [S>0, H, W]")
         if self.z_mm.shape != (n,) or self.slice_labels.shape != (n,):
-            raise LungtlError(
-                f"bag {self.bag_id}: {n} slices but {self.z_mm.shape} positions and {self.slice_labels.shape} labels"
-            )
+            seen = f"{self.z_mm.shape} positions and {self.slice_labels.shape} labels"
+            raise LungtlError(f"{self.bag_id}: {n} slices but {seen}")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from lungtl.sources.base import UNKNOWN, Bag, Inventory, Item, Refusal, Source, 
 from lungtl.sources.ct.encoding import decoders
 from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series
 from lungtl.sources.ct.series import find_series
-from lungtl.sources.files import listing_hash
+from lungtl.sources.files import listing_hash, read_csv
 
 COLUMNS = ("series_uid", "patient_id", "label")
 
@@ -83,32 +83,21 @@ class DicomSource(Source):
 
 
 def read_table(path: Path) -> dict[str, dict[str, Any]]:
-    """Read and check the label table.
+    """Read and check the label table: series_uid -> {patient_id, label (-1, 0, 1), split (str or None)}.
 
     Columns are series_uid, patient_id (use pseudonyms), label (0, 1, or empty for unknown) and optionally split (train,
     val, test). All labelled scans of a patient must have the same label.
-
-    Returns:
-        series_uid -> {patient_id, label (-1, 0, 1), split (str or None)}.
     """
-    import pandas as pd
-
-    expected = ", ".join(COLUMNS)
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
-        message = " ".join(str(error).split())
-        raise LungtlError(f"{path.name} is not a readable CSV file ({message}); expected columns {expected}") from error
-    missing = [column for column in COLUMNS if column not in table.columns]
+    columns, lines = read_csv(path)
+    missing = [column for column in COLUMNS if column not in columns]
     if missing:
-        raise LungtlError(
-            f"{path.name} has no column {missing[0]} (it has {', '.join(table.columns)}); expected columns {expected}"
-        )
+        found, expected = ", ".join(columns), ", ".join(COLUMNS)
+        raise LungtlError(f"{path.name} has no column {missing[0]} (it has {found}); expected {expected}")
     rows: dict[str, dict[str, Any]] = {}
     patient_labels: dict[str, int] = {}
-    for line, record in enumerate(table.to_dict("records"), start=2):
-        where = f"{path.name} line {line}"
-        uid, patient, text = (str(record[column]).strip() for column in COLUMNS)
+    for number, line in enumerate(lines, start=2):
+        where = f"{path.name} line {number}"
+        uid, patient, text = (line[column] for column in COLUMNS)
         if not uid or not patient:
             raise LungtlError(f"{where}: series_uid and patient_id must not be empty; fill them in")
         if uid in rows:
@@ -118,5 +107,5 @@ def read_table(path: Path) -> dict[str, dict[str, Any]]:
         label = int(text) if text else UNKNOWN
         if label != UNKNOWN and patient_labels.setdefault(patient, label) != label:
             raise LungtlError(f"{where}: patient {patient} has labels 0 and 1; correct one of the rows")
-        rows[uid] = {"patient_id": patient, "label": label, "split": str(record.get("split", "")).strip() or None}
+        rows[uid] = {"patient_id": patient, "label": label, "split": line.get("split") or None}
     return rows

@@ -1,21 +1,20 @@
-"""The files in a folder, following links."""
+"""The files in a folder, following links, and tables of text."""
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import Refusal, fingerprint
 
 
 def walk(root: Path) -> tuple[list[Path], list[Refusal]]:
-    """List all files in a folder and its subfolders, sorted by name.
+    """All files in a folder and its subfolders, sorted by name, and the folders that cannot be listed.
 
     Links are followed, including links to folders; a folder reached more than once is read once.
-
-    Returns:
-        The files, and the folders that cannot be listed.
     """
     files: list[Path] = []
     refusals: list[Refusal] = []
@@ -49,6 +48,21 @@ def listing_hash(paths: Iterable[Path]) -> str:
             stat = file.stat()
             rows.append([str(file.relative_to(path.parent)), stat.st_size, stat.st_mtime_ns, stat.st_mode])
     return fingerprint(rows)
+
+
+def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Column names and rows of a CSV file in UTF-8, values without surrounding spaces; raises LungtlError."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            columns = list(reader.fieldnames or ())
+            lines = [(reader.line_num, line) for line in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LungtlError(f"{path.name} is not a readable CSV file ({error}); save it as CSV in UTF-8") from error
+    for number, line in lines:
+        if None in line or None in line.values():
+            raise LungtlError(f"{path.name} line {number} does not have {len(columns)} values; correct the file")
+    return columns, [{column: value.strip() for column, value in line.items()} for _, line in lines]
 
 
 def printable(name: str) -> str:

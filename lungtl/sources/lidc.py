@@ -58,9 +58,8 @@ class LidcSource(Source):
         known = series_uids()
         for series in found:
             if series.uid not in known:
-                refusals.append(
-                    Refusal(series.uid, "not a series of LIDC-IDRI", "use dataset=dicom for your own scans")
-                )
+                remedy = "use dataset=dicom for your own scans"
+                refusals.append(Refusal(series.uid, "not a series of LIDC-IDRI", remedy))
         matched = [series for series in found if series.uid in known]
         scans = {scan.series_uid: scan for scan in read_scans(series.uid for series in matched)}
         items = (Item(series.uid, series.fingerprint, (series, scans[series.uid])) for series in matched)

@@ -108,9 +108,7 @@ class LidcSlicesSource(Source):
         slices = [_read_png(file) for crops in content.crops for file in crops.files]
         sizes = sorted({f"{len(image)} x {image.shape[1]}" for image in slices})
         if len(sizes) > 1:
-            raise Refused(
-                f"slices of {item.bag_id} have {' and '.join(sizes)} pixels, expected one size", EXTRACT_AGAIN
-            )
+            raise Refused(f"slices have {' and '.join(sizes)} pixels, expected one size", EXTRACT_AGAIN)
         labels = [crops.row["label"] for crops in content.crops for _ in crops.files]
         rows = tuple(crops.row for crops in content.crops)
         counts = {"n_readers": rows[0]["n_readers"]} if self.bag == "nodule" else {"n_nodules": len(rows)}

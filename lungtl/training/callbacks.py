@@ -44,10 +44,7 @@ class NotifyStrategy(Callback):
 
 
 class StopAfterUnfreezing(EarlyStopping):
-    """Early stopping that ignores epochs before the last group of parameters is unfrozen.
-
-    Otherwise the plateau of a linear probe, which the strategy waits for to unfreeze the backbone, would end the run.
-    """
+    """Early stopping that ignores epochs before the last group is unfrozen, such as the plateau of a linear probe."""
 
     def __init__(self, monitor: str, mode: Literal["min", "max"], patience: int) -> None:
         super().__init__(monitor, patience=patience, mode=mode, check_finite=True, check_on_train_epoch_end=True)
@@ -68,10 +65,7 @@ class StopAfterUnfreezing(EarlyStopping):
 
 
 class StopWhenDiverged(Callback):
-    """Ends training once a weight is not finite, which no later step can repair.
-
-    All ranks hold the same weights and therefore decide alike.
-    """
+    """Ends training once a weight is not finite, which no later step can repair; the same on all ranks."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A diverged run is not resumed."""
@@ -95,13 +89,10 @@ class AveragedWeights(WeightAveraging):
     It starts at the weights after the first step; batch-norm statistics are averaged likewise. During validation and
     in a checkpoint's `state_dict` the average replaces the weights; training continues from the weights themselves.
     Lightning's `EMAWeightAveraging` changes frozen tensors by rounding and does not update integer buffers.
-
-    Args:
-        decay: of each step.
-        device: of the average; the module is moved to its own device only after the average is created.
     """
 
     def __init__(self, decay: float, device: torch.device) -> None:
+        # the device is needed since the module is moved only after the average is created
         def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
             if not averaged.is_floating_point():
                 return current

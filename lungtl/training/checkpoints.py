@@ -16,22 +16,18 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from lungtl.data.store.files import TEMPORARY, whole_file
-from lungtl.settings.errors import LungtlError
+from lungtl.settings.errors import LungtlError, first_line
 
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
-STATES = ("state_dict", "current_model_state")
-"""A checkpoint's weights: the validated ones and, with weight averaging, those that train."""
-KEYS = {"state_dict", "loops", "best", "freezing", "random_state", "seconds"}
-"""Entries of a checkpoint that a run needs to resume."""
+STATES = ("state_dict", "current_model_state")  # validated weights and, with weight averaging, those that train
+KEYS = {"state_dict", "loops", "best", "freezing", "random_state", "seconds"}  # entries that a run needs to resume
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint completely or not at all, without weights that training does not change.
 
-    Lightning's own copies it from the system's temporary folder, so that a kill may leave a part of it.
-
-    Args:
-        frozen: tensors of the module's state dict that never change; omitted from files and restored when reading.
+    Lightning's own copies it from the system's temporary folder, so that a kill may leave a part of it. `frozen` are
+    tensors of the module's state dict that never change: omitted from files and restored when reading.
     """
 
     def __init__(self, frozen: Mapping[str, Tensor] | None = None) -> None:
@@ -60,21 +56,14 @@ class Checkpoints(Checkpoint):
     The last checkpoint records which epoch was best. If the run was killed between the two files, that is its own
     epoch, and it is copied when the run is resumed.
 
-    Args:
-        folder: of both files; is created.
-        monitor: validation value that chooses the best epoch; non-finite values never do, ties go to the first.
-        mode: whether lower (min) or higher (max) is better.
-
-    Attributes:
-        best_epoch: None before there is one.
-        best_value: of `monitor`.
+    `monitor` is the validation value that chooses the best epoch: non-finite values never do, ties go to the first.
     """
 
     def __init__(self, folder: Path, monitor: str, mode: Literal["min", "max"]) -> None:
         self.folder = folder
         self.monitor = monitor
         self.sign = 1 if mode == "min" else -1
-        self.best_epoch: int | None = None
+        self.best_epoch: int | None = None  # None before there is one
         self.best_value = self.sign * math.inf
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -120,18 +109,14 @@ class Checkpoints(Checkpoint):
 
 
 def check_checkpoint(folder: Path) -> bool:
-    """Whether a run's folder has a last checkpoint; raises LungtlError if `fit` did not write it.
-
-    Tensors are not read.
-    """
+    """Whether a run's folder has a last checkpoint; raises LungtlError if `fit` did not write it."""
     path = folder / CHECKPOINTS / LAST
     if not path.is_file():
         return False
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises many types for an invalid file
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise LungtlError(f"{path} is not a checkpoint ({reason}); start a new run") from error
+        raise LungtlError(f"{path} is not a checkpoint ({first_line(error)}); start a new run") from error
     if not isinstance(checkpoint, dict) or not checkpoint.keys() >= KEYS:
         raise LungtlError(f"{path} is not a checkpoint of a run; start a new run")
     return True

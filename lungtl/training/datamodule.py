@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import pytorch_lightning as pl
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from lungtl.data import batching
 from lungtl.data.bags import BagDataset, Features, Sample, collate
-from lungtl.data.batching import (
-    TOLERATED,
-    balanced,
-    bucketed,
-    inference_chunks,
-    number_repeats,
-    padding,
-    rank_share,
-    shuffled,
-    split_evenly,
-)
 from lungtl.data.store.reader import Store
 from lungtl.models.collectives import rank, world_size
 from lungtl.models.inference import most_slices
@@ -29,22 +19,13 @@ from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import TrainConfig
 from lungtl.training.devices import loader_processes, pick_device
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 class BagDataModule(pl.LightningDataModule):
-    """Training and validation bags.
+    """Training and validation bags of a store, split by a table of bag_id, label and split.
 
     Loaders are created for each epoch (`reload_dataloaders_every_n_epochs=1`), and their random choices depend on the
-    run's seed and the epoch. Each DDP rank gets its share of the same batches.
-
-    Args:
-        store: of the bags.
-        split: bag_id, patient_id, label, split; checked (see `lungtl.data.splits`).
-        config: of the run.
-        features: from the feature cache; None reads voxels.
-        backbone_trains: if so, a training step uses `image.train_slices` of each bag, otherwise all slices.
+    run's seed and the epoch. Each DDP rank gets its share of the same batches. Without features, voxels are read. If
+    the backbone trains, a training step uses `image.train_slices` of each bag, otherwise all slices.
     """
 
     def __init__(
@@ -64,51 +45,44 @@ class BagDataModule(pl.LightningDataModule):
         self._processes = loader_processes(config.trainer, cached=features is not None)
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """The epoch's batches, augmented.
-
-        Raises:
-            UsageError: a batch has fewer bags than there are ranks.
-        """
-        seed, epoch, settings = self.config.seed, self.trainer.current_epoch if self.trainer else 0, self.config.trainer
+        """The epoch's batches, augmented; raises UsageError if one has fewer bags than there are ranks."""
+        settings, seed = self.config.trainer, self.config.seed
+        epoch = self.trainer.current_epoch if self.trainer else 0
         draw = self.config.image.train_slices if self.backbone_trains else None
         dataset = self._dataset("train", draw, self.config.image.augment != "none", (seed, epoch))
         count = len(dataset)
         if settings.sampler == "balanced":
-            order = balanced([dataset.labels[bag_id] for bag_id in dataset.bag_ids], seed, epoch)
+            order = batching.balanced([dataset.labels[bag_id] for bag_id in dataset.bag_ids], seed, epoch)
         else:
-            order = shuffled(count, seed, epoch)
+            order = batching.shuffled(count, seed, epoch)
         lengths = self._lengths(dataset) if draw is None else np.minimum(self._lengths(dataset), draw)
         if self._buckets(lengths):
-            batches = bucketed(order, lengths, settings.batch_size, seed, epoch)
+            batches = batching.bucketed(order, lengths, settings.batch_size, seed, epoch)
         else:
-            batches = split_evenly(order, settings.batch_size)
-        return self._loader(dataset, rank_share(number_repeats(batches, count), rank(), world_size()))
+            batches = batching.split_evenly(order, settings.batch_size)
+        return self._loader(dataset, batching.rank_share(batching.number_repeats(batches, count), rank(), world_size()))
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """All slices of this rank's bags, in the table's order, without augmentation.
-
-        Raises:
-            UsageError: there are fewer bags than ranks.
-        """
+        """All slices of this rank's bags, in order; raises UsageError if there are fewer bags than ranks."""
         dataset = self._dataset("val", draw=None, augment=False, key=(self.config.seed, 0))
         if len(dataset) < world_size():
             raise UsageError(
-                f"the validation split has {len(dataset)} bags for {world_size()} processes; use "
-                f"trainer.devices={len(dataset)} or a larger split.val"
+                f"{len(dataset)} validation cases for {world_size()} processes; use trainer.devices={len(dataset)} or "
+                "a larger split.val"
             )
         dataset.bag_ids = dataset.bag_ids[rank() :: world_size()]
         most = most_slices(self.store, self.features, self.config.image.neighbours)
         return self._loader(
-            dataset, inference_chunks(list(self._lengths(dataset)), self.config.trainer.batch_size, most)
+            dataset, batching.inference_chunks(list(self._lengths(dataset)), self.config.trainer.batch_size, most)
         )
 
     def _buckets(self, lengths: NDArray[np.int64]) -> bool:
-        """Whether bags of similar length share a batch, given the number of slices of each; the same in every epoch."""
+        """Whether bags of similar length share a batch; the same in every epoch."""
         settings = self.config.trainer
         if settings.bucket != "auto":
             return settings.bucket
-        first = split_evenly(shuffled(len(lengths), self.config.seed, epoch=0), settings.batch_size)
-        return padding(first, lengths) > TOLERATED
+        first = batching.split_evenly(batching.shuffled(len(lengths), self.config.seed, epoch=0), settings.batch_size)
+        return batching.padding(first, lengths) > batching.TOLERATED
 
     def _dataset(self, name: str, draw: int | None, augment: bool, key: tuple[int, int]) -> BagDataset:
         part = self.split[self.split["split"] == name]

@@ -15,12 +15,9 @@ from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import TrainerConfig
 
 log = logging.getLogger(__name__)
-WORKERS_PER_GPU = 4
-"""Loader processes that keep a GPU busy that trains on voxels (`make bench-gpu`)."""
-PREFETCHED = 2
-"""Batches that each loader process of torch holds ready."""
-SHARED_MEMORY = Path("/dev/shm")
-"""Where loader processes pass tensors on Linux."""
+WORKERS_PER_GPU = 4  # loader processes that keep a GPU busy that trains on voxels (`make bench-gpu`)
+PREFETCHED = 2  # batches that each loader process of torch holds ready
+SHARED_MEMORY = Path("/dev/shm")  # where loader processes pass tensors on Linux
 
 
 def pick_device(accelerator: str) -> torch.device:
@@ -58,9 +55,10 @@ def loader_processes(config: TrainerConfig, cached: bool) -> int:
     if config.workers != "auto":
         return config.workers
     on_voxels = pick_device(config.accelerator).type == "cuda" and not cached
-    if not on_voxels or multiprocessing.get_start_method() != "fork":  # else each imports torch anew in every epoch
+    if not on_voxels or multiprocessing.get_start_method() != "fork":  # otherwise each imports torch in every epoch
         return 0
-    workers = max(0, min(WORKERS_PER_GPU, _cores() // device_count(config) - 1))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = max(0, min(WORKERS_PER_GPU, cores // device_count(config) - 1))
     memory = PREFETCHED * workers * device_count(config) * MOST_BYTES
     if SHARED_MEMORY.is_dir() and (free := shutil.disk_usage(SHARED_MEMORY).free) < memory:
         log.warning(
@@ -70,8 +68,3 @@ def loader_processes(config: TrainerConfig, cached: bool) -> int:
         )  # fmt: skip
         return 0
     return workers
-
-
-def _cores() -> int:
-    """CPU cores available to this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

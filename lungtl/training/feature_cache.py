@@ -1,9 +1,7 @@
 """Cached features: the output of a backbone's frozen blocks, computed once and shared by all runs that need it.
 
-An entry is identified by the store, the weights, the preprocessing, the cut, the views and the precision. It is reused
-only if the current code reproduces the features of a few synthetic slices that are stored with it; otherwise it is
-computed again. An entry contains one row per slice (see `lungtl.models.backbones.split`): all slices in the store's
-order, one dihedral view after the other.
+An entry has one row per slice (see `lungtl.models.backbones.split`): all slices in the store's order, one dihedral view
+after the other. It is reused only if the current code reproduces the features of a few synthetic slices, the probe.
 """
 
 from __future__ import annotations
@@ -24,10 +22,9 @@ from torch import Tensor
 from lungtl.data.cache_folder import CacheFolder, Layout, map_array
 from lungtl.data.store.reader import Store
 from lungtl.models.backbones.split import CannotSplit
-from lungtl.models.bag_classifier import BagClassifier
+from lungtl.models.bag_classifier import BagClassifier, image_chunks
 from lungtl.models.folding import full_precision, is_close
 from lungtl.models.freezing.base import FreezingStrategy
-from lungtl.models.images import image_chunks
 from lungtl.models.module_state import evaluation_mode
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import TrainConfig
@@ -36,14 +33,10 @@ from lungtl.sources.progress import bar
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-LAYOUT_VERSION = 1
-"""Increase it when the order or meaning of an entry's rows changes, which the probe cannot detect."""
-PROBE, PROBE_SLICES, PROBE_GRID = "probe.npy", 3, 8
-"""File with the features of the probe; its number of slices, and of random squares along each side of a slice."""
+LAYOUT_VERSION = 1  # increase it when the order or meaning of an entry's rows changes, which the probe cannot detect
+PROBE, PROBE_SLICES, PROBE_GRID = "probe.npy", 3, 8  # file; number of slices, and of squares along each side of one
 HU_RANGE = (-1024, 1024)
-TOLERANCE = 1e-4
-"""Relative difference between float32 features that may be rounding, as between two kinds of CPU."""
+TOLERANCE = 1e-4  # relative difference between float32 features that may be rounding, as between two kinds of CPU
 
 
 class CachedFeatures:
@@ -59,11 +52,11 @@ class CachedFeatures:
             for bag_id, n, end in zip(store.bags["bag_id"], store.bags["n_slices"], ends, strict=True)
         }
 
-    def rows(self, bag_id: str, view: int = 0, kept: Tensor | None = None) -> Tensor:
+    def rows(self, bag_id: str, view: int = 0, indices: Tensor | None = None) -> Tensor:
         """Copies of some or all rows of a bag: float32 or float16 [n, K]; see `Features`."""
         start, count = self._bags[bag_id]
         rows = self._table.narrow(0, view * self._slices + start, count)
-        return rows.clone() if kept is None else rows.index_select(0, kept)
+        return rows.clone() if indices is None else rows.index_select(0, indices)
 
     def __getstate__(self) -> dict[str, Any]:
         """For spawned loader processes: the location of the array instead of its content."""
@@ -84,8 +77,7 @@ def run_features(
 ) -> CachedFeatures | None:
     """Features that a training run reads instead of voxels; cuts the classifier's backbone accordingly.
 
-    Returns:
-        None if nothing is frozen or can be cached; the run then computes everything in every epoch.
+    Returns None if nothing is frozen or can be cached; the run then computes everything in every epoch.
     """
     settings = config.cache
     blocks = freezing.frozen_blocks(classifier.backbone)
@@ -119,38 +111,12 @@ def cached_features(
 ) -> CachedFeatures | None:
     """Read the features of a store's slices from the cache, after computing them if needed.
 
-    Args:
-        classifier: its preprocessor and the prefix of its split are used, in evaluation mode.
-        store: of the slices.
-        data_dir: the cache is in its folder `cache/features`.
-        device: where to compute.
-        weights: the backbone's fingerprint.
-        views: number of dihedral views of every slice.
-        precision: float32 or float16, of the stored features.
-        max_gb: limit of all entries together.
-
-    Returns:
-        None if they exceed `max_gb`.
-
-    Raises:
-        LungtlError: the disk is full, or features exceed the range of float16.
+    The classifier's preprocessor and the prefix of its split are used, in evaluation mode; `weights` is its backbone's
+    fingerprint. Returns None if the features exceed `max_gb`, the limit of all entries together. Raises LungtlError if
+    the disk is full, or if features exceed the range of float16.
     """
-    split = classifier.split
-    address = {
-        "layout": LAYOUT_VERSION,
-        "versions": {"torch": torch.__version__, "timm": timm.__version__},
-        "store": store.fingerprint,
-        "store_name": store.name,
-        "backbone": classifier.backbone.name,
-        "weights": weights,
-        "features": classifier.backbone.features,
-        "blocks": split.blocks,
-        "whole": split.whole,
-        "preprocessing": classifier.preprocessor.describe(),
-        "views": views,
-        "precision": precision,
-    }
-    layout = Layout(views * len(store.slices), split.width, precision)
+    address = _address(classifier, store, weights) | {"views": views, "precision": precision}
+    layout = Layout(views * len(store.slices), classifier.split.width, precision)
     folder = CacheFolder(data_dir)
     name = fingerprint(address)[:16]
     classifier.to(device)  # not in inference mode: tensors moved there could not train
@@ -177,6 +143,21 @@ def cached_features(
             folder.publish(name, address)
             log.info("cached features: %.1f MB (%s)", layout.size / 1e6, name)
     return CachedFeatures(folder.file(name), layout, store)
+
+
+def _address(classifier: BagClassifier, store: Store, weights: str) -> dict[str, Any]:
+    return {
+        "layout": LAYOUT_VERSION,
+        "versions": {"torch": torch.__version__, "timm": timm.__version__},
+        "store": store.fingerprint,
+        "store_name": store.name,
+        "backbone": classifier.backbone.name,
+        "weights": weights,
+        "features": classifier.backbone.features,
+        "blocks": classifier.split.blocks,
+        "whole": classifier.split.whole,
+        "preprocessing": classifier.preprocessor.describe(),
+    }
 
 
 def _probe_slices(store: Store) -> NDArray[np.int16]:
@@ -212,9 +193,8 @@ def _reproduces(file: Path, probe: Tensor) -> bool:
 def _rows(
     classifier: BagClassifier, volumes: Iterable[NDArray[np.int16]], device: torch.device, view: int
 ) -> Iterator[Tensor]:
-    """The features of all slices of bags, in chunks."""
-    for images in image_chunks(classifier, volumes, device, view):
-        yield classifier.split.prefix(images)
+    """Features of all slices of bags, in chunks."""
+    return map(classifier.split.prefix, image_chunks(classifier, volumes, device, view))
 
 
 def _compute(
@@ -230,9 +210,7 @@ def _compute(
         for fetch in _one_ahead(_start_fetching(rows) for rows in computed):
             rows = fetch()
             if dtype is torch.float16 and not rows.isfinite().all():
-                raise LungtlError(
-                    f"features of {classifier.backbone.name} exceed float16 (65504); use cache.precision=float32"
-                )
+                raise LungtlError("features exceed float16 (65504); use cache.precision=float32")
             opened.write(rows.contiguous().numpy().data)
             done += len(rows)
             progress(done, layout.rows)

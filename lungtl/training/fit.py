@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, RichProgressBar
+from torch import nn
 
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.schema import TrainerConfig
@@ -24,15 +25,14 @@ from lungtl.training.callbacks import (
     StopWhenDiverged,
 )
 from lungtl.training.checkpoints import BEST, CHECKPOINTS, LAST, AtomicCheckpointIO, Checkpoints
-from lungtl.training.compiling import compiled
 from lungtl.training.datamodule import BagDataModule
 from lungtl.training.devices import check_precision, device_count
 from lungtl.training.module import BagModule
 from lungtl.training.processes import StartedRanks, further_ranks, strategy
 
 log = logging.getLogger(__name__)
-BAR_RATE = 20
-"""Updates of the progress bar per second; Lightning's 100 cost a tenth of a step on cached features."""
+BAR_RATE = 20  # updates of the progress bar per second; Lightning's 100 cost a tenth of a step on cached features
+RECOMPILATIONS = 256  # each unfrozen block causes two; at torch's own limit of 8 it would silently stop compiling
 
 
 def seed_everything(seed: int) -> None:
@@ -51,47 +51,62 @@ def fit(
 ) -> dict[str, Any]:
     """Train, then load the weights of the best epoch into the module.
 
-    Args:
-        module: what trains.
-        data: its loaders.
-        config: of the trainer.
-        folder: of the run; gets `checkpoints/`.
-        log_metrics: called once per epoch with (metrics, epoch), before the epoch's checkpoint is written: a run that
-            is killed in between logs the same numbers again when it is resumed.
-        resume: continue from the folder's last checkpoint (see `check_checkpoint`); without one, start over.
-        callbacks: further callbacks, such as a search's pruning; with several devices they must be picklable.
+    `log_metrics` is called once per epoch with (metrics, epoch), before the epoch's checkpoint is written to
+    `checkpoints/` in the folder: a run that is killed in between logs the same numbers again when it is resumed.
+    `resume` continues from the last checkpoint, or starts over without one. Further callbacks, such as a search's
+    pruning, must be picklable with several devices.
 
     Returns:
         best_epoch, epochs, and the best value of `trainer.monitor`.
 
     Raises:
-        UsageError: the device does not support the precision, or the freezing strategy several devices.
-        LungtlError: `trainer.monitor` was never finite, the checkpoint was chosen by another value, or the backbone
-            cannot be compiled.
+        LungtlError: the device does not support the precision, or the freezing strategy several devices; or
+            `trainer.monitor` was never finite.
     """
     silence_lightning()
     environment = StartedRanks()
     devices = device_count(config)
-    device = check_precision(config)
-    if devices > 1 and module.freezing.last_unfreezing(module.classifier.backbone) > 0:
-        raise UsageError(  # DDP synchronises only what trains from the first step on
-            f"trainer.devices={devices}: a freezing strategy that unfreezes during training requires one device; use "
-            "trainer.devices=1"
-        )
+    check_precision(config)
+    backbone = module.classifier.backbone
+    if devices > 1 and module.freezing.last_unfreezing(backbone) > 0:  # DDP synchronises only what trains at first
+        problem = "a freezing strategy that unfreezes during training requires one device"
+        raise UsageError(f"trainer.devices={devices}: {problem}; use trainer.devices=1")
     if config.compile and data.features is not None:
         log.warning("trainer.compile has no effect: this run reads cached features (cache.enabled)")
-    checkpoints = folder / CHECKPOINTS
-    resumed = resume and (checkpoints / LAST).is_file()
+    last, best = folder / CHECKPOINTS / LAST, folder / CHECKPOINTS / BEST
+    resumed = resume and last.is_file()
     if resume and not resumed:
         log.info("no checkpoint yet: the run starts over")
     mode: Literal["min", "max"] = "max" if config.monitor == "val/auroc" else "min"
-    checkpointing = Checkpoints(checkpoints, config.monitor, mode)
+    checkpoints = Checkpoints(folder / CHECKPOINTS, config.monitor, mode)
     files = AtomicCheckpointIO(module.frozen_state())
+    trainer = _trainer(
+        config,
+        strategy=strategy(devices, environment),
+        callbacks=[checkpoints, *_callbacks(config, mode, log_metrics), *callbacks],
+        plugins=[files],
+        default_root_dir=folder,
+    )
+    with (
+        further_ranks(devices, environment, fit, module.cpu(), data, config, folder, _ignore, resume, callbacks),
+        compiled(backbone) if config.compile else nullcontext(),
+    ):
+        trainer.fit(module, datamodule=data, ckpt_path=last if resumed else None, weights_only=True)
+    if environment.local_rank() > 0:
+        return {}
+    if checkpoints.best_epoch is None:
+        raise LungtlError(f"no epoch is usable ({config.monitor} was never finite); lower optimizer.lr")
+    checkpoint = files.load_checkpoint(best, map_location="cpu", weights_only=True)
+    module.load_state_dict(checkpoint["state_dict"])
+    value = checkpoint["best"]["value"]
+    return {"best_epoch": checkpoint["epoch"], "epochs": trainer.current_epoch, config.monitor: value}
+
+
+def _trainer(config: TrainerConfig, **options: Any) -> pl.Trainer:
     trainer = pl.Trainer(
         max_epochs=config.max_epochs,
         accelerator=config.accelerator,
-        devices=devices,
-        strategy=strategy(devices, environment),
+        devices=device_count(config),
         use_distributed_sampler=False,
         reload_dataloaders_every_n_epochs=1,
         precision=config.precision,
@@ -100,34 +115,17 @@ def fit(
         limit_train_batches=config.limit_batches,
         limit_val_batches=config.limit_batches,
         num_sanity_val_steps=0,
-        callbacks=[checkpointing, *_callbacks(config, mode, log_metrics, device), *callbacks],
-        plugins=[files],
         logger=False,
         deterministic=True,
         enable_model_summary=False,
-        default_root_dir=folder,
+        **options,
     )
     # part of `deterministic`: filling every new tensor would cost a fifth of a step of EfficientNet-Lite0
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    with (
-        further_ranks(devices, environment, fit, module.cpu(), data, config, folder, _ignore, resume, callbacks),
-        compiled(module.classifier.backbone) if config.compile else nullcontext(),
-    ):
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoints / LAST if resumed else None, weights_only=True)
-    if environment.local_rank() > 0:
-        return {}
-    if checkpointing.best_epoch is None:
-        raise LungtlError(
-            f"training ended without a usable epoch ({config.monitor} was never finite); lower optimizer.lr"
-        )
-    best = files.load_checkpoint(checkpoints / BEST, map_location="cpu", weights_only=True)
-    module.load_state_dict(best["state_dict"])
-    return {"best_epoch": best["epoch"], "epochs": trainer.current_epoch, config.monitor: best["best"]["value"]}
+    return trainer
 
 
-def _callbacks(
-    config: TrainerConfig, mode: Literal["min", "max"], log_metrics: LogMetrics, device: torch.device
-) -> list[Callback]:
+def _callbacks(config: TrainerConfig, mode: Literal["min", "max"], log_metrics: LogMetrics) -> list[Callback]:
     callbacks: list[Callback] = [
         RichProgressBar(refresh_rate=BAR_RATE, leave=False, console_kwargs={"stderr": True}),
         EpochLog(log_metrics),
@@ -135,7 +133,7 @@ def _callbacks(
         StopWhenDiverged(),
     ]
     if config.ema is not None:
-        callbacks.append(AveragedWeights(config.ema, device))
+        callbacks.append(AveragedWeights(config.ema, check_precision(config)))
     if config.patience is not None:
         callbacks.append(StopAfterUnfreezing(config.monitor, mode, config.patience))
     return callbacks
@@ -143,6 +141,32 @@ def _callbacks(
 
 def _ignore(metrics: dict[str, float], epoch: int) -> None:
     """`log_metrics` of the further ranks, which cannot receive the tracker; only rank 0 logs."""
+
+
+@contextmanager
+def compiled(backbone: nn.Module) -> Iterator[None]:
+    """Compile a backbone's forward pass temporarily, for any number of slices; parameters keep their names.
+
+    Raises LungtlError if it cannot be compiled on this machine.
+    """
+    # imported here, since torch._dynamo takes a second
+    from torch._dynamo import config
+    from torch._dynamo.exc import TorchDynamoException
+
+    limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # torch before 2.6
+    backbone.forward = torch.compile(backbone.forward, dynamic=True)
+    try:
+        with config.patch({limit: RECOMPILATIONS}):
+            yield
+    except TorchDynamoException as error:
+        reason = " ".join(str(error).strip().partition("\n\n")[0].split())  # without torch's debugging hints
+        raise LungtlError(
+            f"trainer.compile=true: torch.compile failed ({reason}); it requires a C++ compiler, and Triton on GPUs; "
+            "use trainer.compile=false"
+        ) from error
+    finally:
+        del backbone.forward
+        torch.compiler.reset()  # recompilations of a sweep's next run count from 0
 
 
 def silence_lightning() -> None:

@@ -17,15 +17,10 @@ from lungtl.sources.base import NON_NODULE, UNKNOWN
 
 
 class Part(NamedTuple):
-    """A weighted mean before division, so that the parts of several batches or DDP ranks can be added first.
+    """A weighted mean before division, so that the parts of several batches or DDP ranks can be added first."""
 
-    Attributes:
-        numerator: scalar, sum of weight x loss.
-        denominator: scalar, sum of weights; if it is 0, so is the numerator.
-    """
-
-    numerator: Tensor
-    denominator: Tensor
+    numerator: Tensor  # scalar, sum of weight x loss
+    denominator: Tensor  # scalar, sum of weights; if it is 0, so is the numerator
 
 
 class BagAndSliceLoss(nn.Module):
@@ -45,10 +40,8 @@ class BagAndSliceLoss(nn.Module):
     Args:
         slice_weight: of the slice loss; 0 omits it.
         class_weights: balanced or none.
-        bag_gamma: focal exponent; above 0, correctly classified bags count less.
-        slice_gamma: likewise for slices.
-        bag_smoothing: share of a bag's label that is spread over both classes.
-        slice_smoothing: likewise over the three classes of a slice.
+        bag_gamma, slice_gamma: focal exponents; above 0, correctly classified bags or slices count less.
+        bag_smoothing, slice_smoothing: share of a label that is spread over all classes.
         attention_weight: of the attention supervision, which requires an aggregator with learned weights; 0 omits it.
         bag_weight: of the bag loss; 0 trains on slices only, for aggregators without parameters.
     """
@@ -86,15 +79,12 @@ class BagAndSliceLoss(nn.Module):
         return self.total(self.parts(output, bag_labels, slice_labels))
 
     def parts(self, output: BagOutput, bag_labels: Tensor, slice_labels: Tensor) -> dict[str, Part]:
-        """The parts of the loss, including those for which the batch has no labels.
+        """The parts of the loss: `bag_loss`, and `slice_loss` and `attention_loss` unless their weights are 0.
 
         Args:
             output: of the classifier.
             bag_labels: int64 [B], 0 or 1.
             slice_labels: int64 [B, S]; -1 unknown or padding.
-
-        Returns:
-            `bag_loss`, and `slice_loss` and `attention_loss` unless their weights are 0.
 
         Raises:
             UsageError: attention is supervised, but the aggregator has no learned weights.
@@ -111,19 +101,13 @@ class BagAndSliceLoss(nn.Module):
             )  # fmt: skip
         if self.part_weights["attention_loss"] > 0:
             if output.bag_logits.requires_grad and not output.weights.requires_grad:
-                raise UsageError(
-                    f"loss.attention_weight={self.part_weights['attention_loss']:g}: this aggregator has no "
-                    "learned slice weights; use aggregator=attention or loss.attention_weight=0"
-                )
+                problem = f"loss.attention_weight={self.part_weights['attention_loss']:g}: no learned slice weights"
+                raise UsageError(f"{problem}; use aggregator=attention or loss.attention_weight=0")
             parts["attention_loss"] = _attention(output.weights, slice_labels)
         return parts
 
     def total(self, parts: Mapping[str, Part]) -> dict[str, Tensor]:
-        """Divide the parts and sum them.
-
-        Returns:
-            `loss`, and each part for which the batch has labels; scalars.
-        """
+        """Divide the parts and sum them: scalars `loss`, and each part for which the batch has labels."""
         means = {name: part.numerator / part.denominator for name, part in parts.items() if part.denominator > 0}
         return {"loss": self.combined(parts), **means}
 

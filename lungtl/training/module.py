@@ -14,14 +14,13 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics.functional.classification import binary_auroc
 
-from lungtl.data.augment import dihedral
-from lungtl.data.bags import Batch
+from lungtl.data.bags import Batch, dihedral
 from lungtl.models.bag_classifier import BagClassifier, BagOutput
 from lungtl.models.collectives import all_gather, all_reduce_sum, average_batch_norm_statistics, rank
 from lungtl.models.freezing.base import FreezingStrategy, set_train_mode
+from lungtl.settings import parts
 from lungtl.settings.errors import UsageError
 from lungtl.training.losses import BagAndSliceLoss, Part, scale_for_ddp, sum_parts
-from lungtl.training.schedules import build_optimizer, build_schedule
 
 log = logging.getLogger(__name__)
 PLATEAU_MONITOR = "val/loss"
@@ -30,13 +29,8 @@ PLATEAU_MONITOR = "val/loss"
 class BagModule(pl.LightningModule):
     """Trains a `BagClassifier`.
 
-    Args:
-        classifier: the network.
-        freezing: which of the backbone's parameters train; has already adapted the backbone.
-        loss: to minimise.
-        optimizer: config of the optimiser; its `lr` is the head's learning rate.
-        schedule: config of the learning-rate schedule.
-        max_epochs: length of the run.
+    `freezing` has already adapted the backbone. `optimizer` and `schedule` are configs; the optimiser's `lr` is the
+    head's learning rate.
 
     Raises:
         UsageError: no part of the loss trains the aggregator, or none trains anything.
@@ -134,9 +128,9 @@ class BagModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The batch's loss; under DDP scaled such that the mean over the ranks is."""
-        parts = scale_for_ddp(self.loss.parts(self(batch), batch.bag_labels, batch.slice_labels))
-        loss = self.loss.combined(parts)
-        detached = {name: Part(part.numerator.detach(), part.denominator) for name, part in parts.items()}
+        scaled = scale_for_ddp(self.loss.parts(self(batch), batch.bag_labels, batch.slice_labels))
+        loss = self.loss.combined(scaled)
+        detached = {name: Part(part.numerator.detach(), part.denominator) for name, part in scaled.items()}
         self._training.append((len(batch.bag_ids), loss.detach(), detached))
         if batch_index + 1 == self.trainer.num_training_batches:
             self._log_training()
@@ -144,23 +138,18 @@ class BagModule(pl.LightningModule):
         return loss if factor == 1 else loss * factor
 
     def _accumulation_factor(self, batch_index: int) -> float:
-        """Makes the gradient of every step the mean over its batches.
-
-        Lightning divides by `trainer.accumulate` even in an epoch's last step, which may have fewer batches.
-        """
+        """Undoes that Lightning divides by `trainer.accumulate` even in a last step of fewer batches."""
         window, batches = self.trainer.accumulate_grad_batches, int(self.trainer.num_training_batches)
         remainder = batches % window
         return window / remainder if batch_index >= batches - remainder else 1.0
 
     def _log_training(self) -> None:
-        """Log the epoch's losses at once: logging each step would take longer than a step on cached features.
-
-        Losses are means over batches, weighted by bags; those of a part only over batches with labels for it.
-        """
+        """Log the epoch's losses: means over batches, weighted by bags; of a part, over batches with labels for it."""
+        # at once: logging each step would take longer than a step on cached features
         counts = all_reduce_sum(torch.tensor([float(count) for count, *_ in self._training], device=self.device))
         means = {"loss": (counts * torch.stack([loss for _, loss, _ in self._training])).sum() / counts.sum()}
         for name in self._training[0][2]:
-            numerators, denominators = torch.stack([torch.stack(parts[name]) for *_, parts in self._training]).T
+            numerators, denominators = torch.stack([torch.stack(batch[name]) for *_, batch in self._training]).T
             known = denominators > 0
             if known.any():
                 weights = counts[known] / counts[known].sum()
@@ -192,9 +181,9 @@ class BagModule(pl.LightningModule):
 
         The AUROC is 0.5 if only one class is present, and NaN if a logit is not finite.
         """
-        parts = sum_parts(self._validation_parts)
+        losses = self.loss.total(sum_parts(self._validation_parts))
         self._validation_parts.clear()
-        for name, value in self.loss.total(parts).items():
+        for name, value in losses.items():
             self.log(f"val/{name}", value, prog_bar=name == "loss", sync_dist=True)
         batches = [batch for batches in all_gather(self._validation) for batch in batches]
         logits, labels = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
@@ -226,6 +215,8 @@ class BagModule(pl.LightningModule):
             {"name": "head", "params": head, "lr": lr},
             *self.freezing.parameter_groups(self.classifier.backbone, lr),
         ]
-        optimizer = build_optimizer(self.optimizer_config, groups)
-        schedule = build_schedule(self.schedule_config, optimizer, self.max_epochs)
+        optimizer = parts.build(self.optimizer_config, params=groups)
+        takes_length = "max_epochs" in parts.signature(str(self.schedule_config[parts.TARGET]), "schedule")
+        length = {"max_epochs": self.max_epochs} if takes_length else {}
+        schedule = parts.build(self.schedule_config, optimizer=optimizer, **length)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": PLATEAU_MONITOR}}

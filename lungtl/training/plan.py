@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.freezing.base import FreezingStrategy, Group
@@ -24,21 +23,13 @@ HEADER = ("part", "parameters", "trainable", "learning rate", "from epoch")
 
 @dataclass(frozen=True)
 class Row:
-    """One part of the network.
+    """One part of the network."""
 
-    Attributes:
-        part: a block of the backbone, or a module after it.
-        parameters: their number.
-        trainable: number of those that train at any time.
-        rates: their learning rates before the schedule.
-        epochs: the first epochs that train them.
-    """
-
-    part: str
-    parameters: int
-    trainable: int
-    rates: tuple[float, ...]
-    epochs: tuple[str, ...]
+    part: str  # a block of the backbone, or a module after it
+    parameters: int  # their number
+    trainable: int  # number of those that train at any time
+    rates: tuple[float, ...]  # their learning rates before the schedule
+    epochs: tuple[str, ...]  # the first epochs that train them
 
     def cells(self) -> tuple[str, ...]:
         """Cells of the printed table."""
@@ -64,7 +55,11 @@ def training_plan(classifier: BagClassifier, freezing: FreezingStrategy, lr: flo
                 tuple(dict.fromkeys(_start(group, max_epochs) for group in here)),
             )
         )
-    heads = [(name, _size(module)) for name, module in classifier.named_children() if module is not backbone]
+    heads = [
+        (name, sum(parameter.numel() for parameter in module.parameters()))
+        for name, module in classifier.named_children()
+        if module is not backbone
+    ]
     return rows + [Row(name, size, size, (lr,), ("0",)) for name, size in heads if size]
 
 
@@ -120,7 +115,3 @@ def _start(group: Group, max_epochs: int) -> str:
     if group.at_latest:
         return f"{group.epoch} at the latest"
     return str(group.epoch) if group.epoch < max_epochs else f"{group.epoch}, after the end"
-
-
-def _size(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

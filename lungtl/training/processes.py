@@ -37,13 +37,10 @@ class StartedRanks(LightningEnvironment):
 
 
 def strategy(devices: int, environment: LightningEnvironment) -> DDPStrategy | Literal["auto"]:
-    """Lightning's strategy for a number of devices.
-
-    A batch may leave a head without gradient (`slice_weight=0`), and buffers need not be broadcast, since
-    `lungtl.models.collectives` and `lungtl.models.slice_projection` keep them equal.
-    """
+    """Lightning's strategy for a number of devices."""
     if devices == 1:
         return "auto"
+    # a batch may leave a head without gradient (`slice_weight=0`); `lungtl.models.collectives` keeps buffers equal
     return DDPStrategy(cluster_environment=environment, find_unused_parameters=True, broadcast_buffers=False)
 
 
@@ -53,14 +50,8 @@ def further_ranks(
 ) -> Iterator[None]:
     """While the body runs as rank 0, run `task(*arguments)` in a process for each further rank.
 
-    Args:
-        devices: number of ranks; 1 starts none.
-        environment: of this process; ranks above 0 start none.
-        task: can be imported.
-        arguments: are pickled.
-
-    Raises:
-        torch.multiprocessing.ProcessRaisedException: another rank failed; with its traceback.
+    `devices` is the number of ranks; 1 starts none, and neither does a process of a rank above 0. The task is imported
+    and its arguments are pickled. Raises ProcessRaisedException of torch, with the traceback of a rank that failed.
     """
     if devices == 1 or environment.local_rank() > 0:
         yield
@@ -100,7 +91,7 @@ def _run_rank(
     index: int, content: bytes, ready: Semaphore, port: int, seed: int, threads: int, start_method: str
 ) -> None:
     keep_freed_memory()
-    # loader processes must not inherit "spawn": each would import torch anew in every epoch
+    # loader processes must not inherit "spawn": each would import torch in every epoch
     multiprocessing.set_start_method(start_method, force=True)
     torch.set_num_threads(threads)
     os.environ.update(LOCAL_RANK=str(index + 1), MASTER_PORT=str(port))

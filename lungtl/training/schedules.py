@@ -1,25 +1,17 @@
-"""Optimiser and learning-rate schedule, as parts: any class of torch or timm, and two schedules with warm-up."""
+"""Learning-rate schedules with warm-up; any class of `torch.optim.lr_scheduler` can be used instead."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from annotated_types import Ge
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-
-from lungtl.settings import parts
+from torch.optim.lr_scheduler import LambdaLR
 
 
 class Constant(LambdaLR):
-    """Linear warm-up, then the full learning rate.
-
-    Args:
-        optimizer: whose learning rates are scaled.
-        warmup_epochs: epoch e of the first w has the share (e + 1) / (w + 1) of the learning rate.
-    """
+    """Linear warm-up, then the full learning rate: epoch e of the first w has its share (e + 1) / (w + 1)."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, warmup_epochs: Annotated[int, Ge(0)] = 1) -> None:
         # a closure, unlike attributes, is not part of the state that a resumed run would restore
@@ -27,13 +19,7 @@ class Constant(LambdaLR):
 
 
 class Cosine(LambdaLR):
-    """Linear warm-up, then half a cosine, which reaches zero after the last epoch.
-
-    Args:
-        optimizer: whose learning rates are scaled.
-        max_epochs: length of the run.
-        warmup_epochs: as for `Constant`.
-    """
+    """Linear warm-up as in `Constant`, then half a cosine, which reaches zero after the last of `max_epochs`."""
 
     def __init__(
         self, optimizer: torch.optim.Optimizer, max_epochs: int, warmup_epochs: Annotated[int, Ge(0)] = 1
@@ -47,20 +33,5 @@ class Cosine(LambdaLR):
 
 
 def warmup(epoch: int, epochs: int) -> float:
-    """Share of the learning rate in an epoch, from 0, of a linear warm-up over so many epochs."""
+    """Share of the learning rate in an epoch, counted from 0, of a linear warm-up."""
     return min(1.0, (epoch + 1) / (epochs + 1))
-
-
-def build_optimizer(spec: Mapping[str, Any], groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Build the optimiser of a config."""
-    optimizer: torch.optim.Optimizer = parts.build(spec, params=groups)
-    return optimizer
-
-
-def build_schedule(spec: Mapping[str, Any], optimizer: torch.optim.Optimizer, max_epochs: int) -> LRScheduler:
-    """Build the schedule of a config, which steps once per epoch."""
-    provided: dict[str, Any] = {"optimizer": optimizer}
-    if "max_epochs" in parts.signature(str(spec[parts.TARGET]), "schedule"):
-        provided["max_epochs"] = max_epochs
-    schedule: LRScheduler = parts.build(spec, **provided)
-    return schedule

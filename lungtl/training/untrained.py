@@ -12,15 +12,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from lungtl.data.bags import Features
 from lungtl.data.store.reader import Store
 from lungtl.models.aggregators.base import Aggregator, uniform_weights
-from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.backbones.base import Backbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.freezing.frozen import Frozen
 from lungtl.models.inference import predict_bags
@@ -36,35 +37,22 @@ from lungtl.training.fit import fit, seed_everything
 from lungtl.training.losses import BagAndSliceLoss
 from lungtl.training.module import BagModule
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 log = logging.getLogger(__name__)
 
+# Seed of the random weights: the same for all runs, so that a sweep computes their features once, and unlikely to be a
+# run's own, since with backbone.weights=none the control would equal the run.
 SEED = 1_000_003
-"""Of the random weights. The same for all runs, so that a sweep computes their features once, and unlikely to be a
-run's own seed: with backbone.weights=none the control would equal the run."""
-
-DRAWS = 10
-"""Random initialisations of an aggregator, since the slice weights of a single one depend on chance."""
-
-NOISE_IMAGES = 16
-"""Images that determine the batch-norm statistics of a random backbone."""
+DRAWS = 10  # random initialisations of an aggregator, since the slice weights of a single one depend on chance
+NOISE_IMAGES = 16  # images that determine the batch-norm statistics of a random backbone
 
 
 @dataclass(frozen=True)
 class Untrained:
-    """A run's untrained control: its head and aggregator, trained on a frozen backbone with random weights.
+    """A run's untrained control: its head and aggregator, trained on a frozen backbone with random weights."""
 
-    Attributes:
-        classifier: with a random backbone.
-        features: of the store's slices; None reads voxels.
-        fingerprint: of the backbone, see `draw_classifier`.
-    """
-
-    classifier: BagClassifier
-    features: Features | None
-    fingerprint: str
+    classifier: BagClassifier  # with a random backbone
+    features: Features | None  # of the store's slices; None reads voxels
+    fingerprint: str  # of the backbone, see `draw_classifier`
 
 
 def train_untrained(
@@ -73,10 +61,8 @@ def train_untrained(
     """Train the control of a run, with the run's own settings and seed.
 
     Its backbone is frozen and slices are not augmented, whatever the run does. This costs one pass over the store,
-    shared by all runs with the same backbone and image size, and the training of a head.
-
-    Returns:
-        None, with a warning, if features cannot be cached or no epoch is usable: the run itself is already trained.
+    shared by all runs with the same backbone and image size, and the training of a head. Returns None, with a warning,
+    if features cannot be cached or no epoch is usable: the run itself is already trained.
     """
     if not config.cache.enabled:
         log.warning("no untrained control: it requires the feature cache (cache.enabled=true)")
@@ -102,7 +88,8 @@ def train_untrained(
         projection = SliceProjection(classifier.backbone.dim, config.head.width, config.head.dropout)
         aggregator = parts.build(config.aggregator, dim=config.head.width)
         classifier = BagClassifier(classifier.preprocessor, classifier.backbone, projection, aggregator)
-        classifier.backbone.net = nn.Identity()  # its features are cached; checkpoints contain only the head
+        for name, _ in list(classifier.backbone.named_children()):  # its features are cached
+            setattr(classifier.backbone, name, nn.Identity())
         module = BagModule(classifier, Frozen(), loss, config.optimizer, config.schedule, config.trainer.max_epochs)
         data = BagDataModule(store, split, config, features, backbone_trains=False)
         with TemporaryDirectory() as folder:
@@ -114,14 +101,10 @@ def train_untrained(
 
 
 def draw_classifier(build: Callable[[], BagClassifier]) -> tuple[BagClassifier, str]:
-    """Build a classifier whose backbone has random weights and suitable batch-norm statistics.
+    """Build a classifier whose backbone, drawn first by `build`, has random weights and suitable batch-norm statistics.
 
-    Args:
-        build: builds the classifier, drawing the backbone's weights first.
-
-    Returns:
-        The classifier in evaluation mode, and a fingerprint of the backbone: of the drawn weights and of how the
-        batch-norm statistics were computed, since these vary between machines by rounding.
+    Returns it in evaluation mode, and a fingerprint of the backbone: of the drawn weights and of how the batch-norm
+    statistics were computed, since these vary between machines by rounding.
     """
     with fixed_seed():
         classifier = build().eval()
@@ -131,7 +114,7 @@ def draw_classifier(build: Callable[[], BagClassifier]) -> tuple[BagClassifier, 
     return classifier, fingerprint(origin)
 
 
-def set_noise_statistics(backbone: TimmBackbone, size: int) -> None:
+def set_noise_statistics(backbone: Backbone, size: int) -> None:
     """Set the statistics of all batch norms to those of their inputs when the network processes noise.
 
     With a new network's mean 0 and variance 1, the signal of a deep random network shrinks from layer to layer:
@@ -160,15 +143,9 @@ def untrained_weights(
     features: Features | None,
     device: torch.device,
 ) -> pd.DataFrame:
-    """Slice weights of newly initialised aggregators on the embeddings of a trained classifier.
+    """Slice weights of `DRAWS` newly initialised aggregators on the embeddings of a trained classifier.
 
-    Args:
-        classifier: trained.
-        aggregator: its config (`_target_` and options), which is initialised `DRAWS` times.
-        store: of the bags.
-        bag_ids: which bags.
-        features: as for `predict_bags`.
-        device: where to compute.
+    Args are those of `predict_bags`, and the aggregator's config (`_target_` and options).
 
     Returns:
         bag_id, index, weight_0, weight_1, ...: one row per slice.

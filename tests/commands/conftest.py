@@ -23,9 +23,9 @@ from tests.forked import Forks
 IMPORTS = (
     "lungtl.tracking.tracker", "lungtl.training.fit", "lungtl.models.bag_classifier", "lungtl.sources.ct.volume",
     "mlflow.store.tracking.sqlalchemy_store", "hydra.main", "pandas", "matplotlib.pyplot", "scipy.stats",
-    "sklearn.metrics", "captum.attr",
+    "sklearn.metrics", "captum.attr", "tests.commands.phantom",
 )  # fmt: skip
-"""What most commands import."""
+"""What most commands import, and the phantom's choice of scans."""
 N_SERIES = 24
 N_SLICES = 5
 CLOSED_PORT = "http://127.0.0.1:9"  # nobody listens on the discard port: the hub cannot be reached

@@ -13,6 +13,7 @@ from lungtl.evaluation.document import check_document
 from tests.commands.conftest import N_SERIES, Done, Lab, Trained, read_csv, read_json
 
 pytestmark = pytest.mark.slow
+QUICK = ["tracking=none", "heatmaps=false", "resamples=50"]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_all_bags_by_the_start_of_the_mlflow_id(scored: Done) -> None:
 
 
 def test_the_validation_bags_are_not_judged_by_what_they_chose(lab: Lab, trained: Trained) -> None:
-    done = lab.run("evaluate", f"model={trained.folder}", "split=val", "tracking=none", *lab.dataset())
+    done = lab.run("evaluate", f"model={trained.folder}", "split=val", *QUICK, *lab.dataset())
     document = read_json(done.folder / "metrics.json")
     assert document["validation_patients"] == document["bag"]["n_patients"]
     assert document["calibrated"] == document["operating_points"] == {}
@@ -83,7 +84,7 @@ def test_a_bundle_without_its_run_scores_one_class_as_undefined(lab: Lab, traine
     bundle = tmp_path / "model"
     shutil.copytree(trained.folder / "bundle", bundle)
     table = lab.table("benign.csv", lab.rows([0, 2, 4, 6]))
-    done = lab.run("evaluate", f"model={bundle}", "tracking=none", *lab.dataset(table))
+    done = lab.run("evaluate", f"model={bundle}", *QUICK, *lab.dataset(table))
     document = read_json(done.folder / "metrics.json")
     assert document["bag"]["n"] == 4
     metrics = document["bag"]["metrics"]
@@ -133,7 +134,7 @@ def test_a_bundle_of_an_earlier_version_has_neither_calibration_nor_control(
     config = read_json(bundle / "config.json")
     del config["controls"]
     (bundle / "config.json").write_text(json.dumps(config))
-    done = lab.run("evaluate", f"model={bundle}", "tracking=none", *lab.dataset())
+    done = lab.run("evaluate", f"model={bundle}", *QUICK, *lab.dataset())
     document = read_json(done.folder / "metrics.json")
     assert "no calibration.json" in done.err
     assert document["chosen"] is None

@@ -81,7 +81,10 @@ MOMENTS: dict[str, tuple[str, str, int]] = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment",
+    [pytest.param(name, marks=[] if name == "told MLflow, not kept" else pytest.mark.exhaustive) for name in MOMENTS],
+)
 def test_a_killed_run_goes_on(lab: Lab, arguments: list[str], whole: Path, moment: str) -> None:
     folder = new_folder(lab, arguments, -signal.SIGKILL, *MOMENTS[moment])
     client = open_client(None, lab.data_dir)

@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import torch
 
-from lungtl.data.augment import DIHEDRAL_VIEWS, dihedral, random_view
+from lungtl.data.bags import VIEWS, dihedral, random_view
 
 PICTURE = torch.tensor([[0, 1], [2, 3]])[None, None]
 # by hand: quarter turns against the clock, then the same mirrored left to right
-VIEWS = [
+EXPECTED = [
     [0, 1, 2, 3], [1, 3, 0, 2], [3, 2, 1, 0], [2, 0, 3, 1],
     [1, 0, 3, 2], [3, 1, 2, 0], [2, 3, 0, 1], [0, 2, 1, 3],
 ]  # fmt: skip
 
 
 def test_the_eight_views() -> None:
-    assert [dihedral(PICTURE, view).flatten().tolist() for view in range(DIHEDRAL_VIEWS)] == VIEWS
+    assert [dihedral(PICTURE, view).flatten().tolist() for view in range(VIEWS)] == EXPECTED
 
 
 def test_view_0_is_the_bag_itself() -> None:
@@ -31,7 +31,7 @@ def test_views_are_drawn_about_equally_often_and_no_others() -> None:
 
 def test_all_slices_and_channels_of_a_bag_turn_together() -> None:
     bag = torch.arange(9, dtype=torch.int16).view(1, 1, 3, 3).repeat(5, 3, 1, 1)
-    for number in range(DIHEDRAL_VIEWS):
+    for number in range(VIEWS):
         view = dihedral(bag, number)
         assert view.dtype == torch.int16
         assert (view == view[:1, :1]).all()

@@ -125,7 +125,7 @@ def test_the_shares_of_all_processes_are_the_batches(processes: int, count: int,
 
 
 def test_a_batch_smaller_than_the_number_of_processes_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"a batch of 2 bags cannot be shared by 3 processes.*trainer\.devices=2"):
+    with pytest.raises(UsageError, match=r"a batch of 2 cases cannot be shared by 3 processes.*trainer\.devices=2"):
         rank_share([[0, 1, 2], [3, 4]], 0, 3)
 
 

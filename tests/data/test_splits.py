@@ -151,8 +151,8 @@ def test_a_bag_without_a_label_needs_no_split() -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ("ttve-", r"the dataset has \['test', 'train', 'val'\] and 4 bags without a split"),
-        ("---", "has no splits and 12 bags without a split"),
+        ("ttve-", r"the dataset has \['test', 'train', 'val'\] and 4 cases without a split"),
+        ("---", "has no splits and 12 cases without a split"),
         ("vve", r"the dataset has \['test', 'val'\]"),
         ("ttt", r"the dataset has \['train'\]"),
         ("ttvx", "holdout"),
@@ -168,7 +168,7 @@ def test_splits_that_cannot_be_used_are_refused(names: str, message: str) -> Non
 def test_a_dataset_with_a_patient_in_two_splits_is_refused(names: str) -> None:
     bags = given_splits(names)
     bags.loc[bags["split"] != "train", "patient_id"] = "p0"
-    with pytest.raises(LungtlError, match="patient p0 in two splits"):
+    with pytest.raises(LungtlError, match="patient p0 is in two splits"):
         split_bags(bags, config(kind="source"))
 
 
@@ -234,10 +234,10 @@ def test_check_split_accepts_what_is_right() -> None:
     ("splits", "labels", "patients", "message"),
     [
         (["train", "train", "val", "test"], [0, 1, 0, 1], ["a", "b", "c", "b"], "patient b is in two splits"),
-        (["train", "train", "test"], [0, 1, 0], None, "the val split is empty: 3 labelled bags of 3 patients"),
+        (["train", "train", "test"], [0, 1, 0], None, "the val split is empty: 3 labelled cases of 3 patients"),
         (["train", "train", "val"], [0, 1, 0], None, "the test split is empty"),
         (["val", "test"], [0, 1], None, "the train split is empty"),
-        (["train", "train", "val", "test"], [1, 1, 0, 1], None, "all training bags have label 1"),
+        (["train", "train", "val", "test"], [1, 1, 0, 1], None, "all training cases have label 1"),
     ],
 )
 def test_check_split_names_what_is_wrong(

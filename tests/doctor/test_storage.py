@@ -13,7 +13,7 @@ from tests.stores import toy_store
 def test_an_altered_voxel_file_is_found(tmp_path: Path) -> None:
     store = toy_store(tmp_path, [3, 2])
     (before,) = storage.check_stores(tmp_path)
-    assert (before.status, before.what) == ("PASS", f"store {store.name}: 2 bags, unchanged")
+    assert (before.status, before.what) == ("PASS", f"store {store.name}: 2 cases, unchanged")
     voxels = store.path / str(store.bags["voxels"][0])
     content = bytearray(voxels.read_bytes())
     content[-1] ^= 1

@@ -9,7 +9,7 @@ import torch
 
 from lungtl.data.bags import read_frames
 from lungtl.data.store.reader import Store
-from lungtl.models import images, inference
+from lungtl.models import bag_classifier, inference
 from lungtl.models.inference import predict_bags
 from lungtl.training.feature_cache import cached_features
 from tests.models.tiny import tiny_classifier
@@ -76,7 +76,7 @@ def test_long_bags_are_classified_by_themselves_and_no_scan_is_read_as_a_whole(
         classified.append([len(bag) for bag in rows])
         return classify(rows)
 
-    monkeypatch.setattr(images, "read_frames", noting_reads)
+    monkeypatch.setattr(bag_classifier, "read_frames", noting_reads)
     monkeypatch.setattr(classifier, "classify", noting_rows)
     monkeypatch.setattr(inference, "most_slices", lambda *_: 5)
     found = predict_bags(classifier, store, asked, features, CPU)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from lungtl.settings import composing
 from lungtl.settings.errors import UsageError
@@ -182,3 +183,10 @@ def test_a_config_outside_a_command() -> None:
     assert config.overrides == ["aggregator=max", "seed=3"]
     with pytest.raises(UsageError, match="did you mean"):
         composing.compose_config("train", TrainConfig, ["agregator=max"])
+
+
+def test_a_config_inside_another_hydra_application() -> None:
+    """`lungtl.reproduce` composes the config of `lungtl.train`."""
+    with initialize_config_dir(str(composing.conf_dir()), version_base="1.3"):
+        assert composing.compose_config("train", TrainConfig, ["seed=3"]).seed == 3
+        assert compose("prepare", ["workers=1"]).workers == 1

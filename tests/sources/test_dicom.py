@@ -118,8 +118,8 @@ def test_gap(make: Make, tmp_path: Path) -> None:
         (f"{HEAD}{A},p1,1\n{B},p1,0\n", "line 3: patient p1 has labels 0 and 1"),
         (f"{HEAD},p1,1\n", "line 2: series_uid and patient_id must not be empty"),
         (f"{HEAD}{A}, ,1\n", "line 2: series_uid and patient_id must not be empty"),
-        ("", r"labels.csv is not a readable CSV file \(No columns to parse from file\); expected columns series_uid"),
-        (f"{HEAD}{A},p1,1\n{B},p2,0,0,0\n", "labels.csv is not a readable CSV file"),
+        ("", r"labels.csv has no column series_uid"),
+        (f"{HEAD}{A},p1,1\n{B},p2,0,0,0\n", "labels.csv line 3 does not have 3 values"),
     ],
 )
 def test_bad_table(make: Make, table: str, message: str) -> None:

@@ -219,7 +219,7 @@ def test_a_jpeg_called_png(root: Path) -> None:
 
 def test_two_sizes_in_one_bag(root: Path) -> None:
     write(root / "LIDC-IDRI-0012" / "nodule-1", 2, size=(4, 6))
-    with pytest.raises(Refused, match=r"LIDC-IDRI-0012_nodule-1 have 4 x 4 and 4 x 6 pixels"):
+    with pytest.raises(Refused, match=r"slices have 4 x 4 and 4 x 6 pixels"):
         bags(LidcSlicesSource(str(root)))
 
 

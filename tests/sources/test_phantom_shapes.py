@@ -8,9 +8,8 @@ import pytest
 from lungtl.sources import lidc_database
 from lungtl.sources.lidc_database import Annotation, Contour, Scan
 from lungtl.sources.lidc_nodules import cluster_nodules
-from lungtl.sources.phantom.grid import ellipse, make_grid
+from lungtl.sources.phantom.grid import ellipse, make_grid, polyline, tube_coverage
 from lungtl.sources.phantom.nodules import Composition, _average, composition_hu, consensus_mask
-from lungtl.sources.phantom.tubes import polyline, tube_coverage
 
 GRID = make_grid(64, 1.0, np.arange(20.0), 1.0)
 RATINGS = dict.fromkeys(lidc_database.RATINGS, 3) | {"spiculation": 1, "calcification": 6}

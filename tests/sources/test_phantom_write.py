@@ -12,9 +12,8 @@ import pytest
 import SimpleITK
 
 from lungtl.settings.errors import LungtlError
-from lungtl.sources.phantom import PhantomRecipe, ScanPlan, choose_scans, render, write_phantom, write_series
-from lungtl.sources.phantom.dicom_writer import write_slices
-from lungtl.sources.phantom.write import series_folder
+from lungtl.sources.phantom import PhantomRecipe, ScanPlan, choose_scans, render, write_phantom
+from lungtl.sources.phantom.write import series_folder, write_slices
 from tests.sources.pylidc_compat import load_pylidc
 
 TINY = PhantomRecipe(scans=4, matrix=40, field_mm=None, z_range_mm=15.0)
@@ -60,7 +59,8 @@ def test_pixel_centres_agree_between_matrices(tmp_path: Path, plans: list[ScanPl
     plan = dataclasses.replace(plans[0], indices=plans[0].indices[:1])
     corners = {}
     for matrix in (32, 64):
-        write_series(plan, dataclasses.replace(TINY, matrix=matrix), tmp_path / str(matrix))
+        (tmp_path / str(matrix)).mkdir()
+        write_slices(plan, render(plan, dataclasses.replace(TINY, matrix=matrix)), tmp_path / str(matrix))
         d = pydicom.dcmread(next((tmp_path / str(matrix)).glob("*.dcm")))
         # The outer edge of the image is half a pixel outside the first pixel's centre.
         corners[matrix] = float(d.ImagePositionPatient[0]) - float(d.PixelSpacing[0]) / 2

@@ -174,7 +174,7 @@ def test_a_network_that_cannot_be_cut_runs_uncached(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: object) -> None:
-        raise CannotSplit("test_resnet cannot be cut behind block 4: why")
+        raise CannotSplit("test_resnet cannot be cut after block 4: why")
 
     monkeypatch.setattr("lungtl.models.bag_classifier.split_backbone", refuse)
     config = configured(tmp_path, "last")
@@ -182,7 +182,7 @@ def test_a_network_that_cannot_be_cut_runs_uncached(
     with caplog.at_level("WARNING"):
         assert run_features(config, classifier, LastBlocks(1), store, CPU, "w") is None
     assert len(caplog.records) == 1
-    assert "cannot be cut behind block 4: why" in caplog.text
+    assert "cannot be cut after block 4: why" in caplog.text
 
 
 def test_evaluation_does_not_augment(store: Store, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_more_processes_than_validation_bags_are_refused(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datamodule, "world_size", lambda: 5)
-    with pytest.raises(UsageError, match=r"4 bags for 5 processes.*trainer\.devices=4"):
+    with pytest.raises(UsageError, match=r"4 validation cases for 5 processes.*trainer\.devices=4"):
         module_of(store, config_of(tmp_path)).val_dataloader()
 
 

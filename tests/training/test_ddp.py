@@ -1,4 +1,4 @@
-"""Two DDP ranks train what one process would have trained."""
+"""Two DDP ranks train what one process would have trained; see also tests/commands/test_train_devices.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import Callback
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from lungtl.data.store.reader import Store
-from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.backbones.base import Backbone
 from lungtl.models.collectives import rank
 from lungtl.models.freezing.base import FreezingStrategy
 from lungtl.models.freezing.frozen import Frozen
@@ -51,6 +51,7 @@ def trained(store: Store, folder: Path, devices: int, **trainer: Any) -> tuple[E
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_ranks_train_what_one_trains(store: Store, tmp_path: Path) -> None:
     one, two = (trained(store, tmp_path / str(n), n, cache=tmp_path, **DRAWN) for n in (1, 2))
     assert list(one[0].seen) == list(two[0].seen) == [0, 1, 2]
@@ -66,7 +67,7 @@ def test_two_ranks_train_what_one_trains(store: Store, tmp_path: Path) -> None:
 class FailsInRank1(LastBlocks):
     """At the start of epoch 1."""
 
-    def apply(self, backbone: TimmBackbone, epoch: int) -> None:
+    def apply(self, backbone: Backbone, epoch: int) -> None:
         super().apply(backbone, epoch)
         if epoch == 1 and rank() == 1:
             raise ValueError("rank 1 has failed")
@@ -124,7 +125,7 @@ def test_a_rank_that_cannot_start_ends_the_run(store: Store, tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_an_error_of_all_ranks_is_one_line(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"^a batch of 1 bags cannot be shared by 2 processes") as error:
+    with pytest.raises(UsageError, match=r"^a batch of 1 cases cannot be shared by 2 processes") as error:
         train(store, tmp_path, Frozen(), devices=2, batch_size=1)
     assert "\n" not in str(error.value)
     assert not torch.multiprocessing.active_children()

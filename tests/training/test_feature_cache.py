@@ -16,12 +16,11 @@ import pytest
 import torch
 
 from lungtl.data import windows
-from lungtl.data.augment import dihedral
-from lungtl.data.bags import read_frames
+from lungtl.data.bags import dihedral, read_frames
 from lungtl.data.cache_folder import CacheFolder, Layout
 from lungtl.data.store.reader import Store
 from lungtl.data.windows import SlicePreprocessor
-from lungtl.models import images
+from lungtl.models import bag_classifier
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.module_state import evaluation_mode
@@ -160,8 +159,8 @@ def test_another_view_or_reading_discards_an_entry(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     cache(tiny_classifier(), store, tmp_path, views=8)
-    whole = getattr(images, part)
-    monkeypatch.setattr(images, part, lambda *args: whole(*args).flip(-1))
+    whole = getattr(bag_classifier, part)
+    monkeypatch.setattr(bag_classifier, part, lambda *args: whole(*args).flip(-1))
     cache(tiny_classifier(), store, tmp_path, views=8)
     monkeypatch.undo()
     assert written_again(store, tmp_path, tiny_classifier(), views=8)
@@ -201,7 +200,7 @@ def test_features_beyond_float16_are_refused(store: Store, tmp_path: Path) -> No
     classifier = tiny_classifier()
     with torch.no_grad():
         classifier.backbone.get_parameter("net.layer4.0.bn2.weight").fill_(1e6)
-    with pytest.raises(LungtlError, match=r"test_resnet exceed float16 .*cache\.precision=float32"):
+    with pytest.raises(LungtlError, match=r"features exceed float16 .*cache\.precision=float32"):
         cache(classifier, store, tmp_path, precision="float16")
     assert not list((tmp_path / "cache" / "features").glob("*/"))
     cache(classifier, store, tmp_path)

@@ -20,7 +20,7 @@ def open_store(config: DatasetConfig) -> Store:
     manifest = store.manifest
     labels = manifest["bag_labels"]
     log.info(
-        "%s: %d bags of %d patients (%s positive, %s negative, %s unlabelled), %d slices, %d refused%s",
+        "%s: %d cases of %d patients (%s positive, %s negative, %s unlabelled), %d slices, %d refused%s",
         store.name, manifest["n_bags"], manifest["n_patients"], labels.get("1", 0), labels.get("0", 0),
         labels.get("-1", 0), manifest["n_slices"], manifest["n_refused"],
         f" (see {store.path / 'quarantine.jsonl'})" if manifest["n_refused"] else "",

@@ -7,17 +7,15 @@ import io
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import fingerprint, sha256
 from lungtl.sources.progress import bar
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 STORE_FORMAT = 2
 MANIFEST = "manifest.json"
@@ -90,14 +88,12 @@ class Store:
         file, shape, _ = self._voxels[bag_id]
         path = self.path / file
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="r")
             size = path.stat().st_size
         except OSError as error:
             raise self._damaged(file, f"cannot be read ({error.strerror})") from error
         except Exception as error:  # numpy's header parser raises unrelated types
             raise self._damaged(file, "is not an .npy file, or is truncated") from error
-        if not isinstance(array, np.memmap):
-            raise self._damaged(file, "is not an .npy file")
         if array.dtype != np.int16 or array.shape != shape:
             raise self._damaged(file, f"contains {array.dtype} {array.shape}, expected int16 {shape}")
         if array.offset + array.nbytes != size:
@@ -133,7 +129,11 @@ class Store:
         altered = []
         with bar(f"checking {self.name}") as progress:
             for done, (name, path) in enumerate(paths.items(), start=1):
-                if not _is_intact(path, expected[name]):
+                try:
+                    intact = sha256(path) == expected[name]
+                except OSError:  # missing or unreadable
+                    intact = False
+                if not intact:
                     altered.append(name)
                 if large:
                     progress(done, len(paths), f"{len(altered)} altered")
@@ -143,9 +143,8 @@ class Store:
         try:
             manifest = json.loads((self.path / MANIFEST).read_bytes())
         except (FileNotFoundError, NotADirectoryError):
-            raise LungtlError(
-                f"{self.path} is not a finished store (no {MANIFEST}); run python -m lungtl.prepare"
-            ) from None
+            problem = f"is not a finished store (no {MANIFEST})"
+            raise LungtlError(f"{self.path} {problem}; run python -m lungtl.prepare") from None
         except OSError as error:
             raise self._damaged(MANIFEST, f"cannot be read ({error.strerror})") from error
         except ValueError as error:
@@ -163,8 +162,6 @@ class Store:
         return manifest
 
     def _table(self, name: str) -> pd.DataFrame:
-        import pandas as pd
-
         file = f"{name}.parquet"
         try:
             content = (self.path / file).read_bytes()
@@ -182,10 +179,3 @@ class Store:
 def checksum(manifest: dict[str, Any]) -> str:
     """Hash of a manifest without this hash."""
     return fingerprint({key: value for key, value in manifest.items() if key != "checksum"})
-
-
-def _is_intact(path: Path, digest: str) -> bool:
-    try:
-        return sha256(path) == digest
-    except OSError:  # missing or unreadable
-        return False

@@ -1,25 +1,30 @@
 """Prepare a store from a source: content-addressed, atomic, resumable, in parallel.
 
-Every finished bag has a voxel file and a part. After a killed run, the next run loads the remaining bags; the tables
-and finally the manifest are written when all parts exist.
+Every finished bag has a voxel file and a part. After a killed run, the next one loads the remaining bags; tables and
+manifest are written when all parts exist.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 from filelock import FileLock, Timeout
 
-from lungtl.data.store.files import explain_write_errors
+from lungtl.data.store.files import explain_write_errors, whole_file
 from lungtl.data.store.parts import PARTS, VOXELS, read_part, remove_temporary_files, write_part
-from lungtl.data.store.reader import MANIFEST, STORE_FORMAT, Store
-from lungtl.data.store.tables import finish
+from lungtl.data.store.reader import MANIFEST, QUARANTINE, STORE_FORMAT, Store, checksum
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import Inventory, Refusal, Source, fingerprint
 from lungtl.sources.parallel import parallel
@@ -74,7 +79,7 @@ def _prepare(source: Source, stores: Path, workers: int) -> Path:
     with _locked(Path(f"{folder}.lock"), folder.name):
         if not (folder / MANIFEST).is_file():
             _write_bags(source, inventory, folder, workers)
-            finish(source, inventory, folder)
+            _finish(source, inventory, folder)
         if (folder / PARTS).exists():  # also after a kill that followed the manifest
             with explain_write_errors(folder / PARTS):
                 shutil.rmtree(folder / PARTS)
@@ -107,7 +112,7 @@ def _write_bags(source: Source, inventory: Inventory, folder: Path, workers: int
     missing = [item for item in inventory.items if parts[item.bag_id] is None]
     done, total = len(parts) - len(missing), len(parts)
     if done:
-        log.info("%s: %d of %d bags were prepared before", folder.name, done, total)
+        log.info("%s: %d of %d cases were prepared before", folder.name, done, total)
     refused = len(inventory.refusals) + sum(part is not None and "refused" in part for part in parts.values())
     written, start = 0, time.monotonic()
     with bar(f"preparing {source.name}") as progress:
@@ -120,3 +125,74 @@ def _write_bags(source: Source, inventory: Inventory, folder: Path, workers: int
             written += size or 0
             rate = written / 1e6 / (time.monotonic() - start)
             progress(done, total, f"{refused} refused, {rate:.1f} MB/s")
+
+
+def _finish(source: Source, inventory: Inventory, folder: Path) -> None:
+    """Write everything but the voxels; raises LungtlError if all bags were refused or one has disappeared."""
+    parts: list[dict[str, Any]] = []
+    for item in inventory.items:
+        part = read_part(folder, item.bag_id)
+        if part is None:
+            raise LungtlError(f"{folder} was changed during preparation ({item.bag_id}); rerun the same command")
+        parts.append(part)
+    refusals = [vars(refusal) for refusal in inventory.refusals] + [p["refused"] for p in parts if "refused" in p]
+    quarantine_hash = _write(folder, QUARANTINE, "".join(json.dumps(row) + "\n" for row in refusals).encode())
+    parts = [part for part in parts if "bag" in part]
+    if not parts:
+        first = refusals[-len(inventory.items)]
+        shutil.rmtree(folder / PARTS)  # the next run retries
+        raise LungtlError(
+            f"all {len(inventory.items)} items of dataset {source.name} were refused ({first['item']}: "
+            f"{first['reason']}); {first['remedy']}; all reasons are in {folder / QUARANTINE}"
+        )
+    tables = _tables(parts)
+    contents = {f"{name}.parquet": table.to_parquet(index=False) for name, table in tables.items()}
+    hashes = {name: _write(folder, name, content) for name, content in contents.items()}
+    bags = tables["bags"]
+    manifest = {
+        "format": STORE_FORMAT,
+        "source": source.name,
+        "source_fingerprint": inventory.fingerprint,
+        "recipe": source.recipe(),
+        "value_range": source.value_range,
+        "slice_step_mm": source.slice_step_mm,
+        "n_bags": len(bags),
+        "n_slices": len(tables["slices"]),
+        "n_patients": int(bags["patient_id"].nunique()),
+        "n_refused": len(refusals),
+        "bag_labels": {str(k): int(v) for k, v in bags["bag_label"].value_counts().sort_index().items()},
+        "tables": hashes,
+        "quarantine": quarantine_hash,
+        "fingerprint": fingerprint(hashes),
+    }
+    manifest["checksum"] = checksum(manifest)
+    _write(folder, MANIFEST, json.dumps(manifest, indent=2, sort_keys=True).encode())
+
+
+def _tables(parts: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
+    bags = pd.DataFrame([part["bag"] for part in parts])
+    bags["split"] = bags["split"].astype("string")
+    tables = {
+        "bags": bags.astype({"bag_label": "int8"}),
+        "slices": pd.DataFrame(
+            {
+                "bag_id": np.repeat([p["bag"]["bag_id"] for p in parts], [p["bag"]["n_slices"] for p in parts]),
+                "index": np.concatenate([np.arange(p["bag"]["n_slices"]) for p in parts]),
+                "z_mm": np.concatenate([np.array(p["z_mm"], dtype=np.float64) for p in parts]),
+                "slice_label": np.concatenate([np.array(p["slice_labels"], dtype=np.int8) for p in parts]),
+            }
+        ),
+    }
+    nodules = [row for part in parts for row in part["nodules"]]
+    if nodules:
+        tables["nodules"] = pd.DataFrame(nodules)
+    return tables
+
+
+def _write(folder: Path, name: str, content: bytes) -> str:
+    """Write a file, synced to disk before it gets its name: complete or absent after a power failure; its SHA-256."""
+    with whole_file(folder / name, folder / PARTS) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(content).hexdigest()

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import partial
 from itertools import cycle
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -35,7 +36,7 @@ class Curve(ABC):
     title: str
     xlabel: str
     ylabel: str
-    legend: str  # the corner that the curve leaves free
+    legend: Literal["lower left", "lower right"]  # the corner that the curve leaves free
     metric: str  # its area, a name in `METRICS`
     area: str  # its area's name in the legend
     drawstyle: str  # how matplotlib joins the points
@@ -69,7 +70,8 @@ class Curve(ABC):
 class RocCurve(Curve):
     """Sensitivity against 1 - specificity."""
 
-    title, legend, drawstyle = "ROC", "lower right", "default"
+    title, drawstyle = "ROC", "default"
+    legend = "lower right"
     xlabel, ylabel = "1 - specificity (false positive rate)", "sensitivity"
     metric, area = "auroc", "AUC"
 
@@ -88,7 +90,8 @@ class RocCurve(Curve):
 class PrecisionRecallCurve(Curve):
     """Precision against recall, in the steps whose area is the average precision (AP)."""
 
-    title, legend, drawstyle = "Precision-recall", "lower left", "steps-pre"
+    title, drawstyle = "Precision-recall", "steps-pre"
+    legend = "lower left"
     xlabel, ylabel = "recall (sensitivity)", "precision"
     metric, area = "auprc", "AP"
 

@@ -10,20 +10,16 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lungtl.sources.base import MALIGNANT
 
 
 class Aggregator(nn.Module, ABC):
-    """Aggregates the slices of a bag to one malignancy logit.
+    """Aggregates the slices of a bag to one malignancy logit."""
 
-    Attributes:
-        order_matters: whether the slices' order changes the result.
-        uses_slice_logits: whether the bag logit depends on the slice logits (the bag loss then trains the slice head).
-    """
-
-    order_matters = False
-    uses_slice_logits = False
+    order_matters = False  # whether the slices' order changes the result
+    uses_slice_logits = False  # whether the bag logit depends on the slice logits: the bag loss then trains their head
 
     @abstractmethod
     def forward(
@@ -48,6 +44,16 @@ def malignancy_logits(slice_logits: Tensor) -> Tensor:
     logits = slice_logits.float()
     rest = torch.cat([logits[..., :MALIGNANT], logits[..., MALIGNANT + 1 :]], dim=-1)
     return logits[..., MALIGNANT] - torch.logsumexp(rest, dim=-1)
+
+
+def mean_probability_logit(logits: Tensor, mask: Tensor) -> Tensor:
+    """Logit of the mean probability of the real slices: [B, S], [B, S] -> [B].
+
+    log(mean p) - log(mean (1 - p)), computed from logs since probabilities may round to 0 or 1.
+    """
+    z = logits.masked_fill(~mask, 0.0)
+    log_p, log_q = (F.logsigmoid(s).masked_fill(~mask, -torch.inf) for s in (z, -z))
+    return torch.logsumexp(log_p, dim=1) - torch.logsumexp(log_q, dim=1)
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:

@@ -17,18 +17,10 @@ class Clam(TorchmilModel):
     w_s = softmax_s(a . (tanh(V h_s) * sigmoid(U h_s))),  logit = u . sum_s w_s h_s + b
 
     CLAM's instance loss, which clusters the slices of highest and lowest attention, is omitted, as are the two
-    classifiers that it trains.
+    classifiers that it trains. With gated=false it is `attention`.
 
     Lu et al.: Data-efficient and weakly supervised computational pathology on whole-slide images, Nature Biomedical
     Engineering 2021.
-
-    Args:
-        dim: size of the embedding.
-        hidden: width of the attention network.
-        gated: whether attention features are gated; if not, it is `attention`.
-
-    Raises:
-        LungtlError: torchmil is not installed.
     """
 
     def __init__(self, dim: int, hidden: Annotated[int, Ge(1)] = 128, gated: bool = True) -> None:

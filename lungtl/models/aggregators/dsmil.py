@@ -21,9 +21,6 @@ class Dsmil(TorchmilModel):
 
     Li, Li, Eliceiri: Dual-stream Multiple Instance Learning Network for Whole Slide Image Classification with
     Self-supervised Contrastive Learning, CVPR 2021.
-
-    Raises:
-        LungtlError: torchmil is not installed.
     """
 
     def __init__(self, dim: int, hidden: Annotated[int, Ge(1)] = 128) -> None:

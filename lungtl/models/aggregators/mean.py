@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from lungtl.models.aggregators.base import Aggregator, malignancy_logits, uniform_weights, weighted_mean
+from lungtl.models.aggregators.base import (
+    Aggregator,
+    malignancy_logits,
+    mean_probability_logit,
+    uniform_weights,
+    weighted_mean,
+)
 
 
 class Mean(Aggregator):
@@ -30,7 +34,4 @@ class Mean(Aggregator):
         weights = uniform_weights(mask)
         if self.classifier is not None:
             return self.classifier(weighted_mean(embeddings, weights, mask)).squeeze(-1), weights
-        # log(mean p) - log(mean (1 - p)), computed from logs since probabilities may round to 0 or 1
-        z = malignancy_logits(slice_logits).masked_fill(~mask, 0.0)
-        log_p, log_q = (F.logsigmoid(s).masked_fill(~mask, -torch.inf) for s in (z, -z))
-        return torch.logsumexp(log_p, dim=1) - torch.logsumexp(log_q, dim=1), weights
+        return mean_probability_logit(malignancy_logits(slice_logits), mask), weights

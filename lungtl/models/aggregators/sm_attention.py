@@ -21,9 +21,6 @@ class SmAttention(TorchmilModel):
 
     Castro-Macías et al.: Sm: enhanced localization in Multiple Instance Learning for medical imaging classification,
     NeurIPS 2024 (evaluated there on head CT).
-
-    Raises:
-        LungtlError: torchmil is not installed.
     """
 
     order_matters = True

@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from lungtl.models.aggregators.base import Aggregator, malignancy_logits
+from lungtl.models.aggregators.base import Aggregator, malignancy_logits, mean_probability_logit
 
 
 class TopK(Aggregator):
@@ -44,7 +43,4 @@ class TopK(Aggregator):
         weights = torch.zeros_like(scores).scatter(1, winners, share).mean(dim=-1)
         if self.classifier is not None:
             return self.classifier((share * largest.masked_fill(~taken, 0.0)).sum(dim=1)).squeeze(-1), weights
-        # log(mean p) - log(mean (1 - p)), computed from logs since probabilities may round to 0 or 1
-        z = largest.squeeze(-1).masked_fill(~taken.squeeze(-1), 0.0)
-        log_p, log_q = (F.logsigmoid(s).masked_fill(~taken.squeeze(-1), -torch.inf) for s in (z, -z))
-        return torch.logsumexp(log_p, dim=1) - torch.logsumexp(log_q, dim=1), weights
+        return mean_probability_logit(largest.squeeze(-1), taken.squeeze(-1)), weights

@@ -13,11 +13,7 @@ from lungtl.settings.errors import LungtlError
 
 
 def torchmil_models() -> ModuleType:
-    """Import torchmil's models.
-
-    Raises:
-        LungtlError: torchmil is not installed.
-    """
+    """Import torchmil's models; raises LungtlError if it is not installed."""
     try:
         from torchmil import models
     except ImportError as error:
@@ -39,14 +35,7 @@ class TorchmilModel(Aggregator):
 
     @abstractmethod
     def aggregate(self, bag: Tensor) -> tuple[Tensor, Tensor]:
-        """Aggregate one bag.
-
-        Args:
-            bag: float32 [1, S, D].
-
-        Returns:
-            logit float [1], and weights float [1, S]; >= 0, sum 1.
-        """
+        """Aggregate one bag: float32 [1, S, D] -> logit float [1], and weights float [1, S] (>= 0, sum 1)."""
 
     def forward(
         self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor, positions: Tensor | None = None

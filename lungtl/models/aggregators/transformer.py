@@ -25,14 +25,8 @@ class Transformer(Aggregator):
     al.: An Image is Worth 16x16 Words, ICLR 2021, equations 1 to 4.
 
     Args:
-        dim: size of the embedding.
-        width: size of a token.
-        layers: number of layers.
-        heads: attention heads; must divide `width`.
+        width: size of a token, of which each head has an equal part.
         dropout: share dropped of the output of each attention and MLP during training.
-
-    Raises:
-        UsageError: the heads do not divide the width.
     """
 
     order_matters = True
@@ -83,14 +77,9 @@ class TransformerLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
-        """Transform tokens.
+        """Transform float [B, N, D], finite; bool [B, N] is False for masked tokens.
 
-        Args:
-            x: float [B, N, D], finite.
-            attended: bool [B, N]; other tokens are masked.
-
-        Returns:
-            float [B, N, D], and the first token's scores of all tokens before the softmax, float [B, heads, N].
+        Also returns the first token's scores of all tokens before the softmax, float [B, heads, N].
         """
         q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         # not scaled_dot_product_attention, which does not return the scores

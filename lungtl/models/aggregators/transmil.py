@@ -25,15 +25,6 @@ class TransMil(TorchmilModel):
 
     Shao et al.: TransMIL: Transformer based Correlated Multiple Instance Learning for Whole Slide Image Classification,
     NeurIPS 2021, algorithm 2.
-
-    Args:
-        dim: size of the embedding.
-        width: of the transformer.
-        heads: attention heads; must divide `width`.
-
-    Raises:
-        LungtlError: torchmil is not installed.
-        UsageError: the heads do not divide the width.
     """
 
     order_matters = True

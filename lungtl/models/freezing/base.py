@@ -9,66 +9,47 @@ from typing import Any
 
 from torch import nn
 
-from lungtl.models.backbones.timm_backbone import Block, TimmBackbone
+from lungtl.models.backbones.base import Backbone, Block
 from lungtl.settings.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that are unfrozen together and share a learning rate.
+    """Parameters that are unfrozen together and share a learning rate."""
 
-    Attributes:
-        name: for the optimiser and for tables.
-        parameters: their names in the backbone.
-        lr_scale: their learning rate as a share of the head's.
-        epoch: the first epoch that trains them, from 0.
-        at_latest: the strategy may decide during training to unfreeze them before `epoch`.
-    """
-
-    name: str
-    parameters: tuple[str, ...]
-    lr_scale: float
-    epoch: int = 0
-    at_latest: bool = False
+    name: str  # for the optimiser and for tables
+    parameters: tuple[str, ...]  # their names in the backbone
+    lr_scale: float  # their learning rate as a share of the head's
+    epoch: int = 0  # the first epoch that trains them, from 0
+    at_latest: bool = False  # the strategy may decide during training to unfreeze them before `epoch`
 
 
 class FreezingStrategy(ABC):
     """Decides which of the backbone's parameters train, when, and at which learning rate.
 
-    A subclass must define `groups`; the other methods have defaults that suit most. A strategy holds no tensors. Its
-    behaviour depends on its options, the epoch and `state()`, which every checkpoint contains, so that a resumed run
-    continues unchanged.
-
-    A run calls, in this order: `adapt` once; `groups`, `apply` at the start and `after_epoch` at the end of each
-    epoch; `merge` once.
-
-    Attributes:
-        weights: required value of `backbone.weights`; None allows any.
+    A subclass must define `groups`; the other methods have defaults that suit most. A strategy holds no tensors: it
+    depends on its options, the epoch and `state()`, which checkpoints contain. A run calls `adapt` once; `groups`,
+    `apply` at the start and `after_epoch` at the end of each epoch; `merge` once.
     """
 
-    weights: str | None = None
+    weights: str | None = None  # required value of `backbone.weights`; None allows any
 
     @abstractmethod
-    def groups(self, backbone: TimmBackbone) -> list[Group]:
+    def groups(self, backbone: Backbone) -> list[Group]:
         """All parameters that train at any time, each in one group; all others never train.
 
         Always the same groups in the same order: groups that are unfrozen later are in the optimiser from the start
         (it skips parameters without a gradient, weight decay included), so that a checkpoint fits at any epoch.
         """
 
-    def adapt(self, backbone: TimmBackbone) -> None:  # noqa: B027  # optional
+    def adapt(self, backbone: Backbone) -> None:  # noqa: B027  # optional
         """Insert what the strategy trains in addition to the network's own parameters; called first, once."""
 
-    def merge(self, backbone: TimmBackbone) -> None:  # noqa: B027  # optional
-        """Undo `adapt` but keep what was learned: the network is a plain timm model again."""
+    def merge(self, backbone: Backbone) -> None:  # noqa: B027  # optional
+        """Undo `adapt` but keep what was learned: the network has its own layers again."""
 
     def after_epoch(self, epoch: int, value: float) -> None:  # noqa: B027  # optional
-        """Called at the end of an epoch.
-
-        Args:
-            epoch: which one, from 0.
-            value: of `trainer.monitor` on the validation split, signed such that lower is better.
-        """
+        """Called after epoch 0, 1, ... with the value of `trainer.monitor`, signed such that lower is better."""
 
     def state(self) -> dict[str, float]:
         """What `after_epoch` has decided, for the checkpoint."""
@@ -77,13 +58,13 @@ class FreezingStrategy(ABC):
     def restore(self, state: Mapping[str, float]) -> None:  # noqa: B027  # optional
         """Restore a checkpoint's `state()`."""
 
-    def apply(self, backbone: TimmBackbone, epoch: int) -> None:
+    def apply(self, backbone: Backbone, epoch: int) -> None:
         """Set `requires_grad` of the backbone's parameters for an epoch, from 0."""
         trainable = _names(group for group in self.groups(backbone) if group.epoch <= epoch)
         for name, parameter in backbone.named_parameters():
             parameter.requires_grad_(name in trainable)
 
-    def parameter_groups(self, backbone: TimmBackbone, lr: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, backbone: Backbone, lr: float) -> list[dict[str, Any]]:
         """The optimiser's parameter groups, given the head's learning rate."""
         parameters = dict(backbone.named_parameters())
         return [
@@ -91,27 +72,23 @@ class FreezingStrategy(ABC):
             for group in self.groups(backbone)
         ]
 
-    def frozen_blocks(self, backbone: TimmBackbone) -> int:
+    def frozen_blocks(self, backbone: Backbone) -> int:
         """Number of leading blocks that never train, whose output can therefore be cached."""
         trained = _names(self.groups(backbone))
         blocks = backbone.blocks()
         return next((i for i, block in enumerate(blocks) if not trained.isdisjoint(block.parameters)), len(blocks))
 
-    def is_frozen(self, backbone: TimmBackbone) -> bool:
+    def is_frozen(self, backbone: Backbone) -> bool:
         """Whether the backbone never trains at all."""
         return self.frozen_blocks(backbone) == len(backbone.blocks())
 
-    def last_unfreezing(self, backbone: TimmBackbone) -> int:
+    def last_unfreezing(self, backbone: Backbone) -> int:
         """The epoch from which all groups train."""
         return max((group.epoch for group in self.groups(backbone)), default=0)
 
 
-def top_blocks(backbone: TimmBackbone, count: int | None, option: str) -> list[Block]:
-    """The last blocks of a backbone, from the output down.
-
-    Raises:
-        UsageError: the backbone has fewer blocks.
-    """
+def top_blocks(backbone: Backbone, count: int | None, option: str) -> list[Block]:
+    """The last blocks of a backbone, from the output down; raises UsageError if it has fewer."""
     blocks = backbone.blocks()[::-1]
     if count is not None and count > len(blocks):
         raise UsageError(f"{option}={count}: {backbone.name} has {len(blocks)} blocks; give 1 to {len(blocks)}")

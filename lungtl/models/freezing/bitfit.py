@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from annotated_types import Gt
 
-from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.backbones.base import Backbone
 from lungtl.models.freezing.base import FreezingStrategy, Group
 from lungtl.settings.errors import UsageError
 
 
+@dataclass(eq=False)
 class BitFit(FreezingStrategy):
     """All biases train, including those of normalisation layers; batch-norm statistics stay frozen.
 
@@ -18,10 +20,9 @@ class BitFit(FreezingStrategy):
     Language-models"; for CNNs, Cai et al. (2020), "TinyTL".
     """
 
-    def __init__(self, lr_scale: Annotated[float, Gt(0)] = 1.0) -> None:
-        self.lr_scale = lr_scale
+    lr_scale: Annotated[float, Gt(0)] = 1.0
 
-    def groups(self, backbone: TimmBackbone) -> list[Group]:
+    def groups(self, backbone: Backbone) -> list[Group]:
         names = tuple(name for name, _ in backbone.named_parameters() if name.endswith("bias"))
         if not names:
             raise UsageError(f"freezing=bitfit: {backbone.name} has no biases; use freezing=norm_only")

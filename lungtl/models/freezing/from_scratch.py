@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.backbones.base import Backbone
 from lungtl.models.freezing.base import FreezingStrategy, Group
 
 
@@ -14,5 +14,5 @@ class FromScratch(FreezingStrategy):
 
     weights = "none"
 
-    def groups(self, backbone: TimmBackbone) -> list[Group]:
+    def groups(self, backbone: Backbone) -> list[Group]:
         return [Group("backbone", tuple(name for name, _ in backbone.named_parameters()), 1.0)]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt
 
-from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.backbones.base import Backbone
 from lungtl.models.freezing.base import FreezingStrategy, Group
 
 log = logging.getLogger(__name__)
@@ -21,10 +21,7 @@ class LpFt(FreezingStrategy):
     A random head would distort the pretrained features: Kumar et al. (2022), "Fine-Tuning can Distort Pretrained
     Features and Underperform Out-of-Distribution".
 
-    Args:
-        probe_epochs: maximum length of the linear probe, after which the backbone is unfrozen.
-        patience: epochs without improvement of `trainer.monitor` that end the probe.
-        lr_scale: the backbone's learning rate, once it trains, as a share of the head's.
+    The probe ends after `patience` epochs without improvement of `trainer.monitor`, at the latest after `probe_epochs`.
     """
 
     def __init__(
@@ -40,7 +37,7 @@ class LpFt(FreezingStrategy):
         self._best = math.inf
         self._bad_epochs = 0
 
-    def groups(self, backbone: TimmBackbone) -> list[Group]:
+    def groups(self, backbone: Backbone) -> list[Group]:
         names = tuple(name for name, _ in backbone.named_parameters())
         return [Group("backbone", names, self.lr_scale, epoch=self._unfreezes_at, at_latest=not self._decided)]
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from annotated_types import Gt
 
-from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.backbones.base import Backbone
 from lungtl.models.freezing.base import FreezingStrategy, Group
 from lungtl.settings.errors import UsageError
 
 
+@dataclass(eq=False)
 class NormOnly(FreezingStrategy):
     """Scales and shifts of the normalisation layers train; batch-norm statistics are updated.
 
     Frankle et al. (2021), "Training BatchNorm and Only BatchNorm: On the Expressive Power of Random Features in CNNs".
     """
 
-    def __init__(self, lr_scale: Annotated[float, Gt(0)] = 1.0) -> None:
-        self.lr_scale = lr_scale
+    lr_scale: Annotated[float, Gt(0)] = 1.0
 
-    def groups(self, backbone: TimmBackbone) -> list[Group]:
+    def groups(self, backbone: Backbone) -> list[Group]:
         names = tuple(
             f"{path}.{name}"
             for path, module in backbone.named_modules()

@@ -12,13 +12,12 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+from pydicom.dataset import Dataset
 
 from lungtl.settings.errors import Refused
 from lungtl.sources.ct.encoding import COPY_AGAIN
-
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
 
 TAGS = {
     "ImageType": (0x00080008, "CS"),

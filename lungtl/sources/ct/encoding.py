@@ -1,7 +1,4 @@
-"""How a DICOM file is encoded: its transfer syntax, its PixelData element and its compressed frame.
-
-Everything is checked before memory is allocated and before a decoder runs.
-"""
+"""Transfer syntax, PixelData and compressed frame of a DICOM file, checked before memory is allocated or decoded."""
 
 from __future__ import annotations
 
@@ -12,6 +9,9 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID
 
 from lungtl.settings.errors import Refused
 
@@ -41,9 +41,6 @@ START_OF_SCAN, HUFFMAN_TABLE = 0xDA, 0xC4
 END_OF_IMAGE = b"\xff\xd9"
 
 
-# Transfer syntaxes
-
-
 def decoders() -> list[str]:
     """Compressed transfer syntaxes that the installed packages can decode: sorted UIDs."""
     return sorted(syntax for syntax in PLUGINS if _available(syntax))
@@ -56,21 +53,12 @@ def check_decodable(syntax: str) -> None:
     if syntax not in PLUGINS:
         raise Refused("has an unsupported transfer syntax", "convert it to Explicit VR Little Endian")
     if not _available(syntax):
-        from pydicom.uid import UID
-
-        raise Refused(
-            f"is compressed ({UID(syntax).name}) and no decoder is installed", "pip install 'lungtl[compressed]'"
-        )
+        name = UID(syntax).name
+        raise Refused(f"is compressed ({name}) and no decoder is installed", "pip install 'lungtl[compressed]'")
 
 
 def _available(syntax: str) -> bool:
-    from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import UID
-
     return any(plugin == PLUGINS[syntax] for plugin in get_decoder(UID(syntax)).available_plugins)
-
-
-# The file
 
 
 def open_dicom(path: Path) -> io.BufferedReader | io.BytesIO:
@@ -97,9 +85,6 @@ def _inflate(content: bytes) -> bytes:
     if not inflate.eof:
         raise Refused(f"has a deflated dataset that is truncated or larger than {MAX_INFLATED_BYTES} bytes", COPY_AGAIN)
     return content[:start].replace(SYNTAX_IS_DEFLATED, SYNTAX_IS_EXPLICIT) + dataset
-
-
-# The PixelData element
 
 
 @dataclass(frozen=True)
@@ -134,9 +119,7 @@ def check_length(stream: BinaryIO, element: PixelElement, compressed: bool, n_by
     """Raise Refused unless the element contains `n_bytes` of stored values and the file all of them; or frames."""
     if compressed:
         if element.length != UNDEFINED_LENGTH:
-            raise Refused(
-                "is damaged: its transfer syntax is compressed, but its PixelData is not encapsulated", COPY_AGAIN
-            )
+            raise Refused("is damaged: a compressed transfer syntax, but PixelData is not encapsulated", COPY_AGAIN)
         return
     if element.length != n_bytes + n_bytes % 2:  # DICOM pads to an even number
         length = "an undefined number of" if element.length == UNDEFINED_LENGTH else element.length
@@ -157,9 +140,6 @@ def _check_order(stream: BinaryIO, element: PixelElement) -> None:
             raise Refused("is damaged: elements out of order after PixelData", COPY_AGAIN)
 
 
-# Compressed frames
-
-
 def check_frame(frame: bytes, syntax: str, shape: tuple[int, int], bits_allocated: int) -> None:
     """Raise Refused unless a frame decodes to one grey image of this size and is neither truncated nor too long."""
     if len(frame) > 2 * shape[0] * shape[1] * bits_allocated // 8 + 4096:
@@ -171,20 +151,16 @@ def check_frame(frame: bytes, syntax: str, shape: tuple[int, int], bits_allocate
     except (struct.error, IndexError):
         raise undecodable() from None
     if (rows, columns) != shape or components != 1 or not 0 < bits <= bits_allocated:
-        raise Refused(
-            f"is damaged: its compressed frame is {rows} x {columns}, its header says {shape[0]} x {shape[1]}",
-            COPY_AGAIN,
-        )
+        sizes = f"{rows} x {columns}, the header {shape[0]} x {shape[1]}"
+        raise Refused(f"is damaged: its compressed frame is {sizes}", COPY_AGAIN)
     # Decoders fill missing pixels with grey instead of failing.
     if not frame.rstrip(b"\0").endswith(END_OF_IMAGE):
         raise Refused("is damaged: its compressed frame is truncated", COPY_AGAIN)
 
 
 def _jpeg(frame: bytes) -> tuple[int, int, int, int]:
-    """Rows, columns, components and bits of a JPEG or JPEG-LS image, from its frame header.
-
-    All segments before the pixels are visited: GDCM aborts the process if a JPEG has no Huffman table.
-    """
+    """Rows, columns, components and bits of a JPEG or JPEG-LS image, from its frame header."""
+    # all segments before the pixels are visited: GDCM aborts the process if a JPEG has no Huffman table
     segments: dict[int, int] = {}
     position = 2
     while START_OF_SCAN not in segments:

@@ -6,7 +6,11 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
+
+from pydicom import dcmread
+from pydicom.dataset import FileDataset
+from pydicom.errors import InvalidDicomError
 
 from lungtl.settings.errors import Refused
 from lungtl.sources.ct.elements import TAGS, Elements, quiet_pydicom
@@ -15,9 +19,6 @@ from lungtl.sources.ct.slice_file import SliceFile, check_kind, read_slice
 from lungtl.sources.files import printable
 from lungtl.sources.parallel import parallel
 from lungtl.sources.progress import bar
-
-if TYPE_CHECKING:
-    from pydicom.dataset import FileDataset
 
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 DICOMDIR = "1.2.840.10008.1.3.10"
@@ -60,9 +61,6 @@ def _read_chunk(paths: list[Path]) -> list[Header | Refused | None]:
 
 def _read_file(path: Path) -> Header | Refused | None:
     """Read and check one file; None for a file that neither is DICOM nor is named like it, and for a DICOMDIR."""
-    from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
-
     size = 0
     try:
         size = _size(path)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from lungtl.settings.errors import Refused
 from lungtl.sources.ct.volume import Volume
@@ -33,16 +34,6 @@ class Box:
     left: int
     right: int
 
-    @property
-    def height(self) -> int:
-        """Number of rows."""
-        return self.bottom - self.top
-
-    @property
-    def width(self) -> int:
-        """Number of columns."""
-        return self.right - self.left
-
 
 def crop_to_lungs(volume: Volume) -> tuple[Volume, Box]:
     """Crop all slices to `lung_box`: the cropped volume (a view) and the box."""
@@ -59,13 +50,7 @@ def lung_box(volume: Volume) -> Box:
     filled lung is included. Then a margin is added and the shorter side is extended, both within the image.
 
     The square is measured in mm. If the image is too short in one direction, the box spans the image in that direction
-    and is not square.
-
-    Args:
-        volume: slices of a chest, in any number and spacing.
-
-    Raises:
-        Refused: no lungs, as in an abdomen or a targeted field of view inside a lung, or no voxels.
+    and is not square. Raises Refused if there are no lungs, as in an abdomen or a targeted field of view inside a lung.
     """
     if volume.hu.size == 0:
         raise Refused(f"a volume of shape {volume.hu.shape} has no voxels", REMEDY)
@@ -81,11 +66,8 @@ def lung_box(volume: Volume) -> Box:
     pixels_per_sample = volume.hu[0].size / lungs[0].size
     area_cm2 = lungs.sum(axis=(1, 2)).max() * pixels_per_sample * row_mm * column_mm / 100
     if area_cm2 < LEAST_AREA_CM2:
-        raise Refused(
-            f"no lungs found: at most {area_cm2:.0f} cm2 of enclosed air on a slice, expected {LEAST_AREA_CM2:.0f} "
-            "or more",
-            REMEDY,
-        )
+        found = f"at most {area_cm2:.0f} cm2 of enclosed air on a slice, expected {LEAST_AREA_CM2:.0f} or more"
+        raise Refused(f"no lungs found: {found}", REMEDY)
     return _square(lungs, torso, rows, columns, volume)
 
 
@@ -98,8 +80,6 @@ def _sample(count: int, spacing_mm: float, grid_mm: float) -> NDArray[np.intp]:
 
 def _segment(hu: NDArray[np.int16]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Bool [z, y, x] twice: the lungs, and the body around them without arms, table and clothes."""
-    from scipy import ndimage
-
     plane = np.zeros((3, 3, 3), dtype=bool)
     plane[1] = ndimage.generate_binary_structure(2, 1)
     air = hu < AIR_HU
@@ -124,10 +104,7 @@ def _segment(hu: NDArray[np.int16]) -> tuple[NDArray[np.bool_], NDArray[np.bool_
 def _cut_off(
     spaces: NDArray[np.integer[Any]], outside: NDArray[np.bool_], lungs: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Bool [z, y, x]: lung cut off by the field of view, so that it touches the border like outside air.
-
-    More than half of such a space is directly above or below lung of a neighbouring slice.
-    """
+    """Lung that the field of view cuts off, bool [z, y, x]: more than half of its space is above or below lung."""
     adjacent = np.zeros_like(lungs)
     adjacent[1:] |= lungs[:-1]
     adjacent[:-1] |= lungs[1:]
@@ -150,18 +127,15 @@ def _square(
     weights = torso.sum(axis=(0, 1))
     middle = float(columns @ weights / weights.sum()) + 0.5
     _, in_rows, in_columns = lungs.nonzero()
-    left, right = _join_mirrored(int(columns[in_columns.min()]), int(columns[in_columns.max()]) + 1, middle)
+    left, right = int(columns[in_columns.min()]), int(columns[in_columns.max()]) + 1
+    # joined with the mirror image about the middle
+    left, right = min(left, int(np.floor(2 * middle - right))), max(right, int(np.ceil(2 * middle - left)))
     left, right = _add_margin(left, right, column_mm, n_columns)
     top, bottom = _add_margin(int(rows[in_rows.min()]), int(rows[in_rows.max()]) + 1, row_mm, n_rows)
     side_mm = max((bottom - top) * row_mm, (right - left) * column_mm)
     top, bottom = _extend(top, bottom, round(side_mm / row_mm), n_rows)
     left, right = _extend(left, right, round(side_mm / column_mm), n_columns)
     return Box(top, bottom, left, right)
-
-
-def _join_mirrored(low: int, high: int, middle: float) -> tuple[int, int]:
-    """Join an interval with its mirror image about the middle."""
-    return min(low, int(np.floor(2 * middle - high))), max(high, int(np.ceil(2 * middle - low)))
 
 
 def _add_margin(low: int, high: int, spacing_mm: float, count: int) -> tuple[int, int]:

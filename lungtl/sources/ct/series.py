@@ -69,12 +69,7 @@ class Series:
 
 
 def find_series(root: Path, option: str = "dataset.root", workers: int = 1) -> tuple[list[Series], list[Refusal]]:
-    """Read the headers of all files in a folder and its subfolders.
-
-    Args:
-        root: the folder.
-        option: the user's name of the folder, for messages.
-        workers: number of processes, used for thousands of files.
+    """Read the headers of all files in a folder and its subfolders; `option` is the user's name of the folder.
 
     Returns:
         The usable series, sorted by UID, and the refused or skipped files (relative to root) and series (by UID).
@@ -150,9 +145,8 @@ def _without_copies(slices: Sequence[SliceFile]) -> list[SliceFile]:
     for file in slices:
         first = unique.setdefault(file.sop_uid, file)
         if first is not file and not _same_bytes(first, file):
-            raise Refused(
-                f"{first.name} and {file.name} have the same SOPInstanceUID but differ", "remove the wrong one"
-            )
+            names = f"{first.name} and {file.name}"
+            raise Refused(f"{names} have the same SOPInstanceUID but differ", "remove the wrong one")
     return list(unique.values())
 
 

@@ -83,9 +83,8 @@ def read_slice(path: Path, size: int, elements: Elements, syntax: str, pixels: P
         raise Refused(f"declares {rows} x {columns} pixels", f"{FIX_HEADER}: 1 to {MAX_MATRIX} rows and columns")
     row_mm, column_mm = elements.numbers("PixelSpacing", 2)
     if not (0 < row_mm < MAX_SPACING_MM and 0 < column_mm < MAX_SPACING_MM):
-        raise Refused(
-            f"has PixelSpacing {row_mm:g}, {column_mm:g} mm", f"{FIX_HEADER}: above 0 and below {MAX_SPACING_MM} mm"
-        )
+        remedy = f"{FIX_HEADER}: above 0 and below {MAX_SPACING_MM} mm"
+        raise Refused(f"has PixelSpacing {row_mm:g}, {column_mm:g} mm", remedy)
     position = elements.numbers("ImagePositionPatient", 3)
     if max(map(abs, position)) > MAX_POSITION_MM:
         raise Refused(f"is {max(map(abs, position)):g} mm from the origin", "fix its ImagePositionPatient")

@@ -9,19 +9,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.encaps import get_frame
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID
 
 from lungtl.settings.errors import Refused
+from lungtl.sources.ct import encoding
 from lungtl.sources.ct.elements import quiet_pydicom
-from lungtl.sources.ct.encoding import (
-    COPY_AGAIN,
-    PLUGINS,
-    UNCOMPRESSED,
-    check_frame,
-    check_length,
-    find_pixels,
-    open_dicom,
-    undecodable,
-)
 from lungtl.sources.ct.series import Series, check_voxels
 from lungtl.sources.ct.slice_file import SliceFile
 
@@ -80,22 +74,22 @@ def _allocate(n_slices: int, shape: tuple[int, int]) -> NDArray[np.int16]:
     try:
         return np.empty((n_slices, *shape), dtype=np.int16)
     except MemoryError:
-        raise Refused(
-            f"{n_slices} slices of {shape[0]} x {shape[1]} do not fit into memory", "use a machine with more memory"
-        ) from None
+        size = f"{n_slices} slices of {shape[0]} x {shape[1]}"
+        raise Refused(f"{size} do not fit into memory", "use a machine with more memory") from None
 
 
 def _read_slice(file: SliceFile, out: NDArray[np.int16]) -> None:
     """Write the HU of one slice into int16 [rows, columns], contiguous; raises Refused."""
     try:
+        changed = Refused("has changed since its header was read", "rerun the command")
         if Path(file.path).stat().st_size != file.size:
-            raise _changed()
-        with open_dicom(Path(file.path)) as stream:
-            pixels = find_pixels(stream, file.pixels.start, file.pixels.implicit, file.pixels.little_endian)
+            raise changed
+        with encoding.open_dicom(Path(file.path)) as stream:
+            pixels = encoding.find_pixels(stream, file.pixels.start, file.pixels.implicit, file.pixels.little_endian)
             if pixels != file.pixels:
-                raise _changed()
-            if file.syntax in UNCOMPRESSED:
-                check_length(stream, pixels, False, file.n_bytes)
+                raise changed
+            if file.syntax in encoding.UNCOMPRESSED:
+                encoding.check_length(stream, pixels, False, file.n_bytes)
                 stored = _uncompressed(file, stream, out)
             else:
                 stored = _decompressed(file, stream)
@@ -106,29 +100,21 @@ def _read_slice(file: SliceFile, out: NDArray[np.int16]) -> None:
         raise Refused(f"{file.name} cannot be read ({error.strerror})", "check its permissions") from None
 
 
-def _changed() -> Refused:
-    return Refused("has changed since its header was read", "rerun the command")
-
-
 def _uncompressed(file: SliceFile, stream: io.BufferedReader | io.BytesIO, out: NDArray[np.int16]) -> NDArray[Any]:
     """Stored values, uint8 or uint16; 16 bits are read directly into `out`."""
     stored: NDArray[Any] = out.view(np.uint16) if file.bits_allocated == 16 else np.empty(file.shape, np.uint8)
     stream.seek(file.pixels.value)
     if stream.readinto(stored.data.cast("B")) != file.n_bytes:
-        raise Refused("is truncated", COPY_AGAIN)
+        raise Refused("is truncated", encoding.COPY_AGAIN)
     return stored if file.pixels.little_endian else stored.byteswap(inplace=True)
 
 
 def _decompressed(file: SliceFile, stream: io.BufferedReader | io.BytesIO) -> NDArray[Any]:
     """Stored values of a compressed slice, uint8 or uint16."""
-    from pydicom.encaps import get_frame
-    from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import UID
-
     stream.seek(file.pixels.value)
     content = stream.read()
     options: dict[str, Any] = {
-        "decoding_plugin": PLUGINS[file.syntax],
+        "decoding_plugin": encoding.PLUGINS[file.syntax],
         "rows": file.shape[0],
         "columns": file.shape[1],
         "number_of_frames": 1,
@@ -141,14 +127,14 @@ def _decompressed(file: SliceFile, stream: io.BufferedReader | io.BytesIO) -> ND
     }
     try:
         frame = get_frame(content, 0, number_of_frames=1)
-        check_frame(frame, file.syntax, file.shape, file.bits_allocated)
+        encoding.check_frame(frame, file.syntax, file.shape, file.bits_allocated)
         stored, _ = get_decoder(UID(file.syntax)).as_array(content, index=0, **options)
     except Refused:
         raise
     except Exception:  # decoders raise whatever their C library does
-        raise undecodable() from None
+        raise encoding.undecodable() from None
     if stored.shape != file.shape or stored.dtype.itemsize * 8 != file.bits_allocated:
-        raise undecodable()
+        raise encoding.undecodable()
     return stored.view(np.uint16 if file.bits_allocated == 16 else np.uint8)
 
 

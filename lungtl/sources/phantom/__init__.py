@@ -4,9 +4,8 @@ They replace the 133 GB of LIDC-IDRI when trying, testing and timing lungtl. Geo
 LIDC; every voxel is synthetic, so no result computed on it says anything about patients.
 """
 
-from lungtl.sources.phantom.choose import ScanPlan, choose_scans
-from lungtl.sources.phantom.recipe import PhantomRecipe
+from lungtl.sources.phantom.choose import PhantomRecipe, ScanPlan, choose_scans
 from lungtl.sources.phantom.render import render
-from lungtl.sources.phantom.write import write_phantom, write_series
+from lungtl.sources.phantom.write import write_phantom
 
-__all__ = ["PhantomRecipe", "ScanPlan", "choose_scans", "render", "write_phantom", "write_series"]
+__all__ = ["PhantomRecipe", "ScanPlan", "choose_scans", "render", "write_phantom"]

@@ -6,6 +6,7 @@ to positive ones by slice spacing, thickness and pixel spacing, and slices are c
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.lidc_database import Scan, read_scans
 from lungtl.sources.lidc_nodules import Nodule, cluster_nodules
+from lungtl.sources.phantom.grid import NATIVE_MATRIX
 from lungtl.sources.phantom.nodules import centre_mm
-from lungtl.sources.phantom.recipe import NATIVE_MATRIX, PhantomRecipe, generator
 
 # Preferred positives: large enough for a small network, and not pure ground glass, which is hidden by noise.
 LEAST_DIAMETER_MM, LEAST_TEXTURE = 18.0, 3.0
@@ -29,6 +30,17 @@ NODULE_LEVEL = (0.55, 0.16)
 OFF_CENTRE = 0.25  # largest distance of the nodule from the centre of the field, as a fraction of the field
 JITTER_MM = 8.0  # largest distance of the centre of the slices from the centre of the nodule
 MATCH_WEIGHTS = (3.0, 1.0, 6.0)  # log spacing, log thickness, pixel spacing in mm
+
+
+@dataclass(frozen=True)
+class PhantomRecipe:
+    """The options that define every byte of a phantom."""
+
+    scans: int = 160  # number of series; half of them (rounded down) contain a malignant nodule
+    matrix: int = 128  # rows and columns of a slice, 32..512
+    field_mm: float | None = 70.0  # width of a field of view around the nodule; None, or with 512: the full field
+    z_range_mm: float | None = 24.0  # length of the written part of each scan along z; None writes every native slice
+    seed: int = 0  # selects the scans and generates the anatomy
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,12 @@ class _Candidate:
         return np.array([np.log(s.native_spacing_mm), np.log(s.slice_thickness_mm), s.pixel_spacing_mm])
 
 
+def generator(recipe: PhantomRecipe, *names: str) -> np.random.Generator:
+    """A random stream that depends only on the seed and the names, not on earlier draws."""
+    digest = hashlib.sha256("/".join(names).encode()).digest()
+    return np.random.default_rng([recipe.seed, int.from_bytes(digest[:8], "big")])
+
+
 def choose_scans(recipe: PhantomRecipe) -> list[ScanPlan]:
     """Select alternating positive and negative scans, each of a different patient (about four seconds)."""
     rng = generator(recipe, "choose")
@@ -73,7 +91,8 @@ def choose_scans(recipe: PhantomRecipe) -> list[ScanPlan]:
             f"dataset.scans={recipe.scans}, expected at most {2 * min(len(positives), len(negatives))} "
             f"({len(positives)} positive and {len(negatives)} negative patients are suitable); lower dataset.scans"
         )
-    selected = _select(positives, n_positive, rng)
+    order = sorted(rng.permutation(len(positives)), key=lambda i: not positives[i].preferred)
+    selected = [positives[i] for i in order[:n_positive]]
     matched = _match(selected, negatives, n_negative, rng)
     plans = [_plan(candidate, candidate, recipe) for candidate in selected]
     plans += [_plan(candidate, selected[i % n_positive], recipe) for i, candidate in enumerate(matched)]
@@ -92,7 +111,9 @@ def _candidates(recipe: PhantomRecipe) -> tuple[list[_Candidate], list[_Candidat
         elif short_enough := [n for n in malignant if _length_mm(n, scan) <= (recipe.z_range_mm or np.inf)]:
             target = _largest(short_enough)
             assert target is not None
-            positives.append(_Candidate(scan, target, True, preferred and _visible(target)))
+            texture = float(np.mean([annotation.ratings["texture"] for annotation in target.annotations]))
+            visible = target.diameter_mm >= LEAST_DIAMETER_MM and texture >= LEAST_TEXTURE
+            positives.append(_Candidate(scan, target, True, preferred and visible))
     return positives, negatives
 
 
@@ -108,11 +129,6 @@ def _scans_with_nodules() -> tuple[tuple[Scan, list[Nodule]], ...]:
     )
 
 
-def _visible(nodule: Nodule) -> bool:
-    texture = float(np.mean([annotation.ratings["texture"] for annotation in nodule.annotations]))
-    return nodule.diameter_mm >= LEAST_DIAMETER_MM and texture >= LEAST_TEXTURE
-
-
 def _largest(nodules: Sequence[Nodule]) -> Nodule | None:
     return max(nodules, key=lambda nodule: nodule.diameter_mm, default=None)
 
@@ -121,11 +137,6 @@ def _length_mm(nodule: Nodule, scan: Scan) -> float:
     """Extent of the nodule along z, including half a slice at each end."""
     low, high = nodule.z_range_mm
     return high - low + scan.native_spacing_mm
-
-
-def _select(candidates: Sequence[_Candidate], n: int, rng: np.random.Generator) -> list[_Candidate]:
-    order = sorted(rng.permutation(len(candidates)), key=lambda i: not candidates[i].preferred)
-    return [candidates[i] for i in order[:n]]
 
 
 def _match(

@@ -11,9 +11,7 @@ from scipy import ndimage
 
 from lungtl.sources.lidc_database import Contour, Scan
 from lungtl.sources.lidc_nodules import Nodule
-from lungtl.sources.phantom.grid import Floats, Grid
-from lungtl.sources.phantom.recipe import NATIVE_MATRIX
-from lungtl.sources.phantom.tubes import Tubes, tube_coverage
+from lungtl.sources.phantom.grid import NATIVE_MATRIX, Floats, Grid, Tubes, tube_coverage
 
 PAD_PX = 8  # native pixels around the outlines, for blur
 TEXTURE = (1.0, 2.0, 3.0, 4.0, 5.0)
@@ -60,7 +58,9 @@ def paint_nodule(hu: Floats, grid: Grid, scan: Scan, nodule: Nodule, rng: np.ran
     margin_mm = 0.15 + 0.35 * (5 - composition.margin)
     sigma = margin_mm / scan.pixel_spacing_mm
     soft = ndimage.gaussian_filter(consensus, (0, sigma, sigma))
-    depth = _depth(consensus, scan)
+    spacing = (scan.native_spacing_mm, scan.pixel_spacing_mm, scan.pixel_spacing_mm)
+    distance = ndimage.distance_transform_edt(consensus > min(0.5, consensus.max() * 0.9), sampling=spacing)
+    depth = (distance / max(float(distance.max()), 1e-3)).astype(np.float32)  # 1 at the deepest voxel
     inner = composition_hu(composition, depth, rng)
 
     first = int(np.searchsorted(scan.z_mm, nodule.z_range_mm[0] - 1e-6)) - 1  # the mask starts one slice below
@@ -115,14 +115,6 @@ def _fill(outlines: list[Contour], low: np.ndarray, height: int, width: int) -> 
             draw.line([(int(c), int(r)) for r, c in outline.points - low], fill=1)
         filled = np.asarray(image, np.float32)
     return filled
-
-
-def _depth(consensus: Floats, scan: Scan) -> Floats:
-    """Depth below the surface, 1 at the deepest voxel, float32 [K, H, W]."""
-    spacing = (scan.native_spacing_mm, scan.pixel_spacing_mm, scan.pixel_spacing_mm)
-    distance = ndimage.distance_transform_edt(consensus > min(0.5, consensus.max() * 0.9), sampling=spacing)
-    depth: Floats = (distance / max(float(distance.max()), 1e-3)).astype(np.float32)
-    return depth
 
 
 def composition_hu(composition: Composition, depth: Floats, rng: np.random.Generator) -> Floats:

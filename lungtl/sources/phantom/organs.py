@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from lungtl.sources.phantom.grid import Floats, Grid, blend, ellipse, ellipsoid
+from lungtl.sources.phantom.grid import Floats, Grid, Tubes, blend, ellipse, ellipsoid, polyline, tube_coverage
 from lungtl.sources.phantom.patient import Patient
 from lungtl.sources.phantom.surfaces import diaphragm, heart, hilum
-from lungtl.sources.phantom.tubes import Tubes, polyline, tube_coverage
 from lungtl.sources.phantom.wall import FAT, ROOM_AIR
 
 BLOOD, MYOCARDIUM, OESOPHAGUS, LIVER, SPLEEN, WATER = 42.0, 48.0, 35.0, 58.0, 50.0, 12.0

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from lungtl.sources.lidc_nodules import cluster_nodules
-from lungtl.sources.phantom.choose import ScanPlan
-from lungtl.sources.phantom.fit import fit_patient
-from lungtl.sources.phantom.grid import Floats, Grid, blend, make_grid
+from lungtl.sources.phantom.choose import PhantomRecipe, ScanPlan, generator
+from lungtl.sources.phantom.grid import NATIVE_MATRIX, Floats, Grid, Tubes, blend, make_grid, tube_coverage
 from lungtl.sources.phantom.nodules import paint_nodule
 from lungtl.sources.phantom.organs import blood, paint_airways, paint_organs
 from lungtl.sources.phantom.patient import Patient
-from lungtl.sources.phantom.recipe import NATIVE_MATRIX, PhantomRecipe, generator
-from lungtl.sources.phantom.surfaces import diaphragm, mediastinum, thorax
-from lungtl.sources.phantom.texture import Mottle, add_noise, noise_level
-from lungtl.sources.phantom.tubes import Tubes, tube_coverage
+from lungtl.sources.phantom.surfaces import diaphragm, fit_patient, mediastinum, thorax
 from lungtl.sources.phantom.vessels import bronchi, lung_trees
 from lungtl.sources.phantom.wall import ROOM_AIR, paint_spine, paint_wall
 
+NOISE_HU = 17.0  # of a 2.5 mm slice at 512 x 512
+NOISE_SPREAD = 0.3  # between patients, standard deviation of the logarithm
+AVERAGING = 0.55  # noise falls with matrix ** 0.55, as in LIDC-IDRI-0063 (12.5 HU at 512, 5.9 at 128)
+GRAIN_PX = 0.55
 SLAB_VOXELS = 3_000_000  # limits the memory of a 512 x 512 scan to about 300 MB
 AIRWAY_WALL_MM = 0.9
 GRAVITY_HU = 0.45  # lung density per mm of depth
@@ -78,3 +79,45 @@ def _paint_chest(
     blend(hu, grid.coverage(bounds), lung)
     paint_airways(hu, grid, patient)
     return hu
+
+
+class Mottle:
+    """A smooth random field in space with unit standard deviation, independent of the sampling grid."""
+
+    def __init__(self, rng: np.random.Generator, reach_mm: float, z_mm: tuple[float, float], cell_mm: float) -> None:
+        n = int(np.ceil(2 * reach_mm / cell_mm)) + 2
+        layers = int(np.ceil((z_mm[1] - z_mm[0]) / cell_mm)) + 2
+        self._values = rng.standard_normal((layers, n, n), dtype=np.float32)
+        self._start = (z_mm[0], -reach_mm, -reach_mm)
+        self._cell = cell_mm
+
+    def sample(self, grid: Grid) -> Floats:
+        """Interpolate linearly between the random values: float32 [S, H, W]."""
+        field: Floats = self._values
+        for axis, (coordinates, start) in enumerate(zip((grid.z, grid.y, grid.x), self._start, strict=True)):
+            position = (coordinates.ravel() - start) / self._cell
+            lower = np.clip(position.astype(int), 0, field.shape[axis] - 2)
+            shape = [1, 1, 1]
+            shape[axis] = -1
+            weight = np.clip(position - lower, 0, 1).astype(np.float32).reshape(shape)
+            low, high = field.take(lower, axis), field.take(lower + 1, axis)
+            field = low + weight * (high - low)
+        return field * np.float32(1.9)  # interpolation halves the standard deviation
+
+
+def noise_level(rng: np.random.Generator, matrix: float, thickness_mm: float) -> float:
+    """Standard deviation of a patient's noise in HU; `matrix` is the number of pixels across the full field."""
+    patient = float(np.exp(rng.normal(0, NOISE_SPREAD)))
+    averaging = float((matrix / NATIVE_MATRIX) ** AVERAGING)
+    return NOISE_HU * patient * float(np.sqrt(2.5 / thickness_mm)) * averaging
+
+
+def add_noise(hu: Floats, rng: np.random.Generator, deviation: float) -> None:
+    """Add correlated noise in place, stronger in the middle of the body."""
+    m = hu.shape[1]
+    axis = np.linspace(-1, 1, m, dtype=np.float32)
+    centre = 0.65 + 0.5 * np.exp(-(axis**2)[:, None] / 0.3 - (axis**2)[None] / 0.5)
+    grain = rng.standard_normal(hu.shape, dtype=np.float32)
+    grain = ndimage.gaussian_filter(grain, (0, GRAIN_PX, GRAIN_PX), truncate=3)
+    # 0.61 is the measured standard deviation of white noise after the filter above.
+    hu += grain * (centre * np.float32(deviation / 0.61)).astype(np.float32)

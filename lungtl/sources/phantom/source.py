@@ -11,7 +11,8 @@ from annotated_types import Ge, Gt, Le
 from lungtl.sources.base import Bag, Inventory, Item, Source, fingerprint
 from lungtl.sources.ct.prepare import SLICE_STEP_MM
 from lungtl.sources.lidc import LidcSource
-from lungtl.sources.phantom.recipe import PhantomRecipe
+from lungtl.sources.phantom.choose import PhantomRecipe
+from lungtl.sources.phantom.write import write_phantom
 from lungtl.sources.progress import bar
 
 VERSION = 1  # increase when the same recipe would give other voxels
@@ -40,8 +41,6 @@ class PhantomSource(Source):
 
     def inventory(self, workers: int = 1) -> Inventory:
         """Write missing series, then find them like those of LIDC."""
-        from lungtl.sources.phantom.write import write_phantom
-
         with bar("rendering phantoms") as progress:
             write_phantom(self._phantom, self.folder, progress, workers)
         return self._lidc.inventory(workers)

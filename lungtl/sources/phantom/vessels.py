@@ -7,13 +7,14 @@ detection hard: they are dots of the same size and brightness.
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from lungtl.sources.phantom.grid import Floats
+from lungtl.sources.phantom.grid import Floats, Tubes
 from lungtl.sources.phantom.patient import Patient
 from lungtl.sources.phantom.surfaces import hilum, lungs
-from lungtl.sources.phantom.tubes import Tubes
 
 ENDS = 600  # points connected by a tree
 LEAF_RADIUS_MM = (0.32, 0.58)
@@ -47,12 +48,8 @@ def bronchi(arteries: Tubes, rng: np.random.Generator) -> Tubes:
 
 
 def _join(parts: list[Tubes]) -> Tubes:
-    return Tubes(
-        np.concatenate([p.start for p in parts]),
-        np.concatenate([p.end for p in parts]),
-        np.concatenate([p.start_radius for p in parts]),
-        np.concatenate([p.end_radius for p in parts]),
-    )
+    names = [field.name for field in fields(Tubes)]
+    return Tubes(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def _tree(patient: Patient, root: Floats, side: int, rng: np.random.Generator) -> Tubes:
@@ -74,12 +71,12 @@ def _tree(patient: Patient, root: Floats, side: int, rng: np.random.Generator) -
     length = np.linalg.norm(end - start, axis=1, keepdims=True)
     middle = (start + end) / 2 + (rng.normal(0, BEND, start.shape) * length).astype(np.float32)
     # A branch starts with its own radius, not with that of its parent.
-    own = radius[1:]
+    width = radius[1:]
     return Tubes(
         np.concatenate([start, middle]),
         np.concatenate([middle, end]),
-        np.concatenate([own, own]),
-        np.concatenate([own, own * 0.9]),
+        np.concatenate([width, width]),
+        np.concatenate([width, width * 0.9]),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from lungtl.evaluation.formatting import HEADLINES, format_mean_sd, markdown_table, rows_for_table
+from lungtl.evaluation.formatting import HEADLINES, format_estimate, format_mean_sd, markdown_table
 from lungtl.runs.naming import differing
 
 COLUMNS = ("auroc, mean of the folds", *(f"{name}, pooled" for name in HEADLINES))
@@ -39,30 +39,28 @@ def table_row(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def markdown(documents: list[dict[str, Any]]) -> str:
-    """README.md: a row per repeat and per control; if settings have several repeats, also a row per setting.
-
-    Args:
-        documents: the metrics.json of the repeats.
-    """
+    """README.md of the repeats: a row per repeat and per control, and per setting with several repeats."""
     rows: list[tuple[str, ...]] = []
     controls: dict[tuple[str, ...], tuple[str, ...]] = {}
     settings: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     name_of: dict[tuple[str, str], str] = {}
     several_stores = len({document["store_fingerprint"] for document in documents}) > 1
-    for name, document in zip(_names(documents, several_stores), documents, strict=True):
+    names = differing([document["setting"] for document in documents])
+    for name, document in zip(names, documents, strict=True):
+        if several_stores:
+            name = f"{name} ({document['store']})"
         setting, data = document["setting_key"], document["store_fingerprint"]
         split_seed, seed = str(document["split_seed"]), str(document["seed"])
         counts = str(document["bag"]["n"]), str(document["bag"]["n_positive"])
-        cells = _cells(document)
         within_folds = format_mean_sd(document["folds"]["auroc"]["values"])
-        rows.append((name, split_seed, seed, *counts, within_folds, *cells["model"]))
-        for control in document["controls"]:
+        rows.append((name, split_seed, seed, *counts, within_folds, *_cells(document["bag"])))
+        for control, scores in document["controls"].items():
             title, depends_on = f"control: {control}", ("", "")
             if control in CONTROLS_OF_RUNS:
                 title, depends_on = f"{title} of {name}", (setting, seed)
             elif several_stores:
                 title = f"{title} ({document['store']})"
-            row = (title, split_seed, depends_on[1], *counts, "", *cells[control])
+            row = (title, split_seed, depends_on[1], *counts, "", *_cells(scores))
             controls.setdefault((control, data, split_seed, *depends_on), row)
         settings[setting, data].append(document)
         name_of[setting, data] = name
@@ -75,18 +73,8 @@ def markdown(documents: list[dict[str, Any]]) -> str:
     return "\n\n".join([*blocks, EXPLANATION])
 
 
-def _names(documents: list[dict[str, Any]], with_store: bool) -> list[str]:
-    names = differing([document["setting"] for document in documents])
-    if not with_store:
-        return names
-    return [f"{name} ({document['store']})" for name, document in zip(names, documents, strict=True)]
-
-
-def _cells(document: dict[str, Any]) -> dict[str, list[str]]:
-    """The metrics of the model and of each control, as text."""
-    (_, *columns), *rows = rows_for_table(document)
-    texts = {metric: row for metric, *row in rows}
-    return {column: [texts[metric][k] for metric in HEADLINES] for k, column in enumerate(columns)}
+def _cells(scores: dict[str, Any]) -> list[str]:
+    return [format_estimate(scores["metrics"][metric], reasons=True) for metric in HEADLINES]
 
 
 def _over_seeds(repeats: list[dict[str, Any]]) -> list[str]:

@@ -143,7 +143,7 @@ def _choices(record: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, 
     overridden = {override_key(override): override.partition("=")[2] for override in record["overrides"]}
     # a key of one part that is no value of the config is a group
     groups = {key: option for key, option in overridden.items() if isinstance(config.get(key, {}), dict)}
-    return {key: option for key, option in groups.items() if "." not in key} | record["choices"]
+    return {**{key: option for key, option in groups.items() if "." not in key}, **record["choices"]}
 
 
 def _as_text(value: Any) -> str:

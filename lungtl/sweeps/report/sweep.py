@@ -24,7 +24,6 @@ COSTS = {"epochs": "epochs", **COMPARED_COSTS}
 class Sweep:
     """A sweep; only the runs of its first test set are compared."""
 
-    name: str
     runs: list[Run]  # those that finished
     unfinished: list[Unfinished]
     factors: dict[str, list[str]]  # what was varied -> the level of each finished run
@@ -50,7 +49,6 @@ def read_sweep(folder: Path) -> Sweep:
     levels = list(zip(*factors.values(), strict=True)) if factors else [()] * len(runs)
     test_sets = by_test_set(runs, setting_labels(factors, len(runs)), levels)
     return Sweep(
-        name=folder.name,
         runs=runs,
         unfinished=unfinished,
         factors=factors,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from typing import Any, Literal
 import optuna
 from filelock import FileLock, Timeout
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -24,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lungtl.data.store.files import whole_file
 from lungtl.runs.folder import PRUNED
 from lungtl.settings.errors import LungtlError, UsageError
-from lungtl.sweeps.search import JOURNAL, LOCK, TABLE
+from lungtl.sweeps.search import JOURNAL, LOCK, TABLE, TRIAL
 from lungtl.sweeps.search.space import OBJECTIVE, Space
 from lungtl.sweeps.state import status_of
 
@@ -134,6 +135,18 @@ def should_prune(sweep: Path, number: int, value: float, epoch: int) -> bool:
     trial = optuna.Trial(study, trial_id)
     trial.report(value, epoch)
     return bool(trial.should_prune())  # Optuna returns numpy's type
+
+
+def launch(launcher: Launcher, study: optuna.Study, space: Space, batch: Sequence[optuna.Trial | FrozenTrial]) -> None:
+    """Launch trials and record their results; trials with the same values share one run."""
+    numbers: dict[tuple[str, ...], list[int]] = {}
+    for trial in batch:
+        numbers.setdefault(tuple(space.overrides(trial.params)), []).append(trial.number)
+    jobs = [[*line, f"+hydra.job.env_set.{TRIAL}='{same[0]}'"] for line, same in numbers.items()]
+    results: Sequence[JobReturn] = launcher.launch(jobs, initial_job_idx=batch[0].number)
+    for same, result in zip(numbers.values(), results, strict=True):
+        for number in same:
+            record_result(study, number, result)
 
 
 def record_result(study: optuna.Study, number: int, job: JobReturn) -> None:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -27,13 +26,6 @@ from lungtl.settings.keys import container_key
 from lungtl.settings.schema import TrainConfig
 from lungtl.sweeps.datasets import record_datasets
 from lungtl.sweeps.installed import check_installed
-from lungtl.sweeps.search import TRIAL
-
-if TYPE_CHECKING:
-    import optuna
-    from optuna.trial import FrozenTrial
-
-    from lungtl.sweeps.search.space import Space
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +54,7 @@ class SearchSweeper(Sweeper):
         check_installed(self.config.hydra.sweeper["_target_"])
         self._check_settings()
         from lungtl.sweeps.search.space import read_space
-        from lungtl.sweeps.search.study import Trials, log_summary, open_study, search_lock, write_table
+        from lungtl.sweeps.search.study import Trials, launch, log_summary, open_study, search_lock, write_table
 
         loader = self.hydra_context.config_loader
         lines = [*(f"{key}={value}" for key, value in (self.params or {}).items()), *arguments]
@@ -87,22 +79,9 @@ class SearchSweeper(Sweeper):
                 "search: %d trials so far, %d to resume, %d new", len(study.trials), len(trials.unfinished), trials.left
             )
             while batch := trials.batch(size):
-                self._run(study, space, batch)
+                launch(self.launcher, study, space, batch)
                 write_table(study, space, folder)
             log_summary(study, space)
-
-    def _run(self, study: optuna.Study, space: Space, batch: Sequence[optuna.Trial | FrozenTrial]) -> None:
-        """Launch trials and record their results; trials with the same values share one run."""
-        from lungtl.sweeps.search.study import record_result
-
-        numbers: dict[tuple[str, ...], list[int]] = {}
-        for trial in batch:
-            numbers.setdefault(tuple(space.overrides(trial.params)), []).append(trial.number)
-        jobs = [[*line, f"+hydra.job.env_set.{TRIAL}='{same[0]}'"] for line, same in numbers.items()]
-        results: Sequence[JobReturn] = self.launcher.launch(jobs, initial_job_idx=batch[0].number)
-        for same, result in zip(numbers.values(), results, strict=True):
-            for number in same:
-                record_result(study, number, result)
 
     def _check_settings(self) -> None:
         # not in the constructor, where Hydra would wrap the error

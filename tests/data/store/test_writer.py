@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lungtl.data.store import tables, writer
+from lungtl.data.store import writer
 from lungtl.data.store.parts import write_part
 from lungtl.data.store.reader import Store
 from lungtl.data.store.writer import prepare
@@ -199,13 +199,15 @@ def test_a_truncated_memo_is_ignored(tmp_path: Path, kept: int) -> None:
 
 
 def test_a_bag_that_disappears_during_preparation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = writer._finish
+
     def finish(source: Made, inventory: Inventory, folder: Path) -> None:
         (folder / "voxels" / "bag-03.npy").unlink()
-        tables.finish(source, inventory, folder)
+        original(source, inventory, folder)
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "finish", finish)
-        with pytest.raises(LungtlError, match=r"made-\w+ was changed during preparation \(bag bag-03\); rerun"):
+        patch.setattr(writer, "_finish", finish)
+        with pytest.raises(LungtlError, match=r"made-\w+ was changed during preparation \(bag-03\); rerun"):
             prepare(Made(str(tmp_path / "diary")), tmp_path)
     assert content(prepare(Made(str(tmp_path / "diary")), tmp_path).path) == undisturbed(tmp_path)
 

@@ -17,8 +17,8 @@ from timm.data.transforms_factory import create_transform
 from torch import Tensor
 
 from lungtl.models.backbones import lite_wheel
-from lungtl.models.backbones.lite_wheel import SHA256, WHEELS, checked_file, read_wheel
-from lungtl.models.backbones.loading import LoadedWeights
+from lungtl.models.backbones.base import LoadedWeights
+from lungtl.models.backbones.lite_wheel import SHA256, WHEELS, read_wheel
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.backbones.weights import load_model, resolve_weights
 from lungtl.settings.errors import LungtlError
@@ -41,7 +41,7 @@ def classifier(architecture: str, pretrained: bool = True) -> Any:
     torch.manual_seed(0)
     model = timm.create_model(architecture, pretrained=False)
     if pretrained:
-        model.load_state_dict(read_wheel(architecture), strict=True)
+        model.load_state_dict(read_wheel(architecture)[0], strict=True)
     return model.eval()
 
 
@@ -60,7 +60,7 @@ def top5(model: Any, name: str) -> set[str]:
 
 @pytest.mark.parametrize("architecture", WHEELS)
 def test_every_tensor_finds_its_place(architecture: str) -> None:
-    weights = read_wheel(architecture)
+    weights = read_wheel(architecture)[0]
     assert len(weights) == {LITE0: 296}.get(architecture, 386)
     assert weights.keys() == classifier(architecture).state_dict().keys()
 
@@ -78,7 +78,7 @@ def test_random_weights_do_not_classify_the_photograph(name: str) -> None:
 
 def test_the_backbone_is_that_network_before_its_classifier() -> None:
     backbone = TimmBackbone(LITE0, weights="auto").eval()
-    assert backbone.weights_source == "wheel"
+    assert backbone.loaded_weights.source == "wheel"
     image = photograph("chelsea.png")
     with torch.no_grad():
         network = classifier(LITE0)
@@ -132,7 +132,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_file_with_another_checksum_is_refused(package: Path) -> None:
     (package / "lite1.pth").write_bytes(b"anything")
     with pytest.raises(LungtlError, match=r"lite1\.pth of .* SHA-256 [0-9a-f]{64}, expected 77cc.*--force-reinstall"):
-        checked_file("tf_efficientnet_lite1")
+        read_wheel("tf_efficientnet_lite1")
 
 
 def test_consecutive_block_numbers_are_mapped_to_stages(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_consecutive_block_numbers_are_mapped_to_stages(package: Path, monkeypat
     monkeypatch.setitem(
         SHA256, "tf_efficientnet_lite1", hashlib.sha256((package / "lite1.pth").read_bytes()).hexdigest()
     )
-    assert {key: int(value) for key, value in read_wheel("tf_efficientnet_lite1").items()} == {
+    assert {key: int(value) for key, value in read_wheel("tf_efficientnet_lite1")[0].items()} == {
         "conv_stem.weight": 0,
         "blocks.0.0.conv_pw.weight": 1,
         "blocks.3.1.conv_pw.weight": 2,

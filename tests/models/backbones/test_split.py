@@ -208,7 +208,7 @@ class Skipping(nn.Module):
 def test_a_skip_connection_around_the_boundary_is_refused(blocks: int) -> None:
     backbone = backbone_of("test_resnet", 32, "last")
     backbone.net, backbone.dim = Skipping().eval(), 4
-    message = rf"test_resnet cannot be cut behind block {blocks}: its two parts do not reproduce the network"
+    message = rf"test_resnet cannot be cut after block {blocks}: its two parts do not reproduce the network"
     with pytest.raises(CannotSplit, match=message):
         BoundarySplit(backbone, blocks, 32)
     assert all("forward" not in vars(module) for module in backbone.modules())
@@ -226,7 +226,7 @@ def test_without_the_skip_connection_it_is_cut() -> None:
 
 def test_the_error_names_why_a_network_of_several_branches_cannot_be_cut() -> None:
     backbone = backbone_of("hrnet_w18_small", 64, "last")
-    with pytest.raises(CannotSplit, match=r"hrnet_w18_small cannot be cut behind block 5: .* does not return a tensor"):
+    with pytest.raises(CannotSplit, match=r"hrnet_w18_small cannot be cut after block 5: .* does not return a tensor"):
         BoundarySplit(backbone, 5, 64)
     with pytest.raises(CannotSplit, match="behind block 3: its first training block does not take a single tensor"):
         BoundarySplit(backbone, 3, 64)

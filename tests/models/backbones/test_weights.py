@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lungtl.models.backbones.loading import LoadedWeights
+from lungtl.models.backbones.base import LoadedWeights
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.backbones.weights import load_model
 from lungtl.settings.errors import LungtlError, UsageError

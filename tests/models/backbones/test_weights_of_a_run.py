@@ -17,8 +17,8 @@ from lungtl import bundle
 from lungtl.bundle import save_bundle
 from lungtl.data.windows import SlicePreprocessor
 from lungtl.models.aggregators.mean import Mean
-from lungtl.models.backbones import earlier_run
-from lungtl.models.backbones.loading import LoadedWeights
+from lungtl.models.backbones import weights as weights_of
+from lungtl.models.backbones.base import LoadedWeights
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.backbones.weights import load_model
 from lungtl.models.bag_classifier import BagClassifier
@@ -164,6 +164,6 @@ def test_half_of_the_weights(tmp_path: Path) -> None:
 
 
 def test_names_and_format_are_those_that_a_bundle_is_written_with() -> None:
-    assert (earlier_run.FORMAT, earlier_run.CONFIG, earlier_run.WEIGHTS, earlier_run.BUNDLE) == (
+    assert (weights_of.FORMAT, weights_of.CONFIG, weights_of.WEIGHTS, weights_of.BUNDLE) == (
         bundle.FORMAT, bundle.CONFIG, bundle.WEIGHTS, BUNDLE,
     )  # fmt: skip

@@ -107,7 +107,7 @@ def test_frame_of_another_size(tmp_path: Path, syntax: str, old: bytes, new: byt
     first = paths[1].read_bytes().index(old)  # JPEG 2000 stores the size of its tile after that of the image
     edit_of(paths[1], lambda content: content[:first] + new + content[first + len(old) :])
     assert unreadable(tmp_path) == (
-        "slice-001.dcm is damaged: its compressed frame is 65535 x 65535, its header says 16 x 20"
+        "slice-001.dcm is damaged: its compressed frame is 65535 x 65535, the header 16 x 20"
     )
 
 
@@ -162,6 +162,6 @@ def test_compressed_syntax_of_plain_pixels(tmp_path: Path) -> None:
     path = write_series(tmp_path / "bad", Z)[0]
     plain, rle = b"UI\x14\x001.2.840.10008.1.2.1\0", b"UI\x14\x001.2.840.10008.1.2.5\0"
     edit_of(path, swapped(plain, rle))
-    reason = "slice-000.dcm is damaged: its transfer syntax is compressed, but its PixelData is not encapsulated"
+    reason = "slice-000.dcm is damaged: a compressed transfer syntax, but PixelData is not encapsulated"
     assert reasons(tmp_path) == {UID: reason}
     assert find_series(tmp_path)[1][0].remedy == "copy or download the file again"
