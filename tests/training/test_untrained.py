@@ -258,6 +258,21 @@ def test_batch_norms_have_the_statistics_of_their_own_input() -> None:
     torch.testing.assert_close(norm.running_var, seen[0].var(dim=(0, 2, 3)), atol=1e-6, rtol=1e-5)
 
 
+def test_the_statistics_do_not_depend_on_the_number_of_threads() -> None:
+    """Otherwise their features would be computed again whenever it changes."""
+    threads, statistics = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            with fixed_seed():
+                backbone = TimmBackbone("tf_efficientnet_lite0", weights="none").eval()
+            set_noise_statistics(backbone, 64)
+            statistics.append(torch.cat([buffer for name, buffer in backbone.named_buffers() if "running_" in name]))
+    finally:
+        torch.set_num_threads(threads)
+    torch.testing.assert_close(*statistics, rtol=1e-6, atol=1e-7)
+
+
 def test_a_backbone_without_batch_norm_is_unchanged() -> None:
     backbone = tiny_backbone(name="test_vit", size=64)
     before = backbone.fingerprint()
