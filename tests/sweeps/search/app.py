@@ -17,8 +17,7 @@ from typing import Any
 
 from lungtl.settings import command_line
 from lungtl.settings.schema import TrainConfig
-from lungtl.sweeps import datasets, jobs
-from lungtl.sweeps.report import write
+from lungtl.sweeps import jobs, launch
 
 CALLS = "calls"
 """In data_dir: lr, width, weight decay, seed, threads, process of each start."""
@@ -79,9 +78,8 @@ def _loss(lr: float, epochs: int) -> float:
     return abs(math.log10(lr) + 3) + 0.01 * (100 - epochs)
 
 
-def _no_report(folder: Path, out: Path | None = None, title: str | None = None) -> list[Path]:
+def _no_report(sweep: Path) -> None:
     """These runs have no results."""
-    return []
 
 
 def _no_datasets(sweep: Path, configs: Iterable[Any]) -> None:
@@ -89,6 +87,6 @@ def _no_datasets(sweep: Path, configs: Iterable[Any]) -> None:
 
 
 if __name__ == "__main__":
-    write.write_report = _no_report
-    datasets.record_datasets = _no_datasets
+    launch._write_report = _no_report
+    launch.record_datasets = _no_datasets
     command_line.main("train", TrainConfig, task, jobs=jobs)
