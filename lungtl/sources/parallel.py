@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lungtl.settings.errors import LungtlError
 
@@ -50,7 +50,7 @@ def main_hidden() -> Iterator[None]:
     Without `if __name__ == "__main__":` the script would start again in each of them, and wait for a lock forever.
     """
     main = vars(sys.modules["__main__"])
-    hidden: dict[str, object] = {name: main[name] for name in ("__file__", "__spec__") if name in main}
+    hidden: dict[str, Any] = {name: main[name] for name in ("__file__", "__spec__") if name in main}
     main.pop("__file__", None)
     main["__spec__"] = None
     try:

@@ -129,9 +129,10 @@ def set_noise_statistics(backbone: Backbone, size: int) -> None:
         norm.momentum = None  # average over all batches, here a single one
         norm.train()
     generator = torch.Generator().manual_seed(SEED)
-    with torch.no_grad():
-        backbone(torch.randn(NOISE_IMAGES, backbone.in_chans, size, size, generator=generator))
-    backbone.eval()
+    noise = torch.randn(NOISE_IMAGES, backbone.in_chans, size, size, generator=generator)
+    with torch.no_grad():  # float64, since a random network amplifies rounding, which varies with the number of threads
+        backbone.double()(noise.double())
+    backbone.float().eval()
 
 
 def untrained_weights(

@@ -122,7 +122,7 @@ def by_autograd(classifier: BagClassifier, frames: Tensor, layer: nn.Module, ind
 def test_the_map_of_a_timm_network_is_the_formula(name: str, layer: str) -> None:
     classifier = tiny_classifier(seed=1, name=name, size=96)
     frames = noise_frames(4, size=96)
-    maps, gradients = by_autograd(classifier, frames, classifier.backbone.net.get_submodule(layer), index=2)
+    maps, gradients = by_autograd(classifier, frames, classifier.backbone.get_submodule(f"net.{layer}"), index=2)
     expected = F.relu((gradients.mean(dim=(1, 2), keepdim=True) * maps).sum(dim=0))
     assert expected.max() > 0
     upsampled = F.interpolate(expected[None, None], (96, 96), mode="bilinear")[0, 0]
@@ -144,7 +144,7 @@ def test_the_map_of_a_vision_transformer_lays_its_patch_tokens_out() -> None:
 def test_a_network_of_channels_last_maps_is_the_formula() -> None:
     classifier = tiny_classifier(name="swin_tiny_patch4_window7_224", size=64)
     frames = noise_frames(2, size=64)
-    maps, gradients = by_autograd(classifier, frames, classifier.backbone.net.get_submodule("norm"), index=0)
+    maps, gradients = by_autograd(classifier, frames, classifier.backbone.get_submodule("net.norm"), index=0)
     expected = F.relu((gradients.mean(dim=(0, 1)) * maps).sum(dim=2))
     upsampled = F.interpolate(expected[None, None], (64, 64), mode="bilinear")[0, 0]
     np.testing.assert_allclose(slice_heatmaps(classifier, frames, [0])[0], upsampled, rtol=1e-3, atol=1e-7)
@@ -228,8 +228,9 @@ def test_without_captum_the_error_names_what_to_install(monkeypatch: pytest.Monk
 
 def test_a_network_whose_maps_are_not_found_is_refused_by_name() -> None:
     classifier = hand_classifier(6)
-    classifier.backbone.net.pool = classifier.backbone.net.global_pool
-    classifier.backbone.net.forward = lambda images: images.mean(dim=(2, 3))
-    del classifier.backbone.net.global_pool
+    net: Any = classifier.backbone.net
+    net.pool = net.global_pool
+    net.forward = lambda images: images.mean(dim=(2, 3))
+    del net.global_pool
     with pytest.raises(LungtlError, match=r"hand-made: .* global_pool or head"):
         slice_heatmaps(classifier, noise_frames(1, size=6), [0])

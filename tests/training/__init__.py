@@ -1,0 +1,3 @@
+from lungtl.models.compat import ensure_torchvision
+
+ensure_torchvision()  # these tests import timm themselves

@@ -35,7 +35,7 @@ def test_from_scratch_starts_from_random_weights_of_the_seed(tmp_path: Path) -> 
         seed_everything(seed)
         backbone = build_classifier(config, None).backbone
         assert backbone.loaded_weights.source == "none"
-        stems.append(backbone.net.get_parameter("conv_stem.weight"))
+        stems.append(backbone.get_parameter("net.conv_stem.weight"))
     assert torch.equal(stems[0], stems[1])
     assert not torch.equal(stems[0], stems[2])
 

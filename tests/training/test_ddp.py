@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import Callback
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from lungtl.data.store.reader import Store
-from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.backbones.base import Backbone
 from lungtl.models.collectives import rank
 from lungtl.models.freezing.base import FreezingStrategy
 from lungtl.models.freezing.frozen import Frozen
@@ -67,7 +67,7 @@ def test_two_ranks_train_what_one_trains(store: Store, tmp_path: Path) -> None:
 class FailsInRank1(LastBlocks):
     """At the start of epoch 1."""
 
-    def apply(self, backbone: TimmBackbone, epoch: int) -> None:
+    def apply(self, backbone: Backbone, epoch: int) -> None:
         super().apply(backbone, epoch)
         if epoch == 1 and rank() == 1:
             raise ValueError("rank 1 has failed")

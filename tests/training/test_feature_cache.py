@@ -200,7 +200,7 @@ def test_features_beyond_float16_are_refused(store: Store, tmp_path: Path) -> No
     classifier = tiny_classifier()
     with torch.no_grad():
         classifier.backbone.get_parameter("net.layer4.0.bn2.weight").fill_(1e6)
-    with pytest.raises(LungtlError, match=r"test_resnet exceed float16 .*cache\.precision=float32"):
+    with pytest.raises(LungtlError, match=r"features exceed float16 .*cache\.precision=float32"):
         cache(classifier, store, tmp_path, precision="float16")
     assert not list((tmp_path / "cache" / "features").glob("*/"))
     cache(classifier, store, tmp_path)

@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from lungtl.data.store.reader import Store
+from lungtl.models.backbones.base import Backbone
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.freezing.base import FreezingStrategy
@@ -176,7 +177,7 @@ def test_the_same_seed_trains_the_same_network(store: Store, tmp_path: Path, fre
 
 
 class CrashesInEpoch2(LastBlocks):
-    def apply(self, backbone: TimmBackbone, epoch: int) -> None:
+    def apply(self, backbone: Backbone, epoch: int) -> None:
         super().apply(backbone, epoch)
         if epoch == 2:
             raise Crash

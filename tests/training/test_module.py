@@ -186,7 +186,7 @@ def test_training_on_slices_only_requires_an_aggregator_without_parameters() -> 
 
 def test_training_mode_keeps_a_frozen_backbone_in_evaluation_mode() -> None:
     module = BagModule(tiny_classifier(), Frozen(), BagAndSliceLoss(), adamw(), cosine(), 1).train()
-    assert not any(part.training for part in module.classifier.backbone.net.modules())
+    assert not any(part.training for part in module.classifier.backbone.modules())
     assert module.classifier.aggregator.training
     module.eval()
     assert not module.classifier.aggregator.training

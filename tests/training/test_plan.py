@@ -63,7 +63,7 @@ def test_a_probe_has_a_maximum_length() -> None:
 def test_a_part_of_each_block() -> None:
     counts = [
         sum(p.numel() for m in part.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters())
-        for part in tiny_classifier().backbone.net.children()
+        for part in tiny_classifier().backbone.get_submodule("net").children()
     ]
     found = [trainable for trainable, _, _ in planned(NormOnly())]
     assert sum(found) == sum(counts)

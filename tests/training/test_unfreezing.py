@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lungtl.data.store.reader import Store
-from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.models.backbones.base import Backbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.freezing.base import FreezingStrategy
 from lungtl.models.freezing.frozen import Frozen
@@ -104,7 +104,7 @@ def test_a_run_resumes_from_its_last_epoch_not_from_the_best(store: Store, tmp_p
 class Trains(Epochs):
     """Notes at each epoch's end whether the backbone has trained in it."""
 
-    def __init__(self, backbone: TimmBackbone) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
         self.noted: list[bool] = []

@@ -27,6 +27,17 @@ PROBE_SECONDS = 5
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # in the order in which timm looks for them
 
 
+def hub_problem() -> OSError | None:
+    """Why the hub cannot be reached; None if it can."""
+    try:
+        urllib.request.urlopen(constants.ENDPOINT, timeout=PROBE_SECONDS).close()
+    except urllib.error.HTTPError:  # also an answer
+        return None
+    except OSError as error:
+        return error
+    return None
+
+
 def hub_file(name: str) -> Path | None:
     """A model's weights in the hub's local cache; None if they were never downloaded."""
     config = timm.get_pretrained_cfg(name)
@@ -75,12 +86,7 @@ def _hub_client() -> Iterator[None]:
     """Disable telemetry, and network access if the hub is unreachable (the client would retry for a minute)."""
     before = constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_TELEMETRY
     constants.HF_HUB_DISABLE_TELEMETRY = True  # the environment was read when timm imported it
-    try:
-        with urllib.request.urlopen(constants.ENDPOINT, timeout=PROBE_SECONDS):
-            pass
-    except urllib.error.HTTPError:
-        pass  # reachable
-    except OSError:
+    if hub_problem() is not None:
         log.info("%s is unreachable; looking for downloaded weights only", constants.ENDPOINT)
         constants.HF_HUB_OFFLINE = True
     try:

@@ -34,16 +34,6 @@ class Box:
     left: int
     right: int
 
-    @property
-    def height(self) -> int:
-        """Number of rows."""
-        return self.bottom - self.top
-
-    @property
-    def width(self) -> int:
-        """Number of columns."""
-        return self.right - self.left
-
 
 def crop_to_lungs(volume: Volume) -> tuple[Volume, Box]:
     """Crop all slices to `lung_box`: the cropped volume (a view) and the box."""

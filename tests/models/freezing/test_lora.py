@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lungtl.models.backbones.base import Backbone
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.freezing.lora import Lora
 from lungtl.settings.errors import LungtlError, UsageError
@@ -34,7 +35,7 @@ def adapted_layers(name: str, freezing: Lora) -> dict[str, nn.Module]:
     return {key: layers[key] for key in names}
 
 
-def embedded(backbone: TimmBackbone, images: Tensor) -> Tensor:
+def embedded(backbone: Backbone, images: Tensor) -> Tensor:
     with torch.no_grad():
         embeddings: Tensor = backbone.eval()(images)
     return embeddings
