@@ -72,7 +72,7 @@ def run(config: TrainConfig, folder: Path | str | None = None) -> Result:
     return run_tracked(config, None if folder is None else Path(folder))
 
 
-def load(reference: Path | str, *, accelerator: str = "cpu", trust: Collection[str] = ()) -> Model:
+def load(reference: Path | str, *, accelerator: str = "cpu", trust: str | Collection[str] = ()) -> Model:
     """A trained model: a run's folder, its bundle, or the run's MLflow id.
 
     Args:

@@ -8,6 +8,8 @@ import sys
 from lungtl.settings.version import VERSION
 
 COMMANDS = {
+    "doctor": "check packages, weights, device and data",
+    "download": "download LIDC-IDRI scans",
     "prepare": "read a dataset's scans and labels into a store",
     "train": "train and evaluate one model, or sweep over many settings (-m)",
     "evaluate": "score a trained model on any dataset",
@@ -18,8 +20,6 @@ COMMANDS = {
     "register": "add a run's model to MLflow's model registry",
     "reproduce": "train an earlier run again and compare the metrics",
     "sync": "send MLflow what it missed while it was unreachable",
-    "download": "download LIDC-IDRI scans",
-    "doctor": "check packages, weights, device and data",
     "backbones": "list the backbones and their weights",
     "cache": "show or remove cached features",
     "leak_demo": "show how much a split that is not by patient overstates the results",

@@ -91,7 +91,7 @@ def save_bundle(
         save_file(head, folder / UNTRAINED, {"backbone": untrained.fingerprint})
 
 
-def load_bundle(folder: Path, trust: Collection[str] = ()) -> tuple[BagClassifier, dict[str, Any]]:
+def load_bundle(folder: Path, trust: str | Collection[str] = ()) -> tuple[BagClassifier, dict[str, Any]]:
     """Rebuild the classifier.
 
     Args:
@@ -122,7 +122,7 @@ def load_bundle(folder: Path, trust: Collection[str] = ()) -> tuple[BagClassifie
 
 
 def load_untrained(
-    folder: Path, config: Mapping[str, Any], trust: Collection[str] = ()
+    folder: Path, config: Mapping[str, Any], trust: str | Collection[str] = ()
 ) -> tuple[BagClassifier, str] | None:
     """Rebuild the untrained control of a bundle.
 
@@ -159,18 +159,18 @@ def load_untrained(
     return classifier.eval(), drawn
 
 
-def _network(config: Mapping[str, Any], trust: Collection[str]) -> BagClassifier:
+def _network(config: Mapping[str, Any], trust: str | Collection[str]) -> BagClassifier:
     """The network that a bundle's config describes, with random weights; the backbone's are drawn first."""
     from lungtl.data.windows import SlicePreprocessor
     from lungtl.models.bag_classifier import BagClassifier
     from lungtl.models.slice_projection import SliceProjection
 
-    backbone = parts.build_trusted({parts.TARGET: TIMM, **config["backbone"], "weights": "none"}, list(trust))
+    backbone = parts.build_trusted({parts.TARGET: TIMM, **config["backbone"], "weights": "none"}, trust)
     preprocessor = SlicePreprocessor(**config["preprocessing"])
     backbone.set_input_size(preprocessor.size)
     width = config["head"]["width"]
     projection = SliceProjection(backbone.dim, width, config["head"]["dropout"])
-    aggregator = parts.build_trusted(config["aggregator"], list(trust), dim=width)
+    aggregator = parts.build_trusted(config["aggregator"], trust, dim=width)
     return BagClassifier(preprocessor, backbone, projection, aggregator)
 
 

@@ -17,7 +17,7 @@ from types import FrameType
 
 from lungtl.runs.folder import sweep_dir_of
 from lungtl.settings import command_line
-from lungtl.settings.errors import UsageError
+from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.keys import meaning, override_key
 
 KFOLD = "split.kind=kfold"
@@ -36,8 +36,13 @@ def main() -> None:
         from lungtl.sweeps.folds.pooled import pool_sweep
         from lungtl.sweeps.folds.runs import find_runs
 
-        if runs := find_runs(sweep) if sweep.is_dir() else []:  # none of a dry run
+        runs = find_runs(sweep) if sweep.is_dir() else []
+        if runs:
             command_line.plain(lambda: pool_sweep(sweep, runs))
+        elif "dry_run=true" not in overrides:
+            command_line.fail(
+                LungtlError(f"nothing to pool in {sweep}; give sweep.name= and data_dir= to crossval itself")
+            )
     sys.exit(code)
 
 

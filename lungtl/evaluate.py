@@ -31,13 +31,13 @@ def run(config: EvaluateConfig) -> None:
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     reference = find_model(config.model, config.data_dir)
+    model = Model.open(reference, config.accelerator, config.trust or ())
     store = open_store(config)
     bags, trained_with, split, omitted = choose_bags(reference, store, config.split)
     training, validation = (shared_patients(bags, trained_with, side) for side in ("train", "val"))
-    model = Model.open(reference, config.accelerator, config.trust or ())
     check_values(store, model.provenance)
     if trained_with is None and model.provenance["store_fingerprint"] == store.fingerprint:
-        log.warning("the model was trained on this dataset, so scores are too good; give its run, not its bundle")
+        log.warning("the model was trained on this dataset, so scores are too optimistic; give its run, not its bundle")
     if model.chosen is None:
         log.warning("the model has no %s: no calibration and no operating points", FILE)
     scored = scored_on(store, model, trained_with, config)

@@ -27,13 +27,12 @@ def run(config: PredictConfig) -> None:
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     reference = find_model(config.model, config.data_dir)
-    found, refusals = find_series(config.input, "input")
-    quarantine = [vars(refusal) for refusal in refusals]
-
     from lungtl.runs.model import Model
 
     model = Model.open(reference, config.accelerator, config.trust or ())
     model.check_hu()
+    found, refusals = find_series(config.input, "input")
+    quarantine = [vars(refusal) for refusal in refusals]
     rows, slices = [], []
     with bar("predicting series") as progress:
         for number, series in enumerate(found, start=1):

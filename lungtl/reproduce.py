@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from lungtl.runs.folder import METRICS, PRUNED, find_run, read_record
-from lungtl.runs.resuming import config_dirs
+from lungtl.runs.resuming import config_dirs, own_overrides, quoted
 from lungtl.settings import command_line
 from lungtl.settings.composing import compose_config, recorded_folders
 from lungtl.settings.errors import LungtlError
@@ -24,7 +24,9 @@ REPRODUCTION = "reproduction.json"
 def run(config: ReproduceConfig) -> None:
     """Verify, retrain, compare; prints the new run's folder."""
     from lungtl.runs.reproduction import (
+        check_config,
         check_features,
+        check_parts,
         check_same,
         compare_environments,
         compare_metrics,
@@ -38,13 +40,15 @@ def run(config: ReproduceConfig) -> None:
         raise LungtlError(f"{earlier} has no metrics because a search pruned it; give a run that was not pruned")
     if not (earlier / METRICS).is_file():
         raise LungtlError(
-            f"{earlier} has no {METRICS} because it did not finish; resume it: lungtl.train resume={earlier}"
+            f"{earlier} has no {METRICS} because it did not finish; resume it: lungtl train resume={earlier}"
         )
     data_dir, name = quoted(str(config.data_dir)), quoted(f"again: {record['name']}")
-    overrides = [*reproduced_overrides(record["overrides"]), f"data_dir={data_dir}", f"name={name}"]
+    overrides = [*reproduced_overrides(own_overrides(earlier)), f"data_dir={data_dir}", f"name={name}"]
     command = [sys.executable, "-m", "lungtl.train", *config_dirs(earlier), *overrides]
     log.info("command: %s", shlex.join(["python", *command[1:]]))
     composed = compose_config("train", TrainConfig, overrides, recorded_folders(earlier))
+    check_config(earlier, composed)
+    check_parts(record, composed)
     environment, uncommitted = compare_environments(earlier, current_environment(composed))
     store, classifier = check_same(record, composed)
     features = check_features(composed, store, classifier) if config.features == "anew" else None
@@ -73,13 +77,6 @@ def run(config: ReproduceConfig) -> None:
 def reproduced_overrides(overrides: list[str]) -> list[str]:
     """The overrides of a run without those that say where and how it was started."""
     return [line for line in overrides if is_reproduced(override_key(line))]
-
-
-def quoted(text: str) -> str:
-    """A text as a value of Hydra's command line."""
-    from hydra.core.override_parser.types import Quote, QuotedString
-
-    return QuotedString(text, Quote.single).with_quotes()
 
 
 def _equal(then: float | None, now: float | None, tolerance: float) -> bool:

@@ -58,7 +58,7 @@ def send(folder: Path, config: SyncConfig) -> None:
         raise LungtlError(f"process {unsent.pid} still runs and will send it itself; wait for it, or stop it")
     if unsent.elsewhere and config.run is None:
         raise LungtlError(
-            f"process {unsent.pid} on {unsent.host} may still run; once it has ended: lungtl.sync run={folder}"
+            f"process {unsent.pid} on {unsent.host} may still run; once it has ended: lungtl sync run={folder}"
         )
     uri = config.tracking.uri or unsent.tracking_uri
     if uri is not None and "***" in uri:

@@ -47,8 +47,8 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     An undefined p-value, None, stays None and is not counted as a comparison.
     """
     defined = [p for p in p_values if p is not None]
-    if not defined:
-        return [None] * len(p_values)
+    if len(defined) < 2:
+        return list(p_values)
     # imported here: it takes a second, and only reports need it
     from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]
 

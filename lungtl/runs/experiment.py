@@ -117,9 +117,10 @@ def run_experiment(
         check_settings(folder, config.model_dump(mode="json"))
         check_unchanged(earlier, record)
         record["mlflow_run_id"] = observer.run_id or earlier["mlflow_run_id"]
-    check_weights_patients(str(config.backbone["weights"]), record["weights_split_fingerprint"], split)
+    check_weights_patients(str(config.backbone.get("weights", "auto")), record["weights_split_fingerprint"], split)
 
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / PRUNED).unlink(missing_ok=True)  # of an earlier attempt
     write_config(config, folder)
     split.to_csv(folder / SPLIT, index=False)
     write_environment(folder, device_name(device))

@@ -67,7 +67,7 @@ def find_model(reference: str, data_dir: Path) -> Path:
         return folder.resolve()
     run = find_run(reference, data_dir)
     if not (run / BUNDLE).is_dir():
-        raise UsageError(f"run {run} has no bundle because it did not finish; resume it: lungtl.train resume={run}")
+        raise UsageError(f"run {run} has no bundle because it did not finish; resume it: lungtl train resume={run}")
     return run
 
 

@@ -19,10 +19,13 @@ from lungtl.models.inference import predict_volume
 from lungtl.runs.folder import bundle_of
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.ct.lungs import crop_to_lungs
-from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series
+from lungtl.sources.ct.prepare import MAX_GAP_MM, SLICE_STEP_MM, prepare_series
 from lungtl.sources.ct.series import Series
 from lungtl.sources.ct.volume import Volume, resample_z
 from lungtl.training.devices import pick_device
+
+PROVENANCE = {"name", "mlflow_run_id", "store", "store_fingerprint", "value_range", "crop"}
+"""Facts about a model's training that predictions and evaluations use."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Model:
     chosen: Chosen | None
 
     @classmethod
-    def open(cls, folder: Path, accelerator: str = "cpu", trust: Collection[str] = ()) -> Model:
+    def open(cls, folder: Path, accelerator: str = "cpu", trust: str | Collection[str] = ()) -> Model:
         """Load a run's or a bundle's folder.
 
         Args:
@@ -71,6 +74,10 @@ class Model:
         """
         place = bundle_of(folder)
         classifier, config = load_bundle(place, trust)
+        if missing := PROVENANCE - config.get("provenance", {}).keys():
+            raise LungtlError(
+                f"{place} is a damaged bundle (no provenance of {', '.join(sorted(missing))}); fetch it again"
+            )
         classifier.to(pick_device(accelerator))
         return cls(place, classifier, config, read_chosen(place))
 
@@ -98,12 +105,17 @@ class Model:
         self.check_hu()
         hu = np.asarray(volume_hu)
         spacing = np.asarray(spacing_mm, np.float64)
-        if spacing.ndim == 0:
-            spacing = np.array([spacing, np.nan, np.nan])  # the pixel spacing is not used yet
-        if hu.ndim != 3 or len(hu) < 2 or spacing.shape != (3,) or not spacing[0] > 0:
+        cropped = self.provenance["crop"] == "lungs"
+        if spacing.ndim == 0 and not cropped:
+            spacing = np.array([spacing, 1.0, 1.0])  # only the crop to the lungs depends on the pixel spacing
+        if hu.ndim != 3 or len(hu) < 2 or spacing.shape != (3,) or not ((spacing > 0) & np.isfinite(spacing)).all():
             raise LungtlError(
-                f"volume of shape {hu.shape}, spacing_mm={spacing_mm}: expected at least two slices [z, y, x] and a "
-                "positive spacing, or three (z, y, x)"
+                f"volume of shape {hu.shape}, spacing_mm={spacing_mm}: expected at least two slices [z, y, x] and "
+                + ("three positive spacings (z, y, x)" if cropped else "a positive spacing, or three (z, y, x)")
+            )
+        if spacing[0] > MAX_GAP_MM:
+            raise LungtlError(
+                f"spacing_mm={spacing_mm}: slices {spacing[0]:g} mm apart, expected {MAX_GAP_MM:g} at most"
             )
         if not np.isfinite(hu).all() or np.abs(hu).max() > np.iinfo(np.int16).max:
             raise LungtlError("volume_hu holds values that are not finite or exceed int16; expected Hounsfield units")
@@ -143,7 +155,6 @@ class Model:
             )
 
     def _predict(self, volume: Volume) -> Prediction:
-
         if self.provenance["crop"] == "lungs":
             volume, _ = crop_to_lungs(volume)
         volume = resample_z(volume, SLICE_STEP_MM)

@@ -11,8 +11,9 @@ from lungtl.settings.keys import is_in_name, override_key
 
 def run_name(choices: Mapping[str, str], overrides: Iterable[str]) -> str:
     """The four choices, then the other overrides that appear in names."""
-    parts = [choices[group] for group in ("dataset", "backbone", "freezing", "aggregator")]
-    others = [override for override in overrides if override_key(override) not in choices]
+    groups = ("dataset", "backbone", "freezing", "aggregator")
+    parts = [choices[group] for group in groups]
+    others = [override for override in overrides if override_key(override) not in groups]
     return " ".join([*parts, *shorten_overrides(others)])
 
 

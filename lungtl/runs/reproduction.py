@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
 from lungtl.data.splits import split_bags, split_fingerprint
 from lungtl.data.store.opening import open_store
@@ -17,8 +19,11 @@ from lungtl.data.store.reader import Store
 from lungtl.evaluation.document import flat_metrics
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.runs.environment import ENVIRONMENT, differences, environment
+from lungtl.runs.folder import CONFIG
+from lungtl.runs.naming import flatten
 from lungtl.settings import parts
 from lungtl.settings.errors import LungtlError
+from lungtl.settings.keys import meaning
 from lungtl.settings.schema import TrainConfig
 from lungtl.training.build import build_classifier
 from lungtl.training.devices import device_name, pick_device
@@ -28,6 +33,26 @@ from lungtl.training.fit import seed_everything
 log = logging.getLogger(__name__)
 MOST_DEVIATION = 1e-3
 """Of cached from recomputed features, relative to the largest; devices and half precision differ by less."""
+
+
+def check_config(folder: Path, config: TrainConfig) -> None:
+    """Raise LungtlError unless a run's overrides give its own config again; one changed in Python does not."""
+    then = flatten(OmegaConf.to_container(OmegaConf.load(folder / CONFIG)))
+    now = flatten(config.model_dump(mode="json"))
+    for key in sorted(then.keys() | now.keys()):
+        if meaning(key).identity in ("setting", "repeat") and then.get(key) != now.get(key):
+            raise LungtlError(
+                f"{key} was {then.get(key)}, the run's overrides give {now.get(key)}: its config was changed in Python, "
+                "or lungtl's defaults have changed; check out the run's commit, or train it again from Python"
+            )
+
+
+def check_parts(record: Mapping[str, Any], config: TrainConfig) -> None:
+    """Warn of parts outside lungtl whose source code has changed since the run."""
+    for group, then in record.get("parts", {}).items():
+        now = parts.origin(getattr(config, group))
+        if then["package"] != "lungtl" and then != now:
+            log.warning("%s: the source code of %s has changed since the run", group, then["class"])
 
 
 def check_same(record: dict[str, Any], config: TrainConfig) -> tuple[Store, BagClassifier]:

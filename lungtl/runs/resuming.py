@@ -26,8 +26,23 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
     if MULTIRUN & set(arguments):
         raise UsageError("resume= continues one run; leave -m out (rerun a sweep with its sweep.name to resume it)")
     new = {override_key(override) for override in overrides}
-    own = [line for line in read_record(folder)["overrides"] if override_key(line) not in new]
-    return [*own, *config_dirs(folder), *arguments, f"hydra.run.dir='{folder}'"]
+    own = [line for line in own_overrides(folder) if override_key(line) not in new]
+    return [*own, *config_dirs(folder), *arguments, f"hydra.run.dir={quoted(str(folder))}"]
+
+
+def own_overrides(folder: Path) -> list[str]:
+    """The overrides that a run was started with."""
+    record = read_record(folder)
+    if "overrides" not in record:
+        raise UsageError(f"{folder} was trained by an earlier version of lungtl; train it again")
+    return [str(override) for override in record["overrides"]]
+
+
+def quoted(text: str) -> str:
+    """A text as a value of Hydra's command line."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 def config_dirs(folder: Path) -> list[str]:

@@ -75,9 +75,9 @@ def choose_bags(model: Path, store: Store, wanted: str) -> ScoredBags:
             "another dataset, or split=all to score them anyway"
         )
     if trained := shared_patients(bags, split, "train"):
-        log.warning("%d of the scored patients trained the model, so scores are too good", trained)
+        log.warning("%d of the scored patients trained the model, so scores are too optimistic", trained)
     if chose := shared_patients(bags, split, "val"):
-        log.warning("%d of the scored patients chose the epoch and thresholds, so scores are too good", chose)
+        log.warning("%d of the scored patients chose the epoch and thresholds, so scores are too optimistic", chose)
     return ScoredBags(bags.reset_index(drop=True), split, wanted, len(seen))
 
 

@@ -17,13 +17,12 @@ from lungtl.settings.composing import (
     CONFIG_DIR_FLAGS,
     check,
     conf_dir,
-    first_line,
     search_path,
     unused_options,
     user_folders,
     validate,
 )
-from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.settings.errors import LungtlError, UsageError, first_line
 from lungtl.settings.keys import STAMP as STAMP
 from lungtl.settings.parts import make_importable
 from lungtl.settings.version import VERSION

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lungtl.settings.errors import UsageError
+from lungtl.settings.errors import UsageError, first_line
 from lungtl.settings.keys import override_key
 from lungtl.settings.nearest import nearest
 from lungtl.settings.parts import TARGET, describe, signature
@@ -329,8 +329,3 @@ def _dotted(value: Any, prefix: str = "", without: str = "") -> list[str]:
         if name != without and key != "_target_":
             keys += [name, *_dotted(child, f"{name}.")]
     return keys
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -120,7 +120,9 @@ def override_key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def config_key(config: dict[str, Any], fingerprints: Mapping[str, str] | None = None, *, repeats: bool = True) -> str:
+def config_key(
+    config: dict[str, Any], fingerprints: Mapping[str, str | None] | None = None, *, repeats: bool = True
+) -> str:
     """The hash of everything in a config that identifies a run; it names the run's folder in a sweep.
 
     Args:
@@ -153,7 +155,7 @@ def container_key(config: Container) -> str:
     return config_key({str(key): value for key, value in plain.items()}, fingerprints)
 
 
-def read_fingerprints(sweep: Path) -> dict[str, str]:
+def read_fingerprints(sweep: Path) -> dict[str, str | None]:
     """The `DATASETS` of a sweep's folder; empty where there is none."""
     path = sweep / DATASETS
     return dict(json.loads(path.read_text())) if path.is_file() else {}

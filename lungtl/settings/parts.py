@@ -10,7 +10,7 @@ import hashlib
 import importlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def build(spec: Mapping[str, Any], **provided: Any) -> Any:
     return _load(str(spec[TARGET]))(**options, **provided)
 
 
-def build_trusted(spec: Mapping[str, Any], trust: Sequence[str] | None = None, **provided: Any) -> Any:
+def build_trusted(spec: Mapping[str, Any], trust: str | Collection[str] = (), **provided: Any) -> Any:
     """Instantiate what a bundle names, which may come from a stranger.
 
     Args:
@@ -50,7 +50,7 @@ def build_trusted(spec: Mapping[str, Any], trust: Sequence[str] | None = None, *
         LungtlError: the class is neither lungtl's nor of a trusted package.
     """
     target = str(spec.get(TARGET, ""))
-    allowed = {OWN, *(trust or ())}
+    allowed = {OWN, *([trust] if isinstance(trust, str) else trust)}
     _refuse_unless("." in target and _top(target) in allowed, target)
     loaded = _load(target)
     # a module's namespace also has what it imports

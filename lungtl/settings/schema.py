@@ -320,7 +320,6 @@ class RegisterConfig(Common):
     """`python -m lungtl.register`."""
 
     run: str
-    trust: Trust
     name: Annotated[str, Field(pattern=r"^[^/:'\s]+$")]
     alias: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
     tracking: TrackingConfig

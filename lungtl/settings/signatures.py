@@ -23,6 +23,18 @@ _NAMES: dict[str, Any] = {name: getattr(annotated_types, name) for name in ("Ge"
     "Annotated": Annotated, "Any": Any, "Literal": Literal, "None": None, "Optional": Optional, "Union": Union,
     "bool": bool, "dict": dict, "float": float, "int": int, "list": list, "str": str, "tuple": tuple,
 }  # fmt: skip
+PLAIN_NODES = (
+    ast.Subscript,
+    ast.BinOp,
+    ast.BitOr,
+    ast.Tuple,
+    ast.List,
+    ast.Constant,
+    ast.UnaryOp,
+    ast.USub,
+    ast.keyword,
+    ast.expr_context,
+)
 
 
 class NotFound(Exception):
@@ -215,11 +227,20 @@ def _annotation(node: ast.expr | None) -> Any:
     try:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             node = ast.parse(node.value, mode="eval").body
-        if node is None or not {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} <= _NAMES.keys():
+        if node is None or not all(_is_plain(inner) for inner in ast.walk(node)):
             return Any
         return eval(compile(ast.Expression(node), "<annotation>", "eval"), {"__builtins__": {}}, dict(_NAMES))
     except Exception:  # an annotation can be any expression
         return Any
+
+
+def _is_plain(node: ast.AST) -> bool:
+    """True for what a harmless annotation consists of: known names, subscripts, unions, constants, `Ge(0)`."""
+    if isinstance(node, ast.Name):
+        return node.id in _NAMES
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name)
+    return isinstance(node, PLAIN_NODES)
 
 
 def _dotted(node: ast.expr) -> str | None:

@@ -11,6 +11,7 @@ from lungtl.data.store.opening import open_store
 from lungtl.runs.experiment import Observer, Result, run_experiment
 from lungtl.runs.folder import new_run_folder
 from lungtl.runs.naming import run_name
+from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import EvaluateConfig, TrainConfig
 from lungtl.tracking import publish
 from lungtl.tracking.backend import open_client
@@ -30,6 +31,7 @@ class TrackingObserver(Observer):
 
     def started(self, folder: Path) -> None:
         publish.start(self.tracker, folder)
+        publish.epochs(self.tracker, folder)  # of an earlier attempt that was not tracked
 
     def epoch(self, values: Mapping[str, float], epoch: int) -> None:
         self.tracker.epoch(values, epoch)
@@ -85,10 +87,12 @@ def track_evaluation(config: EvaluateConfig, name: str, folder: Path) -> Abstrac
 
 def run_tracked(config: TrainConfig, folder: Path | None = None) -> Result:
     """Open the store, split, and run an experiment outside Hydra; see `lungtl.run`."""
+    folder = (folder or new_run_folder(config.data_dir)).resolve()
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"folder={folder} is not empty; give a new folder for the run")
     check_tracking(config)
     store = open_store(config)
     split = split_bags(store.bags, config.split)
-    folder = (folder or new_run_folder(config.data_dir)).resolve()
     name = config.name or run_name(config.choices, config.overrides)
     with track(config, name, folder) as observer:
         result = run_experiment(config, store, split, folder, name=name, observer=observer)

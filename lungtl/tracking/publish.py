@@ -32,10 +32,15 @@ CHECKPOINTS = "checkpoints"
 def run(tracker: Tracker, folder: Path) -> None:
     """Everything that the run's folder holds so far."""
     start(tracker, folder)
+    epochs(tracker, folder)
+    results(tracker, folder)
+
+
+def epochs(tracker: Tracker, folder: Path) -> None:
+    """The epochs of epochs.csv; MLflow keeps one value a step, however often it is sent."""
     for row in read_epochs(folder).to_dict("records"):
         epoch = int(row.pop("epoch"))
-        tracker.epoch({str(name): float(value) for name, value in row.items()}, epoch)
-    results(tracker, folder)
+        tracker.epoch({str(name): float(value) for name, value in row.items() if value == value}, epoch)
 
 
 def start(tracker: Tracker, folder: Path) -> None:

@@ -79,6 +79,7 @@ def _upload(client: MlflowClient, run_id: str, bundle: Path) -> None:
             artifacts={BUNDLE: str(bundle)},
             signature=signature,
             input_example=np.full(EXAMPLE_SHAPE, -1000, np.int16),
+            model_config={"trust": []},  # without it, load_model(..., model_config=) could not grant trust
             pip_requirements=[f"lungtl=={VERSION}"],  # MLflow would take 15 s to infer them
         )
         client.log_artifacts(run_id, str(saved), MODEL)

@@ -49,7 +49,7 @@ def test_all_bags_by_the_start_of_the_mlflow_id(scored: Done) -> None:
     document = read_json(scored.folder / "metrics.json")
     assert (document["split"], document["bag"]["n"]) == ("all", N_SERIES)
     assert document["training_patients"] > 0
-    assert "scores are too good" in scored.err
+    assert "scores are too optimistic" in scored.err
     assert document["validation_patients"] > 0
     assert "chose the epoch and thresholds" in scored.err
     assert document["operating_points"]  # most of the bags did not choose them

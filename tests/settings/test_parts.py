@@ -66,7 +66,7 @@ def test_a_package_that_is_trusted_is_built(lab: Path) -> None:
     with pytest.raises(LungtlError, match="trust=somelab"):
         parts.build_trusted({"_target_": "somelab.agg.Mine"}, ["otherlab"], dim=1)
     assert parts.build_trusted({"_target_": "somelab.agg.Mine"}, ["somelab"], dim=1).hidden == 3
-    assert parts.build_trusted({"_target_": DICOM, "root": "a", "table": "b"}, None) == DicomSource("a", "b")
+    assert parts.build_trusted({"_target_": DICOM, "root": "a", "table": "b"}, ()) == DicomSource("a", "b")
 
 
 @pytest.mark.parametrize(
