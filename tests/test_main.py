@@ -17,7 +17,7 @@ PACKAGE = Path(lungtl.__file__).parent
 def test_help_lists_every_command_in_the_order_in_which_one_meets_them() -> None:
     listed = re.findall(r"^  (\w+) +\w", help_text(), flags=re.MULTILINE)
     assert listed == list(COMMANDS)
-    assert listed[:5] == ["prepare", "train", "evaluate", "predict", "report"]
+    assert listed[:5] == ["doctor", "download", "prepare", "train", "evaluate"]
     files = (*PACKAGE.glob("*.py"), *PACKAGE.glob("*/__main__.py"))
     runnable = [path for path in files if "__main__" in path.read_text()]
     found = {path.parent.name if path.name == "__main__.py" else path.stem for path in runnable} - {"lungtl"}

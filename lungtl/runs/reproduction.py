@@ -42,7 +42,7 @@ def check_config(folder: Path, config: TrainConfig) -> None:
     for key in sorted(then.keys() | now.keys()):
         if meaning(key).identity in ("setting", "repeat") and then.get(key) != now.get(key):
             raise LungtlError(
-                f"{key} was {then.get(key)}, the run's overrides give {now.get(key)}: its config was changed in Python, "
+                f"{key} was {then.get(key)}, its overrides give {now.get(key)}: the config was changed in Python, "
                 "or lungtl's defaults have changed; check out the run's commit, or train it again from Python"
             )
 

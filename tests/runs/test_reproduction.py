@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from lungtl.reproduce import quoted, run
+from lungtl.reproduce import run
 from lungtl.runs.reproduction import compare_environments
+from lungtl.runs.resuming import quoted
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import ReproduceConfig
 
