@@ -228,7 +228,7 @@ def test_the_error_names_why_a_network_of_several_branches_cannot_be_cut() -> No
     backbone = backbone_of("hrnet_w18_small", 64, "last")
     with pytest.raises(CannotSplit, match=r"hrnet_w18_small cannot be cut after block 5: .* does not return a tensor"):
         BoundarySplit(backbone, 5, 64)
-    with pytest.raises(CannotSplit, match="behind block 3: its first training block does not take a single tensor"):
+    with pytest.raises(CannotSplit, match="after block 3: its first training block does not take a single tensor"):
         BoundarySplit(backbone, 3, 64)
 
 
