@@ -62,14 +62,21 @@ def train_folds(arguments: list[str]) -> int:
     Ctrl-C and the other signals that end a command reach all processes of the sweep once.
     """
     command = [sys.executable, "-m", "lungtl.train", "--config-name=crossval", "-m", KFOLD, *arguments]
-    process = subprocess.Popen(command, process_group=0)
+    process: subprocess.Popen[bytes] | None = None
+    early: list[int] = []  # signals before the process had started
 
     def forward(number: int, frame: FrameType | None) -> None:
-        os.killpg(process.pid, number)
+        if process is None:
+            early.append(number)
+        else:
+            os.killpg(process.pid, number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, forward)
+    process = subprocess.Popen(command, process_group=0)
+    for missed in early:
+        os.killpg(process.pid, missed)
     code = process.wait()
     return code if code >= 0 else 128 - code
 

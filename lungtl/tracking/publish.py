@@ -40,7 +40,7 @@ def epochs(tracker: Tracker, folder: Path) -> None:
     """The epochs of epochs.csv; MLflow keeps one value a step, however often it is sent."""
     for row in read_epochs(folder).to_dict("records"):
         epoch = int(row.pop("epoch"))
-        tracker.epoch({str(name): float(value) for name, value in row.items() if value == value}, epoch)
+        tracker.epoch({str(name): float(value) for name, value in row.items()}, epoch)
 
 
 def start(tracker: Tracker, folder: Path) -> None:

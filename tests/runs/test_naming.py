@@ -40,3 +40,8 @@ def test_a_file_is_named_without_its_folder() -> None:
 
 def test_settings_are_flattened_for_the_tracker() -> None:
     assert flatten({"a": {"b": 1, "c": {"d": None}}, "e": [1]}) == {"a.b": 1, "a.c.d": None, "e": [1]}
+
+
+def test_groups_other_than_the_four_choices_are_in_the_name() -> None:
+    overrides = ["aggregator=max", "loss=focal", "optimizer=sgd"]
+    assert run_name(CHOICES, overrides) == "phantom resnet18 frozen max loss=focal optimizer=sgd"

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lungtl.runs.experiment import write_config
 from lungtl.runs.folder import write_record
@@ -91,3 +92,18 @@ def test_without_resume_a_command_line_stays(tmp_path: Path) -> None:
 def test_a_sweep_is_not_resumed_run_by_run(earlier: Path) -> None:
     with pytest.raises(UsageError, match="leave -m out"):
         resumed_command_line(["-m", f"resume={earlier}"])
+
+
+def test_a_folder_with_a_quote_in_its_name_is_resumed(tmp_path: Path) -> None:
+    folder = tmp_path / "it's"
+    folder.mkdir()
+    write_record(folder, {"overrides": []})
+    (line,) = [one for one in resumed_command_line([f'resume="{folder}"']) if one.startswith("hydra.run.dir")]
+    (parsed,) = OverridesParser.create().parse_overrides([line])
+    assert str(parsed.value()) == str(folder)
+
+
+def test_a_run_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
+    write_record(tmp_path, {"name": "old"})
+    with pytest.raises(UsageError, match="earlier version"):
+        resumed_command_line([f"resume={tmp_path}"])
