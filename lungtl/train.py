@@ -9,6 +9,7 @@ from lungtl.runs.folder import RECORD, read_record
 from lungtl.runs.naming import run_name, sweep_run_name
 from lungtl.runs.resuming import resumed_command_line
 from lungtl.settings import command_line
+from lungtl.settings.keys import override_key
 from lungtl.settings.schema import TrainConfig
 from lungtl.sweeps import jobs
 
@@ -53,18 +54,20 @@ def run(config: TrainConfig) -> float | None:
     if result is not None:
         from lungtl.runs.summary import print_summary
 
-        print_summary(result.metrics, folder, [] if swept else next_steps(config, folder))
+        print_summary(result.metrics, folder, [] if swept else next_steps(config))
     print(folder)
     return None if result is None else float(result.metrics["training"][config.trainer.monitor])
 
 
-def next_steps(config: TrainConfig, folder: Path) -> list[str]:
-    """What to type next."""
-    data_dir = shlex.quote(f"data_dir={config.data_dir}")
+def next_steps(config: TrainConfig) -> list[str]:
+    """What to type next, on the data of this run."""
+    own = [line for line in config.overrides if override_key(line) not in ("aggregator", "data_dir", "name", "resume")]
+    data_dir = f"data_dir={config.data_dir}"
+    sweep = shlex.join(["python", "-m", "lungtl.train", "-m", "aggregator=mean,max,attention", *own, data_dir])
     return [
-        f"next: python -m lungtl.ui {data_dir}     compare runs in MLflow",
-        "      make sweep  compare the aggregators: python -m lungtl.train -m aggregator=mean,max,attention",
-        f"      python -m lungtl.evaluate model={folder} dataset=...",
+        "next, compare runs in MLflow, or compare aggregators:",
+        f"  {shlex.join(['python', '-m', 'lungtl.ui', data_dir])}",
+        f"  {sweep}",
     ]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from omegaconf import OmegaConf
 
+from lungtl.data.splits import save_split
 from lungtl.data.store.reader import Store
 from lungtl.runs.environment import write_environment
 from lungtl.runs.folder import CONFIG, PREDICTIONS, PRUNED, RECORD, SLICES, SPLIT, read_record, write_record
@@ -122,7 +123,7 @@ def run_experiment(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / PRUNED).unlink(missing_ok=True)  # of an earlier attempt
     write_config(config, folder)
-    split.to_csv(folder / SPLIT, index=False)
+    save_split(split, folder / SPLIT)
     write_environment(folder, device_name(device))
     write_record(folder, record)  # last: a run that has one can be resumed
     observer.started(folder)

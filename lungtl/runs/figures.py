@@ -130,7 +130,6 @@ def representative_slice(slices: pd.DataFrame, weighted: bool) -> Any:
 
 
 def _heatmap(store: Store, model: ScoredModel, bag_id: str, index: int) -> NDArray[np.float32]:
-
     voxels = store.voxels(bag_id)
     rows = None if model.features is None else model.features.rows(bag_id, 0, None)
     needed = np.arange(len(voxels)) if rows is None else np.array([index])

@@ -37,7 +37,6 @@ def print_summary(document: dict[str, Any], folder: Path, next_steps: list[str])
 
 
 def _table(rows: Rows, title: str, caption: str | None = None) -> Table:
-
     table = Table(title=title, caption=caption, title_justify="left")
     for column in rows[0]:
         table.add_column(column, no_wrap=column == rows[0][0])
