@@ -112,7 +112,8 @@ class MlflowTracker:
         uri = None if config.uri is None else hide_password(config.uri)
         self._lost, self._unsent = False, Unsent(self.run_id, uri, config.experiment)
         credentials = [] if uri == config.uri else [f"tracking.uri={uri}"]
-        self._sync_command = shlex.join(["python", "-m", "lungtl.sync", f"data_dir={data_dir}", *credentials])
+        where = [] if folder.is_relative_to(data_dir) else [f"run={folder}"]  # sync looks below data_dir by itself
+        self._sync_command = shlex.join(["python", "-m", "lungtl.sync", *where, f"data_dir={data_dir}", *credentials])
 
     def params(self, values: Mapping[str, Any]) -> None:
         self._send(lambda: self._run.params(values))
