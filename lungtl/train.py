@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lungtl.runs.folder import RECORD, read_record
 from lungtl.runs.naming import run_name, sweep_run_name
-from lungtl.runs.resuming import resumed_command_line
+from lungtl.runs.resuming import check_settings, resumed_command_line
 from lungtl.settings import command_line
 from lungtl.settings.keys import override_key
 from lungtl.settings.schema import TrainConfig
@@ -44,6 +44,8 @@ def run(config: TrainConfig) -> float | None:
     earlier = read_record(folder) if resume else {}
     name = config.name or earlier.get("name") or derived or run_name(config.choices, config.overrides)
 
+    if resume:
+        check_settings(folder, config.model_dump(mode="json"))
     check_tracking(config)  # before hours of preparing
     store = open_store(config)
     split = split_bags(store.bags, config.split)

@@ -19,7 +19,6 @@ from lungtl.data.store.reader import Store
 from lungtl.runs.environment import write_environment
 from lungtl.runs.folder import CONFIG, PREDICTIONS, PRUNED, RECORD, SLICES, SPLIT, read_record, write_record
 from lungtl.runs.record import check_unchanged, check_weights_patients, make_record
-from lungtl.runs.resuming import check_settings
 from lungtl.runs.scoring import export_bundle, score_run
 from lungtl.runs.training import train
 from lungtl.settings.schema import TrainConfig
@@ -95,7 +94,7 @@ def run_experiment(
         split: of `lungtl.data.splits.split_bags`.
         folder: of the run; is created.
         name: of the run.
-        resume: continue from the folder's last checkpoint.
+        resume: continue from the folder's last checkpoint; the settings are checked by the caller (`check_settings`).
         observer: told how the run proceeds.
         callbacks: further Lightning callbacks.
 
@@ -103,7 +102,7 @@ def run_experiment(
         None if a callback pruned the run, which then has no results.
 
     Raises:
-        UsageError: a resumed run's settings have changed, or its weights have seen this run's test patients.
+        UsageError: the starting weights have seen this run's test patients.
         LungtlError: a resumed run's data or weights have changed, or training found no usable epoch.
     """
     observer = observer or Observer()
@@ -115,7 +114,6 @@ def run_experiment(
     if resume:
         earlier = read_record(folder)
         check_checkpoint(folder)
-        check_settings(folder, config.model_dump(mode="json"))
         check_unchanged(earlier, record)
         record["mlflow_run_id"] = observer.run_id or earlier["mlflow_run_id"]
     check_weights_patients(str(config.backbone.get("weights", "auto")), record["weights_split_fingerprint"], split)
