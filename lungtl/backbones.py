@@ -12,6 +12,7 @@ from pathlib import Path
 from lungtl.settings import command_line
 from lungtl.settings.composing import conf_dir
 from lungtl.settings.errors import UsageError
+from lungtl.settings.typed import typed
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def print_table(rows: list[Row]) -> None:
 def main() -> None:
     """Print the table, or CSV."""
     parser = argparse.ArgumentParser(
-        prog="python -m lungtl.backbones", description="List the preconfigured backbones (conf/backbone/*.yaml)."
+        prog=typed("backbones"), description="List the preconfigured backbones (conf/backbone/*.yaml)."
     )
     parser.add_argument("--csv", action="store_true", help="print CSV instead of a table")
     arguments = parser.parse_args()

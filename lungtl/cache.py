@@ -13,13 +13,14 @@ from lungtl.data.cache_folder import GB, CacheFolder, Entry
 from lungtl.runs.folder import data_dir_of
 from lungtl.settings import command_line
 from lungtl.settings.errors import UsageError
+from lungtl.settings.typed import typed
 
 KEYS = "data_dir=FOLDER, prune=all or max_gb=NUMBER"
 
 
 def main() -> None:
     """Remove entries if requested, then list the remaining ones, the most recently used first."""
-    parser = argparse.ArgumentParser(prog="python -m lungtl.cache", description="List or prune the feature cache.")
+    parser = argparse.ArgumentParser(prog=typed("cache"), description="List or prune the feature cache.")
     parser.add_argument("overrides", nargs="*", metavar="data_dir=FOLDER | prune=all | max_gb=10")
     overrides = parser.parse_args().overrides
     limit = size_limit(overrides)

@@ -51,7 +51,7 @@ def run(config: EvaluateConfig) -> None:
             patients_left_out=omitted,
         )  # fmt: skip
         publish.evaluation(tracker, folder)
-    print_summary(document, folder, ["figures/, metrics.json, predictions.csv and slices.csv are in that folder"])
+    print_summary(document, folder, [], verbose=config.verbose)
     print(folder)
 
 

@@ -16,6 +16,7 @@ from lungtl.settings.composing import compose_config, recorded_folders
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.keys import is_reproduced, override_key
 from lungtl.settings.schema import ReproduceConfig, TrainConfig
+from lungtl.settings.typed import assigned, typed
 
 log = logging.getLogger(__name__)
 REPRODUCTION = "reproduction.json"
@@ -34,13 +35,14 @@ def run(config: ReproduceConfig) -> None:
         read_json,
     )
 
-    earlier = find_run(config.run, config.data_dir)
+    earlier = find_run(config.run, config.data_dir, METRICS)
     record = read_record(earlier)
     if (earlier / PRUNED).is_file():
         raise LungtlError(f"{earlier} has no metrics because a search pruned it; give a run that was not pruned")
     if not (earlier / METRICS).is_file():
         raise LungtlError(
-            f"{earlier} has no {METRICS} because it did not finish; resume it: lungtl train resume={earlier}"
+            f"{earlier} has no {METRICS} because it did not finish; resume it: "
+            f"{typed('train', assigned('resume', earlier))}"
         )
     data_dir, name = quoted(str(config.data_dir)), quoted(f"again: {record['name']}")
     overrides = [*reproduced_overrides(own_overrides(earlier)), f"data_dir={data_dir}", f"name={name}"]

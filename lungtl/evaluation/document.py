@@ -85,7 +85,7 @@ class Training(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
     epochs: Count | None = None  # how many were trained
-    best_epoch: int | None = None  # the epoch whose weights were tested
+    best_epoch: int | None = None  # the epoch, counted from 1, whose weights were tested
     seconds: float | None = None  # of training, in all attempts
     trainable_parameters: Count | None = None  # how many parameters trained
     val_auroc: Probability | None = None  # on the validation bags at the best epoch; None where undefined

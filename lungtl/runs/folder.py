@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from lungtl.settings.errors import UsageError
+from lungtl.settings.typed import assigned, typed
 
 RECORD, CONFIG, SPLIT, BUNDLE = "run.json", "config.yaml", "split.csv", "bundle"
 METRICS, PREDICTIONS, SLICES, FIGURES = "metrics.json", "predictions.csv", "slices.csv", "figures"
 VALIDATION = "validation.csv"
+LATEST = "latest"
+"""Names the run that was started or resumed last, as far as it has what is needed."""
 PRUNED = "pruned.json"
 """Written by a search that stopped the run early because others were better."""
 
@@ -35,12 +38,13 @@ def new_run_folder(data_dir: Path) -> Path:
     return data_dir / "runs" / f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def find_run(reference: str, data_dir: Path) -> Path:
+def find_run(reference: str, data_dir: Path, needed: str = RECORD) -> Path:
     """The folder of a run.
 
     Args:
-        reference: its folder, or its MLflow id (the first eight characters or more).
+        reference: its folder, its MLflow id (the first eight characters or more), or "latest".
         data_dir: where runs are searched for by id.
+        needed: a file or folder that "latest" must have.
 
     Raises:
         UsageError: there is no such run.
@@ -51,6 +55,8 @@ def find_run(reference: str, data_dir: Path) -> Path:
     if folder.is_dir():
         raise UsageError(f"{reference} is not a run's folder (no {RECORD}); give the folder that train printed")
     records = sorted([*data_dir.glob(f"runs/*/{RECORD}"), *data_dir.glob(f"sweeps/*/*/{RECORD}")])
+    if reference == LATEST and (usable := [record for record in records if (record.parent / needed).exists()]):
+        return max(usable, key=lambda record: record.stat().st_mtime).parent
     if len(reference) >= 8:
         for record in records:
             if str(read_record(record.parent).get("mlflow_run_id") or "").startswith(reference):
@@ -62,12 +68,15 @@ def find_run(reference: str, data_dir: Path) -> Path:
 
 def find_model(reference: str, data_dir: Path) -> Path:
     """The folder of a trained model: a run's (see `find_run`), or a bundle's own."""
+    if reference.startswith("models:/"):
+        raise UsageError(f"model={reference} is a name in MLflow; give the run's folder or MLflow id, or latest")
     folder = Path(reference).expanduser()
     if (folder / "model.safetensors").is_file():
         return folder.resolve()
-    run = find_run(reference, data_dir)
+    run = find_run(reference, data_dir, BUNDLE)
     if not (run / BUNDLE).is_dir():
-        raise UsageError(f"run {run} has no bundle because it did not finish; resume it: lungtl train resume={run}")
+        resume = typed("train", assigned("resume", run))
+        raise UsageError(f"run {run} has no bundle because it did not finish; resume it: {resume}")
     return run
 
 

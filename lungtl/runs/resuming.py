@@ -24,7 +24,7 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
     if folder is None:
         return arguments
     if MULTIRUN & set(arguments):
-        raise UsageError("resume= continues one run; leave -m out (rerun a sweep with its sweep.name to resume it)")
+        raise UsageError("resume= continues one run; omit -m (rerun a sweep with its sweep.name to resume it)")
     new = {override_key(override) for override in overrides}
     own = [line for line in own_overrides(folder) if override_key(line) not in new]
     return [*own, *config_dirs(folder), *arguments, f"hydra.run.dir={quoted(str(folder))}"]
@@ -67,7 +67,7 @@ def check_settings(folder: Path, config: dict[str, Any]) -> None:
     for key in sorted(then.keys() | now.keys()):
         was, given = then.get(key, "not set"), now.get(key, "not set")
         if was != given and not may_change_on_resume(key):
-            raise UsageError(f"cannot resume: {key} was {was}, now it is {given}; leave it out or start a new run")
+            raise UsageError(f"cannot resume: {key} was {was}, now it is {given}; omit it or start a new run")
 
 
 def _resumed_run(overrides: list[str]) -> Path | None:

@@ -25,6 +25,7 @@ from lungtl.settings.composing import (
 from lungtl.settings.errors import LungtlError, UsageError, first_line
 from lungtl.settings.keys import STAMP as STAMP
 from lungtl.settings.parts import make_importable
+from lungtl.settings.typed import remember_command
 from lungtl.settings.version import VERSION
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def main(
         jobs: of a command that can be swept.
     """
     os.environ.setdefault(STAMP, f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
+    remember_command(config_name, sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come back to us instead of Hydra's own report
     # argparse takes positional arguments in one go: `train dataset=x -m seed=0,1` would not be understood
     arguments = sorted(map(quote_run_id, sys.argv[1:]), key=lambda argument: argument not in MULTIRUN)
@@ -116,9 +118,9 @@ def main(
         log.exception("the sweep's launcher failed")
         fail(LungtlError(f"the launcher failed ({type(error).__name__}: {str(error).strip() or 'no reason'}); "
                          "rerun the same command with its sweep.name to resume"))  # fmt: skip
-    except KeyboardInterrupt:
-        end("KILLED")
-        print("stopped", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        if not end("KILLED"):
+            print(str(interrupt) or "stopped", file=sys.stderr)
         sys.exit(130)
 
 

@@ -22,7 +22,9 @@ from lungtl.runs.folder import (
     VALIDATION,
     read_record,
 )
+from lungtl.runs.log import LOG
 from lungtl.runs.naming import flatten
+from lungtl.runs.summary import SUMMARY
 from lungtl.tracking.mlflow_run import FOLDER
 from lungtl.tracking.tracker import Tracker
 
@@ -68,7 +70,8 @@ def results(tracker: Tracker, folder: Path) -> None:
     if training["val_auroc"] is not None:
         numbers["best/val_auroc"] = training["val_auroc"]
     tracker.metrics(flat_metrics(document) | numbers)
-    _files(tracker, folder, METRICS, CALIBRATION, VALIDATION, PREDICTIONS, SLICES, FIGURES, BUNDLE, CHECKPOINTS)
+    _files(tracker, folder, METRICS, SUMMARY, LOG, CALIBRATION, VALIDATION, PREDICTIONS, SLICES, FIGURES, BUNDLE,
+           CHECKPOINTS)  # fmt: skip
 
 
 def evaluation(tracker: Tracker, folder: Path) -> None:
@@ -83,7 +86,7 @@ def evaluation(tracker: Tracker, folder: Path) -> None:
     })  # fmt: skip
     tracker.params({"model": document["model"], **{key: config[key] for key in ("split", "threshold", "resamples")}})
     tracker.metrics(flat_metrics(document))
-    _files(tracker, folder, METRICS, PREDICTIONS, SLICES, FIGURES)
+    _files(tracker, folder, METRICS, SUMMARY, PREDICTIONS, SLICES, FIGURES)
 
 
 def _files(tracker: Tracker, folder: Path, *names: str) -> None:

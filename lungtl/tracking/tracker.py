@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lungtl.settings.typed import assigned, typed
 from lungtl.tracking.backend import experiment_id, hide_password, open_client, readable_errors, reason, store_errors
 from lungtl.tracking.mlflow_run import MlflowRun, create_run
+from lungtl.tracking.places import place_of_data
 from lungtl.tracking.unsent import FILE, Unsent, read_unsent, write_unsent
 
 if TYPE_CHECKING:
@@ -112,8 +113,9 @@ class MlflowTracker:
         uri = None if config.uri is None else hide_password(config.uri)
         self._lost, self._unsent = False, Unsent(self.run_id, uri, config.experiment)
         credentials = [] if uri == config.uri else [f"tracking.uri={uri}"]
-        where = [] if folder.is_relative_to(data_dir) else [f"run={folder}"]  # sync looks below data_dir by itself
-        self._sync_command = shlex.join(["python", "-m", "lungtl.sync", *where, f"data_dir={data_dir}", *credentials])
+        below = folder.is_relative_to(data_dir)  # where sync looks by itself
+        where = [] if below else [assigned("run", folder)]
+        self._sync_command = typed("sync", *where, *place_of_data(data_dir), *credentials)
 
     def params(self, values: Mapping[str, Any]) -> None:
         self._send(lambda: self._run.params(values))

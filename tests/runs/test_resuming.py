@@ -90,7 +90,7 @@ def test_without_resume_a_command_line_stays(tmp_path: Path) -> None:
 
 
 def test_a_sweep_is_not_resumed_run_by_run(earlier: Path) -> None:
-    with pytest.raises(UsageError, match="leave -m out"):
+    with pytest.raises(UsageError, match="omit -m"):
         resumed_command_line(["-m", f"resume={earlier}"])
 
 

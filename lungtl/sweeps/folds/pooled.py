@@ -14,12 +14,13 @@ import pandas as pd
 
 from lungtl.evaluation.document import evaluation_document
 from lungtl.evaluation.figures import roc, save
+from lungtl.evaluation.formatting import text_table
 from lungtl.evaluation.metrics import score
 from lungtl.evaluation.pooling import CONTROL, over_folds, pool_folds, pooled_gain, shared_calibration
 from lungtl.runs.folder import METRICS, read_record
 from lungtl.settings.errors import LungtlError
 from lungtl.sweeps.folds.runs import FoldRun, read_folds
-from lungtl.sweeps.folds.tables import markdown, table_row
+from lungtl.sweeps.folds.tables import markdown, table_row, terminal_rows
 
 log = logging.getLogger(__name__)
 POOLED, PREDICTIONS, OUT_OF_FOLD = "pooled", "oof_predictions.csv", "out_of_fold"
@@ -46,9 +47,8 @@ def pool_sweep(sweep: Path, runs: list[FoldRun]) -> None:
             log.error("not pooled: %s split.seed=%d seed=%d: %s", first.name, first.split_seed, first.seed, error)
     if documents:
         pd.DataFrame([table_row(document) for document in documents]).to_csv(sweep / POOLED / "table.csv", index=False)
-        text = markdown(documents)
-        (sweep / POOLED / "README.md").write_text(text)
-        log.info("%s", text)
+        (sweep / POOLED / "README.md").write_text(markdown(documents))
+        log.info("%s\nfolder  %s", text_table(terminal_rows(documents)), sweep / POOLED)
         print(sweep / POOLED)
     if len(documents) < len(repeats):
         raise LungtlError(

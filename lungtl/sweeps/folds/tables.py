@@ -38,6 +38,20 @@ def table_row(document: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
+def terminal_rows(documents: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The terminal's table: the AUROC of each repeat, then of its controls."""
+    settings = [document["setting"] for document in documents]
+    names = differing(settings) if len(set(settings)) > 1 else ["model"] * len(settings)
+    rows = [("setting", "split seed", "seed", "AUROC, pooled", "AUROC, mean of folds")]
+    for name, document in zip(names, documents, strict=True):
+        seeds = (str(document["split_seed"]), str(document["seed"]))
+        pooled = format_estimate(document["bag"]["metrics"]["auroc"])
+        rows.append((name, *seeds, pooled, format_mean_sd(document["folds"]["auroc"]["values"])))
+        for control, scores in document["controls"].items():
+            rows.append((f"  control: {control}", "", "", format_estimate(scores["metrics"]["auroc"]), ""))
+    return rows
+
+
 def markdown(documents: list[dict[str, Any]]) -> str:
     """README.md of the repeats: a row per repeat and per control, and per setting with several repeats."""
     rows: list[tuple[str, ...]] = []

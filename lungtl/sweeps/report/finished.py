@@ -17,6 +17,7 @@ from lungtl.runs.folder import CONFIG, METRICS, PREDICTIONS, PRUNED, RECORD, SPL
 from lungtl.runs.naming import flatten, run_name, shorten_overrides
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.keys import decides_result, override_key
+from lungtl.settings.typed import typed
 from lungtl.sweeps.parent import PARENT
 from lungtl.sweeps.state import STATUS, status_of
 
@@ -78,7 +79,7 @@ def find_sweep(reference: str, data_dir: Path) -> Path:
     for folder in (data_dir / "sweeps" / reference, Path(reference).expanduser()):
         if folder.is_dir():
             return folder.resolve()
-    known = f"the latest is {sweeps[-1].name}" if sweeps else "start one with python -m lungtl.train -m"
+    known = f"the latest is {sweeps[-1].name}" if sweeps else f"start one with {typed('train', '-m')}"
     raise UsageError(f"no sweep {reference} among the {len(sweeps)} in {data_dir}; give its folder or name ({known})")
 
 
