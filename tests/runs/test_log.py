@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,15 @@ log = logging.getLogger("lungtl.test")
 
 
 @pytest.fixture
-def _console(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a handler of standard error, as the commands have it."""
-    root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", [logging.StreamHandler(sys.stderr)])
-    monkeypatch.setattr(root, "level", logging.INFO)
+def _console(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """A handler of standard error, as the commands have it."""
+    root, handler = logging.getLogger(), logging.StreamHandler(sys.stderr)
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    yield
+    root.removeHandler(handler)
+    root.setLevel(level)
 
 
 @pytest.mark.usefixtures("_console")

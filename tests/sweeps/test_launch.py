@@ -86,7 +86,7 @@ def test_each_unfinished_run_is_named(
         lock.release()
 
     waited = count_polls(monkeypatch, finish)
-    with pytest.raises(LungtlError, match=r"^3 of the runs did not finish .*sweep\.retry=true$"):
+    with pytest.raises(LungtlError, match=r"^3 runs did not finish .*sweep\.retry=true$"):
         launch.end("FINISHED")
     assert len(waited) == 2
     assert "waiting for runs in other processes: seed=3" in caplog.text

@@ -67,14 +67,14 @@ def margins(sweep: Sweep) -> list[str]:
     second = sweep.tested.settings[1].label if len(sweep.tested.settings) > 1 else None
     for one in sweep.comparisons:
         if one.kind == "best" and one.setting == second:
-            lines.append(f"Next on validation, {second}: {_difference(one, swap=True)}.")
+            lines.append(f"Difference to {second}, next on validation: {_difference(one, swap=True)}.")
         if one.kind == "control" and one.setting == best.label:
-            lines.append(f"Control {one.against}: {_difference(one)}.")
+            lines.append(f"Difference to the control {one.against}: {_difference(one)}.")
     return lines
 
 
 def _difference(one: Comparison, swap: bool = False) -> str:
-    """'best minus it +0.034 [-0.010, +0.080], adjusted p 0.481'; `swap` where the best is compared against."""
+    """'+0.034 [-0.010, +0.080], adjusted p 0.481'; `swap` where the best is what is compared with."""
     gain = one.auroc.estimate
     if gain.value is None:
         return f"not compared ({gain.undefined})"
@@ -82,7 +82,7 @@ def _difference(one: Comparison, swap: bool = False) -> str:
         low, high = (None if end is None else -end for end in (gain.high, gain.low))
         gain = Estimate(-gain.value, low, high, gain.undefined)
     adjusted = "" if one.adjusted is None else f", adjusted p {format_p_value(one.adjusted)}"
-    return f"best minus it {format_estimate(gain, signed=True)}{adjusted}"
+    return f"{format_estimate(gain, signed=True)}{adjusted}"
 
 
 def _date(files: list[Path]) -> str:
