@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import io
 import logging
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,29 +14,19 @@ from lungtl.settings.errors import LungtlError
 log = logging.getLogger("lungtl.test")
 
 
-@pytest.fixture
-def _console(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """A handler of standard error, as the commands have it."""
-    root, handler = logging.getLogger(), logging.StreamHandler(sys.stderr)
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    yield
-    root.removeHandler(handler)
-    root.setLevel(level)
-
-
-@pytest.mark.usefixtures("_console")
 @pytest.mark.parametrize("quiet", [False, True])
 def test_the_log_has_what_a_quiet_run_does_not_print(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], quiet: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: bool
 ) -> None:
+    console = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", console)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(console)])
     with logged(tmp_path, quiet=quiet):
         log.debug("a detail")
         log.info("an epoch")
         log.warning("a warning")
-    log.info("afterwards")
-    assert capsys.readouterr().err.splitlines() == [*([] if quiet else ["an epoch"]), "a warning", "afterwards"]
+    log.warning("afterwards")
+    assert console.getvalue().splitlines() == [*([] if quiet else ["an epoch"]), "a warning", "afterwards"]
     lines = (tmp_path / LOG).read_text().splitlines()
     assert [line.split(" ", 3)[2:] for line in lines] == [
         ["DEBUG", "a detail"], ["INFO", "an epoch"], ["WARNING", "a warning"]

@@ -16,6 +16,7 @@ from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError
 from lungtl.sweeps import jobs, launch
 from lungtl.sweeps.parent import parent_of, write_parent
+from lungtl.sweeps.report.write import Written
 from lungtl.sweeps.state import State, read_states, run_lock, write_state
 from lungtl.tracking.backend import experiment_id, open_client
 from lungtl.tracking.tracker import NoTracker
@@ -47,7 +48,7 @@ def sweep_of(folder: Path, states: dict[str, State | None]) -> tuple[Recorder, P
 
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lungtl.sweeps.report.write.write_report", lambda sweep: [])
+    monkeypatch.setattr("lungtl.sweeps.report.write.write_report", lambda sweep: Written([], None))
     monkeypatch.setattr(launch, "_current", None)
 
 
