@@ -79,6 +79,11 @@ def format_amount(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:.1f}"
 
 
+def format_size(size: float) -> str:
+    """A number of bytes: '2.4 MB', '1.3 GB'."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
 def plural(count: int, noun: str) -> str:
     """'1 run', '2 runs'."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
