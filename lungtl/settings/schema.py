@@ -164,6 +164,7 @@ class EvaluationConfig(Strict):
 
     calibration: Literal["platt", "temperature", "isotonic", "none"]
     untrained: bool
+    probe: bool
     figures: bool
     heatmaps: bool
     resamples: Annotated[int, Field(ge=10)]
