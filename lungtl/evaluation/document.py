@@ -148,33 +148,21 @@ def check_document(document: Document) -> None:
     Metrics.model_validate_json(json.dumps(document))
 
 
-def flat_metrics(document: Document) -> dict[str, float]:
-    """Flatten metrics.json for a tracker, without what is undefined and without subgroups (a table of their own).
+TRACKED = ("auroc", "auprc", "sensitivity", "specificity", "brier")
+"""The metrics of the model that a tracker gets; intervals and all others are in metrics.json and summary.txt."""
+
+
+def main_metrics(document: Document) -> dict[str, float]:
+    """The few numbers of metrics.json for a tracker, without what is undefined.
 
     Returns:
-        "test/bag/auroc", "test/bag/auroc_low", "test/bag/auroc_high", "test/bag/auroc_delong_low", "test/slice/...",
-        "test/calibrated/platt/ece", "test/control/diameter/auroc", "test/gain/diameter/auroc",
-        "test/point/specificity_95/sensitivity", "test/localisation/model/share", "test/localisation/gain/centre/share",
-        ... -> a finite number.
+        "test/bag/auroc", "test/bag/auprc", ..., and of each control "test/control/diameter/auroc" -> a finite number.
     """
-    tables = {"bag": document["bag"], "slice": document["slice"] or {}}
-    tables |= {f"calibrated/{kind}": table for kind, table in document["calibrated"].items()}
-    tables |= {f"control/{name}": table for name, table in document["controls"].items()}
-    groups = {
-        name: table.get("metrics", {}) | {"auroc_delong": table.get("auroc_delong")} for name, table in tables.items()
-    }
-    for name, gain in document["gains"].items():
-        groups[f"gain/{name}"] = {"auroc": gain | {"value": gain["difference"]}}
-    for name, point in document["operating_points"].items():
-        groups[f"point/{name}"] = {key: part for key, part in (point or {}).items() if key != "threshold"}
-    if localisation := document["localisation"]:
-        groups |= {f"localisation/{rule}": measures for rule, measures in localisation["rules"].items()}
-        groups |= {f"localisation/gain/{rule}": measures for rule, measures in localisation["gains"].items()}
+    tables = {"bag": (document["bag"], TRACKED)}
+    tables |= {f"control/{name}": (table, ("auroc",)) for name, table in document["controls"].items()}
     return {
-        f"{document['split']}/{group}/{name}{suffix}": float(estimate[part])
-        for group, estimates in groups.items()
-        for name, estimate in estimates.items()
-        if estimate
-        for part, suffix in (("value", ""), ("low", "_low"), ("high", "_high"), ("p_value", "_p"))
-        if estimate.get(part) is not None and math.isfinite(estimate[part])
+        f"{document['split']}/{group}/{name}": float(value)
+        for group, (table, names) in tables.items()
+        for name in names
+        if (value := table["metrics"].get(name, {}).get("value")) is not None and math.isfinite(value)
     }

@@ -43,6 +43,9 @@ class Tracker(Protocol):
     def epoch(self, values: Mapping[str, float], epoch: int) -> None:
         """Record an epoch's metrics once, even if a resumed run repeats the epoch."""
 
+    def dataset(self, name: str, fingerprint: str, context: str) -> None:
+        """Record which data were used, for "training" or "evaluation"."""
+
     def artifacts(self, path: Path, under: str | None = None) -> None:
         """Record a file, or the content of a folder."""
 
@@ -66,6 +69,8 @@ class NoTracker:
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
 
     def epoch(self, values: Mapping[str, float], epoch: int) -> None: ...
+
+    def dataset(self, name: str, fingerprint: str, context: str) -> None: ...
 
     def artifacts(self, path: Path, under: str | None = None) -> None: ...
 
@@ -130,6 +135,9 @@ class MlflowTracker:
 
     def epoch(self, values: Mapping[str, float], epoch: int) -> None:
         self._send(lambda: self._run.epoch(values, epoch))
+
+    def dataset(self, name: str, fingerprint: str, context: str) -> None:
+        self._send(lambda: self._run.dataset(name, fingerprint, context))
 
     def artifacts(self, path: Path, under: str | None = None) -> None:
         path = path.resolve(strict=True)  # a missing file is the caller's error, not MLflow's
