@@ -23,6 +23,7 @@ from lungtl.settings.composing import (
     validate,
 )
 from lungtl.settings.errors import LungtlError, UsageError, first_line
+from lungtl.settings.help import help_text
 from lungtl.settings.keys import STAMP as STAMP
 from lungtl.settings.parts import make_importable
 from lungtl.settings.typed import remember_command
@@ -87,6 +88,9 @@ def main(
         if expand is not None and not information:
             arguments = expand(arguments)
         folders = user_folders(arguments)
+        if {"--help", "-h"} & set(arguments):
+            print(help_text(config_name, overrides_of(arguments), folders))
+            return
         if not information:
             arguments += unused_options(config_name, overrides_of(arguments), folders)
             check(config_name, schema, overrides_of(arguments), bool(MULTIRUN & set(arguments)), folders)
