@@ -5,14 +5,14 @@ from __future__ import annotations
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
 from lungtl.evaluation.estimate import Estimate
 from lungtl.evaluation.formatting import format_estimate, format_p_value
 from lungtl.runs.folder import METRICS
-from lungtl.settings.keys import is_in_name, override_key
+from lungtl.settings.keys import is_in_name, meaning, override_key
 from lungtl.sweeps.parent import MULTIRUN
 from lungtl.sweeps.report.comparisons import Comparison
 from lungtl.sweeps.report.remarks import COMMIT_LENGTH, join_items
@@ -37,15 +37,17 @@ def facts(sweep: Sweep) -> list[tuple[str, str]]:
     return [(title, text) for title, text in found if text]
 
 
-def command(folder: Path) -> str:
+def command(folder: Path, name: Literal["train -m", "crossval"] = "train -m") -> str:
     """The command of a sweep, without this machine's paths; empty where it is unknown."""
     if not (folder / MULTIRUN).is_file():
         return ""
     lines = [str(line) for line in OmegaConf.load(folder / MULTIRUN).hydra.overrides.task]
     kept = [line for line in lines if is_in_name(override_key(line))]
+    if name == "crossval":
+        kept = [line for line in kept if not meaning(override_key(line)).set_by_crossval]
     parts = (line.partition("=") for line in kept)
     shown = (f"{key}={Path(value).name if value.startswith('/') else value}" for key, _, value in parts)
-    return shlex.join(["lungtl", "train", "-m", *shown])
+    return shlex.join(["lungtl", *name.split(), *shown])
 
 
 def code(environments: list[Any]) -> str:

@@ -62,21 +62,24 @@ class Table:
 
 def write_page(sweep: Sweep, title: str, figures: Mapping[str, Path], path: Path) -> None:
     """Write the page, one self-contained file with the figures of `draw_figures`."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )  # fmt: skip
-    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    text = environment.get_template(TEMPLATE).render(
-        title=title,
-        style=Markup(style),
-        script=Markup(script),
-        style_hash=_hash(style),
-        script_hash=_hash(script),
-        images={name: base64.b64encode(png.read_bytes()).decode() for name, png in figures.items()},
-        **page_data(sweep, path.parent),
-    )
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    data = page_data(sweep, path.parent)
+    text = render(HERE / TEMPLATE, figures, title=title, script=Markup(script), script_hash=_hash(script), **data)
     path.write_text(text, encoding="utf-8")
+
+
+def render(template: Path, figures: Mapping[str, Path], **data: Any) -> str:
+    """A self-contained page: a template with the common style and macros, its PNGs embedded as `images`."""
+    environment = Environment(
+        loader=FileSystemLoader([template.parent, HERE]), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    style = (HERE / "page.css").read_text(encoding="utf-8")
+    images = {name: base64.b64encode(png.read_bytes()).decode() for name, png in figures.items()}
+    page: str = environment.get_template(template.name).render(
+        style=Markup(style), style_hash=_hash(style), images=images, **data
+    )
+    return page
 
 
 def page_data(sweep: Sweep, out: Path) -> dict[str, Any]:
