@@ -13,6 +13,7 @@ from lungtl.evaluation.document import (
     ScoreTable,
     check_document,
     evaluation_document,
+    flat_metrics,
     main_metrics,
 )
 from lungtl.evaluation.estimate import DelongAuroc, Difference, Estimate
@@ -221,6 +222,41 @@ def test_training_may_give_the_validation_auroc() -> None:
     assert example(training=training)["training"] == training
     with pytest.raises(ValidationError, match="val_auroc"):
         example(training=training | {"val_auroc": 1.5})
+
+
+def test_flat_metrics_contain_only_defined_numbers() -> None:
+    flat = flat_metrics(example())
+    assert flat["test/bag/auroc"] == 0.8734
+    assert flat["test/bag/auroc_low"] == 0.8101
+    assert flat["test/bag/auroc_high"] == 0.92
+    assert flat["test/bag/auroc_delong_high"] == 0.93
+    assert flat["test/control/prevalence/f1"] == 0.5
+    assert set(flat) == {
+        *(f"test/bag/{name}{end}" for name in (*METRICS, "auroc_delong") for end in ENDS),
+        *(f"test/control/prevalence/{name}" for name in METRICS),
+    }
+
+
+def test_flat_metrics_contain_every_part() -> None:
+    flat = flat_metrics(example(**FULL))
+    assert {name: value for name, value in flat.items() if name.startswith("test/gain/")} == {
+        "test/gain/prevalence/auroc": 0.37,
+        "test/gain/prevalence/auroc_low": 0.3,
+        "test/gain/prevalence/auroc_high": 0.44,
+        "test/gain/prevalence/auroc_p": 0.00012,
+    }
+    assert flat["test/point/specificity_95/sensitivity_low"] == 0.5
+    assert not [name for name in flat if "sensitivity_95/" in name]
+    assert flat["test/localisation/centre/share"] == 0.6
+    assert flat["test/localisation/gain/centre/share_low"] == 0.1
+    assert flat["test/calibrated/temperature/ece_high"] == 0.92
+
+
+def test_slice_metrics_have_their_own_names() -> None:
+    flat = flat_metrics(evaluation_document(split="val", bag=ONE_CLASS, slice=SURE))
+    assert {name for name in flat if "delong" not in name} == {
+        f"val/slice/{name}{end}" for name in METRICS for end in ENDS
+    }
 
 
 def test_a_tracker_gets_a_handful_of_defined_numbers() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,7 @@ def write_page(documents: list[dict[str, Any]], sweep: Path, pooled: Path) -> Pa
         title=f"Cross-validation {sweep.name}",
         counts=f"{plural(folds, 'fold')}; every one of {cases} is tested once.",
         result=_result(documents, repeats),
-        facts=[
-            (name, text)
-            for name, text in (("data", documents[0]["store"]), ("command", command(sweep, "crossval")))
-            if text
-        ],
+        facts={"data": documents[0]["store"], **({"command": typed} if (typed := command(sweep, "crossval")) else {})},
         table=_table(head, repeats, controls),
         averages=_table(averages[0], averages[1:]) if averages else None,
         folds=_table(*_split(fold_rows(documents))),
@@ -65,10 +62,7 @@ def _table(head: Row, rows: Sequence[Row], foot: Sequence[Row] = ()) -> Table:
     """The first column as text, the others as numbers."""
 
     def cells(row: Row) -> list[Cell]:
-        texts = [
-            *row[:TEXTS],
-            *(cell.replace(" [", "\n[").replace(": ", ":\n").replace(" (", "\n(") for cell in row[TEXTS:]),
-        ]
+        texts = [*row[:TEXTS], *(re.sub(r" (?=[\[(])|(?<=:) ", "\n", cell) for cell in row[TEXTS:])]
         return [Cell(text, number=i >= TEXTS) for i, text in enumerate(texts)]
 
     return Table(cells(head), [cells(row) for row in rows], [cells(row) for row in foot], sortable=False)
