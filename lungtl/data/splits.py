@@ -14,6 +14,8 @@ from lungtl.sources.base import UNKNOWN, fingerprint
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
+MEASURED = ("diameter_mm", "density")
+"""What readers measured of a nodule: columns of a store's bags, of a split where the store has them."""
 
 
 def split_bags(bags: pd.DataFrame, config: SplitConfig) -> pd.DataFrame:
@@ -24,12 +26,13 @@ def split_bags(bags: pd.DataFrame, config: SplitConfig) -> pd.DataFrame:
     split is the test split; a missing val split is drawn from train, so that the test split never selects the epoch.
 
     Returns:
-        bag_id, patient_id, diameter_mm, label, split; sorted by bag_id and checked by `check_split`.
+        bag_id, patient_id, those of `MEASURED` that there are, label, split; sorted by bag_id and checked by
+        `check_split`.
     """
     labelled = bags[bags["bag_label"] != UNKNOWN]
     if len(labelled) < len(bags):
         log.info("%d cases without a label are skipped", len(bags) - len(labelled))
-    table = labelled[["bag_id", "patient_id", "diameter_mm"]].assign(label=labelled["bag_label"].astype(int))
+    table = identified(labelled)
     if config.kind == "source":
         table["split"] = _given_splits(table.assign(split=labelled["split"].astype("string")), config)
     else:
@@ -37,6 +40,12 @@ def split_bags(bags: pd.DataFrame, config: SplitConfig) -> pd.DataFrame:
     table = table.sort_values("bag_id", ignore_index=True)
     check_split(table)
     return table
+
+
+def identified(labelled: pd.DataFrame) -> pd.DataFrame:
+    """Labelled bags of a store's table: bag_id, patient_id, those of `MEASURED` that there are, label."""
+    columns = ["bag_id", "patient_id", *(name for name in MEASURED if name in labelled)]
+    return labelled[columns].assign(label=labelled["bag_label"].astype(int))
 
 
 def check_split(table: pd.DataFrame) -> None:
@@ -68,14 +77,14 @@ def split_fingerprint(table: pd.DataFrame) -> str:
 
 
 def save_split(table: pd.DataFrame, path: Path) -> None:
-    """Write the split as CSV: bag_id, patient_id, diameter_mm, label, split."""
+    """Write the split as CSV, with all its columns."""
     table.to_csv(path, index=False)
 
 
 def read_split(path: Path) -> pd.DataFrame:
     """Read a file written by `save_split`."""
-    # a patient's id may be "NA": only diameters can be missing
-    missing = {"diameter_mm": [""]}
+    # a patient's id may be "NA": only measurements can be missing
+    missing = {name: [""] for name in MEASURED}
     return pd.read_csv(path, dtype={"bag_id": str, "patient_id": str}, keep_default_na=False, na_values=missing)
 
 
