@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from lungtl.data.splits import save_split
 from lungtl.data.store.reader import Store
+from lungtl.evaluation.covariates import WITH_COVARIATES, check_covariates
 from lungtl.runs.environment import write_environment
 from lungtl.runs.folder import CONFIG, PREDICTIONS, PRUNED, RECORD, SLICES, SPLIT, read_record, write_record
 from lungtl.runs.record import check_unchanged, check_weights_patients, make_record
@@ -102,11 +103,12 @@ def run_experiment(
         None if a callback pruned the run, which then has no results.
 
     Raises:
-        UsageError: the starting weights have seen this run's test patients.
+        UsageError: the starting weights have seen this run's test patients, or the dataset lacks a covariate.
         LungtlError: a resumed run's data or weights have changed, or training found no usable epoch.
     """
     observer = observer or Observer()
     resume = resume and (folder / RECORD).is_file()
+    check_covariates(store.bags, split, config.covariates)
     seed_everything(config.seed)
     classifier = build_classifier(config, store.value_range)
     device = pick_device(config.trainer.accelerator)
@@ -146,5 +148,6 @@ def write_config(config: TrainConfig, folder: Path) -> None:
 def _read(path: Path) -> pd.DataFrame:
     # "NA" may be an id
     return pd.read_csv(path, dtype={"bag_id": str, "patient_id": str}, keep_default_na=False, na_values={
-        "calibrated": [""], "z_mm": [""], "p_non_nodule": [""], "p_benign": [""], "p_malignant": [""],
+        "calibrated": [""], WITH_COVARIATES: [""], "z_mm": [""],
+        "p_non_nodule": [""], "p_benign": [""], "p_malignant": [""],
     })  # fmt: skip

@@ -13,7 +13,8 @@ from lungtl.bundle import load_probe, load_untrained
 from lungtl.data.bags import Features
 from lungtl.data.store.reader import Store
 from lungtl.evaluation.chosen import Chosen
-from lungtl.evaluation.controls import Controls, fit_controls
+from lungtl.evaluation.controls import Controls, fit_controls, read_numbers
+from lungtl.evaluation.covariates import Regression
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.runs.model import Model
 from lungtl.settings.schema import EvaluateConfig
@@ -35,6 +36,7 @@ class ScoredModel:
         controls: trivial predictors fitted on its training split; None if that is unknown.
         untrained: the untrained control with its features of the same store; None omits it.
         probe: the probe of its features; None if it has none.
+        covariates: the regression on its log-odds and covariates; None if it has none.
         slices_trained: whether anything trained its slice head; if not, slice probabilities are omitted.
         heatmaps: draw Grad-CAM heatmaps too.
     """
@@ -47,6 +49,7 @@ class ScoredModel:
     controls: Controls | None
     untrained: Untrained | None
     probe: Probe | None
+    covariates: Regression | None
     slices_trained: bool
     heatmaps: bool
 
@@ -67,8 +70,9 @@ def scored_on(store: Store, model: Model, trained_with: pd.DataFrame | None, con
     weights = model.classifier.backbone.fingerprint()
     features = bundle_features(store, model, model.classifier, weights, config)
     controls, probe = controls_of(model.config, trained_with), load_probe(model.folder)
+    covariates, slices_trained = covariates_of(model.config), model.config["slices_trained"]
     return ScoredModel(model.classifier, model.config["aggregator"], features, model.device, model.chosen, controls,
-                       untrained, probe, model.config["slices_trained"], config.heatmaps)  # fmt: skip
+                       untrained, probe, covariates, slices_trained, config.heatmaps)  # fmt: skip
 
 
 def controls_of(bundle: Mapping[str, Any], trained_with: pd.DataFrame | None) -> Controls | None:
@@ -77,6 +81,12 @@ def controls_of(bundle: Mapping[str, Any], trained_with: pd.DataFrame | None) ->
         return fit_controls(trained_with[trained_with["split"] == "train"])
     saved = bundle.get("controls")
     return None if saved is None else Controls.from_dict(saved)
+
+
+def covariates_of(bundle: Mapping[str, Any]) -> Regression | None:
+    """The regression on log-odds and covariates of a bundle's config, if it has one."""
+    saved = bundle.get("covariates")
+    return None if saved is None else read_numbers(Regression, saved, "covariates")
 
 
 def bundle_features(

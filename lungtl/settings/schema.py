@@ -215,6 +215,12 @@ class PrepareConfig(DatasetConfig):
     labels_only: bool
 
 
+def _without_repeats(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("each name is expected once")
+    return names
+
+
 class TrainConfig(DatasetConfig):
     """`python -m lungtl.train`."""
 
@@ -231,6 +237,7 @@ class TrainConfig(DatasetConfig):
     evaluation: EvaluationConfig
     tracking: TrackingConfig
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    covariates: Annotated[list[str], AfterValidator(_without_repeats)]
     cache: TrainCacheConfig
     sweep: SweepConfig
     resume: str | None

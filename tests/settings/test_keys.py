@@ -25,6 +25,7 @@ cache.enabled           setting  changes  named    reproduced
 cache.max_gb            none     changes  -        reproduced
 cache.precision         setting  fixed    named    reproduced
 cache.views             setting  fixed    named    reproduced
+covariates              setting  changes  named    reproduced
 data_dir                none     changes  -        -
 dataset.*               setting  fixed    named    reproduced
 dataset.images          place    changes  -        reproduced
