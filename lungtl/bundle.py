@@ -193,7 +193,7 @@ def _network(config: Mapping[str, Any], trust: str | Collection[str]) -> BagClas
     preprocessor = SlicePreprocessor(**config["preprocessing"])
     backbone.set_input_size(preprocessor.size)
     width = config["head"]["width"]
-    projection = SliceProjection(backbone.dim, width, config["head"]["dropout"])
+    projection = SliceProjection(backbone.dim * preprocessor.scales, width, config["head"]["dropout"])
     aggregator = parts.build_trusted(config["aggregator"], trust, dim=width)
     return BagClassifier(preprocessor, backbone, projection, aggregator)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from omegaconf import OmegaConf
 
+from lungtl.data.field_of_view import check_slices
 from lungtl.data.splits import save_split
 from lungtl.data.store.reader import Store
 from lungtl.evaluation.covariates import WITH_COVARIATES, check_covariates
@@ -104,13 +105,15 @@ def run_experiment(
 
     Raises:
         UsageError: the starting weights have seen this run's test patients, or the dataset lacks a covariate.
-        LungtlError: a resumed run's data or weights have changed, or training found no usable epoch.
+        LungtlError: image.crop_mm does not suit the dataset, a resumed run's data or weights have changed, or training
+            found no usable epoch.
     """
     observer = observer or Observer()
     resume = resume and (folder / RECORD).is_file()
     check_covariates(store.bags, split, config.covariates)
     seed_everything(config.seed)
     classifier = build_classifier(config, store.value_range)
+    check_slices(classifier.preprocessor.crop_mm, store.bags, store.name)
     device = pick_device(config.trainer.accelerator)
     record = make_record(config, store, split, classifier.backbone, name=name, mlflow_run_id=observer.run_id)
     if resume:

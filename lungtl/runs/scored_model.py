@@ -11,6 +11,7 @@ import torch
 
 from lungtl.bundle import load_probe, load_untrained
 from lungtl.data.bags import Features
+from lungtl.data.field_of_view import check_slices
 from lungtl.data.store.reader import Store
 from lungtl.evaluation.chosen import Chosen
 from lungtl.evaluation.controls import Controls, fit_controls, read_numbers
@@ -62,7 +63,11 @@ def scored_on(store: Store, model: Model, trained_with: pd.DataFrame | None, con
         model: of a run or bundle.
         trained_with: the split that it was trained with; None if unknown, and then its bundle's controls are used.
         config: of the evaluation.
+
+    Raises:
+        LungtlError: the model's image.crop_mm does not suit the store.
     """
+    check_slices(model.classifier.preprocessor.crop_mm, store.bags, store.name)
     untrained = None
     if config.untrained and (found := load_untrained(model.folder, model.config, config.trust or ())) is not None:
         classifier, weights = found

@@ -24,7 +24,7 @@ SPLITS = ("train", "val", "test")
 LABELS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1, "": UNKNOWN, "nan": UNKNOWN}
 INT16 = (-32768, 32767)
 TAKEN = {"bag_id", "patient_id", "bag_label", "split", "n_slices", "height", "width", "row_spacing_mm",
-         "column_spacing_mm", "diameter_mm", "density", "voxels", "voxels_sha256", "probability", "logit"}  # fmt: skip
+         "column_spacing_mm", "votes", "diameter_mm", "density", "voxels", "voxels_sha256", "probability", "logit"}  # fmt: skip
 """Columns of a store, or of predictions, that no covariate may replace."""
 
 

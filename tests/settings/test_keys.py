@@ -44,7 +44,9 @@ head.width              setting  fixed    named    reproduced
 image.augment           setting  fixed    named    reproduced
 image.channels          setting  fixed    named    reproduced
 image.crop              setting  fixed    named    reproduced
+image.crop_mm           setting  fixed    named    reproduced
 image.neighbours        setting  fixed    named    reproduced
+image.pixel_mm          setting  fixed    named    reproduced
 image.size              setting  fixed    named    reproduced
 image.train_slices      setting  fixed    named    reproduced
 image.windows           setting  fixed    named    reproduced
