@@ -23,8 +23,10 @@ from lungtl.sources.npz import read_array, read_images
 SPLITS = ("train", "val", "test")
 LABELS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1, "": UNKNOWN, "nan": UNKNOWN}
 INT16 = (-32768, 32767)
-TAKEN = {"bag_id", "patient_id", "bag_label", "split", "n_slices", "height", "width", "row_spacing_mm",
-         "column_spacing_mm", "votes", "diameter_mm", "density", "voxels", "voxels_sha256", "probability", "logit"}  # fmt: skip
+TAKEN = {
+    "bag_id", "patient_id", "bag_label", "split", "n_slices", "height", "width", "row_spacing_mm", "column_spacing_mm",
+    "votes", "diameter_mm", "density", "voxels", "voxels_sha256", "probability", "logit",
+}  # fmt: skip
 """Columns of a store, or of predictions, that no covariate may replace."""
 
 
@@ -61,7 +63,9 @@ class ArraysSource(Source):
     hu_offset_column: str | None = None  # HU = image + offset
     diameter_column: str | None = None  # the nodule's diameter in mm, empty if unknown
     pixel_spacing_column: str | None = None  # mm, the same for rows and columns, empty if unknown
-    rating_columns: list[str] = field(default_factory=list)  # of malignancy, 1 to 5, one per reader; 0 or empty if not rated
+    rating_columns: list[str] = field(
+        default_factory=list
+    )  # of malignancy, 1 to 5, one per reader; 0 or empty if not rated
     z_column: str | None = None  # position of a one-slice bag in mm, empty if unknown
     covariate_columns: list[str] = field(default_factory=list)  # numbers that are kept for `covariates`
     hu: bool = True  # images are HU (after the offset), rounded; false: integer grey values
