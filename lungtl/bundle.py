@@ -76,6 +76,7 @@ def save_bundle(
         },
         "aggregator": dict(aggregator),
         "slices_trained": slices_trained,
+        "views": classifier.views,
         "controls": None if controls is None else controls.to_dict(),
         "preprocessing": classifier.preprocessor.describe(),
         "provenance": dict(provenance),
@@ -171,7 +172,8 @@ def _network(config: Mapping[str, Any], trust: str | Collection[str]) -> BagClas
     width = config["head"]["width"]
     projection = SliceProjection(backbone.dim, width, config["head"]["dropout"])
     aggregator = parts.build_trusted(config["aggregator"], trust, dim=width)
-    return BagClassifier(preprocessor, backbone, projection, aggregator)
+    views = config.get("views", 1)  # the first bundles lack it
+    return BagClassifier(preprocessor, backbone, projection, aggregator, views=views)
 
 
 def _damaged(folder: Path, error: Exception) -> LungtlError:

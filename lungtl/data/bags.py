@@ -22,6 +22,8 @@ VIEWS = 8  # dihedral views of a slice: 0 is the slice itself, 0 to 3 are its qu
 class Features(Protocol):
     """Precomputed output of the frozen part of the backbone."""
 
+    views: int  # 1 or VIEWS
+
     def rows(self, bag_id: str, view: int, indices: Tensor | None, /) -> Tensor:
         """Features of the slices at `indices` (ascending; None: all) in a dihedral view: float [n, K], a copy."""
 

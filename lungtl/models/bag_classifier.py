@@ -35,6 +35,7 @@ class BagClassifier(nn.Module):
     """HU -> normalised images (preprocessor) -> embeddings (backbone) -> projection -> slice head and aggregator.
 
     `chunk` is the number of slices per forward pass of a backbone that does not train; None: a default for the device.
+    `views` is the number of dihedral views that a prediction averages (see `lungtl.models.inference`).
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class BagClassifier(nn.Module):
         projection: SliceProjection,
         aggregator: Aggregator,
         chunk: int | None = None,
+        views: int = 1,
     ) -> None:
         super().__init__()
+        self.views = views
         self.preprocessor = preprocessor
         self.backbone = backbone
         self.projection = projection

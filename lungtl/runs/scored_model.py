@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -15,6 +15,7 @@ from lungtl.data.store.reader import Store
 from lungtl.evaluation.chosen import Chosen
 from lungtl.evaluation.controls import Controls, fit_controls
 from lungtl.models.bag_classifier import BagClassifier
+from lungtl.models.inference import Predictions, mean_predictions, predict_bags
 from lungtl.runs.model import Model
 from lungtl.settings.schema import EvaluateConfig
 from lungtl.training.feature_cache import cached_features
@@ -35,6 +36,7 @@ class ScoredModel:
         untrained: the untrained control with its features of the same store; None omits it.
         slices_trained: whether anything trained its slice head; if not, slice probabilities are omitted.
         heatmaps: draw Grad-CAM heatmaps too.
+        members: of an ensemble; classifier, aggregator and features are then the first member's.
     """
 
     classifier: BagClassifier
@@ -46,6 +48,24 @@ class ScoredModel:
     untrained: Untrained | None
     slices_trained: bool
     heatmaps: bool
+    members: tuple[ScoredModel, ...] = ()
+
+    @property
+    def networks(self) -> tuple[ScoredModel, ...]:
+        """The members, or a single model itself."""
+        return self.members or (self,)
+
+
+def predict_scored(scored: ScoredModel, store: Store, bag_ids: Sequence[str]) -> tuple[Predictions, Predictions | None]:
+    """Predictions of bags by the model and by its untrained control (None without one); an ensemble's are the means."""
+    trained = [predict_bags(one.classifier, store, bag_ids, one.features, one.device) for one in scored.networks]
+    untrained = [
+        predict_bags(one.untrained.classifier, store, bag_ids, one.untrained.features, one.device)
+        for one in scored.networks
+        if one.untrained is not None
+    ]
+    complete = len(untrained) == len(trained)  # a member may have no control
+    return mean_predictions(trained), mean_predictions(untrained) if complete else None
 
 
 def scored_on(store: Store, model: Model, trained_with: pd.DataFrame | None, config: EvaluateConfig) -> ScoredModel:
@@ -57,6 +77,11 @@ def scored_on(store: Store, model: Model, trained_with: pd.DataFrame | None, con
         trained_with: the split that it was trained with; None if unknown, and then its bundle's controls are used.
         config: of the evaluation.
     """
+    if model.members:
+        members = tuple(scored_on(store, member, trained_with, config) for member in model.members)
+        controls = controls_of(model.config, trained_with)
+        return replace(members[0], chosen=model.chosen, controls=controls, heatmaps=False, members=members,
+                       slices_trained=model.config["slices_trained"])  # fmt: skip
     untrained = None
     if config.untrained and (found := load_untrained(model.folder, model.config, config.trust or ())) is not None:
         classifier, weights = found
@@ -84,5 +109,5 @@ def bundle_features(
         return None
     precision = model.provenance.get("cache_precision", "float32")  # the first bundles do not say
     return cached_features(
-        classifier, store, config.data_dir, model.device, weights, precision=precision, max_gb=config.cache.max_gb
+        classifier, store, config.data_dir, model.device, weights, classifier.views, precision, config.cache.max_gb
     )

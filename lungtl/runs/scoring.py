@@ -21,11 +21,11 @@ from lungtl.evaluation.document import Document
 from lungtl.evaluation.formatting import rows_for_table, rows_of_localisation, rows_of_points
 from lungtl.evaluation.localisation import mixed_bags, weights_differ
 from lungtl.evaluation.subgroups import subgroups
-from lungtl.models.inference import Predictions, predict_bags
+from lungtl.models.inference import P_COLUMNS, Predictions, predict_bags
 from lungtl.runs.figures import draw
 from lungtl.runs.folder import BUNDLE, FIGURES, METRICS, PREDICTIONS, SLICES, VALIDATION
 from lungtl.runs.record import without_local
-from lungtl.runs.scored_model import ScoredModel
+from lungtl.runs.scored_model import ScoredModel, predict_scored
 from lungtl.runs.training import Trained
 from lungtl.settings.schema import TrainConfig
 from lungtl.sources.base import UNKNOWN
@@ -33,8 +33,6 @@ from lungtl.sources.lidc_labels import describe_labels
 from lungtl.training.untrained import train_untrained, untrained_weights
 
 log = logging.getLogger(__name__)
-P_COLUMNS = ("p_non_nodule", "p_benign", "p_malignant")
-"""Class probabilities of the slice head, in slices.csv."""
 
 
 def score_run(
@@ -100,7 +98,7 @@ def write_results(
         pydantic.ValidationError: it does not follow the schema; metrics.json is not written then.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    predictions = predict_bags(scored.classifier, store, list(bags["bag_id"]), scored.features, scored.device)
+    predictions, untrained = predict_scored(scored, store, list(bags["bag_id"]))
     if not scored.slices_trained:
         predictions = replace(predictions, slices=predictions.slices.assign(**dict.fromkeys(P_COLUMNS)))
     table = bags.merge(predictions.bags, on="bag_id", validate="one_to_one")
@@ -108,9 +106,8 @@ def write_results(
     columns = ["bag_id", "patient_id", "label", "probability", "calibrated", "split"]
     predictions.slices.to_csv(folder / SLICES, index=False)
     controls = scored.controls.predict(table) if scored.controls is not None else {}
-    if (control := scored.untrained) is not None:
-        predicted = predict_bags(control.classifier, store, list(table["bag_id"]), control.features, scored.device)
-        controls["untrained"] = table[["bag_id"]].merge(predicted.bags, on="bag_id")["probability"].to_numpy()
+    if untrained is not None:
+        controls["untrained"] = table[["bag_id"]].merge(untrained.bags, on="bag_id")["probability"].to_numpy()
         table["control_untrained"] = controls["untrained"]
         columns.append("control_untrained")
     table[columns].to_csv(folder / PREDICTIONS, index=False)
@@ -182,4 +179,9 @@ def _untrained_weights(model: ScoredModel, store: Store, predictions: Prediction
     bags = mixed_bags(predictions.slices)
     if not bags or not weights_differ(predictions.slices):
         return None
-    return untrained_weights(model.classifier, model.aggregator, store, bags, model.features, model.device)
+    members = [
+        untrained_weights(member.classifier, member.aggregator, store, bags, member.features, member.device)
+        for member in model.networks
+    ]
+    mean = pd.concat(members).groupby(["bag_id", "index"], sort=False).mean()  # of each draw, over an ensemble
+    return mean.reset_index()

@@ -162,6 +162,7 @@ class TrainCacheConfig(CacheConfig):
 class EvaluationConfig(Strict):
     """What is computed for a run's test patients."""
 
+    views: Literal[1, 8]
     calibration: Literal["platt", "temperature", "isotonic", "none"]
     untrained: bool
     figures: bool

@@ -46,6 +46,7 @@ class CachedFeatures:
         self._file, self._layout = file, layout
         self._table = _as_tensor(file, layout)
         self._slices = len(store.slices)
+        self.views = layout.rows // self._slices
         ends = np.cumsum(store.bags["n_slices"].to_numpy())
         self._bags = {
             str(bag_id): (int(end - n), int(n))

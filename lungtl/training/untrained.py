@@ -79,7 +79,7 @@ def train_untrained(
     cache = config.cache
     try:
         features = cached_features(
-            classifier, store, config.data_dir, device, weights, precision=cache.precision, max_gb=cache.max_gb
+            classifier, store, config.data_dir, device, weights, classifier.views, cache.precision, cache.max_gb
         )
         if features is None:
             raise LungtlError(f"the features of a random backbone exceed cache.max_gb={cache.max_gb:g}; raise it")
@@ -87,7 +87,8 @@ def train_untrained(
         seed_everything(config.seed)
         projection = SliceProjection(classifier.backbone.dim, config.head.width, config.head.dropout)
         aggregator = parts.build(config.aggregator, dim=config.head.width)
-        classifier = BagClassifier(classifier.preprocessor, classifier.backbone, projection, aggregator)
+        views, backbone = classifier.views, classifier.backbone
+        classifier = BagClassifier(classifier.preprocessor, backbone, projection, aggregator, views=views)
         for name, _ in list(classifier.backbone.named_children()):  # its features are cached
             setattr(classifier.backbone, name, nn.Identity())
         module = BagModule(classifier, Frozen(), loss, config.optimizer, config.schedule, config.trainer.max_epochs)
