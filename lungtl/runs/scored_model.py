@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
-from lungtl.bundle import load_untrained
+from lungtl.bundle import load_probe, load_untrained
 from lungtl.data.bags import Features
 from lungtl.data.store.reader import Store
 from lungtl.evaluation.chosen import Chosen
@@ -19,6 +21,7 @@ from lungtl.models.inference import Predictions, mean_predictions, predict_bags
 from lungtl.runs.model import Model
 from lungtl.settings.schema import EvaluateConfig
 from lungtl.training.feature_cache import cached_features
+from lungtl.training.probe import Probe, pool_slices, probed_features
 from lungtl.training.untrained import Untrained
 
 
@@ -34,6 +37,7 @@ class ScoredModel:
         chosen: calibration and thresholds from the validation split of its training; None if there are none.
         controls: trivial predictors fitted on its training split; None if that is unknown.
         untrained: the untrained control with its features of the same store; None omits it.
+        probe: the probe of its features; None if it has none.
         slices_trained: whether anything trained its slice head; if not, slice probabilities are omitted.
         heatmaps: draw Grad-CAM heatmaps too.
         members: of an ensemble; classifier, aggregator and features are then the first member's.
@@ -46,6 +50,7 @@ class ScoredModel:
     chosen: Chosen | None
     controls: Controls | None
     untrained: Untrained | None
+    probe: Probe | None
     slices_trained: bool
     heatmaps: bool
     members: tuple[ScoredModel, ...] = ()
@@ -56,16 +61,27 @@ class ScoredModel:
         return self.members or (self,)
 
 
-def predict_scored(scored: ScoredModel, store: Store, bag_ids: Sequence[str]) -> tuple[Predictions, Predictions | None]:
-    """Predictions of bags by the model and by its untrained control (None without one); an ensemble's are the means."""
-    trained = [predict_bags(one.classifier, store, bag_ids, one.features, one.device) for one in scored.networks]
-    untrained = [
-        predict_bags(one.untrained.classifier, store, bag_ids, one.untrained.features, one.device)
-        for one in scored.networks
-        if one.untrained is not None
-    ]
-    complete = len(untrained) == len(trained)  # a member may have no control
-    return mean_predictions(trained), mean_predictions(untrained) if complete else None
+def predict_scored(
+    scored: ScoredModel, store: Store, bag_ids: Sequence[str]
+) -> tuple[Predictions, dict[str, NDArray[np.float64]]]:
+    """Predictions of bags, and the probabilities of the controls that depend on the run: untrained and probe.
+
+    An ensemble's are the means over its members; a control that one of them lacks is omitted.
+    """
+    predictions = [predict_bags(one.classifier, store, bag_ids, one.features, one.device) for one in scored.networks]
+    controls = [_controls_of_run(one, store, bag_ids) for one in scored.networks]
+    shared = [name for name in controls[0] if all(name in others for others in controls)]
+    return mean_predictions(predictions), {name: np.mean([each[name] for each in controls], axis=0) for name in shared}
+
+
+def _controls_of_run(scored: ScoredModel, store: Store, bag_ids: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    controls = {}
+    if (control := scored.untrained) is not None:
+        predicted = predict_bags(control.classifier, store, bag_ids, control.features, scored.device)
+        controls["untrained"] = predicted.bags["probability"].to_numpy()
+    if scored.probe is not None and (features := probed_features(scored.classifier, scored.features)) is not None:
+        controls["probe"] = scored.probe.predict(pool_slices(features, bag_ids))
+    return controls
 
 
 def scored_on(store: Store, model: Model, trained_with: pd.DataFrame | None, config: EvaluateConfig) -> ScoredModel:
@@ -88,9 +104,9 @@ def scored_on(store: Store, model: Model, trained_with: pd.DataFrame | None, con
         untrained = Untrained(classifier, bundle_features(store, model, classifier, weights, config), weights)
     weights = model.classifier.backbone.fingerprint()
     features = bundle_features(store, model, model.classifier, weights, config)
-    controls = controls_of(model.config, trained_with)
+    controls, probe = controls_of(model.config, trained_with), load_probe(model.folder)
     return ScoredModel(model.classifier, model.config["aggregator"], features, model.device, model.chosen, controls,
-                       untrained, model.config["slices_trained"], config.heatmaps)  # fmt: skip
+                       untrained, probe, model.config["slices_trained"], config.heatmaps)  # fmt: skip
 
 
 def controls_of(bundle: Mapping[str, Any], trained_with: pd.DataFrame | None) -> Controls | None:

@@ -165,6 +165,7 @@ class EvaluationConfig(Strict):
     views: Literal[1, 8]
     calibration: Literal["platt", "temperature", "isotonic", "none"]
     untrained: bool
+    probe: bool
     figures: bool
     heatmaps: bool
     resamples: Annotated[int, Field(ge=10)]

@@ -34,6 +34,7 @@ dry_run                 repeat   changes  -        -
 evaluation.calibration  setting  changes  named    reproduced
 evaluation.figures      none     changes  -        reproduced
 evaluation.heatmaps     none     changes  -        reproduced
+evaluation.probe        setting  changes  named    reproduced
 evaluation.resamples    setting  changes  named    reproduced
 evaluation.untrained    setting  changes  named    reproduced
 evaluation.views        setting  changes  named    reproduced
