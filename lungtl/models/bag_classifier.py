@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -16,10 +16,12 @@ from lungtl.data.windows import SlicePreprocessor
 from lungtl.models.aggregators.base import Aggregator
 from lungtl.models.backbones.base import Backbone
 from lungtl.models.backbones.split import Split, split_backbone
+from lungtl.models.recompute import activation_budget, in_chunks, mixes_slices
 from lungtl.models.slice_projection import SliceProjection
 
 # on a CPU the activations of few slices stay in its caches (`make bench ARGS=passes`); a GPU needs many to be busy
 CPU_CHUNK, GPU_CHUNK = 16, 128
+CPU_TRAINING_CHUNK, GPU_TRAINING_CHUNK = 8, 64  # a chunk's activations stay in memory until its backward pass
 N_CLASSES = 3  # non-nodule, benign, malignant
 
 
@@ -90,8 +92,10 @@ class BagClassifier(nn.Module):
         """Classify bags from their features: float [S_i, split.width] for each bag; see `forward`."""
         lengths = [len(bag) for bag in features]
         rows = torch.cat(features).float()
-        if self.split.whole or self._backbone_trains():
-            return self._aggregate(self.split.suffix(rows), lengths, positions)
+        if self.split.whole:
+            return self._aggregate(rows, lengths, positions)
+        if self._backbone_trains():
+            return self._aggregate(self._with_gradient(self.split.suffix, rows), lengths, positions)
         with torch.no_grad():
             embeddings = torch.cat([self.split.suffix(chunk) for chunk in rows.split(self.chunk)])
         return self._aggregate(embeddings, lengths, positions)
@@ -109,11 +113,17 @@ class BagClassifier(nn.Module):
     def _embed_bags(self, frames: list[Tensor]) -> Tensor:
         """Embed the slices of all bags: int16 [S_i, C, H, W] for each bag -> float [N, D]."""
         if self._backbone_trains():  # all bags at once: batch-norm statistics must not come from a single bag
-            embeddings: Tensor = self.backbone(torch.cat([self.preprocessor(bag) for bag in frames]))
-            return embeddings
+            return self._with_gradient(self.backbone, torch.cat([self.preprocessor(bag) for bag in frames]))
         with torch.no_grad():
             images = (self.preprocessor(part) for bag in frames for part in bag.split(self.chunk))
             return torch.cat([self.backbone(chunk) for chunk in full_chunks(images, self.chunk)])
+
+    def _with_gradient(self, network: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        """Apply the backbone or a part of it, in chunks of bounded memory unless a batch norm needs all rows."""
+        if mixes_slices(self.backbone):
+            return network(rows)
+        chunk = self._chunk or (CPU_TRAINING_CHUNK if rows.device.type == "cpu" else GPU_TRAINING_CHUNK)
+        return in_chunks(network, rows, chunk, activation_budget(rows.device))
 
     def _backbone_trains(self) -> bool:
         return torch.is_grad_enabled() and any(p.requires_grad for p in self.backbone.parameters())

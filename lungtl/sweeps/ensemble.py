@@ -9,6 +9,7 @@ from lungtl.runs.ensemble import write_ensemble
 from lungtl.runs.folder import BUNDLE
 from lungtl.sweeps.folds.runs import find_runs
 from lungtl.sweeps.parent import parent_of
+from lungtl.sweeps.state import read_states
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +20,10 @@ def write_sweep_ensemble(sweep: Path) -> None:
     Raises:
         LungtlError: the runs differ in their data.
     """
+    if sum((folder / BUNDLE).is_dir() for folder in read_states(sweep)) < 2:
+        return
     runs = [run for run in find_runs(sweep) if (run.folder / BUNDLE).is_dir()]
-    if len(runs) < 2 or len({run.setting for run in runs}) > 1:
+    if len({run.setting for run in runs}) > 1:
         return
     name = f"ensemble of {len(runs)}: {runs[0].name}"
     write_ensemble([run.folder for run in runs], sweep, name, parent_of(sweep))
