@@ -39,6 +39,7 @@ class Batch:
     frames: list[Tensor] | None  # one int16 [S_i, C, H, W] per bag, not augmented yet, or None if there are features
     views: list[int]  # dihedral view of each bag; features are already of that view
     positions: list[Tensor]  # one int64 [S_i] per bag: indices of its slices, ascending
+    seeds: list[int] | None = None  # of each bag's jitter; None: no jitter
 
     def pin_memory(self) -> Batch:
         """A copy in page-locked memory; called by loaders with `pin_memory=True`."""
@@ -72,6 +73,7 @@ class Sample:
     features: Tensor | None
     frames: Tensor | None
     view: int = 0
+    seed: int | None = None
 
 
 @dataclass(eq=False)
@@ -89,6 +91,7 @@ class BagDataset(Dataset[Sample]):
     neighbours: bool = False  # frames are the previous, the current and the next slice
     draw: int | None = None  # maximum number of slices per bag, see `draw_slices`; None uses all
     augment: bool = False  # use a random dihedral view of each bag
+    jitter: bool = False  # give each bag a seed for `lungtl.training.jitter`
     key: tuple[int, int] = (0, 0)  # seed of the run, and epoch
 
     def __len__(self) -> int:
@@ -97,7 +100,7 @@ class BagDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         bag_id = self.bag_ids[index % len(self.bag_ids)]
         labels = torch.from_numpy(self.store.slice_labels(bag_id).astype(np.int64))
-        (seed,) = np.random.SeedSequence([*self.key, index]).generate_state(1, np.uint64)
+        seed, jitter_seed = np.random.SeedSequence([*self.key, index]).generate_state(2, np.uint64)
         generator = torch.Generator().manual_seed(int(seed))
         drawn = None
         if self.draw is not None and len(labels) > self.draw:
@@ -110,7 +113,8 @@ class BagDataset(Dataset[Sample]):
         else:
             frames = read_frames(self.store.voxels(bag_id), positions.numpy(), self.neighbours)
         bag_label = self.labels.get(bag_id, UNKNOWN)
-        return Sample(bag_id, bag_label, labels[positions], positions, features, frames, view)
+        seed_of_bag = int(jitter_seed) if self.jitter else None
+        return Sample(bag_id, bag_label, labels[positions], positions, features, frames, view, seed_of_bag)
 
 
 def dihedral(frames: Tensor, view: int) -> Tensor:
@@ -153,4 +157,5 @@ def collate(samples: Sequence[Sample]) -> Batch:
         frames=[s.frames for s in samples if s.frames is not None] or None,
         views=[sample.view for sample in samples],
         positions=[sample.positions for sample in samples],
+        seeds=[s.seed for s in samples if s.seed is not None] or None,
     )

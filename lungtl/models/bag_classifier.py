@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ from lungtl.models.slice_projection import SliceProjection
 # on a CPU the activations of few slices stay in its caches (`make bench ARGS=passes`); a GPU needs many to be busy
 CPU_CHUNK, GPU_CHUNK = 16, 128
 CPU_TRAINING_CHUNK, GPU_TRAINING_CHUNK = 8, 64  # a chunk's activations stay in memory until its backward pass
+ImageChange = Callable[[Tensor], Tensor]
+"""Augments the normalised images of a bag: float [n, channels, size, size]."""
 N_CLASSES = 3  # non-nodule, benign, malignant
 
 
@@ -81,12 +83,18 @@ class BagClassifier(nn.Module):
         """Fold the backbone's batch norms for faster inference: see `Split.folded`."""
         return self.split.folded(self.preprocessor.size)
 
-    def forward(self, frames: list[Tensor], positions: list[Tensor] | None = None) -> BagOutput:
+    def forward(
+        self,
+        frames: list[Tensor],
+        positions: list[Tensor] | None = None,
+        changes: Sequence[ImageChange] | None = None,
+    ) -> BagOutput:
         """Classify bags from their voxels: int16 [S_i, C, H, W] for each.
 
-        `positions`, int64 [S_i], are the slices' indices in each bag, if only some of its slices are given.
+        `positions`, int64 [S_i], are the slices' indices in each bag, if only some of its slices are given; `changes`
+        augment the images of each bag.
         """
-        return self._aggregate(self._embed_bags(frames), [len(bag) for bag in frames], positions)
+        return self._aggregate(self._embed_bags(frames, changes), [len(bag) for bag in frames], positions)
 
     def classify(self, features: list[Tensor], positions: list[Tensor] | None = None) -> BagOutput:
         """Classify bags from their features: float [S_i, split.width] for each bag; see `forward`."""
@@ -110,13 +118,20 @@ class BagClassifier(nn.Module):
         bag_logits, weights = self.aggregator(h, slice_logits, mask, padded)
         return BagOutput(bag_logits, weights, slice_logits)
 
-    def _embed_bags(self, frames: list[Tensor]) -> Tensor:
+    def _embed_bags(self, frames: list[Tensor], changes: Sequence[ImageChange] | None = None) -> Tensor:
         """Embed the slices of all bags: int16 [S_i, C, H, W] for each bag -> float [N, D]."""
         if self._backbone_trains():  # all bags at once: batch-norm statistics must not come from a single bag
-            return self._with_gradient(self.backbone, torch.cat([self.preprocessor(bag) for bag in frames]))
+            return self._with_gradient(self.backbone, torch.cat(list(self._images(frames, changes))))
         with torch.no_grad():
-            images = (self.preprocessor(part) for bag in frames for part in bag.split(self.chunk))
+            images = self._images(frames, changes)
             return torch.cat([self.backbone(chunk) for chunk in full_chunks(images, self.chunk)])
+
+    def _images(self, frames: list[Tensor], changes: Sequence[ImageChange] | None) -> Iterator[Tensor]:
+        """Preprocessed slices of all bags: float [n, channels, size, size] each."""
+        if changes is None:
+            yield from (self.preprocessor(part) for bag in frames for part in bag.split(self.chunk))
+        else:
+            yield from (change(self.preprocessor(bag)) for bag, change in zip(frames, changes, strict=True))
 
     def _with_gradient(self, network: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
         """Apply the backbone or a part of it, in chunks of bounded memory unless a batch norm needs all rows."""

@@ -83,7 +83,8 @@ def train(
              classifier.backbone.loaded_weights.source, f"{trainable:,}", f"{total:,}")  # fmt: skip
     features = run_features(config, classifier, freezing, store, device, weights)
     loss = build_loss(config, store, split)
-    module = BagModule(classifier, freezing, loss, config.optimizer, config.schedule, config.trainer.max_epochs)
+    module = BagModule(classifier, freezing, loss, config.optimizer, config.schedule, config.trainer.max_epochs,
+                       config.image.jitter)  # fmt: skip
     data = BagDataModule(store, split, config, features, backbone_trains=not freezing.is_frozen(classifier.backbone))
 
     def epoch_ended(metrics: dict[str, float], epoch: int) -> None:

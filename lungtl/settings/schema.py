@@ -36,6 +36,7 @@ Trust = Annotated[
 ]
 """Top-level packages whose classes a model may need (see `parts.build_trusted`); `trust=mylab` is a list of one."""
 
+FROZEN = "lungtl.models.freezing.frozen.Frozen"
 RECORDED_GROUPS = ("dataset", "backbone", "freezing", "aggregator", "loss")
 """Config groups whose option a run records."""
 WINDOWS: dict[str, tuple[float, float]] = {
@@ -53,6 +54,17 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class JitterConfig(Strict):
+    """The largest amounts of `image.augment=ct`."""
+
+    shift: Annotated[float, Field(ge=0, le=0.5)]
+    rotation: Annotated[float, Field(ge=0, le=180)]
+    zoom: Fraction
+    brightness: Annotated[float, Field(ge=0, le=1)]
+    contrast: Fraction
+    noise: Annotated[float, Field(ge=0, le=1)]
+
+
 class ImageConfig(Strict):
     """From a slice's voxels to the input channels of an ImageNet backbone."""
 
@@ -61,7 +73,8 @@ class ImageConfig(Strict):
     neighbours: bool
     size: Literal["auto"] | Annotated[int, Field(ge=32, le=1024)]
     crop: Annotated[int, Field(ge=8)] | None
-    augment: Literal["none", "dihedral"]
+    augment: Literal["none", "dihedral", "ct"]
+    jitter: JitterConfig
     train_slices: Annotated[int, Field(ge=1)] | None
 
     @field_validator("windows")
@@ -269,10 +282,15 @@ class TrainConfig(DatasetConfig):
         parts.check(self.schedule, "schedule", frozenset({"optimizer"} | ({"max_epochs"} & options.keys())))
         _check_number("optimizer.lr", self.optimizer.get("lr"), Field(gt=0))
         _check_number("optimizer.weight_decay", self.optimizer.get("weight_decay", 0), Field(ge=0))
-        if self.cache.views > 1 and self.image.augment == "none":
+        if self.image.augment == "ct" and self.freezing[parts.TARGET] == FROZEN:
             raise UsageError(
-                f"cache.views={self.cache.views}: without augmentation there is one view; give image.augment=dihedral "
-                "or cache.views=1"
+                "image.augment=ct requires a backbone that trains, but with freezing=frozen its features are cached: "
+                "give image.augment=dihedral cache.views=8"
+            )
+        if self.cache.views > 1 and self.image.augment != "dihedral" and self.evaluation.views == 1:
+            raise UsageError(
+                f"cache.views={self.cache.views}: only flips and quarter turns are cached; give image.augment=dihedral "
+                "or evaluation.views=8, or cache.views=1"
             )
         return self
 

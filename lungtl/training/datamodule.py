@@ -88,7 +88,9 @@ class BagDataModule(pl.LightningDataModule):
         part = self.split[self.split["split"] == name]
         labels = dict(zip(part["bag_id"], part["label"], strict=True))
         neighbours = self.config.image.neighbours
-        return BagDataset(self.store, list(part["bag_id"]), labels, self.features, neighbours, draw, augment, key)
+        jitter = augment and self.config.image.augment == "ct"
+        bag_ids = list(part["bag_id"])
+        return BagDataset(self.store, bag_ids, labels, self.features, neighbours, draw, augment, jitter, key)
 
     def _lengths(self, dataset: BagDataset) -> NDArray[np.int64]:
         return self.store.bags.set_index("bag_id")["n_slices"][dataset.bag_ids].to_numpy(np.int64)

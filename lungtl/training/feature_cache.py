@@ -87,6 +87,9 @@ def run_features(
     if blocks == 0:
         log.info("features are not cached: the freezing strategy trains the first block")
         return None
+    if config.image.augment == "ct":
+        log.info("features are not cached: image.augment=ct changes the images of every step")
+        return None
     if config.image.augment != "none" and settings.views == 1:
         log.warning("features are not cached, since image.augment needs all flips and quarter turns; use cache.views=8")
         return None

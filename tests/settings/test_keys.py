@@ -44,6 +44,12 @@ head.width              setting  fixed    named    reproduced
 image.augment           setting  fixed    named    reproduced
 image.channels          setting  fixed    named    reproduced
 image.crop              setting  fixed    named    reproduced
+image.jitter.brightness setting  fixed    named    reproduced
+image.jitter.contrast   setting  fixed    named    reproduced
+image.jitter.noise      setting  fixed    named    reproduced
+image.jitter.rotation   setting  fixed    named    reproduced
+image.jitter.shift      setting  fixed    named    reproduced
+image.jitter.zoom       setting  fixed    named    reproduced
 image.neighbours        setting  fixed    named    reproduced
 image.size              setting  fixed    named    reproduced
 image.train_slices      setting  fixed    named    reproduced
