@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from lungtl.bundle import CARD, CONFIG, FORMAT
-from lungtl.data.splits import SPLITS, read_split, save_split
+from lungtl.data.splits import EXTRA, SPLITS, read_split, save_split
 from lungtl.evaluation.chosen import Chosen, choose, read_chosen, write_chosen
 from lungtl.evaluation.controls import fit_controls
 from lungtl.evaluation.formatting import INTERVALS, Rows, format_estimate, markdown_table
@@ -24,6 +24,7 @@ from lungtl.runs.folder import BUNDLE, MEMBERS, METRICS, SPLIT, VALIDATION, read
 from lungtl.runs.record import without_local
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.version import VERSION
+from lungtl.sources.base import UNKNOWN
 
 SAME = ("store_fingerprint", "value_range", "crop")
 """What the records of all members must agree on."""
@@ -99,13 +100,14 @@ def merge_splits(splits: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """One split for all members: train if a patient trained any of them, else val if one chose its epoch on them.
 
     Args:
-        splits: bag_id, patient_id, diameter_mm, label, split of each member.
+        splits: bag_id, patient_id, diameter_mm, label, split of each member. Bags without a label stay extra.
     """
     table = pd.concat(splits)
-    roles = pd.Categorical(table["split"], SPLITS, ordered=True)
+    roles = pd.Categorical(table["split"].replace(EXTRA, "train"), SPLITS, ordered=True)
     of_patient = table.assign(role=roles).groupby("patient_id")["role"].min()
     merged = table.drop_duplicates("bag_id").sort_values("bag_id", ignore_index=True)
-    return merged.assign(split=merged["patient_id"].map(of_patient).astype(str))
+    role = merged["patient_id"].map(of_patient).astype(str)
+    return merged.assign(split=role.where(merged["label"] != UNKNOWN, EXTRA))
 
 
 def _check_members(runs: Sequence[Path], records: Sequence[dict[str, Any]]) -> None:

@@ -259,6 +259,11 @@ class TrainConfig(DatasetConfig):
         return self._choices
 
     @property
+    def trains_on_votes(self) -> bool:
+        """Whether the bag loss compares with the readers' votes, see `lungtl.training.losses.BagAndSliceLoss`."""
+        return bool(self.loss.get("target") == "votes")
+
+    @property
     def overrides(self) -> list[str]:
         """What the command line set."""
         return self._overrides
@@ -282,6 +287,8 @@ class TrainConfig(DatasetConfig):
         parts.check(self.schedule, "schedule", frozenset({"optimizer"} | ({"max_epochs"} & options.keys())))
         _check_number("optimizer.lr", self.optimizer.get("lr"), Field(gt=0))
         _check_number("optimizer.weight_decay", self.optimizer.get("weight_decay", 0), Field(ge=0))
+        if self.trains_on_votes and self.trainer.sampler == "balanced":
+            raise UsageError("trainer.sampler=balanced: readers' votes are no classes to balance; use shuffle")
         if self.image.augment == "ct" and self.freezing[parts.TARGET] == FROZEN:
             raise UsageError(
                 "image.augment=ct requires a backbone that trains, but with freezing=frozen its features are cached: "

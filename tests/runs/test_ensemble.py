@@ -127,6 +127,9 @@ def test_a_patient_counts_as_what_any_member_used_him_for() -> None:
     only_second = pd.DataFrame({"bag_id": ["d"], "patient_id": ["p"], "diameter_mm": [4.0], "label": [1],
                                 "split": ["val"]})  # fmt: skip
     assert merge_splits([first, only_second]).set_index("bag_id")["split"]["d"] == "train"
+    unlabelled = only_second.assign(patient_id="r", label=-1, split="extra")  # r trains by readers' votes
+    merged = merge_splits([first, pd.concat([second, unlabelled])]).set_index("bag_id")["split"]
+    assert merged[["c", "d"]].tolist() == ["train", "extra"]
 
 
 def test_evaluation_writes_the_mean_next_to_the_mean_control(
