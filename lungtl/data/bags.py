@@ -40,6 +40,7 @@ class Batch:
     views: list[int]  # dihedral view of each bag; features are already of that view
     positions: list[Tensor]  # one int64 [S_i] per bag: indices of its slices, ascending
     seeds: list[int] | None = None  # of each bag's jitter; None: no jitter
+    ratings: Tensor | None = None  # float32 [B, K], see `lungtl.training.readers`; None unless they are trained on
 
     def pin_memory(self) -> Batch:
         """A copy in page-locked memory; called by loaders with `pin_memory=True`."""
@@ -59,6 +60,7 @@ class Batch:
             features=None if self.features is None else [function(rows) for rows in self.features],
             frames=None if self.frames is None else [function(frames) for frames in self.frames],
             positions=[function(positions) for positions in self.positions],
+            ratings=None if self.ratings is None else function(self.ratings),
         )
 
 
@@ -74,6 +76,7 @@ class Sample:
     frames: Tensor | None
     view: int = 0
     seed: int | None = None
+    ratings: Tensor | None = None
 
 
 @dataclass(eq=False)
@@ -93,6 +96,7 @@ class BagDataset(Dataset[Sample]):
     augment: bool = False  # use a random dihedral view of each bag
     jitter: bool = False  # give each bag a seed for `lungtl.training.jitter`
     key: tuple[int, int] = (0, 0)  # seed of the run, and epoch
+    ratings: Mapping[str, Tensor] | None = None  # bag_id -> ratings
 
     def __len__(self) -> int:
         return len(self.bag_ids)
@@ -114,7 +118,8 @@ class BagDataset(Dataset[Sample]):
             frames = read_frames(self.store.voxels(bag_id), positions.numpy(), self.neighbours)
         bag_label = self.labels.get(bag_id, UNKNOWN)
         seed_of_bag = int(jitter_seed) if self.jitter else None
-        return Sample(bag_id, bag_label, labels[positions], positions, features, frames, view, seed_of_bag)
+        ratings = None if self.ratings is None else self.ratings[bag_id]
+        return Sample(bag_id, bag_label, labels[positions], positions, features, frames, view, seed_of_bag, ratings)
 
 
 def dihedral(frames: Tensor, view: int) -> Tensor:
@@ -149,6 +154,7 @@ def read_frames(voxels: NDArray[np.int16], indices: NDArray[np.int64], neighbour
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Combine samples into a batch; only slice labels are padded to the longest bag."""
+    ratings = [sample.ratings for sample in samples if sample.ratings is not None]
     return Batch(
         bag_ids=[sample.bag_id for sample in samples],
         bag_labels=torch.tensor([float(sample.bag_label) for sample in samples]),
@@ -158,4 +164,5 @@ def collate(samples: Sequence[Sample]) -> Batch:
         views=[sample.view for sample in samples],
         positions=[sample.positions for sample in samples],
         seeds=[s.seed for s in samples if s.seed is not None] or None,
+        ratings=torch.stack(ratings) if ratings else None,
     )

@@ -33,6 +33,7 @@ class BagOutput(NamedTuple):
     bag_logits: Tensor  # float [B]; sigmoid is the probability of malignancy
     weights: Tensor  # float [B, S], the weight of each slice; 0 on padding, sum 1
     slice_logits: Tensor  # float [B, S, 3]
+    embedding: Tensor | None = None  # float [B, width], the slices' projections averaged by weight
 
 
 class BagClassifier(nn.Module):
@@ -116,7 +117,7 @@ class BagClassifier(nn.Module):
         slice_logits = self.slice_head(h)
         padded = None if positions is None else nn.utils.rnn.pad_sequence(positions, batch_first=True)
         bag_logits, weights = self.aggregator(h, slice_logits, mask, padded)
-        return BagOutput(bag_logits, weights, slice_logits)
+        return BagOutput(bag_logits, weights, slice_logits, torch.einsum("bs,bsd->bd", weights, h))
 
     def _embed_bags(self, frames: list[Tensor], changes: Sequence[ImageChange] | None = None) -> Tensor:
         """Embed the slices of all bags: int16 [S_i, C, H, W] for each bag -> float [N, D]."""

@@ -264,6 +264,11 @@ class TrainConfig(DatasetConfig):
         return bool(self.loss.get("target") == "votes")
 
     @property
+    def trains_on_ratings(self) -> bool:
+        """Whether the readers' other ratings are auxiliary targets, see `lungtl.training.readers`."""
+        return bool(self.loss.get("readers_weight", 0) > 0)
+
+    @property
     def overrides(self) -> list[str]:
         """What the command line set."""
         return self._overrides

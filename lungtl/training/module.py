@@ -142,7 +142,7 @@ class BagModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The batch's loss; under DDP scaled such that the mean over the ranks is."""
-        scaled = scale_for_ddp(self.loss.parts(self(batch), batch.bag_labels, batch.slice_labels))
+        scaled = scale_for_ddp(self.loss.parts(self(batch), batch.bag_labels, batch.slice_labels, batch.ratings))
         loss = self.loss.combined(scaled)
         detached = {name: Part(part.numerator.detach(), part.denominator) for name, part in scaled.items()}
         self._training.append((len(batch.bag_ids), loss.detach(), detached))
@@ -224,7 +224,7 @@ class BagModule(pl.LightningModule):
         """Head and aggregator at the full learning rate, the backbone as the strategy specifies."""
         lr = float(self.optimizer_config["lr"])
         backbone = {id(p) for p in self.classifier.backbone.parameters()}
-        head = [p for p in self.classifier.parameters() if id(p) not in backbone]
+        head = [p for p in [*self.classifier.parameters(), *self.loss.parameters()] if id(p) not in backbone]
         groups = [
             {"name": "head", "params": head, "lr": lr},
             *self.freezing.parameter_groups(self.classifier.backbone, lr),

@@ -6,6 +6,7 @@ weights of an aggregator that has learned nothing.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -91,6 +92,9 @@ def train_untrained(
         classifier = BagClassifier(classifier.preprocessor, backbone, projection, aggregator, views=views)
         for name, _ in list(classifier.backbone.named_children()):  # its features are cached
             setattr(classifier.backbone, name, nn.Identity())
+        loss = copy.deepcopy(loss)
+        if loss.reader_heads is not None:  # those of the run have been trained
+            loss.add_reader_heads(config.head.width)
         module = BagModule(classifier, Frozen(), loss, config.optimizer, config.schedule, config.trainer.max_epochs)
         data = BagDataModule(store, split, config, features, backbone_trains=False)
         with TemporaryDirectory() as folder:
