@@ -83,6 +83,7 @@ def save_bundle(
         },
         "aggregator": dict(aggregator),
         "slices_trained": slices_trained,
+        "views": classifier.views,
         "controls": None if controls is None else controls.to_dict(),
         "covariates": None if covariates is None else asdict(covariates),
         "preprocessing": classifier.preprocessor.describe(),
@@ -195,7 +196,8 @@ def _network(config: Mapping[str, Any], trust: str | Collection[str]) -> BagClas
     width = config["head"]["width"]
     projection = SliceProjection(backbone.dim * preprocessor.scales, width, config["head"]["dropout"])
     aggregator = parts.build_trusted(config["aggregator"], trust, dim=width)
-    return BagClassifier(preprocessor, backbone, projection, aggregator)
+    views = config.get("views", 1)  # the first bundles lack it
+    return BagClassifier(preprocessor, backbone, projection, aggregator, views=views)
 
 
 def _damaged(folder: Path, error: Exception) -> LungtlError:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from lungtl.bundle import load_probe, load_untrained
 from lungtl.data.bags import Features
@@ -17,10 +19,11 @@ from lungtl.evaluation.chosen import Chosen
 from lungtl.evaluation.controls import Controls, fit_controls, read_numbers
 from lungtl.evaluation.covariates import Regression
 from lungtl.models.bag_classifier import BagClassifier
+from lungtl.models.inference import Predictions, mean_predictions, predict_bags
 from lungtl.runs.model import Model
 from lungtl.settings.schema import EvaluateConfig
 from lungtl.training.feature_cache import cached_features
-from lungtl.training.probe import Probe
+from lungtl.training.probe import Probe, pool_slices, probed_features
 from lungtl.training.untrained import Untrained
 
 
@@ -40,6 +43,7 @@ class ScoredModel:
         covariates: the regression on its log-odds and covariates; None if it has none.
         slices_trained: whether anything trained its slice head; if not, slice probabilities are omitted.
         heatmaps: draw Grad-CAM heatmaps too.
+        members: of an ensemble; classifier, aggregator and features are then the first member's.
     """
 
     classifier: BagClassifier
@@ -53,6 +57,35 @@ class ScoredModel:
     covariates: Regression | None
     slices_trained: bool
     heatmaps: bool
+    members: tuple[ScoredModel, ...] = ()
+
+    @property
+    def networks(self) -> tuple[ScoredModel, ...]:
+        """The members, or a single model itself."""
+        return self.members or (self,)
+
+
+def predict_scored(
+    scored: ScoredModel, store: Store, bag_ids: Sequence[str]
+) -> tuple[Predictions, dict[str, NDArray[np.float64]]]:
+    """Predictions of bags, and the probabilities of the controls that depend on the run: untrained and probe.
+
+    An ensemble's are the means over its members; a control that one of them lacks is omitted.
+    """
+    predictions = [predict_bags(one.classifier, store, bag_ids, one.features, one.device) for one in scored.networks]
+    controls = [_controls_of_run(one, store, bag_ids) for one in scored.networks]
+    shared = [name for name in controls[0] if all(name in others for others in controls)]
+    return mean_predictions(predictions), {name: np.mean([each[name] for each in controls], axis=0) for name in shared}
+
+
+def _controls_of_run(scored: ScoredModel, store: Store, bag_ids: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    controls = {}
+    if (control := scored.untrained) is not None:
+        predicted = predict_bags(control.classifier, store, bag_ids, control.features, scored.device)
+        controls["untrained"] = predicted.bags["probability"].to_numpy()
+    if scored.probe is not None and (features := probed_features(scored.classifier, scored.features)) is not None:
+        controls["probe"] = scored.probe.predict(pool_slices(features, bag_ids))
+    return controls
 
 
 def scored_on(store: Store, model: Model, trained_with: pd.DataFrame | None, config: EvaluateConfig) -> ScoredModel:
@@ -67,6 +100,11 @@ def scored_on(store: Store, model: Model, trained_with: pd.DataFrame | None, con
     Raises:
         LungtlError: the model's image.crop_mm does not suit the store.
     """
+    if model.members:
+        members = tuple(scored_on(store, member, trained_with, config) for member in model.members)
+        controls = controls_of(model.config, trained_with)
+        return replace(members[0], chosen=model.chosen, controls=controls, heatmaps=False, members=members,
+                       slices_trained=model.config["slices_trained"])  # fmt: skip
     check_slices(model.classifier.preprocessor.crop_mm, store.bags, store.name)
     untrained = None
     if config.untrained and (found := load_untrained(model.folder, model.config, config.trust or ())) is not None:
@@ -102,5 +140,5 @@ def bundle_features(
         return None
     precision = model.provenance.get("cache_precision", "float32")  # the first bundles do not say
     return cached_features(
-        classifier, store, config.data_dir, model.device, weights, precision=precision, max_gb=config.cache.max_gb
+        classifier, store, config.data_dir, model.device, weights, classifier.views, precision, config.cache.max_gb
     )

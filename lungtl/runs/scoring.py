@@ -28,23 +28,21 @@ from lungtl.evaluation.delong import auroc_interval
 from lungtl.evaluation.document import Document
 from lungtl.evaluation.formatting import rows_for_table, rows_of_covariates, rows_of_localisation, rows_of_points
 from lungtl.evaluation.localisation import mixed_bags, weights_differ
-from lungtl.evaluation.pooling import CONTROL, RUN_CONTROLS
+from lungtl.evaluation.pooling import CONTROL
 from lungtl.evaluation.subgroups import subgroups
-from lungtl.models.inference import Predictions, predict_bags
+from lungtl.models.inference import P_COLUMNS, Predictions, predict_bags
 from lungtl.runs.figures import draw
 from lungtl.runs.folder import BUNDLE, FIGURES, METRICS, PREDICTIONS, SLICES, VALIDATION
 from lungtl.runs.record import without_local
-from lungtl.runs.scored_model import ScoredModel
+from lungtl.runs.scored_model import ScoredModel, predict_scored
 from lungtl.runs.training import Trained
 from lungtl.settings.schema import TrainConfig
 from lungtl.sources.base import UNKNOWN
 from lungtl.sources.lidc_labels import describe_labels
-from lungtl.training.probe import fit_probe, pool_slices, probed_features
+from lungtl.training.probe import fit_probe, probed_features
 from lungtl.training.untrained import train_untrained, untrained_weights
 
 log = logging.getLogger(__name__)
-P_COLUMNS = ("p_non_nodule", "p_benign", "p_malignant")
-"""Class probabilities of the slice head, in slices.csv."""
 
 
 def score_run(
@@ -114,7 +112,7 @@ def write_results(
         pydantic.ValidationError: it does not follow the schema; metrics.json is not written then.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    predictions = predict_bags(scored.classifier, store, list(bags["bag_id"]), scored.features, scored.device)
+    predictions, of_run = predict_scored(scored, store, list(bags["bag_id"]))
     if not scored.slices_trained:
         predictions = replace(predictions, slices=predictions.slices.assign(**dict.fromkeys(P_COLUMNS)))
     table = bags.merge(predictions.bags, on="bag_id", validate="one_to_one")
@@ -127,13 +125,8 @@ def write_results(
         columns.append(WITH_COVARIATES)
     predictions.slices.to_csv(folder / SLICES, index=False)
     controls = scored.controls.predict(table) if scored.controls is not None else {}
-    if (control := scored.untrained) is not None:
-        predicted = predict_bags(control.classifier, store, list(table["bag_id"]), control.features, scored.device)
-        controls["untrained"] = table[["bag_id"]].merge(predicted.bags, on="bag_id")["probability"].to_numpy()
-    if scored.probe is not None and (features := probed_features(scored.classifier, scored.features)) is not None:
-        controls["probe"] = scored.probe.predict(pool_slices(features, table["bag_id"]))
-    for name in (name for name in RUN_CONTROLS if name in controls):
-        table[CONTROL + name] = controls[name]
+    for name, probabilities in of_run.items():
+        controls[name] = table[CONTROL + name] = probabilities
         columns.append(CONTROL + name)
     table[columns].to_csv(folder / PREDICTIONS, index=False)
     document = assess(
@@ -219,4 +212,9 @@ def _untrained_weights(model: ScoredModel, store: Store, predictions: Prediction
     bags = mixed_bags(predictions.slices)
     if not bags or not weights_differ(predictions.slices):
         return None
-    return untrained_weights(model.classifier, model.aggregator, store, bags, model.features, model.device)
+    members = [
+        untrained_weights(member.classifier, member.aggregator, store, bags, member.features, member.device)
+        for member in model.networks
+    ]
+    mean = pd.concat(members).groupby(["bag_id", "index"], sort=False).mean()  # of each draw, over an ensemble
+    return mean.reset_index()

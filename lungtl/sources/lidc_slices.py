@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from lungtl.sources.base import MALIGNANT, UNKNOWN, Bag, Inventory, Item, Refusa
 from lungtl.sources.density import PERCENTILE, central_density
 from lungtl.sources.files import listing_hash
 from lungtl.sources.lidc_database import Scan, read_scans, series_uids
-from lungtl.sources.lidc_labels import LabelDefinition, nodule_row, reader_votes
+from lungtl.sources.lidc_labels import RATING, LabelDefinition, mean_ratings, nodule_row, reader_votes
 from lungtl.sources.lidc_nodules import Nodule, cluster_nodules
 
 DEPTHS = ("", "*/", "*/*/")  # the archive's top folder, sometimes extracted into one of the same name
@@ -133,7 +133,12 @@ class LidcSlicesSource(Source):
             diameter_mm=max(row["diameter_mm"] for row in rows),
             nodules=rows,
             # of the densest nodule, as the diameter is that of the largest
-            details={**counts, "native_spacing_mm": content.native_spacing_mm, "density": max(densities)},
+            details={
+                **counts,
+                "native_spacing_mm": content.native_spacing_mm,
+                "density": max(densities),
+                **_ratings_of_largest(rows),
+            },
         )
 
     def _patient_folders(self) -> dict[str, Path]:
@@ -204,7 +209,13 @@ def _scans(patients: Iterable[str]) -> dict[str, list[Scan]]:
 
 def _row(nodule: Nodule, labels: LabelDefinition) -> dict[str, Any]:
     row = nodule_row(nodule, labels)
-    return {column: row[column] for column in COLUMNS} | {"label": labels.nodule_label(nodule)}
+    return {column: row[column] for column in COLUMNS} | {"label": labels.nodule_label(nodule)} | mean_ratings(nodule)
+
+
+def _ratings_of_largest(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The mean ratings of the largest nodule."""
+    largest = max(rows, key=lambda row: row["diameter_mm"])
+    return {name: value for name, value in largest.items() if name.startswith(RATING)}
 
 
 def _nodule(folder: Path, nodules: list[Nodule]) -> Nodule:

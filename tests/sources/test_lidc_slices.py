@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import functools
 import pickle
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from lungtl.settings.errors import LungtlError, Refused
 from lungtl.sources import lidc_slices
 from lungtl.sources.base import Bag, Source
 from lungtl.sources.density import central_density
+from lungtl.sources.lidc_database import database_path
 from lungtl.sources.lidc_nodules import Nodule
 from lungtl.sources.lidc_slices import LidcSlicesSource
 from tests.real_data import folder, lidc_nodules, lidc_scans, needs, unpack
@@ -386,3 +389,20 @@ def test_a_patient_without_a_counted_nodule_is_a_bag_without_a_label(patient_006
     (counted,) = bags(LidcSlicesSource(str(patient_0063), "patient", min_readers=4, indeterminate="keep",
                                        uncounted="train")).values()  # fmt: skip
     assert (counted.bag_label, len(counted.voxels), counted.votes) == (1, 1, 3 / 8)
+
+
+def test_the_other_ratings_are_means_over_the_readers(patient_0063: Path) -> None:
+    found = bags(LidcSlicesSource(str(patient_0063), **ALL))
+    with closing(sqlite3.connect(f"{database_path().as_uri()}?mode=ro", uri=True)) as db:
+        query = """SELECT a.calcification, a.texture, a.malignancy FROM annotations a JOIN scans s ON s.id = a.scan_id
+                   WHERE s.patient_id = 'LIDC-IDRI-0063'"""
+        read = db.execute(query).fetchall()
+    readers = [bag.details["n_readers"] for bag in found.values()]
+    assert len(read) == sum(readers)
+    for column, name in enumerate(("calcification", "texture")):
+        means = [bag.details[f"rating_{name}"] for bag in found.values()]
+        assert np.dot(means, readers) == pytest.approx(sum(row[column] for row in read))
+    (patient,) = bags(LidcSlicesSource(str(patient_0063), "patient", **ALL)).values()
+    largest = max(found.values(), key=lambda bag: bag.diameter_mm)
+    assert patient.details["rating_spiculation"] == largest.details["rating_spiculation"]
+    assert "rating_malignancy" not in patient.details
