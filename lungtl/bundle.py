@@ -1,8 +1,8 @@
 """A trained model that anyone can load without Hydra or pickle: a folder with config, safetensors and a card.
 
-Two more files are optional: `calibration.json`, chosen on the validation split (see `lungtl.evaluation.chosen`), and
+Three more files are optional: `calibration.json`, chosen on the validation split (see `lungtl.evaluation.chosen`);
 `untrained.safetensors`, the head of the untrained control (see `lungtl.training.untrained`), whose random backbone is
-drawn again from its seed.
+drawn again from its seed; and `probe.safetensors`, the probe of its features (see `lungtl.training.probe`).
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from lungtl.settings.version import VERSION
 if TYPE_CHECKING:
     from lungtl.evaluation.controls import Controls
     from lungtl.models.bag_classifier import BagClassifier
+    from lungtl.training.probe import Probe
     from lungtl.training.untrained import Untrained
 
 log = logging.getLogger(__name__)
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-UNTRAINED = "untrained.safetensors"
+UNTRAINED, PROBE = "untrained.safetensors", "probe.safetensors"
 BACKBONE = "backbone."
 TIMM = "lungtl.models.backbones.timm_backbone.TimmBackbone"
 
@@ -43,6 +44,7 @@ def save_bundle(
     slices_trained: bool = True,
     controls: Controls | None = None,
     backbone: Mapping[str, Any] | None = None,
+    probe: Probe | None = None,
 ) -> None:
     """Write a bundle.
 
@@ -57,6 +59,7 @@ def save_bundle(
         slices_trained: whether anything trained the slice head.
         controls: trivial predictors fitted on the training split.
         backbone: its config (`_target_` and options); None for a timm model.
+        probe: of its features.
     """
     from safetensors.torch import save_file
 
@@ -89,6 +92,8 @@ def save_bundle(
         state = untrained.classifier.state_dict()
         head = {k: v.cpu().contiguous() for k, v in state.items() if not k.startswith(BACKBONE)}
         save_file(head, folder / UNTRAINED, {"backbone": untrained.fingerprint})
+    if probe is not None:
+        probe.save(folder / PROBE)
 
 
 def load_bundle(folder: Path, trust: str | Collection[str] = ()) -> tuple[BagClassifier, dict[str, Any]]:
@@ -157,6 +162,20 @@ def load_untrained(
     except (LookupError, TypeError, RuntimeError, SafetensorError) as error:
         raise _damaged(folder, error) from error
     return classifier.eval(), drawn
+
+
+def load_probe(folder: Path) -> Probe | None:
+    """The probe of a bundle; None if it has none. Raises LungtlError if the file is damaged."""
+    from safetensors import SafetensorError
+
+    from lungtl.training.probe import Probe
+
+    if not (folder / PROBE).is_file():
+        return None
+    try:
+        return Probe.load(folder / PROBE)
+    except (LookupError, TypeError, ValueError, SafetensorError) as error:
+        raise _damaged(folder, error) from error
 
 
 def _network(config: Mapping[str, Any], trust: str | Collection[str]) -> BagClassifier:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lungtl.data.splits import read_split
+from lungtl.data.splits import EXTRA, read_split
 from lungtl.data.store.reader import Store
 from lungtl.runs.folder import SPLIT, read_record
 from lungtl.settings.errors import LungtlError, UsageError
@@ -74,18 +74,18 @@ def choose_bags(model: Path, store: Store, wanted: str) -> ScoredBags:
             f"split=auto: all {len(seen)} patients of {store.name} trained the model or chose its epoch; choose "
             "another dataset, or split=all to score them anyway"
         )
-    if trained := shared_patients(bags, split, "train"):
+    if trained := shared_patients(bags, split, "train", EXTRA):
         log.warning("%d of the scored patients trained the model, so scores are too optimistic", trained)
     if chose := shared_patients(bags, split, "val"):
         log.warning("%d of the scored patients chose the epoch and thresholds, so scores are too optimistic", chose)
     return ScoredBags(bags.reset_index(drop=True), split, wanted, len(seen))
 
 
-def shared_patients(bags: pd.DataFrame, split: pd.DataFrame | None, side: str) -> int | None:
-    """How many patients of the bags are in a part of the model's split; None if that is unknown."""
+def shared_patients(bags: pd.DataFrame, split: pd.DataFrame | None, *sides: str) -> int | None:
+    """How many patients of the bags are in parts of the model's split; None if that is unknown."""
     if split is None:
         return None
-    return len(set(bags["patient_id"]) & set(split.loc[split["split"] == side, "patient_id"]))
+    return len(set(bags["patient_id"]) & set(split.loc[split["split"].isin(sides), "patient_id"]))
 
 
 def check_values(store: Store, provenance: dict[str, object]) -> None:
