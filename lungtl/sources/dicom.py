@@ -92,13 +92,13 @@ class DicomSource(Source):
 
     def _nodule_items(self, pairs: list[tuple[Series, list[Point]]], refusals: list[Refusal]) -> list[Item]:
         """The points, or the patients who have some; adds patients of several series to `refusals`."""
+        bags: list[tuple[str, Series, tuple[Point, ...]]] = []
         if self.bag == "nodule":
             bags = [(f"{series.uid}_{point.number}", series, (point,)) for series, own in pairs for point in own]
         else:
             by_patient: dict[str, list[tuple[Series, list[Point]]]] = defaultdict(list)
             for series, own in pairs:
                 by_patient[own[0].patient_id].append((series, own))
-            bags = []
             for patient_id, several in sorted(by_patient.items()):
                 if len(several) == 1:
                     ((series, own),) = several

@@ -11,14 +11,14 @@ import numpy as np
 from annotated_types import Ge, Gt, Le
 
 from lungtl.settings.errors import LungtlError, Refused, UsageError
-from lungtl.sources.base import MALIGNANT, Bag, Inventory, Item, Refusal, Source, fingerprint
+from lungtl.sources.base import MALIGNANT, UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint
 from lungtl.sources.ct.cut import FIELD_MM, covered_z, cut_out
 from lungtl.sources.ct.encoding import decoders
 from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series, series_details
 from lungtl.sources.ct.series import Series, check_gap, find_series
 from lungtl.sources.files import listing_hash
 from lungtl.sources.lidc_database import Scan, read_scans, series_uids
-from lungtl.sources.lidc_labels import LabelDefinition, nodule_row
+from lungtl.sources.lidc_labels import LabelDefinition, nodule_row, reader_votes
 from lungtl.sources.lidc_nodules import Z_TOLERANCE_MM, Nodule, cluster_nodules, covered_slices
 
 SAME_POSITION_MM = 0.01
@@ -31,6 +31,7 @@ class LidcSource(Source):
     root: str | None = None  # folder with the DICOM series, in any layout; None: labels only
     bag: Literal["scan", "nodule", "patient"] = "scan"  # patient: the slices of all nodules that count
     field_mm: Annotated[float, Gt(0)] = FIELD_MM  # side of the square around a nodule's centroid
+    uncounted: Literal["drop", "train"] = "drop"  # nodules that do not count; train: without a label, for `loss=votes`
     rule: Literal["mean", "median", "max"] = "mean"  # see `LabelDefinition`, also for the next three options
     threshold: float = 3.0
     indeterminate: Literal["keep", "exclude"] = "keep"
@@ -43,9 +44,9 @@ class LidcSource(Source):
     slice_step_mm = SLICE_STEP_MM
 
     def recipe(self) -> dict[str, Any]:
-        cut = {} if self.bag == "scan" else {"bag": self.bag, "field_mm": float(self.field_mm)}
+        cut = {"bag": self.bag, "field_mm": float(self.field_mm), "uncounted": self.uncounted}
         return {"kind": "lidc", **asdict(self.labels), "allow_partial": self.allow_partial,
-                "max_gap_mm": self.max_gap_mm, "crop": self.crop, **cut}  # fmt: skip
+                "max_gap_mm": self.max_gap_mm, "crop": self.crop, **(cut if self.bag != "scan" else {})}  # fmt: skip
 
     @property
     def labels(self) -> LabelDefinition:
@@ -100,7 +101,7 @@ class LidcSource(Source):
         )
 
     def _nodule_items(self, pairs: list[tuple[Series, Scan]], refusals: list[Refusal]) -> list[Item]:
-        """The nodules that count, or the patients who have some; adds what cannot be used to `refusals`."""
+        """The nodules, or the patients who have some; adds what cannot be used to `refusals`."""
         by_patient: dict[str, list[tuple[Series, Scan]]] = defaultdict(list)
         for series, scan in pairs:
             try:
@@ -115,15 +116,18 @@ class LidcSource(Source):
                 refusals.append(Refusal(patient_id, reason, "no action required: the patient is skipped"))
                 continue
             for series, scan in own:
-                counted = [nodule for nodule in self._covered(series, scan) if not self.labels.exclusion(nodule)]
+                covered = self._covered(series, scan)
+                nodules = [nodule for nodule in covered if not self.labels.exclusion(nodule)]
+                if self.uncounted == "train" and (self.bag == "nodule" or not nodules):
+                    nodules = covered  # a patient's bag has a label, or none of its nodules has one
                 if self.bag == "nodule":
-                    bags = {f"{series.uid}_nodule-{nodule.number}": [nodule] for nodule in counted}
+                    bags = {f"{series.uid}_nodule-{nodule.number}": [nodule] for nodule in nodules}
                 else:
-                    bags = {patient_id: counted} if counted else {}
+                    bags = {patient_id: nodules} if nodules else {}
                 items += [
-                    Item(bag_id, fingerprint([series.fingerprint, [nodule.number for nodule in nodules]]),
-                         (series, scan, tuple(nodules)))
-                    for bag_id, nodules in bags.items()
+                    Item(bag_id, fingerprint([series.fingerprint, [nodule.number for nodule in members]]),
+                         (series, scan, tuple(members)))
+                    for bag_id, members in bags.items()
                 ]  # fmt: skip
         return items
 
@@ -152,8 +156,9 @@ class LidcSource(Source):
             voxels=np.concatenate(cuts),
             z_mm=places[0] if self.bag == "nodule" else np.full(len(slice_labels), np.nan),  # nodules share positions
             slice_labels=slice_labels.astype(np.int8),
-            bag_label=int(MALIGNANT in slice_labels),
+            bag_label=UNKNOWN if UNKNOWN in slice_labels else int(MALIGNANT in slice_labels),
             pixel_spacing_mm=series.pixel_spacing_mm,
+            votes=max(reader_votes(nodule.malignancy_ratings) for nodule in nodules),
             diameter_mm=max(row["diameter_mm"] for row in rows),
             nodules=rows,
             details={"scan_id": scan.scan_id, **counts, **series_details(series)},

@@ -46,6 +46,16 @@ def test_only_nodules_that_count_are_cases(tmp_path: Path) -> None:
     assert list(load(source)) == [f"{UID_0709}_nodule-{k}" for k in (1, 2, 3, 4)]
 
 
+def test_nodules_that_do_not_count_can_train_without_a_label(tmp_path: Path) -> None:
+    root = str(write_0709(tmp_path))
+    bags = load(LidcSource(root, bag="nodule", min_readers=2, uncounted="train", field_mm=1))
+    assert [bag.bag_label for bag in bags.values()] == [-1, 1, 0, 0, 0, -1]
+    assert [bag.votes for bag in bags.values()] == [0, 1, 0.25, 0, 0, 0]
+    assert set(bags[f"{UID_0709}_nodule-0"].slice_labels) == {-1}
+    (patient,) = load(LidcSource(root, bag="patient", min_readers=2, uncounted="train", field_mm=1)).values()
+    assert (patient.bag_label, patient.votes, patient.details["n_nodules"]) == (1, 1, 4)
+
+
 def test_a_patients_nodules_are_one_case(tmp_path: Path) -> None:
     (bag,) = load(LidcSource(str(write_0709(tmp_path)), bag="patient", min_readers=2, field_mm=1)).values()
     assert (bag.bag_id, bag.bag_label, bag.details["n_nodules"]) == ("LIDC-IDRI-0709", 1, 4)
