@@ -82,6 +82,17 @@ class Localisation:
     gains: dict[Literal["centre", "untrained"], dict[Measure, Estimate]]
 
 
+@dataclass(frozen=True, config=STRICT)
+class WithCovariates:
+    """The prediction from the model's log-odds and covariates, on the bags whose covariates are known."""
+
+    covariates: tuple[str, ...]
+    n_unknown: Count  # bags that are not scored, since they lack a covariate
+    scores: ScoreTable
+    gain: Difference  # its AUROC minus the model's own
+    gains: dict[str, Difference]  # control -> its AUROC minus the control's
+
+
 class Training(BaseModel):
     """`training` in the metrics.json of a training; a further key is the monitored metric (`val/loss`, ...)."""
 
@@ -104,6 +115,8 @@ class Metrics(BaseModel):
     bag: ScoreTable  # the model's scores per bag
     # kind of calibration -> the model's scores after it
     calibrated: dict[Literal["platt", "temperature", "isotonic"], ScoreTable] = {}
+    # the model and covariates together; None without covariates, or where no scored bag has them
+    with_covariates: WithCovariates | None = None
     slice: ScoreTable | None = None  # its scores per slice; None where slices were not scored
     controls: dict[str, ScoreTable] = {}  # scores of the trivial predictors on the same bags
     gains: dict[str, Difference] = {}  # control -> the model's AUROC minus the control's

@@ -107,6 +107,9 @@ def headlines(document: Mapping[str, Any]) -> list[str]:
     if bag["n"] == 1:
         return lines
     rows = [("AUROC", _with_reason(bag["metrics"]["auroc"]))]
+    if part := document.get("with_covariates"):
+        text = f"{format_estimate(part['scores']['metrics']['auroc'])}{_gain(part['gain'], 'gain')}"
+        rows.append((f"  with {', '.join(part['covariates'])}", text))
     for name, table in document["controls"].items():
         auroc = table["metrics"]["auroc"]
         if auroc["value"] != 0.5 or auroc["low"] != auroc["high"]:
@@ -124,12 +127,12 @@ def headlines(document: Mapping[str, Any]) -> list[str]:
     return lines + [f"{label:<{width}}{text}" for label, text in rows]
 
 
-def _gain(gain: Mapping[str, Any] | None) -> str:
+def _gain(gain: Mapping[str, Any] | None, of: str = "model") -> str:
     """By how much the model's AUROC exceeds a control's: '  model +0.034, p 0.481'."""
     if gain is None or gain["difference"] is None:
         return ""
     p_value = "" if gain["p_value"] is None else f", p {format_p_value(gain['p_value'])}"
-    return f"  model {format_number(gain['difference'], signed=True)}{p_value}"
+    return f"  {of} {format_number(gain['difference'], signed=True)}{p_value}"
 
 
 def rows_for_table(document: Mapping[str, Any], level: Literal["bag", "slice"] = "bag") -> Rows:
@@ -159,6 +162,19 @@ def rows_for_table(document: Mapping[str, Any], level: Literal["bag", "slice"] =
                 (f"{name}, {kind}", _with_reason(table["metrics"][name]), *blank)
                 for kind, table in document["calibrated"].items()
             ]
+    return rows
+
+
+def rows_of_covariates(document: Mapping[str, Any]) -> Rows:
+    """Format the prediction with covariates: a header, then one row per metric; no rows where there is none."""
+    part = document.get("with_covariates")
+    if part is None:
+        return []
+    gain = part["gain"]
+    rows: Rows = [("metric", f"model with {', '.join(part['covariates'])}")]
+    rows += [(name, _with_reason(part["scores"]["metrics"][name])) for name in METRICS]
+    rows.insert(2, ("auroc, gain over the model alone", _with_reason({**gain, "value": gain["difference"]})))
+    rows.insert(3, ("p-value of the gain", format_p_value(gain["p_value"])))
     return rows
 
 

@@ -18,6 +18,8 @@ METRICS, PREDICTIONS, SLICES, FIGURES = "metrics.json", "predictions.csv", "slic
 VALIDATION = "validation.csv"
 LATEST = "latest"
 """Names the run that was started or resumed last, as far as it has what is needed."""
+MEMBERS = "members"
+"""In the bundle of an ensemble (see `lungtl.runs.ensemble`)."""
 PRUNED = "pruned.json"
 """Written by a search that stopped the run early because others were better."""
 
@@ -67,11 +69,12 @@ def find_run(reference: str, data_dir: Path, needed: str = RECORD) -> Path:
 
 
 def find_model(reference: str, data_dir: Path) -> Path:
-    """The folder of a trained model: a run's (see `find_run`), or a bundle's own."""
+    """The folder of a trained model: a run's (see `find_run`), a bundle's own, or one with an ensemble's bundle/."""
     if reference.startswith("models:/"):
         raise UsageError(f"model={reference} is a name in MLflow; give the run's folder or MLflow id, or latest")
     folder = Path(reference).expanduser()
-    if (folder / "model.safetensors").is_file():
+    ensemble = any((place / MEMBERS).is_dir() for place in (folder, folder / BUNDLE))
+    if ensemble or (folder / "model.safetensors").is_file():
         return folder.resolve()
     run = find_run(reference, data_dir, BUNDLE)
     if not (run / BUNDLE).is_dir():

@@ -18,6 +18,7 @@ from lungtl.evaluation.formatting import (
     Rows,
     headlines,
     rows_for_table,
+    rows_of_covariates,
     rows_of_localisation,
     rows_of_points,
 )
@@ -58,6 +59,9 @@ def tables(document: dict[str, Any], width: int) -> str:
     console.print(_table(rows_for_table(document), title, INTERVALS))
     if notes and notes[0].startswith("omitted"):
         console.print(notes[0])
+    if covariates := rows_of_covariates(document):
+        part = document["with_covariates"]
+        console.print(_table(covariates, f"with covariates: {part['scores']['n']} cases, {part['n_unknown']} unknown"))
     if points := rows_of_points(document):
         console.print(_table(points, "decisions at thresholds chosen on the validation split"))
     if weights := rows_of_localisation(document):

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from lungtl.evaluation.formatting import plural
 from lungtl.runs.naming import differing
 from lungtl.settings.errors import LungtlError
+from lungtl.settings.keys import override_key
 from lungtl.settings.schema import TrackingConfig
 from lungtl.settings.typed import assigned, typed, typed_again
 from lungtl.sweeps.datasets import record_datasets
@@ -47,6 +48,7 @@ class Sweep:
     planned: tuple[Path, ...] | None  # folders of the runs of this call; None if a search chooses them
     states: dict[Path, State]  # when the launcher was last started
     places: list[str] = field(default_factory=list)  # overrides that lead the next command to its data and MLflow
+    dataset: list[str] = field(default_factory=list)  # overrides of the dataset that all runs share
     folds: bool = False  # of a cross-validation, whose command pools them: its folds are no settings to choose from
 
     def with_status(self, *statuses: str) -> list[Path]:
@@ -87,8 +89,12 @@ def start(config: Any) -> None:
     tracker = _open_parent(config, folder, total)
     folders = None if planned is None else tuple(run.folder for run in planned)
     tracking, data_dir = tracking_of(config)
-    _current = Sweep(folder, tracker, folders, read_states(folder), places(data_dir, tracking),
-                     folds=config.hydra.job.config_name == "crossval")  # fmt: skip
+    shared = [line for line in map(str, config.hydra.overrides.task) if "," not in line]
+    _current = Sweep(
+        folder, tracker, folders, read_states(folder), places(data_dir, tracking),
+        dataset=[line for line in shared if override_key(line).partition(".")[0] == "dataset"],
+        folds=config.hydra.job.config_name == "crossval",
+    )  # fmt: skip
 
 
 def _open_parent(config: Any, sweep: Path, total: int) -> Tracker:
@@ -144,11 +150,13 @@ def end(status: str) -> bool:
     if status == "FINISHED":
         _current.wait_for_other_processes()
     sweep, tracker, where = _current.folder, _current.tracker, _current.places
-    folds = _current.folds
+    folds, data = _current.folds, _current.dataset
     unfinished, _current = _current.with_status("new", "killed", "failed"), None
     now = progress(sweep)
     chosen = None if folds else _write_report(sweep)
     best = now.best if chosen is None else chosen
+    if not unfinished:
+        _write_ensemble(sweep)
     try:
         publish_sweep(tracker, sweep)
         if chosen is not None:
@@ -169,7 +177,7 @@ def end(status: str) -> bool:
             log.info("next    %s", typed("ui", *where))
             log.info("        %s", typed("register", assigned("run", run_reference(best)), *where))
         else:
-            log.info("next    %s", typed("evaluate", assigned("model", best), "dataset=..."))
+            log.info("next    %s", typed("evaluate", assigned("model", best), *data, *where))
     for folder in unfinished:
         log.error("not finished: %s: %s", names.get(folder, folder.name), _reason(folder))
     if unfinished and status == "FINISHED":
@@ -202,6 +210,16 @@ def _write_report(sweep: Path) -> Path | None:
     except Exception:
         log.exception("no report")
     return None
+
+
+def _write_ensemble(sweep: Path) -> None:
+    """Write the ensemble of repeats of one setting; errors are only logged, since the parent run must be closed."""
+    from lungtl.sweeps.ensemble import write_sweep_ensemble  # pandas, torch
+
+    try:
+        write_sweep_ensemble(sweep)
+    except LungtlError as error:
+        log.error("no ensemble: %s", error)
 
 
 def _reason(folder: Path) -> str:

@@ -80,6 +80,10 @@ def table_parts(documents: list[dict[str, Any]]) -> tuple[list[Row], list[Row], 
         counts = str(document["bag"]["n"]), str(document["bag"]["n_positive"])
         within_folds = format_mean_sd(document["folds"]["auroc"]["values"])
         rows.append((name, split_seed, seed, *counts, within_folds, *_cells(document["bag"])))
+        if (combined := document["with_covariates"]) is not None:
+            known = str(combined["scores"]["n"]), str(combined["scores"]["n_positive"])
+            title = f"{name} with {', '.join(combined['covariates'])}"
+            rows.append((title, split_seed, seed, *known, "", *_cells(combined["scores"])))
         for control, scores in document["controls"].items():
             title, depends_on = f"control: {control}", ("", "")
             if control in RUN_CONTROLS:
