@@ -84,8 +84,8 @@ def train(
     weights = classifier.backbone.fingerprint()
     freezing.adapt(classifier.backbone)
     trainable, total = trainable_share(classifier, freezing, config.trainer.max_epochs)
-    log.info("%s (weights: %s), %s of %s parameters train", classifier.backbone.name,
-             classifier.backbone.loaded_weights.source, f"{trainable:,}", f"{total:,}")  # fmt: skip
+    log.info("%s (weights: %s): %.2f of %.2f M parameters train", classifier.backbone.name,
+             classifier.backbone.loaded_weights.source, trainable / 1e6, total / 1e6)  # fmt: skip
     features = run_features(config, classifier, freezing, store, device, weights)
     loss = build_loss(config, store, split)
     module = BagModule(classifier, freezing, loss, config.optimizer, config.schedule, config.trainer.max_epochs,

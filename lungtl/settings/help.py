@@ -82,7 +82,7 @@ def _header(config_name: str) -> str:
 def _options(group: str, places: Sequence[Path]) -> list[str]:
     own = {path.stem for place in places for path in (place / group).glob("*.yaml")}
     if group == "experiments":
-        own |= {path.stem for place in places for path in (place.parent / group).glob("*.yaml")}
+        own |= {path.stem for place in (conf_dir().parent, *places) for path in (place / group).glob("*.yaml")}
     return sorted({*own, *(LAUNCHERS if group == "hydra/launcher" else ())})
 
 

@@ -61,7 +61,7 @@ def test_help_lists_groups_and_settings_without_torch(tmp_path: Path) -> None:
         assert group in words
     assert "trainer (default): max_epochs: 40" in words
     assert "patience: 10 # epochs without improvement before stopping" in words  # the comment of the file
-    assert "_target_" not in words
+    assert "_target_:" not in words
     assert done.stderr.strip() == "False"
 
 
