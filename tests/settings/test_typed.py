@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from lungtl.settings import typed as module
 from lungtl.settings.typed import TYPED, assigned, remember_command, typed, typed_again
 
 MODULE = ["python", "-W", "ignore", "-m", "lungtl.train", "-m", "seed=0,1"]
@@ -48,7 +48,7 @@ def test_further_processes_repeat_the_first_ones_command(monkeypatch: pytest.Mon
     remember_command("crossval", ["seed=0,1", "sweep.name=old"])
     monkeypatch.setattr("sys.orig_argv", ["/venv/bin/python", "-m", "lungtl.train", "-m"])
     remember_command("train", ["-m"])
-    assert json.loads(module.os.environ[TYPED])[1:] == ["crossval", "seed=0,1", "sweep.name=old"]
+    assert json.loads(os.environ[TYPED])[1:] == ["crossval", "seed=0,1", "sweep.name=old"]
     assert typed_again("sweep.name=new") == "python -m lungtl.crossval seed=0,1 sweep.name=new"
 
 
