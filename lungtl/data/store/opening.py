@@ -20,9 +20,10 @@ def open_store(config: DatasetConfig) -> Store:
     manifest = store.manifest
     labels = manifest["bag_labels"]
     unlabelled = f", {labels['-1']} unlabelled" if labels.get("-1") else ""
+    n, patients = manifest["n_bags"], manifest["n_patients"]
     log.info(
-        "%s: %d cases (%s positive%s) of %d patients, %d slices", store.name, manifest["n_bags"], labels.get("1", 0),
-        unlabelled, manifest["n_patients"], manifest["n_slices"],
+        "%s: %d case%s (%s positive%s) of %d patient%s, %d slices", store.name, n, "s" * (n != 1), labels.get("1", 0),
+        unlabelled, patients, "s" * (patients != 1), manifest["n_slices"],
     )  # fmt: skip
     if manifest["n_refused"]:
         log.info("%d refused; the reasons are in %s", manifest["n_refused"], store.path / "quarantine.jsonl")
