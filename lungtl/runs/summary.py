@@ -78,15 +78,12 @@ def tables(document: dict[str, Any], width: int) -> str:
 def _single_case(folder: Path, document: dict[str, Any]) -> str:
     with (folder / PREDICTIONS).open(newline="", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
-    calibrated = f", calibrated {float(row['calibrated']):.3f}" if row["calibrated"] else ""
+    calibrated = f" (calibrated {float(row['calibrated']):.3f})" if row["calibrated"] else ""
     point = document["operating_points"].get("youden")
     threshold = document["bag"]["threshold"] if point is None else point["threshold"]
     decision = "positive" if float(row["probability"]) >= threshold else "negative"
     label = "malignant" if row["label"] == "1" else "not malignant"
-    return (
-        f"probability  {float(row['probability']):.3f}{calibrated}: {decision} at the threshold {threshold:.3f}; "
-        f"its label is {label}"
-    )
+    return f"probability  {float(row['probability']):.3f}{calibrated}, {decision} at {threshold:.3f}; label: {label}"
 
 
 def _width() -> int:

@@ -17,7 +17,7 @@ def test_of_one_scan_its_probability_is_printed(tmp_path: Path, caplog: pytest.L
     print_summary(document, tmp_path, [])
     assert caplog.messages[0].splitlines() == [
         "all: 1 case of 1 patient, 1 positive",
-        "probability  0.731, calibrated 0.680: positive at the threshold 0.500; its label is malignant",
+        "probability  0.731 (calibrated 0.680), positive at 0.500; label: malignant",
         f"folder       {tmp_path}",
     ]
 
