@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ from lungtl.runs.model import Model
 from lungtl.runs.scored_model import ScoredModel
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.dicom import DicomSource
+from lungtl.tracking.registry import describe
+from lungtl.tracking.served import ServedBundle
 from lungtl.training.feature_cache import CachedFeatures, cached_features
 from tests.dicom_files import write_series
 from tests.models.tiny import LUNG, WIDTH, tiny_backbone, tiny_classifier
@@ -181,6 +184,11 @@ def test_raw_dicom_is_predicted_like_the_store_and_a_volume(tmp_path: Path) -> N
     hu = stored.astype(np.float64) - 1024
     assert model.predict(hu, (2.5, 0.9, 0.6)).probability == pytest.approx(expected, abs=1e-5)
     assert abs(model.predict(hu, (2.5, 0.6, 0.9)).probability - expected) > 1e-4
+    served = ServedBundle()
+    served.load_context(SimpleNamespace(artifacts={"bundle": str(tmp_path / "bundle")}, model_config=None))
+    found = served.predict(None, store.voxels(series.uid), {"pixel_spacing_mm": np.array([0.9, 0.6])})  # type: ignore[no-untyped-call]
+    assert found["probability"].tolist() == [pytest.approx(expected, abs=1e-5)]
+    assert "pixel_spacing_mm=[row, column]" in describe(FACTS, in_mm=True)
     with pytest.raises(LungtlError, match="three positive spacings"):
         model.predict(hu, 2.5)
     with pytest.raises(LungtlError, match=r"image\.crop_mm=12: the pixel spacing"):
