@@ -16,7 +16,8 @@ from lungtl.bundle import load_bundle
 from lungtl.data.field_of_view import UNKNOWN_SPACING, Spacing
 from lungtl.evaluation.chosen import Chosen, read_chosen
 from lungtl.models.bag_classifier import BagClassifier
-from lungtl.models.inference import predict_volume
+from lungtl.models.inference import mean_prediction, predict_volume
+from lungtl.runs.ensemble import read_ensemble
 from lungtl.runs.folder import bundle_of
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.ct.lungs import crop_to_lungs
@@ -54,12 +55,14 @@ class Model:
         classifier: in evaluation mode.
         config: of its bundle: backbone, head, aggregator, preprocessing, provenance.
         chosen: calibration and thresholds; None if the bundle has none.
+        members: of an ensemble, whose `classifier` is the first member's and whose config has no architecture.
     """
 
     folder: Path
     classifier: BagClassifier
     config: dict[str, Any]
     chosen: Chosen | None
+    members: tuple[Model, ...] = ()
 
     @classmethod
     def open(cls, folder: Path, accelerator: str = "cpu", trust: str | Collection[str] = ()) -> Model:
@@ -74,13 +77,19 @@ class Model:
             LungtlError: it is not a bundle, is damaged, or names a class that is not trusted.
         """
         place = bundle_of(folder)
-        classifier, config = load_bundle(place, trust)
+        members: tuple[Model, ...] = ()
+        if (ensemble := read_ensemble(place)) is not None:
+            folders, config = ensemble
+            members = tuple(cls.open(folder, accelerator, trust) for folder in folders)
+            classifier = members[0].classifier
+        else:
+            classifier, config = load_bundle(place, trust)
         if missing := PROVENANCE - config.get("provenance", {}).keys():
             raise LungtlError(
                 f"{place} is a damaged bundle (no provenance of {', '.join(sorted(missing))}); fetch it again"
             )
         classifier.to(pick_device(accelerator))
-        return cls(place, classifier, config, read_chosen(place))
+        return cls(place, classifier, config, read_chosen(place), members)
 
     @property
     def device(self) -> torch.device:
@@ -144,7 +153,8 @@ class Model:
             z_mm: [S], of the slices; None counts from 0.
             pixel_spacing_mm: (row, column); a model with image.crop_mm requires it.
         """
-        bag = predict_volume(self.classifier, voxels, pixel_spacing_mm)
+        members = self.members or (self,)
+        bag = mean_prediction([predict_volume(one.classifier, voxels, pixel_spacing_mm) for one in members])
         index = np.arange(len(voxels))
         p = bag.slice_probabilities if self.config["slices_trained"] else np.full((len(voxels), 3), np.nan)
         slices = pd.DataFrame(

@@ -37,6 +37,7 @@ Trust = Annotated[
 ]
 """Top-level packages whose classes a model may need (see `parts.build_trusted`); `trust=mylab` is a list of one."""
 
+FROZEN = "lungtl.models.freezing.frozen.Frozen"
 RECORDED_GROUPS = ("dataset", "backbone", "freezing", "aggregator", "loss")
 """Config groups whose option a run records."""
 WINDOWS: dict[str, tuple[float, float]] = {
@@ -59,6 +60,17 @@ def _listed(value: Any) -> Any:
     return value if value is None or isinstance(value, list | tuple) else [value]
 
 
+class JitterConfig(Strict):
+    """The largest amounts of `image.augment=ct`."""
+
+    shift: Annotated[float, Field(ge=0, le=0.5)]
+    rotation: Annotated[float, Field(ge=0, le=180)]
+    zoom: Fraction
+    brightness: Annotated[float, Field(ge=0, le=1)]
+    contrast: Fraction
+    noise: Annotated[float, Field(ge=0, le=1)]
+
+
 class ImageConfig(Strict):
     """From a slice's voxels to the input channels of an ImageNet backbone."""
 
@@ -69,7 +81,8 @@ class ImageConfig(Strict):
     crop: Annotated[int, Field(ge=8)] | None
     crop_mm: Annotated[list[PositiveFinite], Field(min_length=1), BeforeValidator(_listed)] | None
     pixel_mm: PositiveFinite | None
-    augment: Literal["none", "dihedral"]
+    augment: Literal["none", "dihedral", "ct"]
+    jitter: JitterConfig
     train_slices: Annotated[int, Field(ge=1)] | None
 
     @field_validator("windows")
@@ -203,6 +216,7 @@ class TrainCacheConfig(CacheConfig):
 class EvaluationConfig(Strict):
     """What is computed for a run's test patients."""
 
+    views: Literal[1, 8]
     calibration: Literal["platt", "temperature", "isotonic", "none"]
     untrained: bool
     probe: bool
@@ -256,6 +270,12 @@ class PrepareConfig(DatasetConfig):
     labels_only: bool
 
 
+def _without_repeats(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("each name is expected once")
+    return names
+
+
 class TrainConfig(DatasetConfig):
     """`python -m lungtl.train`."""
 
@@ -272,6 +292,7 @@ class TrainConfig(DatasetConfig):
     evaluation: EvaluationConfig
     tracking: TrackingConfig
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    covariates: Annotated[list[str], AfterValidator(_without_repeats)]
     cache: TrainCacheConfig
     sweep: SweepConfig
     resume: str | None
@@ -289,6 +310,11 @@ class TrainConfig(DatasetConfig):
     def trains_on_votes(self) -> bool:
         """Whether the bag loss compares with the readers' votes, see `lungtl.training.losses.BagAndSliceLoss`."""
         return bool(self.loss.get("target") == "votes")
+
+    @property
+    def trains_on_ratings(self) -> bool:
+        """Whether the readers' other ratings are auxiliary targets, see `lungtl.training.readers`."""
+        return bool(self.loss.get("readers_weight", 0) > 0)
 
     @property
     def overrides(self) -> list[str]:
@@ -316,10 +342,15 @@ class TrainConfig(DatasetConfig):
         _check_number("optimizer.weight_decay", self.optimizer.get("weight_decay", 0), Field(ge=0))
         if self.trains_on_votes and self.trainer.sampler == "balanced":
             raise UsageError("trainer.sampler=balanced: readers' votes are no classes to balance; use shuffle")
-        if self.cache.views > 1 and self.image.augment == "none":
+        if self.image.augment == "ct" and self.freezing[parts.TARGET] == FROZEN:
             raise UsageError(
-                f"cache.views={self.cache.views}: without augmentation there is one view; give image.augment=dihedral "
-                "or cache.views=1"
+                "image.augment=ct requires a backbone that trains, but with freezing=frozen its features are cached: "
+                "give image.augment=dihedral cache.views=8"
+            )
+        if self.cache.views > 1 and self.image.augment != "dihedral" and self.evaluation.views == 1:
+            raise UsageError(
+                f"cache.views={self.cache.views}: only flips and quarter turns are cached; give image.augment=dihedral "
+                "or evaluation.views=8, or cache.views=1"
             )
         return self
 

@@ -46,6 +46,7 @@ class CachedFeatures:
         self._file, self._layout = file, layout
         self._table = _as_tensor(file, layout)
         self._slices = len(store.slices)
+        self.views = layout.rows // self._slices
         ends = np.cumsum(store.bags["n_slices"].to_numpy())
         self._bags = {
             str(bag_id): (int(end - n), int(n))
@@ -85,6 +86,9 @@ def run_features(
         return None
     if blocks == 0:
         log.info("features are not cached: the freezing strategy trains the first block")
+        return None
+    if config.image.augment == "ct":
+        log.info("features are not cached: image.augment=ct changes the images of every step")
         return None
     if config.image.augment != "none" and settings.views == 1:
         log.warning("features are not cached, since image.augment needs all flips and quarter turns; use cache.views=8")

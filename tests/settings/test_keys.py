@@ -25,6 +25,7 @@ cache.enabled           setting  changes  named    reproduced
 cache.max_gb            none     changes  -        reproduced
 cache.precision         setting  fixed    named    reproduced
 cache.views             setting  fixed    named    reproduced
+covariates              setting  changes  named    reproduced
 data_dir                none     changes  -        -
 dataset.*               setting  fixed    named    reproduced
 dataset.images          place    changes  -        reproduced
@@ -34,9 +35,10 @@ dry_run                 repeat   changes  -        -
 evaluation.calibration  setting  changes  named    reproduced
 evaluation.figures      none     changes  -        reproduced
 evaluation.heatmaps     none     changes  -        reproduced
+evaluation.probe        setting  changes  named    reproduced
 evaluation.resamples    setting  changes  named    reproduced
 evaluation.untrained    setting  changes  named    reproduced
-evaluation.probe        setting  changes  named    reproduced
+evaluation.views        setting  changes  named    reproduced
 freezing.*              setting  fixed    named    reproduced
 head.dropout            setting  fixed    named    reproduced
 head.width              setting  fixed    named    reproduced
@@ -44,6 +46,12 @@ image.augment           setting  fixed    named    reproduced
 image.channels          setting  fixed    named    reproduced
 image.crop              setting  fixed    named    reproduced
 image.crop_mm           setting  fixed    named    reproduced
+image.jitter.brightness setting  fixed    named    reproduced
+image.jitter.contrast   setting  fixed    named    reproduced
+image.jitter.noise      setting  fixed    named    reproduced
+image.jitter.rotation   setting  fixed    named    reproduced
+image.jitter.shift      setting  fixed    named    reproduced
+image.jitter.zoom       setting  fixed    named    reproduced
 image.neighbours        setting  fixed    named    reproduced
 image.pixel_mm          setting  fixed    named    reproduced
 image.size              setting  fixed    named    reproduced
