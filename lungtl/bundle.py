@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from lungtl.settings.version import VERSION
 
 if TYPE_CHECKING:
     from lungtl.evaluation.controls import Controls
+    from lungtl.evaluation.covariates import Regression
     from lungtl.models.bag_classifier import BagClassifier
     from lungtl.training.probe import Probe
     from lungtl.training.untrained import Untrained
@@ -45,6 +47,7 @@ def save_bundle(
     controls: Controls | None = None,
     backbone: Mapping[str, Any] | None = None,
     probe: Probe | None = None,
+    covariates: Regression | None = None,
 ) -> None:
     """Write a bundle.
 
@@ -60,6 +63,7 @@ def save_bundle(
         controls: trivial predictors fitted on the training split.
         backbone: its config (`_target_` and options); None for a timm model.
         probe: of its features.
+        covariates: the regression on its log-odds and covariates.
     """
     from safetensors.torch import save_file
 
@@ -81,6 +85,7 @@ def save_bundle(
         "slices_trained": slices_trained,
         "views": classifier.views,
         "controls": None if controls is None else controls.to_dict(),
+        "covariates": None if covariates is None else asdict(covariates),
         "preprocessing": classifier.preprocessor.describe(),
         "provenance": dict(provenance),
     }
@@ -189,7 +194,7 @@ def _network(config: Mapping[str, Any], trust: str | Collection[str]) -> BagClas
     preprocessor = SlicePreprocessor(**config["preprocessing"])
     backbone.set_input_size(preprocessor.size)
     width = config["head"]["width"]
-    projection = SliceProjection(backbone.dim, width, config["head"]["dropout"])
+    projection = SliceProjection(backbone.dim * preprocessor.scales, width, config["head"]["dropout"])
     aggregator = parts.build_trusted(config["aggregator"], trust, dim=width)
     views = config.get("views", 1)  # the first bundles lack it
     return BagClassifier(preprocessor, backbone, projection, aggregator, views=views)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
+from lungtl.data.field_of_view import UNKNOWN_SPACING, Spacing
 from lungtl.data.store.reader import Store
 from lungtl.sources.base import NON_NODULE, UNKNOWN
 
@@ -39,6 +40,7 @@ class Batch:
     frames: list[Tensor] | None  # one int16 [S_i, C, H, W] per bag, not augmented yet, or None if there are features
     views: list[int]  # dihedral view of each bag; features are already of that view
     positions: list[Tensor]  # one int64 [S_i] per bag: indices of its slices, ascending
+    spacings: list[Spacing] = field(default_factory=list)  # (row, column) of each bag's frames, mm, not augmented yet
     seeds: list[int] | None = None  # of each bag's jitter; None: no jitter
     ratings: Tensor | None = None  # float32 [B, K], see `lungtl.training.readers`; None unless they are trained on
 
@@ -75,6 +77,7 @@ class Sample:
     features: Tensor | None
     frames: Tensor | None
     view: int = 0
+    spacing_mm: Spacing = UNKNOWN_SPACING
     seed: int | None = None
     ratings: Tensor | None = None
 
@@ -117,9 +120,11 @@ class BagDataset(Dataset[Sample]):
         else:
             frames = read_frames(self.store.voxels(bag_id), positions.numpy(), self.neighbours)
         bag_label = self.labels.get(bag_id, UNKNOWN)
+        spacing_mm = self.store.spacing_mm(bag_id)
         seed_of_bag = int(jitter_seed) if self.jitter else None
         ratings = None if self.ratings is None else self.ratings[bag_id]
-        return Sample(bag_id, bag_label, labels[positions], positions, features, frames, view, seed_of_bag, ratings)
+        return Sample(bag_id, bag_label, labels[positions], positions, features, frames, view, spacing_mm,
+                      seed_of_bag, ratings)  # fmt: skip
 
 
 def dihedral(frames: Tensor, view: int) -> Tensor:
@@ -127,6 +132,11 @@ def dihedral(frames: Tensor, view: int) -> Tensor:
     mirrored, turns = divmod(view, 4)
     turned = torch.rot90(frames, turns, dims=(-2, -1)) if turns else frames
     return turned.flip(-1) if mirrored else turned
+
+
+def turned(spacing_mm: Spacing, view: int) -> Spacing:
+    """The (row, column) spacing in a dihedral view."""
+    return (spacing_mm[1], spacing_mm[0]) if view % 2 else spacing_mm
 
 
 def random_view(generator: torch.Generator) -> int:
@@ -163,6 +173,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         frames=[s.frames for s in samples if s.frames is not None] or None,
         views=[sample.view for sample in samples],
         positions=[sample.positions for sample in samples],
+        spacings=[sample.spacing_mm for sample in samples],
         seeds=[s.seed for s in samples if s.seed is not None] or None,
         ratings=torch.stack(ratings) if ratings else None,
     )

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from lungtl.data.bags import Features, read_frames
 from lungtl.data.batching import inference_chunks
+from lungtl.data.field_of_view import UNKNOWN_SPACING, Spacing
 from lungtl.data.store.reader import Store
-from lungtl.models.bag_classifier import BagClassifier, image_chunks
+from lungtl.models.bag_classifier import BagClassifier, SpacedVoxels, image_chunks
 from lungtl.models.module_state import evaluation_mode
 from lungtl.sources.base import BENIGN, MALIGNANT, NON_NODULE
 
@@ -44,11 +45,16 @@ class Predictions:
     slices: pd.DataFrame  # bag_id, index, z_mm, label, weight, p_non_nodule, p_benign, p_malignant
 
 
-def predict_volume(classifier: BagClassifier, voxels: NDArray[np.int16]) -> BagPrediction:
-    """Predict one bag from its voxels, int16 [S, H, W], on the classifier's device, in evaluation mode."""
+def predict_volume(
+    classifier: BagClassifier, voxels: NDArray[np.int16], spacing_mm: Spacing = UNKNOWN_SPACING
+) -> BagPrediction:
+    """Predict one bag from its voxels, int16 [S, H, W], on the classifier's device, in evaluation mode.
+
+    `spacing_mm` is that of rows and columns, which fields of view in mm require.
+    """
     device = next(classifier.parameters()).device
     with evaluation_mode(classifier), torch.inference_mode(), classifier.folded():
-        views = [_embed(classifier, [voxels], device, view=view) for view in range(classifier.views)]
+        views = [_embed(classifier, [(voxels, spacing_mm)], device, view=view) for view in range(classifier.views)]
         return mean_prediction([_classify(classifier, rows)[0] for rows in views])
 
 
@@ -98,7 +104,8 @@ def predict_bags(
                 if features is not None and view < features.views:
                     rows = [features.rows(bag_id, view, None).to(device) for bag_id in ids]
                 else:
-                    rows = _embed(classifier, map(store.voxels, ids), device, [lengths[i] for i in batch], view)
+                    volumes = ((store.voxels(bag_id), store.spacing_mm(bag_id)) for bag_id in ids)
+                    rows = _embed(classifier, volumes, device, [lengths[i] for i in batch], view)
                 views.append(_classify(classifier, rows))
             for bag_id, *of_views in zip(ids, *views, strict=True):
                 prediction = mean_prediction(of_views)
@@ -119,13 +126,13 @@ def most_slices(store: Store, features: Features | None, neighbours: bool) -> in
 
 def _embed(
     classifier: BagClassifier,
-    volumes: Iterable[NDArray[np.int16]],
+    volumes: Iterable[SpacedVoxels],
     device: torch.device,
     lengths: list[int] | None = None,
     view: int = 0,
 ) -> list[Tensor]:
     """What the feature cache would hold of bags in a view, float [S_i, K] each."""
-    chunks = [classifier.split.prefix(images) for images in image_chunks(classifier, volumes, device, view)]
+    chunks = [classifier.prefix(images) for images in image_chunks(classifier, volumes, device, view)]
     rows = torch.cat(chunks)
     return [rows] if lengths is None else list(rows.split(lengths))
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from lungtl.bundle import load_bundle
+from lungtl.data.field_of_view import UNKNOWN_SPACING, Spacing
 from lungtl.evaluation.chosen import Chosen, read_chosen
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.inference import mean_prediction, predict_volume
@@ -114,13 +115,13 @@ class Model:
         self.check_hu()
         hu = np.asarray(volume_hu)
         spacing = np.asarray(spacing_mm, np.float64)
-        cropped = self.provenance["crop"] == "lungs"
-        if spacing.ndim == 0 and not cropped:
-            spacing = np.array([spacing, 1.0, 1.0])  # only the crop to the lungs depends on the pixel spacing
+        in_mm = self.provenance["crop"] == "lungs" or bool(self.classifier.preprocessor.crop_mm)
+        if spacing.ndim == 0 and not in_mm:
+            spacing = np.array([spacing, 1.0, 1.0])  # nothing else depends on the pixel spacing
         if hu.ndim != 3 or len(hu) < 2 or spacing.shape != (3,) or not ((spacing > 0) & np.isfinite(spacing)).all():
             raise LungtlError(
                 f"volume of shape {hu.shape}, spacing_mm={spacing_mm}: expected at least two slices [z, y, x] and "
-                + ("three positive spacings (z, y, x)" if cropped else "a positive spacing, or three (z, y, x)")
+                + ("three positive spacings (z, y, x)" if in_mm else "a positive spacing, or three (z, y, x)")
             )
         if spacing[0] > MAX_GAP_MM:
             raise LungtlError(
@@ -137,16 +138,23 @@ class Model:
         """Predict one DICOM series; raises Refused if its pixels cannot be read."""
         self.check_hu()
         volume, _ = prepare_series(series, crop=self.provenance["crop"])
-        return self.predict_voxels(volume.hu, volume.z_mm)
+        return self.predict_voxels(volume.hu, volume.z_mm, volume.pixel_spacing_mm)
 
-    def predict_voxels(self, voxels: NDArray[np.int16], z_mm: NDArray[np.float64] | None = None) -> Prediction:
+    def predict_voxels(
+        self,
+        voxels: NDArray[np.int16],
+        z_mm: NDArray[np.float64] | None = None,
+        pixel_spacing_mm: Spacing = UNKNOWN_SPACING,
+    ) -> Prediction:
         """Predict 1 mm slices that are already as the training data were: HU or grey values, cropped.
 
         Args:
             voxels: int16 [S, H, W].
             z_mm: [S], of the slices; None counts from 0.
+            pixel_spacing_mm: (row, column); a model with image.crop_mm requires it.
         """
-        bag = mean_prediction([predict_volume(member.classifier, voxels) for member in self.members or (self,)])
+        members = self.members or (self,)
+        bag = mean_prediction([predict_volume(each.classifier, voxels, pixel_spacing_mm) for each in members])
         index = np.arange(len(voxels))
         p = bag.slice_probabilities if self.config["slices_trained"] else np.full((len(voxels), 3), np.nan)
         slices = pd.DataFrame(
@@ -167,4 +175,4 @@ class Model:
         if self.provenance["crop"] == "lungs":
             volume, _ = crop_to_lungs(volume)
         volume = resample_z(volume, SLICE_STEP_MM)
-        return self.predict_voxels(volume.hu, volume.z_mm)
+        return self.predict_voxels(volume.hu, volume.z_mm, volume.pixel_spacing_mm)

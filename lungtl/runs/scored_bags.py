@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lungtl.data.splits import EXTRA, read_split
+from lungtl.data.splits import EXTRA, identified, read_split
 from lungtl.data.store.reader import Store
 from lungtl.runs.ensemble import read_ensemble
 from lungtl.runs.folder import SPLIT, bundle_of, read_record
@@ -22,7 +22,7 @@ class ScoredBags(NamedTuple):
     """The bags that are scored.
 
     Attributes:
-        bags: bag_id, patient_id, label, diameter_mm, split.
+        bags: bag_id, patient_id, what readers measured, label, split: see `lungtl.data.splits`.
         trained_with: the model's own split, with the same columns; None for a bundle without its run.
         split: the name under which the scores stand.
         left_out: patients that split=auto omitted because they trained the model or chose its epoch.
@@ -48,7 +48,7 @@ def choose_bags(model: Path, store: Store, wanted: str) -> ScoredBags:
         UsageError: auto leaves no patient.
     """
     labelled = store.bags[store.bags["bag_label"] != UNKNOWN]
-    bags = labelled[["bag_id", "patient_id", "diameter_mm"]].assign(label=labelled["bag_label"].astype(int))
+    bags = identified(labelled)
     split = read_split(model / SPLIT) if (model / SPLIT).is_file() else None
     same_store = split is not None and _trained_on(model) == store.fingerprint
     seen: set[str] = set()

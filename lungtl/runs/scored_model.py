@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from lungtl.bundle import load_probe, load_untrained
 from lungtl.data.bags import Features
+from lungtl.data.field_of_view import check_slices
 from lungtl.data.store.reader import Store
 from lungtl.evaluation.chosen import Chosen
-from lungtl.evaluation.controls import Controls, fit_controls
+from lungtl.evaluation.controls import Controls, fit_controls, read_numbers
+from lungtl.evaluation.covariates import Regression
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.inference import Predictions, mean_predictions, predict_bags
 from lungtl.runs.model import Model
@@ -38,6 +40,7 @@ class ScoredModel:
         controls: trivial predictors fitted on its training split; None if that is unknown.
         untrained: the untrained control with its features of the same store; None omits it.
         probe: the probe of its features; None if it has none.
+        covariates: the regression on its log-odds and covariates; None if it has none.
         slices_trained: whether anything trained its slice head; if not, slice probabilities are omitted.
         heatmaps: draw Grad-CAM heatmaps too.
         members: of an ensemble; classifier, aggregator and features are then the first member's.
@@ -51,6 +54,7 @@ class ScoredModel:
     controls: Controls | None
     untrained: Untrained | None
     probe: Probe | None
+    covariates: Regression | None
     slices_trained: bool
     heatmaps: bool
     members: tuple[ScoredModel, ...] = ()
@@ -61,27 +65,51 @@ class ScoredModel:
         return self.members or (self,)
 
 
-def predict_scored(
-    scored: ScoredModel, store: Store, bag_ids: Sequence[str]
-) -> tuple[Predictions, dict[str, NDArray[np.float64]]]:
-    """Predictions of bags, and the probabilities of the controls that depend on the run: untrained and probe.
+@dataclass(frozen=True)
+class ScoredPredictions:
+    """What a model and the controls of its run predict for bags; of an ensemble, the means over its members.
 
-    An ensemble's are the means over its members; a control that one of them lacks is omitted.
+    Attributes:
+        predictions: of the bags and their slices.
+        controls: untrained and probe, as far as all members have them: name -> float64 [n].
+        with_covariates: float64 [n], NaN where a covariate is unknown; None for a model without covariates.
     """
-    predictions = [predict_bags(one.classifier, store, bag_ids, one.features, one.device) for one in scored.networks]
-    controls = [_controls_of_run(one, store, bag_ids) for one in scored.networks]
-    shared = [name for name in controls[0] if all(name in others for others in controls)]
-    return mean_predictions(predictions), {name: np.mean([each[name] for each in controls], axis=0) for name in shared}
+
+    predictions: Predictions
+    controls: dict[str, NDArray[np.float64]]
+    with_covariates: NDArray[np.float64] | None
 
 
-def _controls_of_run(scored: ScoredModel, store: Store, bag_ids: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    controls = {}
+def predict_scored(scored: ScoredModel, store: Store, bags: pd.DataFrame) -> ScoredPredictions:
+    """Predict bags of a store: bag_id, diameter_mm."""
+    members = [_predict_network(network, store, bags) for network in scored.networks]
+    combined = [each.with_covariates for each in members if each.with_covariates is not None]
+    names = [name for name in members[0].controls if all(name in each.controls for each in members)]
+    return ScoredPredictions(
+        mean_predictions([each.predictions for each in members]),
+        {name: np.mean([each.controls[name] for each in members], axis=0) for name in names},
+        np.mean(combined, axis=0) if len(combined) == len(members) else None,
+    )
+
+
+def _predict_network(scored: ScoredModel, store: Store, bags: pd.DataFrame) -> ScoredPredictions:
+    bag_ids, controls, combined = list(bags["bag_id"]), {}, None
+    predictions = predict_bags(scored.classifier, store, bag_ids, scored.features, scored.device)
     if (control := scored.untrained) is not None:
         predicted = predict_bags(control.classifier, store, bag_ids, control.features, scored.device)
         controls["untrained"] = predicted.bags["probability"].to_numpy()
     if scored.probe is not None and (features := probed_features(scored.classifier, scored.features)) is not None:
         controls["probe"] = scored.probe.predict(pool_slices(features, bag_ids))
-    return controls
+    if scored.covariates is not None:
+        table = bags.merge(predictions.bags, on="bag_id", validate="one_to_one")
+        combined = scored.covariates.predict(with_covariates(table, store, scored.covariates.covariates))
+    return ScoredPredictions(predictions, controls, combined)
+
+
+def with_covariates(bags: pd.DataFrame, store: Store, covariates: Sequence[str]) -> pd.DataFrame:
+    """Bags with the columns of their covariates, as far as the store has them."""
+    columns = [name for name in covariates if name in store.bags and name not in bags]
+    return bags.merge(store.bags[["bag_id", *columns]], on="bag_id", validate="one_to_one")
 
 
 def scored_on(store: Store, model: Model, trained_with: pd.DataFrame | None, config: EvaluateConfig) -> ScoredModel:
@@ -92,12 +120,16 @@ def scored_on(store: Store, model: Model, trained_with: pd.DataFrame | None, con
         model: of a run or bundle.
         trained_with: the split that it was trained with; None if unknown, and then its bundle's controls are used.
         config: of the evaluation.
+
+    Raises:
+        LungtlError: the model's image.crop_mm does not suit the store.
     """
     if model.members:
         members = tuple(scored_on(store, member, trained_with, config) for member in model.members)
         controls = controls_of(model.config, trained_with)
         return replace(members[0], chosen=model.chosen, controls=controls, heatmaps=False, members=members,
                        slices_trained=model.config["slices_trained"])  # fmt: skip
+    check_slices(model.classifier.preprocessor.crop_mm, store.bags, store.name)
     untrained = None
     if config.untrained and (found := load_untrained(model.folder, model.config, config.trust or ())) is not None:
         classifier, weights = found
@@ -105,8 +137,9 @@ def scored_on(store: Store, model: Model, trained_with: pd.DataFrame | None, con
     weights = model.classifier.backbone.fingerprint()
     features = bundle_features(store, model, model.classifier, weights, config)
     controls, probe = controls_of(model.config, trained_with), load_probe(model.folder)
+    covariates, slices_trained = covariates_of(model.config), model.config["slices_trained"]
     return ScoredModel(model.classifier, model.config["aggregator"], features, model.device, model.chosen, controls,
-                       untrained, probe, model.config["slices_trained"], config.heatmaps)  # fmt: skip
+                       untrained, probe, covariates, slices_trained, config.heatmaps)  # fmt: skip
 
 
 def controls_of(bundle: Mapping[str, Any], trained_with: pd.DataFrame | None) -> Controls | None:
@@ -115,6 +148,12 @@ def controls_of(bundle: Mapping[str, Any], trained_with: pd.DataFrame | None) ->
         return fit_controls(trained_with[trained_with["split"] == "train"])
     saved = bundle.get("controls")
     return None if saved is None else Controls.from_dict(saved)
+
+
+def covariates_of(bundle: Mapping[str, Any]) -> Regression | None:
+    """The regression on log-odds and covariates of a bundle's config, if it has one."""
+    saved = bundle.get("covariates")
+    return None if saved is None else read_numbers(Regression, saved, "covariates")
 
 
 def bundle_features(

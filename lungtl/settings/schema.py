@@ -29,6 +29,7 @@ from lungtl.settings.errors import UsageError
 Part = dict[str, Any]
 FullPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+PositiveFinite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 Trust = Annotated[
     list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]] | None,
@@ -46,6 +47,7 @@ WINDOWS: dict[str, tuple[float, float]] = {
     "wide": (0, 2000),
 }
 """Display windows by name: (centre, width) in HU."""
+MIN_SIZE, MAX_SIZE = 32, 1024  # of images in pixels
 
 
 class Strict(BaseModel):
@@ -65,14 +67,20 @@ class JitterConfig(Strict):
     noise: Annotated[float, Field(ge=0, le=1)]
 
 
+def _listed(value: Any) -> Any:
+    return value if value is None or isinstance(value, list | tuple) else [value]
+
+
 class ImageConfig(Strict):
     """From a slice's voxels to the input channels of an ImageNet backbone."""
 
     channels: Annotated[int, Field(ge=1, le=16)]
     windows: Literal["auto"] | list[str | tuple[float, float]]
     neighbours: bool
-    size: Literal["auto"] | Annotated[int, Field(ge=32, le=1024)]
+    size: Literal["auto"] | Annotated[int, Field(ge=MIN_SIZE, le=MAX_SIZE)]
     crop: Annotated[int, Field(ge=8)] | None
+    crop_mm: Annotated[list[PositiveFinite], Field(min_length=1), BeforeValidator(_listed)] | None
+    pixel_mm: PositiveFinite | None
     augment: Literal["none", "dihedral", "ct"]
     jitter: JitterConfig
     train_slices: Annotated[int, Field(ge=1)] | None
@@ -101,6 +109,39 @@ class ImageConfig(Strict):
                 f"expected one window or {self.channels}, one per channel, not {count}; see image.channels"
             )
         return self
+
+    @model_validator(mode="after")
+    def _one_field_of_view(self) -> ImageConfig:
+        given = [key for key in ("size", "crop_mm", "pixel_mm") if getattr(self, key) not in (None, "auto")]
+        if self.crop is not None and (self.crop_mm or self.pixel_mm):
+            raise UsageError(
+                f"image.crop={self.crop} is in pixels, image.{given[-1]} in mm; give one, set the other to null"
+            )
+        if len(given) == 3:
+            raise UsageError("image.size, image.crop_mm and image.pixel_mm: two of them decide the third; omit one")
+        if self.pixel_mm and self.crop_mm:
+            if len(self.crop_mm) > 1:
+                raise UsageError("image.pixel_mm requires one image.crop_mm; for several give image.size")
+            size = self.crop_mm[0] / self.pixel_mm
+            if abs(size - round(size)) > 1e-6 * size or not MIN_SIZE <= round(size) <= MAX_SIZE:
+                raise UsageError(
+                    f"image.crop_mm={self.crop_mm[0]:g} / image.pixel_mm={self.pixel_mm:g} = {size:g} pixels; expected "
+                    f"a whole number from {MIN_SIZE} to {MAX_SIZE}"
+                )
+        return self
+
+    def resolve_size(self, default: int) -> tuple[int, list[float]]:
+        """Side of the network's images in pixels, and of the fields of view in mm (empty if they are in pixels).
+
+        Args:
+            default: side in pixels if `size` is auto.
+        """
+        size = default if self.size == "auto" else self.size
+        if self.pixel_mm is None:
+            return size, self.crop_mm or []
+        if self.crop_mm is None:
+            return size, [size * self.pixel_mm]
+        return round(self.crop_mm[0] / self.pixel_mm), self.crop_mm
 
 
 class HeadConfig(Strict):
@@ -229,6 +270,12 @@ class PrepareConfig(DatasetConfig):
     labels_only: bool
 
 
+def _without_repeats(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("each name is expected once")
+    return names
+
+
 class TrainConfig(DatasetConfig):
     """`python -m lungtl.train`."""
 
@@ -245,6 +292,7 @@ class TrainConfig(DatasetConfig):
     evaluation: EvaluationConfig
     tracking: TrackingConfig
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    covariates: Annotated[list[str], AfterValidator(_without_repeats)]
     cache: TrainCacheConfig
     sweep: SweepConfig
     resume: str | None

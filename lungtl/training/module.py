@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics.functional.classification import binary_auroc
 
-from lungtl.data.bags import Batch, dihedral
+from lungtl.data.bags import Batch, dihedral, turned
 from lungtl.models.bag_classifier import BagClassifier, BagOutput, ImageChange
 from lungtl.models.collectives import all_gather, all_reduce_sum, average_batch_norm_statistics, rank
 from lungtl.models.freezing.base import FreezingStrategy, set_train_mode
@@ -76,7 +76,8 @@ class BagModule(pl.LightningModule):
         output: BagOutput = self.classifier(
             [dihedral(frames, view) for frames, view in zip(batch.frames, batch.views, strict=True)],
             batch.positions,
-            changes=self._changes(batch),
+            [turned(spacing, view) for spacing, view in zip(batch.spacings, batch.views, strict=True)],
+            self._changes(batch),
         )
         return output
 

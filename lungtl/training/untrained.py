@@ -86,7 +86,7 @@ def train_untrained(
             raise LungtlError(f"the features of a random backbone exceed cache.max_gb={cache.max_gb:g}; raise it")
         log.info("training the untrained control: the same head and aggregator on a random backbone")
         seed_everything(config.seed)
-        projection = SliceProjection(classifier.backbone.dim, config.head.width, config.head.dropout)
+        projection = SliceProjection(classifier.projection.linear.in_features, config.head.width, config.head.dropout)
         aggregator = parts.build(config.aggregator, dim=config.head.width)
         views, backbone = classifier.views, classifier.backbone
         classifier = BagClassifier(classifier.preprocessor, backbone, projection, aggregator, views=views)

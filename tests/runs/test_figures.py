@@ -57,8 +57,9 @@ def test_the_montage_says_which_slices_it_shows(
 ) -> None:
     drawn: dict[str, Any] = {}
 
-    def montage(images: Any, captions: Any, labels: Any, title: str) -> Figure:
+    def montage(images: Any, captions: Any, labels: Any, title: str, aspects: Any) -> Figure:
         drawn.update(images=images, captions=captions, title=title)
+        assert aspects == [1.0] * bags  # the spacing is unknown
         return Figure()
 
     monkeypatch.setattr("lungtl.runs.figures.montage", montage)

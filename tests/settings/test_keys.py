@@ -25,6 +25,7 @@ cache.enabled           setting  changes  named    reproduced
 cache.max_gb            none     changes  -        reproduced
 cache.precision         setting  fixed    named    reproduced
 cache.views             setting  fixed    named    reproduced
+covariates              setting  changes  named    reproduced
 data_dir                none     changes  -        -
 dataset.*               setting  fixed    named    reproduced
 dataset.images          place    changes  -        reproduced
@@ -44,6 +45,7 @@ head.width              setting  fixed    named    reproduced
 image.augment           setting  fixed    named    reproduced
 image.channels          setting  fixed    named    reproduced
 image.crop              setting  fixed    named    reproduced
+image.crop_mm           setting  fixed    named    reproduced
 image.jitter.brightness setting  fixed    named    reproduced
 image.jitter.contrast   setting  fixed    named    reproduced
 image.jitter.noise      setting  fixed    named    reproduced
@@ -51,6 +53,7 @@ image.jitter.rotation   setting  fixed    named    reproduced
 image.jitter.shift      setting  fixed    named    reproduced
 image.jitter.zoom       setting  fixed    named    reproduced
 image.neighbours        setting  fixed    named    reproduced
+image.pixel_mm          setting  fixed    named    reproduced
 image.size              setting  fixed    named    reproduced
 image.train_slices      setting  fixed    named    reproduced
 image.windows           setting  fixed    named    reproduced

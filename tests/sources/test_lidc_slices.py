@@ -18,6 +18,7 @@ from PIL import Image
 from lungtl.settings.errors import LungtlError, Refused
 from lungtl.sources import lidc_slices
 from lungtl.sources.base import Bag, Source
+from lungtl.sources.density import central_density
 from lungtl.sources.lidc_database import database_path
 from lungtl.sources.lidc_nodules import Nodule
 from lungtl.sources.lidc_slices import LidcSlicesSource
@@ -77,7 +78,8 @@ def test_nodules_become_bags_with_the_readers_labels(root: Path) -> None:
     assert (benign.patient_id, benign.bag_label, set(benign.slice_labels)) == ("LIDC-IDRI-0012", 0, {1})
     assert malignant.pixel_spacing_mm == pytest.approx((0.820312, 0.820312))
     assert np.isnan(malignant.z_mm).all()
-    assert benign.details == {"n_readers": 4, "native_spacing_mm": 2.5}
+    density = central_density(benign.voxels, benign.pixel_spacing_mm, benign.diameter_mm)
+    assert benign.details == {"n_readers": 4, "native_spacing_mm": 2.5, "density": density}
 
 
 def test_slices_are_ordered_by_number_not_by_name(root: Path) -> None:
@@ -137,6 +139,7 @@ def test_a_patients_bag_joins_its_nodules_in_order(patient_0063: Path) -> None:
     assert [row["nodule"] for row in bag.nodules] == [0, 1, 2, 3]
     assert bag.diameter_mm == max(row["diameter_mm"] for row in bag.nodules)
     assert bag.details["n_nodules"] == 4
+    assert bag.details["density"] == 30  # of its densest nodule
 
 
 def test_a_patient_with_only_benign_nodules_is_0(root: Path) -> None:
@@ -284,7 +287,7 @@ def test_loading_needs_no_database_even_in_another_process(root: Path, monkeypat
 
 def test_the_recipe_has_no_folder() -> None:
     assert LidcSlicesSource("somewhere").recipe() == {
-        "kind": "lidc_slices", "bag": "nodule", "min_readers": 3, "indeterminate": "exclude",
+        "kind": "lidc_slices", "density": 98.0, "bag": "nodule", "min_readers": 3, "indeterminate": "exclude",
         "rule": "median", "threshold": 3.0, "uncounted": "drop",
     }  # fmt: skip
 
