@@ -156,7 +156,7 @@ class Model:
             pixel_spacing_mm: (row, column); a model with image.crop_mm requires it.
         """
         members = self.members or (self,)
-        bag = mean_prediction([predict_volume(one.classifier, voxels, pixel_spacing_mm) for one in members])
+        bag = mean_prediction([predict_volume(each.classifier, voxels, pixel_spacing_mm) for each in members])
         index = np.arange(len(voxels))
         p = bag.slice_probabilities if self.config["slices_trained"] else np.full((len(voxels), 3), np.nan)
         slices = pd.DataFrame(
