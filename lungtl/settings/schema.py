@@ -57,10 +57,6 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _listed(value: Any) -> Any:
-    return value if value is None or isinstance(value, list | tuple) else [value]
-
-
 class JitterConfig(Strict):
     """The largest amounts of `image.augment=ct`."""
 
@@ -70,6 +66,10 @@ class JitterConfig(Strict):
     brightness: Annotated[float, Field(ge=0, le=1)]
     contrast: Fraction
     noise: Annotated[float, Field(ge=0, le=1)]
+
+
+def _listed(value: Any) -> Any:
+    return value if value is None or isinstance(value, list | tuple) else [value]
 
 
 class ImageConfig(Strict):

@@ -77,8 +77,8 @@ def test_they_train_the_embedding_and_only_in_training(tmp_path: Path, module: B
     assert "readers_loss" not in module.loss.parts(output, batch.bag_labels, batch.slice_labels)
     without = module.loss.combined({name: part for name, part in parts.items() if name != "readers_loss"})
     readers = parts["readers_loss"]
-    mean = float(readers.numerator / readers.denominator)
-    assert float(module.loss.combined(parts)) == pytest.approx(float(without) + 0.5 * mean, rel=1e-5)
+    mean = float((readers.numerator / readers.denominator).detach())
+    assert module.loss.combined(parts).item() == pytest.approx(without.item() + 0.5 * mean, rel=1e-5)
     readers.numerator.backward()
     assert module.classifier.projection.linear.weight.grad is not None
     trained = {id(p) for group in module.configure_optimizers()["optimizer"].param_groups for p in group["params"]}
