@@ -28,7 +28,12 @@ def logged(folder: Path, *, quiet: bool = False) -> Iterator[None]:
     earlier = [console.level for console in consoles]
     for console in consoles:
         console.setLevel(logging.WARNING if quiet else logging.INFO)
-    root.addHandler(file)
+    own: list[logging.Handler] = [file]
+    if not root.handlers:  # in a notebook; with any handler Python no longer prints warnings by itself
+        own.append(logging.StreamHandler())
+        own[-1].setLevel(logging.WARNING)
+    for handler in own:
+        root.addHandler(handler)
     ours.setLevel(logging.DEBUG)
     try:
         yield
@@ -40,8 +45,9 @@ def logged(folder: Path, *, quiet: bool = False) -> Iterator[None]:
         raise
     finally:
         ours.setLevel(level)
-        root.removeHandler(file)
-        file.close()
+        for handler in own:
+            root.removeHandler(handler)
+            handler.close()
         for console, before in zip(consoles, earlier, strict=True):
             console.setLevel(before)
 
