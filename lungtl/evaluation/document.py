@@ -207,7 +207,7 @@ def main_metrics(document: Document) -> dict[str, float]:
     Returns:
         "test/bag/auroc", "test/bag/auprc", ..., and of each control "test/control/diameter/auroc" -> a finite number.
     """
-    tables = {"bag": (document["bag"], TRACKED)}
+    tables: dict[str, tuple[Any, tuple[str, ...]]] = {"bag": (document["bag"], TRACKED)}
     tables |= {f"control/{name}": (table, ("auroc",)) for name, table in document["controls"].items()}
     return {
         f"{document['split']}/{group}/{name}": float(value)

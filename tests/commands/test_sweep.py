@@ -53,8 +53,8 @@ def test_the_best_run_is_named_last_with_what_chose_it(swept: Done) -> None:
     best = _best(_folders(swept))
     reference = read_json(best / "run.json")["mlflow_run_id"]
     assert f"Best setting on validation: {_aggregator(best)} (AUROC " in swept.err
-    *ui, register = swept.err.splitlines()[-2:]
-    assert "lungtl.ui data_dir=" in ui[0]
+    ui, register = swept.err.splitlines()[-2:]
+    assert "lungtl.ui data_dir=" in ui
     assert f"lungtl.register run={reference} data_dir=" in register
 
 

@@ -49,7 +49,7 @@ def terminal_rows(documents: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """The terminal's table: the AUROC of each repeat, then of its controls."""
     settings = [document["setting"] for document in documents]
     names = differing(settings) if len(set(settings)) > 1 else ["model"] * len(settings)
-    rows = [("setting", "split seed", "seed", "AUROC, pooled", "AUROC, mean of folds")]
+    rows: list[Row] = [("setting", "split seed", "seed", "AUROC, pooled", "AUROC, mean of folds")]
     for name, document in zip(names, documents, strict=True):
         seeds = (str(document["split_seed"]), str(document["seed"]))
         pooled = format_estimate(document["bag"]["metrics"]["auroc"])
