@@ -88,7 +88,7 @@ def test_the_table_needs_neither_weights_nor_data(tmp_path: Path, capsys: pytest
     out = capsys.readouterr().out
     assert "LastBlocks" in out
     (layer4,) = (line for line in out.splitlines() if "layer4" in line)
-    assert [cell.strip() for cell in layer4.split("│")[2:6]] == ["8,393,728", "8,393,728", "0.001", "0"]
+    assert [cell.strip() for cell in layer4.split("│")[2:6]] == ["8,393,728", "8,393,728", "0.001", "1"]
     (stem,) = (line for line in out.splitlines() if "conv1" in line)
     assert [cell.strip() for cell in stem.split("│")[3:6]] == ["0", "-", "never"]
     assert not (tmp_path / "nothing").exists()
