@@ -154,7 +154,7 @@ class Model:
             pixel_spacing_mm: (row, column); a model with image.crop_mm requires it.
         """
         members = self.members or (self,)
-        bag = mean_prediction([predict_volume(each.classifier, voxels, pixel_spacing_mm) for each in members])
+        bag = mean_prediction([predict_volume(one.classifier, voxels, pixel_spacing_mm) for one in members])
         index = np.arange(len(voxels))
         p = bag.slice_probabilities if self.config["slices_trained"] else np.full((len(voxels), 3), np.nan)
         slices = pd.DataFrame(
@@ -165,10 +165,15 @@ class Model:
         return Prediction(bag.probability, None if calibrated is None else float(calibrated[0]), slices)
 
     def check_hu(self) -> None:
-        """Raise LungtlError if the model was trained on grey values instead of HU."""
+        """Raise LungtlError if the model was trained on grey values instead of HU, or on nodules instead of scans."""
         if self.provenance["value_range"] is not None:
             raise LungtlError(
                 f"{self.folder} was trained on grey values, not HU; it cannot read CT series: use another model"
+            )
+        if (bag := self.provenance.get("bag", "scan")) != "scan":  # bundles without it are of scans
+            raise LungtlError(
+                f"{self.folder} was trained on nodules cut out of scans (dataset.bag={bag}), it cannot read whole "
+                "series: score nodules with lungtl evaluate, or use another model"
             )
 
     def _predict(self, volume: Volume) -> Prediction:

@@ -54,6 +54,7 @@ def make_record(
         "store": store.name,
         "value_range": store.manifest["value_range"],
         "crop": store.manifest["recipe"].get("crop", "none"),
+        "bag": store.manifest["recipe"].get("bag", "scan"),
         "store_fingerprint": store.fingerprint,
         "split_fingerprint": split_fingerprint(split),
         "weights_fingerprint": backbone.fingerprint(),

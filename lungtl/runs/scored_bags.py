@@ -102,7 +102,7 @@ def shared_patients(bags: pd.DataFrame, split: pd.DataFrame | None, *sides: str)
 
 
 def check_values(store: Store, provenance: dict[str, object]) -> None:
-    """Raise LungtlError if model and store differ in HU or grey values; warn if their crops differ."""
+    """Raise LungtlError if model and store differ in HU or grey values; warn if their crops or bags differ."""
     expected, seen = provenance["value_range"], store.manifest["value_range"]
     if expected != seen:
         names = ["HU" if v is None else f"grey values {v}" for v in (expected, seen)]
@@ -110,3 +110,6 @@ def check_values(store: Store, provenance: dict[str, object]) -> None:
     crop = store.manifest["recipe"].get("crop", "none")
     if provenance["crop"] != crop:
         log.warning("the model was trained with dataset.crop=%s, %s has %s", provenance["crop"], store.name, crop)
+    bag = store.manifest["recipe"].get("bag", "scan")
+    if provenance.get("bag", bag) != bag:
+        log.warning("the model was trained with dataset.bag=%s, %s has %s", provenance["bag"], store.name, bag)

@@ -56,6 +56,10 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _listed(value: Any) -> Any:
+    return value if value is None or isinstance(value, list | tuple) else [value]
+
+
 class JitterConfig(Strict):
     """The largest amounts of `image.augment=ct`."""
 
@@ -65,10 +69,6 @@ class JitterConfig(Strict):
     brightness: Annotated[float, Field(ge=0, le=1)]
     contrast: Fraction
     noise: Annotated[float, Field(ge=0, le=1)]
-
-
-def _listed(value: Any) -> Any:
-    return value if value is None or isinstance(value, list | tuple) else [value]
 
 
 class ImageConfig(Strict):

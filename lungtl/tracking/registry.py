@@ -101,8 +101,9 @@ def describe(provenance: Mapping[str, Any], in_mm: bool = False) -> str:
     values = "HU" if value_range is None else f"grey values from {value_range[0]:g} to {value_range[1]:g}"
     crop = "not cropped" if provenance["crop"] == "none" else f"cropped to the {provenance['crop']}"
     spacing = f", with params {SPACING}=[row, column]" if in_mm else ""
+    unit = provenance.get("bag", "scan")
     return (
-        f"Research software, not a medical device. Input: one scan, int16 [slices, height, width], {values}, 1 mm apart"
-        f", {crop}{spacing}. Output: its probability of malignancy, and the calibrated one. "
+        f"Research software, not a medical device. Input: one {unit}, int16 [slices, height, width], {values}, 1 mm "
+        f"apart, {crop}{spacing}. Output: its probability of malignancy, and the calibrated one. "
         f"Trained on {provenance['store']}."
     )

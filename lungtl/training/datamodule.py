@@ -54,7 +54,7 @@ class BagDataModule(pl.LightningDataModule):
         dataset = self._dataset(("train", EXTRA), draw, self.config.image.augment != "none", (seed, epoch))
         count = len(dataset)
         if settings.sampler == "balanced":
-            order = batching.balanced([dataset.labels[bag_id] for bag_id in dataset.bag_ids], seed, epoch)
+            order = batching.balanced([int(dataset.labels[bag_id]) for bag_id in dataset.bag_ids], seed, epoch)
         else:
             order = batching.shuffled(count, seed, epoch)
         lengths = self._lengths(dataset) if draw is None else np.minimum(self._lengths(dataset), draw)
@@ -90,7 +90,8 @@ class BagDataModule(pl.LightningDataModule):
         part = self.split[self.split["split"].isin(names)]
         labels: Mapping[str, float] = dict(zip(part["bag_id"], part["label"], strict=True))
         if "train" in names and self.config.trains_on_votes:
-            labels = self.store.bags.set_index("bag_id")["votes"][part["bag_id"]].to_dict()
+            votes = self.store.bags.set_index("bag_id")["votes"]
+            labels = {str(bag_id): float(votes[bag_id]) for bag_id in part["bag_id"]}
         neighbours = self.config.image.neighbours
         jitter = augment and self.config.image.augment == "ct"
         bag_ids = list(part["bag_id"])

@@ -158,7 +158,7 @@ def test_montages_show_the_field_of_view_with_true_proportions(
     monkeypatch.setattr("lungtl.runs.figures.montage", montage)
     table = pd.DataFrame({"bag_id": ["b01"], "patient_id": ["p01"], "label": [1], "probability": [0.9]})
     slices = pd.DataFrame({"index": range(5), "z_mm": 0.0, "label": 0, "weight": [0.1, 0.1, 0.6, 0.1, 0.1]})
-    model = ScoredModel(classifier_of(6, 12), {}, None, CPU, None, None, None, True, heatmaps=True)
+    model = ScoredModel(classifier_of(6, 12), {}, None, CPU, None, None, None, None, None, True, heatmaps=True)
     _draw_most_weighted(tmp_path, store, model, {"b01": slices}, table, weighted=True)
     assert drawn["aspects"] == [pytest.approx(1.5)]
     assert drawn["images"][0].shape == drawn["maps"][0].shape == (14, 20)  # 12 mm of 0.9 and 0.6 mm, whole pixels
