@@ -78,7 +78,7 @@ def save_bundle(
             "in_chans": classifier.backbone.in_chans,
         },
         "head": {
-            "width": classifier.projection.linear.out_features,
+            "width": None if classifier.projection.linear is None else classifier.projection.width,
             "dropout": classifier.projection.dropout.p,
         },
         "aggregator": dict(aggregator),
@@ -192,9 +192,8 @@ def _network(config: Mapping[str, Any], trust: str | Collection[str]) -> BagClas
     backbone = parts.build_trusted({parts.TARGET: TIMM, **config["backbone"], "weights": "none"}, trust)
     preprocessor = SlicePreprocessor(**config["preprocessing"])
     backbone.set_input_size(preprocessor.size)
-    width = config["head"]["width"]
-    projection = SliceProjection(backbone.dim, width, config["head"]["dropout"])
-    aggregator = parts.build_trusted(config["aggregator"], trust, dim=width)
+    projection = SliceProjection(backbone.dim, config["head"]["width"], config["head"]["dropout"])
+    aggregator = parts.build_trusted(config["aggregator"], trust, dim=projection.width)
     return BagClassifier(preprocessor, backbone, projection, aggregator)
 
 

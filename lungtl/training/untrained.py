@@ -30,7 +30,7 @@ from lungtl.settings import parts
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import TrainConfig
 from lungtl.sources.base import fingerprint
-from lungtl.training.build import build_classifier
+from lungtl.training.build import build_classifier, standardise
 from lungtl.training.datamodule import BagDataModule
 from lungtl.training.feature_cache import cached_features
 from lungtl.training.fit import fit, seed_everything
@@ -86,11 +86,13 @@ def train_untrained(
         log.info("training the untrained control: the same head and aggregator on a random backbone")
         seed_everything(config.seed)
         projection = SliceProjection(classifier.backbone.dim, config.head.width, config.head.dropout)
-        aggregator = parts.build(config.aggregator, dim=config.head.width)
+        aggregator = parts.build(config.aggregator, dim=projection.width)
         classifier = BagClassifier(classifier.preprocessor, classifier.backbone, projection, aggregator)
         for name, _ in list(classifier.backbone.named_children()):  # its features are cached
             setattr(classifier.backbone, name, nn.Identity())
-        module = BagModule(classifier, Frozen(), loss, config.optimizer, config.schedule, config.trainer.max_epochs)
+        standardise(classifier, features, split)
+        module = BagModule(classifier, Frozen(), loss, config.optimizer, config.schedule, config.trainer.max_epochs,
+                           config.head.weight_decay)  # fmt: skip
         data = BagDataModule(store, split, config, features, backbone_trains=False)
         with TemporaryDirectory() as folder:
             fit(module, data, config.trainer, Path(folder), lambda *_: None, resume=False)
@@ -151,7 +153,7 @@ def untrained_weights(
         bag_id, index, weight_0, weight_1, ...: one row per slice.
     """
     with fixed_seed():
-        dim = classifier.projection.linear.out_features
+        dim = classifier.projection.width
         aggregators = [parts.build(aggregator, dim=dim).eval().to(device) for _ in range(DRAWS)]
     recorder = _InputRecorder()
     recording = BagClassifier(classifier.preprocessor, classifier.backbone, classifier.projection, recorder)
