@@ -18,6 +18,7 @@ from lungtl.runs.epochs import append_epoch
 from lungtl.settings import parts
 from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import TrainConfig
+from lungtl.training.build import standardise
 from lungtl.training.datamodule import BagDataModule
 from lungtl.training.feature_cache import run_features
 from lungtl.training.fit import fit
@@ -84,9 +85,11 @@ def train(
     log.info("%s (weights: %s), %s of %s parameters train", classifier.backbone.name,
              classifier.backbone.loaded_weights.source, f"{trainable:,}", f"{total:,}")  # fmt: skip
     features = run_features(config, classifier, freezing, store, device, weights)
+    if features is not None:
+        standardise(classifier, features, split)
     loss = build_loss(config, store, split)
     module = BagModule(classifier, freezing, loss, config.optimizer, config.schedule, config.trainer.max_epochs,
-                       config.image.jitter)  # fmt: skip
+                       config.image.jitter, config.head.weight_decay)  # fmt: skip
     data = BagDataModule(store, split, config, features, backbone_trains=not freezing.is_frozen(classifier.backbone))
 
     def epoch_ended(metrics: dict[str, float], epoch: int) -> None:
