@@ -87,7 +87,7 @@ def train(
     features = run_features(config, classifier, freezing, store, device, weights)
     if features is not None:
         standardise(classifier, features, split)
-    loss = build_loss(config, store, split)
+    loss = build_loss(config, store, split, classifier.projection.width)
     module = BagModule(classifier, freezing, loss, config.optimizer, config.schedule, config.trainer.max_epochs,
                        config.image.jitter, config.head.weight_decay)  # fmt: skip
     data = BagDataModule(store, split, config, features, backbone_trains=not freezing.is_frozen(classifier.backbone))
@@ -105,8 +105,8 @@ def train(
     return Trained(classifier, loss, features, device, facts)
 
 
-def build_loss(config: TrainConfig, store: Store, split: pd.DataFrame) -> BagAndSliceLoss:
-    """The loss, with its class weights counted on the training split."""
+def build_loss(config: TrainConfig, store: Store, split: pd.DataFrame, width: int) -> BagAndSliceLoss:
+    """The loss, with its class weights counted on the training split; slices are embedded in `width` numbers."""
     loss: BagAndSliceLoss = parts.build(config.loss)
     training = split[split["split"] == "train"]
     labels = torch.tensor(training["label"].to_numpy())
@@ -120,5 +120,5 @@ def build_loss(config: TrainConfig, store: Store, split: pd.DataFrame) -> BagAnd
                 f"loss.readers_weight={config.loss['readers_weight']:g}: {store.name} has no readers' ratings; use "
                 "dataset=lidc_slices, or loss.readers_weight=0"
             )
-        loss.add_reader_heads(config.head.width)
+        loss.add_reader_heads(width)
     return loss
