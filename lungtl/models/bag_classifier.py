@@ -60,7 +60,7 @@ class BagClassifier(nn.Module):
         self.preprocessor = preprocessor
         self.backbone = backbone
         self.projection = projection
-        self.slice_head = nn.Linear(projection.linear.out_features, N_CLASSES)
+        self.slice_head = nn.Linear(projection.width, N_CLASSES)
         self.aggregator = aggregator
         self._chunk = chunk
         self.split = Split(backbone)  # where the backbone is cut for the feature cache: at its end, see `cut`

@@ -148,8 +148,9 @@ class ImageConfig(Strict):
 class HeadConfig(Strict):
     """The layers between a slice's embedding and the aggregator."""
 
-    width: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)] | None
     dropout: Fraction
+    weight_decay: Annotated[float, Field(ge=0)] | None
 
 
 class SplitConfig(Strict):
