@@ -31,6 +31,6 @@ def test_own_configs_are_listed(tmp_path: Path) -> None:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("width: 3  # of mine\n")
     text = help_text("train", ["aggregator=mine"], [tmp_path])
-    assert "mean, mine, multi_head" in " ".join(text.split())
+    assert "mean_max, mine, multi_head" in " ".join(text.split())
     assert "study" in text
     assert "width: 3  # of mine" in text
