@@ -87,9 +87,9 @@ def run(config: TrainConfig) -> None:
         "features": f"{classifier.backbone.name}, frozen",
     }
     (folder / "README.md").write_text(markdown(table, dataset, about))
-    rows = [("folds keep together", DATASET_LABELS, f"{RANDOM_LABELS} per patient"), *table_rows(table)]
+    shown = [("folds keep together", DATASET_LABELS, f"{RANDOM_LABELS} per patient"), *table_rows(table)]
     log.info("AUROC of slices, out of fold: mean of %d repetitions (minimum to maximum)", table["draw"].nunique())
-    log.info("%s\n%s\nfolder  %s", text_table(rows), "\n".join(findings(table)), folder)
+    log.info("%s\n%s\nfolder  %s", text_table(shown), "\n".join(findings(table)), folder)
     print(folder)
 
 

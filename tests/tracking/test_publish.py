@@ -51,6 +51,7 @@ def test_the_data_and_the_model_card_are_recorded_once(tmp_path: Path) -> None:
         publish.run(MlflowRun(tracker.client, tracker.run_id, resumed=True), tmp_path / "run")
     run = tracker.client.get_run(tracker.run_id)
     assert run.data.tags["mlflow.note.content"] == "# a card"
+    assert run.inputs is not None
     (used,) = run.inputs.dataset_inputs
     assert (used.dataset.name, used.dataset.digest) == ("phantom-1", "aa")
     assert [(tag.key, tag.value) for tag in used.tags] == [("mlflow.data.context", "training")]
