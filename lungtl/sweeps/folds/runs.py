@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from lungtl.data.splits import read_split
+from lungtl.data.splits import EXTRA, read_split
 from lungtl.evaluation.covariates import WITH_COVARIATES
 from lungtl.evaluation.pooling import Fold
 from lungtl.runs.folder import METRICS, PREDICTIONS, SPLIT
@@ -93,5 +93,7 @@ def read_folds(runs: list[FoldRun]) -> list[Fold]:
         kind = document["chosen"]["kind"] if document["chosen"] else "none"
         calibration = kind if kind in document["calibrated"] else "none"
         covariates = (document.get("with_covariates") or {}).get("covariates", ())
-        folds.append(Fold(fold, read_split(folder / SPLIT), predictions, values, calibration, covariates))
+        split = read_split(folder / SPLIT)
+        split = split[split["split"] != EXTRA]  # every fold has others
+        folds.append(Fold(fold, split, predictions, values, calibration, covariates))
     return folds
