@@ -100,7 +100,7 @@ def test_the_embedding_is_the_weighted_mean_of_the_projections(tmp_path: Path) -
 def test_a_dataset_without_ratings_is_refused(tmp_path: Path) -> None:
     store = toy_store(tmp_path, [2] * 12)
     config = config_of(tmp_path)
-    assert build_loss(config, store, split_of(store)).reader_heads is None
+    assert build_loss(config, store, split_of(store), 8).reader_heads is None
     asked = config.model_copy(update={"loss": {**config.loss, "readers_weight": 0.5}})
     with pytest.raises(UsageError, match=r"loss.readers_weight=0.5: toy-.* has no readers' ratings"):
-        build_loss(asked, store, split_of(store))
+        build_loss(asked, store, split_of(store), 8)
