@@ -18,6 +18,7 @@ from lungtl.sources.ct.cut import FIELD_MM, covered_z, cut_out, locate
 from lungtl.sources.ct.encoding import decoders
 from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series, series_details
 from lungtl.sources.ct.series import Series, check_gap, find_series
+from lungtl.sources.density import PERCENTILE, greatest_density
 from lungtl.sources.files import listing_hash, read_csv
 from lungtl.sources.points import Point, has_points, read_points
 
@@ -40,7 +41,8 @@ class DicomSource(Source):
     slice_step_mm = SLICE_STEP_MM
 
     def recipe(self) -> dict[str, Any]:
-        cut = {"bag": self.bag, "field_mm": float(self.field_mm), "depth_mm": float(self.depth_mm)}
+        cut = {"bag": self.bag, "field_mm": float(self.field_mm), "depth_mm": float(self.depth_mm),
+               "density": PERCENTILE}  # fmt: skip
         return {"kind": "dicom", "max_gap_mm": self.max_gap_mm, "crop": self.crop, **(cut if self._has_points else {})}
 
     def listing(self) -> str:
@@ -137,7 +139,11 @@ class DicomSource(Source):
             pixel_spacing_mm=series.pixel_spacing_mm,
             split=points[0].split,
             diameter_mm=float(np.max([point.diameter_mm for point in points])),  # NaN if one is unknown
-            details={**place, **series_details(series)},
+            details={
+                **place,
+                **series_details(series),
+                "density": greatest_density(voxels, series.pixel_spacing_mm, [point.diameter_mm for point in points]),
+            },
         )
 
     @property
