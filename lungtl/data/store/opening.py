@@ -9,12 +9,13 @@ from lungtl.data.store.reader import Store
 from lungtl.data.store.writer import prepare
 from lungtl.settings import parts
 from lungtl.settings.schema import DatasetConfig
+from lungtl.sources.ct.units import unit_warnings
 
 log = logging.getLogger(__name__)
 
 
 def open_store(config: DatasetConfig) -> Store:
-    """Open the dataset's store; prepare it first if it does not exist."""
+    """Open the dataset's store, prepared first if it does not exist; warn of doubtful units and equal bags."""
     workers = os.cpu_count() or 1 if config.workers == "auto" else config.workers
     store = prepare(parts.build(config.dataset), config.data_dir, workers)
     manifest = store.manifest
@@ -25,4 +26,15 @@ def open_store(config: DatasetConfig) -> Store:
         labels.get("-1", 0), manifest["n_slices"], manifest["n_refused"],
         f" (see {store.path / 'quarantine.jsonl'})" if manifest["n_refused"] else "",
     )  # fmt: skip
+    bags = store.bags
+    if "hu_high" in bags:
+        for warning in unit_warnings(bags.to_dict("records")):
+            log.warning("%s", warning)
+    equal = bags.loc[bags["voxels_sha256"].duplicated(keep=False), ["bag_id", "voxels_sha256"]]
+    if len(equal):
+        first = equal.loc[equal["voxels_sha256"] == equal["voxels_sha256"].iloc[0], "bag_id"]
+        log.warning(
+            "%s and %s have the same voxels (%d such cases); if they are one scan with two ids, label only one",
+            first.iloc[0], first.iloc[1], len(equal),
+        )  # fmt: skip
     return store
