@@ -19,6 +19,8 @@ from lungtl.sources.ct.encoding import (
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
+    META_BYTES,
+    META_LENGTH,
     UNCOMPRESSED,
     check_length,
     find_pixels,
@@ -111,10 +113,12 @@ def _size(path: Path) -> int:
 
 def _has_no_preamble(stream: BinaryIO) -> bool:
     """True if a file starts with an element of group 2 or 8 instead of the preamble: old, but DICOM."""
-    head = stream.read(PREFIX.stop)
+    head = stream.read(META_BYTES)
     stream.seek(0)
     if head[PREFIX] == b"DICM" or len(head) < 8:
         return False
+    if head[PREFIX.stop :].startswith(META_LENGTH):
+        raise Refused("has a damaged preamble", COPY_AGAIN)
     group, element = head[:2], head[2:4]
     if group in (b"\2\0", b"\x08\0") and element[1] == 0:
         return head[4:6].isupper() or int.from_bytes(head[4:8], "little") <= MAX_FIRST_LENGTH
