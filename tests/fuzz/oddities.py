@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import copy
-import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
+from pydicom.uid import UID as PydicomUID
 
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.ct.series import find_series
 from lungtl.sources.ct.volume import read_volume, resample_z
-from tests.dicom_files import UID, ct_slice
+from tests.dicom_files import UID, ct_slice, remove_preamble
 from tests.fuzz.confirm import confirm
 
 ROWS, COLUMNS, INTERCEPT = 5, 4, -1024
@@ -42,7 +41,7 @@ class Odd:
     names: list[str] = field(default_factory=list)  # of the oddities
     suffix: str = ".dcm"
 
-    def set(self, keyword: str, values: list[object]) -> None:
+    def set(self, keyword: str, values: Sequence[object]) -> None:
         """Write a value to each slice."""
         for one, value in zip(self.slices, values, strict=True):
             setattr(one.dataset, keyword, value)
@@ -143,7 +142,7 @@ def same_or_near_position(odd: Odd) -> str:
     one = copy.deepcopy(odd.slices[int(odd.rng.integers(len(odd.slices)))])
     step = odd.slices[1].dataset.ImagePositionPatient[2] - odd.slices[0].dataset.ImagePositionPatient[2]
     one.dataset.ImagePositionPatient[2] += float(odd.rng.choice([0, 0.004, 0.02 * step]))
-    one.dataset.SOPInstanceUID = one.dataset.file_meta.MediaStorageSOPInstanceUID = f"{UID}.77"
+    one.dataset.SOPInstanceUID = one.dataset.file_meta.MediaStorageSOPInstanceUID = PydicomUID(f"{UID}.77")
     if odd.rng.random() < 0.5:
         one.dataset.PixelData = bytes(ROWS * COLUMNS * 2)
     odd.slices.append(one)
@@ -202,14 +201,9 @@ def _plain(rng: np.random.Generator) -> list[Slice]:
 
 
 def _write(one: Slice, path: Path) -> None:
-    buffer = io.BytesIO()
+    one.dataset.save_as(path, enforce_file_format=True)
     if one.bare:
-        plain = pydicom.Dataset()
-        plain.update(one.dataset)
-        pydicom.dcmwrite(buffer, plain, implicit_vr=False, little_endian=True, enforce_file_format=False)
-    else:
-        one.dataset.save_as(buffer, enforce_file_format=True)
-    path.write_bytes(buffer.getvalue())
+        remove_preamble(path)
 
 
 def read_as_expected(root: Path, odd: Odd) -> str:

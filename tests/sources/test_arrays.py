@@ -155,6 +155,37 @@ def test_an_invalid_range(make: Make, low: int, high: int) -> None:
         make(hu=False, low=low, high=high)
 
 
+@pytest.mark.parametrize(
+    ("images", "remedy"),
+    [
+        (np.linspace(0, 1, 75, dtype=np.float32), r"values from 0 to 1, .* scale them to .* and set dataset\.hu=false"),
+        (np.linspace(-1, 1, 75), r"values from -1 to 1, which are not HU .* and set dataset\.hu=false"),
+        (np.arange(75, dtype=np.uint8) * 3, r"0 to 222, .* set dataset\.hu=false dataset\.low=0 dataset\.high=222"),
+        (np.arange(75) * 50, r"from 0 to 3700, .* for raw CT values set dataset\.hu_offset_column"),
+    ],
+)
+def test_values_that_cannot_be_hu(make: Make, images: Any, remedy: str) -> None:
+    with pytest.raises(LungtlError, match=remedy):
+        make(images=images.reshape(3, 5, 5)).inventory()
+
+
+def test_an_offset_makes_raw_values_hu(make: Make) -> None:
+    table = "id,patient_id,label,offset\na,p,0,-1024\nb,p,0,-1024\nc,p,0,-1024\n"
+    source = make(table, np.arange(75).reshape(3, 5, 5) * 50, hu_offset_column="offset")
+    assert bags(source)["a"].voxels.min() == -1024
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8, 3), (3, 8, 8, 4), (3, 8, 8, 1), (3, 8, 3)])
+def test_a_last_axis_of_colour(make: Make, shape: tuple[int, ...]) -> None:
+    with pytest.raises(LungtlError, match=r"array images of crops\.npz .* last axis looks like colour"):
+        make(images=np.full(shape, -5), hu=bool(shape[-1] == 3)).inventory()
+
+
+@pytest.mark.parametrize("text", ["NaN", "<NA>", "None"])
+def test_labels_that_other_programs_call_missing(make: Make, text: str) -> None:
+    assert bags(make(f"id,patient_id,label\na,p1,0.0\nb,p2,TRUE\nc,p3,{text}\n"))["c"].bag_label == -1
+
+
 # Lines that are refused
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 
+import pandas as pd
+
 from lungtl.data.store.reader import Store
 from lungtl.data.store.writer import prepare
 from lungtl.settings import parts
@@ -26,15 +28,19 @@ def open_store(config: DatasetConfig) -> Store:
         labels.get("-1", 0), manifest["n_slices"], manifest["n_refused"],
         f" (see {store.path / 'quarantine.jsonl'})" if manifest["n_refused"] else "",
     )  # fmt: skip
-    bags = store.bags
-    if "hu_high" in bags:
-        for warning in unit_warnings(bags.to_dict("records")):
-            log.warning("%s", warning)
+    for doubt in doubts(store.bags):
+        log.warning("%s", doubt)
+    return store
+
+
+def doubts(bags: pd.DataFrame) -> list[str]:
+    """One line for each doubt about a store's bags: improbable units, and equal voxels under two ids."""
+    lines = unit_warnings(bags.to_dict("records")) if "hu_high" in bags else []
     equal = bags.loc[bags["voxels_sha256"].duplicated(keep=False), ["bag_id", "voxels_sha256"]]
     if len(equal):
-        first = equal.loc[equal["voxels_sha256"] == equal["voxels_sha256"].iloc[0], "bag_id"]
-        log.warning(
-            "%s and %s have the same voxels (%d such cases); if they are one scan with two ids, label only one",
-            first.iloc[0], first.iloc[1], len(equal),
-        )  # fmt: skip
-    return store
+        one, other = equal.loc[equal["voxels_sha256"] == equal["voxels_sha256"].iloc[0], "bag_id"].iloc[:2]
+        lines.append(
+            f"{one} and {other} have the same voxels ({len(equal)} such cases); if they are one scan under two ids, "
+            "label only one of them"
+        )
+    return lines

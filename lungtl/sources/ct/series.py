@@ -66,10 +66,12 @@ class Series:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the slices' identities, file sizes, positions, spacing and rescale coefficients."""
-        return fingerprint(
-            [[f.sop_uid, f.size, f.position_mm, f.pixel_spacing_mm, f.slope, f.intercept] for f in self.files]
-        )
+        """Hash of the slices' identities, file sizes, positions, spacing, rescale coefficients and padding values."""
+        rows: list[list[object]] = []
+        for f in self.files:
+            row = [f.sop_uid, f.size, f.position_mm, f.pixel_spacing_mm, f.slope, f.intercept]
+            rows.append([*row, f.padding] if f.padding else row)
+        return fingerprint(rows)
 
 
 def find_series(root: Path, option: str = "dataset.root", workers: int = 1) -> tuple[list[Series], list[Refusal]]:
@@ -181,8 +183,9 @@ def _axial_stack(slices: Sequence[SliceFile]) -> tuple[SliceFile, ...]:
         raise Refused(f"slice origins shift by {shift:.1f} mm in the plane (tilted gantry?)", "correct the tilt first")
     z_mm = positions[:, 2]
     steps = np.diff(z_mm)
-    k = int(steps.argmin())
-    if steps[k] < max(POSITION_TOLERANCE_MM, NEAR_DUPLICATE * np.percentile(steps, 75, method="lower")):
+    least = max(POSITION_TOLERANCE_MM, NEAR_DUPLICATE * np.percentile(steps, 75, method="lower"))
+    if steps.min() < least:
+        k = int((steps < least).argmax())
         raise _same_position(slices[k], slices[k + 1])
     check_voxels(max(len(slices), round(z_mm[-1] - z_mm[0])), *slices[0].shape)
     return tuple(slices)
