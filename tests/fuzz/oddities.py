@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
-from pydicom.uid import UID as PydicomUID
+from pydicom.uid import generate_uid
 
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.ct.series import find_series
@@ -142,7 +142,7 @@ def same_or_near_position(odd: Odd) -> str:
     one = copy.deepcopy(odd.slices[int(odd.rng.integers(len(odd.slices)))])
     step = odd.slices[1].dataset.ImagePositionPatient[2] - odd.slices[0].dataset.ImagePositionPatient[2]
     one.dataset.ImagePositionPatient[2] += float(odd.rng.choice([0, 0.004, 0.02 * step]))
-    one.dataset.SOPInstanceUID = one.dataset.file_meta.MediaStorageSOPInstanceUID = PydicomUID(f"{UID}.77")
+    one.dataset.SOPInstanceUID = one.dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=["copy"])
     if odd.rng.random() < 0.5:
         one.dataset.PixelData = bytes(ROWS * COLUMNS * 2)
     odd.slices.append(one)

@@ -11,7 +11,7 @@ from lungtl.data.store.reader import Store
 from lungtl.data.store.writer import prepare
 from lungtl.settings import parts
 from lungtl.settings.schema import DatasetConfig
-from lungtl.sources.ct.units import unit_warnings
+from lungtl.sources.ct.units import HU_COLUMNS, unit_warnings
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,9 @@ def open_store(config: DatasetConfig) -> Store:
 
 def doubts(bags: pd.DataFrame) -> list[str]:
     """One line for each doubt about a store's bags: improbable units, and equal voxels under two ids."""
-    lines = unit_warnings(bags.to_dict("records")) if "hu_high" in bags else []
+    columns = [name for name in ("bag_id", "rescale_type", *HU_COLUMNS) if name in bags]
+    rows = bags[columns].itertuples(index=False) if "rescale_type" in columns else ()
+    lines = unit_warnings(dict(zip(columns, row, strict=True)) for row in rows)
     equal = bags.loc[bags["voxels_sha256"].duplicated(keep=False), ["bag_id", "voxels_sha256"]]
     if len(equal):
         one, other = equal.loc[equal["voxels_sha256"] == equal["voxels_sha256"].iloc[0], "bag_id"].iloc[:2]

@@ -42,7 +42,11 @@ MANY_FILES = 4000  # two seconds of work; fewer files are read before worker pro
 CHUNK = 500
 PREFIX = slice(128, 132)
 # By (implicit, little endian): a file without preamble and meta information shows its encoding in its first element.
-ENCODINGS = {(True, True): IMPLICIT_LITTLE, (False, True): EXPLICIT_LITTLE, (False, False): EXPLICIT_BIG}
+ENCODINGS: dict[tuple[bool | None, bool | None], str] = {
+    (True, True): IMPLICIT_LITTLE,
+    (False, True): EXPLICIT_LITTLE,
+    (False, False): EXPLICIT_BIG,
+}
 MAX_FIRST_LENGTH = 1024
 
 

@@ -18,5 +18,7 @@ def other_format(path: Path) -> Refused | None:
         if name.endswith(suffix):
             remedy = "use the DICOM series it was made from, or save its slices as an array and use dataset=arrays"
             return Refused(f"a {kind} volume, which is not read", remedy)
-    suffix = next((suffix for suffix in ARCHIVES if name.endswith(suffix)), None)
-    return Refused(f"a {suffix} archive, which is not read", "unpack it") if suffix else None
+    for suffix in ARCHIVES:
+        if name.endswith(suffix):
+            return Refused(f"a {suffix} archive, which is not read", "unpack it")
+    return None

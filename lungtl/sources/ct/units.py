@@ -16,6 +16,7 @@ HU_TYPES = frozenset({"", "HU", "US"})  # US: unspecified
 OTHER_TYPES = frozenset({"OD", "MGML", "Z_EFF", "ED", "EDW", "HU_MOD", "PCT", "CNTS", "NONE", "SUV", "BQML", "MG/ML"})
 # Metal reaches 30,000 HU, but never fills 5 % of a slice; nothing is below air, except padding.
 MAX_HIGH_HU, MIN_MEDIAN_HU, MAX_LOWEST_HU = 4000, -1500, -200
+HU_COLUMNS = ("hu_lowest", "hu_median", "hu_high")
 SAMPLES = 64  # rows and columns of a slice that are looked at
 
 
@@ -37,18 +38,15 @@ def hu_details(hu: NDArray[np.int16]) -> dict[str, float]:
     row_step, column_step = (max(1, size // SAMPLES) for size in hu.shape[1:])
     values = np.sort(hu[:, ::row_step, ::column_step].reshape(len(hu), -1), axis=1)
     last = values.shape[1] - 1
-    return {
-        "hu_lowest": float(values[:, 0].min()),
-        "hu_median": float(np.median(values[:, last // 2])),
-        "hu_high": float(values[:, int(0.95 * last)].max()),
-    }
+    found = values[:, 0].min(), np.median(values[:, last // 2]), values[:, int(0.95 * last)].max()
+    return {name: float(value) for name, value in zip(HU_COLUMNS, found, strict=True)}
 
 
 def unit_warnings(scans: Iterable[Mapping[str, Any]]) -> list[str]:
     """One line per kind of doubt about the units, with the first scan, its value and the number of scans.
 
     Args:
-        scans: bag_id, rescale_type and the columns of `hu_details`.
+        scans: bag_id, rescale_type and the columns of `hu_details` (NaN or missing if unknown).
     """
     first: dict[str, str] = {}
     count: dict[str, int] = {}
@@ -60,7 +58,7 @@ def unit_warnings(scans: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _doubts(scan: Mapping[str, Any]) -> dict[str, str]:
-    lowest, median, high = (float(scan[name]) for name in ("hu_lowest", "hu_median", "hu_high"))
+    lowest, median, high = (float(scan.get(name, np.nan)) for name in HU_COLUMNS)
     doubts = {}
     if scan["rescale_type"] == "US":
         doubts["type"] = "RescaleType is US (unspecified); its values are read as HU"

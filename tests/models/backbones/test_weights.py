@@ -71,9 +71,7 @@ def test_batch_counts_may_be_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("prefix", ["module.", "model.", "backbone.", "module.model.backbone.", "_orig_mod."])
 def test_prefixes_of_wrappers(tmp_path: Path, prefix: str) -> None:
     saved = {f"{prefix}{key}": value for key, value in weights().items()}
-    more = (
-        {} if prefix in ("module.", "_orig_mod.") else {"queue": torch.ones(3)}
-    )  # of the training, not of the network
+    more = {} if prefix in ("module.", "_orig_mod.") else {"queue": torch.ones(3)}  # of the training
     found = load(write(saved | more, tmp_path / "w.pth")).net.state_dict()
     assert torch.equal(found["conv1.0.weight"], weights()["conv1.0.weight"])
 

@@ -72,7 +72,7 @@ def test_padding_is_not_special(tmp_path: Path) -> None:
     ],
 )
 def test_padding_outside_int16(tmp_path: Path, padding: int, dtype: type, intercept: int, limit: int | None) -> None:
-    stored = np.array([[[padding, 24]], [[7 if limit is None else 65532, padding]]], dtype)
+    stored: NDArray[Any] = np.array([[[padding, 24]], [[7 if limit is None else 65532, padding]]], dtype)
 
     def edit(_: int, dataset: FileDataset) -> None:
         dataset.add_new("PixelPaddingValue", "SS" if padding < 0 else "US", padding)
