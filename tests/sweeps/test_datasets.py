@@ -24,7 +24,7 @@ def _hydra() -> Iterator[None]:
         yield
 
 
-def write_arrays(folder: Path, offset: int = 0) -> Path:
+def write_arrays(folder: Path, offset: int = -100) -> Path:
     """A dataset of four bags with one slice each."""
     folder.mkdir()
     np.savez(folder / "images.npz", images=np.arange(4 * 64, dtype=np.int16).reshape(4, 8, 8) + np.int16(offset))
@@ -65,9 +65,9 @@ def test_a_moved_dataset_makes_no_run_new(tmp_path: Path) -> None:
 def test_other_content_makes_a_new_run_at_the_same_and_at_another_path(tmp_path: Path) -> None:
     folder = write_arrays(tmp_path / "here")
     before = keys(tmp_path, folder)
-    other = keys(tmp_path, write_arrays(tmp_path / "there", offset=1))
+    other = keys(tmp_path, write_arrays(tmp_path / "there", offset=-99))
     shutil.rmtree(folder)
-    changed = keys(tmp_path, write_arrays(folder, offset=2))
+    changed = keys(tmp_path, write_arrays(folder, offset=-98))
     assert len({*before, *other, *changed}) == 3
 
 
