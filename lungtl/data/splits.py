@@ -27,6 +27,8 @@ def split_bags(bags: pd.DataFrame, config: SplitConfig) -> pd.DataFrame:
         bag_id, patient_id, diameter_mm, label, split; sorted by bag_id and checked by `check_split`.
     """
     labelled = bags[bags["bag_label"] != UNKNOWN]
+    if labelled.empty:
+        raise LungtlError(f"none of the {len(bags)} cases has a label; add labels to the dataset's table")
     if len(labelled) < len(bags):
         log.info("%d cases without a label are skipped", len(bags) - len(labelled))
     table = labelled[["bag_id", "patient_id", "diameter_mm"]].assign(label=labelled["bag_label"].astype(int))

@@ -22,7 +22,7 @@ from lungtl.sources.ct.lungs import crop_to_lungs
 from lungtl.sources.ct.prepare import MAX_GAP_MM, SLICE_STEP_MM, prepare_series
 from lungtl.sources.ct.series import Series
 from lungtl.sources.ct.volume import Volume, resample_z
-from lungtl.training.devices import pick_device
+from lungtl.training.devices import available_device
 
 PROVENANCE = {"name", "mlflow_run_id", "store", "store_fingerprint", "value_range", "crop"}
 """Facts about a model's training that predictions and evaluations use."""
@@ -78,7 +78,7 @@ class Model:
             raise LungtlError(
                 f"{place} is a damaged bundle (no provenance of {', '.join(sorted(missing))}); fetch it again"
             )
-        classifier.to(pick_device(accelerator))
+        classifier.to(available_device(accelerator))
         return cls(place, classifier, config, read_chosen(place))
 
     @property
@@ -124,10 +124,10 @@ class Model:
             Volume(np.rint(hu).astype(np.int16), np.arange(len(hu), dtype=np.float64) * z, (row, column))
         )
 
-    def predict_series(self, series: Series) -> Prediction:
-        """Predict one DICOM series; raises Refused if its pixels cannot be read."""
+    def predict_series(self, series: Series, max_gap_mm: float = MAX_GAP_MM) -> Prediction:
+        """Predict one DICOM series; raises Refused if it has a larger gap, or its pixels cannot be read."""
         self.check_hu()
-        volume, _ = prepare_series(series, crop=self.provenance["crop"])
+        volume, _ = prepare_series(series, max_gap_mm, crop=self.provenance["crop"])
         return self.predict_voxels(volume.hu, volume.z_mm)
 
     def predict_voxels(self, voxels: NDArray[np.int16], z_mm: NDArray[np.float64] | None = None) -> Prediction:

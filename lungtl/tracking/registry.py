@@ -43,7 +43,7 @@ def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, 
     Raises:
         LungtlError: MLflow refuses the name, the alias or the run.
     """
-    provenance = json.loads((bundle / CONFIG).read_text())["provenance"]
+    provenance = json.loads((bundle / CONFIG).read_text(encoding="utf-8"))["provenance"]
     if provenance["crop"] != "none":
         log.warning(
             "the training slices were cropped to the %s; the registered model does not crop, so pass it cropped slices "

@@ -272,3 +272,9 @@ def test_ids_that_look_like_missing_values_are_read_back(tmp_path: Path) -> None
     read = read_split(tmp_path / "split.csv")
     assert read["patient_id"].tolist() == ["NA", "null", "None", "1e5"]
     np.testing.assert_array_equal(read["diameter_mm"], [1.5, np.nan, np.nan, 2])
+
+
+@pytest.mark.parametrize("kind", ["holdout", "kfold", "source"])
+def test_a_dataset_without_labels_says_so(kind: str) -> None:
+    with pytest.raises(LungtlError, match="none of the 9 cases has a label; add labels"):
+        split_bags(table([-1] * 9), config(kind=kind))
