@@ -18,6 +18,7 @@ from lungtl.sweeps.state import read_state, read_states
 from lungtl.tracking.backend import open_client, readable_errors
 from lungtl.tracking.mlflow_run import FOLDER, KEY, MlflowRun
 from lungtl.tracking.mlflow_run import PARENT as PARENT_TAG
+from lungtl.tracking.publish import files
 from lungtl.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
@@ -113,11 +114,7 @@ def publish_sweep(tracker: Tracker, sweep: Path) -> None:
     """Write a sweep's progress, settings and report to its parent run, from the files of its folder alone."""
     progress(sweep).publish(tracker)
     tracker.tags({"lungtl.kind": "sweep", FOLDER: str(sweep), "sweep": sweep.name})
-    for name in (CONFIG, MULTIRUN):
-        if (sweep / name).is_file():
-            tracker.artifacts(sweep / name)
-    if (sweep / REPORT).is_dir():
-        tracker.artifacts(sweep / REPORT, REPORT)
+    files(tracker, sweep, CONFIG, MULTIRUN, REPORT)
 
 
 def run_reference(folder: Path) -> str:

@@ -56,7 +56,7 @@ def start(tracker: Tracker, folder: Path) -> None:
         origin = (key for key in record if "fingerprint" in key or key in ("store", "weights_source", "weights_sha256"))
         tags |= record["choices"] | {f"lungtl.{key}": str(record[key]) for key in origin}
     tracker.tags(tags)
-    _files(tracker, folder, SPLIT, CONFIG, ENVIRONMENT)
+    files(tracker, folder, SPLIT, CONFIG, ENVIRONMENT)
 
 
 def results(tracker: Tracker, folder: Path) -> None:
@@ -69,7 +69,7 @@ def results(tracker: Tracker, folder: Path) -> None:
     if training["val_auroc"] is not None:
         numbers["best/val_auroc"] = training["val_auroc"]
     tracker.metrics(flat_metrics(document) | numbers)
-    _files(tracker, folder, METRICS, CALIBRATION, VALIDATION, PREDICTIONS, SLICES, FIGURES, BUNDLE, CHECKPOINTS)
+    files(tracker, folder, METRICS, CALIBRATION, VALIDATION, PREDICTIONS, SLICES, FIGURES, BUNDLE, CHECKPOINTS)
 
 
 def evaluation(tracker: Tracker, folder: Path) -> None:
@@ -84,10 +84,10 @@ def evaluation(tracker: Tracker, folder: Path) -> None:
     })  # fmt: skip
     tracker.params({"model": document["model"], **{key: config[key] for key in ("split", "threshold", "resamples")}})
     tracker.metrics(flat_metrics(document))
-    _files(tracker, folder, METRICS, PREDICTIONS, SLICES, FIGURES)
+    files(tracker, folder, METRICS, PREDICTIONS, SLICES, FIGURES)
 
 
-def _files(tracker: Tracker, folder: Path, *names: str) -> None:
+def files(tracker: Tracker, folder: Path, *names: str) -> None:
     """Files go to the top, a folder's files into a folder of its name; what is missing is skipped.
 
     Raises:
