@@ -1,8 +1,8 @@
 """A trained model that anyone can load without Hydra or pickle: a folder with config, safetensors and a card.
 
-Two more files are optional: `calibration.json`, chosen on the validation split (see `lungtl.evaluation.chosen`), and
+Three more files are optional: `calibration.json`, chosen on the validation split (see `lungtl.evaluation.chosen`);
 `untrained.safetensors`, the head of the untrained control (see `lungtl.training.untrained`), whose random backbone is
-drawn again from its seed.
+drawn again from its seed; and `probe.safetensors`, the probe of its features (see `lungtl.training.probe`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +22,15 @@ from lungtl.settings.version import VERSION
 
 if TYPE_CHECKING:
     from lungtl.evaluation.controls import Controls
+    from lungtl.evaluation.covariates import Regression
     from lungtl.models.bag_classifier import BagClassifier
+    from lungtl.training.probe import Probe
     from lungtl.training.untrained import Untrained
 
 log = logging.getLogger(__name__)
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-UNTRAINED = "untrained.safetensors"
+UNTRAINED, PROBE = "untrained.safetensors", "probe.safetensors"
 BACKBONE = "backbone."
 TIMM = "lungtl.models.backbones.timm_backbone.TimmBackbone"
 
@@ -43,6 +46,8 @@ def save_bundle(
     slices_trained: bool = True,
     controls: Controls | None = None,
     backbone: Mapping[str, Any] | None = None,
+    probe: Probe | None = None,
+    covariates: Regression | None = None,
 ) -> None:
     """Write a bundle.
 
@@ -57,6 +62,8 @@ def save_bundle(
         slices_trained: whether anything trained the slice head.
         controls: trivial predictors fitted on the training split.
         backbone: its config (`_target_` and options); None for a timm model.
+        probe: of its features.
+        covariates: the regression on its log-odds and covariates.
     """
     from safetensors.torch import save_file
 
@@ -76,7 +83,9 @@ def save_bundle(
         },
         "aggregator": dict(aggregator),
         "slices_trained": slices_trained,
+        "views": classifier.views,
         "controls": None if controls is None else controls.to_dict(),
+        "covariates": None if covariates is None else asdict(covariates),
         "preprocessing": classifier.preprocessor.describe(),
         "provenance": dict(provenance),
     }
@@ -89,6 +98,8 @@ def save_bundle(
         state = untrained.classifier.state_dict()
         head = {k: v.cpu().contiguous() for k, v in state.items() if not k.startswith(BACKBONE)}
         save_file(head, folder / UNTRAINED, {"backbone": untrained.fingerprint})
+    if probe is not None:
+        probe.save(folder / PROBE)
 
 
 def load_bundle(folder: Path, trust: str | Collection[str] = ()) -> tuple[BagClassifier, dict[str, Any]]:
@@ -159,6 +170,20 @@ def load_untrained(
     return classifier.eval(), drawn
 
 
+def load_probe(folder: Path) -> Probe | None:
+    """The probe of a bundle; None if it has none. Raises LungtlError if the file is damaged."""
+    from safetensors import SafetensorError
+
+    from lungtl.training.probe import Probe
+
+    if not (folder / PROBE).is_file():
+        return None
+    try:
+        return Probe.load(folder / PROBE)
+    except (LookupError, TypeError, ValueError, SafetensorError) as error:
+        raise _damaged(folder, error) from error
+
+
 def _network(config: Mapping[str, Any], trust: str | Collection[str]) -> BagClassifier:
     """The network that a bundle's config describes, with random weights; the backbone's are drawn first."""
     from lungtl.data.windows import SlicePreprocessor
@@ -171,9 +196,10 @@ def _network(config: Mapping[str, Any], trust: str | Collection[str]) -> BagClas
     preprocessor = SlicePreprocessor(**config["preprocessing"])
     backbone.set_input_size(preprocessor.size)
     width = config["head"]["width"]
-    projection = SliceProjection(backbone.dim, width, config["head"]["dropout"])
+    projection = SliceProjection(backbone.dim * preprocessor.scales, width, config["head"]["dropout"])
     aggregator = parts.build_trusted(config["aggregator"], Aggregator, trust, dim=width)
-    return BagClassifier(preprocessor, backbone, projection, aggregator)
+    views = config.get("views", 1)  # the first bundles lack it
+    return BagClassifier(preprocessor, backbone, projection, aggregator, views=views)
 
 
 def _damaged(folder: Path, error: Exception) -> LungtlError:

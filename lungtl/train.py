@@ -54,7 +54,7 @@ def run(config: TrainConfig) -> float | None:
     check_tracking(config, folder if resume else None)  # before hours of preparing, like the next line
     available_device(config.trainer.accelerator)
     store = open_store(config)
-    split = split_bags(store.bags, config.split)
+    split = split_bags(store.bags, config.split, config.trains_on_votes)
     identity = identity_in_sweep(folder) if swept else None
     with track(config, name, folder, earlier.get("mlflow_run_id"), identity) as observer:
         result = run_experiment(config, store, split, folder, name=name, resume=resume, observer=observer,

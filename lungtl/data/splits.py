@@ -14,31 +14,54 @@ from lungtl.sources.base import UNKNOWN, fingerprint
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
+EXTRA = "extra"
+"""Bags without a label that train by their readers' votes; their patients are neither validated nor tested."""
+MEASURED = ("diameter_mm", "density")
+"""What readers measured of a nodule: columns of a store's bags, of a split where the store has them."""
 
 
-def split_bags(bags: pd.DataFrame, config: SplitConfig) -> pd.DataFrame:
+def split_bags(bags: pd.DataFrame, config: SplitConfig, votes: bool = False) -> pd.DataFrame:
     """Assign every labelled bag of a store's table to train, val or test.
 
     `holdout` draws patients at random, stratified by whether they have a positive bag; `kfold` uses fold k for testing
     and fold k+1 for validation; `source` uses the splits of the dataset. If the dataset has no test split, its val
     split is the test split; a missing val split is drawn from train, so that the test split never selects the epoch.
 
+    With `votes`, bags without a label whose readers' votes are known are the split `extra`, unless their patient is
+    in val or test: they change nothing about the other splits.
+
     Returns:
-        bag_id, patient_id, diameter_mm, label, split; sorted by bag_id and checked by `check_split`.
+        bag_id, patient_id, those of `MEASURED` that there are, label (-1 in extra), split; sorted by bag_id and checked
+        by `check_split`.
     """
     labelled = bags[bags["bag_label"] != UNKNOWN]
     if labelled.empty:
         raise LungtlError(f"none of the {len(bags)} cases has a label; add labels to the dataset's table")
-    if len(labelled) < len(bags):
-        log.info("%d cases without a label are skipped", len(bags) - len(labelled))
-    table = labelled[["bag_id", "patient_id", "diameter_mm"]].assign(label=labelled["bag_label"].astype(int))
+    table = identified(labelled)
     if config.kind == "source":
         table["split"] = _given_splits(table.assign(split=labelled["split"].astype("string")), config)
     else:
         table["split"] = _draw_splits(table, config)
+    if votes:
+        table = pd.concat([table, _extra(bags, table)])
+    if len(table) < len(bags):
+        log.info("%d cases without a label are skipped", len(bags) - len(table))
     table = table.sort_values("bag_id", ignore_index=True)
     check_split(table)
     return table
+
+
+def identified(bags: pd.DataFrame) -> pd.DataFrame:
+    """Bags of a store's table: bag_id, patient_id, those of `MEASURED` that there are, label."""
+    columns = ["bag_id", "patient_id", *(name for name in MEASURED if name in bags)]
+    return bags[columns].assign(label=bags["bag_label"].astype(int))
+
+
+def _extra(bags: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """The bags without a label that can train, see `split_bags`."""
+    held_out = set(table.loc[table["split"] != "train", "patient_id"])
+    usable = (bags["bag_label"] == UNKNOWN) & bags["votes"].notna() & ~bags["patient_id"].isin(held_out)
+    return identified(bags[usable]).assign(split=EXTRA)
 
 
 def check_split(table: pd.DataFrame) -> None:
@@ -56,7 +79,7 @@ def check_split(table: pd.DataFrame) -> None:
 
 
 def _check_patients(table: pd.DataFrame) -> None:
-    n_splits = table.groupby("patient_id")["split"].nunique()
+    n_splits = table.replace({"split": {EXTRA: "train"}}).groupby("patient_id")["split"].nunique()
     shared = sorted(n_splits[n_splits > 1].index)
     if shared:
         raise LungtlError(
@@ -70,14 +93,14 @@ def split_fingerprint(table: pd.DataFrame) -> str:
 
 
 def save_split(table: pd.DataFrame, path: Path) -> None:
-    """Write the split as CSV: bag_id, patient_id, diameter_mm, label, split."""
+    """Write the split as CSV, with all its columns."""
     table.to_csv(path, index=False)
 
 
 def read_split(path: Path) -> pd.DataFrame:
     """Read a file written by `save_split`."""
-    # a patient's id may be "NA": only diameters can be missing
-    missing = {"diameter_mm": [""]}
+    # a patient's id may be "NA": only measurements can be missing
+    missing = {name: [""] for name in MEASURED}
     return pd.read_csv(path, dtype={"bag_id": str, "patient_id": str}, keep_default_na=False, na_values=missing)
 
 

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lungtl.data.splits import read_split
+from lungtl.data.splits import EXTRA, identified, read_split
 from lungtl.data.store.reader import Store
-from lungtl.runs.folder import SPLIT, read_record
+from lungtl.runs.ensemble import read_ensemble
+from lungtl.runs.folder import SPLIT, bundle_of, read_record
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.sources.base import UNKNOWN
 
@@ -21,7 +22,7 @@ class ScoredBags(NamedTuple):
     """The bags that are scored.
 
     Attributes:
-        bags: bag_id, patient_id, label, diameter_mm, split.
+        bags: bag_id, patient_id, what readers measured, label, split: see `lungtl.data.splits`.
         trained_with: the model's own split, with the same columns; None for a bundle without its run.
         split: the name under which the scores stand.
         left_out: patients that split=auto omitted because they trained the model or chose its epoch.
@@ -47,9 +48,9 @@ def choose_bags(model: Path, store: Store, wanted: str) -> ScoredBags:
         UsageError: auto leaves no patient.
     """
     labelled = store.bags[store.bags["bag_label"] != UNKNOWN]
-    bags = labelled[["bag_id", "patient_id", "diameter_mm"]].assign(label=labelled["bag_label"].astype(int))
+    bags = identified(labelled)
     split = read_split(model / SPLIT) if (model / SPLIT).is_file() else None
-    same_store = split is not None and read_record(model)["store_fingerprint"] == store.fingerprint
+    same_store = split is not None and _trained_on(model) == store.fingerprint
     seen: set[str] = set()
     if wanted == "auto":
         wanted = "test" if same_store else "all"
@@ -63,6 +64,11 @@ def choose_bags(model: Path, store: Store, wanted: str) -> ScoredBags:
         bags = bags.assign(split=labelled["split"])
     if wanted != "all":
         given = sorted(bags["split"].dropna().unique())
+        if same_store and given == ["train"]:
+            raise UsageError(
+                f"split={wanted}: every patient of {store.name} trained a member of this ensemble; score another "
+                "dataset (this one's out-of-fold results are in pooled/), or split=all for too optimistic scores"
+            )
         if wanted not in given:
             raise UsageError(f"split={wanted}: {store.name} has {given or 'no splits'} for this model; use split=all")
         bags = bags[bags["split"] == wanted]
@@ -74,22 +80,29 @@ def choose_bags(model: Path, store: Store, wanted: str) -> ScoredBags:
             f"split=auto: all {len(seen)} patients of {store.name} trained the model or chose its epoch; choose "
             "another dataset, or split=all to score them anyway"
         )
-    if trained := shared_patients(bags, split, "train"):
+    if trained := shared_patients(bags, split, "train", EXTRA):
         log.warning("%d of the scored patients trained the model, so scores are too optimistic", trained)
     if chose := shared_patients(bags, split, "val"):
         log.warning("%d of the scored patients chose the epoch and thresholds, so scores are too optimistic", chose)
     return ScoredBags(bags.reset_index(drop=True), split, wanted, len(seen))
 
 
-def shared_patients(bags: pd.DataFrame, split: pd.DataFrame | None, side: str) -> int | None:
-    """How many patients of the bags are in a part of the model's split; None if that is unknown."""
+def _trained_on(model: Path) -> str:
+    """The fingerprint of the store that a run, or the members of an ensemble, were trained on."""
+    ensemble = read_ensemble(bundle_of(model))
+    provenance = read_record(model) if ensemble is None else ensemble[1]["provenance"]
+    return str(provenance["store_fingerprint"])
+
+
+def shared_patients(bags: pd.DataFrame, split: pd.DataFrame | None, *sides: str) -> int | None:
+    """How many patients of the bags are in parts of the model's split; None if that is unknown."""
     if split is None:
         return None
-    return len(set(bags["patient_id"]) & set(split.loc[split["split"] == side, "patient_id"]))
+    return len(set(bags["patient_id"]) & set(split.loc[split["split"].isin(sides), "patient_id"]))
 
 
 def check_values(store: Store, provenance: dict[str, object]) -> None:
-    """Raise LungtlError if model and store differ in HU or grey values; warn if their crops differ."""
+    """Raise LungtlError if model and store differ in HU or grey values; warn if their crops or bags differ."""
     expected, seen = provenance["value_range"], store.manifest["value_range"]
     if expected != seen:
         names = ["HU" if v is None else f"grey values {v}" for v in (expected, seen)]
@@ -97,3 +110,6 @@ def check_values(store: Store, provenance: dict[str, object]) -> None:
     crop = store.manifest["recipe"].get("crop", "none")
     if provenance["crop"] != crop:
         log.warning("the model was trained with dataset.crop=%s, %s has %s", provenance["crop"], store.name, crop)
+    bag = store.manifest["recipe"].get("bag", "scan")
+    if provenance.get("bag", bag) != bag:
+        log.warning("the model was trained with dataset.bag=%s, %s has %s", provenance["bag"], store.name, bag)

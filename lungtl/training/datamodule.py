@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,12 +12,14 @@ from torch.utils.data import DataLoader
 
 from lungtl.data import batching
 from lungtl.data.bags import BagDataset, Features, Sample, collate
+from lungtl.data.splits import EXTRA
 from lungtl.data.store.reader import Store
 from lungtl.models.collectives import rank, world_size
 from lungtl.models.inference import most_slices
 from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import TrainConfig
 from lungtl.training.devices import loader_processes, pick_device
+from lungtl.training.readers import scaled_ratings
 
 
 class BagDataModule(pl.LightningDataModule):
@@ -49,10 +51,10 @@ class BagDataModule(pl.LightningDataModule):
         settings, seed = self.config.trainer, self.config.seed
         epoch = self.trainer.current_epoch if self.trainer else 0
         draw = self.config.image.train_slices if self.backbone_trains else None
-        dataset = self._dataset("train", draw, self.config.image.augment != "none", (seed, epoch))
+        dataset = self._dataset(("train", EXTRA), draw, self.config.image.augment != "none", (seed, epoch))
         count = len(dataset)
         if settings.sampler == "balanced":
-            order = batching.balanced([dataset.labels[bag_id] for bag_id in dataset.bag_ids], seed, epoch)
+            order = batching.balanced([int(dataset.labels[bag_id]) for bag_id in dataset.bag_ids], seed, epoch)
         else:
             order = batching.shuffled(count, seed, epoch)
         lengths = self._lengths(dataset) if draw is None else np.minimum(self._lengths(dataset), draw)
@@ -64,7 +66,7 @@ class BagDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """All slices of this rank's bags, in order; raises UsageError if there are fewer bags than ranks."""
-        dataset = self._dataset("val", draw=None, augment=False, key=(self.config.seed, 0))
+        dataset = self._dataset(("val",), draw=None, augment=False, key=(self.config.seed, 0))
         if len(dataset) < world_size():
             raise UsageError(
                 f"{len(dataset)} validation cases for {world_size()} processes; use trainer.devices={len(dataset)} or "
@@ -84,11 +86,17 @@ class BagDataModule(pl.LightningDataModule):
         first = batching.split_evenly(batching.shuffled(len(lengths), self.config.seed, epoch=0), settings.batch_size)
         return batching.padding(first, lengths) > batching.TOLERATED
 
-    def _dataset(self, name: str, draw: int | None, augment: bool, key: tuple[int, int]) -> BagDataset:
-        part = self.split[self.split["split"] == name]
-        labels = dict(zip(part["bag_id"], part["label"], strict=True))
+    def _dataset(self, names: Sequence[str], draw: int | None, augment: bool, key: tuple[int, int]) -> BagDataset:
+        part = self.split[self.split["split"].isin(names)]
+        labels: Mapping[str, float] = dict(zip(part["bag_id"], part["label"], strict=True))
+        if "train" in names and self.config.trains_on_votes:
+            votes = self.store.bags.set_index("bag_id")["votes"]
+            labels = {str(bag_id): float(votes[bag_id]) for bag_id in part["bag_id"]}
         neighbours = self.config.image.neighbours
-        return BagDataset(self.store, list(part["bag_id"]), labels, self.features, neighbours, draw, augment, key)
+        jitter = augment and self.config.image.augment == "ct"
+        bag_ids = list(part["bag_id"])
+        ratings = scaled_ratings(self.store.bags) if "train" in names and self.config.trains_on_ratings else None
+        return BagDataset(self.store, bag_ids, labels, self.features, neighbours, draw, augment, jitter, key, ratings)
 
     def _lengths(self, dataset: BagDataset) -> NDArray[np.int64]:
         return self.store.bags.set_index("bag_id")["n_slices"][dataset.bag_ids].to_numpy(np.int64)

@@ -278,3 +278,19 @@ def test_ids_that_look_like_missing_values_are_read_back(tmp_path: Path) -> None
 def test_a_dataset_without_labels_says_so(kind: str) -> None:
     with pytest.raises(LungtlError, match="none of the 9 cases has a label; add labels"):
         split_bags(table([-1] * 9), config(kind=kind))
+
+
+def test_votes_add_bags_without_a_label_of_patients_that_are_not_held_out() -> None:
+    labels = [patient % 2 for patient in range(24)]
+    bags = table([*labels, -1, -1, *[-1] * 24], [*range(24), 98, 99, *range(24)])
+    bags["votes"] = 0.4
+    bags.loc[bags["patient_id"] == "p98", "votes"] = np.nan
+    plain, extended = split_bags(bags, config()), split_bags(bags, config(), votes=True)
+    extra = extended[extended["split"] == "extra"]
+    pd.testing.assert_frame_equal(extended[extended["split"] != "extra"].reset_index(drop=True), plain)
+    assert set(extra["patient_id"]) == {"p99", *plain.loc[plain["split"] == "train", "patient_id"]}
+    assert set(extra["label"]) == {-1}
+    check_split(extended)
+    held_out = plain.loc[plain["split"] == "test", "patient_id"].iloc[0]
+    with pytest.raises(LungtlError, match=held_out):
+        check_split(pd.concat([extended, extra.head(1).assign(patient_id=held_out)]))

@@ -15,14 +15,16 @@ from matplotlib.figure import Figure
 from pydantic import ValidationError
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from lungtl.bundle import load_bundle, load_untrained
+from lungtl.bundle import load_bundle, load_probe, load_untrained
+from lungtl.data.bags import Features
 from lungtl.data.store.reader import Store
 from lungtl.evaluation.chosen import FILE, choose, read_chosen
 from lungtl.evaluation.controls import fit_controls
+from lungtl.evaluation.covariates import fit_covariates
 from lungtl.evaluation.document import check_document
 from lungtl.evaluation.figures import attention_along_z
 from lungtl.runs.folder import VALIDATION
-from lungtl.runs.scored_model import controls_of
+from lungtl.runs.scored_model import controls_of, covariates_of
 from lungtl.runs.scoring import export_bundle, score_run, slices_trained
 from lungtl.runs.training import Trained
 from lungtl.settings import parts
@@ -33,12 +35,13 @@ from lungtl.training.build import build_classifier
 from lungtl.training.feature_cache import cached_features
 from lungtl.training.fit import seed_everything
 from lungtl.training.losses import BagAndSliceLoss
+from lungtl.training.probe import pool_slices
 from tests.stores import toy_store
 from tests.training.test_fit import config_of
 
 CPU = torch.device("cpu")
 TEST = [f"b{i:02d}" for i in range(12, 20)]
-CONTROLS = {"prevalence", "diameter", "untrained"}
+CONTROLS = {"prevalence", "diameter", "untrained", "probe"}
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +109,15 @@ def finished(
     return document, folder, tracker
 
 
+def scored_features(store: Store, folder: Path) -> Features:
+    """The features that the loaded bundle of a run has of a store."""
+    classifier, _ = load_bundle(folder / "bundle")
+    weights = classifier.backbone.fingerprint()
+    features = cached_features(classifier, store, folder.parent, CPU, weights)
+    assert features is not None
+    return features
+
+
 @pytest.fixture(scope="module")
 def done(config: TrainConfig, store: Store) -> tuple[dict[str, Any], Path, Recorded]:
     return finished(config, store, split_of(store), "first")
@@ -153,6 +165,10 @@ def test_the_bundle_keeps_the_controls_for_when_its_run_is_gone(
     for name in ("prevalence", "diameter"):
         expected = document["controls"][name]["metrics"]["brier"]["value"]
         assert brier_score_loss(test["label"], said[name]) == pytest.approx(expected)
+    probe, features = load_probe(folder / "bundle"), scored_features(store, folder)
+    assert probe is not None
+    predicted = pd.read_csv(folder / "predictions.csv").set_index("bag_id")["control_probe"]
+    np.testing.assert_allclose(probe.predict(pool_slices(features, TEST)), predicted[TEST], rtol=1e-6)
     del config["controls"]  # as version 0.1.0 wrote it
     assert controls_of(config, None) is None
 
@@ -192,6 +208,32 @@ def test_the_calibrated_column_is_the_chosen_map(config: TrainConfig, store: Sto
     chosen = read_chosen(folder)
     assert chosen is not None
     assert table["calibrated"].to_numpy() == pytest.approx(chosen.isotonic.apply(table["probability"]))
+
+
+def test_covariates_give_a_second_prediction_fitted_on_validation_bags(config: TrainConfig, store: Store) -> None:
+    settings = config.evaluation.model_copy(update={"untrained": False, "probe": False, "figures": False})
+    config = config.model_copy(update={"evaluation": settings, "covariates": ["diameter"]})
+    split = split_of(store)
+    split.loc[15, "diameter_mm"] = np.nan
+    document, folder, _ = finished(config, store, split, "covariates")
+    table = pd.read_csv(folder / "predictions.csv").merge(split[["bag_id", "diameter_mm"]], on="bag_id")
+    fitted = fit_covariates(pd.read_csv(folder / VALIDATION).merge(split[["bag_id", "diameter_mm"]]), ["diameter"])
+    saved = covariates_of(load_bundle(folder / "bundle")[1])
+    assert fitted is not None
+    assert saved is not None
+    for regression in (fitted, saved):
+        np.testing.assert_allclose(regression.predict(table), table["probability_with_covariates"], rtol=1e-9)
+    part, known = document["with_covariates"], table[table["bag_id"] != "b15"]
+    assert (part["covariates"], part["n_unknown"], part["scores"]["n"]) == (["diameter"], 1, 7)
+    combined, alone = (
+        roc_auc_score(known["label"], known[name]) for name in ("probability_with_covariates", "probability")
+    )
+    assert part["scores"]["metrics"]["auroc"]["value"] == pytest.approx(combined)
+    assert part["gain"]["difference"] == pytest.approx(combined - alone)
+    assert set(part["gains"]) == {"prevalence"}  # the diameter of a test bag is unknown
+    card = (folder / "bundle" / "README.md").read_text()
+    assert "- covariates: diameter (a reader had to outline the nodule first)" in card
+    assert "| metric | model with diameter |" in card
 
 
 def test_without_a_map_the_calibrated_column_is_empty(done: tuple[dict[str, Any], Path, Recorded]) -> None:
@@ -257,25 +299,27 @@ def test_a_document_that_breaks_the_schema_is_not_written(
     assert not (config.data_dir / "broken" / "metrics.json").exists()
 
 
-def test_the_same_without_the_feature_cache_but_for_the_control_that_needs_it(
+def test_the_same_without_the_feature_cache_but_for_the_controls_that_need_it(
     config: TrainConfig, store: Store, done: tuple[dict[str, Any], Path, Recorded]
 ) -> None:
     cache = config.cache.model_copy(update={"enabled": False})
     document, _, _ = finished(config.model_copy(update={"cache": cache}), store, split_of(store), "uncached", False)
     expected = json.loads(json.dumps(done[0]))
-    del expected["controls"]["untrained"], expected["gains"]["untrained"]
+    for name in ("untrained", "probe"):
+        del expected["controls"][name], expected["gains"][name]
     for part in (document, expected):
         del part["run"]
     assert _rounded(document) == _rounded(expected)
 
 
-def test_a_run_may_leave_the_untrained_control_out(config: TrainConfig, store: Store) -> None:
-    settings = config.evaluation.model_copy(update={"untrained": False})
+def test_a_run_may_leave_its_own_controls_out(config: TrainConfig, store: Store) -> None:
+    settings = config.evaluation.model_copy(update={"untrained": False, "probe": False})
     document, folder, _ = finished(
         config.model_copy(update={"evaluation": settings}), store, split_of(store), "without"
     )
-    assert set(document["controls"]) == CONTROLS - {"untrained"}
+    assert set(document["controls"]) == CONTROLS - {"untrained", "probe"}
     assert load_untrained(folder / "bundle", load_bundle(folder / "bundle")[1]) is None
+    assert load_probe(folder / "bundle") is None
 
 
 def test_a_run_may_leave_its_figures_out(config: TrainConfig, store: Store) -> None:
@@ -290,7 +334,7 @@ def test_a_run_may_leave_its_figures_out(config: TrainConfig, store: Store) -> N
 def test_the_card_shows_controls_operating_points_and_weights(done: tuple[dict[str, Any], Path, Recorded]) -> None:
     card = (done[1] / "bundle" / "README.md").read_text()
     for line in (
-        "| metric | model | prevalence | diameter | untrained |",
+        "| metric | model | prevalence | diameter | untrained | probe |",
         "| chosen on validation for | threshold | sensitivity | specificity | ppv | npv |",
         "| slices by weight | model | uniform | centre | untrained | model minus centre | model minus untrained |",
     ):

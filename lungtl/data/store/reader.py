@@ -17,17 +17,18 @@ from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import fingerprint, sha256
 from lungtl.sources.progress import bar
 
-STORE_FORMAT = 2
+STORE_FORMAT = 3
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.jsonl"
 LARGE_BYTES = 1_000_000_000  # hashing less takes a second or two and shows no progress bar
 
 
 class _Voxels(NamedTuple):
-    """Voxel file of a bag, and its rows in `slices`."""
+    """Voxel file of a bag, its pixel spacing, and its rows in `slices`."""
 
     file: str
     shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float]
     rows: slice
 
 
@@ -76,16 +77,19 @@ class Store:
     @cached_property
     def _voxels(self) -> dict[str, _Voxels]:
         """By bag_id."""
-        columns = [self.bags[name] for name in ("bag_id", "voxels", "n_slices", "height", "width")]
+        names = ("bag_id", "voxels", "n_slices", "height", "width", "row_spacing_mm", "column_spacing_mm")
+        columns = [self.bags[name] for name in names]
         ends = self.bags["n_slices"].cumsum()
         return {
-            str(bag_id): _Voxels(file, (int(n), int(height), int(width)), slice(int(end - n), int(end)))
-            for bag_id, file, n, height, width, end in zip(*columns, ends, strict=True)
+            str(bag_id): _Voxels(
+                file, (int(n), int(height), int(width)), (float(row), float(column)), slice(int(end - n), int(end))
+            )
+            for bag_id, file, n, height, width, row, column, end in zip(*columns, ends, strict=True)
         }
 
     def voxels(self, bag_id: str) -> NDArray[np.int16]:
         """int16 [S, H, W], memory-mapped and read-only; raises LungtlError if the file is missing or damaged."""
-        file, shape, _ = self._voxels[bag_id]
+        file, shape, *_ = self._voxels[bag_id]
         path = self.path / file
         try:
             array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="r")
@@ -99,6 +103,10 @@ class Store:
         if array.offset + array.nbytes != size:
             raise self._damaged(file, f"has {size} bytes, expected {array.offset + array.nbytes}")
         return array
+
+    def spacing_mm(self, bag_id: str) -> tuple[float, float]:
+        """Distance between rows, and between columns; NaN if unknown."""
+        return self._voxels[bag_id].spacing_mm
 
     def slice_labels(self, bag_id: str) -> NDArray[np.int8]:
         """int8 [S]: -1 unknown, 0 non-nodule, 1 benign, 2 malignant."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from lungtl.data.splits import read_split
+from lungtl.evaluation.covariates import WITH_COVARIATES
 from lungtl.evaluation.pooling import Fold
 from lungtl.runs.folder import METRICS, PREDICTIONS, SPLIT, read_json, read_yaml
 from lungtl.runs.naming import run_name
@@ -81,9 +82,12 @@ def read_folds(runs: list[FoldRun]) -> list[Fold]:
     for fold, folder in sorted(finished.items()):
         document = read_json(folder / METRICS)
         # a bag may be called "NA"
-        predictions = pd.read_csv(folder / PREDICTIONS, dtype={"bag_id": str}, keep_default_na=False)
+        predictions = pd.read_csv(
+            folder / PREDICTIONS, dtype={"bag_id": str}, keep_default_na=False, na_values={WITH_COVARIATES: [""]}
+        )
         values = {name: estimate["value"] for name, estimate in document["bag"]["metrics"].items()}
         kind = document["chosen"]["kind"] if document["chosen"] else "none"
         calibration = kind if kind in document["calibrated"] else "none"
-        folds.append(Fold(fold, read_split(folder / SPLIT), predictions, values, calibration))
+        covariates = (document.get("with_covariates") or {}).get("covariates", ())
+        folds.append(Fold(fold, read_split(folder / SPLIT), predictions, values, calibration, covariates))
     return folds
