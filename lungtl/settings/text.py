@@ -84,7 +84,7 @@ def _quote(argument: str, schema: type[Strict], targets: Targets) -> str:
     parsed = _parse(argument)
     if parsed is None:
         readable = f"{name}={quoted(value)}"
-        # with a comma it may be meant as several values: `composing.check` asks for quotes
+        # with a comma it may be meant as several values: `checks.check` asks for quotes
         parsed = None if "," in value or "${" in value or value.startswith(STRUCTURED) else _parse(readable)
         if parsed is None:
             return argument
