@@ -61,7 +61,7 @@ def check(
             _check_options(variant, [conf_dir(), conf_dir().parent, *folders])
             try:
                 composed = compose(config_name, [*lines, search], return_hydra_config=True)
-            except HydraException as error:
+            except (HydraException, ValueError) as error:  # ValueError: GROUP=null without such a group
                 _check_keys(config_name, variant, search)  # for a better message
                 raise UsageError(first_line(error)) from error
             if composed.hydra.job.chdir:

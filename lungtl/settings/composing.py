@@ -74,7 +74,7 @@ def _compose(config_name: str, lines: list[str], folders: Sequence[Path]) -> dic
     with hydra_on_conf():
         try:
             content: Any = OmegaConf.to_container(compose(config_name, [*lines, search_path(folders)]))
-        except HydraException:
+        except (HydraException, ValueError):
             return {}
     return dict(content)
 

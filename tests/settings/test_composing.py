@@ -87,6 +87,7 @@ def test_every_value_of_a_sweep_is_checked() -> None:
 
 def test_prepare_knows_only_its_own_settings() -> None:
     assert "unknown key backbone" in complaint("prepare", "backbone=resnet18")
+    assert "unknown key experiments" in complaint("evaluate", "experiments=null", "model=x")
 
 
 def test_evaluate_needs_a_model() -> None:
