@@ -15,11 +15,15 @@ LABELS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1} | dict.from
 )
 """Spellings of a bag's label in lower case: those of pandas (1.0 if others are missing), R and spreadsheets."""
 
+DATA_DIR = Path("stores", ".known")
+"""Where each data folder of lungtl has its list of stores."""
+
 
 def walk(root: Path) -> tuple[list[Path], list[Refusal]]:
     """All files in a folder and its subfolders, sorted by name, and the folders that cannot be listed.
 
-    Links are followed, including links to folders; a folder reached more than once is read once.
+    Links are followed, including links to folders; a folder reached more than once is read once. A data folder of
+    lungtl below the root is skipped: what lungtl writes there is no input.
     """
     files: list[Path] = []
     refusals: list[Refusal] = []
@@ -40,7 +44,7 @@ def walk(root: Path) -> tuple[list[Path], list[Refusal]]:
             subfolders.clear()
             continue
         visited.add((status.st_dev, status.st_ino))
-        subfolders.sort()
+        subfolders[:] = sorted(name for name in subfolders if not (Path(folder, name) / DATA_DIR).is_dir())
         files.extend(Path(folder, name) for name in sorted(names))
     return files, refusals
 

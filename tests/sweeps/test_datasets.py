@@ -13,14 +13,14 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from lungtl.settings import composing
+from lungtl.settings import folders
 from lungtl.sweeps.datasets import record_datasets
 from lungtl.sweeps.plan import compose_grid, plan_runs
 
 
 @pytest.fixture(autouse=True)
 def _hydra() -> Iterator[None]:
-    with initialize_config_dir(str(composing.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(folders.conf_dir()), version_base="1.3"):
         yield
 
 
@@ -43,7 +43,7 @@ def keys(root: Path, folder: Path, *tables: Path) -> list[str]:
     sweep = root / "data" / "sweeps" / "x"
     names = ",".join(map(str, tables or [folder / "labels.csv"]))
     line = ["dataset=arrays", f"dataset.images={folder / 'images.npz'}", f"dataset.table={names}", "workers=1",
-            f"data_dir={root / 'data'}", "sweep.name=x", composing.search_path()]  # fmt: skip
+            f"data_dir={root / 'data'}", "sweep.name=x", folders.search_path()]  # fmt: skip
     runs = compose_grid(GlobalHydra.instance().config_loader().load_configuration("train", line, RunMode.MULTIRUN))
     assert runs is not None
     sweep.mkdir(parents=True, exist_ok=True)

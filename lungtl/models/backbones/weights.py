@@ -181,7 +181,7 @@ def from_run(
         if not (bundle / file_name).is_file():
             raise LungtlError(f"backbone.weights={folder} has no {file_name}; {EXPECTED}")
     try:
-        config = json.loads((bundle / CONFIG).read_text())
+        config = json.loads((bundle / CONFIG).read_text(encoding="utf-8"))
         if config["format"] != FORMAT:
             raise LungtlError(f"{bundle} has bundle format {config['format']}, this lungtl reads {FORMAT}")
         earlier, features = str(config["backbone"]["name"]), str(config["backbone"]["features"])

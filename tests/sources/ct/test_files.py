@@ -13,7 +13,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, MediaStorag
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.ct.series import find_series
 from lungtl.sources.ct.volume import read_volume
-from lungtl.sources.files import printable
+from lungtl.sources.files import listing_hash, printable, walk
 from tests.dicom_files import UID, ramp, remove_preamble, truncate, write_series
 from tests.sources.ct.encodings import reencode
 from tests.sources.ct.found import Z, only, reasons
@@ -153,3 +153,15 @@ def test_invalid_uid(tmp_path: Path) -> None:
     path = tmp_path / "bad" / "slice-000.dcm"
     path.write_bytes(path.read_bytes().replace(UID.encode(), b"DOE^JOHN".ljust(len(UID))))
     assert reasons(tmp_path) == {"bad/slice-000.dcm": "has an invalid SeriesInstanceUID"}
+
+
+def test_a_data_folder_of_lungtl_is_no_input(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "a.dcm").touch()
+    before = listing_hash([tmp_path])
+    (tmp_path / "own" / "stores" / ".known").mkdir(parents=True)
+    (tmp_path / "own" / "runs").mkdir()
+    (tmp_path / "own" / "runs" / "config.yaml").touch()
+    assert [path.name for path in walk(tmp_path)[0]] == ["a.dcm"]
+    assert listing_hash([tmp_path]) == before
+    assert [path.name for path in walk(tmp_path / "own" / "runs")[0]] == ["config.yaml"]
