@@ -51,7 +51,7 @@ def write_ensemble(runs: Sequence[Path], folder: Path, name: str, mlflow_run_id:
     _check_members(runs, records)
     split = merge_splits([read_split(run / SPLIT) for run in runs])
     chosen = _choose(runs)
-    configs = [json.loads((run / BUNDLE / CONFIG).read_text()) for run in runs]
+    configs = [json.loads((run / BUNDLE / CONFIG).read_text(encoding="utf-8")) for run in runs]
     provenance = {key: records[0].get(key) for key in SHARED} | {
         "name": name, "mlflow_run_id": mlflow_run_id, "members": [without_local(record) for record in records]
     }  # fmt: skip
@@ -67,8 +67,8 @@ def write_ensemble(runs: Sequence[Path], folder: Path, name: str, mlflow_run_id:
     shutil.rmtree(unfinished, ignore_errors=True)  # of an interrupted attempt
     for number, run in enumerate(runs):
         shutil.copytree(run / BUNDLE, unfinished / MEMBERS / str(number))
-    (unfinished / CONFIG).write_text(json.dumps(config, indent=2))
-    (unfinished / CARD).write_text(_card(name, provenance, runs))
+    (unfinished / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
+    (unfinished / CARD).write_text(_card(name, provenance, runs), encoding="utf-8")
     if chosen is not None:
         write_chosen(chosen, unfinished)
     save_split(split, folder / SPLIT)
@@ -85,7 +85,7 @@ def read_ensemble(bundle: Path) -> tuple[list[Path], dict[str, Any]] | None:
     if not (bundle / MEMBERS).is_dir():
         return None
     try:
-        config: dict[str, Any] = json.loads((bundle / CONFIG).read_text())
+        config: dict[str, Any] = json.loads((bundle / CONFIG).read_text(encoding="utf-8"))
         members = [bundle / MEMBERS / str(number) for number in range(config[MEMBERS])]
         if config["format"] != FORMAT:
             raise LungtlError(f"{bundle} has bundle format {config['format']}, this lungtl reads {FORMAT}")
@@ -143,7 +143,7 @@ def mean_over_members(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def _card(name: str, provenance: dict[str, Any], runs: Sequence[Path]) -> str:
     rows: Rows = [("member", "run", "test AUROC of the member alone")]
     for number, run in enumerate(runs):
-        document = json.loads((run / METRICS).read_text())
+        document = json.loads((run / METRICS).read_text(encoding="utf-8"))
         rows.append((str(number), run.name, format_estimate(document["bag"]["metrics"]["auroc"])))
     return "\n".join([
         f"# {name}",

@@ -49,7 +49,7 @@ def pool_sweep(sweep: Path, runs: list[FoldRun]) -> None:
     if documents:
         pd.DataFrame([table_row(document) for document in documents]).to_csv(sweep / POOLED / "table.csv", index=False)
         text = markdown(documents)
-        (sweep / POOLED / "README.md").write_text(text)
+        (sweep / POOLED / "README.md").write_text(text, encoding="utf-8")
         log.info("%s", text)
         print(sweep / POOLED)
     if len(documents) < len(repeats):
@@ -88,6 +88,6 @@ def pool_repeat(out: Path, runs: list[FoldRun]) -> dict[str, Any]:
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     pooled.drop(columns=columns).to_csv(out / PREDICTIONS, index=False)
-    (out / METRICS).write_text(json.dumps(document, indent=2, allow_nan=False))
+    (out / METRICS).write_text(json.dumps(document, indent=2, allow_nan=False), encoding="utf-8")
     save(roc(labels, model, patients, controls, resamples=n), out / "roc.png")
     return document
