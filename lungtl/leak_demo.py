@@ -86,7 +86,7 @@ def run(config: TrainConfig) -> None:
         "image": image(classifier.preprocessor),
         "features": f"{classifier.backbone.name}, frozen",
     }
-    (folder / "README.md").write_text(markdown(table, dataset, about))
+    (folder / "README.md").write_text(markdown(table, dataset, about), encoding="utf-8")
     shown = [("folds keep together", DATASET_LABELS, f"{RANDOM_LABELS} per patient"), *table_rows(table)]
     log.info("AUROC of slices, out of fold: mean of %d repetitions (minimum to maximum)", table["draw"].nunique())
     log.info("%s\n%s\nfolder  %s", text_table(shown), "\n".join(findings(table)), folder)

@@ -6,12 +6,11 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lungtl.runs.folder import SPLIT, find_run
+from lungtl.runs.folder import SPLIT, find_run, place_of_data
 from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.schema import SyncConfig
 from lungtl.settings.typed import assigned, typed
-from lungtl.tracking.places import place_of_data
 
 if TYPE_CHECKING:
     from lungtl.tracking.tracker import Publish

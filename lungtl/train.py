@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from lungtl.evaluation.formatting import format_estimate, format_number
 from lungtl.runs.epochs import duration
-from lungtl.runs.folder import PRUNED, RECORD, read_record
+from lungtl.runs.folder import PRUNED, RECORD, place_of_data, read_record
 from lungtl.runs.log import logged
 from lungtl.runs.naming import run_name, sweep_run_name
-from lungtl.runs.resuming import check_settings, resumed_command_line
+from lungtl.runs.resuming import check_settings, check_trusted, own_overrides, resumed_command_line
 from lungtl.settings import command_line
 from lungtl.settings.keys import override_key
 from lungtl.settings.schema import TrainConfig
@@ -43,7 +43,11 @@ def run(config: TrainConfig) -> float | None:
     folder = Path(hydra.runtime.output_dir)
     swept = hydra.mode == RunMode.MULTIRUN
     quiet = swept and not config.verbose
-    config.composed_from(hydra.runtime.choices, hydra.overrides.task)
+    if config.resume is None:
+        config.composed_from(hydra.runtime.choices, hydra.overrides.task)
+    else:
+        check_trusted(config, config.trust)
+        config.composed_from(read_record(folder)["choices"], own_overrides(folder, config))
     name, start = sweep_run_name(folder.parent, config.overrides) if swept else "", time.monotonic()
     with logged(folder, quiet=quiet):
         log.info("folder: %s", folder)
@@ -69,6 +73,7 @@ def _train(config: TrainConfig, folder: Path, swept: bool, name_in_sweep: str) -
     from lungtl.sweeps.parent import identity_in_sweep
     from lungtl.sweeps.search.pruning import pruning
     from lungtl.tracking.observer import check_tracking, track
+    from lungtl.training.devices import available_device
 
     resume = (config.resume is not None or swept) and (folder / RECORD).is_file()
     earlier = read_record(folder) if resume else {}
@@ -76,7 +81,8 @@ def _train(config: TrainConfig, folder: Path, swept: bool, name_in_sweep: str) -
 
     if resume:
         check_settings(folder, config.model_dump(mode="json"))
-    check_tracking(config)  # before hours of preparing
+    check_tracking(config, folder if resume else None)  # before hours of preparing, like the next line
+    available_device(config.trainer.accelerator)
     store = open_store(config)
     split = split_bags(store.bags, config.split, config.trains_on_votes)
     identity = identity_in_sweep(folder) if swept else None
@@ -88,7 +94,7 @@ def _train(config: TrainConfig, folder: Path, swept: bool, name_in_sweep: str) -
 def next_steps(config: TrainConfig) -> list[str]:
     """What to type next, on the data of this run: see it in MLflow, compare aggregators."""
     from lungtl.tracking.backend import hide_password
-    from lungtl.tracking.places import place_of_data, places
+    from lungtl.tracking.places import places
 
     omitted = ("aggregator", "data_dir", "name", "resume", "verbose")
     own = [hide_password(line) for line in config.overrides if override_key(line) not in omitted]
@@ -114,7 +120,9 @@ def _swept_line(folder: Path, name: str, result: Result | None) -> str:
 def _how_to_continue(config: TrainConfig, folder: Path, stopped: str) -> str:
     if not (folder / RECORD).is_file():
         return f"{stopped} before training"
-    steps = typed("train", assigned("resume", folder))
+    from lungtl.tracking.places import places
+
+    steps = typed("train", assigned("resume", folder), *places(config.data_dir, config.tracking))
     return f"{stopped}; to continue: {steps}"
 
 

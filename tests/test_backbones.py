@@ -17,8 +17,8 @@ from lungtl.backbones import WHEEL_VERSION, Row, describe, main, print_table, re
 from lungtl.models.backbones.lite_wheel import VERSION
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.settings import parts
-from lungtl.settings.composing import conf_dir
 from lungtl.settings.errors import UsageError
+from lungtl.settings.folders import conf_dir
 
 NAMES = sorted(path.stem for path in (conf_dir() / "backbone").glob("*.yaml"))
 

@@ -82,7 +82,7 @@ class CacheFolder:
         for folder in self.path.glob("*/"):
             with suppress(OSError, ValueError, TypeError):  # removed in the meantime, or damaged
                 if folder.suffix != PARTIAL:
-                    address = dict(json.loads((folder / ADDRESS).read_text()))
+                    address = dict(json.loads((folder / ADDRESS).read_text(encoding="utf-8")))
                     last_used = (folder / ADDRESS).stat().st_mtime
                     entries.append(Entry(folder, address, (folder / FEATURES).stat().st_size, last_used))
         return sorted(entries, key=lambda entry: entry.last_used)
@@ -112,7 +112,7 @@ class CacheFolder:
         if not folder.is_dir():
             return False
         try:
-            existing = json.loads((folder / ADDRESS).read_text())
+            existing = json.loads((folder / ADDRESS).read_text(encoding="utf-8"))
             with (folder / FEATURES).open("rb") as file:
                 header = file.read(len(layout.header))
                 size = file.seek(0, io.SEEK_END)
@@ -148,7 +148,7 @@ class CacheFolder:
     def publish(self, name: str, address: Mapping[str, Any]) -> None:
         """Complete a locked entry: write its address and give it its final name."""
         partial = (self.path / name).with_suffix(PARTIAL)
-        (partial / ADDRESS).write_text(json.dumps(address, indent=2))
+        (partial / ADDRESS).write_text(json.dumps(address, indent=2), encoding="utf-8")
         partial.replace(self.path / name)
 
     def discard(self, name: str) -> None:

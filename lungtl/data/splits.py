@@ -35,6 +35,8 @@ def split_bags(bags: pd.DataFrame, config: SplitConfig, votes: bool = False) -> 
         by `check_split`.
     """
     labelled = bags[bags["bag_label"] != UNKNOWN]
+    if labelled.empty:
+        raise LungtlError(f"none of the {len(bags)} cases has a label; add labels to the dataset's table")
     table = identified(labelled)
     if config.kind == "source":
         table["split"] = _given_splits(table.assign(split=labelled["split"].astype("string")), config)

@@ -20,7 +20,7 @@ from lungtl.data.splits import EXTRA, SPLITS, read_split, save_split
 from lungtl.evaluation.chosen import Chosen, choose, read_chosen, write_chosen
 from lungtl.evaluation.controls import fit_controls
 from lungtl.evaluation.formatting import INTERVALS, Rows, format_estimate, markdown_table
-from lungtl.runs.folder import BUNDLE, MEMBERS, METRICS, SPLIT, VALIDATION, read_record
+from lungtl.runs.folder import BUNDLE, MEMBERS, METRICS, SPLIT, VALIDATION, how_to_resume, read_record
 from lungtl.runs.record import without_local
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.version import VERSION
@@ -51,7 +51,7 @@ def write_ensemble(runs: Sequence[Path], folder: Path, name: str, mlflow_run_id:
     _check_members(runs, records)
     split = merge_splits([read_split(run / SPLIT) for run in runs])
     chosen = _choose(runs)
-    configs = [json.loads((run / BUNDLE / CONFIG).read_text()) for run in runs]
+    configs = [json.loads((run / BUNDLE / CONFIG).read_text(encoding="utf-8")) for run in runs]
     provenance = {key: records[0].get(key) for key in SHARED} | {
         "name": name, "mlflow_run_id": mlflow_run_id, "members": [without_local(record) for record in records]
     }  # fmt: skip
@@ -67,8 +67,8 @@ def write_ensemble(runs: Sequence[Path], folder: Path, name: str, mlflow_run_id:
     shutil.rmtree(unfinished, ignore_errors=True)  # of an interrupted attempt
     for number, run in enumerate(runs):
         shutil.copytree(run / BUNDLE, unfinished / MEMBERS / str(number))
-    (unfinished / CONFIG).write_text(json.dumps(config, indent=2))
-    (unfinished / CARD).write_text(_card(name, provenance, runs))
+    (unfinished / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
+    (unfinished / CARD).write_text(_card(name, provenance, runs), encoding="utf-8")
     if chosen is not None:
         write_chosen(chosen, unfinished)
     save_split(split, folder / SPLIT)
@@ -85,7 +85,7 @@ def read_ensemble(bundle: Path) -> tuple[list[Path], dict[str, Any]] | None:
     if not (bundle / MEMBERS).is_dir():
         return None
     try:
-        config: dict[str, Any] = json.loads((bundle / CONFIG).read_text())
+        config: dict[str, Any] = json.loads((bundle / CONFIG).read_text(encoding="utf-8"))
         members = [bundle / MEMBERS / str(number) for number in range(config[MEMBERS])]
         if config["format"] != FORMAT:
             raise LungtlError(f"{bundle} has bundle format {config['format']}, this lungtl reads {FORMAT}")
@@ -115,7 +115,7 @@ def _check_members(runs: Sequence[Path], records: Sequence[dict[str, Any]]) -> N
         raise LungtlError(f"an ensemble of {len(runs)} runs: expected at least 2")
     for run, record in zip(runs, records, strict=True):
         if not (run / BUNDLE / CONFIG).is_file():
-            raise LungtlError(f"{run} has no bundle because it did not finish; resume it: lungtl train resume={run}")
+            raise LungtlError(f"{run} has no bundle because it did not finish; resume it: {how_to_resume(run)}")
         for key in SAME:
             if record[key] != records[0][key]:
                 raise LungtlError(
@@ -143,7 +143,7 @@ def mean_over_members(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def _card(name: str, provenance: dict[str, Any], runs: Sequence[Path]) -> str:
     rows: Rows = [("member", "run", "test AUROC of the member alone")]
     for number, run in enumerate(runs):
-        document = json.loads((run / METRICS).read_text())
+        document = json.loads((run / METRICS).read_text(encoding="utf-8"))
         rows.append((str(number), run.name, format_estimate(document["bag"]["metrics"]["auroc"])))
     return "\n".join([
         f"# {name}",

@@ -76,6 +76,16 @@ def check_unchanged(earlier: Mapping[str, Any], record: Mapping[str, Any]) -> No
             raise LungtlError(f"cannot resume: {key} was {earlier[key]}, now it is {record[key]}; start a new run")
 
 
+def check_monitor(monitor: str, split: pd.DataFrame) -> None:
+    """Raise UsageError for a validation split of one class if its AUROC, which is undefined, chooses the epoch."""
+    labels = sorted(split.loc[split["split"] == "val", "label"].unique())
+    if monitor == "val/auroc" and len(labels) < 2:
+        raise UsageError(
+            f"trainer.monitor=val/auroc is undefined: all validation cases have label {labels[0]}; use "
+            "trainer.monitor=val/loss, or a validation split with both classes"
+        )
+
+
 def check_weights_patients(weights: str, fingerprint: str, split: pd.DataFrame) -> None:
     """Refuse weights that were trained, or whose epoch was chosen, on this run's test patients.
 

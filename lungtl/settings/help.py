@@ -8,7 +8,7 @@ from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
-from lungtl.settings.composing import conf_dir
+from lungtl.settings.folders import conf_dir
 
 WIDTH = 80
 HIDDEN = ("defaults:", "hydra:", "_target_:")

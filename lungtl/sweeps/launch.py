@@ -110,7 +110,7 @@ def _open_parent(config: Any, sweep: Path, total: int) -> Tracker:
             task = " ".join(config.hydra.overrides.task)
             tracker.tags({**identity, **git_tags(), "sweep": sweep.name, "lungtl.grid": task})
             composed = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-            (sweep / CONFIG).write_text(OmegaConf.to_yaml(composed))
+            (sweep / CONFIG).write_text(OmegaConf.to_yaml(composed), encoding="utf-8")
             tracker.artifacts(sweep / CONFIG)
         write_parent(sweep, tracker.run_id, total, config.trainer.monitor)
     return tracker

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 from filelock import FileLock
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
+SQLITE = "sqlite:///"
+UNRESERVED = "".join(chr(code) for code in range(32, 127) if chr(code) not in "%?#")
+"""What a path may contain that is not escaped in a URI: SQLAlchemy decodes the rest."""
 CONNECT_TIMEOUT_S = 5  # when a run starts, a server that takes longer counts as unreachable
 ENVIRONMENT = {
     # MLflow's defaults retry each call for minutes; what could not be sent is sent later instead (unsent.py)
@@ -36,7 +40,12 @@ REMEDIES = {
 
 def default_uri(data_dir: Path) -> str:
     """The SQLite store in the data folder."""
-    return f"sqlite:///{data_dir / DATABASE}"
+    return f"{SQLITE}{quote(str(data_dir / DATABASE), safe=UNRESERVED)}"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite store; None for other stores."""
+    return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0])) if uri.startswith(SQLITE) else None
 
 
 def is_server(uri: str) -> bool:
@@ -132,7 +141,7 @@ def _creation_lock(uri: str, data_dir: Path) -> AbstractContextManager[Any]:
     """A lock next to a local database, in the data folder for a remote one; a server migrates its own database."""
     if is_server(uri):
         return nullcontext()
-    database = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else data_dir / "mlflow"
+    database = sqlite_file(uri) or data_dir / "mlflow"
     database.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{database}.lock")
 

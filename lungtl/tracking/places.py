@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lungtl.runs.folder import data_dir_of
+from lungtl.runs.folder import place_of_data
 from lungtl.settings.typed import assigned
 from lungtl.tracking.backend import hide_password
 
@@ -14,11 +14,6 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "lungtl"
 """The default of tracking.experiment in conf/tracking/mlflow.yaml."""
-
-
-def place_of_data(data_dir: Path) -> list[str]:
-    """`data_dir=...`; empty if a command without it uses the same folder."""
-    return [] if data_dir == data_dir_of([]) else [assigned("data_dir", data_dir)]
 
 
 def places(data_dir: Path, tracking: TrackingConfig) -> list[str]:

@@ -45,7 +45,8 @@ def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, 
     Raises:
         LungtlError: MLflow refuses the name, the alias or the run.
     """
-    provenance, in_mm = json.loads((bundle / CONFIG).read_text())["provenance"], requires_spacing(bundle)
+    provenance = json.loads((bundle / CONFIG).read_text(encoding="utf-8"))["provenance"]
+    in_mm = requires_spacing(bundle)
     if provenance["crop"] != "none":
         log.warning(
             "the training slices were cropped to the %s; the registered model does not crop, so pass it cropped slices "

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from lungtl.data.store.files import whole_file
+from lungtl.runs.folder import read_json
 
 FILE = "unsent.json"
 FOLDERS = ("runs/*", "evaluations/*", "sweeps/*", "sweeps/*/*")
@@ -72,7 +73,7 @@ def write_unsent(folder: Path, unsent: Unsent) -> None:
 def read_unsent(folder: Path) -> Unsent | None:
     """The marker of a folder; None if MLflow has everything."""
     path = folder / FILE
-    return Unsent(**json.loads(path.read_text())) if path.is_file() else None
+    return Unsent(**read_json(path)) if path.is_file() else None
 
 
 def find_unsent(data_dir: Path) -> list[Path]:

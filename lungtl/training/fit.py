@@ -97,6 +97,7 @@ def fit(
     with (
         further_ranks(devices, environment, fit, module.cpu(), data, config, folder, _ignore, resume, callbacks),
         compiled(backbone) if config.compile else nullcontext(),
+        explain_single_values(config.batch_size),
     ):
         _fit(trainer, module, data, last if resumed else None)
     if environment.local_rank() > 0:
@@ -121,6 +122,20 @@ def _fit(trainer: pl.Trainer, module: BagModule, data: BagDataModule, checkpoint
         if main:
             signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from stopped
+
+
+@contextmanager
+def explain_single_values(batch_size: int) -> Iterator[None]:
+    """Turn torch's error about a batch in which a batch normalisation sees one value into a LungtlError."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise LungtlError(
+            f"a batch of one slice is too few for batch normalisation; raise trainer.batch_size (now {batch_size}) or "
+            "image.size, or use freezing=frozen"
+        ) from error
 
 
 def _trainer(config: TrainerConfig, **options: Any) -> pl.Trainer:

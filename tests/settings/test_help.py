@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lungtl.settings.composing import conf_dir
+from lungtl.settings.folders import conf_dir
 from lungtl.settings.help import help_text
 
 

@@ -11,11 +11,12 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from lungtl.settings.errors import LungtlError, Unreachable
 from lungtl.settings.schema import TrackingConfig
 from lungtl.tracking import backend, publish
-from lungtl.tracking.backend import default_uri, experiment_id, hide_password, open_client
+from lungtl.tracking.backend import default_uri, experiment_id, hide_password, open_client, sqlite_file
 from lungtl.tracking.tracker import MlflowTracker
 from lungtl.tracking.unsent import FILE
 
@@ -137,3 +138,16 @@ def test_a_deleted_experiment_names_its_key(tmp_path: Path) -> None:
     client.delete_experiment(experiment_id(client, "gone", None, tmp_path))
     with pytest.raises(LungtlError, match=r"tracking\.experiment=gone was deleted"):
         experiment_id(client, "gone", None, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["my%20data", "what?", "a#b", "two words", "O'Brien", "新"])
+def test_a_store_can_be_below_any_folder(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    uri = default_uri(folder)
+    assert sqlite_file(uri) == folder / "mlflow.db"
+    assert make_url(uri).database == str(folder / "mlflow.db")
+
+
+def test_other_stores_have_no_file() -> None:
+    assert sqlite_file("postgresql://host/x") is None
+    assert sqlite_file("sqlite:////a/b.db?timeout=3") == Path("/a/b.db")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from lungtl.settings.errors import LungtlError
+from lungtl.settings.errors import system_error
 
 TEMPORARY = ".tmp"
-NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
-NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 @contextmanager
@@ -22,16 +19,7 @@ def explain_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in NO_SPACE:
-            remedy = "free some space"
-        elif error.errno in NO_ACCESS:
-            remedy = "make the folder writable or set data_dir=FOLDER"
-        else:
-            remedy = "check the disk and the path"
-        raise LungtlError(
-            f"cannot write {path} ({error.strerror or error}); {remedy}, then rerun the same command: "
-            "finished work is kept"
-        ) from error
+        raise system_error(error, path) from error
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def pool_sweep(sweep: Path, runs: list[FoldRun]) -> None:
             log.error("not pooled: %s split.seed=%d seed=%d: %s", first.name, first.split_seed, first.seed, error)
     if documents:
         pd.DataFrame([table_row(document) for document in documents]).to_csv(sweep / POOLED / "table.csv", index=False)
-        (sweep / POOLED / "README.md").write_text(markdown(documents))
+        (sweep / POOLED / "README.md").write_text(markdown(documents), encoding="utf-8")
         page = write_page(documents, sweep, sweep / POOLED)
         log.info("%s\nreport  %s", text_table(terminal_rows(documents)), page)
         print(sweep / POOLED)
@@ -90,6 +90,6 @@ def pool_repeat(out: Path, runs: list[FoldRun]) -> dict[str, Any]:
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     pooled.drop(columns=columns).to_csv(out / PREDICTIONS, index=False)
-    (out / METRICS).write_text(json.dumps(document, indent=2, allow_nan=False))
+    (out / METRICS).write_text(json.dumps(document, indent=2, allow_nan=False), encoding="utf-8")
     save(roc(labels, model, patients, controls, resamples=n), out / "roc.png")
     return document

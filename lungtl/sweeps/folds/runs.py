@@ -6,19 +6,16 @@ a setting must have one key, that of the sweep.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
-from lungtl.data.splits import read_split
+from lungtl.data.splits import EXTRA, read_split
 from lungtl.evaluation.covariates import WITH_COVARIATES
 from lungtl.evaluation.pooling import Fold
-from lungtl.runs.folder import METRICS, PREDICTIONS, SPLIT
+from lungtl.runs.folder import METRICS, PREDICTIONS, SPLIT, read_json, read_yaml
 from lungtl.runs.naming import run_name
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.keys import config_key, is_setting, meaning, override_key, read_fingerprints
@@ -48,9 +45,8 @@ def find_runs(sweep: Path) -> list[FoldRun]:
     fingerprints = read_fingerprints(sweep)
     settings_of: dict[str, set[str]] = defaultdict(set)  # `name=` -> settings
     for path in (folder / ".hydra" for folder in read_states(sweep)):
-        config: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
-        choices = OmegaConf.load(path / "hydra.yaml").hydra.runtime.choices
-        overrides = [str(line) for line in OmegaConf.load(path / "overrides.yaml")]
+        config, started = read_yaml(path / "config.yaml"), read_yaml(path / "hydra.yaml")["hydra"]
+        choices, overrides = started["runtime"]["choices"], list(map(str, started["overrides"]["task"]))
         derived = run_name(choices, [line for line in overrides if _names_setting(override_key(line))])
         split, seed = config["split"], config["seed"]
         split_seed, fold = split["seed"], split["fold"]
@@ -84,7 +80,7 @@ def read_folds(runs: list[FoldRun]) -> list[Fold]:
         )
     folds = []
     for fold, folder in sorted(finished.items()):
-        document = json.loads((folder / METRICS).read_text())
+        document = read_json(folder / METRICS)
         # a bag may be called "NA"
         predictions = pd.read_csv(
             folder / PREDICTIONS, dtype={"bag_id": str}, keep_default_na=False, na_values={WITH_COVARIATES: [""]}
@@ -93,5 +89,7 @@ def read_folds(runs: list[FoldRun]) -> list[Fold]:
         kind = document["chosen"]["kind"] if document["chosen"] else "none"
         calibration = kind if kind in document["calibrated"] else "none"
         covariates = (document.get("with_covariates") or {}).get("covariates", ())
-        folds.append(Fold(fold, read_split(folder / SPLIT), predictions, values, calibration, covariates))
+        split = read_split(folder / SPLIT)
+        split = split[split["split"] != EXTRA]  # every fold has others
+        folds.append(Fold(fold, split, predictions, values, calibration, covariates))
     return folds

@@ -53,7 +53,7 @@ def write_report(folder: Path, out: Path | None = None, title: str | None = None
     log.info("%s\n%s", text_table(terminal_rows(sweep)), best_setting(sweep))
     out.mkdir(parents=True, exist_ok=True)
     table.to_csv(out / "table.csv", index=False)
-    (out / "README.md").write_text(markdown(table, title))
+    (out / "README.md").write_text(markdown(table, title), encoding="utf-8")
     tables = {"settings": setting_rows(sweep), "comparisons": comparison_rows(sweep.comparisons),
               "effects": effect_rows(sweep.effects)}  # fmt: skip
     for name, rows in tables.items():
