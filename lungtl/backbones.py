@@ -89,7 +89,7 @@ def print_table(rows: list[Row]) -> None:
             str(row.stages or "-"), str(row.input_size), f"{row.weights}, {'here' if row.here else 'not here'}",
             row.licence or "unknown",
         )  # fmt: skip
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 140)
     console.print(table)
     for row in rows:
         architecture = row.model.partition(".")[0]

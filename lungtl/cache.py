@@ -69,7 +69,7 @@ def show(folder: CacheFolder) -> None:
         table.add_column(name, justify="right" if numbers else "left", overflow="fold", no_wrap=no_wrap)
     for entry in reversed(entries):
         table.add_row(*_row(entry))
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
 
 
 def _row(entry: Entry) -> list[str]:

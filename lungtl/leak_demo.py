@@ -63,6 +63,7 @@ def run(config: TrainConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from lungtl.data.store.opening import open_store
+    from lungtl.data.tables import write_table
     from lungtl.evaluation.figures.canvas import save
     from lungtl.sources.lidc_labels import describe_labels
     from lungtl.training.build import build_classifier
@@ -73,7 +74,7 @@ def run(config: TrainConfig) -> None:
     classifier = build_classifier(config, store.value_range)
     rows, features = nodule_slices(store, classifier, config)
     table = compare(rows, features, config.split.folds, config.split.seed, DRAWS)
-    table.to_csv(folder / "table.csv", index=False)
+    write_table(table, folder / "table.csv")
     dataset = str(config.dataset.get("name", store.name.rpartition("-")[0]))
     save(figure(table, dataset), folder / "leak.png")
     about = {

@@ -6,6 +6,7 @@ import logging
 
 from lungtl.runs.folder import BUNDLE, find_model, find_run, read_record
 from lungtl.settings import command_line
+from lungtl.settings.credentials import hide_password
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import RegisterConfig
 
@@ -27,7 +28,7 @@ def run(config: RegisterConfig) -> None:
     version = register_bundle(client, run_id, bundle, config.name, config.alias)
     uri = f"models:/{config.name}@{config.alias}"
     log.info("%s is version %d of %s", run_id, version, config.name)
-    tracking_uri = config.tracking.uri or default_uri(config.data_dir)
+    tracking_uri = hide_password(config.tracking.uri or default_uri(config.data_dir))
     log.info("next: make ui, then Models; or in Python:")
     log.info('  mlflow.set_tracking_uri("%s"); mlflow.pyfunc.load_model("%s")', tracking_uri, uri)
     print(uri)

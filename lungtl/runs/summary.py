@@ -16,7 +16,7 @@ WIDTH = 140  # where standard error is no terminal
 
 def print_summary(document: dict[str, Any], folder: Path, next_steps: list[str]) -> None:
     """Print the scores, the folder and what to type next to standard error."""
-    console = Console(stderr=True, width=None if sys.stderr.isatty() else WIDTH)
+    console = Console(stderr=True, markup=False, emoji=False, width=None if sys.stderr.isatty() else WIDTH)
     bag = document["bag"]
     title = f"{document['split']}: {bag['n']} cases of {bag['n_patients']} patients, {bag['n_positive']} positive"
     if left_out := document.get("patients_left_out"):

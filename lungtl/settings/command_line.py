@@ -22,8 +22,10 @@ from lungtl.settings.composing import (
     user_folders,
     validate,
 )
+from lungtl.settings.credentials import hide_password
 from lungtl.settings.errors import LungtlError, UsageError, first_line
 from lungtl.settings.keys import STAMP as STAMP
+from lungtl.settings.parent_process import follow_named_parent
 from lungtl.settings.parts import make_importable
 from lungtl.settings.version import VERSION
 
@@ -72,6 +74,7 @@ def main(
         expand: rewrites the command line before it is checked.
         jobs: of a command that can be swept.
     """
+    follow_named_parent()
     os.environ.setdefault(STAMP, f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come back to us instead of Hydra's own report
     # argparse takes positional arguments in one go: `train dataset=x -m seed=0,1` would not be understood
@@ -132,7 +135,7 @@ def plain(command: Callable[[], None]) -> None:
 
 def fail(error: LungtlError) -> NoReturn:
     """Print an error as one line, and end the command with its exit code."""
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {hide_password(' '.join(str(error).split()))}", file=sys.stderr)
     sys.exit(error.exit_code)
 
 
@@ -152,6 +155,7 @@ def _run(schema: type[C], task: Callable[[C], float | None], composed: DictConfi
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    follow_named_parent()  # a worker of a launcher begins here
     keep_freed_memory()
     single = HydraConfig.get().mode == RunMode.RUN
     try:

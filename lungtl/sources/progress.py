@@ -22,10 +22,11 @@ class Update(Protocol):
 @contextmanager
 def bar(title: str) -> Iterator[Update]:
     """A progress bar that appears with its first update; without a terminal, one line is printed at the end."""
-    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn(),
+    columns = (rich.TextColumn("{task.description}", markup=False), rich.BarColumn(), rich.MofNCompleteColumn(),
                rich.TimeElapsedColumn(), rich.TimeRemainingColumn(),
                rich.TextColumn("{task.fields[note]}", markup=False))  # fmt: skip
-    progress = rich.Progress(*columns, console=console.Console(stderr=True), speed_estimate_period=SPEED_PERIOD_S)
+    screen = console.Console(stderr=True, markup=False, emoji=False)  # a name in brackets is not markup
+    progress = rich.Progress(*columns, console=screen, speed_estimate_period=SPEED_PERIOD_S)
     task = None
 
     def update(done: int, total: int, note: str = "") -> None:

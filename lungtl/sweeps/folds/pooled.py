@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from lungtl.data.tables import write_table
 from lungtl.evaluation.document import evaluation_document
 from lungtl.evaluation.figures import roc, save
 from lungtl.evaluation.metrics import score
@@ -45,7 +46,7 @@ def pool_sweep(sweep: Path, runs: list[FoldRun]) -> None:
             first = repeat[0]
             log.error("not pooled: %s split.seed=%d seed=%d: %s", first.name, first.split_seed, first.seed, error)
     if documents:
-        pd.DataFrame([table_row(document) for document in documents]).to_csv(sweep / POOLED / "table.csv", index=False)
+        write_table(pd.DataFrame([table_row(document) for document in documents]), sweep / POOLED / "table.csv")
         text = markdown(documents)
         (sweep / POOLED / "README.md").write_text(text)
         log.info("%s", text)
@@ -82,7 +83,7 @@ def pool_repeat(out: Path, runs: list[FoldRun]) -> dict[str, Any]:
         store=records[0]["store"], store_fingerprint=records[0]["store_fingerprint"],
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
-    pooled.drop(columns=columns).to_csv(out / PREDICTIONS, index=False)
+    write_table(pooled.drop(columns=columns), out / PREDICTIONS)
     (out / METRICS).write_text(json.dumps(document, indent=2, allow_nan=False))
     save(roc(labels, model, patients, controls, resamples=n), out / "roc.png")
     return document

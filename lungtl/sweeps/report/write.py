@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lungtl.data.tables import write_table
 from lungtl.evaluation.estimate import Estimate
 from lungtl.evaluation.formatting import HEADLINES, format_estimate, markdown_table
 from lungtl.runs.naming import differing
@@ -46,12 +47,12 @@ def write_report(folder: Path, out: Path | None = None, title: str | None = None
     table = run_table(sweep.runs)
     print_table(table)
     out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(out / "table.csv", index=False)
+    write_table(table, out / "table.csv")
     (out / "README.md").write_text(markdown(table, title))
     tables = {"settings": setting_rows(sweep), "comparisons": comparison_rows(sweep.comparisons),
               "effects": effect_rows(sweep.effects)}  # fmt: skip
     for name, rows in tables.items():
-        pd.DataFrame(rows).to_csv(out / f"{name}.csv", index=False)
+        write_table(pd.DataFrame(rows), out / f"{name}.csv")
     figures = draw_figures(sweep, out)
     write_page(sweep, title, figures, out / PAGE)
     return [out / PAGE, out / "README.md", out / "table.csv", *(out / f"{name}.csv" for name in tables),
@@ -94,7 +95,7 @@ def print_table(table: pd.DataFrame) -> None:
     view = Table("run", *HEADLINES, caption=CAPTION)
     for row in table.to_dict("records"):
         view.add_row(Text(str(row["run"])), *map(Text, _headline_texts(row)))  # Text: brackets are not markup
-    Console(stderr=True, width=None if sys.stderr.isatty() else 140).print(view)
+    Console(stderr=True, markup=False, emoji=False, width=None if sys.stderr.isatty() else 140).print(view)
 
 
 def _cells(scores: dict[str, Any]) -> dict[str, Any]:
