@@ -1,18 +1,25 @@
 """A trained model that anyone can load without Hydra or pickle: a folder with config, safetensors and a card.
 
-Two more files are optional: `calibration.json`, chosen on the validation split (see `lungtl.evaluation.chosen`), and
+Three more files are optional: `calibration.json`, chosen on the validation split (see `lungtl.evaluation.chosen`),
 `untrained.safetensors`, the head of the untrained control (see `lungtl.training.untrained`), whose random backbone is
-drawn again from its seed.
+drawn again from its seed, and `seen.json`, the checksums of the voxels that trained the model or chose its epoch.
+`SHA256SUMS` has the checksums of all but the card.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from lungtl.data.store.files import check_checksums, write_checksums
+from lungtl.evaluation.chosen import FILE as CALIBRATION
 from lungtl.evaluation.chosen import Chosen, write_chosen
 from lungtl.evaluation.formatting import INTERVALS, Rows, markdown_table
 from lungtl.settings import parts
@@ -20,6 +27,8 @@ from lungtl.settings.errors import LungtlError
 from lungtl.settings.version import VERSION
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lungtl.evaluation.controls import Controls
     from lungtl.models.bag_classifier import BagClassifier
     from lungtl.training.untrained import Untrained
@@ -27,7 +36,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-UNTRAINED = "untrained.safetensors"
+UNTRAINED, SEEN = "untrained.safetensors", "seen.json"
+FILES = (CONFIG, WEIGHTS, CALIBRATION, UNTRAINED, SEEN)
+"""What `SHA256SUMS` lists."""
+SPARE = 2**27
+"""Values that a network may have besides those of its file: layers that are built, then removed (VGG's)."""
 BACKBONE = "backbone."
 TIMM = "lungtl.models.backbones.timm_backbone.TimmBackbone"
 
@@ -43,6 +56,7 @@ def save_bundle(
     slices_trained: bool = True,
     controls: Controls | None = None,
     backbone: Mapping[str, Any] | None = None,
+    seen: Mapping[str, list[str]] | None = None,
 ) -> None:
     """Write a bundle.
 
@@ -57,6 +71,7 @@ def save_bundle(
         slices_trained: whether anything trained the slice head.
         controls: trivial predictors fitted on the training split.
         backbone: its config (`_target_` and options); None for a timm model.
+        seen: train and val -> checksums of their voxels.
     """
     from safetensors.torch import save_file
 
@@ -89,6 +104,9 @@ def save_bundle(
         state = untrained.classifier.state_dict()
         head = {k: v.cpu().contiguous() for k, v in state.items() if not k.startswith(BACKBONE)}
         save_file(head, folder / UNTRAINED, {"backbone": untrained.fingerprint})
+    if seen is not None:
+        (folder / SEEN).write_text(json.dumps(seen))
+    write_checksums(folder, FILES)
 
 
 def load_bundle(folder: Path, trust: str | Collection[str] = ()) -> tuple[BagClassifier, dict[str, Any]]:
@@ -102,20 +120,28 @@ def load_bundle(folder: Path, trust: str | Collection[str] = ()) -> tuple[BagCla
         The classifier in evaluation mode, and the bundle's config.
 
     Raises:
-        LungtlError: the folder is not a bundle, its weights do not fit its config, or it names an untrusted class.
+        LungtlError: the folder is not a bundle, a file was altered, its weights do not fit its config, or it names an
+            untrusted class.
     """
+    from pydantic import ValidationError
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         raise LungtlError(f"{folder} is not a bundle ({CONFIG} and {WEIGHTS}); give a run's folder or its bundle/")
+    check_checksums(folder)
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
         if config.get("format") != FORMAT:
             raise LungtlError(f"{folder} has bundle format {config.get('format')}, this lungtl reads {FORMAT}")
         config.setdefault("slices_trained", True)  # the first bundles lack it
-        classifier = _network(config, trust)
+        _Config.model_validate(config)
+        with _no_larger_than(folder / WEIGHTS):
+            classifier = _network(config, trust)
         classifier.load_state_dict(load_file(folder / WEIGHTS))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _damaged(folder, ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")) from error
     except (LookupError, TypeError, AttributeError, ImportError, ValueError, RuntimeError, SafetensorError) as error:
         raise _damaged(folder, error) from error
     return classifier.eval(), config
@@ -157,6 +183,60 @@ def load_untrained(
     except (LookupError, TypeError, RuntimeError, SafetensorError) as error:
         raise _damaged(folder, error) from error
     return classifier.eval(), drawn
+
+
+class _Lenient(BaseModel):
+    """A section of config.json; further keys are checked where they are used."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class _Preprocessing(_Lenient):
+    size: Annotated[int, Field(ge=1, le=4096)]
+    crop: Annotated[int, Field(ge=1)] | None = None
+
+
+class _Provenance(_Lenient):
+    crop: Literal["none", "lungs"] = "none"
+    value_range: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
+
+
+class _Config(_Lenient):
+    """What a bundle's config must have, before anything is built from it."""
+
+    preprocessing: _Preprocessing
+    provenance: _Provenance
+
+
+@contextmanager
+def _no_larger_than(file: Path) -> Iterator[None]:
+    """Raise ValueError as soon as a network that is being built has far more values than its file.
+
+    A config of a few bytes may name a network that does not fit into memory.
+    """
+    from safetensors import safe_open
+    from torch.nn.modules import module
+
+    with safe_open(file, "pt") as weights:
+        names = list(weights.keys())
+        limit = 2 * sum(math.prod(weights.get_slice(name).get_shape()) for name in names) + SPARE
+    built = 0
+
+    def count(owner: object, name: str, value: Tensor | None) -> None:
+        nonlocal built
+        built += 0 if value is None else value.numel()
+        if built > limit:
+            raise ValueError(f"{CONFIG} describes a network that is much larger than {file.name}")
+
+    hooks = [
+        module.register_module_parameter_registration_hook(count),
+        module.register_module_buffer_registration_hook(count),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _network(config: Mapping[str, Any], trust: str | Collection[str]) -> BagClassifier:

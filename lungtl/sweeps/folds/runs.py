@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from omegaconf import OmegaConf
 
-from lungtl.data.splits import read_split
+from lungtl.data.tables import read_table
 from lungtl.evaluation.pooling import Fold
-from lungtl.runs.folder import METRICS, PREDICTIONS, SPLIT
+from lungtl.runs.folder import METRICS, PREDICTIONS
 from lungtl.runs.naming import run_name
+from lungtl.runs.record import read_own_split
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.keys import config_key, is_setting, meaning, override_key, read_fingerprints
 from lungtl.sweeps.state import read_states
@@ -84,10 +84,9 @@ def read_folds(runs: list[FoldRun]) -> list[Fold]:
     folds = []
     for fold, folder in sorted(finished.items()):
         document = json.loads((folder / METRICS).read_text())
-        # a bag may be called "NA"
-        predictions = pd.read_csv(folder / PREDICTIONS, dtype={"bag_id": str}, keep_default_na=False)
+        predictions = read_table(folder / PREDICTIONS)
         values = {name: estimate["value"] for name, estimate in document["bag"]["metrics"].items()}
         kind = document["chosen"]["kind"] if document["chosen"] else "none"
         calibration = kind if kind in document["calibrated"] else "none"
-        folds.append(Fold(fold, read_split(folder / SPLIT), predictions, values, calibration))
+        folds.append(Fold(fold, read_own_split(folder), predictions, values, calibration))
     return folds
