@@ -304,6 +304,8 @@ class PredictConfig(Common):
     model: str
     trust: Trust
     input: FullPath
+    max_gb: Annotated[float, Field(gt=0)]
+    follow_links: bool
     accelerator: Accelerator
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Gt
 
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint
 from lungtl.sources.ct.encoding import decoders
 from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series
-from lungtl.sources.ct.series import find_series
+from lungtl.sources.ct.series import MAX_GB, find_series
 from lungtl.sources.files import listing_hash, read_csv
 
 COLUMNS = ("series_uid", "patient_id", "label")
@@ -26,22 +27,25 @@ class DicomSource(Source):
     table: str  # CSV file, see `read_table`
     max_gap_mm: float = 10.0  # refuse a series with a larger gap between neighbouring slices
     crop: Literal["none", "lungs"] = "none"  # crop all slices to one square around the lungs
+    max_gb: Annotated[float, Gt(0)] = MAX_GB  # refuse a series that needs more memory, native and at 1 mm
+    follow_links: bool = False  # read what links out of the folder lead to
     name: str = "dicom"  # first part of the store's name
 
     slice_step_mm = SLICE_STEP_MM
 
     def recipe(self) -> dict[str, Any]:
-        return {"kind": "dicom", "max_gap_mm": self.max_gap_mm, "crop": self.crop}
+        limit = {} if self.max_gb == MAX_GB else {"max_gb": self.max_gb}
+        return {"kind": "dicom", "max_gap_mm": self.max_gap_mm, "crop": self.crop, **limit}
 
     def listing(self) -> str:
         for option, path, expected in (("root", self._root, "a folder"), ("table", self._table, "a CSV file")):
             if not path.exists():
                 raise LungtlError(f"dataset.{option}={path} does not exist; set dataset.{option} to {expected}")
-        return fingerprint([listing_hash([self._root, self._table]), decoders()])
+        return fingerprint([listing_hash([self._root, self._table], self.follow_links), decoders()])
 
     def inventory(self, workers: int = 1) -> Inventory:
         rows = read_table(self._table)
-        found, refusals = find_series(self._root, workers=workers)
+        found, refusals = find_series(self._root, workers=workers, max_gb=self.max_gb, follow_links=self.follow_links)
         refused = {refusal.item for refusal in refusals}
         missing = sorted(set(rows) - {series.uid for series in found} - refused)
         if missing:
