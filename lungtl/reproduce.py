@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from lungtl.settings import command_line
 from lungtl.settings.composing import compose_config, recorded_folders
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.keys import is_reproduced, override_key
+from lungtl.settings.parent_process import PARENT
 from lungtl.settings.schema import ReproduceConfig, TrainConfig
 
 log = logging.getLogger(__name__)
@@ -52,7 +54,8 @@ def run(config: ReproduceConfig) -> None:
     environment, uncommitted = compare_environments(earlier, current_environment(composed))
     store, classifier = check_same(record, composed)
     features = check_features(composed, store, classifier) if config.features == "anew" else None
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    environ = {**os.environ, PARENT: str(os.getpid())}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environ)
     if done.returncode != 0:
         raise LungtlError(f"the run failed this time (exit code {done.returncode}); see its own message above")
     folder = Path(done.stdout.strip())

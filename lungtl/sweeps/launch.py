@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 
 from lungtl.runs.naming import differing
+from lungtl.settings.credentials import hide_password
 from lungtl.settings.errors import LungtlError
+from lungtl.settings.parent_process import PARENT
 from lungtl.settings.schema import TrackingConfig
 from lungtl.sweeps.datasets import record_datasets
 from lungtl.sweeps.installed import check_installed
@@ -67,7 +70,10 @@ def start(config: Any) -> None:
     if _current is not None:
         _current.states = read_states(_current.folder)
         return
-    check_installed(config.hydra.launcher["_target_"])
+    launcher = config.hydra.launcher["_target_"]
+    check_installed(launcher)
+    if "joblib" in launcher:  # its workers wait for ever for the next run of a killed launcher
+        os.environ[PARENT] = str(os.getpid())
     runs = compose_grid(config)
     folder = Path(config.hydra.sweep.dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,9 +101,9 @@ def _open_parent(config: Any, sweep: Path, total: int) -> Tracker:
             run_id = parent_of(sweep) or find_or_create_run(tracking, data_dir, name, identity)
             tracker = MlflowTracker(tracking, data_dir, name, sweep, publish_sweep, run_id)
             task = " ".join(config.hydra.overrides.task)
-            tracker.tags({**identity, **git_tags(), "sweep": sweep.name, "lungtl.grid": task})
+            tracker.tags({**identity, **git_tags(), "sweep": sweep.name, "lungtl.grid": hide_password(task)})
             composed = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-            (sweep / CONFIG).write_text(OmegaConf.to_yaml(composed))
+            (sweep / CONFIG).write_text(hide_password(OmegaConf.to_yaml(composed)))
             tracker.artifacts(sweep / CONFIG)
         write_parent(sweep, tracker.run_id, total, config.trainer.monitor)
     return tracker

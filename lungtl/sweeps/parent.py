@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from filelock import FileLock
 
 from lungtl.data.store.files import whole_file
 from lungtl.runs.folder import RECORD, read_record
+from lungtl.settings.credentials import CREDENTIALS, hide_password
 from lungtl.settings.schema import TrackingConfig
 from lungtl.sweeps.state import read_state, read_states
 from lungtl.tracking.backend import open_client, readable_errors
@@ -41,15 +43,18 @@ class Progress:
         state = read_state(self.best) if self.best is not None else None
         if self.best is not None and state is not None:
             tags["lungtl.best"] = run_reference(self.best)
-            tags["lungtl.best_overrides"] = " ".join(state.overrides)
+            tags["lungtl.best_overrides"] = hide_password(" ".join(state.overrides))
             tags["lungtl.best_by"] = state.monitor
         tracker.metrics(metrics, step=self.done + self.failed)
         tracker.tags(tags)
 
 
 def write_parent(sweep: Path, mlflow_run_id: str | None, total: int, monitor: str) -> None:
-    """Write parent.json: the parent's MLflow id, the number of runs as far as known, and the metric of the best."""
-    content = {"mlflow_run_id": mlflow_run_id, "total": total, "monitor": monitor}
+    """Write parent.json: the parent's MLflow id, the number of runs as far as known, and the metric of the best.
+
+    Also a new name for this call of the sweep: clocks, which may differ between machines, cannot tell calls apart.
+    """
+    content = {"mlflow_run_id": mlflow_run_id, "total": total, "monitor": monitor, "call": secrets.token_hex(4)}
     with whole_file(sweep / PARENT, sweep) as file:
         file.write(json.dumps(content, indent=2).encode())
 
@@ -105,7 +110,7 @@ def publish_sweep(tracker: Tracker, sweep: Path) -> None:
     progress(sweep).publish(tracker)
     tracker.tags({"lungtl.kind": "sweep", FOLDER: str(sweep), "sweep": sweep.name})
     for name in (CONFIG, MULTIRUN):
-        if (sweep / name).is_file():
+        if (sweep / name).is_file() and not CREDENTIALS.search((sweep / name).read_text()):
             tracker.artifacts(sweep / name)
     if (sweep / REPORT).is_dir():
         tracker.artifacts(sweep / REPORT, REPORT)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from lungtl.settings.credentials import check_credentials, hide_password
 from lungtl.settings.errors import LungtlError, Unreachable
 
 if TYPE_CHECKING:
@@ -42,11 +42,6 @@ def default_uri(data_dir: Path) -> str:
 def is_server(uri: str) -> bool:
     """True for an MLflow server, False for a database."""
     return uri.startswith(("http://", "https://"))
-
-
-def hide_password(text: str) -> str:
-    """Replace the credentials of every URI in a text by `***`."""
-    return re.sub(r"://[^/\s]*@", "://***@", text)
 
 
 def store_errors() -> tuple[type[Exception], ...]:
@@ -98,11 +93,13 @@ def open_client(uri: str | None, data_dir: Path) -> MlflowClient:
     for name in ("urllib3.connectionpool", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     uri = uri or default_uri(data_dir)
+    check_credentials(uri)
     name = f"tracking.uri={hide_password(uri)}"
     try:
         with readable_errors(f"{name} cannot be used", Unreachable):
             _check_connection(uri)
             with _creation_lock(uri, data_dir):
+                _create_aside(uri)
                 client = MlflowClient(tracking_uri=uri)
                 client.search_experiments(max_results=1)
     except ImportError as error:  # SQLAlchemy's driver for this kind of database
@@ -135,6 +132,21 @@ def _creation_lock(uri: str, data_dir: Path) -> AbstractContextManager[Any]:
     database = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else data_dir / "mlflow"
     database.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{database}.lock")
+
+
+def _create_aside(uri: str) -> None:
+    """Create a new SQLite database under another name and rename it, so that a kill leaves a whole one or none."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    database = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or database.exists():
+        return
+    aside = database.with_name(f"{database.name}.new")
+    for left in (aside, aside.with_name(f"{aside.name}-journal")):  # by a killed process
+        left.unlink(missing_ok=True)
+    store = SqlAlchemyStore(f"sqlite:///{aside}", (database.parent / ARTIFACTS).as_uri())
+    store.engine.dispose()
+    aside.rename(database)
 
 
 def experiment_id(client: MlflowClient, name: str, uri: str | None, data_dir: Path) -> str:

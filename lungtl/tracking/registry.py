@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,13 @@ from lungtl.settings.version import VERSION
 from lungtl.tracking.served import BUNDLE
 
 log = logging.getLogger(__name__)
-MODEL = "model"
+MODEL, STAGED = "model", ".model"
 SERVED = Path(__file__).with_name("served.py")
 EXAMPLE_SHAPE = (2, 64, 64)  # slices, height, width
 
 
 def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, alias: str) -> int:
-    """Log a bundle as the run's model and register it; warns if the model expects cropped slices.
+    """Log a bundle as the run's model and register it, once: then only the alias moves. Warns of cropped slices.
 
     Args:
         client: of the store that contains the run.
@@ -38,7 +38,7 @@ def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, 
         alias: set to this version, e.g. best.
 
     Returns:
-        The model's new version.
+        The version of the model.
 
     Raises:
         LungtlError: MLflow refuses the name, the alias or the run.
@@ -51,11 +51,15 @@ def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, 
         )  # fmt: skip
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     try:
-        _upload(client, run_id, bundle)
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name, description="Research software, not a medical device.")
-        source = f"{client.get_run(run_id).info.artifact_uri}/{MODEL}"
-        version = client.create_model_version(name, source, run_id, description=describe(provenance)).version
+        earlier = [one.version for one in client.search_model_versions(f"run_id = '{run_id}'") if one.name == name]
+        if earlier:
+            version = min(earlier, key=int)
+        else:
+            _upload(client, run_id, bundle)
+            source = f"{client.get_run(run_id).info.artifact_uri}/{MODEL}"
+            version = client.create_model_version(name, source, run_id, description=describe(provenance)).version
         client.set_registered_model_alias(name, alias, str(version))
     except MlflowException as error:
         raise LungtlError(
@@ -71,8 +75,9 @@ def _upload(client: MlflowClient, run_id: str, bundle: Path) -> None:
         Schema([TensorSpec(np.dtype(np.int16), (-1, -1, -1))]),
         Schema([ColSpec("double", "probability"), ColSpec("double", "calibrated", required=False)]),
     )
-    with tempfile.TemporaryDirectory() as folder:
-        saved = Path(folder) / MODEL
+    saved = bundle.with_name(STAGED)  # of a fixed name, so that the next call removes what a killed one left
+    shutil.rmtree(saved, ignore_errors=True)
+    try:
         mlflow.pyfunc.save_model(
             saved,
             python_model=str(SERVED),
@@ -83,6 +88,8 @@ def _upload(client: MlflowClient, run_id: str, bundle: Path) -> None:
             pip_requirements=[f"lungtl=={VERSION}"],  # MLflow would take 15 s to infer them
         )
         client.log_artifacts(run_id, str(saved), MODEL)
+    finally:
+        shutil.rmtree(saved, ignore_errors=True)
 
 
 def describe(provenance: Mapping[str, Any]) -> str:

@@ -9,18 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 from omegaconf import OmegaConf
 
+from lungtl.data.tables import read_table
 from lungtl.evaluation.pooling import UNTRAINED
 from lungtl.runs.environment import ENVIRONMENT
 from lungtl.runs.folder import CONFIG, METRICS, PREDICTIONS, PRUNED, RECORD, SPLIT, VALIDATION, read_record
 from lungtl.runs.naming import flatten, run_name, shorten_overrides
-from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.settings.errors import LungtlError, UsageError, first_line
 from lungtl.settings.keys import decides_result, override_key
 from lungtl.sweeps.parent import PARENT
 from lungtl.sweeps.state import STATUS, status_of
 
 LATEST = "latest"
+DAMAGED = (ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError)
+"""What reading a damaged file of a run raises."""
 PRUNED_STATE = "pruned"
 """State of a run that a search stopped early; it has no results."""
 
@@ -56,7 +60,7 @@ class Unfinished:
 
     name: str  # of its folder
     settings: str  # its choices and overrides, as far as known
-    state: str  # "running", "killed", "failed" or "pruned"; "not finished" where nothing more is known
+    state: str  # "running", "killed", "failed", "pruned" or "damaged"; "not finished" where nothing more is known
     error: str = ""  # what stopped it; empty where unknown
 
 
@@ -90,7 +94,7 @@ def run_folders(sweep: Path) -> list[Path]:
 
 
 def read_runs(sweep: Path) -> tuple[list[Run], list[Unfinished]]:
-    """Read the runs of a sweep's folder.
+    """Read the runs of a sweep's folder; a run with a damaged file counts as unfinished.
 
     Raises:
         LungtlError: a finished run lacks a file, or no run finished.
@@ -99,7 +103,12 @@ def read_runs(sweep: Path) -> tuple[list[Run], list[Unfinished]]:
     for folder in run_folders(sweep):
         status = _status(folder)
         if (folder / METRICS).is_file() and status.get("state", "finished") == "finished":
-            finished.append(read_run(folder))
+            try:
+                finished.append(read_run(folder))
+            except DAMAGED as error:
+                unfinished.append(
+                    Unfinished(folder.name, "", "damaged", f"{type(error).__name__}: {first_line(error)}")
+                )
             continue
         state = PRUNED_STATE if (folder / PRUNED).is_file() else str(status.get("state", "not finished"))
         if state == "running":
@@ -173,7 +182,6 @@ def _status(folder: Path) -> dict[str, Any]:
 
 
 def _read_predictions(path: Path) -> pd.DataFrame:
-    # an id may be "NA"
-    table = pd.read_csv(path, dtype={"bag_id": str, "patient_id": str}, keep_default_na=False)
+    table = read_table(path)
     columns = ["bag_id", "patient_id", "label", "probability", UNTRAINED]
     return table[[name for name in columns if name in table]].sort_values("bag_id", ignore_index=True)
