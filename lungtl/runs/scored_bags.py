@@ -85,8 +85,8 @@ def choose_bags(model: Path, store: Store, wanted: str) -> ScoredBags:
         left_out = bags["patient_id"].nunique() - kept["patient_id"].nunique()
         if kept.empty:
             raise UsageError(
-                f"split=auto: all {left_out} patients of {store.name} trained the model or chose its epoch, or have ids "
-                "of such patients; choose another dataset, or split=all to score them anyway"
+                f"split=auto: all {left_out} patients of {store.name} trained the model or chose its epoch, or have "
+                "the ids of such patients; choose another dataset, or split=all to score them anyway"
             )
         _log_choice(bags, split, known, left_out)
         bags = kept
@@ -137,8 +137,8 @@ def _log_choice(bags: pd.DataFrame, split: pd.DataFrame | None, known: bool, lef
         log.info("split=all: %d patients are left out, since they trained the model or chose its epoch", certain)
     if left_out > certain:
         log.warning(
-            "split=all: %d patients are left out, since patients who trained the model or chose its epoch have the same "
-            "ids; if these are other people, score them with split=all", left_out - certain,
+            "split=all: %d patients are left out, since patients who trained the model or chose its epoch have the "
+            "same ids; if these are other people, score them with split=all", left_out - certain,
         )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -141,9 +142,10 @@ def _create_aside(uri: str) -> None:
     database = Path(uri.removeprefix("sqlite:///"))
     if not uri.startswith("sqlite:///") or database.exists():
         return
-    aside = database.with_name(f"{database.name}.new")
-    for left in (aside, aside.with_name(f"{aside.name}-journal")):  # by a killed process
-        left.unlink(missing_ok=True)
+    for left in database.parent.glob(f"{database.name}.new-*"):  # by a killed process
+        left.unlink()
+    # A name of its own each time, since a failed attempt of this process may still have its file open.
+    aside = database.with_name(f"{database.name}.new-{secrets.token_hex(4)}")
     store = SqlAlchemyStore(f"sqlite:///{aside}", (database.parent / ARTIFACTS).as_uri())
     store.engine.dispose()
     aside.rename(database)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -107,7 +108,7 @@ class MlflowTracker:
                 self.run_id = create_run(self.client, experiment, name)
             else:
                 unsent = read_unsent(folder)
-                if unsent is not None and not unsent.running:
+                if unsent is not None and (not unsent.running or unsent.pid == os.getpid()):
                     send_unsent(self.client, folder, publish)
                 self.client.update_run(run_id, status="RUNNING")
                 self.run_id = run_id

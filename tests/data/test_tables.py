@@ -29,7 +29,9 @@ def test_ids_are_escaped_in_the_file_alone(tmp_path: Path) -> None:
     table = pd.DataFrame({"bag_id": IDS, "patient_id": IDS[::-1], "probability": [-0.5] * len(IDS)})
     write_table(table, tmp_path / "predictions.csv")
     text = (tmp_path / "predictions.csv").read_text()
-    assert "\n'=cmd" in text and "\n=cmd" not in text and ",-0.5\n" in text
+    assert "\n'=cmd" in text
+    assert "\n=cmd" not in text
+    assert ",-0.5\n" in text
     read = read_table(tmp_path / "predictions.csv")
     assert read.to_dict("list") == table.to_dict("list")
 
