@@ -1,9 +1,10 @@
 """A trained model that anyone can load without Hydra or pickle: a folder with config, safetensors and a card.
 
-Three more files are optional: `calibration.json`, chosen on the validation split (see `lungtl.evaluation.chosen`),
+More files are optional: `calibration.json`, chosen on the validation split (see `lungtl.evaluation.chosen`);
 `untrained.safetensors`, the head of the untrained control (see `lungtl.training.untrained`), whose random backbone is
-drawn again from its seed, and `seen.json`, the checksums of the voxels that trained the model or chose its epoch.
-`SHA256SUMS` has the checksums of all but the card.
+drawn again from its seed; `probe.safetensors`, the probe of its features (see `lungtl.training.probe`); and
+`seen.json`, the checksums of the voxels that trained the model or chose its epoch. `SHA256SUMS` lists the checksums of
+all but the card.
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ if TYPE_CHECKING:
 
     from lungtl.evaluation.controls import Controls
     from lungtl.models.bag_classifier import BagClassifier
+    from lungtl.training.probe import Probe
     from lungtl.training.untrained import Untrained
 
 log = logging.getLogger(__name__)
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-UNTRAINED, SEEN = "untrained.safetensors", "seen.json"
-FILES = (CONFIG, WEIGHTS, CALIBRATION, UNTRAINED, SEEN)
+UNTRAINED, PROBE, SEEN = "untrained.safetensors", "probe.safetensors", "seen.json"
+FILES = (CONFIG, WEIGHTS, CALIBRATION, UNTRAINED, PROBE, SEEN)
 """What `SHA256SUMS` lists."""
 SPARE = 2**27
 """Values that a network may have besides those of its file: layers that are built, then removed (VGG's)."""
@@ -56,6 +58,7 @@ def save_bundle(
     slices_trained: bool = True,
     controls: Controls | None = None,
     backbone: Mapping[str, Any] | None = None,
+    probe: Probe | None = None,
     seen: Mapping[str, list[str]] | None = None,
 ) -> None:
     """Write a bundle.
@@ -71,6 +74,7 @@ def save_bundle(
         slices_trained: whether anything trained the slice head.
         controls: trivial predictors fitted on the training split.
         backbone: its config (`_target_` and options); None for a timm model.
+        probe: of its features.
         seen: train and val -> checksums of their voxels.
     """
     from safetensors.torch import save_file
@@ -104,6 +108,8 @@ def save_bundle(
         state = untrained.classifier.state_dict()
         head = {k: v.cpu().contiguous() for k, v in state.items() if not k.startswith(BACKBONE)}
         save_file(head, folder / UNTRAINED, {"backbone": untrained.fingerprint})
+    if probe is not None:
+        probe.save(folder / PROBE)
     if seen is not None:
         (folder / SEEN).write_text(json.dumps(seen))
     write_checksums(folder, FILES)
@@ -183,6 +189,20 @@ def load_untrained(
     except (LookupError, TypeError, RuntimeError, SafetensorError) as error:
         raise _damaged(folder, error) from error
     return classifier.eval(), drawn
+
+
+def load_probe(folder: Path) -> Probe | None:
+    """The probe of a bundle; None if it has none. Raises LungtlError if the file is damaged."""
+    from safetensors import SafetensorError
+
+    from lungtl.training.probe import Probe
+
+    if not (folder / PROBE).is_file():
+        return None
+    try:
+        return Probe.load(folder / PROBE)
+    except (LookupError, TypeError, ValueError, SafetensorError) as error:
+        raise _damaged(folder, error) from error
 
 
 class _Lenient(BaseModel):

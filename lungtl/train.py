@@ -48,7 +48,7 @@ def run(config: TrainConfig) -> float | None:
         check_settings(folder, config.model_dump(mode="json"))
     check_tracking(config)  # before hours of preparing
     store = open_store(config)
-    split = split_bags(store.bags, config.split)
+    split = split_bags(store.bags, config.split, config.trains_on_votes)
     identity = identity_in_sweep(folder) if swept else None
     with track(config, name, folder, earlier.get("mlflow_run_id"), identity) as observer:
         result = run_experiment(config, store, split, folder, name=name, resume=resume, observer=observer,

@@ -31,7 +31,7 @@ class Batch:
     """Several bags."""
 
     bag_ids: list[str]  # B ids
-    bag_labels: Tensor  # int64 [B]; -1 unknown
+    bag_labels: Tensor  # float32 [B], 0, 1 or between (readers' votes); -1 unknown
     slice_labels: Tensor  # int64 [B, S]; -1 unknown or padding
     features: list[Tensor] | None  # one float [S_i, K] per bag, from the feature cache, or None
     frames: list[Tensor] | None  # one int16 [S_i, C, H, W] per bag, not augmented yet, or None if there are features
@@ -64,7 +64,7 @@ class Sample:
     """One bag: see `Batch`."""
 
     bag_id: str
-    bag_label: int
+    bag_label: float
     slice_labels: Tensor
     positions: Tensor
     features: Tensor | None
@@ -82,7 +82,7 @@ class BagDataset(Dataset[Sample]):
 
     store: Store  # the store
     bag_ids: list[str]  # ids, in this order
-    labels: Mapping[str, int]  # bag_id -> label
+    labels: Mapping[str, float]  # bag_id -> label, or its readers' votes
     features: Features | None = None  # from the feature cache; None reads voxels
     neighbours: bool = False  # frames are the previous, the current and the next slice
     draw: int | None = None  # maximum number of slices per bag, see `draw_slices`; None uses all
@@ -145,7 +145,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """Combine samples into a batch; only slice labels are padded to the longest bag."""
     return Batch(
         bag_ids=[sample.bag_id for sample in samples],
-        bag_labels=torch.tensor([sample.bag_label for sample in samples]),
+        bag_labels=torch.tensor([float(sample.bag_label) for sample in samples]),
         slice_labels=pad_sequence([s.slice_labels for s in samples], batch_first=True, padding_value=UNKNOWN),
         features=[s.features for s in samples if s.features is not None] or None,
         frames=[s.frames for s in samples if s.frames is not None] or None,

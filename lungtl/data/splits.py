@@ -17,35 +17,50 @@ from lungtl.sources.base import UNKNOWN, fingerprint
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
+EXTRA = "extra"
+"""Bags without a label that train by their readers' votes; their patients are neither validated nor tested."""
 DIGITS = 16  # of a SHA-256; enough that no two of a billion images share them by chance
 
 
-def split_bags(bags: pd.DataFrame, config: SplitConfig) -> pd.DataFrame:
+def split_bags(bags: pd.DataFrame, config: SplitConfig, votes: bool = False) -> pd.DataFrame:
     """Assign every labelled bag of a store's table to train, val or test.
 
     `holdout` draws patients at random, stratified by whether they have a positive bag; `kfold` uses fold k for testing
     and fold k+1 for validation; `source` uses the splits of the dataset. If the dataset has no test split, its val
     split is the test split; a missing val split is drawn from train, so that the test split never selects the epoch.
 
+    With `votes`, bags without a label whose readers' votes are known are the split `extra`, unless their patient is
+    in val or test: they change nothing about the other splits.
+
     Returns:
-        bag_id, patient_id, diameter_mm, label, split; sorted by bag_id and checked by `check_split`.
+        bag_id, patient_id, diameter_mm, label (-1 in extra), split; sorted by bag_id and checked by `check_split`.
 
     Raises:
         LungtlError: the split is not usable (`check_split`), or two of its parts have the same voxels.
     """
     labelled = bags[bags["bag_label"] != UNKNOWN]
-    if len(labelled) < len(bags):
-        log.info("%d cases without a label are skipped", len(bags) - len(labelled))
     table = labelled[["bag_id", "patient_id", "diameter_mm"]].assign(label=labelled["bag_label"].astype(int))
     if config.kind == "source":
         table["split"] = _given_splits(table.assign(split=labelled["split"].astype("string")), config)
     else:
         table["split"] = _draw_splits(table, config)
+    if votes:
+        table = pd.concat([table, _extra(bags, table)])
+    if len(table) < len(bags):
+        log.info("%d cases without a label are skipped", len(bags) - len(table))
     table = table.sort_values("bag_id", ignore_index=True)
     check_split(table)
-    _check_copies(table, bags)
-    _warn_of_spellings(table)
+    used = table.assign(split=table["split"].replace(EXTRA, "train"))
+    _check_copies(used, bags)
+    _warn_of_spellings(used)
     return table
+
+
+def _extra(bags: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """The bags without a label that can train, see `split_bags`."""
+    held_out = set(table.loc[table["split"] != "train", "patient_id"])
+    usable = (bags["bag_label"] == UNKNOWN) & bags["votes"].notna() & ~bags["patient_id"].isin(held_out)
+    return bags.loc[usable, ["bag_id", "patient_id", "diameter_mm"]].assign(label=UNKNOWN, split=EXTRA)
 
 
 def check_split(table: pd.DataFrame) -> None:
@@ -63,7 +78,7 @@ def check_split(table: pd.DataFrame) -> None:
 
 
 def _check_patients(table: pd.DataFrame) -> None:
-    n_splits = table.groupby("patient_id")["split"].nunique()
+    n_splits = table.replace({"split": {EXTRA: "train"}}).groupby("patient_id")["split"].nunique()
     shared = sorted(n_splits[n_splits > 1].index)
     if shared:
         raise LungtlError(
@@ -117,7 +132,8 @@ def voxel_digests(table: pd.DataFrame, bags: pd.DataFrame) -> dict[str, list[str
     """
     digests = table.merge(bags[["bag_id", "voxels_sha256"]], on="bag_id")
     return {
-        side: sorted(digests.loc[digests["split"] == side, "voxels_sha256"].str[:DIGITS]) for side in ("train", "val")
+        side: sorted(digests.loc[digests["split"].isin(parts), "voxels_sha256"].str[:DIGITS])
+        for side, parts in (("train", ("train", EXTRA)), ("val", ("val",)))
     }
 
 

@@ -22,7 +22,10 @@ from lungtl.settings.errors import LungtlError
 CONTROL = "control_"
 """Prefix of the columns of controls."""
 
-PREVALENCE, UNTRAINED = "control_prevalence", "control_untrained"
+PREVALENCE = "control_prevalence"
+
+RUN_CONTROLS = ("untrained", "probe")
+"""Controls of a single run, by its setting: columns of its predictions.csv. Others depend on data and split alone."""
 
 NO_TEST = "no p-value: the folds' models share training patients, so a test would assume too much independence"
 
@@ -33,8 +36,8 @@ class Fold:
 
     number: int  # which fold it tested
     split: pd.DataFrame  # bag_id, patient_id, label (0 or 1), diameter_mm, split of all labelled bags
-    # bag_id, probability of its test bags; calibrated, unless the calibration is "none"; control_untrained, where the
-    # run has that control
+    # bag_id, probability of its test bags; calibrated, unless the calibration is "none"; control_NAME of those of
+    # `RUN_CONTROLS` that the run has
     predictions: pd.DataFrame
     metrics: Mapping[str, float | None]  # name in `METRICS` -> the run's value on its test bags, None where undefined
     calibration: str = "none"  # its kind, fitted on the fold's own validation bags
@@ -71,7 +74,7 @@ def pool_folds(folds: Sequence[Fold]) -> pd.DataFrame:
         part = test.merge(fold.predictions, on="bag_id", suffixes=("", "_"), validate="one_to_one")
         fitted = fit_controls(fold.split[fold.split["split"] == "train"]).predict(part)
         part = part.assign(fold=fold.number, **{CONTROL + name: values for name, values in fitted.items()})
-        controls = [column for column in (*(CONTROL + name for name in fitted), UNTRAINED) if column in part]
+        controls = [column for name in (*fitted, *RUN_CONTROLS) if (column := CONTROL + name) in part]
         parts.append(part[["bag_id", "patient_id", "label", *predicted, "fold", *controls]])
     pooled = pd.concat(parts, join="inner", ignore_index=True).sort_values("bag_id", ignore_index=True)
     pooled[PREVALENCE] = float(np.mean([part[PREVALENCE].iloc[0] for part in parts]))

@@ -106,7 +106,7 @@ def check_weights_patients(weights: str, fingerprint: str, split: pd.DataFrame) 
         if earlier is None or split_fingerprint(earlier) != fingerprint:
             continue
         tested = set(split.loc[split["split"] == "test", "patient_id"])
-        seen = tested & set(earlier.loc[earlier["split"].isin(["train", "val"]), "patient_id"])
+        seen = tested & set(earlier.loc[earlier["split"] != "test", "patient_id"])
         if seen:
             raise UsageError(
                 f"backbone.weights={weights}: {len(seen)} of this run's {len(tested)} test patients trained these "

@@ -66,7 +66,7 @@ def check_same(record: dict[str, Any], config: TrainConfig) -> tuple[Store, BagC
     """
     store = open_store(config)
     _check("dataset", "prepare the same data again", record["store_fingerprint"], store.fingerprint)
-    split = split_fingerprint(split_bags(store.bags, config.split))
+    split = split_fingerprint(split_bags(store.bags, config.split, config.trains_on_votes))
     _check("split", "check out the run's commit", record["split_fingerprint"], split)
     seed_everything(config.seed)
     classifier = build_classifier(config, store.value_range)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from lungtl.bundle import SEEN
-from lungtl.data.splits import DIGITS
+from lungtl.data.splits import DIGITS, EXTRA
 from lungtl.data.store.reader import Store
 from lungtl.runs.folder import SPLIT, bundle_of, read_record
 from lungtl.runs.record import read_own_split
@@ -59,7 +59,8 @@ def choose_bags(model: Path, store: Store, wanted: str) -> ScoredBags:
         UsageError: auto leaves no patient.
     """
     labelled = store.bags[store.bags["bag_label"] != UNKNOWN]
-    split = read_own_split(model) if (model / SPLIT).is_file() else None
+    trained_with = read_own_split(model) if (model / SPLIT).is_file() else None
+    split = None if trained_with is None else trained_with.replace({"split": {EXTRA: "train"}})
     same_store = split is not None and read_record(model)["store_fingerprint"] == store.fingerprint
     bags = labelled[["bag_id", "patient_id", "diameter_mm"]].assign(
         label=labelled["bag_label"].astype(int),
@@ -94,7 +95,7 @@ def choose_bags(model: Path, store: Store, wanted: str) -> ScoredBags:
         log.info("split=%s: the model was trained on this dataset", wanted)
     _warn(bags, split)
     counts = [len(_patients(bags, split, side)) if known else None for side in ("train", "val")]
-    return ScoredBags(bags.drop(columns="side").reset_index(drop=True), split, wanted, left_out, *counts)
+    return ScoredBags(bags.drop(columns="side").reset_index(drop=True), trained_with, wanted, left_out, *counts)
 
 
 def _sides(model: Path, bags: pd.DataFrame, split: pd.DataFrame | None, same_store: bool) -> pd.Series:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from lungtl.bundle import load_untrained
+from lungtl.bundle import load_probe, load_untrained
 from lungtl.data.bags import Features
 from lungtl.data.store.reader import Store
 from lungtl.evaluation.chosen import Chosen
@@ -18,6 +18,7 @@ from lungtl.models.bag_classifier import BagClassifier
 from lungtl.runs.model import Model
 from lungtl.settings.schema import EvaluateConfig
 from lungtl.training.feature_cache import cached_features
+from lungtl.training.probe import Probe
 from lungtl.training.untrained import Untrained
 
 
@@ -33,6 +34,7 @@ class ScoredModel:
         chosen: calibration and thresholds from the validation split of its training; None if there are none.
         controls: trivial predictors fitted on its training split; None if that is unknown.
         untrained: the untrained control with its features of the same store; None omits it.
+        probe: the probe of its features; None if it has none.
         slices_trained: whether anything trained its slice head; if not, slice probabilities are omitted.
         heatmaps: draw Grad-CAM heatmaps too.
     """
@@ -44,6 +46,7 @@ class ScoredModel:
     chosen: Chosen | None
     controls: Controls | None
     untrained: Untrained | None
+    probe: Probe | None
     slices_trained: bool
     heatmaps: bool
 
@@ -63,9 +66,9 @@ def scored_on(store: Store, model: Model, trained_with: pd.DataFrame | None, con
         untrained = Untrained(classifier, bundle_features(store, model, classifier, weights, config), weights)
     weights = model.classifier.backbone.fingerprint()
     features = bundle_features(store, model, model.classifier, weights, config)
-    controls = controls_of(model.config, trained_with)
+    controls, probe = controls_of(model.config, trained_with), load_probe(model.folder)
     return ScoredModel(model.classifier, model.config["aggregator"], features, model.device, model.chosen, controls,
-                       untrained, model.config["slices_trained"], config.heatmaps)  # fmt: skip
+                       untrained, probe, model.config["slices_trained"], config.heatmaps)  # fmt: skip
 
 
 def controls_of(bundle: Mapping[str, Any], trained_with: pd.DataFrame | None) -> Controls | None:

@@ -22,6 +22,7 @@ from lungtl.evaluation.delong import auroc_interval
 from lungtl.evaluation.document import Document
 from lungtl.evaluation.formatting import rows_for_table, rows_of_localisation, rows_of_points
 from lungtl.evaluation.localisation import mixed_bags, weights_differ
+from lungtl.evaluation.pooling import CONTROL, RUN_CONTROLS
 from lungtl.evaluation.subgroups import subgroups
 from lungtl.models.inference import Predictions, predict_bags
 from lungtl.runs.figures import draw
@@ -32,6 +33,7 @@ from lungtl.runs.training import Trained
 from lungtl.settings.schema import TrainConfig
 from lungtl.sources.base import UNKNOWN
 from lungtl.sources.lidc_labels import describe_labels
+from lungtl.training.probe import fit_probe, pool_slices, probed_features
 from lungtl.training.untrained import train_untrained, untrained_weights
 
 log = logging.getLogger(__name__)
@@ -58,9 +60,12 @@ def score_run(
     settings = config.evaluation
     chosen, val_auroc = _choose(config, store, split, folder, trained)
     untrained = train_untrained(config, store, split, trained.loss, trained.device) if settings.untrained else None
-    controls = fit_controls(split[split["split"] == "train"])
+    training = split[split["split"] == "train"]
+    features = probed_features(trained.classifier, trained.features) if settings.probe else None
+    probe = None if features is None else fit_probe(features, training)
+    controls = fit_controls(training)
     model = ScoredModel(trained.classifier, config.aggregator, trained.features, trained.device, chosen, controls,
-                        untrained, slices_trained(store, split, trained), settings.heatmaps)  # fmt: skip
+                        untrained, probe, slices_trained(store, split, trained), settings.heatmaps)  # fmt: skip
     document = write_results(
         folder, store, model, split[split["split"] == "test"], "test", resamples=settings.resamples,
         figures=settings.figures, run=without_local(record), training={**trained.facts, "val_auroc": val_auroc},
@@ -113,8 +118,11 @@ def write_results(
     if (control := scored.untrained) is not None:
         predicted = predict_bags(control.classifier, store, list(table["bag_id"]), control.features, scored.device)
         controls["untrained"] = table[["bag_id"]].merge(predicted.bags, on="bag_id")["probability"].to_numpy()
-        table["control_untrained"] = controls["untrained"]
-        columns.append("control_untrained")
+    if scored.probe is not None and (features := probed_features(scored.classifier, scored.features)) is not None:
+        controls["probe"] = scored.probe.predict(pool_slices(features, table["bag_id"]))
+    for name in (name for name in RUN_CONTROLS if name in controls):
+        table[CONTROL + name] = controls[name]
+        columns.append(CONTROL + name)
     write_table(table[columns], folder / PREDICTIONS)
     document = assess(
         table,
@@ -153,7 +161,8 @@ def export_bundle(
     card = model_card(record["name"], {key: str(value) for key, value in described.items()}, *tables)
     provenance = {**without_local(record), "cache_precision": config.cache.precision}
     save_bundle(model.classifier, config.aggregator, folder / BUNDLE, provenance, card, model.chosen, model.untrained,
-                model.slices_trained, model.controls, config.backbone, voxel_digests(split, store.bags))  # fmt: skip
+                model.slices_trained, model.controls, config.backbone, model.probe,
+                voxel_digests(split, store.bags))  # fmt: skip
 
 
 def slices_trained(store: Store, split: pd.DataFrame, trained: Trained) -> bool:

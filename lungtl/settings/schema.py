@@ -164,6 +164,7 @@ class EvaluationConfig(Strict):
 
     calibration: Literal["platt", "temperature", "isotonic", "none"]
     untrained: bool
+    probe: bool
     figures: bool
     heatmaps: bool
     resamples: Annotated[int, Field(ge=10)]
@@ -244,6 +245,11 @@ class TrainConfig(DatasetConfig):
         return self._choices
 
     @property
+    def trains_on_votes(self) -> bool:
+        """Whether the bag loss compares with the readers' votes, see `lungtl.training.losses.BagAndSliceLoss`."""
+        return bool(self.loss.get("target") == "votes")
+
+    @property
     def overrides(self) -> list[str]:
         """What the command line set."""
         return self._overrides
@@ -267,6 +273,8 @@ class TrainConfig(DatasetConfig):
         parts.check(self.schedule, "schedule", frozenset({"optimizer"} | ({"max_epochs"} & options.keys())))
         _check_number("optimizer.lr", self.optimizer.get("lr"), Field(gt=0))
         _check_number("optimizer.weight_decay", self.optimizer.get("weight_decay", 0), Field(ge=0))
+        if self.trains_on_votes and self.trainer.sampler == "balanced":
+            raise UsageError("trainer.sampler=balanced: readers' votes are no classes to balance; use shuffle")
         if self.cache.views > 1 and self.image.augment == "none":
             raise UsageError(
                 f"cache.views={self.cache.views}: without augmentation there is one view; give image.augment=dihedral "

@@ -16,6 +16,7 @@ from lungtl.settings.errors import LungtlError, Refused
 from lungtl.settings.nearest import nearest
 from lungtl.sources.base import BENIGN, MALIGNANT, UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint
 from lungtl.sources.files import listing_hash, read_csv
+from lungtl.sources.lidc_labels import reader_votes
 from lungtl.sources.npz import read_array, read_images
 
 SPLITS = ("train", "val", "test")
@@ -36,6 +37,7 @@ class Row:
     diameter_mm: float
     pixel_spacing_mm: float
     z_mm: float
+    votes: float
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class ArraysSource(Source):
     hu_offset_column: str | None = None  # HU = image + offset
     diameter_column: str | None = None  # the nodule's diameter in mm, empty if unknown
     pixel_spacing_column: str | None = None  # mm, the same for rows and columns, empty if unknown
+    rating_columns: tuple[str, ...] = ()  # of malignancy, 1 to 5, one per reader; 0 or empty if not rated
     z_column: str | None = None  # position of a one-slice bag in mm, empty if unknown
     hu: bool = True  # images are HU (after the offset), rounded; false: integer grey values
     low: int = 0  # the lowest possible grey value, if not HU
@@ -113,6 +116,7 @@ class ArraysSource(Source):
             bag_label=row.label,
             pixel_spacing_mm=(row.pixel_spacing_mm, row.pixel_spacing_mm),
             split=row.split,
+            votes=row.votes,
             diameter_mm=row.diameter_mm,
         )
 
@@ -131,8 +135,9 @@ class ArraysSource(Source):
         """Read the table and check that it has every column that the options name."""
         path = self._file("table")
         columns, lines = read_csv(path)
-        for option, column in asdict(self).items():
-            if option.endswith("_column") and column is not None and columns.count(column) != 1:
+        named = [(option, getattr(self, option)) for option in asdict(self) if option.endswith("_column")]
+        for option, column in [*named, *(("rating_columns", column) for column in self.rating_columns)]:
+            if column is not None and columns.count(column) != 1:
                 problem = "this column twice" if column in columns else "no such column"
                 raise LungtlError(f"dataset.{option}={column}: {path.name} has {problem}; {nearest(column, columns)}")
         return lines
@@ -187,6 +192,7 @@ class ArraysSource(Source):
             diameter_mm=self._number(line, self.diameter_column, least=0.0),
             pixel_spacing_mm=self._number(line, self.pixel_spacing_column, least=1e-6),
             z_mm=self._number(line, self.z_column),
+            votes=reader_votes([rating for column in self.rating_columns if (rating := self._rating(line, column))]),
         )
 
     def _number(
@@ -203,6 +209,16 @@ class ArraysSource(Source):
         if not np.isfinite(number) or number < least:
             raise Refused(f"{column} is {text or 'empty'}, expected a number", f"correct it in {self.table}")
         return number
+
+    def _rating(self, line: dict[str, str], column: str) -> int:
+        """A reader's rating, 1 to 5; 0 if there is none."""
+        text = line[column]
+        rating = {"": 0, "nan": 0, "0": 0, "0.0": 0, **{f"{n}{end}": n for n in range(1, 6) for end in ("", ".0")}}
+        if text.lower() not in rating:
+            raise Refused(
+                f"{column} is {text}, expected a rating of 1 to 5, or 0 or empty", f"correct it in {self.table}"
+            )
+        return rating[text.lower()]
 
     def _check_splits(self, rows: Sequence[Row]) -> None:
         """Raise LungtlError if the labelled bags of a patient are in different splits."""

@@ -38,6 +38,9 @@ class Bag:
     bag_label: int  # -1 unknown, 0 or 1
     pixel_spacing_mm: tuple[float, float] = (float("nan"), float("nan"))  # (row, column) spacing; NaN if unknown
     split: str | None = None  # the split that the source itself assigns, if any
+    votes: float = float(
+        "nan"
+    )  # share of the readers who call it malignant, see `lidc_labels.reader_votes`; NaN if unknown
     diameter_mm: float = float("nan")  # of the largest annotated nodule that counts; 0 if there is none, NaN if unknown
     nodules: tuple[Mapping[str, Any], ...] = ()  # one row per nodule, the columns of `nodules.parquet` after bag_id
     details: Mapping[str, Any] = field(default_factory=dict)  # more columns of `bags.parquet`; never personal data

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -71,6 +71,14 @@ class LabelDefinition:
             f"malignant if the {self.rule} rating of at least {self.min_readers} readers is {self.threshold:g} or "
             f"more; rated exactly {self.threshold:g}: {indeterminate}"
         )
+
+
+def reader_votes(ratings: Sequence[int]) -> float:
+    """Share of the readers who call a nodule malignant, 0..1: ratings above 3 count 1, the indeterminate 3 counts 1/2.
+
+    NaN without a rating. It is the label of `loss=votes`, which needs no threshold.
+    """
+    return float(np.mean([0.5 * (1 + np.sign(rating - 3)) for rating in ratings])) if ratings else float("nan")
 
 
 def describe_labels(recipe: Mapping[str, Any]) -> str:

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lungtl.settings.errors import LungtlError, Refused
-from lungtl.sources.base import BENIGN, MALIGNANT, Bag, Inventory, Item, Refusal, Source, fingerprint
+from lungtl.sources.base import MALIGNANT, UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint
 from lungtl.sources.files import listing_hash
 from lungtl.sources.lidc_database import Scan, read_scans, series_uids
-from lungtl.sources.lidc_labels import LabelDefinition, nodule_row
+from lungtl.sources.lidc_labels import LabelDefinition, nodule_row, reader_votes
 from lungtl.sources.lidc_nodules import Nodule, cluster_nodules
 
 DEPTHS = ("", "*/", "*/*/")  # the archive's top folder, sometimes extracted into one of the same name
@@ -67,6 +67,7 @@ class LidcSlicesSource(Source):
     indeterminate: Literal["exclude", "keep"] = "exclude"
     rule: Literal["mean", "median", "max"] = "median"
     threshold: float = 3.0
+    uncounted: Literal["drop", "train"] = "drop"  # nodules that do not count; train: without a label, for `loss=votes`
     name: str = "lidc_slices"  # first part of the store's name
 
     value_range = (0, 255)
@@ -119,8 +120,9 @@ class LidcSlicesSource(Source):
             # Sorted by z, but some folders have more or fewer PNGs than annotated positions.
             z_mm=np.full(len(slices), np.nan),
             slice_labels=np.array(labels, dtype=np.int8),
-            bag_label=int(MALIGNANT in labels),
+            bag_label=UNKNOWN if UNKNOWN in labels else int(MALIGNANT in labels),
             pixel_spacing_mm=(content.pixel_spacing_mm, content.pixel_spacing_mm),
+            votes=max(reader_votes([int(rating) for rating in row["ratings"].split()]) for row in rows),
             diameter_mm=max(row["diameter_mm"] for row in rows),
             nodules=rows,
             details={**counts, "native_spacing_mm": content.native_spacing_mm},
@@ -154,14 +156,19 @@ class LidcSlicesSource(Source):
         nodules = cluster_nodules(scan)
         labels = LabelDefinition(self.rule, self.threshold, self.indeterminate, self.min_readers)
         counted: dict[int, Crops] = {}
+        uncounted: dict[int, Crops] = {}
         refusals = []
         for path in sorted(folder.glob("nodule-*")):
             try:
                 nodule = _nodule(path, nodules)
                 if not labels.exclusion(nodule):
                     counted[nodule.number] = _crops(path / "images", _row(nodule, labels))
+                elif self.uncounted == "train":
+                    uncounted[nodule.number] = _crops(path / "images", _row(nodule, labels))
             except Refused as refused:
                 refusals.append(Refusal(f"{folder.name}/{path.name}", refused.reason, refused.remedy))
+        if self.bag == "nodule" or not counted:  # a patient's bag has a label, or none of its nodules has one
+            counted |= uncounted
         crops = [counted[number] for number in sorted(counted)]
         bags: dict[str, tuple[Crops, ...]]
         if self.bag == "nodule":
@@ -189,7 +196,7 @@ def _scans(patients: Iterable[str]) -> dict[str, list[Scan]]:
 
 def _row(nodule: Nodule, labels: LabelDefinition) -> dict[str, Any]:
     row = nodule_row(nodule, labels)
-    return {column: row[column] for column in COLUMNS} | {"label": MALIGNANT if row["malignant"] else BENIGN}
+    return {column: row[column] for column in COLUMNS} | {"label": labels.nodule_label(nodule)}
 
 
 def _nodule(folder: Path, nodules: list[Nodule]) -> Nodule:

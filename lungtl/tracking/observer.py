@@ -92,7 +92,7 @@ def run_tracked(config: TrainConfig, folder: Path | None = None) -> Result:
         raise UsageError(f"folder={folder} is not empty; give a new folder for the run")
     check_tracking(config)
     store = open_store(config)
-    split = split_bags(store.bags, config.split)
+    split = split_bags(store.bags, config.split, config.trains_on_votes)
     name = config.name or run_name(config.choices, config.overrides)
     with track(config, name, folder) as observer:
         result = run_experiment(config, store, split, folder, name=name, observer=observer)

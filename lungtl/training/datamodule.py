@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from lungtl.data import batching
 from lungtl.data.bags import BagDataset, Features, Sample, collate
+from lungtl.data.splits import EXTRA
 from lungtl.data.store.reader import Store
 from lungtl.models.collectives import rank, world_size
 from lungtl.models.inference import most_slices
@@ -49,7 +50,7 @@ class BagDataModule(pl.LightningDataModule):
         settings, seed = self.config.trainer, self.config.seed
         epoch = self.trainer.current_epoch if self.trainer else 0
         draw = self.config.image.train_slices if self.backbone_trains else None
-        dataset = self._dataset("train", draw, self.config.image.augment != "none", (seed, epoch))
+        dataset = self._dataset(("train", EXTRA), draw, self.config.image.augment != "none", (seed, epoch))
         count = len(dataset)
         if settings.sampler == "balanced":
             order = batching.balanced([dataset.labels[bag_id] for bag_id in dataset.bag_ids], seed, epoch)
@@ -64,7 +65,7 @@ class BagDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """All slices of this rank's bags, in order; raises UsageError if there are fewer bags than ranks."""
-        dataset = self._dataset("val", draw=None, augment=False, key=(self.config.seed, 0))
+        dataset = self._dataset(("val",), draw=None, augment=False, key=(self.config.seed, 0))
         if len(dataset) < world_size():
             raise UsageError(
                 f"{len(dataset)} validation cases for {world_size()} processes; use trainer.devices={len(dataset)} or "
@@ -84,9 +85,11 @@ class BagDataModule(pl.LightningDataModule):
         first = batching.split_evenly(batching.shuffled(len(lengths), self.config.seed, epoch=0), settings.batch_size)
         return batching.padding(first, lengths) > batching.TOLERATED
 
-    def _dataset(self, name: str, draw: int | None, augment: bool, key: tuple[int, int]) -> BagDataset:
-        part = self.split[self.split["split"] == name]
-        labels = dict(zip(part["bag_id"], part["label"], strict=True))
+    def _dataset(self, names: Sequence[str], draw: int | None, augment: bool, key: tuple[int, int]) -> BagDataset:
+        part = self.split[self.split["split"].isin(names)]
+        labels: Mapping[str, float] = dict(zip(part["bag_id"], part["label"], strict=True))
+        if "train" in names and self.config.trains_on_votes:
+            labels = self.store.bags.set_index("bag_id")["votes"][part["bag_id"]].to_dict()
         neighbours = self.config.image.neighbours
         return BagDataset(self.store, list(part["bag_id"]), labels, self.features, neighbours, draw, augment, key)
 

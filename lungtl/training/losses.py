@@ -33,6 +33,7 @@ class BagAndSliceLoss(nn.Module):
       alpha); with gamma = 0 the cross-entropy. q is the one-hot label, of which the share `smoothing` is spread over
       all classes (Szegedy et al., CVPR 2016, section 7). Bags have two classes, slices three.
     * w and v: 1, or balanced: n / (number of classes * n_class), counted on the training split.
+    * target=votes: q of a bag is the share of its readers who call it malignant, and w = 1; see `lidc_labels`.
     * a_b = -(1/|N|) sum_{s in N} log(|N| w_s / sum_{k known} w_k): the Kullback-Leibler divergence of the uniform
       distribution on the slices with a nodule, N, from the weights of the slices with known labels. It is 0 if
       non-nodule slices have weight 0 and all of N the same weight. Only bags with both kinds of slices count.
@@ -44,6 +45,8 @@ class BagAndSliceLoss(nn.Module):
         bag_smoothing, slice_smoothing: share of a label that is spread over all classes.
         attention_weight: of the attention supervision, which requires an aggregator with learned weights; 0 omits it.
         bag_weight: of the bag loss; 0 trains on slices only, for aggregators without parameters.
+        target: what the bag loss of a training bag compares with: its label, or its readers' votes. Bags without a
+            label train too if their votes are known. Validation and test always use labels.
     """
 
     bag_weights: Tensor
@@ -59,8 +62,10 @@ class BagAndSliceLoss(nn.Module):
         slice_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0,
         attention_weight: Annotated[float, Ge(0)] = 0.0,
         bag_weight: Annotated[float, Ge(0)] = 1.0,
+        target: Literal["label", "votes"] = "label",
     ) -> None:
         super().__init__()
+        self.target = target
         self.class_weights = class_weights
         self.bag_gamma, self.slice_gamma = bag_gamma, slice_gamma
         self.bag_smoothing, self.slice_smoothing = bag_smoothing, slice_smoothing
@@ -71,7 +76,8 @@ class BagAndSliceLoss(nn.Module):
     def count(self, bag_labels: Tensor, slice_labels: Tensor) -> None:
         """Set the class weights from the training labels: int64 [n_bags], int64 [n_slices]; -1 is ignored."""
         if self.class_weights == "balanced":
-            self.bag_weights.copy_(_balanced(bag_labels, 2))
+            if self.target == "label":
+                self.bag_weights.copy_(_balanced(bag_labels, 2))
             self.slice_weights.copy_(_balanced(slice_labels, N_CLASSES))
 
     def forward(self, output: BagOutput, bag_labels: Tensor, slice_labels: Tensor) -> dict[str, Tensor]:
@@ -83,7 +89,7 @@ class BagAndSliceLoss(nn.Module):
 
         Args:
             output: of the classifier.
-            bag_labels: int64 [B], 0 or 1.
+            bag_labels: float [B], 0, 1 or between (votes); -1 unknown.
             slice_labels: int64 [B, S]; -1 unknown or padding.
 
         Raises:
@@ -91,12 +97,16 @@ class BagAndSliceLoss(nn.Module):
         """
         # the bag logit is that of class 1 relative to class 0
         bag_logits = torch.stack([torch.zeros_like(output.bag_logits), output.bag_logits], dim=1)
+        known = bag_labels != UNKNOWN
+        q = torch.stack([1 - bag_labels, bag_labels], dim=1).float().masked_fill(~known[:, None], 0)
         parts = {
-            "bag_loss": _class_weighted(bag_logits, bag_labels, self.bag_weights, self.bag_gamma, self.bag_smoothing)
+            "bag_loss": _class_weighted(bag_logits, q, known, self.bag_weights, self.bag_gamma, self.bag_smoothing)
         }
         if self.part_weights["slice_loss"] > 0:
+            labels = slice_labels.flatten()
+            known = labels != UNKNOWN
             parts["slice_loss"] = _class_weighted(
-                output.slice_logits.flatten(0, 1), slice_labels.flatten(),
+                output.slice_logits.flatten(0, 1), F.one_hot(labels.where(known, 0), N_CLASSES), known,
                 self.slice_weights, self.slice_gamma, self.slice_smoothing,
             )  # fmt: skip
         if self.part_weights["attention_loss"] > 0:
@@ -138,10 +148,10 @@ def sum_parts(batches: Sequence[Mapping[str, Part]]) -> dict[str, Part]:
     return {name: Part(*all_reduce_sum(both)) for name, both in sums.items()}
 
 
-def focal_cross_entropy(logits: Tensor, labels: Tensor, gamma: float = 0.0, smoothing: float = 0.0) -> Tensor:
-    """-sum_c q_c (1 - p_c)^gamma log p_c, see `BagAndSliceLoss`: float [N, C], int64 [N] in 0..C-1 -> float [N]."""
+def focal_cross_entropy(logits: Tensor, q: Tensor, gamma: float = 0.0, smoothing: float = 0.0) -> Tensor:
+    """-sum_c q_c (1 - p_c)^gamma log p_c, see `BagAndSliceLoss`: float [N, C], q float [N, C] of sum 1 -> float [N]."""
     classes = logits.shape[1]
-    target = F.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
+    target = q * (1 - smoothing) + smoothing / classes
     # log(1 - p_c) from the other classes' logits, since 1 - p_c may round to 0
     other_logits = logits[:, None, :].masked_fill(
         torch.eye(classes, dtype=torch.bool, device=logits.device), -torch.inf
@@ -150,13 +160,11 @@ def focal_cross_entropy(logits: Tensor, labels: Tensor, gamma: float = 0.0, smoo
     return -(target * torch.exp(gamma * log_rest) * logits.log_softmax(dim=1)).sum(dim=1)
 
 
-def _class_weighted(logits: Tensor, labels: Tensor, weights: Tensor, gamma: float, smoothing: float) -> Part:
+def _class_weighted(logits: Tensor, q: Tensor, known: Tensor, weights: Tensor, gamma: float, smoothing: float) -> Part:
     """Over rows with known labels; the rest get weight 0, since removing them would synchronise with a GPU."""
-    known = labels != UNKNOWN
     logits = logits.float().masked_fill(~known[:, None], 0)  # float32 under mixed precision
-    labels = labels.where(known, 0)
-    row_weights = weights[labels] * known
-    return Part((row_weights * focal_cross_entropy(logits, labels, gamma, smoothing)).sum(), row_weights.sum())
+    row_weights = (q * weights).sum(dim=1) * known
+    return Part((row_weights * focal_cross_entropy(logits, q, gamma, smoothing)).sum(), row_weights.sum())
 
 
 def _attention(weights: Tensor, slice_labels: Tensor) -> Part:

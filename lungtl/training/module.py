@@ -174,7 +174,7 @@ class BagModule(pl.LightningModule):
         output = self(batch)
         self._validation_parts.append(self.loss.parts(output, batch.bag_labels, batch.slice_labels))
         # on the CPU: ranking needs a cumulative sum, which is not deterministic on CUDA, and float64, which MPS lacks
-        self._validation.append((output.bag_logits.detach().cpu(), batch.bag_labels.cpu()))
+        self._validation.append((output.bag_logits.detach().cpu(), batch.bag_labels.cpu().long()))
 
     def on_validation_epoch_end(self) -> None:
         """Log loss and AUROC of all bags, independent of batches and ranks.

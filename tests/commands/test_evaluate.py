@@ -28,7 +28,7 @@ def test_a_run_on_its_own_dataset_gives_the_numbers_of_training(evaluated: Done,
     assert document["bag"] == trained.metrics["bag"]
     for part in ("controls", "gains", "calibrated", "chosen", "operating_points", "subgroups"):
         assert document[part] == trained.metrics[part], part
-    assert set(document["controls"]) == {"prevalence", "untrained"}
+    assert set(document["controls"]) == {"prevalence", "untrained", "probe"}
     check_document(document)
     assert (document["training_patients"], document["validation_patients"]) == (0, 0)
     assert document["model"] == trained.run_id
@@ -93,7 +93,11 @@ def test_a_bundle_without_its_run_scores_one_class_as_undefined(lab: Lab, traine
         assert metrics[name]["undefined"]
     assert math.isfinite(metrics["brier"]["value"])
     assert "undefined" in done.err
-    assert set(document["controls"]) == {"prevalence", "untrained"}  # of its training bags, as the bundle keeps it
+    assert set(document["controls"]) == {
+        "prevalence",
+        "untrained",
+        "probe",
+    }  # of its training bags, as the bundle keeps it
     share = read_json(bundle / "config.json")["controls"]["prevalence"]
     assert document["controls"]["prevalence"]["metrics"]["brier"]["value"] == pytest.approx(share**2)  # all negative
     assert document["chosen"] == trained.metrics["chosen"]
@@ -131,6 +135,7 @@ def test_a_bundle_of_an_earlier_version_has_neither_calibration_nor_control(
     shutil.copytree(trained.folder / "bundle", bundle)
     (bundle / "calibration.json").unlink()
     (bundle / "untrained.safetensors").unlink()
+    (bundle / "probe.safetensors").unlink()
     config = read_json(bundle / "config.json")
     del config["controls"]
     (bundle / "config.json").write_text(json.dumps(config))

@@ -32,14 +32,14 @@ def elsewhere(lab: Lab, on_phantom: Trained, tmp_path_factory: pytest.TempPathFa
 def test_all_controls_stand_beside_the_model(on_phantom: Trained) -> None:
     document = on_phantom.metrics
     check_document(document)
-    assert set(document["controls"]) == {"prevalence", "diameter", "untrained"}
+    assert set(document["controls"]) == {"prevalence", "diameter", "untrained", "probe"}
     assert document["bag"]["n"] == 6
     assert {table["n"] for table in document["controls"].values()} == {6}
     assert [row["group"] for row in document["subgroups"]].count("diameter") >= 1
     printed = on_phantom.done.err
     header = next(line for line in printed.splitlines() if " metric " in line)
     assert [cell.strip() for cell in header.strip("┃").split("┃")] == [
-        "metric", "model", "prevalence", "diameter", "untrained",
+        "metric", "model", "prevalence", "diameter", "untrained", "probe",
     ]  # fmt: skip
     for title in ("validation split", "slice weights: "):
         assert title in printed
@@ -62,7 +62,7 @@ def test_a_bundle_judges_another_dataset_by_what_it_chose_in_training(elsewhere:
     assert (document["split"], document["bag"]["n"]) == ("all", 10)
     assert document["store_name"] != document["trained_on"]
     assert document["chosen"] == on_phantom.metrics["chosen"]
-    assert set(document["controls"]) == {"prevalence", "diameter", "untrained"}
+    assert set(document["controls"]) == {"prevalence", "diameter", "untrained", "probe"}
     thresholds = document["chosen"]["thresholds"]
     for name, point in document["operating_points"].items():
         assert (point and point["threshold"]) == thresholds[name]

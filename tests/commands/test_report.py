@@ -44,7 +44,7 @@ def test_the_table_repeats_metrics_json(swept: Done, reported: Path) -> None:
         for folder in swept.out.splitlines()
     }
     own = {f"control: untrained of {name}" for name in documents}  # each trained by its run's settings
-    assert set(rows) == {*documents, "control: prevalence", *own}
+    assert set(rows) == {*documents, "control: prevalence", "control: probe", *own}
     for name, document in documents.items():
         assert int(rows[name]["n"]) == document["bag"]["n"]
         for metric, estimate in document["bag"]["metrics"].items():

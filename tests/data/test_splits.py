@@ -274,6 +274,22 @@ def test_ids_that_look_like_missing_values_are_read_back(tmp_path: Path) -> None
     np.testing.assert_array_equal(read["diameter_mm"], [1.5, np.nan, np.nan, 2])
 
 
+def test_votes_add_bags_without_a_label_of_patients_that_are_not_held_out() -> None:
+    labels = [patient % 2 for patient in range(24)]
+    bags = table([*labels, -1, -1, *[-1] * 24], [*range(24), 98, 99, *range(24)])
+    bags["votes"] = 0.4
+    bags.loc[bags["patient_id"] == "p98", "votes"] = np.nan
+    plain, extended = split_bags(bags, config()), split_bags(bags, config(), votes=True)
+    extra = extended[extended["split"] == "extra"]
+    pd.testing.assert_frame_equal(extended[extended["split"] != "extra"].reset_index(drop=True), plain)
+    assert set(extra["patient_id"]) == {"p99", *plain.loc[plain["split"] == "train", "patient_id"]}
+    assert set(extra["label"]) == {-1}
+    check_split(extended)
+    held_out = plain.loc[plain["split"] == "test", "patient_id"].iloc[0]
+    with pytest.raises(LungtlError, match=held_out):
+        check_split(pd.concat([extended, extra.head(1).assign(patient_id=held_out)]))
+
+
 def test_copies_under_other_patient_ids_are_refused_across_splits() -> None:
     bags = table([0, 1] * 6, splits=["train"] * 6 + ["val"] * 3 + ["test"] * 3)
     bags["voxels_sha256"] = [f"{i:064d}" for i in range(12)]

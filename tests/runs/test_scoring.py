@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from pydantic import ValidationError
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from lungtl.bundle import load_bundle, load_untrained
+from lungtl.bundle import load_bundle, load_probe, load_untrained
+from lungtl.data.bags import Features
 from lungtl.data.store.reader import Store
 from lungtl.evaluation.chosen import FILE, choose, read_chosen
 from lungtl.evaluation.controls import fit_controls
@@ -33,12 +34,13 @@ from lungtl.training.build import build_classifier
 from lungtl.training.feature_cache import cached_features
 from lungtl.training.fit import seed_everything
 from lungtl.training.losses import BagAndSliceLoss
+from lungtl.training.probe import pool_slices
 from tests.stores import toy_store
 from tests.training.test_fit import config_of
 
 CPU = torch.device("cpu")
 TEST = [f"b{i:02d}" for i in range(12, 20)]
-CONTROLS = {"prevalence", "diameter", "untrained"}
+CONTROLS = {"prevalence", "diameter", "untrained", "probe"}
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +108,15 @@ def finished(
     return document, folder, tracker
 
 
+def scored_features(store: Store, folder: Path) -> Features:
+    """The features that the loaded bundle of a run has of a store."""
+    classifier, _ = load_bundle(folder / "bundle")
+    weights = classifier.backbone.fingerprint()
+    features = cached_features(classifier, store, folder.parent, CPU, weights)
+    assert features is not None
+    return features
+
+
 @pytest.fixture(scope="module")
 def done(config: TrainConfig, store: Store) -> tuple[dict[str, Any], Path, Recorded]:
     return finished(config, store, split_of(store), "first")
@@ -153,6 +164,10 @@ def test_the_bundle_keeps_the_controls_for_when_its_run_is_gone(
     for name in ("prevalence", "diameter"):
         expected = document["controls"][name]["metrics"]["brier"]["value"]
         assert brier_score_loss(test["label"], said[name]) == pytest.approx(expected)
+    probe, features = load_probe(folder / "bundle"), scored_features(store, folder)
+    assert probe is not None
+    predicted = pd.read_csv(folder / "predictions.csv").set_index("bag_id")["control_probe"]
+    np.testing.assert_allclose(probe.predict(pool_slices(features, TEST)), predicted[TEST], rtol=1e-6)
     del config["controls"]  # as version 0.1.0 wrote it
     assert controls_of(config, None) is None
 
@@ -257,25 +272,27 @@ def test_a_document_that_breaks_the_schema_is_not_written(
     assert not (config.data_dir / "broken" / "metrics.json").exists()
 
 
-def test_the_same_without_the_feature_cache_but_for_the_control_that_needs_it(
+def test_the_same_without_the_feature_cache_but_for_the_controls_that_need_it(
     config: TrainConfig, store: Store, done: tuple[dict[str, Any], Path, Recorded]
 ) -> None:
     cache = config.cache.model_copy(update={"enabled": False})
     document, _, _ = finished(config.model_copy(update={"cache": cache}), store, split_of(store), "uncached", False)
     expected = json.loads(json.dumps(done[0]))
-    del expected["controls"]["untrained"], expected["gains"]["untrained"]
+    for name in ("untrained", "probe"):
+        del expected["controls"][name], expected["gains"][name]
     for part in (document, expected):
         del part["run"]
     assert _rounded(document) == _rounded(expected)
 
 
-def test_a_run_may_leave_the_untrained_control_out(config: TrainConfig, store: Store) -> None:
-    settings = config.evaluation.model_copy(update={"untrained": False})
+def test_a_run_may_leave_its_own_controls_out(config: TrainConfig, store: Store) -> None:
+    settings = config.evaluation.model_copy(update={"untrained": False, "probe": False})
     document, folder, _ = finished(
         config.model_copy(update={"evaluation": settings}), store, split_of(store), "without"
     )
-    assert set(document["controls"]) == CONTROLS - {"untrained"}
+    assert set(document["controls"]) == CONTROLS - {"untrained", "probe"}
     assert load_untrained(folder / "bundle", load_bundle(folder / "bundle")[1]) is None
+    assert load_probe(folder / "bundle") is None
 
 
 def test_a_run_may_leave_its_figures_out(config: TrainConfig, store: Store) -> None:
@@ -290,7 +307,7 @@ def test_a_run_may_leave_its_figures_out(config: TrainConfig, store: Store) -> N
 def test_the_card_shows_controls_operating_points_and_weights(done: tuple[dict[str, Any], Path, Recorded]) -> None:
     card = (done[1] / "bundle" / "README.md").read_text()
     for line in (
-        "| metric | model | prevalence | diameter | untrained |",
+        "| metric | model | prevalence | diameter | untrained | probe |",
         "| chosen on validation for | threshold | sensitivity | specificity | ppv | npv |",
         "| slices by weight | model | uniform | centre | untrained | model minus centre | model minus untrained |",
     ):

@@ -36,6 +36,7 @@ evaluation.figures      none     changes  -        reproduced
 evaluation.heatmaps     none     changes  -        reproduced
 evaluation.resamples    setting  changes  named    reproduced
 evaluation.untrained    setting  changes  named    reproduced
+evaluation.probe        setting  changes  named    reproduced
 freezing.*              setting  fixed    named    reproduced
 head.dropout            setting  fixed    named    reproduced
 head.width              setting  fixed    named    reproduced

@@ -368,3 +368,16 @@ def test_lidc_maxslice() -> None:
     offsets = {-1024: 2055, 0: 171}
     seen = Counter(int(bag.voxels[0, 0, 0]) - int(stored[int(key)][0, 0]) for key, bag in found.items())
     assert seen == offsets
+
+
+# Readers' ratings
+
+
+def test_ratings_become_votes(make: Make) -> None:
+    table = "id,patient_id,label,r1,r2,r3\na,p1,0,1,2,0\nb,p2,1,5,3,nan\nc,p3,,,0.0,\n"
+    found = bags(make(table, rating_columns=("r1", "r2", "r3")))
+    assert [found[name].votes for name in "ab"] == [0, 0.75]
+    assert np.isnan(found["c"].votes)
+    assert "r1 is 6" in refusals(make(table.replace("5,3", "6,3"), rating_columns=("r1",)))["b"]
+    with pytest.raises(LungtlError, match="rating_columns=r9"):
+        make(table, rating_columns=("r1", "r9")).inventory()

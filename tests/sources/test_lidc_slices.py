@@ -282,7 +282,7 @@ def test_loading_needs_no_database_even_in_another_process(root: Path, monkeypat
 def test_the_recipe_has_no_folder() -> None:
     assert LidcSlicesSource("somewhere").recipe() == {
         "kind": "lidc_slices", "bag": "nodule", "min_readers": 3, "indeterminate": "exclude",
-        "rule": "median", "threshold": 3.0,
+        "rule": "median", "threshold": 3.0, "uncounted": "drop",
     }  # fmt: skip
 
 
@@ -360,3 +360,26 @@ def test_708_definite_nodules_of_431_patients(real_root: Path) -> None:
     assert labels == {False: 380, True: 328}
     of_patients = LidcSlicesSource(str(real_root), bag="patient").inventory()
     assert sorted(item.bag_id for item in of_patients.items) == sorted(set(patients))
+
+
+# Nodules that do not count
+
+
+def test_uncounted_nodules_train_without_a_label(patient_0063: Path) -> None:
+    found = bags(LidcSlicesSource(str(patient_0063), uncounted="train"))
+    labels = {bag_id[-1]: (bag.bag_label, set(bag.slice_labels)) for bag_id, bag in found.items()}
+    # one reader; median exactly 3; two readers; median exactly 3
+    assert labels == dict.fromkeys("0123", (-1, {-1}))
+    # 1 | 4 3 3 | 5 4 | 3 3 3 2
+    assert [bag.votes for bag in found.values()] == pytest.approx([0, 2 / 3, 1, 3 / 8])
+    assert [bag.votes for bag in bags(LidcSlicesSource(str(patient_0063), **ALL)).values()] == pytest.approx(
+        [0, 2 / 3, 1, 3 / 8]
+    )
+
+
+def test_a_patient_without_a_counted_nodule_is_a_bag_without_a_label(patient_0063: Path) -> None:
+    (bag,) = bags(LidcSlicesSource(str(patient_0063), "patient", uncounted="train")).values()
+    assert (bag.bag_label, len(bag.voxels), bag.votes) == (-1, 5, 1)
+    (counted,) = bags(LidcSlicesSource(str(patient_0063), "patient", min_readers=4, indeterminate="keep",
+                                       uncounted="train")).values()  # fmt: skip
+    assert (counted.bag_label, len(counted.voxels), counted.votes) == (1, 1, 3 / 8)

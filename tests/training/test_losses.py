@@ -23,6 +23,7 @@ SLICE_LOGITS = torch.tensor([
 SLICE_LABELS = torch.tensor([[0, 2, -1], [1, -1, -1]])
 OUTPUT = BagOutput(BAG_LOGITS, torch.zeros(2, 3), SLICE_LOGITS)
 LABELS = torch.tensor([1, 0])
+ONE = torch.tensor([[0.0, 1.0, 0.0]])
 
 
 def weighted(bag: list[float], slices: list[float], slice_weight: float = 0.5) -> BagAndSliceLoss:
@@ -147,7 +148,7 @@ def test_the_focal_loss_of_two_classes_is_that_of_torchvision(gamma: float) -> N
 
     logits, labels = logits_and_labels(2)
     z = logits[:, 1].requires_grad_()
-    found = focal_cross_entropy(torch.stack([torch.zeros_like(z), z], dim=1), labels, gamma)
+    found = focal_cross_entropy(torch.stack([torch.zeros_like(z), z], dim=1), F.one_hot(labels, 2), gamma)
     expected = sigmoid_focal_loss(z, labels.float(), alpha=-1, gamma=gamma)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(torch.autograd.grad(found.sum(), z), torch.autograd.grad(expected.sum(), z))
@@ -155,8 +156,8 @@ def test_the_focal_loss_of_two_classes_is_that_of_torchvision(gamma: float) -> N
 
 def test_the_focal_loss_of_three_classes_by_hand() -> None:
     logits = torch.tensor([0.2, 0.5, 0.3]).log()[None]  # a softmax gives these back
-    assert float(focal_cross_entropy(logits, torch.tensor([1]), 2.0)) == pytest.approx(0.5**2 * -math.log(0.5))
-    smoothed = focal_cross_entropy(logits, torch.tensor([1]), 2.0, smoothing=0.3)
+    assert float(focal_cross_entropy(logits, ONE, 2.0)) == pytest.approx(0.5**2 * -math.log(0.5))
+    smoothed = focal_cross_entropy(logits, ONE, 2.0, smoothing=0.3)
     by_hand = -sum(q * (1 - p) ** 2 * math.log(p) for q, p in zip((0.1, 0.8, 0.1), (0.2, 0.5, 0.3), strict=True))
     assert float(smoothed) == pytest.approx(by_hand)
 
@@ -166,13 +167,13 @@ def test_the_focal_loss_of_three_classes_by_hand() -> None:
 def test_without_gamma_it_is_the_cross_entropy_of_torch(classes: int, smoothing: float) -> None:
     logits, labels = logits_and_labels(classes)
     expected = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
-    torch.testing.assert_close(focal_cross_entropy(logits, labels, 0.0, smoothing), expected)
+    torch.testing.assert_close(focal_cross_entropy(logits, F.one_hot(labels, classes), 0.0, smoothing), expected)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
 def test_confident_logits_keep_a_finite_gradient(gamma: float) -> None:
     logits = torch.tensor([[200.0, 0.0, -200.0]] * 3, requires_grad=True)
-    loss = focal_cross_entropy(logits, torch.tensor([0, 1, 2]), gamma)
+    loss = focal_cross_entropy(logits, torch.eye(3), gamma)
     assert loss.tolist() == pytest.approx([0, 200, 400])
     (gradient,) = torch.autograd.grad(loss.sum(), logits)
     assert gradient.isfinite().all()
@@ -305,3 +306,15 @@ def test_ranks_compute_the_loss_and_gradient_of_their_batch(seed: int, first: in
     (expected,) = torch.autograd.grad(whole["loss"], scores, retain_graph=True)
     (found,) = torch.autograd.grad((totals[0]["loss"] + totals[1]["loss"]) / 2, scores)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_votes_are_the_cross_entropy_with_the_share_of_readers() -> None:
+    loss = BagAndSliceLoss(0, target="votes")
+    loss.count(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 2]))  # votes are never weighted by class
+    votes = torch.tensor([0.75, 0.25])
+    found = float(loss(OUTPUT, votes, SLICE_LABELS)["loss"])
+    assert found == pytest.approx(float(F.binary_cross_entropy_with_logits(BAG_LOGITS, votes)))
+    with_unknown = BagOutput(torch.cat([BAG_LOGITS, torch.tensor([7.0])]), torch.zeros(3, 3), SLICE_LOGITS)
+    assert float(
+        loss.combined(loss.parts(with_unknown, torch.tensor([0.75, 0.25, -1]), SLICE_LABELS))
+    ) == pytest.approx(found)

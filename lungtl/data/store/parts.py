@@ -81,7 +81,7 @@ def _rows(bag: Bag, file: str, size: int, digest: str) -> dict[str, Any]:
         "bag": {
             "bag_id": bag.bag_id, "patient_id": bag.patient_id, "bag_label": bag.bag_label, "split": bag.split,
             "n_slices": count, "height": height, "width": width, "row_spacing_mm": row_mm,
-            "column_spacing_mm": column_mm, "diameter_mm": bag.diameter_mm, **bag.details,
+            "column_spacing_mm": column_mm, "votes": bag.votes, "diameter_mm": bag.diameter_mm, **bag.details,
             "voxels": file, "voxels_sha256": digest,
         },
         "voxels_bytes": size,

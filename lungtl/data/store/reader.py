@@ -18,7 +18,7 @@ from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import fingerprint, sha256
 from lungtl.sources.progress import bar
 
-STORE_FORMAT = 2
+STORE_FORMAT = 3
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.jsonl"
 LARGE_BYTES = 1_000_000_000  # hashing less takes a second or two and shows no progress bar

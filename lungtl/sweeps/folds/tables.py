@@ -6,11 +6,10 @@ from collections import defaultdict
 from typing import Any
 
 from lungtl.evaluation.formatting import HEADLINES, format_estimate, format_mean_sd, markdown_table
+from lungtl.evaluation.pooling import RUN_CONTROLS
 from lungtl.runs.naming import differing
 
 COLUMNS = ("auroc, mean of the folds", *(f"{name}, pooled" for name in HEADLINES))
-CONTROLS_OF_RUNS = ("untrained",)
-"""Controls that depend on a run's setting and seed, not on data and split alone."""
 EXPLANATION = """\
 Every patient is tested once, by the model of the fold that was neither trained nor validated on that patient. *Pooled*
 metrics use all these predictions together; sensitivity and specificity are at a probability of 0.5. The *mean of the
@@ -56,7 +55,7 @@ def markdown(documents: list[dict[str, Any]]) -> str:
         rows.append((name, split_seed, seed, *counts, within_folds, *_cells(document["bag"])))
         for control, scores in document["controls"].items():
             title, depends_on = f"control: {control}", ("", "")
-            if control in CONTROLS_OF_RUNS:
+            if control in RUN_CONTROLS:
                 title, depends_on = f"{title} of {name}", (setting, seed)
             elif several_stores:
                 title = f"{title} ({document['store']})"

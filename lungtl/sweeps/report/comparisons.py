@@ -14,7 +14,7 @@ from lungtl.evaluation.controls import fit_controls
 from lungtl.evaluation.delong import compare_mean_aurocs
 from lungtl.evaluation.estimate import Difference
 from lungtl.evaluation.paired import McNemar, holm, mcnemar
-from lungtl.evaluation.pooling import UNTRAINED
+from lungtl.evaluation.pooling import CONTROL, RUN_CONTROLS
 from lungtl.evaluation.weighted import Floats
 from lungtl.runs.record import read_own_split
 from lungtl.sweeps.report.comparable import Setting, TestSet
@@ -41,9 +41,9 @@ class Comparison:
 def compare(tested: TestSet) -> list[Comparison]:
     """Compare every setting with the best one, then every setting with every control.
 
-    The AUROC of a setting is the mean over its seeds, and so is that of its runs' untrained controls; where not all
-    of them have one, the label names the seeds that are compared. Decisions are compared between runs of the same
-    seed, each at its threshold with the highest Youden index on its validation bags.
+    The AUROC of a setting is the mean over its seeds, and so is that of its runs' own controls (`RUN_CONTROLS`); where
+    not all of them have one, the label names the seeds that are compared. Decisions are compared between runs of the
+    same seed, each at its threshold with the highest Youden index on its validation bags.
 
     P-values are corrected within each question: which settings differ from the best in AUROC, which in decisions,
     and, for each control, which settings beat it.
@@ -86,14 +86,14 @@ def _with_controls(tested: TestSet) -> Iterator[Comparison]:
             seeds = list(test.probabilities[setting.members])
             auroc = compare_mean_aurocs(test.labels, seeds, [control], test.patient_ids)
             yield Comparison(setting.label, name, "control", auroc)
-        # each run has its own untrained control
-        members = [i for i in setting.members if UNTRAINED in tested.runs[i].test]
-        if members:
-            partial = len(members) < len(setting.members)
-            suffix = f", seed {', '.join(str(tested.runs[i].seed) for i in members)}" if partial else ""
-            untrained = [tested.runs[i].test[UNTRAINED].to_numpy() for i in members]
-            auroc = compare_mean_aurocs(test.labels, list(test.probabilities[members]), untrained, test.patient_ids)
-            yield Comparison(f"{setting.label}{suffix}", "untrained", "control", auroc)
+        for name in RUN_CONTROLS:  # each run has its own
+            members = [i for i in setting.members if CONTROL + name in tested.runs[i].test]
+            if members:
+                partial = len(members) < len(setting.members)
+                suffix = f", seed {', '.join(str(tested.runs[i].seed) for i in members)}" if partial else ""
+                own = [tested.runs[i].test[CONTROL + name].to_numpy() for i in members]
+                auroc = compare_mean_aurocs(test.labels, list(test.probabilities[members]), own, test.patient_ids)
+                yield Comparison(f"{setting.label}{suffix}", name, "control", auroc)
 
 
 def _compare_decisions(tested: TestSet, setting: Setting, best: Setting) -> McNemar | None:

@@ -13,7 +13,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from lungtl.data.tables import read_table
-from lungtl.evaluation.pooling import UNTRAINED
+from lungtl.evaluation.pooling import CONTROL, RUN_CONTROLS
 from lungtl.runs.environment import ENVIRONMENT
 from lungtl.runs.folder import CONFIG, METRICS, PREDICTIONS, PRUNED, RECORD, SPLIT, VALIDATION, read_record
 from lungtl.runs.naming import flatten, run_name, shorten_overrides
@@ -40,8 +40,8 @@ class Run:
     seed: int
     split_fingerprint: str  # of the train, validation and test split
     store_fingerprint: str  # of the data, independent of their location
-    # bag_id, patient_id, label, probability of the test bags, sorted by bag_id; and control_untrained where the run
-    # has that control
+    # bag_id, patient_id, label, probability of the test bags, sorted by bag_id; and control_NAME of those of
+    # `RUN_CONTROLS` that the run has
     test: pd.DataFrame
     validation: pd.DataFrame | None  # likewise of the validation bags; None where the run has none
     document: Mapping[str, Any]  # its metrics.json
@@ -183,5 +183,5 @@ def _status(folder: Path) -> dict[str, Any]:
 
 def _read_predictions(path: Path) -> pd.DataFrame:
     table = read_table(path)
-    columns = ["bag_id", "patient_id", "label", "probability", UNTRAINED]
+    columns = ["bag_id", "patient_id", "label", "probability", *(CONTROL + name for name in RUN_CONTROLS)]
     return table[[name for name in columns if name in table]].sort_values("bag_id", ignore_index=True)

@@ -18,6 +18,7 @@ CONTROLS = {
     "prevalence": "the prevalence",
     "diameter": "nodule diameter alone",
     "untrained": "the same head on a random backbone",
+    "probe": "logistic regression on the frozen features",
 }
 """Control -> its name in a sentence."""
 
