@@ -146,7 +146,8 @@ def _create_aside(uri: str) -> None:
         left.unlink()
     # A name of its own each time, since a failed attempt of this process may still have its file open.
     aside = database.with_name(f"{database.name}.new-{secrets.token_hex(4)}")
-    store = SqlAlchemyStore(f"sqlite:///{aside}", (database.parent / ARTIFACTS).as_uri())
+    untyped: Any = SqlAlchemyStore
+    store = untyped(f"sqlite:///{aside}", (database.parent / ARTIFACTS).as_uri())
     store.engine.dispose()
     aside.rename(database)
 

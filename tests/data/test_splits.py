@@ -291,13 +291,14 @@ def test_votes_add_bags_without_a_label_of_patients_that_are_not_held_out() -> N
 
 
 def test_copies_under_other_patient_ids_are_refused_across_splits() -> None:
-    bags = table([0, 1] * 6, splits=["train"] * 6 + ["val"] * 3 + ["test"] * 3)
-    bags["voxels_sha256"] = [f"{i:064d}" for i in range(12)]
+    bags = table([0, 1] * 6, splits=[*["train"] * 6, *["val"] * 3, *["test"] * 3])
+    digests = [f"{i:064d}" for i in range(12)]
     source = config(kind="source")
-    split_bags(bags, source)
-    bags.loc[1, "voxels_sha256"] = bags.loc[0, "voxels_sha256"]  # within the training split a copy leaks nothing
-    split_bags(bags, source)
-    bags.loc[11, "voxels_sha256"] = bags.loc[0, "voxels_sha256"]
+    split_bags(bags.assign(voxels_sha256=digests), source)
+    digests[1] = digests[0]  # within the training split a copy leaks nothing
+    split_bags(bags.assign(voxels_sha256=digests), source)
+    digests[11] = digests[0]
+    bags["voxels_sha256"] = digests
     with pytest.raises(
         LungtlError, match=r"1 images are in two splits.* b000 \(test, patient p11\) and b01[01] \(train"
     ):
@@ -310,7 +311,7 @@ def test_copies_under_other_patient_ids_are_refused_across_splits() -> None:
      ("\uff2cIDC-IDRI-0001", True), ("LIDC-IDRI-00010", False), ("LIDC-IDRI-0010", False), ("LIDC-IDRI-1001", False)],
 )  # fmt: skip
 def test_ids_that_are_spelled_almost_alike_are_named(other: str, alike: bool, caplog: pytest.LogCaptureFixture) -> None:
-    bags = table([0, 1] * 6, splits=["train"] * 6 + ["val"] * 3 + ["test"] * 3)
+    bags = table([0, 1] * 6, splits=[*["train"] * 6, *["val"] * 3, *["test"] * 3])
     bags.loc[0, "patient_id"], bags.loc[11, "patient_id"] = "LIDC-IDRI-0001", other
     split_bags(bags, config(kind="source"))
     assert ("spelled almost alike" in caplog.text) is alike

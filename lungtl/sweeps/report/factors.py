@@ -90,7 +90,7 @@ def setting_labels(factors: Levels, n: int) -> list[str]:
 class Missing(NamedTuple):
     """The combinations of levels without a run: how many, and the first few of them."""
 
-    count: int
+    number: int
     first: list[tuple[str, ...]]
 
 

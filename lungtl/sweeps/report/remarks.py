@@ -179,7 +179,7 @@ def _incomplete(sweep: Sweep) -> Iterator[str]:
         yield f"{count} of {plural(total, 'run')} did not finish; listed below, they count nowhere."
     if pruned:
         yield f"{pruned} of {plural(total, 'run')} were pruned: the search stopped them early, so they have no scores."
-    if missing := sweep.missing.count:
+    if missing := sweep.missing.number:
         cells = len(set(zip(*sweep.factors.values(), strict=True))) + missing
         yield (
             f"The grid is incomplete: {missing} of {cells} combinations are missing. Effects are measured "

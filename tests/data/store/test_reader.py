@@ -330,7 +330,12 @@ def test_altered_voxels_are_noticed_where_they_are_read(store: Store) -> None:
 
 def test_a_file_is_hashed_once_and_not_in_every_loader_process(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[Path] = []
-    monkeypatch.setattr(reader, "sha256", lambda path: hashed.append(path) or sha256(path))
+
+    def counted(path: Path) -> str:
+        hashed.append(path)
+        return sha256(path)
+
+    monkeypatch.setattr(reader, "sha256", counted)
     fresh, bag_id = Store(store.path), str(store.bags["bag_id"].iloc[0])
     process = multiprocessing.get_context("fork").Process(target=fresh.voxels, args=(bag_id,))
     _ = fresh._intact  # a loader's process is forked by one that has the store open
