@@ -16,7 +16,7 @@ import pandas as pd
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))  # `benchmarks` and `tests` are not installed
 
-from benchmarks import passes, reading, step, sweep, transfer  # noqa: E402
+from benchmarks import memory, passes, reading, step, sweep, transfer  # noqa: E402
 from lungtl.settings.allocator import keep_freed_memory  # noqa: E402
 from tests import real_data  # noqa: E402
 
@@ -27,7 +27,7 @@ def main() -> None:
     """Measure everything, or the named parts: `python benchmarks/run.py passes step`."""
     parts = {
         "reading": _reading, "passes": passes.compare, "transfer": transfer.compare, "step": step.compare,
-        "sweep": sweep.compare,
+        "memory": memory.compare, "sweep": sweep.compare,
     }  # fmt: skip
     keep_freed_memory()  # as the commands do
     names = sys.argv[1:] or list(parts)

@@ -14,6 +14,7 @@ import logging
 import math
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lungtl.evaluation.controls import Controls
+    from lungtl.evaluation.covariates import Regression
     from lungtl.models.bag_classifier import BagClassifier
     from lungtl.training.probe import Probe
     from lungtl.training.untrained import Untrained
@@ -59,6 +61,7 @@ def save_bundle(
     controls: Controls | None = None,
     backbone: Mapping[str, Any] | None = None,
     probe: Probe | None = None,
+    covariates: Regression | None = None,
     seen: Mapping[str, list[str]] | None = None,
 ) -> None:
     """Write a bundle.
@@ -75,6 +78,7 @@ def save_bundle(
         controls: trivial predictors fitted on the training split.
         backbone: its config (`_target_` and options); None for a timm model.
         probe: of its features.
+        covariates: the regression on its log-odds and covariates.
         seen: train and val -> checksums of their voxels.
     """
     from safetensors.torch import save_file
@@ -95,7 +99,9 @@ def save_bundle(
         },
         "aggregator": dict(aggregator),
         "slices_trained": slices_trained,
+        "views": classifier.views,
         "controls": None if controls is None else controls.to_dict(),
+        "covariates": None if covariates is None else asdict(covariates),
         "preprocessing": classifier.preprocessor.describe(),
         "provenance": dict(provenance),
     }
@@ -269,9 +275,10 @@ def _network(config: Mapping[str, Any], trust: str | Collection[str]) -> BagClas
     preprocessor = SlicePreprocessor(**config["preprocessing"])
     backbone.set_input_size(preprocessor.size)
     width = config["head"]["width"]
-    projection = SliceProjection(backbone.dim, width, config["head"]["dropout"])
+    projection = SliceProjection(backbone.dim * preprocessor.scales, width, config["head"]["dropout"])
     aggregator = parts.build_trusted(config["aggregator"], trust, dim=width)
-    return BagClassifier(preprocessor, backbone, projection, aggregator)
+    views = config.get("views", 1)  # the first bundles lack it
+    return BagClassifier(preprocessor, backbone, projection, aggregator, views=views)
 
 
 def _damaged(folder: Path, error: Exception) -> LungtlError:

@@ -62,6 +62,7 @@ def run(config: TrainConfig) -> None:
     """Write table.csv, leak.png and README.md, and print their folder."""
     from hydra.core.hydra_config import HydraConfig
 
+    from lungtl.data.field_of_view import check_slices
     from lungtl.data.store.opening import open_store
     from lungtl.data.tables import write_table
     from lungtl.evaluation.figures.canvas import save
@@ -72,6 +73,7 @@ def run(config: TrainConfig) -> None:
     folder = Path(hydra.runtime.output_dir)
     store = open_store(config)
     classifier = build_classifier(config, store.value_range)
+    check_slices(classifier.preprocessor.crop_mm, store.bags, store.name)
     rows, features = nodule_slices(store, classifier, config)
     table = compare(rows, features, config.split.folds, config.split.seed, DRAWS)
     write_table(table, folder / "table.csv")
@@ -99,7 +101,10 @@ def command(overrides: Iterable[str]) -> str:
 
 def image(preprocessor: SlicePreprocessor) -> str:
     """The pixels of a slice that the backbone sees."""
-    cut = "whole slices" if preprocessor.crop is None else f"the central {preprocessor.crop} pixels"
+    if preprocessor.crop_mm:
+        cut = f"the central {' and '.join(f'{mm:g}' for mm in preprocessor.crop_mm)} mm"
+    else:
+        cut = "whole slices" if preprocessor.crop is None else f"the central {preprocessor.crop} pixels"
     return f"{cut}, resized to {preprocessor.size} x {preprocessor.size}"
 
 

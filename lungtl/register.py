@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
-from lungtl.runs.folder import BUNDLE, find_model, find_run, read_record
+from lungtl.bundle import CONFIG
+from lungtl.runs.folder import bundle_of, find_model
 from lungtl.settings import command_line
 from lungtl.settings.credentials import hide_password
 from lungtl.settings.errors import LungtlError
@@ -15,9 +17,9 @@ log = logging.getLogger(__name__)
 
 def run(config: RegisterConfig) -> None:
     """Register a new version, and print its URI."""
-    folder = find_run(config.run, config.data_dir)
-    bundle = find_model(str(folder), config.data_dir) / BUNDLE
-    run_id = read_record(folder)["mlflow_run_id"]
+    folder = find_model(config.run, config.data_dir)
+    bundle = bundle_of(folder)
+    run_id = json.loads((bundle / CONFIG).read_text())["provenance"]["mlflow_run_id"]
     if run_id is None or not config.tracking.enabled:
         raise LungtlError(f"{folder} was not tracked, so it has no MLflow run; train it without tracking=none")
 

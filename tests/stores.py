@@ -23,14 +23,16 @@ class ToySource(Source):
     Attributes:
         lengths: slices of each bag; bag i belongs to patient i.
         seed: of the noise.
+        spacings: (row, column) of each bag's pixels in mm; empty if unknown.
     """
 
     lengths: tuple[int, ...]
     seed: int = 0
+    spacings: tuple[tuple[float, float], ...] = ()
     name = "toy"
 
     def recipe(self) -> dict[str, Any]:
-        return {"lengths": list(self.lengths), "seed": self.seed}
+        return {"lengths": list(self.lengths), "seed": self.seed, "spacings": list(map(list, self.spacings))}
 
     def listing(self) -> str:
         return ""
@@ -46,8 +48,11 @@ class ToySource(Source):
         if positive:
             voxels[n // 2, 8:24, 8:24] += 600
             labels[n // 2] = MALIGNANT
-        return Bag(item.bag_id, f"p{item.content:02d}", voxels, np.arange(n) * 1.5, labels, positive)
+        spacing = self.spacings[item.content] if self.spacings else (float("nan"), float("nan"))
+        return Bag(item.bag_id, f"p{item.content:02d}", voxels, np.arange(n) * 1.5, labels, positive, spacing)
 
 
-def toy_store(folder: Path, lengths: Sequence[int], seed: int = 0) -> Store:
-    return prepare(ToySource(tuple(lengths), seed), folder)
+def toy_store(
+    folder: Path, lengths: Sequence[int], seed: int = 0, spacings: Sequence[tuple[float, float]] = ()
+) -> Store:
+    return prepare(ToySource(tuple(lengths), seed, tuple(spacings)), folder)

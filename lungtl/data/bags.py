@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
+from lungtl.data.field_of_view import UNKNOWN_SPACING, Spacing
 from lungtl.data.store.reader import Store
 from lungtl.sources.base import NON_NODULE, UNKNOWN
 
@@ -21,6 +22,8 @@ VIEWS = 8  # dihedral views of a slice: 0 is the slice itself, 0 to 3 are its qu
 
 class Features(Protocol):
     """Precomputed output of the frozen part of the backbone."""
+
+    views: int  # 1 or VIEWS
 
     def rows(self, bag_id: str, view: int, indices: Tensor | None, /) -> Tensor:
         """Features of the slices at `indices` (ascending; None: all) in a dihedral view: float [n, K], a copy."""
@@ -37,6 +40,9 @@ class Batch:
     frames: list[Tensor] | None  # one int16 [S_i, C, H, W] per bag, not augmented yet, or None if there are features
     views: list[int]  # dihedral view of each bag; features are already of that view
     positions: list[Tensor]  # one int64 [S_i] per bag: indices of its slices, ascending
+    spacings: list[Spacing] = field(default_factory=list)  # (row, column) of each bag's frames, mm, not augmented yet
+    seeds: list[int] | None = None  # of each bag's jitter; None: no jitter
+    ratings: Tensor | None = None  # float32 [B, K], see `lungtl.training.readers`; None unless they are trained on
 
     def pin_memory(self) -> Batch:
         """A copy in page-locked memory; called by loaders with `pin_memory=True`."""
@@ -56,6 +62,7 @@ class Batch:
             features=None if self.features is None else [function(rows) for rows in self.features],
             frames=None if self.frames is None else [function(frames) for frames in self.frames],
             positions=[function(positions) for positions in self.positions],
+            ratings=None if self.ratings is None else function(self.ratings),
         )
 
 
@@ -70,6 +77,9 @@ class Sample:
     features: Tensor | None
     frames: Tensor | None
     view: int = 0
+    spacing_mm: Spacing = UNKNOWN_SPACING
+    seed: int | None = None
+    ratings: Tensor | None = None
 
 
 @dataclass(eq=False)
@@ -87,7 +97,9 @@ class BagDataset(Dataset[Sample]):
     neighbours: bool = False  # frames are the previous, the current and the next slice
     draw: int | None = None  # maximum number of slices per bag, see `draw_slices`; None uses all
     augment: bool = False  # use a random dihedral view of each bag
+    jitter: bool = False  # give each bag a seed for `lungtl.training.jitter`
     key: tuple[int, int] = (0, 0)  # seed of the run, and epoch
+    ratings: Mapping[str, Tensor] | None = None  # bag_id -> ratings
 
     def __len__(self) -> int:
         return len(self.bag_ids)
@@ -95,7 +107,7 @@ class BagDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         bag_id = self.bag_ids[index % len(self.bag_ids)]
         labels = torch.from_numpy(self.store.slice_labels(bag_id).astype(np.int64))
-        (seed,) = np.random.SeedSequence([*self.key, index]).generate_state(1, np.uint64)
+        seed, jitter_seed = np.random.SeedSequence([*self.key, index]).generate_state(2, np.uint64)
         generator = torch.Generator().manual_seed(int(seed))
         drawn = None
         if self.draw is not None and len(labels) > self.draw:
@@ -108,7 +120,12 @@ class BagDataset(Dataset[Sample]):
         else:
             frames = read_frames(self.store.voxels(bag_id), positions.numpy(), self.neighbours)
         bag_label = self.labels.get(bag_id, UNKNOWN)
-        return Sample(bag_id, bag_label, labels[positions], positions, features, frames, view)
+        spacing_mm = self.store.spacing_mm(bag_id)
+        seed_of_bag = int(jitter_seed) if self.jitter else None
+        ratings = None if self.ratings is None else self.ratings[bag_id]
+        return Sample(
+            bag_id, bag_label, labels[positions], positions, features, frames, view, spacing_mm, seed_of_bag, ratings
+        )
 
 
 def dihedral(frames: Tensor, view: int) -> Tensor:
@@ -116,6 +133,11 @@ def dihedral(frames: Tensor, view: int) -> Tensor:
     mirrored, turns = divmod(view, 4)
     turned = torch.rot90(frames, turns, dims=(-2, -1)) if turns else frames
     return turned.flip(-1) if mirrored else turned
+
+
+def turned(spacing_mm: Spacing, view: int) -> Spacing:
+    """The (row, column) spacing in a dihedral view."""
+    return (spacing_mm[1], spacing_mm[0]) if view % 2 else spacing_mm
 
 
 def random_view(generator: torch.Generator) -> int:
@@ -143,6 +165,7 @@ def read_frames(voxels: NDArray[np.int16], indices: NDArray[np.int64], neighbour
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Combine samples into a batch; only slice labels are padded to the longest bag."""
+    ratings = [sample.ratings for sample in samples if sample.ratings is not None]
     return Batch(
         bag_ids=[sample.bag_id for sample in samples],
         bag_labels=torch.tensor([float(sample.bag_label) for sample in samples]),
@@ -151,4 +174,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         frames=[s.frames for s in samples if s.frames is not None] or None,
         views=[sample.view for sample in samples],
         positions=[sample.positions for sample in samples],
+        spacings=[sample.spacing_mm for sample in samples],
+        seeds=[s.seed for s in samples if s.seed is not None] or None,
+        ratings=torch.stack(ratings) if ratings else None,
     )

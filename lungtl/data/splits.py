@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 EXTRA = "extra"
 """Bags without a label that train by their readers' votes; their patients are neither validated nor tested."""
+MEASURED = ("diameter_mm", "density")
+"""What readers measured of a nodule: columns of a store's bags, of a split where the store has them."""
 DIGITS = 16  # of a SHA-256; enough that no two of a billion images share them by chance
 
 
@@ -33,13 +35,14 @@ def split_bags(bags: pd.DataFrame, config: SplitConfig, votes: bool = False) -> 
     in val or test: they change nothing about the other splits.
 
     Returns:
-        bag_id, patient_id, diameter_mm, label (-1 in extra), split; sorted by bag_id and checked by `check_split`.
+        bag_id, patient_id, those of `MEASURED` that there are, label (-1 in extra), split; sorted by bag_id and checked
+        by `check_split`.
 
     Raises:
         LungtlError: the split is not usable (`check_split`), or two of its parts have the same voxels.
     """
     labelled = bags[bags["bag_label"] != UNKNOWN]
-    table = labelled[["bag_id", "patient_id", "diameter_mm"]].assign(label=labelled["bag_label"].astype(int))
+    table = identified(labelled)
     if config.kind == "source":
         table["split"] = _given_splits(table.assign(split=labelled["split"].astype("string")), config)
     else:
@@ -56,11 +59,17 @@ def split_bags(bags: pd.DataFrame, config: SplitConfig, votes: bool = False) -> 
     return table
 
 
+def identified(bags: pd.DataFrame) -> pd.DataFrame:
+    """Bags of a store's table: bag_id, patient_id, those of `MEASURED` that there are, label."""
+    columns = ["bag_id", "patient_id", *(name for name in MEASURED if name in bags)]
+    return bags[columns].assign(label=bags["bag_label"].astype(int))
+
+
 def _extra(bags: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """The bags without a label that can train, see `split_bags`."""
     held_out = set(table.loc[table["split"] != "train", "patient_id"])
     usable = (bags["bag_label"] == UNKNOWN) & bags["votes"].notna() & ~bags["patient_id"].isin(held_out)
-    return bags.loc[usable, ["bag_id", "patient_id", "diameter_mm"]].assign(label=UNKNOWN, split=EXTRA)
+    return identified(bags[usable]).assign(split=EXTRA)
 
 
 def check_split(table: pd.DataFrame) -> None:
@@ -143,13 +152,13 @@ def split_fingerprint(table: pd.DataFrame) -> str:
 
 
 def save_split(table: pd.DataFrame, path: Path) -> None:
-    """Write the split as CSV: bag_id, patient_id, diameter_mm, label, split."""
+    """Write the split as CSV, with all its columns."""
     write_table(table, path)
 
 
 def read_split(path: Path) -> pd.DataFrame:
     """Read a file written by `save_split`."""
-    return read_table(path, missing={"diameter_mm": [""]})
+    return read_table(path, missing={name: [""] for name in MEASURED})
 
 
 def _patients(table: pd.DataFrame) -> pd.Series:

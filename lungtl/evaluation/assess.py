@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
 from lungtl.evaluation.chosen import Chosen
+from lungtl.evaluation.covariates import WITH_COVARIATES
 from lungtl.evaluation.delong import compare_aurocs
-from lungtl.evaluation.document import Document, evaluation_document
+from lungtl.evaluation.document import Document, WithCovariates, evaluation_document
+from lungtl.evaluation.estimate import Difference
 from lungtl.evaluation.localisation import localise
 from lungtl.evaluation.metrics import at_threshold, score
 from lungtl.evaluation.subgroups import score_subgroups
@@ -30,12 +33,14 @@ def assess(
     chose: bool = False,
     threshold: float = 0.5,
     resamples: int = 1000,
+    covariates: Sequence[str] = (),
     **context: Any,
 ) -> Document:
     """Score predictions next to their controls: the content of metrics.json.
 
     Args:
-        bags: bag_id, patient_id, label (0 or 1), probability.
+        bags: bag_id, patient_id, label (0 or 1), probability; where there are covariates also
+            probability_with_covariates, NaN where unknown.
         slices: of these bags: bag_id, index, label (-1 unknown), weight; p_malignant where the slice head was trained.
         split: the name of the split that was scored.
         controls: name -> probabilities [n] of a predictor to beat, in the order of `bags`.
@@ -46,6 +51,7 @@ def assess(
         chose: whether `chosen` was fitted on these very bags; then neither calibration nor thresholds are scored.
         threshold: bags and slices with at least this probability count as positive.
         resamples: of patients, for the bootstrapped intervals.
+        covariates: their names; without any, none are scored.
         **context: further keys of the document.
     """
     labels, probabilities, patients = bags["label"], bags["probability"], bags["patient_id"]
@@ -61,6 +67,9 @@ def assess(
             for kind, fitted in (applied.maps if applied is not None else {}).items()
             if fitted.kind != "none"
         },
+        with_covariates=None
+        if chose or not covariates
+        else score_with_covariates(bags, controls, covariates, threshold=threshold, resamples=resamples),
         slice=score(labelled["label"] == MALIGNANT, labelled["p_malignant"], labelled["patient_id"], **options)
         if slices_trained and len(labelled)
         else None,
@@ -74,4 +83,32 @@ def assess(
         subgroups=score_subgroups(labels, probabilities, patients, groups),
         localisation=localise(slices, patient_of_bag, untrained_weights, resamples=resamples),
         **context,
+    )
+
+
+def score_with_covariates(
+    bags: pd.DataFrame,
+    controls: Mapping[str, ArrayLike],
+    covariates: Sequence[str],
+    *,
+    threshold: float = 0.5,
+    resamples: int = 1000,
+    compare: Callable[..., Difference] = compare_aurocs,
+) -> WithCovariates | None:
+    """Score the column probability_with_covariates on the bags that have it; None where there are none.
+
+    `compare` takes labels, two arrays of probabilities and patients; the other arguments are those of `assess`.
+    """
+    known = bags[WITH_COVARIATES].notna().to_numpy()
+    if not known.any():
+        return None
+    labels, combined, alone, patients = (
+        bags.loc[known, name] for name in ("label", WITH_COVARIATES, "probability", "patient_id")
+    )
+    return WithCovariates(
+        covariates=tuple(covariates),
+        n_unknown=int((~known).sum()),
+        scores=score(labels, combined, patients, threshold=threshold, resamples=resamples),
+        gain=compare(labels, combined, alone, patients),
+        gains={name: compare(labels, combined, np.asarray(p)[known], patients) for name, p in controls.items()},
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,11 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
 from lungtl.evaluation.checks import check_labels
+from lungtl.evaluation.covariates import DENSITY, DIAMETER, UNPENALISED, Regression, fit_regression, unknown
 from lungtl.settings.errors import LungtlError
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,19 @@ class Controls:
     n: int  # training bags
     prevalence: float  # the share of positives among them
     diameter: DiameterControl | None  # None where a diameter is unknown, or all training bags have one class
+    size_density: Regression | None = None  # on diameter and density; None likewise
 
     def predict(self, test: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
-        """Predict bags, given diameter_mm (NaN where unknown): name of a control -> float64 [len(test)].
+        """Predict bags, given diameter_mm and, where known, density: name of a control -> float64 [len(test)].
 
-        "diameter" is omitted where it was not fitted or a diameter is unknown, which is logged.
+        "diameter" and "size_density" are omitted where they were not fitted, or a bag's value is unknown, which is
+        logged.
         """
         predicted = {"prevalence": np.full(len(test), self.prevalence)}
         if self.diameter is not None and not _diameters_missing(test, "scored"):
             predicted["diameter"] = self.diameter.predict(test["diameter_mm"])
+        if self.size_density is not None and not _densities_missing(test, "scored"):
+            predicted["size_density"] = self.size_density.predict(test)
         return predicted
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,22 +67,32 @@ class Controls:
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Controls:
         """Read what `to_dict` returned; raises LungtlError on anything else."""
-        try:
-            return TypeAdapter(cls).validate_python(document)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise LungtlError(f"the bundle's controls cannot be read ({reason}); fetch the bundle again") from error
+        return read_numbers(cls, document, "controls")
+
+
+def read_numbers(kind: type[T], document: Mapping[str, Any], name: str) -> T:
+    """Read a dataclass from a part of a bundle's config.json; raises LungtlError on anything else."""
+    try:
+        return TypeAdapter(kind).validate_python(document)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise LungtlError(f"the bundle's {name} cannot be read ({reason}); fetch the bundle again") from error
 
 
 def fit_controls(train: pd.DataFrame) -> Controls:
-    """Fit every control that the data allow, given label (0 or 1) and diameter_mm (NaN where unknown) of each bag."""
+    """Fit every control that the data allow.
+
+    Given label (0 or 1), diameter_mm and, where the dataset has it, density of each bag; NaN where unknown.
+    """
     labels = check_labels(train["label"].to_numpy(), "training labels")
-    diameter = None
+    diameter = size_density = None
     if labels.min() == labels.max():
         log.info("no diameter control: all %d training labels are %s", len(labels), labels[0])
     elif not _diameters_missing(train, "training"):
         diameter = fit_diameter(train["diameter_mm"], labels)
-    return Controls(len(labels), float(labels.mean()), diameter)
+        if not _densities_missing(train, "training"):
+            size_density = fit_regression(train, (DIAMETER, DENSITY), UNPENALISED)
+    return Controls(len(labels), float(labels.mean()), diameter, size_density)
 
 
 def fit_diameter(diameter_mm: ArrayLike, labels: ArrayLike) -> DiameterControl:
@@ -109,6 +125,14 @@ def _diameters_missing(bags: pd.DataFrame, which: str) -> bool:
     if count:
         level = logging.WARNING if count < len(bags) else logging.INFO
         log.log(level, "no diameter control: %d of %d %s cases have no diameter", count, len(bags), which)
+    return count > 0
+
+
+def _densities_missing(bags: pd.DataFrame, which: str) -> bool:
+    """Whether a density is unknown; a warning where only some are. The diameters are known."""
+    count = int(unknown(bags, [DENSITY]).sum())
+    if 0 < count < len(bags):
+        log.warning("no control of size and density: %d of %d %s cases have no density", count, len(bags), which)
     return count > 0
 
 

@@ -79,6 +79,17 @@ class Localisation:
     gains: dict[Literal["centre", "untrained"], dict[Measure, Estimate]]
 
 
+@dataclass(frozen=True, config=STRICT)
+class WithCovariates:
+    """The prediction from the model's log-odds and covariates, on the bags whose covariates are known."""
+
+    covariates: tuple[str, ...]
+    n_unknown: Count  # bags that are not scored, since they lack a covariate
+    scores: ScoreTable
+    gain: Difference  # its AUROC minus the model's own
+    gains: dict[str, Difference]  # control -> its AUROC minus the control's
+
+
 class Training(BaseModel):
     """`training` in the metrics.json of a training; a further key is the monitored metric (`val/loss`, ...)."""
 
@@ -101,6 +112,8 @@ class Metrics(BaseModel):
     bag: ScoreTable  # the model's scores per bag
     # kind of calibration -> the model's scores after it
     calibrated: dict[Literal["platt", "temperature", "isotonic"], ScoreTable] = {}
+    # the model and covariates together; None without covariates, or where no scored bag has them
+    with_covariates: WithCovariates | None = None
     slice: ScoreTable | None = None  # its scores per slice; None where slices were not scored
     controls: dict[str, ScoreTable] = {}  # scores of the trivial predictors on the same bags
     gains: dict[str, Difference] = {}  # control -> the model's AUROC minus the control's
@@ -160,11 +173,16 @@ def flat_metrics(document: Document) -> dict[str, float]:
     tables = {"bag": document["bag"], "slice": document["slice"] or {}}
     tables |= {f"calibrated/{kind}": table for kind, table in document["calibrated"].items()}
     tables |= {f"control/{name}": table for name, table in document["controls"].items()}
+    if with_covariates := document["with_covariates"]:
+        tables["with_covariates"] = with_covariates["scores"]
     groups = {
         name: table.get("metrics", {}) | {"auroc_delong": table.get("auroc_delong")} for name, table in tables.items()
     }
-    for name, gain in document["gains"].items():
-        groups[f"gain/{name}"] = {"auroc": gain | {"value": gain["difference"]}}
+    gains = {f"gain/{name}": gain for name, gain in document["gains"].items()}
+    if with_covariates:
+        gains["with_covariates/gain"] = with_covariates["gain"]
+        gains |= {f"with_covariates/gain/{name}": gain for name, gain in with_covariates["gains"].items()}
+    groups |= {name: {"auroc": gain | {"value": gain["difference"]}} for name, gain in gains.items()}
     for name, point in document["operating_points"].items():
         groups[f"point/{name}"] = {key: part for key, part in (point or {}).items() if key != "threshold"}
     if localisation := document["localisation"]:

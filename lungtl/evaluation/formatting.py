@@ -114,6 +114,19 @@ def rows_for_table(document: Mapping[str, Any], level: Literal["bag", "slice"] =
     return rows
 
 
+def rows_of_covariates(document: Mapping[str, Any]) -> Rows:
+    """Format the prediction with covariates: a header, then one row per metric; no rows where there is none."""
+    part = document.get("with_covariates")
+    if part is None:
+        return []
+    gain = part["gain"]
+    rows: Rows = [("metric", f"model with {', '.join(part['covariates'])}")]
+    rows += [(name, _with_reason(part["scores"]["metrics"][name])) for name in METRICS]
+    rows.insert(2, ("auroc, gain over the model alone", _with_reason({**gain, "value": gain["difference"]})))
+    rows.insert(3, ("p-value of the gain", format_p_value(gain["p_value"])))
+    return rows
+
+
 def rows_of_points(document: Mapping[str, Any]) -> Rows:
     """Format the operating points: a header, then one row per point; no rows where none were chosen."""
     points = document["operating_points"]

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from lungtl.evaluation.controls import fit_controls
+from lungtl.evaluation.covariates import WITH_COVARIATES
 from lungtl.evaluation.delong import compare_aurocs
 from lungtl.evaluation.estimate import Difference, mean_and_sd
 from lungtl.evaluation.weighted import METRICS
@@ -36,11 +37,12 @@ class Fold:
 
     number: int  # which fold it tested
     split: pd.DataFrame  # bag_id, patient_id, label (0 or 1), diameter_mm, split of all labelled bags
-    # bag_id, probability of its test bags; calibrated, unless the calibration is "none"; control_NAME of those of
-    # `RUN_CONTROLS` that the run has
+    # bag_id, probability of its test bags; calibrated, unless the calibration is "none"; where the run has them,
+    # probability_with_covariates and control_NAME of those of `RUN_CONTROLS`
     predictions: pd.DataFrame
     metrics: Mapping[str, float | None]  # name in `METRICS` -> the run's value on its test bags, None where undefined
     calibration: str = "none"  # its kind, fitted on the fold's own validation bags
+    covariates: Sequence[str] = ()  # of its run
 
 
 def pool_folds(folds: Sequence[Fold]) -> pd.DataFrame:
@@ -48,10 +50,10 @@ def pool_folds(folds: Sequence[Fold]) -> pd.DataFrame:
 
     Returns:
         One row per labelled bag, sorted by bag_id: bag_id, patient_id, label, probability, fold; calibrated, where
-        the folds share a kind of calibration; and `control_NAME` for each control that all folds allow, fitted on the
-        fold's training bags. Prevalence is one constant, the mean of the folds' training shares: the more positives a
-        fold tests, the fewer it was trained on, so that the share of each fold would rank the pooled bags backwards
-        (Parker et al. 2007).
+        the folds share a kind of calibration; probability_with_covariates, where all folds have it; and
+        `control_NAME` for each control that all folds allow, fitted on the fold's training bags. Prevalence is one
+        constant, the mean of the folds' training shares: the more positives a fold tests, the fewer it was trained on,
+        so that the share of each fold would rank the pooled bags backwards (Parker et al. 2007).
 
     Raises:
         LungtlError: a patient is tested by two folds or by none, a fold's predictions are not those of its test bags,
@@ -74,8 +76,9 @@ def pool_folds(folds: Sequence[Fold]) -> pd.DataFrame:
         part = test.merge(fold.predictions, on="bag_id", suffixes=("", "_"), validate="one_to_one")
         fitted = fit_controls(fold.split[fold.split["split"] == "train"]).predict(part)
         part = part.assign(fold=fold.number, **{CONTROL + name: values for name, values in fitted.items()})
-        controls = [column for name in (*fitted, *RUN_CONTROLS) if (column := CONTROL + name) in part]
-        parts.append(part[["bag_id", "patient_id", "label", *predicted, "fold", *controls]])
+        further = [WITH_COVARIATES, *(CONTROL + name for name in (*fitted, *RUN_CONTROLS))]
+        further = [column for column in further if column in part]
+        parts.append(part[["bag_id", "patient_id", "label", *predicted, "fold", *further]])
     pooled = pd.concat(parts, join="inner", ignore_index=True).sort_values("bag_id", ignore_index=True)
     pooled[PREVALENCE] = float(np.mean([part[PREVALENCE].iloc[0] for part in parts]))
     _check_partition(pooled, first.split)

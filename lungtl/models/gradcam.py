@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from lungtl.data.field_of_view import UNKNOWN_SPACING, Spacing, spread
 from lungtl.models.backbones.base import Backbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.module_state import evaluation_mode
@@ -22,7 +22,11 @@ POOLS = ("global_pool", "head")  # timm's names of the child module that pools a
 
 
 def slice_heatmaps(
-    classifier: BagClassifier, frames: Tensor, indices: Sequence[int], rows: Tensor | None = None
+    classifier: BagClassifier,
+    frames: Tensor,
+    indices: Sequence[int],
+    rows: Tensor | None = None,
+    spacing_mm: Spacing = UNKNOWN_SPACING,
 ) -> NDArray[np.float32]:
     """Grad-CAM heatmaps of some slices of a bag.
 
@@ -30,7 +34,7 @@ def slice_heatmaps(
     d(bag logit) / d A_k. The gradient passes through the aggregator, so a slice of weight 0 has an empty map, and the
     maps of one bag share one scale. Convolutional networks: the maps that are pooled; with features="stages" those of
     the last stage. Vision transformers: the patch tokens that enter the last attention, since only the class token
-    may be read after it.
+    may be read after it. Several scales: the sum of their maps, each in its own field of view.
 
     Selvaraju et al.: Grad-CAM, ICCV 2017; computed with `captum`.
 
@@ -38,10 +42,11 @@ def slice_heatmaps(
         classifier: trained; used in evaluation mode and left unchanged.
         frames: int16 [S, C, H, W], all slices of one bag; with `rows` only the chosen ones, [n, C, H, W].
         indices: the n slices of the bag to map.
-        rows: float [S, K], the features of all slices (see `classifier.split`); None computes them from the frames.
+        rows: float [S, K], the features of all slices (see `classifier.prefix`); None computes them from the frames.
+        spacing_mm: of the rows and columns of the slices, which fields of view in mm require.
 
     Returns:
-        float32 [n, H, W] in the pixels of the slices, >= 0; 0 outside the crop that the classifier sees.
+        float32 [n, H, W] in the pixels of the slices, >= 0; 0 outside the field of view of the classifier.
 
     Raises:
         LungtlError: captum is not installed, or the network's feature maps were not found.
@@ -58,21 +63,25 @@ def slice_heatmaps(
         chosen = torch.tensor(list(indices), device=device)
         with torch.no_grad():
             if rows is None:
-                embeddings = classifier.embed(frames.to(device))
+                embeddings = classifier.embed(frames.to(device), spacing_mm)
                 frames = frames[list(indices)]
             else:
-                embeddings = classifier.split.suffix(rows.to(device).float())
-            images = classifier.preprocessor(frames.to(device))
+                embeddings = classifier.suffix(rows.to(device).float())
+            images = classifier.preprocessor(frames.to(device), spacing_mm)
 
         def bag_logit(images: Tensor) -> Tensor:
-            h = classifier.projection(embeddings.index_copy(0, chosen, classifier.backbone(images))).unsqueeze(0)
+            h = classifier.projection(embeddings.index_copy(0, chosen, classifier.embed_images(images))).unsqueeze(0)
             real = torch.ones(h.shape[:2], dtype=torch.bool, device=device)
             logit: Tensor = classifier.aggregator(h, classifier.slice_head(h), real)[0]
             return logit
 
         with _last_maps(classifier.backbone) as maps:
             cam: Tensor = LayerGradCam(bag_logit, maps).attribute(images, relu_attributions=True)
-    heatmaps: NDArray[np.float32] = _to_slice_pixels(cam.detach(), classifier.preprocessor.crop, frames).cpu().numpy()
+    shape = (frames.shape[-2], frames.shape[-1])
+    fields = classifier.preprocessor.fields(shape, spacing_mm)
+    scales = cam.detach().view(len(indices), len(fields), *cam.shape[-2:]).unbind(1)
+    maps_of_scales = [spread(scale, field, shape) for scale, field in zip(scales, fields, strict=True)]
+    heatmaps: NDArray[np.float32] = sum(maps_of_scales[1:], maps_of_scales[0]).cpu().numpy()
     return heatmaps
 
 
@@ -118,12 +127,3 @@ def _before_pooling(backbone: Backbone) -> nn.Module:
         if name in POOLS:
             return before  # type: ignore[no-any-return]
     raise LungtlError(f"no heatmaps of {backbone.name}: it has no pooling layer named {' or '.join(POOLS)}")
-
-
-def _to_slice_pixels(cam: Tensor, crop: int | None, frames: Tensor) -> Tensor:
-    """Undo the preprocessor's resize and crop: float [n, 1, h, w] -> [n, H, W]."""
-    height, width = frames.shape[-2:]
-    crop_height, crop_width = (height, width) if crop is None else (crop, crop)
-    heatmap = F.interpolate(cam, (crop_height, crop_width), mode="bilinear", align_corners=False).squeeze(1)
-    top, left = (height - crop_height) // 2, (width - crop_width) // 2
-    return F.pad(heatmap, (left, width - crop_width - left, top, height - crop_height - top))

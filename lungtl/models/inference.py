@@ -1,4 +1,7 @@
-"""Predictions of a trained classifier: one path for training, evaluation, prediction and served models."""
+"""Predictions of a trained classifier: one path for training, evaluation, prediction and served models.
+
+With several dihedral views (`BagClassifier.views`), probabilities and slice weights are means over the views.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,14 @@ from torch import Tensor
 
 from lungtl.data.bags import Features, read_frames
 from lungtl.data.batching import inference_chunks
+from lungtl.data.field_of_view import UNKNOWN_SPACING, Spacing
 from lungtl.data.store.reader import Store
-from lungtl.models.bag_classifier import BagClassifier, image_chunks
+from lungtl.models.bag_classifier import BagClassifier, SpacedVoxels, image_chunks
 from lungtl.models.module_state import evaluation_mode
 from lungtl.sources.base import BENIGN, MALIGNANT, NON_NODULE
 
+P_COLUMNS = ("p_non_nodule", "p_benign", "p_malignant")
+"""Class probabilities of the slice head, in tables of slices."""
 MOST_BYTES = 2**28  # of voxels or features at once when nothing trains, unless a single bag has more
 
 
@@ -39,12 +45,33 @@ class Predictions:
     slices: pd.DataFrame  # bag_id, index, z_mm, label, weight, p_non_nodule, p_benign, p_malignant
 
 
-def predict_volume(classifier: BagClassifier, voxels: NDArray[np.int16]) -> BagPrediction:
-    """Predict one bag from its voxels, int16 [S, H, W], on the classifier's device, in evaluation mode."""
+def predict_volume(
+    classifier: BagClassifier, voxels: NDArray[np.int16], spacing_mm: Spacing = UNKNOWN_SPACING
+) -> BagPrediction:
+    """Predict one bag from its voxels, int16 [S, H, W], on the classifier's device, in evaluation mode.
+
+    `spacing_mm` is that of rows and columns, which fields of view in mm require.
+    """
     device = next(classifier.parameters()).device
     with evaluation_mode(classifier), torch.inference_mode(), classifier.folded():
-        (prediction,) = _classify(classifier, _embed(classifier, [voxels], device))
-    return prediction
+        views = [_embed(classifier, [(voxels, spacing_mm)], device, view=view) for view in range(classifier.views)]
+        return mean_prediction([_classify(classifier, rows)[0] for rows in views])
+
+
+def mean_prediction(predictions: Sequence[BagPrediction]) -> BagPrediction:
+    """The mean of several predictions of one bag: of ensemble members, or of views."""
+    probabilities, weights, slices = zip(*predictions, strict=True)
+    return BagPrediction(float(np.mean(probabilities)), np.mean(weights, axis=0), np.mean(slices, axis=0))
+
+
+def mean_predictions(members: Sequence[Predictions]) -> Predictions:
+    """Likewise, of predictions of the same bags in the same order."""
+
+    def mean(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+        return tables[0].assign(**{name: np.mean([table[name] for table in tables], axis=0) for name in columns})
+
+    bags = mean([member.bags for member in members], ["probability"])
+    return Predictions(bags, mean([member.slices for member in members], ["weight", *P_COLUMNS]))
 
 
 def predict_bags(
@@ -58,8 +85,9 @@ def predict_bags(
     """Predict bags of a store, all their slices, in evaluation mode.
 
     `features` are from the feature cache, of the classifier's cut; None reads voxels. At most `batch_size` bags are
-    predicted at once; slices are read and embedded in the classifier's chunks.
+    predicted at once; slices are read and embedded in the classifier's chunks, views that `features` lack as well.
     """
+    cached_views = 0 if features is None else features.views
     lengths = store.bags.set_index("bag_id")["n_slices"][list(bag_ids)].tolist()
     neighbours = classifier.preprocessor.neighbours
     bags, slices = [], []
@@ -67,15 +95,20 @@ def predict_bags(
     with (
         evaluation_mode(classifier),
         torch.inference_mode(),
-        classifier.folded() if features is None else nullcontext(),
+        classifier.folded() if cached_views < classifier.views else nullcontext(),
     ):
         for batch in inference_chunks(lengths, batch_size, most_slices(store, features, neighbours)):
             ids = [bag_ids[i] for i in batch]
-            if features is not None:
-                rows = [features.rows(bag_id, 0, None).to(device) for bag_id in ids]
-            else:
-                rows = _embed(classifier, map(store.voxels, ids), device, [lengths[i] for i in batch])
-            for bag_id, prediction in zip(ids, _classify(classifier, rows), strict=True):
+            views = []
+            for view in range(classifier.views):
+                if features is not None and view < features.views:
+                    rows = [features.rows(bag_id, view, None).to(device) for bag_id in ids]
+                else:
+                    volumes = ((store.voxels(bag_id), store.spacing_mm(bag_id)) for bag_id in ids)
+                    rows = _embed(classifier, volumes, device, [lengths[i] for i in batch], view)
+                views.append(_classify(classifier, rows))
+            for bag_id, *of_views in zip(ids, *views, strict=True):
+                prediction = mean_prediction(of_views)
                 bags.append((bag_id, prediction.probability))
                 slices.append(_slice_table(prediction, store, bag_id))
     return Predictions(pd.DataFrame(bags, columns=["bag_id", "probability"]), pd.concat(slices, ignore_index=True))
@@ -93,12 +126,13 @@ def most_slices(store: Store, features: Features | None, neighbours: bool) -> in
 
 def _embed(
     classifier: BagClassifier,
-    volumes: Iterable[NDArray[np.int16]],
+    volumes: Iterable[SpacedVoxels],
     device: torch.device,
     lengths: list[int] | None = None,
+    view: int = 0,
 ) -> list[Tensor]:
-    """What the feature cache would hold of bags, float [S_i, K] each."""
-    chunks = [classifier.split.prefix(images) for images in image_chunks(classifier, volumes, device)]
+    """What the feature cache would hold of bags in a view, float [S_i, K] each."""
+    chunks = [classifier.prefix(images) for images in image_chunks(classifier, volumes, device, view)]
     rows = torch.cat(chunks)
     return [rows] if lengths is None else list(rows.split(lengths))
 

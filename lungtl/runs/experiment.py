@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from omegaconf import OmegaConf
 
+from lungtl.data.field_of_view import check_slices
 from lungtl.data.splits import save_split
 from lungtl.data.store.reader import Store
 from lungtl.data.tables import read_table
+from lungtl.evaluation.covariates import WITH_COVARIATES, check_covariates
 from lungtl.runs.environment import write_environment
 from lungtl.runs.folder import CONFIG, PREDICTIONS, PRUNED, RECORD, SLICES, SPLIT, read_record, write_record
 from lungtl.runs.record import check_unchanged, check_weights_patients, make_record
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.callbacks import Callback  # which imports torchvision, see `lungtl.models.compat`
 
 log = logging.getLogger(__name__)
-NUMBERS = ("calibrated", "z_mm", "p_non_nodule", "p_benign", "p_malignant")
+NUMBERS = ("calibrated", WITH_COVARIATES, "z_mm", "p_non_nodule", "p_benign", "p_malignant")
 """Columns of predictions.csv and slices.csv that may be empty."""
 
 
@@ -107,13 +109,16 @@ def run_experiment(
         None if a callback pruned the run, which then has no results.
 
     Raises:
-        UsageError: the starting weights have seen this run's test patients.
-        LungtlError: a resumed run's data or weights have changed, or training found no usable epoch.
+        UsageError: the starting weights have seen this run's test patients, or the dataset lacks a covariate.
+        LungtlError: image.crop_mm does not suit the dataset, a resumed run's data or weights have changed, or training
+            found no usable epoch.
     """
     observer = observer or Observer()
     resume = resume and (folder / RECORD).is_file()
+    check_covariates(store.bags, split, config.covariates)
     seed_everything(config.seed)
     classifier = build_classifier(config, store.value_range)
+    check_slices(classifier.preprocessor.crop_mm, store.bags, store.name)
     device = pick_device(config.trainer.accelerator)
     record = make_record(config, store, split, classifier.backbone, name=name, mlflow_run_id=observer.run_id)
     if resume:

@@ -94,25 +94,29 @@ def windowed(hu: NDArray[np.int16], window: tuple[float, float]) -> NDArray[np.u
 def _draw_most_weighted(
     folder: Path, store: Store, model: ScoredModel, slices: dict[Any, pd.DataFrame], table: pd.DataFrame, weighted: bool
 ) -> None:
-    """One slice of each of the bags with the highest probabilities, with and without heatmaps."""
-    window = model.classifier.preprocessor.windows[0]
-    images, captions, labels, places = [], [], [], []
+    """The network's view of one slice of the bags with the highest probabilities, with and without heatmaps."""
+    preprocessor = model.classifier.preprocessor
+    images, captions, labels, places, aspects = [], [], [], [], []
     for row in table.sort_values("probability", ascending=False).head(SHOWN).itertuples():
         top = representative_slice(slices[row.bag_id], weighted)
-        images.append(windowed(store.voxels(str(row.bag_id))[top.slice_index], window))
+        hu, spacing_mm = store.voxels(str(row.bag_id))[top.slice_index], store.spacing_mm(str(row.bag_id))
+        seen = preprocessor.box((hu.shape[0], hu.shape[1]), spacing_mm)
+        images.append(windowed(hu[seen], preprocessor.windows[0]))
+        aspect = spacing_mm[0] / spacing_mm[1]
+        aspects.append(aspect if np.isfinite(aspect) else 1.0)
         place = "" if np.isnan(top.z_mm) else f" z {top.z_mm:.0f} mm"
         captions.append(f"{row.patient_id}{place}\nw={top.weight:.2f} p={row.probability:.2f} {SLICE_NAMES[top.label]}")
         labels.append(int(top.label))
-        places.append((str(row.bag_id), int(top.slice_index)))
+        places.append((str(row.bag_id), int(top.slice_index), seen))
     title = "Highest probabilities: " + ("most heavily weighted slice" if weighted else "middle slice (equal weights)")
-    save(montage(images, captions, labels, title), folder / "montage.png")
+    save(montage(images, captions, labels, title, aspects=aspects), folder / "montage.png")
     if model.heatmaps:
         try:
-            maps = [_heatmap(store, model, *place) for place in places]
+            maps = [_heatmap(store, model, bag_id, index)[seen] for bag_id, index, seen in places]
         except LungtlError as error:  # the extra is not installed, or the network has no maps
             log.info("no heatmaps: %s", error)
         else:
-            save(montage(images, captions, labels, title, maps), folder / "heatmaps.png")
+            save(montage(images, captions, labels, title, maps, aspects), folder / "heatmaps.png")
 
 
 def representative_slice(slices: pd.DataFrame, weighted: bool) -> Any:
@@ -134,7 +138,7 @@ def _heatmap(store: Store, model: ScoredModel, bag_id: str, index: int) -> NDArr
     rows = None if model.features is None else model.features.rows(bag_id, 0, None)
     needed = np.arange(len(voxels)) if rows is None else np.array([index])
     frames = read_frames(voxels, needed, model.classifier.preprocessor.neighbours)
-    heatmap: NDArray[np.float32] = slice_heatmaps(model.classifier, frames, [index], rows)[0]
+    heatmap: NDArray[np.float32] = slice_heatmaps(model.classifier, frames, [index], rows, store.spacing_mm(bag_id))[0]
     return heatmap
 
 

@@ -15,6 +15,8 @@ from lungtl.settings.errors import UsageError
 RECORD, CONFIG, SPLIT, BUNDLE = "run.json", "config.yaml", "split.csv", "bundle"
 METRICS, PREDICTIONS, SLICES, FIGURES = "metrics.json", "predictions.csv", "slices.csv", "figures"
 VALIDATION = "validation.csv"
+MEMBERS = "members"
+"""In the bundle of an ensemble (see `lungtl.runs.ensemble`)."""
 PRUNED = "pruned.json"
 """Written by a search that stopped the run early because others were better."""
 
@@ -61,9 +63,10 @@ def find_run(reference: str, data_dir: Path) -> Path:
 
 
 def find_model(reference: str, data_dir: Path) -> Path:
-    """The folder of a trained model: a run's (see `find_run`), or a bundle's own."""
+    """The folder of a trained model: a run's (see `find_run`), a bundle's own, or one with an ensemble's bundle/."""
     folder = Path(reference).expanduser()
-    if (folder / "model.safetensors").is_file():
+    ensemble = any((place / MEMBERS).is_dir() for place in (folder, folder / BUNDLE))
+    if ensemble or (folder / "model.safetensors").is_file():
         return folder.resolve()
     run = find_run(reference, data_dir)
     if not (run / BUNDLE).is_dir():

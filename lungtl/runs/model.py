@@ -13,9 +13,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from lungtl.bundle import load_bundle
+from lungtl.data.field_of_view import UNKNOWN_SPACING, Spacing
 from lungtl.evaluation.chosen import Chosen, read_chosen
 from lungtl.models.bag_classifier import BagClassifier
-from lungtl.models.inference import predict_volume
+from lungtl.models.inference import mean_prediction, predict_volume
+from lungtl.runs.ensemble import read_ensemble
 from lungtl.runs.folder import bundle_of
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.ct.lungs import crop_to_lungs
@@ -53,12 +55,14 @@ class Model:
         classifier: in evaluation mode.
         config: of its bundle: backbone, head, aggregator, preprocessing, provenance.
         chosen: calibration and thresholds; None if the bundle has none.
+        members: of an ensemble, whose `classifier` is the first member's and whose config has no architecture.
     """
 
     folder: Path
     classifier: BagClassifier
     config: dict[str, Any]
     chosen: Chosen | None
+    members: tuple[Model, ...] = ()
 
     @classmethod
     def open(cls, folder: Path, accelerator: str = "cpu", trust: str | Collection[str] = ()) -> Model:
@@ -73,13 +77,19 @@ class Model:
             LungtlError: it is not a bundle, is damaged, or names a class that is not trusted.
         """
         place = bundle_of(folder)
-        classifier, config = load_bundle(place, trust)
+        members: tuple[Model, ...] = ()
+        if (ensemble := read_ensemble(place)) is not None:
+            folders, config = ensemble
+            members = tuple(cls.open(folder, accelerator, trust) for folder in folders)
+            classifier = members[0].classifier
+        else:
+            classifier, config = load_bundle(place, trust)
         if missing := PROVENANCE - config.get("provenance", {}).keys():
             raise LungtlError(
                 f"{place} is a damaged bundle (no provenance of {', '.join(sorted(missing))}); fetch it again"
             )
         classifier.to(pick_device(accelerator))
-        return cls(place, classifier, config, read_chosen(place))
+        return cls(place, classifier, config, read_chosen(place), members)
 
     @property
     def device(self) -> torch.device:
@@ -105,13 +115,13 @@ class Model:
         self.check_hu()
         hu = np.asarray(volume_hu)
         spacing = np.asarray(spacing_mm, np.float64)
-        cropped = self.provenance["crop"] == "lungs"
-        if spacing.ndim == 0 and not cropped:
-            spacing = np.array([spacing, 1.0, 1.0])  # only the crop to the lungs depends on the pixel spacing
+        in_mm = self.provenance["crop"] == "lungs" or bool(self.classifier.preprocessor.crop_mm)
+        if spacing.ndim == 0 and not in_mm:
+            spacing = np.array([spacing, 1.0, 1.0])  # nothing else depends on the pixel spacing
         if hu.ndim != 3 or len(hu) < 2 or spacing.shape != (3,) or not ((spacing > 0) & np.isfinite(spacing)).all():
             raise LungtlError(
                 f"volume of shape {hu.shape}, spacing_mm={spacing_mm}: expected at least two slices [z, y, x] and "
-                + ("three positive spacings (z, y, x)" if cropped else "a positive spacing, or three (z, y, x)")
+                + ("three positive spacings (z, y, x)" if in_mm else "a positive spacing, or three (z, y, x)")
             )
         if spacing[0] > MAX_GAP_MM:
             raise LungtlError(
@@ -128,16 +138,23 @@ class Model:
         """Predict one DICOM series; raises Refused if its pixels cannot be read."""
         self.check_hu()
         volume, _ = prepare_series(series, crop=self.provenance["crop"])
-        return self.predict_voxels(volume.hu, volume.z_mm)
+        return self.predict_voxels(volume.hu, volume.z_mm, volume.pixel_spacing_mm)
 
-    def predict_voxels(self, voxels: NDArray[np.int16], z_mm: NDArray[np.float64] | None = None) -> Prediction:
+    def predict_voxels(
+        self,
+        voxels: NDArray[np.int16],
+        z_mm: NDArray[np.float64] | None = None,
+        pixel_spacing_mm: Spacing = UNKNOWN_SPACING,
+    ) -> Prediction:
         """Predict 1 mm slices that are already as the training data were: HU or grey values, cropped.
 
         Args:
             voxels: int16 [S, H, W].
             z_mm: [S], of the slices; None counts from 0.
+            pixel_spacing_mm: (row, column); a model with image.crop_mm requires it.
         """
-        bag = predict_volume(self.classifier, voxels)
+        members = self.members or (self,)
+        bag = mean_prediction([predict_volume(one.classifier, voxels, pixel_spacing_mm) for one in members])
         index = np.arange(len(voxels))
         p = bag.slice_probabilities if self.config["slices_trained"] else np.full((len(voxels), 3), np.nan)
         slices = pd.DataFrame(
@@ -148,14 +165,19 @@ class Model:
         return Prediction(bag.probability, None if calibrated is None else float(calibrated[0]), slices)
 
     def check_hu(self) -> None:
-        """Raise LungtlError if the model was trained on grey values instead of HU."""
+        """Raise LungtlError if the model was trained on grey values instead of HU, or on nodules instead of scans."""
         if self.provenance["value_range"] is not None:
             raise LungtlError(
                 f"{self.folder} was trained on grey values, not HU; it cannot read CT series: use another model"
+            )
+        if (bag := self.provenance.get("bag", "scan")) != "scan":  # bundles without it are of scans
+            raise LungtlError(
+                f"{self.folder} was trained on nodules cut out of scans (dataset.bag={bag}), it cannot read whole "
+                "series: score nodules with lungtl evaluate, or use another model"
             )
 
     def _predict(self, volume: Volume) -> Prediction:
         if self.provenance["crop"] == "lungs":
             volume, _ = crop_to_lungs(volume)
         volume = resample_z(volume, SLICE_STEP_MM)
-        return self.predict_voxels(volume.hu, volume.z_mm)
+        return self.predict_voxels(volume.hu, volume.z_mm, volume.pixel_spacing_mm)

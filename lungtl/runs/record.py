@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,7 +14,7 @@ import pandas as pd
 from lungtl.data.splits import read_split, split_fingerprint
 from lungtl.data.store.reader import Store
 from lungtl.models.backbones.base import Backbone
-from lungtl.runs.folder import SPLIT, read_record
+from lungtl.runs.folder import RECORD, SPLIT, bundle_of, read_record
 from lungtl.settings import parts
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.schema import TrainConfig
@@ -55,6 +56,7 @@ def make_record(
         "store": store.name,
         "value_range": store.manifest["value_range"],
         "crop": store.manifest["recipe"].get("crop", "none"),
+        "bag": store.manifest["recipe"].get("bag", "scan"),
         "store_fingerprint": store.fingerprint,
         "split_fingerprint": split_fingerprint(split),
         "weights_fingerprint": backbone.fingerprint(),
@@ -70,12 +72,13 @@ def without_local(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_own_split(folder: Path) -> pd.DataFrame:
-    """The split of a run's folder; raises LungtlError if split.csv was altered since the run started."""
-    path, record = folder / SPLIT, read_record(folder)
+    """The split of a run's or an ensemble's folder; raises LungtlError if split.csv was altered since it was made."""
+    path, ensemble = folder / SPLIT, bundle_of(folder) / "config.json"
+    record = read_record(folder) if (folder / RECORD).is_file() else json.loads(ensemble.read_text())
     expected = record.get("split_sha256")  # the first runs have the fingerprint alone
     if expected is None or sha256(path) == expected:
         split = read_split(path)
-        if expected is not None or split_fingerprint(split) == record["split_fingerprint"]:
+        if expected is not None or split_fingerprint(split) == record.get("split_fingerprint"):
             return split
     raise LungtlError(f"{path} was altered since the run was trained; restore it, or train the run again")
 

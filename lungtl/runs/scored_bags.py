@@ -10,9 +10,10 @@ from typing import NamedTuple
 import pandas as pd
 
 from lungtl.bundle import SEEN
-from lungtl.data.splits import DIGITS, EXTRA
+from lungtl.data.splits import DIGITS, EXTRA, identified
 from lungtl.data.store.reader import Store
-from lungtl.runs.folder import SPLIT, bundle_of, read_record
+from lungtl.runs.ensemble import read_ensemble
+from lungtl.runs.folder import MEMBERS, SPLIT, bundle_of, read_record
 from lungtl.runs.record import read_own_split
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.sources.base import UNKNOWN
@@ -26,7 +27,7 @@ class ScoredBags(NamedTuple):
     """The bags that are scored.
 
     Attributes:
-        bags: bag_id, patient_id, label, diameter_mm, split.
+        bags: bag_id, patient_id, what readers measured, label, split: see `lungtl.data.splits`.
         trained_with: the model's own split, with the same columns; None for a bundle without its run.
         split: the name under which the scores stand.
         left_out: patients that split=auto omitted because they may have trained the model or chosen its epoch.
@@ -61,12 +62,8 @@ def choose_bags(model: Path, store: Store, wanted: str) -> ScoredBags:
     labelled = store.bags[store.bags["bag_label"] != UNKNOWN]
     trained_with = read_own_split(model) if (model / SPLIT).is_file() else None
     split = None if trained_with is None else trained_with.replace({"split": {EXTRA: "train"}})
-    same_store = split is not None and read_record(model)["store_fingerprint"] == store.fingerprint
-    bags = labelled[["bag_id", "patient_id", "diameter_mm"]].assign(
-        label=labelled["bag_label"].astype(int),
-        split=labelled["split"],
-        side=_sides(model, labelled, split, same_store),
-    )
+    same_store = split is not None and _trained_on(model) == store.fingerprint
+    bags = identified(labelled).assign(split=labelled["split"], side=_sides(model, labelled, split, same_store))
     if same_store and split is not None:
         bags = bags.drop(columns="split").merge(split[["bag_id", "split"]], on="bag_id")
     auto = wanted == "auto"
@@ -74,6 +71,11 @@ def choose_bags(model: Path, store: Store, wanted: str) -> ScoredBags:
         wanted = "test" if same_store else "all"
     if wanted != "all":
         given = sorted(bags["split"].dropna().unique())
+        if same_store and given == ["train"]:
+            raise UsageError(
+                f"split={wanted}: every patient of {store.name} trained a member of this ensemble; score another "
+                "dataset (this one's out-of-fold results are in pooled/), or split=all for too optimistic scores"
+            )
         if wanted not in given:
             raise UsageError(f"split={wanted}: {store.name} has {given or 'no splits'} for this model; use split=all")
         bags = bags[bags["split"] == wanted]
@@ -111,9 +113,13 @@ def _sides(model: Path, bags: pd.DataFrame, split: pd.DataFrame | None, same_sto
 
 
 def _seen_voxels(model: Path) -> dict[str, list[str]] | None:
-    """The content of the bundle's seen.json; None for the first bundles, which have none."""
-    path = bundle_of(model) / SEEN
-    return dict(json.loads(path.read_text())) if path.is_file() else None
+    """The seen.json of a bundle, or of all members of an ensemble; None for the first bundles, which have none."""
+    bundle = bundle_of(model)
+    contents = [json.loads(path.read_text()) for path in (*bundle.glob(SEEN), *bundle.glob(f"{MEMBERS}/*/{SEEN}"))]
+    if not contents:
+        return None
+    # a scan that trained one member is last in what `_sides` reads, also if another member validated it
+    return {side: [digest for content in contents for digest in content[side]] for side in ("val", "train")}
 
 
 def _patients(bags: pd.DataFrame, split: pd.DataFrame | None, *sides: str) -> set[str]:
@@ -155,8 +161,15 @@ def _warn(bags: pd.DataFrame, split: pd.DataFrame | None) -> None:
             )  # fmt: skip
 
 
+def _trained_on(model: Path) -> str:
+    """The fingerprint of the store that a run, or the members of an ensemble, were trained on."""
+    ensemble = read_ensemble(bundle_of(model))
+    provenance = read_record(model) if ensemble is None else ensemble[1]["provenance"]
+    return str(provenance["store_fingerprint"])
+
+
 def check_values(store: Store, provenance: dict[str, object]) -> None:
-    """Raise LungtlError if model and store differ in HU or grey values; warn if their crops differ."""
+    """Raise LungtlError if model and store differ in HU or grey values; warn if their crops or bags differ."""
     expected, seen = provenance["value_range"], store.manifest["value_range"]
     if expected != seen:
         names = ["HU" if v is None else f"grey values {v}" for v in (expected, seen)]
@@ -164,3 +177,6 @@ def check_values(store: Store, provenance: dict[str, object]) -> None:
     crop = store.manifest["recipe"].get("crop", "none")
     if provenance["crop"] != crop:
         log.warning("the model was trained with dataset.crop=%s, %s has %s", provenance["crop"], store.name, crop)
+    bag = store.manifest["recipe"].get("bag", "scan")
+    if provenance.get("bag", bag) != bag:
+        log.warning("the model was trained with dataset.bag=%s, %s has %s", provenance["bag"], store.name, bag)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from lungtl.bundle import load_probe, load_untrained
 from lungtl.data.bags import Features
+from lungtl.data.field_of_view import check_slices
 from lungtl.data.store.reader import Store
 from lungtl.evaluation.chosen import Chosen
-from lungtl.evaluation.controls import Controls, fit_controls
+from lungtl.evaluation.controls import Controls, fit_controls, read_numbers
+from lungtl.evaluation.covariates import Regression
 from lungtl.models.bag_classifier import BagClassifier
+from lungtl.models.inference import Predictions, mean_predictions, predict_bags
 from lungtl.runs.model import Model
 from lungtl.settings.schema import EvaluateConfig
 from lungtl.training.feature_cache import cached_features
-from lungtl.training.probe import Probe
+from lungtl.training.probe import Probe, pool_slices, probed_features
 from lungtl.training.untrained import Untrained
 
 
@@ -35,8 +40,10 @@ class ScoredModel:
         controls: trivial predictors fitted on its training split; None if that is unknown.
         untrained: the untrained control with its features of the same store; None omits it.
         probe: the probe of its features; None if it has none.
+        covariates: the regression on its log-odds and covariates; None if it has none.
         slices_trained: whether anything trained its slice head; if not, slice probabilities are omitted.
         heatmaps: draw Grad-CAM heatmaps too.
+        members: of an ensemble; classifier, aggregator and features are then the first member's.
     """
 
     classifier: BagClassifier
@@ -47,8 +54,38 @@ class ScoredModel:
     controls: Controls | None
     untrained: Untrained | None
     probe: Probe | None
+    covariates: Regression | None
     slices_trained: bool
     heatmaps: bool
+    members: tuple[ScoredModel, ...] = ()
+
+    @property
+    def networks(self) -> tuple[ScoredModel, ...]:
+        """The members, or a single model itself."""
+        return self.members or (self,)
+
+
+def predict_scored(
+    scored: ScoredModel, store: Store, bag_ids: Sequence[str]
+) -> tuple[Predictions, dict[str, NDArray[np.float64]]]:
+    """Predictions of bags, and the probabilities of the controls that depend on the run: untrained and probe.
+
+    An ensemble's are the means over its members; a control that one of them lacks is omitted.
+    """
+    predictions = [predict_bags(one.classifier, store, bag_ids, one.features, one.device) for one in scored.networks]
+    controls = [_controls_of_run(one, store, bag_ids) for one in scored.networks]
+    shared = [name for name in controls[0] if all(name in others for others in controls)]
+    return mean_predictions(predictions), {name: np.mean([each[name] for each in controls], axis=0) for name in shared}
+
+
+def _controls_of_run(scored: ScoredModel, store: Store, bag_ids: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    controls = {}
+    if (control := scored.untrained) is not None:
+        predicted = predict_bags(control.classifier, store, bag_ids, control.features, scored.device)
+        controls["untrained"] = predicted.bags["probability"].to_numpy()
+    if scored.probe is not None and (features := probed_features(scored.classifier, scored.features)) is not None:
+        controls["probe"] = scored.probe.predict(pool_slices(features, bag_ids))
+    return controls
 
 
 def scored_on(store: Store, model: Model, trained_with: pd.DataFrame | None, config: EvaluateConfig) -> ScoredModel:
@@ -59,7 +96,16 @@ def scored_on(store: Store, model: Model, trained_with: pd.DataFrame | None, con
         model: of a run or bundle.
         trained_with: the split that it was trained with; None if unknown, and then its bundle's controls are used.
         config: of the evaluation.
+
+    Raises:
+        LungtlError: the model's image.crop_mm does not suit the store.
     """
+    if model.members:
+        members = tuple(scored_on(store, member, trained_with, config) for member in model.members)
+        controls = controls_of(model.config, trained_with)
+        return replace(members[0], chosen=model.chosen, controls=controls, heatmaps=False, members=members,
+                       slices_trained=model.config["slices_trained"])  # fmt: skip
+    check_slices(model.classifier.preprocessor.crop_mm, store.bags, store.name)
     untrained = None
     if config.untrained and (found := load_untrained(model.folder, model.config, config.trust or ())) is not None:
         classifier, weights = found
@@ -67,8 +113,9 @@ def scored_on(store: Store, model: Model, trained_with: pd.DataFrame | None, con
     weights = model.classifier.backbone.fingerprint()
     features = bundle_features(store, model, model.classifier, weights, config)
     controls, probe = controls_of(model.config, trained_with), load_probe(model.folder)
+    covariates, slices_trained = covariates_of(model.config), model.config["slices_trained"]
     return ScoredModel(model.classifier, model.config["aggregator"], features, model.device, model.chosen, controls,
-                       untrained, probe, model.config["slices_trained"], config.heatmaps)  # fmt: skip
+                       untrained, probe, covariates, slices_trained, config.heatmaps)  # fmt: skip
 
 
 def controls_of(bundle: Mapping[str, Any], trained_with: pd.DataFrame | None) -> Controls | None:
@@ -79,6 +126,12 @@ def controls_of(bundle: Mapping[str, Any], trained_with: pd.DataFrame | None) ->
     return None if saved is None else Controls.from_dict(saved)
 
 
+def covariates_of(bundle: Mapping[str, Any]) -> Regression | None:
+    """The regression on log-odds and covariates of a bundle's config, if it has one."""
+    saved = bundle.get("covariates")
+    return None if saved is None else read_numbers(Regression, saved, "covariates")
+
+
 def bundle_features(
     store: Store, model: Model, classifier: BagClassifier, weights: str, config: EvaluateConfig
 ) -> Features | None:
@@ -87,5 +140,5 @@ def bundle_features(
         return None
     precision = model.provenance.get("cache_precision", "float32")  # the first bundles do not say
     return cached_features(
-        classifier, store, config.data_dir, model.device, weights, precision=precision, max_gb=config.cache.max_gb
+        classifier, store, config.data_dir, model.device, weights, classifier.views, precision, config.cache.max_gb
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,27 +18,33 @@ from lungtl.data.tables import write_table
 from lungtl.evaluation.assess import assess
 from lungtl.evaluation.chosen import Chosen, choose, write_chosen
 from lungtl.evaluation.controls import fit_controls
+from lungtl.evaluation.covariates import (
+    DENSITY,
+    DIAMETER,
+    WITH_COVARIATES,
+    Regression,
+    fit_covariates,
+    warn_unknown,
+)
 from lungtl.evaluation.delong import auroc_interval
 from lungtl.evaluation.document import Document
-from lungtl.evaluation.formatting import rows_for_table, rows_of_localisation, rows_of_points
+from lungtl.evaluation.formatting import rows_for_table, rows_of_covariates, rows_of_localisation, rows_of_points
 from lungtl.evaluation.localisation import mixed_bags, weights_differ
-from lungtl.evaluation.pooling import CONTROL, RUN_CONTROLS
+from lungtl.evaluation.pooling import CONTROL
 from lungtl.evaluation.subgroups import subgroups
-from lungtl.models.inference import Predictions, predict_bags
+from lungtl.models.inference import P_COLUMNS, Predictions, predict_bags
 from lungtl.runs.figures import draw
 from lungtl.runs.folder import BUNDLE, FIGURES, METRICS, PREDICTIONS, SLICES, VALIDATION
 from lungtl.runs.record import without_local
-from lungtl.runs.scored_model import ScoredModel
+from lungtl.runs.scored_model import ScoredModel, predict_scored
 from lungtl.runs.training import Trained
 from lungtl.settings.schema import TrainConfig
 from lungtl.sources.base import UNKNOWN
 from lungtl.sources.lidc_labels import describe_labels
-from lungtl.training.probe import fit_probe, pool_slices, probed_features
+from lungtl.training.probe import fit_probe, probed_features
 from lungtl.training.untrained import train_untrained, untrained_weights
 
 log = logging.getLogger(__name__)
-P_COLUMNS = ("p_non_nodule", "p_benign", "p_malignant")
-"""Class probabilities of the slice head, in slices.csv."""
 
 
 def score_run(
@@ -58,14 +64,15 @@ def score_run(
         The model as it was scored, and the content of metrics.json.
     """
     settings = config.evaluation
-    chosen, val_auroc = _choose(config, store, split, folder, trained)
+    chosen, val_auroc, covariates = _choose(config, store, split, folder, trained)
     untrained = train_untrained(config, store, split, trained.loss, trained.device) if settings.untrained else None
     training = split[split["split"] == "train"]
     features = probed_features(trained.classifier, trained.features) if settings.probe else None
     probe = None if features is None else fit_probe(features, training)
     controls = fit_controls(training)
+    by_slice = slices_trained(store, split, trained)
     model = ScoredModel(trained.classifier, config.aggregator, trained.features, trained.device, chosen, controls,
-                        untrained, probe, slices_trained(store, split, trained), settings.heatmaps)  # fmt: skip
+                        untrained, probe, covariates, by_slice, settings.heatmaps)  # fmt: skip
     document = write_results(
         folder, store, model, split[split["split"] == "test"], "test", resamples=settings.resamples,
         figures=settings.figures, run=without_local(record), training={**trained.facts, "val_auroc": val_auroc},
@@ -107,21 +114,21 @@ def write_results(
         pydantic.ValidationError: it does not follow the schema; metrics.json is not written then.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    predictions = predict_bags(scored.classifier, store, list(bags["bag_id"]), scored.features, scored.device)
+    predictions, of_run = predict_scored(scored, store, list(bags["bag_id"]))
     if not scored.slices_trained:
         predictions = replace(predictions, slices=predictions.slices.assign(**dict.fromkeys(P_COLUMNS)))
     table = bags.merge(predictions.bags, on="bag_id", validate="one_to_one")
     table["calibrated"] = None if scored.chosen is None else scored.chosen.calibrated(table["probability"])
     columns = ["bag_id", "patient_id", "label", "probability", "calibrated", "split"]
+    if scored.covariates is not None:
+        known = with_covariates(table, store, scored.covariates.covariates)
+        warn_unknown(known, scored.covariates)
+        table[WITH_COVARIATES] = scored.covariates.predict(known)
+        columns.append(WITH_COVARIATES)
     write_table(predictions.slices, folder / SLICES)
     controls = scored.controls.predict(table) if scored.controls is not None else {}
-    if (control := scored.untrained) is not None:
-        predicted = predict_bags(control.classifier, store, list(table["bag_id"]), control.features, scored.device)
-        controls["untrained"] = table[["bag_id"]].merge(predicted.bags, on="bag_id")["probability"].to_numpy()
-    if scored.probe is not None and (features := probed_features(scored.classifier, scored.features)) is not None:
-        controls["probe"] = scored.probe.predict(pool_slices(features, table["bag_id"]))
-    for name in (name for name in RUN_CONTROLS if name in controls):
-        table[CONTROL + name] = controls[name]
+    for name, probabilities in of_run.items():
+        controls[name] = table[CONTROL + name] = probabilities
         columns.append(CONTROL + name)
     write_table(table[columns], folder / PREDICTIONS)
     document = assess(
@@ -136,6 +143,7 @@ def write_results(
         chose=chose,
         threshold=threshold,
         resamples=resamples,
+        covariates=() if scored.covariates is None else scored.covariates.covariates,
         **context,
     )
     (folder / METRICS).write_text(json.dumps(document, indent=2, allow_nan=False))
@@ -157,11 +165,16 @@ def export_bundle(
     facts = without_local(record)
     choices = facts.pop("choices")
     described = {**choices, "labels": describe_labels(store.manifest["recipe"]), **facts}
-    tables = (rows_for_table(document), rows_of_points(document), rows_of_localisation(document))
+    if model.covariates is not None:
+        names = model.covariates.covariates
+        outlined = " (a reader had to outline the nodule first)" if {DIAMETER, DENSITY} & set(names) else ""
+        described["covariates"] = f"{', '.join(names)}{outlined}"
+    tables = (rows_for_table(document), rows_of_covariates(document), rows_of_points(document),
+              rows_of_localisation(document))  # fmt: skip
     card = model_card(record["name"], {key: str(value) for key, value in described.items()}, *tables)
     provenance = {**without_local(record), "cache_precision": config.cache.precision}
     save_bundle(model.classifier, config.aggregator, folder / BUNDLE, provenance, card, model.chosen, model.untrained,
-                model.slices_trained, model.controls, config.backbone, model.probe,
+                model.slices_trained, model.controls, config.backbone, model.probe, model.covariates,
                 voxel_digests(split, store.bags))  # fmt: skip
 
 
@@ -175,11 +188,12 @@ def slices_trained(store: Store, split: pd.DataFrame, trained: Trained) -> bool:
 
 def _choose(
     config: TrainConfig, store: Store, split: pd.DataFrame, folder: Path, trained: Trained
-) -> tuple[Chosen, float | None]:
+) -> tuple[Chosen, float | None, Regression | None]:
     """Choose calibration and thresholds on the validation split alone, and write what they were chosen from.
 
     Returns:
-        The choice, and the validation AUROC of the best epoch; None with one class.
+        The choice; the validation AUROC of the best epoch, None with one class; the regression on covariates, None
+        without covariates.
     """
     validation = split[split["split"] == "val"]
     predictions = predict_bags(
@@ -191,7 +205,15 @@ def _choose(
     if chosen.calibration.reason is not None:
         log.warning("probabilities are not calibrated: %s", chosen.calibration.reason)
     write_chosen(chosen, folder)
-    return chosen, auroc_interval(table["label"], table["probability"], table["patient_id"]).value
+    auroc = auroc_interval(table["label"], table["probability"], table["patient_id"]).value
+    covariates = config.covariates
+    return chosen, auroc, fit_covariates(with_covariates(table, store, covariates), covariates)
+
+
+def with_covariates(bags: pd.DataFrame, store: Store, covariates: Sequence[str]) -> pd.DataFrame:
+    """Bags with the columns of their covariates, as far as the store has them."""
+    columns = [name for name in covariates if name in store.bags and name not in bags]
+    return bags.merge(store.bags[["bag_id", *columns]], on="bag_id", validate="one_to_one")
 
 
 def _untrained_weights(model: ScoredModel, store: Store, predictions: Predictions) -> pd.DataFrame | None:
@@ -199,4 +221,9 @@ def _untrained_weights(model: ScoredModel, store: Store, predictions: Prediction
     bags = mixed_bags(predictions.slices)
     if not bags or not weights_differ(predictions.slices):
         return None
-    return untrained_weights(model.classifier, model.aggregator, store, bags, model.features, model.device)
+    members = [
+        untrained_weights(member.classifier, member.aggregator, store, bags, member.features, member.device)
+        for member in model.networks
+    ]
+    mean = pd.concat(members).groupby(["bag_id", "index"], sort=False).mean()  # of each draw, over an ensemble
+    return mean.reset_index()

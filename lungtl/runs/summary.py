@@ -9,7 +9,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lungtl.evaluation.formatting import INTERVALS, Rows, rows_for_table, rows_of_localisation, rows_of_points
+from lungtl.evaluation.formatting import (
+    INTERVALS,
+    Rows,
+    rows_for_table,
+    rows_of_covariates,
+    rows_of_localisation,
+    rows_of_points,
+)
 
 WIDTH = 140  # where standard error is no terminal
 
@@ -22,6 +29,9 @@ def print_summary(document: dict[str, Any], folder: Path, next_steps: list[str])
     if left_out := document.get("patients_left_out"):
         title += f" ({left_out} patients omitted who trained the model or chose its epoch)"
     console.print(_table(rows_for_table(document), title, INTERVALS))
+    if covariates := rows_of_covariates(document):
+        part = document["with_covariates"]
+        console.print(_table(covariates, f"with covariates: {part['scores']['n']} cases, {part['n_unknown']} unknown"))
     if points := rows_of_points(document):
         console.print(_table(points, "decisions at thresholds chosen on the validation split"))
     if weights := rows_of_localisation(document):

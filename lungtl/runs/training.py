@@ -16,6 +16,7 @@ from lungtl.data.store.reader import Store
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.runs.epochs import append_epoch
 from lungtl.settings import parts
+from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import TrainConfig
 from lungtl.training.datamodule import BagDataModule
 from lungtl.training.feature_cache import run_features
@@ -23,6 +24,7 @@ from lungtl.training.fit import fit
 from lungtl.training.losses import BagAndSliceLoss
 from lungtl.training.module import BagModule
 from lungtl.training.plan import trainable_share
+from lungtl.training.readers import scaled_ratings
 
 if TYPE_CHECKING:
     from pytorch_lightning.callbacks import Callback  # which imports torchvision, see `lungtl.models.compat`
@@ -83,7 +85,8 @@ def train(
              classifier.backbone.loaded_weights.source, f"{trainable:,}", f"{total:,}")  # fmt: skip
     features = run_features(config, classifier, freezing, store, device, weights)
     loss = build_loss(config, store, split)
-    module = BagModule(classifier, freezing, loss, config.optimizer, config.schedule, config.trainer.max_epochs)
+    module = BagModule(classifier, freezing, loss, config.optimizer, config.schedule, config.trainer.max_epochs,
+                       config.image.jitter)  # fmt: skip
     data = BagDataModule(store, split, config, features, backbone_trains=not freezing.is_frozen(classifier.backbone))
 
     def epoch_ended(metrics: dict[str, float], epoch: int) -> None:
@@ -108,4 +111,11 @@ def build_loss(config: TrainConfig, store: Store, split: pd.DataFrame) -> BagAnd
         labels = labels.unique()  # each class is drawn equally often
     slices = [torch.from_numpy(store.slice_labels(bag_id).astype("int64")) for bag_id in training["bag_id"]]
     loss.count(labels, torch.cat(slices))
+    if config.trains_on_ratings:
+        if scaled_ratings(store.bags) is None:
+            raise UsageError(
+                f"loss.readers_weight={config.loss['readers_weight']:g}: {store.name} has no readers' ratings; use "
+                "dataset=lidc_slices, or loss.readers_weight=0"
+            )
+        loss.add_reader_heads(config.head.width)
     return loss

@@ -74,6 +74,7 @@ TABLE = {
     "trainer.patience":       Meaning("setting", True,  True,  True),
     "cache.enabled":          Meaning("setting", True,  True,  True),
     "evaluation":             Meaning("setting", True,  True,  True),
+    "covariates":             Meaning("setting", True,  True,  True),
 }
 # fmt: on
 DATASETS = "datasets.json"

@@ -29,6 +29,7 @@ from lungtl.settings.errors import UsageError
 Part = dict[str, Any]
 FullPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+PositiveFinite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 Trust = Annotated[
     list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]] | None,
@@ -36,6 +37,7 @@ Trust = Annotated[
 ]
 """Top-level packages whose classes a model may need (see `parts.build_trusted`); `trust=mylab` is a list of one."""
 
+FROZEN = "lungtl.models.freezing.frozen.Frozen"
 RECORDED_GROUPS = ("dataset", "backbone", "freezing", "aggregator", "loss")
 """Config groups whose option a run records."""
 WINDOWS: dict[str, tuple[float, float]] = {
@@ -45,6 +47,7 @@ WINDOWS: dict[str, tuple[float, float]] = {
     "wide": (0, 2000),
 }
 """Display windows by name: (centre, width) in HU."""
+MIN_SIZE, MAX_SIZE = 32, 1024  # of images in pixels
 
 
 class Strict(BaseModel):
@@ -53,15 +56,33 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _listed(value: Any) -> Any:
+    return value if value is None or isinstance(value, list | tuple) else [value]
+
+
+class JitterConfig(Strict):
+    """The largest amounts of `image.augment=ct`."""
+
+    shift: Annotated[float, Field(ge=0, le=0.5)]
+    rotation: Annotated[float, Field(ge=0, le=180)]
+    zoom: Fraction
+    brightness: Annotated[float, Field(ge=0, le=1)]
+    contrast: Fraction
+    noise: Annotated[float, Field(ge=0, le=1)]
+
+
 class ImageConfig(Strict):
     """From a slice's voxels to the input channels of an ImageNet backbone."""
 
     channels: Annotated[int, Field(ge=1, le=16)]
     windows: Literal["auto"] | list[str | tuple[float, float]]
     neighbours: bool
-    size: Literal["auto"] | Annotated[int, Field(ge=32, le=1024)]
+    size: Literal["auto"] | Annotated[int, Field(ge=MIN_SIZE, le=MAX_SIZE)]
     crop: Annotated[int, Field(ge=8)] | None
-    augment: Literal["none", "dihedral"]
+    crop_mm: Annotated[list[PositiveFinite], Field(min_length=1), BeforeValidator(_listed)] | None
+    pixel_mm: PositiveFinite | None
+    augment: Literal["none", "dihedral", "ct"]
+    jitter: JitterConfig
     train_slices: Annotated[int, Field(ge=1)] | None
 
     @field_validator("windows")
@@ -88,6 +109,39 @@ class ImageConfig(Strict):
                 f"expected one window or {self.channels}, one per channel, not {count}; see image.channels"
             )
         return self
+
+    @model_validator(mode="after")
+    def _one_field_of_view(self) -> ImageConfig:
+        given = [key for key in ("size", "crop_mm", "pixel_mm") if getattr(self, key) not in (None, "auto")]
+        if self.crop is not None and (self.crop_mm or self.pixel_mm):
+            raise UsageError(
+                f"image.crop={self.crop} is in pixels, image.{given[-1]} in mm; give one, set the other to null"
+            )
+        if len(given) == 3:
+            raise UsageError("image.size, image.crop_mm and image.pixel_mm: two of them decide the third; omit one")
+        if self.pixel_mm and self.crop_mm:
+            if len(self.crop_mm) > 1:
+                raise UsageError("image.pixel_mm requires one image.crop_mm; for several give image.size")
+            size = self.crop_mm[0] / self.pixel_mm
+            if abs(size - round(size)) > 1e-6 * size or not MIN_SIZE <= round(size) <= MAX_SIZE:
+                raise UsageError(
+                    f"image.crop_mm={self.crop_mm[0]:g} / image.pixel_mm={self.pixel_mm:g} = {size:g} pixels; expected "
+                    f"a whole number from {MIN_SIZE} to {MAX_SIZE}"
+                )
+        return self
+
+    def resolve_size(self, default: int) -> tuple[int, list[float]]:
+        """Side of the network's images in pixels, and of the fields of view in mm (empty if they are in pixels).
+
+        Args:
+            default: side in pixels if `size` is auto.
+        """
+        size = default if self.size == "auto" else self.size
+        if self.pixel_mm is None:
+            return size, self.crop_mm or []
+        if self.crop_mm is None:
+            return size, [size * self.pixel_mm]
+        return round(self.crop_mm[0] / self.pixel_mm), self.crop_mm
 
 
 class HeadConfig(Strict):
@@ -162,6 +216,7 @@ class TrainCacheConfig(CacheConfig):
 class EvaluationConfig(Strict):
     """What is computed for a run's test patients."""
 
+    views: Literal[1, 8]
     calibration: Literal["platt", "temperature", "isotonic", "none"]
     untrained: bool
     probe: bool
@@ -215,6 +270,12 @@ class PrepareConfig(DatasetConfig):
     labels_only: bool
 
 
+def _without_repeats(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("each name is expected once")
+    return names
+
+
 class TrainConfig(DatasetConfig):
     """`python -m lungtl.train`."""
 
@@ -231,6 +292,7 @@ class TrainConfig(DatasetConfig):
     evaluation: EvaluationConfig
     tracking: TrackingConfig
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    covariates: Annotated[list[str], AfterValidator(_without_repeats)]
     cache: TrainCacheConfig
     sweep: SweepConfig
     resume: str | None
@@ -248,6 +310,11 @@ class TrainConfig(DatasetConfig):
     def trains_on_votes(self) -> bool:
         """Whether the bag loss compares with the readers' votes, see `lungtl.training.losses.BagAndSliceLoss`."""
         return bool(self.loss.get("target") == "votes")
+
+    @property
+    def trains_on_ratings(self) -> bool:
+        """Whether the readers' other ratings are auxiliary targets, see `lungtl.training.readers`."""
+        return bool(self.loss.get("readers_weight", 0) > 0)
 
     @property
     def overrides(self) -> list[str]:
@@ -275,10 +342,15 @@ class TrainConfig(DatasetConfig):
         _check_number("optimizer.weight_decay", self.optimizer.get("weight_decay", 0), Field(ge=0))
         if self.trains_on_votes and self.trainer.sampler == "balanced":
             raise UsageError("trainer.sampler=balanced: readers' votes are no classes to balance; use shuffle")
-        if self.cache.views > 1 and self.image.augment == "none":
+        if self.image.augment == "ct" and self.freezing[parts.TARGET] == FROZEN:
             raise UsageError(
-                f"cache.views={self.cache.views}: without augmentation there is one view; give image.augment=dihedral "
-                "or cache.views=1"
+                "image.augment=ct requires a backbone that trains, but with freezing=frozen its features are cached: "
+                "give image.augment=dihedral cache.views=8"
+            )
+        if self.cache.views > 1 and self.image.augment != "dihedral" and self.evaluation.views == 1:
+            raise UsageError(
+                f"cache.views={self.cache.views}: only flips and quarter turns are cached; give image.augment=dihedral "
+                "or evaluation.views=8, or cache.views=1"
             )
         return self
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lungtl.settings.errors import LungtlError, Refused
 from lungtl.settings.nearest import nearest
 from lungtl.sources.base import BENIGN, MALIGNANT, UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint
+from lungtl.sources.density import PERCENTILE, central_density
 from lungtl.sources.files import listing_hash, read_csv
 from lungtl.sources.lidc_labels import reader_votes
 from lungtl.sources.npz import read_array, read_images
@@ -22,6 +23,11 @@ from lungtl.sources.npz import read_array, read_images
 SPLITS = ("train", "val", "test")
 LABELS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1, "": UNKNOWN, "nan": UNKNOWN}
 INT16 = (-32768, 32767)
+TAKEN = {
+    "bag_id", "patient_id", "bag_label", "split", "n_slices", "height", "width", "row_spacing_mm", "column_spacing_mm",
+    "votes", "diameter_mm", "density", "voxels", "voxels_sha256", "probability", "logit",
+}  # fmt: skip
+"""Columns of a store, or of predictions, that no covariate may replace."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Row:
     pixel_spacing_mm: float
     z_mm: float
     votes: float
+    covariates: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -56,8 +63,11 @@ class ArraysSource(Source):
     hu_offset_column: str | None = None  # HU = image + offset
     diameter_column: str | None = None  # the nodule's diameter in mm, empty if unknown
     pixel_spacing_column: str | None = None  # mm, the same for rows and columns, empty if unknown
-    rating_columns: tuple[str, ...] = ()  # of malignancy, 1 to 5, one per reader; 0 or empty if not rated
+    rating_columns: list[str] = field(
+        default_factory=list
+    )  # of malignancy, 1 to 5, one per reader; 0 or empty if not rated
     z_column: str | None = None  # position of a one-slice bag in mm, empty if unknown
+    covariate_columns: list[str] = field(default_factory=list)  # numbers that are kept for `covariates`
     hu: bool = True  # images are HU (after the offset), rounded; false: integer grey values
     low: int = 0  # the lowest possible grey value, if not HU
     high: int = 255  # the highest possible grey value, if not HU
@@ -71,7 +81,11 @@ class ArraysSource(Source):
 
     def recipe(self) -> dict[str, Any]:
         ignored = {"images", "table", "name"} | ({"low", "high"} if self.hu else set())
-        return {"kind": "arrays", **{key: value for key, value in asdict(self).items() if key not in ignored}}
+        return {
+            "kind": "arrays",
+            "density": PERCENTILE,
+            **{key: value for key, value in asdict(self).items() if key not in ignored},
+        }
 
     def listing(self) -> str:
         return listing_hash([self._file("images"), self._file("table")])
@@ -106,6 +120,7 @@ class ArraysSource(Source):
         image = self._images()[row.index]
         voxels = self._to_int16(image if image.ndim == 3 else image[None], row.hu_offset)
         # It is unknown which of several slices show the malignant nodule.
+        spacing = (row.pixel_spacing_mm, row.pixel_spacing_mm)
         slice_label = {0: BENIGN, 1: MALIGNANT}.get(row.label, UNKNOWN) if len(voxels) == 1 else UNKNOWN
         return Bag(
             bag_id=row.bag_id,
@@ -114,10 +129,11 @@ class ArraysSource(Source):
             z_mm=np.full(len(voxels), row.z_mm),
             slice_labels=np.full(len(voxels), slice_label, dtype=np.int8),
             bag_label=row.label,
-            pixel_spacing_mm=(row.pixel_spacing_mm, row.pixel_spacing_mm),
+            pixel_spacing_mm=spacing,
             split=row.split,
             votes=row.votes,
             diameter_mm=row.diameter_mm,
+            details={"density": central_density(voxels, spacing, row.diameter_mm), **row.covariates},
         )
 
     def _file(self, option: str) -> Path:
@@ -135,8 +151,12 @@ class ArraysSource(Source):
         """Read the table and check that it has every column that the options name."""
         path = self._file("table")
         columns, lines = read_csv(path)
-        named = [(option, getattr(self, option)) for option in asdict(self) if option.endswith("_column")]
-        for option, column in [*named, *(("rating_columns", column) for column in self.rating_columns)]:
+        named = [(option, column) for option, column in asdict(self).items() if option.endswith("_column")]
+        named += [("rating_columns", column) for column in self.rating_columns]
+        named += [("covariate_columns", column) for column in self.covariate_columns]
+        if taken := sorted(TAKEN & set(self.covariate_columns)):
+            raise LungtlError(f"dataset.covariate_columns={taken[0]}: a store has a column of this name; rename it")
+        for option, column in named:
             if column is not None and columns.count(column) != 1:
                 problem = "this column twice" if column in columns else "no such column"
                 raise LungtlError(f"dataset.{option}={column}: {path.name} has {problem}; {nearest(column, columns)}")
@@ -193,6 +213,7 @@ class ArraysSource(Source):
             pixel_spacing_mm=self._number(line, self.pixel_spacing_column, least=1e-6),
             z_mm=self._number(line, self.z_column),
             votes=reader_votes([rating for column in self.rating_columns if (rating := self._rating(line, column))]),
+            covariates={column: self._number(line, column) for column in self.covariate_columns},
         )
 
     def _number(

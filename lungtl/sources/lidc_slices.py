@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,9 +21,10 @@ from PIL import Image
 
 from lungtl.settings.errors import LungtlError, Refused
 from lungtl.sources.base import MALIGNANT, UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint
+from lungtl.sources.density import PERCENTILE, central_density
 from lungtl.sources.files import listing_hash
 from lungtl.sources.lidc_database import Scan, read_scans, series_uids
-from lungtl.sources.lidc_labels import LabelDefinition, nodule_row, reader_votes
+from lungtl.sources.lidc_labels import RATING, LabelDefinition, mean_ratings, nodule_row, reader_votes
 from lungtl.sources.lidc_nodules import Nodule, cluster_nodules
 
 DEPTHS = ("", "*/", "*/*/")  # the archive's top folder, sometimes extracted into one of the same name
@@ -74,7 +75,7 @@ class LidcSlicesSource(Source):
 
     def recipe(self) -> dict[str, Any]:
         options = {key: value for key, value in asdict(self).items() if key not in {"root", "name"}}
-        return {"kind": "lidc_slices", **options}
+        return {"kind": "lidc_slices", "density": PERCENTILE, **options}
 
     def listing(self) -> str:
         return listing_hash(sorted({folder.parent for folder in self._patient_folders().values()}))
@@ -106,12 +107,18 @@ class LidcSlicesSource(Source):
 
     def load(self, item: Item) -> Bag:
         content: Content = item.content
-        slices = [_read_png(file) for crops in content.crops for file in crops.files]
+        nodules = [[_read_png(file) for file in crops.files] for crops in content.crops]
+        slices = [image for images in nodules for image in images]
         sizes = sorted({f"{len(image)} x {image.shape[1]}" for image in slices})
         if len(sizes) > 1:
             raise Refused(f"slices have {' and '.join(sizes)} pixels, expected one size", EXTRACT_AGAIN)
         labels = [crops.row["label"] for crops in content.crops for _ in crops.files]
         rows = tuple(crops.row for crops in content.crops)
+        spacing = (content.pixel_spacing_mm, content.pixel_spacing_mm)
+        densities = [
+            central_density(np.stack(images).astype(np.int16), spacing, row["diameter_mm"])
+            for images, row in zip(nodules, rows, strict=True)
+        ]
         counts = {"n_readers": rows[0]["n_readers"]} if self.bag == "nodule" else {"n_nodules": len(rows)}
         return Bag(
             bag_id=item.bag_id,
@@ -121,11 +128,17 @@ class LidcSlicesSource(Source):
             z_mm=np.full(len(slices), np.nan),
             slice_labels=np.array(labels, dtype=np.int8),
             bag_label=UNKNOWN if UNKNOWN in labels else int(MALIGNANT in labels),
-            pixel_spacing_mm=(content.pixel_spacing_mm, content.pixel_spacing_mm),
+            pixel_spacing_mm=spacing,
             votes=max(reader_votes([int(rating) for rating in row["ratings"].split()]) for row in rows),
             diameter_mm=max(row["diameter_mm"] for row in rows),
             nodules=rows,
-            details={**counts, "native_spacing_mm": content.native_spacing_mm},
+            # of the densest nodule, as the diameter is that of the largest
+            details={
+                **counts,
+                "native_spacing_mm": content.native_spacing_mm,
+                "density": max(densities),
+                **_ratings_of_largest(rows),
+            },
         )
 
     def _patient_folders(self) -> dict[str, Path]:
@@ -196,7 +209,13 @@ def _scans(patients: Iterable[str]) -> dict[str, list[Scan]]:
 
 def _row(nodule: Nodule, labels: LabelDefinition) -> dict[str, Any]:
     row = nodule_row(nodule, labels)
-    return {column: row[column] for column in COLUMNS} | {"label": labels.nodule_label(nodule)}
+    return {column: row[column] for column in COLUMNS} | {"label": labels.nodule_label(nodule)} | mean_ratings(nodule)
+
+
+def _ratings_of_largest(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The mean ratings of the largest nodule."""
+    largest = max(rows, key=lambda row: row["diameter_mm"])
+    return {name: value for name, value in largest.items() if name.startswith(RATING)}
 
 
 def _nodule(folder: Path, nodules: list[Nodule]) -> Nodule:

@@ -146,6 +146,8 @@ def end(status: str) -> bool:
     unfinished, _current = _current.with_status("new", "killed", "failed"), None
     now = progress(sweep)
     _write_report(sweep)
+    if not unfinished:
+        _write_ensemble(sweep)
     try:
         publish_sweep(tracker, sweep)
         tracker.close("FAILED" if unfinished and status == "FINISHED" else status)
@@ -187,6 +189,16 @@ def _write_report(sweep: Path) -> None:
         log.error("no report: %s", error)
     except Exception:
         log.exception("no report")
+
+
+def _write_ensemble(sweep: Path) -> None:
+    """Write the ensemble of repeats of one setting; errors are only logged, since the parent run must be closed."""
+    from lungtl.sweeps.ensemble import write_sweep_ensemble  # pandas, torch
+
+    try:
+        write_sweep_ensemble(sweep)
+    except LungtlError as error:
+        log.error("no ensemble: %s", error)
 
 
 def _reason(folder: Path) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, Schema, TensorSpec
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from lungtl.bundle import CONFIG
 from lungtl.settings.errors import LungtlError
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 MODEL, STAGED = "model", ".model"
 SERVED = Path(__file__).with_name("served.py")
 EXAMPLE_SHAPE = (2, 64, 64)  # slices, height, width
+SPACING = "pixel_spacing_mm"  # parameter of a served model: row and column spacing
 
 
 def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, alias: str) -> int:
@@ -43,7 +44,8 @@ def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, 
     Raises:
         LungtlError: MLflow refuses the name, the alias or the run.
     """
-    provenance = json.loads((bundle / CONFIG).read_text())["provenance"]
+    config = json.loads((bundle / CONFIG).read_text())
+    provenance, in_mm = config["provenance"], "crop_mm" in config["preprocessing"]
     if provenance["crop"] != "none":
         log.warning(
             "the training slices were cropped to the %s; the registered model does not crop, so pass it cropped slices "
@@ -57,9 +59,10 @@ def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, 
         if earlier:
             version = min(earlier, key=int)
         else:
-            _upload(client, run_id, bundle)
+            _upload(client, run_id, bundle, in_mm)
             source = f"{client.get_run(run_id).info.artifact_uri}/{MODEL}"
-            version = client.create_model_version(name, source, run_id, description=describe(provenance)).version
+            described = describe(provenance, in_mm)
+            version = client.create_model_version(name, source, run_id, description=described).version
         client.set_registered_model_alias(name, alias, str(version))
     except MlflowException as error:
         raise LungtlError(
@@ -69,12 +72,15 @@ def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, 
     return int(version)
 
 
-def _upload(client: MlflowClient, run_id: str, bundle: Path) -> None:
+def _upload(client: MlflowClient, run_id: str, bundle: Path, in_mm: bool) -> None:
     """Log the bundle as an MLflow model, among the run's artifacts."""
+    spacing: dict[str, Any] = {"params": ParamSchema([ParamSpec(SPACING, "double", [], (-1,))])} if in_mm else {}
     signature = ModelSignature(
         Schema([TensorSpec(np.dtype(np.int16), (-1, -1, -1))]),
         Schema([ColSpec("double", "probability"), ColSpec("double", "calibrated", required=False)]),
+        **spacing,
     )
+    example: Any = np.full(EXAMPLE_SHAPE, -1000, np.int16)
     saved = bundle.with_name(STAGED)  # of a fixed name, so that the next call removes what a killed one left
     shutil.rmtree(saved, ignore_errors=True)
     try:
@@ -83,7 +89,7 @@ def _upload(client: MlflowClient, run_id: str, bundle: Path) -> None:
             python_model=str(SERVED),
             artifacts={BUNDLE: str(bundle)},
             signature=signature,
-            input_example=np.full(EXAMPLE_SHAPE, -1000, np.int16),
+            input_example=(example, {SPACING: [0.7, 0.7]}) if in_mm else example,
             model_config={"trust": []},  # without it, load_model(..., model_config=) could not grant trust
             pip_requirements=[f"lungtl=={VERSION}"],  # MLflow would take 15 s to infer them
         )
@@ -92,16 +98,20 @@ def _upload(client: MlflowClient, run_id: str, bundle: Path) -> None:
         shutil.rmtree(saved, ignore_errors=True)
 
 
-def describe(provenance: Mapping[str, Any]) -> str:
+def describe(provenance: Mapping[str, Any], in_mm: bool = False) -> str:
     """The registry's description of a model: its input, its output and its training data.
 
     Args:
         provenance: of its bundle.
+        in_mm: whether its field of view is in mm, so that it requires the pixel spacing.
     """
     value_range = provenance["value_range"]
     values = "HU" if value_range is None else f"grey values from {value_range[0]:g} to {value_range[1]:g}"
     crop = "not cropped" if provenance["crop"] == "none" else f"cropped to the {provenance['crop']}"
+    spacing = f", with params {SPACING}=[row, column]" if in_mm else ""
+    unit = provenance.get("bag", "scan")
     return (
-        f"Research software, not a medical device. Input: one scan, int16 [slices, height, width], {values}, 1 mm apart"
-        f", {crop}. Output: its probability of malignancy, and the calibrated one. Trained on {provenance['store']}."
+        f"Research software, not a medical device. Input: one {unit}, int16 [slices, height, width], {values}, 1 mm "
+        f"apart, {crop}{spacing}. Output: its probability of malignancy, and the calibrated one. "
+        f"Trained on {provenance['store']}."
     )

@@ -33,13 +33,14 @@ class ServedBundle(PythonModel):
         Args:
             context: passed by MLflow; not used.
             model_input: int16 [S, H, W], HU (or the dataset's grey values), 1 mm apart, cropped like the training data.
-            params: not used.
+            params: {"pixel_spacing_mm": [row, column]}, which a model with image.crop_mm requires.
 
         Returns:
             A table of one row, as in the run's predictions.csv: probability and calibrated, float64. calibrated is NaN
             if the bundle has no calibration or the validation split allowed none.
         """
-        found = self.model.predict_voxels(np.asarray(model_input))
+        row, column = (params or {}).get("pixel_spacing_mm") or (np.nan, np.nan)
+        found = self.model.predict_voxels(np.asarray(model_input), None, (float(row), float(column)))
         calibrated = np.nan if found.calibrated is None else found.calibrated
         return pd.DataFrame({"probability": [found.probability], "calibrated": [calibrated]})
 

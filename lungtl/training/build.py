@@ -25,9 +25,9 @@ def build_classifier(config: TrainConfig, value_range: tuple[int, int] | None) -
         config.image, value_range, backbone.input_size, backbone.mean, backbone.std
     )
     backbone.set_input_size(preprocessor.size)
-    projection = SliceProjection(backbone.dim, config.head.width, config.head.dropout)
+    projection = SliceProjection(backbone.dim * preprocessor.scales, config.head.width, config.head.dropout)
     aggregator = parts.build(config.aggregator, dim=config.head.width)
-    return BagClassifier(preprocessor, backbone, projection, aggregator)
+    return BagClassifier(preprocessor, backbone, projection, aggregator, views=config.evaluation.views)
 
 
 def starting_weights(config: TrainConfig) -> str:

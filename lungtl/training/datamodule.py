@@ -19,6 +19,7 @@ from lungtl.models.inference import most_slices
 from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import TrainConfig
 from lungtl.training.devices import loader_processes, pick_device
+from lungtl.training.readers import scaled_ratings
 
 
 class BagDataModule(pl.LightningDataModule):
@@ -53,7 +54,7 @@ class BagDataModule(pl.LightningDataModule):
         dataset = self._dataset(("train", EXTRA), draw, self.config.image.augment != "none", (seed, epoch))
         count = len(dataset)
         if settings.sampler == "balanced":
-            order = batching.balanced([dataset.labels[bag_id] for bag_id in dataset.bag_ids], seed, epoch)
+            order = batching.balanced([int(dataset.labels[bag_id]) for bag_id in dataset.bag_ids], seed, epoch)
         else:
             order = batching.shuffled(count, seed, epoch)
         lengths = self._lengths(dataset) if draw is None else np.minimum(self._lengths(dataset), draw)
@@ -89,9 +90,13 @@ class BagDataModule(pl.LightningDataModule):
         part = self.split[self.split["split"].isin(names)]
         labels: Mapping[str, float] = dict(zip(part["bag_id"], part["label"], strict=True))
         if "train" in names and self.config.trains_on_votes:
-            labels = self.store.bags.set_index("bag_id")["votes"][part["bag_id"]].to_dict()
+            votes = self.store.bags.set_index("bag_id")["votes"]
+            labels = {str(bag_id): float(votes[bag_id]) for bag_id in part["bag_id"]}
         neighbours = self.config.image.neighbours
-        return BagDataset(self.store, list(part["bag_id"]), labels, self.features, neighbours, draw, augment, key)
+        jitter = augment and self.config.image.augment == "ct"
+        bag_ids = list(part["bag_id"])
+        ratings = scaled_ratings(self.store.bags) if "train" in names and self.config.trains_on_ratings else None
+        return BagDataset(self.store, bag_ids, labels, self.features, neighbours, draw, augment, jitter, key, ratings)
 
     def _lengths(self, dataset: BagDataset) -> NDArray[np.int64]:
         return self.store.bags.set_index("bag_id")["n_slices"][dataset.bag_ids].to_numpy(np.int64)

@@ -22,7 +22,7 @@ from torch import Tensor
 from lungtl.data.cache_folder import CacheFolder, Layout, map_array
 from lungtl.data.store.reader import Store
 from lungtl.models.backbones.split import CannotSplit
-from lungtl.models.bag_classifier import BagClassifier, image_chunks
+from lungtl.models.bag_classifier import BagClassifier, SpacedVoxels, image_chunks
 from lungtl.models.folding import full_precision, is_close
 from lungtl.models.freezing.base import FreezingStrategy
 from lungtl.models.module_state import evaluation_mode
@@ -46,6 +46,7 @@ class CachedFeatures:
         self._file, self._layout = file, layout
         self._table = _as_tensor(file, layout)
         self._slices = len(store.slices)
+        self.views = layout.rows // self._slices
         ends = np.cumsum(store.bags["n_slices"].to_numpy())
         self._bags = {
             str(bag_id): (int(end - n), int(n))
@@ -86,6 +87,9 @@ def run_features(
     if blocks == 0:
         log.info("features are not cached: the freezing strategy trains the first block")
         return None
+    if config.image.augment == "ct":
+        log.info("features are not cached: image.augment=ct changes the images of every step")
+        return None
     if config.image.augment != "none" and settings.views == 1:
         log.warning("features are not cached, since image.augment needs all flips and quarter turns; use cache.views=8")
         return None
@@ -116,7 +120,7 @@ def cached_features(
     the disk is full, or if features exceed the range of float16.
     """
     address = _address(classifier, store, weights) | {"views": views, "precision": precision}
-    layout = Layout(views * len(store.slices), classifier.split.width, precision)
+    layout = Layout(views * len(store.slices), classifier.row_width, precision)
     folder = CacheFolder(data_dir)
     name = fingerprint(address)[:16]
     classifier.to(device)  # not in inference mode: tensors moved there could not train
@@ -172,9 +176,9 @@ def _probe_slices(store: Store) -> NDArray[np.int16]:
 
 def _probe_features(classifier: BagClassifier, store: Store, device: torch.device, views: int) -> Tensor:
     """Features of the probe, in its first and last view, from the current code and weights; on the CPU."""
-    slices = _probe_slices(store)
+    volume = (_probe_slices(store), store.spacing_mm(str(store.bags["bag_id"].iloc[0])))
     with full_precision():
-        rows = [rows for view in sorted({0, views - 1}) for rows in _rows(classifier, [slices], device, view)]
+        rows = [rows for view in sorted({0, views - 1}) for rows in _rows(classifier, [volume], device, view)]
         return torch.cat(rows).cpu()
 
 
@@ -191,10 +195,10 @@ def _reproduces(file: Path, probe: Tensor) -> bool:
 
 
 def _rows(
-    classifier: BagClassifier, volumes: Iterable[NDArray[np.int16]], device: torch.device, view: int
+    classifier: BagClassifier, volumes: Iterable[SpacedVoxels], device: torch.device, view: int
 ) -> Iterator[Tensor]:
     """Features of all slices of bags, in chunks."""
-    return map(classifier.split.prefix, image_chunks(classifier, volumes, device, view))
+    return map(classifier.prefix, image_chunks(classifier, volumes, device, view))
 
 
 def _compute(
@@ -203,7 +207,9 @@ def _compute(
     done, dtype = 0, getattr(torch, layout.dtype)
     bag_ids = list(store.bags["bag_id"])
     computed = (
-        rows.to(dtype) for view in range(views) for rows in _rows(classifier, map(store.voxels, bag_ids), device, view)
+        rows.to(dtype)
+        for view in range(views)
+        for rows in _rows(classifier, ((store.voxels(b), store.spacing_mm(b)) for b in bag_ids), device, view)
     )
     with file.open("r+b") as opened, bar("embedding slices") as progress:
         opened.seek(len(layout.header))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple
 
 import torch
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Le, Lt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,6 +14,7 @@ from lungtl.models.bag_classifier import N_CLASSES, BagOutput
 from lungtl.models.collectives import all_reduce_sum, world_size
 from lungtl.settings.errors import UsageError
 from lungtl.sources.base import NON_NODULE, UNKNOWN
+from lungtl.training.readers import ReaderHeads
 
 
 class Part(NamedTuple):
@@ -27,7 +28,7 @@ class BagAndSliceLoss(nn.Module):
     """Cross-entropy of the bags and of the slices with known labels, and attention supervision.
 
     loss = bag_weight * mean_b w[y_b] l(bag_logit_b, y_b) + slice_weight * mean_s v[y_s] l(slice_logits_s, y_s)
-           + attention_weight * mean_b a_b, the first two means weighted by w and v.
+           + attention_weight * mean_b a_b + readers_weight * r, the first two means weighted by w and v.
 
     * l = -sum_c q_c (1 - p_c)^gamma log p_c: the focal loss (Lin et al., ICCV 2017, equation 4, with w and v as
       alpha); with gamma = 0 the cross-entropy. q is the one-hot label, of which the share `smoothing` is spread over
@@ -38,6 +39,8 @@ class BagAndSliceLoss(nn.Module):
       distribution on the slices with a nodule, N, from the weights of the slices with known labels. It is 0 if
       non-nodule slices have weight 0 and all of N the same weight. Only bags with both kinds of slices count.
 
+    * r: the cross-entropy of the readers' other ratings, in training alone; see `lungtl.training.readers`.
+
     Args:
         slice_weight: of the slice loss; 0 omits it.
         class_weights: balanced or none.
@@ -47,6 +50,8 @@ class BagAndSliceLoss(nn.Module):
         bag_weight: of the bag loss; 0 trains on slices only, for aggregators without parameters.
         target: what the bag loss of a training bag compares with: its label, or its readers' votes. Bags without a
             label train too if their votes are known. Validation and test always use labels.
+        readers_weight: of the other ratings as auxiliary targets; 0 omits them.
+        calcification_share: of that weight; the other seven ratings share the rest.
     """
 
     bag_weights: Tensor
@@ -63,13 +68,18 @@ class BagAndSliceLoss(nn.Module):
         attention_weight: Annotated[float, Ge(0)] = 0.0,
         bag_weight: Annotated[float, Ge(0)] = 1.0,
         target: Literal["label", "votes"] = "label",
+        readers_weight: Annotated[float, Ge(0)] = 0.0,
+        calcification_share: Annotated[float, Ge(0), Le(1)] = 0.5,
     ) -> None:
         super().__init__()
         self.target = target
         self.class_weights = class_weights
         self.bag_gamma, self.slice_gamma = bag_gamma, slice_gamma
         self.bag_smoothing, self.slice_smoothing = bag_smoothing, slice_smoothing
-        self.part_weights = {"bag_loss": bag_weight, "slice_loss": slice_weight, "attention_loss": attention_weight}
+        self.part_weights = {"bag_loss": bag_weight, "slice_loss": slice_weight, "attention_loss": attention_weight,
+                             "readers_loss": readers_weight}  # fmt: skip
+        self.calcification_share = calcification_share
+        self.reader_heads: ReaderHeads | None = None
         self.register_buffer("bag_weights", torch.ones(2))
         self.register_buffer("slice_weights", torch.ones(N_CLASSES))
 
@@ -80,17 +90,24 @@ class BagAndSliceLoss(nn.Module):
                 self.bag_weights.copy_(_balanced(bag_labels, 2))
             self.slice_weights.copy_(_balanced(slice_labels, N_CLASSES))
 
+    def add_reader_heads(self, dim: int) -> None:
+        """Create the heads of the readers' ratings for bag embeddings of a size; without them `ratings` are ignored."""
+        self.reader_heads = ReaderHeads(dim, self.calcification_share)
+
     def forward(self, output: BagOutput, bag_labels: Tensor, slice_labels: Tensor) -> dict[str, Tensor]:
         """Loss of one batch and its parts, see `total`."""
         return self.total(self.parts(output, bag_labels, slice_labels))
 
-    def parts(self, output: BagOutput, bag_labels: Tensor, slice_labels: Tensor) -> dict[str, Part]:
-        """The parts of the loss: `bag_loss`, and `slice_loss` and `attention_loss` unless their weights are 0.
+    def parts(
+        self, output: BagOutput, bag_labels: Tensor, slice_labels: Tensor, ratings: Tensor | None = None
+    ) -> dict[str, Part]:
+        """The parts of the loss: `bag_loss`; `slice_loss`, `attention_loss` and `readers_loss` unless they are omitted.
 
         Args:
             output: of the classifier.
             bag_labels: float [B], 0, 1 or between (votes); -1 unknown.
             slice_labels: int64 [B, S]; -1 unknown or padding.
+            ratings: float [B, 8], 0..1, NaN where unknown; None in validation, which is of the labels alone.
 
         Raises:
             UsageError: attention is supervised, but the aggregator has no learned weights.
@@ -114,6 +131,8 @@ class BagAndSliceLoss(nn.Module):
                 problem = f"loss.attention_weight={self.part_weights['attention_loss']:g}: no learned slice weights"
                 raise UsageError(f"{problem}; use aggregator=attention or loss.attention_weight=0")
             parts["attention_loss"] = _attention(output.weights, slice_labels)
+        if self.reader_heads is not None and ratings is not None:
+            parts["readers_loss"] = Part(*self.reader_heads(output.embedding, ratings))
         return parts
 
     def total(self, parts: Mapping[str, Part]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,12 +15,14 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics.functional.classification import binary_auroc
 
-from lungtl.data.bags import Batch, dihedral
-from lungtl.models.bag_classifier import BagClassifier, BagOutput
+from lungtl.data.bags import Batch, dihedral, turned
+from lungtl.models.bag_classifier import BagClassifier, BagOutput, ImageChange
 from lungtl.models.collectives import all_gather, all_reduce_sum, average_batch_norm_statistics, rank
 from lungtl.models.freezing.base import FreezingStrategy, set_train_mode
 from lungtl.settings import parts
 from lungtl.settings.errors import UsageError
+from lungtl.settings.schema import JitterConfig
+from lungtl.training.jitter import jitter
 from lungtl.training.losses import BagAndSliceLoss, Part, scale_for_ddp, sum_parts
 
 log = logging.getLogger(__name__)
@@ -30,7 +33,7 @@ class BagModule(pl.LightningModule):
     """Trains a `BagClassifier`.
 
     `freezing` has already adapted the backbone. `optimizer` and `schedule` are configs; the optimiser's `lr` is the
-    head's learning rate.
+    head's learning rate. `jitter` are the amounts for batches with seeds.
 
     Raises:
         UsageError: no part of the loss trains the aggregator, or none trains anything.
@@ -44,6 +47,7 @@ class BagModule(pl.LightningModule):
         optimizer: Mapping[str, Any],
         schedule: Mapping[str, Any],
         max_epochs: int,
+        jitter: JitterConfig | None = None,
     ) -> None:
         super().__init__()
         aggregator_trains = any(parameter.requires_grad for parameter in classifier.aggregator.parameters())
@@ -57,6 +61,7 @@ class BagModule(pl.LightningModule):
         self.loss = loss
         self.optimizer_config, self.schedule_config = optimizer, schedule
         self.max_epochs = max_epochs
+        self.jitter = jitter
         self._start, self._earlier_seconds = time.monotonic(), 0.0
         self._training: list[tuple[int, Tensor, dict[str, Part]]] = []
         self._validation: list[tuple[Tensor, Tensor]] = []
@@ -69,9 +74,19 @@ class BagModule(pl.LightningModule):
             return self.classifier.classify(batch.features, batch.positions)
         assert batch.frames is not None
         output: BagOutput = self.classifier(
-            [dihedral(frames, view) for frames, view in zip(batch.frames, batch.views, strict=True)], batch.positions
+            [dihedral(frames, view) for frames, view in zip(batch.frames, batch.views, strict=True)],
+            batch.positions,
+            [turned(spacing, view) for spacing, view in zip(batch.spacings, batch.views, strict=True)],
+            self._changes(batch),
         )
         return output
+
+    def _changes(self, batch: Batch) -> list[ImageChange] | None:
+        """What the jitter does to each bag's images."""
+        if self.jitter is None or batch.seeds is None:
+            return None
+        preprocessor = self.classifier.preprocessor
+        return [partial(jitter, amounts=self.jitter, seed=seed, preprocessor=preprocessor) for seed in batch.seeds]
 
     def frozen_state(self) -> dict[str, Tensor]:
         """The part of the state dict that training never changes: weights and statistics of frozen layers."""
@@ -128,7 +143,7 @@ class BagModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The batch's loss; under DDP scaled such that the mean over the ranks is."""
-        scaled = scale_for_ddp(self.loss.parts(self(batch), batch.bag_labels, batch.slice_labels))
+        scaled = scale_for_ddp(self.loss.parts(self(batch), batch.bag_labels, batch.slice_labels, batch.ratings))
         loss = self.loss.combined(scaled)
         detached = {name: Part(part.numerator.detach(), part.denominator) for name, part in scaled.items()}
         self._training.append((len(batch.bag_ids), loss.detach(), detached))
@@ -210,7 +225,7 @@ class BagModule(pl.LightningModule):
         """Head and aggregator at the full learning rate, the backbone as the strategy specifies."""
         lr = float(self.optimizer_config["lr"])
         backbone = {id(p) for p in self.classifier.backbone.parameters()}
-        head = [p for p in self.classifier.parameters() if id(p) not in backbone]
+        head = [p for p in [*self.classifier.parameters(), *self.loss.parameters()] if id(p) not in backbone]
         groups = [
             {"name": "head", "params": head, "lr": lr},
             *self.freezing.parameter_groups(self.classifier.backbone, lr),

@@ -6,6 +6,7 @@ weights of an aggregator that has learned nothing.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -79,17 +80,21 @@ def train_untrained(
     cache = config.cache
     try:
         features = cached_features(
-            classifier, store, config.data_dir, device, weights, precision=cache.precision, max_gb=cache.max_gb
+            classifier, store, config.data_dir, device, weights, classifier.views, cache.precision, cache.max_gb
         )
         if features is None:
             raise LungtlError(f"the features of a random backbone exceed cache.max_gb={cache.max_gb:g}; raise it")
         log.info("training the untrained control: the same head and aggregator on a random backbone")
         seed_everything(config.seed)
-        projection = SliceProjection(classifier.backbone.dim, config.head.width, config.head.dropout)
+        projection = SliceProjection(classifier.projection.linear.in_features, config.head.width, config.head.dropout)
         aggregator = parts.build(config.aggregator, dim=config.head.width)
-        classifier = BagClassifier(classifier.preprocessor, classifier.backbone, projection, aggregator)
+        views, backbone = classifier.views, classifier.backbone
+        classifier = BagClassifier(classifier.preprocessor, backbone, projection, aggregator, views=views)
         for name, _ in list(classifier.backbone.named_children()):  # its features are cached
             setattr(classifier.backbone, name, nn.Identity())
+        loss = copy.deepcopy(loss)
+        if loss.reader_heads is not None:  # those of the run have been trained
+            loss.add_reader_heads(config.head.width)
         module = BagModule(classifier, Frozen(), loss, config.optimizer, config.schedule, config.trainer.max_epochs)
         data = BagDataModule(store, split, config, features, backbone_trains=False)
         with TemporaryDirectory() as folder:

@@ -25,6 +25,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 class Numbered:
     """A row a slice: the bag's number, the slice's index, the view."""
 
+    views = 8
+
     def rows(self, bag_id: str, view: int, indices: Tensor | None) -> Tensor:
         chosen = torch.arange(LENGTHS[IDS.index(bag_id)]) if indices is None else indices
         return torch.tensor([[float(IDS.index(bag_id)), float(i), float(view)] for i in chosen])

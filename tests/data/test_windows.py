@@ -155,8 +155,8 @@ def test_windows_of_hu_are_refused_where_voxels_are_not_hu() -> None:
 @pytest.mark.parametrize(("size", "expected"), [("auto", 160), (96, 96)])
 def test_the_config_resolves_to_what_describe_says(size: str | int, expected: int) -> None:
     config = ImageConfig.model_validate({
-        "channels": 3, "windows": "auto", "neighbours": False, "size": size, "crop": 64, "augment": "none",
-        "train_slices": None,
+        "channels": 3, "windows": "auto", "neighbours": False, "size": size, "crop": 64, "crop_mm": None,
+        "pixel_mm": None, "augment": "none", "train_slices": None,
     })  # fmt: skip
     described = SlicePreprocessor.from_config(config, None, 160, (0.5, 0.25, 0.125), (1, 1, 1)).describe()
     assert described == {
@@ -169,7 +169,8 @@ def test_the_config_resolves_to_what_describe_says(size: str | int, expected: in
 def test_describe_contains_every_setting() -> None:
     base: dict[str, Any] = {"windows": [LUNG], "neighbours": False, "size": 32, "crop": None, **AS_IT_IS}
     changes: list[dict[str, Any]] = [
-        {}, {"windows": [WIDE]}, {"neighbours": True}, {"size": 64}, {"crop": 16}, {"mean": (0.1, 0, 0)},
+        {}, {"windows": [WIDE]}, {"neighbours": True}, {"size": 64}, {"crop": 16},
+        {"crop_mm": [16.0]}, {"crop_mm": [16.0, 32.0]}, {"mean": (0.1, 0, 0)},
         {"std": (1, 1, 2.0)},
     ]  # fmt: skip
     described = [SlicePreprocessor(**(base | change)).describe() for change in changes]

@@ -29,7 +29,7 @@ def test_every_key_is_explained(part: Any) -> None:
 
 def test_every_metric_and_rule_is_explained() -> None:
     assert set(METRICS) <= NAMED
-    assert {"prevalence", "diameter", "untrained", "probe", "model", "uniform", "centre"} <= NAMED
+    assert {"prevalence", "diameter", "size_density", "untrained", "probe", "model", "uniform", "centre"} <= NAMED
 
 
 def test_the_schema_s_number_is_that_of_the_code() -> None:

@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from lungtl.data.bags import read_frames
 from lungtl.data.store.reader import Store
 from lungtl.models import bag_classifier, inference
-from lungtl.models.inference import predict_bags
+from lungtl.models.inference import mean_prediction, mean_predictions, predict_bags, predict_volume
 from lungtl.training.feature_cache import cached_features
 from tests.models.tiny import tiny_classifier
 from tests.stores import toy_store
@@ -119,3 +120,43 @@ def test_slices_per_memory_limit(store: Store, tmp_path: Path, monkeypatch: pyte
     assert inference.most_slices(store, features, neighbours=False) == 3
     monkeypatch.setattr(inference, "MOST_BYTES", 1)
     assert inference.most_slices(store, features, neighbours=False) == 1
+
+
+@pytest.mark.parametrize("views_cached", [None, 1, 8])
+def test_views_are_averaged_whatever_the_cache_has(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, views_cached: int | None
+) -> None:
+    classifier = tiny_classifier()
+    features = None
+    if views_cached is not None:
+        features = cached_features(classifier, store, tmp_path, CPU, "w", views_cached)
+    classifier.views = 8
+    computed: list[int] = []
+    prefix = classifier.split.prefix
+    monkeypatch.setattr(classifier.split, "prefix", lambda images: computed.append(len(images)) or prefix(images))
+    predictions = predict_bags(classifier, store, ASKED, features, CPU)
+    assert sum(n for n in computed if n > 1) == (8 - (views_cached or 0)) * (4 + 1 + 7)
+    for bag_id, probability in zip(ASKED, predictions.bags["probability"], strict=True):
+        voxels = store.voxels(bag_id)
+        seen = []
+        for turns in range(4):
+            turned = np.rot90(voxels, turns, axes=(1, 2))
+            for image in (turned, np.flip(turned, axis=2)):
+                with torch.no_grad():
+                    output = classifier([torch.from_numpy(image.copy())[:, None]])
+                seen.append((output.bag_logits.sigmoid().item(), output.weights[0].numpy()))
+        assert probability == pytest.approx(np.mean([p for p, _ in seen]), abs=1e-6)
+        weights = predictions.slices.loc[predictions.slices["bag_id"] == bag_id, "weight"]
+        np.testing.assert_allclose(weights, np.mean([w for _, w in seen], axis=0), atol=1e-6)
+        assert predict_volume(classifier, voxels).probability == pytest.approx(probability, abs=1e-6)
+
+
+def test_one_prediction_is_its_own_mean(store: Store) -> None:
+    one = predict_volume(tiny_classifier(), store.voxels("b02"))
+    mean = mean_prediction([one])
+    assert mean.probability == one.probability
+    assert (mean.weights == one.weights).all()
+    table = predict_bags(tiny_classifier(), store, ASKED, None, CPU)
+    same = mean_predictions([table])
+    pd.testing.assert_frame_equal(same.bags, table.bags)
+    pd.testing.assert_frame_equal(same.slices, table.slices)

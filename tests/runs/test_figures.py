@@ -57,8 +57,9 @@ def test_the_montage_says_which_slices_it_shows(
 ) -> None:
     drawn: dict[str, Any] = {}
 
-    def montage(images: Any, captions: Any, labels: Any, title: str) -> Figure:
+    def montage(images: Any, captions: Any, labels: Any, title: str, aspects: Any) -> Figure:
         drawn.update(images=images, captions=captions, title=title)
+        assert aspects == [1.0] * bags  # the spacing is unknown
         return Figure()
 
     monkeypatch.setattr("lungtl.runs.figures.montage", montage)
@@ -66,7 +67,7 @@ def test_the_montage_says_which_slices_it_shows(
                           "probability": [0.4, 0.9]}).head(bags)  # fmt: skip
     own = {"b00": slices([0.2, 0.2, 0.6]), "b01": slices([0.6, 0.1, 0.1, 0.1, 0.1])}
     classifier = tiny_classifier()
-    model = ScoredModel(classifier, {}, None, torch.device("cpu"), None, None, None, True, False)
+    model = ScoredModel(classifier, {}, None, torch.device("cpu"), None, None, None, None, None, True, False)
     _draw_most_weighted(tmp_path, store, model, own, table, weighted)
     assert drawn["title"].endswith(title)
     order = ["b01", "b00"] if bags == 2 else ["b00"]  # the more probable first

@@ -72,6 +72,13 @@ def test_a_model_of_grey_values_reads_no_hu(tmp_path: Path) -> None:
         Model.open(bundle(tmp_path, value_range=[0, 255])).predict(noise(), spacing_mm=1.0)
 
 
+def test_a_model_of_nodules_reads_no_scans(tmp_path: Path) -> None:
+    model = Model.open(bundle(tmp_path, bag="nodule"))
+    with pytest.raises(LungtlError, match=r"nodules cut out of scans \(dataset\.bag=nodule\)"):
+        model.predict(noise(), spacing_mm=1.0)
+    assert 0 < model.predict_voxels(np.rint(noise()).astype(np.int16)).probability < 1
+
+
 def test_a_bundle_without_provenance_is_damaged(tmp_path: Path) -> None:
     path = bundle(tmp_path) / "config.json"
     config = json.loads(path.read_text())

@@ -20,10 +20,11 @@ from lungtl.data.bags import Features
 from lungtl.data.store.reader import Store
 from lungtl.evaluation.chosen import FILE, choose, read_chosen
 from lungtl.evaluation.controls import fit_controls
+from lungtl.evaluation.covariates import fit_covariates
 from lungtl.evaluation.document import check_document
 from lungtl.evaluation.figures import attention_along_z
 from lungtl.runs.folder import VALIDATION
-from lungtl.runs.scored_model import controls_of
+from lungtl.runs.scored_model import controls_of, covariates_of
 from lungtl.runs.scoring import export_bundle, score_run, slices_trained
 from lungtl.runs.training import Trained
 from lungtl.settings import parts
@@ -207,6 +208,32 @@ def test_the_calibrated_column_is_the_chosen_map(config: TrainConfig, store: Sto
     chosen = read_chosen(folder)
     assert chosen is not None
     assert table["calibrated"].to_numpy() == pytest.approx(chosen.isotonic.apply(table["probability"]))
+
+
+def test_covariates_give_a_second_prediction_fitted_on_validation_bags(config: TrainConfig, store: Store) -> None:
+    settings = config.evaluation.model_copy(update={"untrained": False, "probe": False, "figures": False})
+    config = config.model_copy(update={"evaluation": settings, "covariates": ["diameter"]})
+    split = split_of(store)
+    split.loc[15, "diameter_mm"] = np.nan
+    document, folder, _ = finished(config, store, split, "covariates")
+    table = pd.read_csv(folder / "predictions.csv").merge(split[["bag_id", "diameter_mm"]], on="bag_id")
+    fitted = fit_covariates(pd.read_csv(folder / VALIDATION).merge(split[["bag_id", "diameter_mm"]]), ["diameter"])
+    saved = covariates_of(load_bundle(folder / "bundle")[1])
+    assert fitted is not None
+    assert saved is not None
+    for regression in (fitted, saved):
+        np.testing.assert_allclose(regression.predict(table), table["probability_with_covariates"], rtol=1e-9)
+    part, known = document["with_covariates"], table[table["bag_id"] != "b15"]
+    assert (part["covariates"], part["n_unknown"], part["scores"]["n"]) == (["diameter"], 1, 7)
+    combined, alone = (
+        roc_auc_score(known["label"], known[name]) for name in ("probability_with_covariates", "probability")
+    )
+    assert part["scores"]["metrics"]["auroc"]["value"] == pytest.approx(combined)
+    assert part["gain"]["difference"] == pytest.approx(combined - alone)
+    assert set(part["gains"]) == {"prevalence"}  # the diameter of a test bag is unknown
+    card = (folder / "bundle" / "README.md").read_text()
+    assert "- covariates: diameter (a reader had to outline the nodule first)" in card
+    assert "| metric | model with diameter |" in card
 
 
 def test_without_a_map_the_calibrated_column_is_empty(done: tuple[dict[str, Any], Path, Recorded]) -> None:

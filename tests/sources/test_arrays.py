@@ -87,6 +87,26 @@ def test_all_columns(make: Make) -> None:
     assert (third.bag_label, third.split) == (-1, None)
 
 
+def test_density_and_the_table_s_covariates_are_kept(make: Make) -> None:
+    table = "id,patient_id,label,mm,width,age,packs\na,p1,0,1,2.3,61,\nb,p2,1,1,,58.5,2\nc,p3,,,4,70,nan\n"
+    source = make(table, diameter_column="width", pixel_spacing_column="mm", covariate_columns=["age", "packs"])
+    first, second, third = (bag.details for bag in bags(source).values())
+    disc = IMAGES[0][1:3, 1:4]  # within 1.15 mm of (1.5, 2): rows 1 and 2, columns 1 to 3
+    assert first["density"] == pytest.approx(np.percentile(disc, 98))
+    assert (first["age"], second["age"], second["packs"]) == (61, 58.5, 2)
+    assert np.isnan([first["packs"], second["density"], third["density"], third["packs"]]).all()
+    assert make(table).recipe() != make(table, covariate_columns=["age"]).recipe()
+
+
+def test_covariates_that_cannot_be_kept(make: Make) -> None:
+    table = "id,patient_id,label,age,split\na,p1,0,old,1\nb,p2,1,50,2\nc,p3,0,60,3\n"
+    with pytest.raises(LungtlError, match=r"covariate_columns=sex: crops.csv has no such column"):
+        make(table, covariate_columns=["sex"]).inventory()
+    with pytest.raises(LungtlError, match=r"covariate_columns=split: a store has a column of this name"):
+        make(table, covariate_columns=["split"]).inventory()
+    assert refusals(make(table, covariate_columns=["age"])) == {"a": "age is old, expected a number"}
+
+
 def test_an_id_array_links_lines_in_any_order(make: Make) -> None:
     source = make("id,patient_id,label\n30,p,1\n10,p,0\n20,p,0\n", more={"number": [10, 20, 30]}, npz_id_key="number")
     assert {key: bag.voxels[0, 0, 0] for key, bag in bags(source).items()} == {"30": 40, "10": 0, "20": 20}
@@ -375,9 +395,9 @@ def test_lidc_maxslice() -> None:
 
 def test_ratings_become_votes(make: Make) -> None:
     table = "id,patient_id,label,r1,r2,r3\na,p1,0,1,2,0\nb,p2,1,5,3,nan\nc,p3,,,0.0,\n"
-    found = bags(make(table, rating_columns=("r1", "r2", "r3")))
+    found = bags(make(table, rating_columns=["r1", "r2", "r3"]))
     assert [found[name].votes for name in "ab"] == [0, 0.75]
     assert np.isnan(found["c"].votes)
-    assert "r1 is 6" in refusals(make(table.replace("5,3", "6,3"), rating_columns=("r1",)))["b"]
+    assert "r1 is 6" in refusals(make(table.replace("5,3", "6,3"), rating_columns=["r1"]))["b"]
     with pytest.raises(LungtlError, match="rating_columns=r9"):
-        make(table, rating_columns=("r1", "r9")).inventory()
+        make(table, rating_columns=["r1", "r9"]).inventory()

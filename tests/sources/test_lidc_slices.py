@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import functools
 import pickle
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from PIL import Image
 from lungtl.settings.errors import LungtlError, Refused
 from lungtl.sources import lidc_slices
 from lungtl.sources.base import Bag, Source
+from lungtl.sources.density import central_density
+from lungtl.sources.lidc_database import database_path
 from lungtl.sources.lidc_nodules import Nodule
 from lungtl.sources.lidc_slices import LidcSlicesSource
 from tests.real_data import folder, lidc_nodules, lidc_scans, needs, unpack
@@ -74,7 +78,8 @@ def test_nodules_become_bags_with_the_readers_labels(root: Path) -> None:
     assert (benign.patient_id, benign.bag_label, set(benign.slice_labels)) == ("LIDC-IDRI-0012", 0, {1})
     assert malignant.pixel_spacing_mm == pytest.approx((0.820312, 0.820312))
     assert np.isnan(malignant.z_mm).all()
-    assert benign.details == {"n_readers": 4, "native_spacing_mm": 2.5}
+    density = central_density(benign.voxels, benign.pixel_spacing_mm, benign.diameter_mm)
+    assert benign.details == {"n_readers": 4, "native_spacing_mm": 2.5, "density": density}
 
 
 def test_slices_are_ordered_by_number_not_by_name(root: Path) -> None:
@@ -134,6 +139,7 @@ def test_a_patients_bag_joins_its_nodules_in_order(patient_0063: Path) -> None:
     assert [row["nodule"] for row in bag.nodules] == [0, 1, 2, 3]
     assert bag.diameter_mm == max(row["diameter_mm"] for row in bag.nodules)
     assert bag.details["n_nodules"] == 4
+    assert bag.details["density"] == 30  # of its densest nodule
 
 
 def test_a_patient_with_only_benign_nodules_is_0(root: Path) -> None:
@@ -281,7 +287,7 @@ def test_loading_needs_no_database_even_in_another_process(root: Path, monkeypat
 
 def test_the_recipe_has_no_folder() -> None:
     assert LidcSlicesSource("somewhere").recipe() == {
-        "kind": "lidc_slices", "bag": "nodule", "min_readers": 3, "indeterminate": "exclude",
+        "kind": "lidc_slices", "density": 98.0, "bag": "nodule", "min_readers": 3, "indeterminate": "exclude",
         "rule": "median", "threshold": 3.0, "uncounted": "drop",
     }  # fmt: skip
 
@@ -383,3 +389,20 @@ def test_a_patient_without_a_counted_nodule_is_a_bag_without_a_label(patient_006
     (counted,) = bags(LidcSlicesSource(str(patient_0063), "patient", min_readers=4, indeterminate="keep",
                                        uncounted="train")).values()  # fmt: skip
     assert (counted.bag_label, len(counted.voxels), counted.votes) == (1, 1, 3 / 8)
+
+
+def test_the_other_ratings_are_means_over_the_readers(patient_0063: Path) -> None:
+    found = bags(LidcSlicesSource(str(patient_0063), **ALL))
+    with closing(sqlite3.connect(f"{database_path().as_uri()}?mode=ro", uri=True)) as db:
+        query = """SELECT a.calcification, a.texture, a.malignancy FROM annotations a JOIN scans s ON s.id = a.scan_id
+                   WHERE s.patient_id = 'LIDC-IDRI-0063'"""
+        read = db.execute(query).fetchall()
+    readers = [bag.details["n_readers"] for bag in found.values()]
+    assert len(read) == sum(readers)
+    for column, name in enumerate(("calcification", "texture")):
+        means = [bag.details[f"rating_{name}"] for bag in found.values()]
+        assert np.dot(means, readers) == pytest.approx(sum(row[column] for row in read))
+    (patient,) = bags(LidcSlicesSource(str(patient_0063), "patient", **ALL)).values()
+    largest = max(found.values(), key=lambda bag: bag.diameter_mm)
+    assert patient.details["rating_spiculation"] == largest.details["rating_spiculation"]
+    assert "rating_malignancy" not in patient.details

@@ -25,10 +25,11 @@ LARGE_BYTES = 1_000_000_000  # hashing less takes a second or two and shows no p
 
 
 class _Voxels(NamedTuple):
-    """Voxel file of a bag, and its rows in `slices`."""
+    """Voxel file of a bag, its pixel spacing, and its rows in `slices`."""
 
     file: str
     shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float]
     rows: slice
     number: int  # of the bag
     sha256: str  # of the file
@@ -83,11 +84,27 @@ class Store:
     @cached_property
     def _voxels(self) -> dict[str, _Voxels]:
         """By bag_id."""
-        names = ("bag_id", "voxels", "n_slices", "height", "width", "voxels_sha256")
+        names = (
+            "bag_id",
+            "voxels",
+            "n_slices",
+            "height",
+            "width",
+            "row_spacing_mm",
+            "column_spacing_mm",
+            "voxels_sha256",
+        )
         rows = zip(*(self.bags[name] for name in names), self.bags["n_slices"].cumsum(), strict=True)
         return {
-            str(bag_id): _Voxels(file, (int(n), int(height), int(width)), slice(int(end - n), int(end)), number, digest)
-            for number, (bag_id, file, n, height, width, digest, end) in enumerate(rows)
+            str(bag_id): _Voxels(
+                file,
+                (int(n), int(height), int(width)),
+                (float(row), float(column)),
+                slice(int(end - n), int(end)),
+                number,
+                digest,
+            )
+            for number, (bag_id, file, n, height, width, row, column, digest, end) in enumerate(rows)
         }
 
     @cached_property
@@ -100,7 +117,7 @@ class Store:
 
     def voxels(self, bag_id: str) -> NDArray[np.int16]:
         """int16 [S, H, W], memory-mapped and read-only; raises LungtlError if the file is missing or damaged."""
-        file, shape, _, number, digest = self._voxels[bag_id]
+        file, shape, *_, number, digest = self._voxels[bag_id]
         path = self.path / file
         try:
             array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="r")
@@ -118,6 +135,10 @@ class Store:
                 raise self._damaged(file, "was altered")
             self._intact[number] = 1
         return array
+
+    def spacing_mm(self, bag_id: str) -> tuple[float, float]:
+        """Distance between rows, and between columns; NaN if unknown."""
+        return self._voxels[bag_id].spacing_mm
 
     def slice_labels(self, bag_id: str) -> NDArray[np.int8]:
         """int8 [S]: -1 unknown, 0 non-nodule, 1 benign, 2 malignant."""

@@ -40,6 +40,7 @@ def montage(
     labels: Sequence[int] | None = None,
     title: str = "",
     maps: Sequence[NDArray[np.float32]] | None = None,
+    aspects: Sequence[float] | None = None,
 ) -> Figure:
     """Draw slices in a grid of four columns, in grey, each under its caption.
 
@@ -53,12 +54,13 @@ def montage(
             frame in its colour, one with an unknown label a dotted frame. None for no frames.
         title: which slices they are.
         maps: a heatmap per image, float32 [H, W], not negative, from `slice_heatmaps`; None for none.
+        aspects: height of each image's pixels divided by their width; None for square ones.
 
     Raises:
         LungtlError: the counts or shapes differ, an image is not uint8 [H, W], or a map has a negative or non-finite
             value.
     """
-    for name, given in (("captions", captions), ("labels", labels), ("maps", maps)):
+    for name, given in (("captions", captions), ("labels", labels), ("maps", maps), ("aspects", aspects)):
         if given is not None and len(given) != len(images):
             raise LungtlError(f"there are {len(images)} images and {len(given)} {name}; expected one per image")
     n = min(len(images), MAX_SLICES)
@@ -86,6 +88,8 @@ def montage(
         for k in range(n):
             _overlay(grid[k], k, images[k], np.asarray(maps[k], dtype=np.float64))
         _add_scale(figure)
+    for axes, aspect in zip(grid, aspects or (), strict=False):
+        axes.set_aspect(aspect)
     return figure
 
 

@@ -28,12 +28,15 @@ def prepare_series(
     if crop == "lungs":  # before resampling, which is then faster
         volume, box = crop_to_lungs(volume)
         top, left = box.top, box.left
-    return resample_z(volume, SLICE_STEP_MM), {
+    return resample_z(volume, SLICE_STEP_MM), {**series_details(series), "crop_top": top, "crop_left": left}
+
+
+def series_details(series: Series) -> dict[str, Any]:
+    """Columns of `bags.parquet` that describe the series as it was acquired."""
+    return {
         "n_native_slices": len(series.files),
         "native_spacing_mm": series.native_spacing_mm,
         "largest_gap_mm": series.largest_gap_mm,
         "slice_thickness_mm": series.files[0].slice_thickness_mm,
         "manufacturer": series.files[0].manufacturer,
-        "crop_top": top,
-        "crop_left": left,
     }

@@ -42,7 +42,11 @@ def read_volume(series: Series) -> Volume:
 
 def resample_z(volume: Volume, step_mm: float = 1.0) -> Volume:
     """Interpolate linearly at the true positions onto `regular_grid`, rounded; raises Refused if it is too large."""
-    z_new = regular_grid(volume.z_mm, step_mm)
+    return interpolate_z(volume, regular_grid(volume.z_mm, step_mm))
+
+
+def interpolate_z(volume: Volume, z_new: NDArray[np.float64]) -> Volume:
+    """Interpolate linearly at the true positions onto slices at `z_new`, float64 [n], rounded; raises Refused."""
     out = _allocate(len(z_new), (volume.hu.shape[1], volume.hu.shape[2]))
     below = np.clip(np.searchsorted(volume.z_mm, z_new, side="right") - 1, 0, len(volume.z_mm) - 2)
     gap = volume.z_mm[below + 1] - volume.z_mm[below]

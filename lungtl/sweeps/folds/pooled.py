@@ -13,6 +13,8 @@ from typing import Any
 import pandas as pd
 
 from lungtl.data.tables import write_table
+from lungtl.evaluation.assess import score_with_covariates
+from lungtl.evaluation.covariates import WITH_COVARIATES
 from lungtl.evaluation.document import evaluation_document
 from lungtl.evaluation.figures import roc, save
 from lungtl.evaluation.metrics import score
@@ -78,6 +80,9 @@ def pool_repeat(out: Path, runs: list[FoldRun]) -> dict[str, Any]:
         calibrated={} if kind == "none" else {kind: score(labels, pooled["calibrated"], patients, resamples=n)},
         controls={name: score(labels, p, patients, resamples=n) for name, p in controls.items()},
         gains={name: pooled_gain(labels, model, p, patients) for name, p in controls.items()},
+        with_covariates=None
+        if WITH_COVARIATES not in pooled
+        else score_with_covariates(pooled, controls, folds[0].covariates, resamples=n, compare=pooled_gain),
         folds=over_folds(folds), setting=first.name, setting_key=first.setting, split_seed=first.split_seed,
         seed=first.seed, pooled=out.name, runs=[run.folder.name for run in runs],
         store=records[0]["store"], store_fingerprint=records[0]["store_fingerprint"],

@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from lungtl.data.tables import read_table
+from lungtl.evaluation.covariates import WITH_COVARIATES
 from lungtl.evaluation.pooling import Fold
 from lungtl.runs.folder import METRICS, PREDICTIONS
 from lungtl.runs.naming import run_name
@@ -84,9 +85,10 @@ def read_folds(runs: list[FoldRun]) -> list[Fold]:
     folds = []
     for fold, folder in sorted(finished.items()):
         document = json.loads((folder / METRICS).read_text())
-        predictions = read_table(folder / PREDICTIONS)
+        predictions = read_table(folder / PREDICTIONS, missing={WITH_COVARIATES: [""]})
         values = {name: estimate["value"] for name, estimate in document["bag"]["metrics"].items()}
         kind = document["chosen"]["kind"] if document["chosen"] else "none"
         calibration = kind if kind in document["calibrated"] else "none"
-        folds.append(Fold(fold, read_own_split(folder), predictions, values, calibration))
+        covariates = (document.get("with_covariates") or {}).get("covariates", ())
+        folds.append(Fold(fold, read_own_split(folder), predictions, values, calibration, covariates))
     return folds

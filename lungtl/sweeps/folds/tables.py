@@ -53,6 +53,10 @@ def markdown(documents: list[dict[str, Any]]) -> str:
         counts = str(document["bag"]["n"]), str(document["bag"]["n_positive"])
         within_folds = format_mean_sd(document["folds"]["auroc"]["values"])
         rows.append((name, split_seed, seed, *counts, within_folds, *_cells(document["bag"])))
+        if (combined := document["with_covariates"]) is not None:
+            known = str(combined["scores"]["n"]), str(combined["scores"]["n_positive"])
+            title = f"{name} with {', '.join(combined['covariates'])}"
+            rows.append((title, split_seed, seed, *known, "", *_cells(combined["scores"])))
         for control, scores in document["controls"].items():
             title, depends_on = f"control: {control}", ("", "")
             if control in RUN_CONTROLS:

@@ -17,6 +17,7 @@ MAX_ITEMS = 12  # of a list, before the rest is only counted
 CONTROLS = {
     "prevalence": "the prevalence",
     "diameter": "nodule diameter alone",
+    "size_density": "nodule diameter and density alone",
     "untrained": "the same head on a random backbone",
     "probe": "logistic regression on the frozen features",
 }

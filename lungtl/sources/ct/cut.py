@@ -1,0 +1,87 @@
+"""Cut the surroundings of a point out of a series: native pixels, 1 mm slices of the series' own grid."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lungtl.settings.errors import Refused
+from lungtl.sources.ct.series import Series
+from lungtl.sources.ct.volume import Volume, interpolate_z, read_volume, regular_grid
+
+ROUNDING = 1e-6
+FIELD_MM = 80.0  # default side of the squares: room for image.crop_mm=64 and for shifts
+
+
+def locate(series: Series, position_mm: tuple[float, float, float]) -> tuple[float, float]:
+    """The (row, column) of a point, as fractional indices of pixel centres.
+
+    Args:
+        series: axial.
+        position_mm: x, y, z in DICOM's patient coordinates (LPS), like ImagePositionPatient.
+
+    Raises:
+        Refused: the point is outside the volume.
+    """
+    nearest = series.files[int(np.abs(series.z_mm - position_mm[2]).argmin())]
+    offset = np.array(position_mm) - nearest.position_mm
+    along_row, along_column = np.array(nearest.orientation).reshape(2, 3)
+    row_mm, column_mm = series.pixel_spacing_mm
+    row, column = float(offset @ along_column) / row_mm, float(offset @ along_row) / column_mm
+    rows, columns = series.shape
+    z = series.z_mm
+    margin = series.native_spacing_mm / 2
+    shown = f"the point ({', '.join(f'{value:g}' for value in position_mm)}) mm is outside the volume"
+    remedy = "check that it is of this series, and x, y, z are DICOM patient coordinates (LPS) in mm"
+    if not (-0.5 <= row <= rows - 0.5 and -0.5 <= column <= columns - 0.5):
+        raise Refused(f"{shown}: row {row:.1f} of {rows}, column {column:.1f} of {columns}", remedy)
+    if not z[0] - margin <= position_mm[2] <= z[-1] + margin:
+        raise Refused(f"{shown}: its slices are at z = {z[0]:g} to {z[-1]:g} mm", remedy)
+    return row, column
+
+
+def covered_z(series: Series, low_mm: float, high_mm: float) -> NDArray[np.float64]:
+    """Positions of the 1 mm slices from `low_mm` to `high_mm`, or of the one nearest to their middle: float64 [S]."""
+    grid = regular_grid(series.z_mm)
+    covered = grid[(grid >= low_mm - ROUNDING) & (grid <= high_mm + ROUNDING)]
+    return covered if len(covered) else grid[[np.abs(grid - (low_mm + high_mm) / 2).argmin()]]
+
+
+def cut_out(series: Series, row: float, column: float, z_mm: NDArray[np.float64], field_mm: float) -> NDArray[np.int16]:
+    """HU of the square of `field_mm` around a point, on some of the series' 1 mm slices; raises Refused.
+
+    The square has whole native pixels, rounded up; the point is within half a pixel of its centre. Outside the slices
+    the pixels at their edge are repeated. Only the native slices that are required are read.
+
+    Args:
+        series: is not checked for gaps.
+        row: of the centre, as a fractional index of pixel centres.
+        column: likewise.
+        z_mm: [S], ascending, of `regular_grid`.
+        field_mm: side of the square.
+
+    Returns:
+        int16 [S, rows, columns].
+    """
+    native = series.z_mm
+    first = max(0, int(np.searchsorted(native, z_mm[0] + ROUNDING, side="right")) - 1)
+    last = min(len(native) - 1, int(np.searchsorted(native, z_mm[-1] - ROUNDING)))
+    if first == last:  # interpolation requires two
+        first, last = (first - 1, last) if last == len(native) - 1 else (first, last + 1)
+    volume = read_volume(replace(series, files=series.files[first : last + 1]))
+    rows, columns = (
+        _pixels(centre, math.ceil(field_mm / spacing - ROUNDING), n)
+        for centre, spacing, n in zip((row, column), series.pixel_spacing_mm, series.shape, strict=True)
+    )
+    hu = volume.hu[:, rows[:, None], columns]
+    return interpolate_z(Volume(hu, volume.z_mm, volume.pixel_spacing_mm), z_mm).hu
+
+
+def _pixels(centre: float, count: int, n: int) -> NDArray[np.int64]:
+    """Indices of `count` pixels around a centre; those outside 0..n-1 are replaced by the nearest."""
+    first = math.ceil(centre - count / 2 - ROUNDING)
+    pixels: NDArray[np.int64] = np.clip(np.arange(first, first + count), 0, n - 1)
+    return pixels

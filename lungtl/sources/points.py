@@ -1,0 +1,91 @@
+"""Tables of points in CT series: nodules or candidates at a position in DICOM's patient coordinates."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from lungtl.settings.errors import LungtlError
+from lungtl.sources.base import UNKNOWN
+from lungtl.sources.files import read_csv
+from lungtl.sources.lidc_database import series_uids
+
+POSITION = ("x_mm", "y_mm", "z_mm")
+LUNA16 = {"seriesuid": "series_uid", "coordX": "x_mm", "coordY": "y_mm", "coordZ": "z_mm", "class": "label"}
+"""Columns of LUNA16's candidates.csv -> ours. Its world coordinates are DICOM's."""
+LABELS = {"": UNKNOWN, "0": 0, "1": 1}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One line of a table."""
+
+    number: int  # among the lines of its series: 0, 1, ...
+    patient_id: str
+    label: int  # -1, 0, 1
+    position_mm: tuple[float, float, float]  # x, y, z
+    diameter_mm: float  # NaN if unknown
+    split: str | None
+
+
+def has_points(columns: list[str]) -> bool:
+    """Whether a table with these columns has positions, so that its lines are nodules and not scans."""
+    return set(POSITION) <= {LUNA16.get(column, column) for column in columns}
+
+
+def read_points(path: Path) -> dict[str, list[Point]]:
+    """Read and check a table: series_uid -> its points in the table's order.
+
+    Columns are series_uid, patient_id (use pseudonyms), label (0, 1, or empty for unknown), x_mm, y_mm, z_mm, and
+    optionally diameter_mm and split (train, val, test); or those of LUNA16's candidates.csv, whose patients are looked
+    up in LIDC-IDRI.
+
+    Raises:
+        LungtlError: a column or value is missing or wrong, or a point is repeated.
+    """
+    columns, lines = read_csv(path)
+    lines = [{LUNA16.get(column, column): value for column, value in line.items()} for line in lines]
+    names = [LUNA16.get(column, column) for column in columns]
+    missing = [name for name in ("series_uid", "label", *POSITION) if names.count(name) != 1]
+    if missing:
+        raise LungtlError(
+            f"{path.name} has {names.count(missing[0])} columns {missing[0]} (it has {', '.join(columns)}); expected "
+            f"series_uid, patient_id, label, {', '.join(POSITION)}"
+        )
+    patients = {} if "patient_id" in names else series_uids()
+    points: dict[str, list[Point]] = defaultdict(list)
+    seen: set[tuple[str, tuple[float, float, float]]] = set()
+    for number, line in enumerate(lines, start=2):
+        where, uid = f"{path.name} line {number}", line["series_uid"]
+        patient = line.get("patient_id") or patients.get(uid, "")
+        if not uid or not patient:
+            lacking = "series_uid" if not uid else "patient_id"
+            raise LungtlError(
+                f"{where}: no {lacking}; fill it in (only series of LIDC-IDRI may omit the column patient_id)"
+            )
+        if line["label"] not in LABELS:
+            raise LungtlError(f"{where}: label is '{line['label']}'; expected 0, 1 or empty (unknown)")
+        x, y, z = (_number(line[name], f"{where}: {name}") for name in POSITION)
+        diameter = _number(line["diameter_mm"], f"{where}: diameter_mm") if line.get("diameter_mm") else math.nan
+        if diameter <= 0:
+            raise LungtlError(f"{where}: diameter_mm is {diameter:g}; expected a positive number or empty (unknown)")
+        if (uid, (x, y, z)) in seen:
+            raise LungtlError(f"{where}: the point ({x:g}, {y:g}, {z:g}) of {uid} is repeated; keep one row of it")
+        seen.add((uid, (x, y, z)))
+        point = Point(len(points[uid]), patient, LABELS[line["label"]], (x, y, z), diameter, line.get("split") or None)
+        if points[uid] and points[uid][0].patient_id != patient:
+            raise LungtlError(f"{where}: series {uid} has two patients; give all its rows the same patient_id")
+        points[uid].append(point)
+    return dict(points)
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise LungtlError(f"{where} is '{text}'; expected a number in mm")
+    return value
