@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -29,8 +27,6 @@ from lungtl.settings.errors import LungtlError
 from lungtl.settings.version import VERSION
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from lungtl.evaluation.controls import Controls
     from lungtl.evaluation.covariates import Regression
     from lungtl.models.bag_classifier import BagClassifier
@@ -43,8 +39,6 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 UNTRAINED, PROBE, SEEN = "untrained.safetensors", "probe.safetensors", "seen.json"
 FILES = (CONFIG, WEIGHTS, CALIBRATION, UNTRAINED, PROBE, SEEN)
 """What `SHA256SUMS` lists."""
-SPARE = 2**27
-"""Values that a network may have besides those of its file: layers that are built, then removed (VGG's)."""
 BACKBONE = "backbone."
 TIMM = "lungtl.models.backbones.timm_backbone.TimmBackbone"
 
@@ -139,6 +133,8 @@ def load_bundle(folder: Path, trust: str | Collection[str] = ()) -> tuple[BagCla
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from lungtl.models.bounded import no_larger_than
+
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         raise LungtlError(f"{folder} is not a bundle ({CONFIG} and {WEIGHTS}); give a run's folder or its bundle/")
     check_checksums(folder)
@@ -148,7 +144,7 @@ def load_bundle(folder: Path, trust: str | Collection[str] = ()) -> tuple[BagCla
             raise LungtlError(f"{folder} has bundle format {config.get('format')}, this lungtl reads {FORMAT}")
         config.setdefault("slices_trained", True)  # the first bundles lack it
         _Config.model_validate(config)
-        with _no_larger_than(folder / WEIGHTS):
+        with no_larger_than(folder / WEIGHTS):
             classifier = _network(config, trust)
         classifier.load_state_dict(load_file(folder / WEIGHTS))
     except ValidationError as error:
@@ -232,37 +228,6 @@ class _Config(_Lenient):
 
     preprocessing: _Preprocessing
     provenance: _Provenance
-
-
-@contextmanager
-def _no_larger_than(file: Path) -> Iterator[None]:
-    """Raise ValueError as soon as a network that is being built has far more values than its file.
-
-    A config of a few bytes may name a network that does not fit into memory.
-    """
-    from safetensors import safe_open
-    from torch.nn.modules import module
-
-    with safe_open(file, "pt") as weights:
-        names = list(weights.keys())
-        limit = 2 * sum(math.prod(weights.get_slice(name).get_shape()) for name in names) + SPARE
-    built = 0
-
-    def count(owner: object, name: str, value: Tensor | None) -> None:
-        nonlocal built
-        built += 0 if value is None else value.numel()
-        if built > limit:
-            raise ValueError(f"{CONFIG} describes a network that is much larger than {file.name}")
-
-    hooks = [
-        module.register_module_parameter_registration_hook(count),
-        module.register_module_buffer_registration_hook(count),
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _network(config: Mapping[str, Any], trust: str | Collection[str]) -> BagClassifier:

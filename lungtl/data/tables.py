@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMULA = re.compile(r"'|(?![+-]?\d+\.?\d*(e[+-]?\d+)?$)[=+\-@\t\r]", re.IGNORECASE)
+FORMULA = re.compile(r"'|(?![+-]?\d+\.?\d*(e[+-]?\d+)?\Z)[=+\-@\t\r]", re.IGNORECASE)
 IDS = ("bag_id", "patient_id")
 
 
