@@ -88,7 +88,7 @@ def save_bundle(
             "in_chans": classifier.backbone.in_chans,
         },
         "head": {
-            "width": classifier.projection.linear.out_features,
+            "width": None if classifier.projection.linear is None else classifier.projection.width,
             "dropout": classifier.projection.dropout.p,
         },
         "aggregator": dict(aggregator),
@@ -239,9 +239,9 @@ def _network(config: Mapping[str, Any], trust: str | Collection[str]) -> BagClas
     backbone = parts.build_trusted({parts.TARGET: TIMM, **config["backbone"], "weights": "none"}, trust)
     preprocessor = SlicePreprocessor(**config["preprocessing"])
     backbone.set_input_size(preprocessor.size)
-    width = config["head"]["width"]
-    projection = SliceProjection(backbone.dim * preprocessor.scales, width, config["head"]["dropout"])
-    aggregator = parts.build_trusted(config["aggregator"], trust, dim=width)
+    scales, head = preprocessor.scales, config["head"]
+    projection = SliceProjection(backbone.dim * scales, head["width"], head["dropout"])
+    aggregator = parts.build_trusted(config["aggregator"], trust, dim=projection.width)
     views = config.get("views", 1)  # the first bundles lack it
     return BagClassifier(preprocessor, backbone, projection, aggregator, views=views)
 

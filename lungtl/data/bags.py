@@ -123,9 +123,8 @@ class BagDataset(Dataset[Sample]):
         spacing_mm = self.store.spacing_mm(bag_id)
         seed_of_bag = int(jitter_seed) if self.jitter else None
         ratings = None if self.ratings is None else self.ratings[bag_id]
-        return Sample(
-            bag_id, bag_label, labels[positions], positions, features, frames, view, spacing_mm, seed_of_bag, ratings
-        )
+        return Sample(bag_id, bag_label, labels[positions], positions, features, frames, view, spacing_mm,
+                      seed_of_bag, ratings)  # fmt: skip
 
 
 def dihedral(frames: Tensor, view: int) -> Tensor:

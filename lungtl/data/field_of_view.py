@@ -16,13 +16,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lungtl.settings.errors import LungtlError
+from lungtl.settings.errors import LungtlError, Refused
 
 Spacing = tuple[float, float]
 """Distance in mm between the centres of neighbouring rows, and of neighbouring columns; NaN if unknown."""
 UNKNOWN_SPACING: Spacing = (math.nan, math.nan)
 MOST = 2.0
 """A field of view may be this many times as large as the slice; outside, the slice's edge pixels are repeated."""
+
+REMEDY = "give a smaller field (image.crop_mm, or image.size with image.pixel_mm)"
+ROUNDING = 1e-6  # pixels
 
 
 class FieldOfView(NamedTuple):
@@ -35,14 +38,16 @@ class FieldOfView(NamedTuple):
 
     @classmethod
     def in_mm(cls, mm: float, shape: tuple[int, int], spacing_mm: Spacing) -> FieldOfView:
-        """A square of `mm` around the centre of a slice; raises LungtlError if it cannot be placed."""
+        """A square of `mm` around the centre of a slice; raises Refused if the slice is too small for it."""
         if not all(math.isfinite(spacing) and spacing > 0 for spacing in spacing_mm):
-            raise LungtlError(
-                f"image.crop_mm={mm:g}: the pixel spacing of the slices is {spacing_mm}; expected (row, column) in mm"
+            raise Refused(
+                f"image.crop_mm={mm:g}: the pixel spacing of the slices is {spacing_mm}", "give (row, column) in mm"
             )
         height, width = (mm / spacing for spacing in spacing_mm)
         if height > MOST * shape[0] or width > MOST * shape[1]:
-            raise LungtlError(f"image.crop_mm={mm:g} is more than {MOST:g} times as large as the slices; {REMEDY}")
+            seen = " x ".join(f"{n * spacing:.1f}" for n, spacing in zip(shape, spacing_mm, strict=True))
+            problem = f"is more than {MOST:g} times as large as the slices ({seen} mm)"
+            raise Refused(f"image.crop_mm={mm:g} {problem}", REMEDY)
         return cls((shape[0] - height) / 2, (shape[1] - width) / 2, height, width)
 
     def box(self, shape: tuple[int, int], margin: int = 0) -> tuple[slice, slice]:
@@ -63,10 +68,6 @@ class FieldOfView(NamedTuple):
         margin = math.ceil(max(self.height, self.width, size) / size)  # half a triangle's width
         rows, columns = self.box((slices.shape[-2], slices.shape[-1]), margin)
         return slices[..., rows, columns], self._replace(top=self.top - rows.start, left=self.left - columns.start)
-
-
-ROUNDING = 1e-6  # pixels
-REMEDY = "give a smaller field (image.crop_mm, or image.size with image.pixel_mm)"
 
 
 def check_slices(mm: Sequence[float], bags: pd.DataFrame, name: str) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lungtl.data.field_of_view import UNKNOWN_SPACING, FieldOfView, Spacing, resample
-from lungtl.settings.errors import LungtlError
+from lungtl.settings.errors import LungtlError, Refused
 from lungtl.settings.schema import WINDOWS, ImageConfig
 
 DEFAULT_WINDOWS = ("lung", "mediastinal", "wide")
@@ -100,7 +100,7 @@ class SlicePreprocessor(nn.Module):
         }  # fmt: skip
 
     def fields(self, shape: tuple[int, int], spacing_mm: Spacing) -> list[FieldOfView]:
-        """The field of view of each scale, in slices of a (height, width); raises LungtlError if one does not fit."""
+        """The field of view of each scale, in slices of a (height, width); raises Refused if one does not fit."""
         height, width = shape
         if self.crop_mm:
             return [FieldOfView.in_mm(mm, shape, spacing_mm) for mm in self.crop_mm]
@@ -108,7 +108,7 @@ class SlicePreprocessor(nn.Module):
             return [FieldOfView(0, 0, height, width)]
         if self.crop > min(height, width):
             slices = f"the slices ({height} x {width})"
-            raise LungtlError(f"image.crop={self.crop} is larger than {slices}; use a smaller value or null")
+            raise Refused(f"image.crop={self.crop} is larger than {slices}", "use a smaller value or null")
         return [FieldOfView((height - self.crop) // 2, (width - self.crop) // 2, self.crop, self.crop)]
 
     def box(self, shape: tuple[int, int], spacing_mm: Spacing) -> tuple[slice, slice]:
@@ -126,7 +126,7 @@ class SlicePreprocessor(nn.Module):
             float [N * scales, channels, size, size].
 
         Raises:
-            LungtlError: the field of view is larger than the slices, or is in mm and the spacing is unknown.
+            Refused: the field of view is too large for the slices, or is in mm and the spacing is unknown.
         """
         shape = (frames.shape[-2], frames.shape[-1])
         if not self.crop_mm:

@@ -22,10 +22,10 @@ from lungtl.models.slice_projection import SliceProjection
 
 # on a CPU the activations of few slices stay in its caches (`make bench ARGS=passes`); a GPU needs many to be busy
 CPU_CHUNK, GPU_CHUNK = 16, 128
-SpacedVoxels = tuple[NDArray[np.int16], Spacing]
 CPU_TRAINING_CHUNK, GPU_TRAINING_CHUNK = 8, 64  # a chunk's activations stay in memory until its backward pass
 ImageChange = Callable[[Tensor], Tensor]
 """Augments the normalised images of a bag: float [n, channels, size, size]."""
+SpacedVoxels = tuple[NDArray[np.int16], Spacing]
 N_CLASSES = 3  # non-nodule, benign, malignant
 
 
@@ -60,7 +60,7 @@ class BagClassifier(nn.Module):
         self.preprocessor = preprocessor
         self.backbone = backbone
         self.projection = projection
-        self.slice_head = nn.Linear(projection.linear.out_features, N_CLASSES)
+        self.slice_head = nn.Linear(projection.width, N_CLASSES)
         self.aggregator = aggregator
         self._chunk = chunk
         self.split = Split(backbone)  # where the backbone is cut for the feature cache: at its end, see `cut`
@@ -127,7 +127,9 @@ class BagClassifier(nn.Module):
         if self.split.whole:
             return self._aggregate(rows, lengths, positions)
         if self._backbone_trains():
-            return self._aggregate(self._with_gradient(self.suffix, rows), lengths, positions)
+            images = rows.reshape(-1, self.split.width)
+            embeddings = self._join_scales(self._with_gradient(self.split.suffix, images))
+            return self._aggregate(embeddings, lengths, positions)
         with torch.no_grad():
             embeddings = torch.cat([self.suffix(chunk) for chunk in rows.split(self.chunk)])
         return self._aggregate(embeddings, lengths, positions)
@@ -143,12 +145,16 @@ class BagClassifier(nn.Module):
         return BagOutput(bag_logits, weights, slice_logits, torch.einsum("bs,bsd->bd", weights, h))
 
     def _embed_bags(
-        self, frames: list[Tensor], spacings: Sequence[Spacing] | None, changes: Sequence[ImageChange] | None = None
+        self,
+        frames: list[Tensor],
+        spacings: Sequence[Spacing] | None,
+        changes: Sequence[ImageChange] | None = None,
     ) -> Tensor:
         """Embed the slices of all bags: int16 [S_i, C, H, W] for each bag -> float [N, D]."""
         bags = list(zip(frames, spacings or [UNKNOWN_SPACING] * len(frames), strict=True))
         if self._backbone_trains():  # all bags at once: batch-norm statistics must not come from a single bag
-            return self._join_scales(self._with_gradient(self.backbone, torch.cat(list(self._images(bags, changes)))))
+            images = torch.cat(list(self._images(bags, changes)))
+            return self._join_scales(self._with_gradient(self.backbone, images))
         with torch.no_grad():
             chunks = full_chunks(self._images(bags, changes), self.chunk * self.preprocessor.scales)
             return torch.cat([self.embed_images(chunk) for chunk in chunks])
@@ -163,9 +169,9 @@ class BagClassifier(nn.Module):
         """Preprocessed slices of all bags: float [n, channels, size, size] each."""
         if changes is None:
             yield from (self.preprocessor(part, spacing) for bag, spacing in bags for part in bag.split(self.chunk))
-        else:
-            for (bag, spacing), change in zip(bags, changes, strict=True):
-                yield change(self.preprocessor(bag, spacing))
+            return
+        for (bag, spacing), change in zip(bags, changes, strict=True):
+            yield change(self.preprocessor(bag, spacing))
 
     def _with_gradient(self, network: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
         """Apply the backbone or a part of it, in chunks of bounded memory unless a batch norm needs all rows."""

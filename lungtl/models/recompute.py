@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-CPU_BUDGET = 2 * 2**30  # bytes of activations that a step keeps
+CPU_BUDGET = 2**29  # bytes of activations that a step keeps
 GPU_SHARE = 0.5  # likewise, of a GPU's memory
 
 

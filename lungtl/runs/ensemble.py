@@ -30,7 +30,7 @@ from lungtl.sources.base import UNKNOWN, sha256
 
 SAME = ("store_fingerprint", "value_range", "crop")
 """What the records of all members must agree on."""
-SHARED = (*SAME, "store", "choices")
+SHARED = (*SAME, "bag", "store", "choices")
 UNFINISHED = f".{BUNDLE}.unfinished"
 
 

@@ -115,7 +115,9 @@ class Model:
         self.check_hu()
         hu = np.asarray(volume_hu)
         spacing = np.asarray(spacing_mm, np.float64)
-        in_mm = self.provenance["crop"] == "lungs" or bool(self.classifier.preprocessor.crop_mm)
+        in_mm = self.provenance["crop"] == "lungs" or any(
+            one.classifier.preprocessor.crop_mm for one in self.members or (self,)
+        )
         if spacing.ndim == 0 and not in_mm:
             spacing = np.array([spacing, 1.0, 1.0])  # nothing else depends on the pixel spacing
         if hu.ndim != 3 or len(hu) < 2 or spacing.shape != (3,) or not ((spacing > 0) & np.isfinite(spacing)).all():
@@ -135,7 +137,7 @@ class Model:
         )
 
     def predict_series(self, series: Series) -> Prediction:
-        """Predict one DICOM series; raises Refused if its pixels cannot be read."""
+        """Predict one DICOM series; raises Refused if its pixels cannot be read, or the field of view is too large."""
         self.check_hu()
         volume, _ = prepare_series(series, crop=self.provenance["crop"])
         return self.predict_voxels(volume.hu, volume.z_mm, volume.pixel_spacing_mm)
@@ -154,7 +156,7 @@ class Model:
             pixel_spacing_mm: (row, column); a model with image.crop_mm requires it.
         """
         members = self.members or (self,)
-        bag = mean_prediction([predict_volume(one.classifier, voxels, pixel_spacing_mm) for one in members])
+        bag = mean_prediction([predict_volume(each.classifier, voxels, pixel_spacing_mm) for each in members])
         index = np.arange(len(voxels))
         p = bag.slice_probabilities if self.config["slices_trained"] else np.full((len(voxels), 3), np.nan)
         slices = pd.DataFrame(
@@ -170,7 +172,7 @@ class Model:
             raise LungtlError(
                 f"{self.folder} was trained on grey values, not HU; it cannot read CT series: use another model"
             )
-        if (bag := self.provenance.get("bag", "scan")) != "scan":  # bundles without it are of scans
+        if (bag := self.provenance.get("bag") or "scan") != "scan":  # older bundles do not say
             raise LungtlError(
                 f"{self.folder} was trained on nodules cut out of scans (dataset.bag={bag}), it cannot read whole "
                 "series: score nodules with lungtl evaluate, or use another model"

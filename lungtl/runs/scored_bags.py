@@ -178,5 +178,5 @@ def check_values(store: Store, provenance: dict[str, object]) -> None:
     if provenance["crop"] != crop:
         log.warning("the model was trained with dataset.crop=%s, %s has %s", provenance["crop"], store.name, crop)
     bag = store.manifest["recipe"].get("bag", "scan")
-    if provenance.get("bag", bag) != bag:
+    if (provenance.get("bag") or bag) != bag:
         log.warning("the model was trained with dataset.bag=%s, %s has %s", provenance["bag"], store.name, bag)

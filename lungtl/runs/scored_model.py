@@ -65,27 +65,51 @@ class ScoredModel:
         return self.members or (self,)
 
 
-def predict_scored(
-    scored: ScoredModel, store: Store, bag_ids: Sequence[str]
-) -> tuple[Predictions, dict[str, NDArray[np.float64]]]:
-    """Predictions of bags, and the probabilities of the controls that depend on the run: untrained and probe.
+@dataclass(frozen=True)
+class ScoredPredictions:
+    """What a model and the controls of its run predict for bags; of an ensemble, the means over its members.
 
-    An ensemble's are the means over its members; a control that one of them lacks is omitted.
+    Attributes:
+        predictions: of the bags and their slices.
+        controls: untrained and probe, as far as all members have them: name -> float64 [n].
+        with_covariates: float64 [n], NaN where a covariate is unknown; None for a model without covariates.
     """
-    predictions = [predict_bags(one.classifier, store, bag_ids, one.features, one.device) for one in scored.networks]
-    controls = [_controls_of_run(one, store, bag_ids) for one in scored.networks]
-    shared = [name for name in controls[0] if all(name in others for others in controls)]
-    return mean_predictions(predictions), {name: np.mean([each[name] for each in controls], axis=0) for name in shared}
+
+    predictions: Predictions
+    controls: dict[str, NDArray[np.float64]]
+    with_covariates: NDArray[np.float64] | None
 
 
-def _controls_of_run(scored: ScoredModel, store: Store, bag_ids: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    controls = {}
+def predict_scored(scored: ScoredModel, store: Store, bags: pd.DataFrame) -> ScoredPredictions:
+    """Predict bags of a store: bag_id, diameter_mm."""
+    members = [_predict_network(network, store, bags) for network in scored.networks]
+    combined = [each.with_covariates for each in members if each.with_covariates is not None]
+    names = [name for name in members[0].controls if all(name in each.controls for each in members)]
+    return ScoredPredictions(
+        mean_predictions([each.predictions for each in members]),
+        {name: np.mean([each.controls[name] for each in members], axis=0) for name in names},
+        np.mean(combined, axis=0) if len(combined) == len(members) else None,
+    )
+
+
+def _predict_network(scored: ScoredModel, store: Store, bags: pd.DataFrame) -> ScoredPredictions:
+    bag_ids, controls, combined = list(bags["bag_id"]), {}, None
+    predictions = predict_bags(scored.classifier, store, bag_ids, scored.features, scored.device)
     if (control := scored.untrained) is not None:
         predicted = predict_bags(control.classifier, store, bag_ids, control.features, scored.device)
         controls["untrained"] = predicted.bags["probability"].to_numpy()
     if scored.probe is not None and (features := probed_features(scored.classifier, scored.features)) is not None:
         controls["probe"] = scored.probe.predict(pool_slices(features, bag_ids))
-    return controls
+    if scored.covariates is not None:
+        table = bags.merge(predictions.bags, on="bag_id", validate="one_to_one")
+        combined = scored.covariates.predict(with_covariates(table, store, scored.covariates.covariates))
+    return ScoredPredictions(predictions, controls, combined)
+
+
+def with_covariates(bags: pd.DataFrame, store: Store, covariates: Sequence[str]) -> pd.DataFrame:
+    """Bags with the columns of their covariates, as far as the store has them."""
+    columns = [name for name in covariates if name in store.bags and name not in bags]
+    return bags.merge(store.bags[["bag_id", *columns]], on="bag_id", validate="one_to_one")
 
 
 def scored_on(store: Store, model: Model, trained_with: pd.DataFrame | None, config: EvaluateConfig) -> ScoredModel:

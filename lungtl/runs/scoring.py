@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from lungtl.models.inference import P_COLUMNS, Predictions, predict_bags
 from lungtl.runs.figures import draw
 from lungtl.runs.folder import BUNDLE, FIGURES, METRICS, PREDICTIONS, SLICES, VALIDATION
 from lungtl.runs.record import without_local
-from lungtl.runs.scored_model import ScoredModel, predict_scored
+from lungtl.runs.scored_model import ScoredModel, predict_scored, with_covariates
 from lungtl.runs.training import Trained
 from lungtl.settings.schema import TrainConfig
 from lungtl.sources.base import UNKNOWN
@@ -114,20 +114,20 @@ def write_results(
         pydantic.ValidationError: it does not follow the schema; metrics.json is not written then.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    predictions, of_run = predict_scored(scored, store, list(bags["bag_id"]))
+    found = predict_scored(scored, store, bags)
+    predictions = found.predictions
     if not scored.slices_trained:
         predictions = replace(predictions, slices=predictions.slices.assign(**dict.fromkeys(P_COLUMNS)))
     table = bags.merge(predictions.bags, on="bag_id", validate="one_to_one")
     table["calibrated"] = None if scored.chosen is None else scored.chosen.calibrated(table["probability"])
     columns = ["bag_id", "patient_id", "label", "probability", "calibrated", "split"]
-    if scored.covariates is not None:
-        known = with_covariates(table, store, scored.covariates.covariates)
-        warn_unknown(known, scored.covariates)
-        table[WITH_COVARIATES] = scored.covariates.predict(known)
+    if scored.covariates is not None and found.with_covariates is not None:
+        warn_unknown(with_covariates(table, store, scored.covariates.covariates), scored.covariates)
+        table[WITH_COVARIATES] = found.with_covariates
         columns.append(WITH_COVARIATES)
     write_table(predictions.slices, folder / SLICES)
     controls = scored.controls.predict(table) if scored.controls is not None else {}
-    for name, probabilities in of_run.items():
+    for name, probabilities in found.controls.items():
         controls[name] = table[CONTROL + name] = probabilities
         columns.append(CONTROL + name)
     write_table(table[columns], folder / PREDICTIONS)
@@ -143,7 +143,7 @@ def write_results(
         chose=chose,
         threshold=threshold,
         resamples=resamples,
-        covariates=() if scored.covariates is None else scored.covariates.covariates,
+        covariates=scored.covariates.covariates if scored.covariates is not None and WITH_COVARIATES in table else (),
         **context,
     )
     (folder / METRICS).write_text(json.dumps(document, indent=2, allow_nan=False))
@@ -208,12 +208,6 @@ def _choose(
     auroc = auroc_interval(table["label"], table["probability"], table["patient_id"]).value
     covariates = config.covariates
     return chosen, auroc, fit_covariates(with_covariates(table, store, covariates), covariates)
-
-
-def with_covariates(bags: pd.DataFrame, store: Store, covariates: Sequence[str]) -> pd.DataFrame:
-    """Bags with the columns of their covariates, as far as the store has them."""
-    columns = [name for name in covariates if name in store.bags and name not in bags]
-    return bags.merge(store.bags[["bag_id", *columns]], on="bag_id", validate="one_to_one")
 
 
 def _untrained_weights(model: ScoredModel, store: Store, predictions: Predictions) -> pd.DataFrame | None:

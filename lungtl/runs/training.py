@@ -18,6 +18,7 @@ from lungtl.runs.epochs import append_epoch
 from lungtl.settings import parts
 from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import TrainConfig
+from lungtl.training.build import standardise
 from lungtl.training.datamodule import BagDataModule
 from lungtl.training.feature_cache import run_features
 from lungtl.training.fit import fit
@@ -84,9 +85,11 @@ def train(
     log.info("%s (weights: %s), %s of %s parameters train", classifier.backbone.name,
              classifier.backbone.loaded_weights.source, f"{trainable:,}", f"{total:,}")  # fmt: skip
     features = run_features(config, classifier, freezing, store, device, weights)
-    loss = build_loss(config, store, split)
+    if features is not None:
+        standardise(classifier, features, split)
+    loss = build_loss(config, store, split, classifier.projection.width)
     module = BagModule(classifier, freezing, loss, config.optimizer, config.schedule, config.trainer.max_epochs,
-                       config.image.jitter)  # fmt: skip
+                       config.image.jitter, config.head.weight_decay)  # fmt: skip
     data = BagDataModule(store, split, config, features, backbone_trains=not freezing.is_frozen(classifier.backbone))
 
     def epoch_ended(metrics: dict[str, float], epoch: int) -> None:
@@ -102,8 +105,8 @@ def train(
     return Trained(classifier, loss, features, device, facts)
 
 
-def build_loss(config: TrainConfig, store: Store, split: pd.DataFrame) -> BagAndSliceLoss:
-    """The loss, with its class weights counted on the training split."""
+def build_loss(config: TrainConfig, store: Store, split: pd.DataFrame, width: int) -> BagAndSliceLoss:
+    """The loss, with its class weights counted on the training split; slices are embedded in `width` numbers."""
     loss: BagAndSliceLoss = parts.build(config.loss)
     training = split[split["split"] == "train"]
     labels = torch.tensor(training["label"].to_numpy())
@@ -117,5 +120,5 @@ def build_loss(config: TrainConfig, store: Store, split: pd.DataFrame) -> BagAnd
                 f"loss.readers_weight={config.loss['readers_weight']:g}: {store.name} has no readers' ratings; use "
                 "dataset=lidc_slices, or loss.readers_weight=0"
             )
-        loss.add_reader_heads(config.head.width)
+        loss.add_reader_heads(width)
     return loss

@@ -56,10 +56,6 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _listed(value: Any) -> Any:
-    return value if value is None or isinstance(value, list | tuple) else [value]
-
-
 class JitterConfig(Strict):
     """The largest amounts of `image.augment=ct`."""
 
@@ -69,6 +65,10 @@ class JitterConfig(Strict):
     brightness: Annotated[float, Field(ge=0, le=1)]
     contrast: Fraction
     noise: Annotated[float, Field(ge=0, le=1)]
+
+
+def _listed(value: Any) -> Any:
+    return value if value is None or isinstance(value, list | tuple) else [value]
 
 
 class ImageConfig(Strict):
@@ -147,8 +147,9 @@ class ImageConfig(Strict):
 class HeadConfig(Strict):
     """The layers between a slice's embedding and the aggregator."""
 
-    width: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)] | None
     dropout: Fraction
+    weight_decay: Annotated[float, Field(ge=0)] | None
 
 
 class SplitConfig(Strict):

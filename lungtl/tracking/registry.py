@@ -17,6 +17,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from lungtl.bundle import CONFIG
+from lungtl.runs.folder import MEMBERS
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.version import VERSION
 from lungtl.tracking.served import BUNDLE
@@ -44,8 +45,7 @@ def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, 
     Raises:
         LungtlError: MLflow refuses the name, the alias or the run.
     """
-    config = json.loads((bundle / CONFIG).read_text())
-    provenance, in_mm = config["provenance"], "crop_mm" in config["preprocessing"]
+    provenance, in_mm = json.loads((bundle / CONFIG).read_text())["provenance"], requires_spacing(bundle)
     if provenance["crop"] != "none":
         log.warning(
             "the training slices were cropped to the %s; the registered model does not crop, so pass it cropped slices "
@@ -70,6 +70,12 @@ def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, 
             "and set tracking.uri= if the run is on a server"
         ) from error
     return int(version)
+
+
+def requires_spacing(bundle: Path) -> bool:
+    """Whether the field of view of a bundle, or of a member of an ensemble, is in mm."""
+    configs = [json.loads(path.read_text()) for path in (bundle / CONFIG, *bundle.glob(f"{MEMBERS}/*/{CONFIG}"))]
+    return any("crop_mm" in config.get("preprocessing", {}) for config in configs)
 
 
 def _upload(client: MlflowClient, run_id: str, bundle: Path, in_mm: bool) -> None:
@@ -109,7 +115,7 @@ def describe(provenance: Mapping[str, Any], in_mm: bool = False) -> str:
     values = "HU" if value_range is None else f"grey values from {value_range[0]:g} to {value_range[1]:g}"
     crop = "not cropped" if provenance["crop"] == "none" else f"cropped to the {provenance['crop']}"
     spacing = f", with params {SPACING}=[row, column]" if in_mm else ""
-    unit = provenance.get("bag", "scan")
+    unit = provenance.get("bag") or "scan"
     return (
         f"Research software, not a medical device. Input: one {unit}, int16 [slices, height, width], {values}, 1 mm "
         f"apart, {crop}{spacing}. Output: its probability of malignancy, and the calibrated one. "

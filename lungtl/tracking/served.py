@@ -39,7 +39,7 @@ class ServedBundle(PythonModel):
             A table of one row, as in the run's predictions.csv: probability and calibrated, float64. calibrated is NaN
             if the bundle has no calibration or the validation split allowed none.
         """
-        row, column = (params or {}).get("pixel_spacing_mm") or (np.nan, np.nan)
+        row, column = list((params or {}).get("pixel_spacing_mm", ())) or (np.nan, np.nan)
         found = self.model.predict_voxels(np.asarray(model_input), None, (float(row), float(column)))
         calibrated = np.nan if found.calibrated is None else found.calibrated
         return pd.DataFrame({"probability": [found.probability], "calibrated": [calibrated]})

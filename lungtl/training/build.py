@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import logging
 
+import pandas as pd
+import torch
+
+from lungtl.data.bags import Features
 from lungtl.data.windows import SlicePreprocessor
+from lungtl.models.aggregators.mean_max import MeanMax
 from lungtl.models.backbones.base import Backbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.freezing.base import FreezingStrategy
@@ -26,8 +31,29 @@ def build_classifier(config: TrainConfig, value_range: tuple[int, int] | None) -
     )
     backbone.set_input_size(preprocessor.size)
     projection = SliceProjection(backbone.dim * preprocessor.scales, config.head.width, config.head.dropout)
-    aggregator = parts.build(config.aggregator, dim=config.head.width)
+    aggregator = parts.build(config.aggregator, dim=projection.width)
     return BagClassifier(preprocessor, backbone, projection, aggregator, views=config.evaluation.views)
+
+
+def standardise(classifier: BagClassifier, features: Features, split: pd.DataFrame) -> None:
+    """Standardise by all training bags what does not change in training: embeddings of a backbone that is frozen.
+
+    Without a projection, which learns, this includes what `mean_max` pools. Statistics of batches would be noisy.
+
+    Args:
+        classifier: not trained yet.
+        features: from the cache, for the classifier's cut.
+        split: bag_id, split.
+    """
+    if not classifier.split.whole:
+        return
+    bag_ids, projection = split.loc[split["split"] == "train", "bag_id"], classifier.projection
+    projection.standardise.fix(features.rows(bag_id, 0, None).float() for bag_id in bag_ids)
+    if projection.linear is None and isinstance(classifier.aggregator, MeanMax):
+        device = projection.standardise.running_mean.device  # type: ignore[union-attr]
+        with torch.no_grad():
+            rows = (features.rows(bag_id, 0, None).float().to(device) for bag_id in bag_ids)
+            classifier.aggregator.standardise(projection(bag) for bag in rows)
 
 
 def starting_weights(config: TrainConfig) -> str:

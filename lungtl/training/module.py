@@ -33,7 +33,8 @@ class BagModule(pl.LightningModule):
     """Trains a `BagClassifier`.
 
     `freezing` has already adapted the backbone. `optimizer` and `schedule` are configs; the optimiser's `lr` is the
-    head's learning rate. `jitter` are the amounts for batches with seeds.
+    head's learning rate; `head_weight_decay` replaces its weight decay for head and aggregator. `jitter` are the
+    amounts for batches with seeds.
 
     Raises:
         UsageError: no part of the loss trains the aggregator, or none trains anything.
@@ -48,6 +49,7 @@ class BagModule(pl.LightningModule):
         schedule: Mapping[str, Any],
         max_epochs: int,
         jitter: JitterConfig | None = None,
+        head_weight_decay: float | None = None,
     ) -> None:
         super().__init__()
         aggregator_trains = any(parameter.requires_grad for parameter in classifier.aggregator.parameters())
@@ -62,6 +64,7 @@ class BagModule(pl.LightningModule):
         self.optimizer_config, self.schedule_config = optimizer, schedule
         self.max_epochs = max_epochs
         self.jitter = jitter
+        self.head_weight_decay = head_weight_decay
         self._start, self._earlier_seconds = time.monotonic(), 0.0
         self._training: list[tuple[int, Tensor, dict[str, Part]]] = []
         self._validation: list[tuple[Tensor, Tensor]] = []
@@ -226,8 +229,9 @@ class BagModule(pl.LightningModule):
         lr = float(self.optimizer_config["lr"])
         backbone = {id(p) for p in self.classifier.backbone.parameters()}
         head = [p for p in [*self.classifier.parameters(), *self.loss.parameters()] if id(p) not in backbone]
+        decay = {} if self.head_weight_decay is None else {"weight_decay": self.head_weight_decay}
         groups = [
-            {"name": "head", "params": head, "lr": lr},
+            {"name": "head", "params": head, "lr": lr, **decay},
             *self.freezing.parameter_groups(self.classifier.backbone, lr),
         ]
         optimizer = parts.build(self.optimizer_config, params=groups)

@@ -31,7 +31,7 @@ from lungtl.settings import parts
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import TrainConfig
 from lungtl.sources.base import fingerprint
-from lungtl.training.build import build_classifier
+from lungtl.training.build import build_classifier, standardise
 from lungtl.training.datamodule import BagDataModule
 from lungtl.training.feature_cache import cached_features
 from lungtl.training.fit import fit, seed_everything
@@ -86,16 +86,19 @@ def train_untrained(
             raise LungtlError(f"the features of a random backbone exceed cache.max_gb={cache.max_gb:g}; raise it")
         log.info("training the untrained control: the same head and aggregator on a random backbone")
         seed_everything(config.seed)
-        projection = SliceProjection(classifier.projection.linear.in_features, config.head.width, config.head.dropout)
-        aggregator = parts.build(config.aggregator, dim=config.head.width)
+        dim = classifier.backbone.dim * classifier.preprocessor.scales
+        projection = SliceProjection(dim, config.head.width, config.head.dropout)
+        aggregator = parts.build(config.aggregator, dim=projection.width)
         views, backbone = classifier.views, classifier.backbone
         classifier = BagClassifier(classifier.preprocessor, backbone, projection, aggregator, views=views)
         for name, _ in list(classifier.backbone.named_children()):  # its features are cached
             setattr(classifier.backbone, name, nn.Identity())
+        standardise(classifier, features, split)
         loss = copy.deepcopy(loss)
         if loss.reader_heads is not None:  # those of the run have been trained
-            loss.add_reader_heads(config.head.width)
-        module = BagModule(classifier, Frozen(), loss, config.optimizer, config.schedule, config.trainer.max_epochs)
+            loss.add_reader_heads(projection.width)
+        module = BagModule(classifier, Frozen(), loss, config.optimizer, config.schedule, config.trainer.max_epochs,
+                           head_weight_decay=config.head.weight_decay)  # fmt: skip
         data = BagDataModule(store, split, config, features, backbone_trains=False)
         with TemporaryDirectory() as folder:
             fit(module, data, config.trainer, Path(folder), lambda *_: None, resume=False)
@@ -156,7 +159,7 @@ def untrained_weights(
         bag_id, index, weight_0, weight_1, ...: one row per slice.
     """
     with fixed_seed():
-        dim = classifier.projection.linear.out_features
+        dim = classifier.projection.width
         aggregators = [parts.build(aggregator, dim=dim).eval().to(device) for _ in range(DRAWS)]
     recorder = _InputRecorder()
     recording = BagClassifier(classifier.preprocessor, classifier.backbone, classifier.projection, recorder)

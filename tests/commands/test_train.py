@@ -113,7 +113,7 @@ def test_mlflow_knows_the_run(lab: Lab, trained: Trained, client: Any) -> None:
     assert params["trainer.max_epochs"] == "2"
     assert params["dataset.root"] == str(lab.scans)
     assert params["seed"] == "0"
-    assert {tags[key] for key in ("dataset", "freezing", "aggregator")} == {"dicom", "frozen", "attention"}
+    assert {tags[key] for key in ("dataset", "freezing", "aggregator")} == {"dicom", "frozen", "mean_max"}
     assert tags["backbone"]
     assert tags["lungtl.kind"] == "run"
     assert tags["lungtl.folder"] == str(trained.folder)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lungtl.data.windows import SlicePreprocessor, resolve_windows
 from lungtl.settings.errors import LungtlError
-from lungtl.settings.schema import ImageConfig
+from tests.settings.test_image import image
 
 LUNG, MEDIASTINAL, WIDE = (-600.0, 1500.0), (40.0, 400.0), (0.0, 2000.0)
 AS_IT_IS = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -154,10 +154,7 @@ def test_windows_of_hu_are_refused_where_voxels_are_not_hu() -> None:
 
 @pytest.mark.parametrize(("size", "expected"), [("auto", 160), (96, 96)])
 def test_the_config_resolves_to_what_describe_says(size: str | int, expected: int) -> None:
-    config = ImageConfig.model_validate({
-        "channels": 3, "windows": "auto", "neighbours": False, "size": size, "crop": 64, "crop_mm": None,
-        "pixel_mm": None, "augment": "none", "train_slices": None,
-    })  # fmt: skip
+    config = image(size=size, crop=64)
     described = SlicePreprocessor.from_config(config, None, 160, (0.5, 0.25, 0.125), (1, 1, 1)).describe()
     assert described == {
         "windows": [[-600, 1500], [40, 400], [0, 2000]], "neighbours": False, "size": expected, "crop": 64,

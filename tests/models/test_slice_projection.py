@@ -48,6 +48,29 @@ def test_dropout_is_used_only_in_training() -> None:
     assert not torch.equal(projection.train()(embeddings), projection.train()(embeddings))
 
 
+def test_fixed_statistics_are_those_of_all_bags_also_in_training() -> None:
+    torch.manual_seed(0)
+    bags = [100 + torch.randn(n, 4) * torch.tensor([0.1, 1.0, 10.0, 0.0]) for n in (3, 1, 8)]
+    rows = torch.cat(bags)
+    norm = Standardise(4).train()
+    norm.fix(iter(bags))
+    expected = (rows - rows.double().mean(dim=0)) / (rows.double().var(dim=0, correction=0) + 1e-5).sqrt()
+    for part, wanted in ((rows, expected), (bags[1], expected[3:4])):
+        torch.testing.assert_close(norm(part), wanted.float(), atol=1e-2, rtol=1e-3)
+    assert torch.equal(norm.eval()(rows), norm.train()(rows))
+    other = Standardise(4).train()
+    other.load_state_dict(norm.state_dict())
+    assert torch.equal(other.eval()(rows), norm(rows))
+
+
+def test_without_a_width_embeddings_are_only_standardised() -> None:
+    projection = SliceProjection(5, None, dropout=0.5).train()
+    embeddings = 100 * torch.randn(50, 5) + 7
+    assert projection.width == 5
+    assert not list(projection.parameters())
+    torch.testing.assert_close(projection(embeddings), Standardise(5).train()(embeddings))
+
+
 SHARES = [slice(0, 3), slice(3, 11)]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,8 +30,10 @@ from lungtl.runs.experiment import run_experiment
 from lungtl.runs.figures import _draw_most_weighted
 from lungtl.runs.model import Model
 from lungtl.runs.scored_model import ScoredModel
-from lungtl.settings.errors import LungtlError
+from lungtl.settings.errors import LungtlError, Refused
 from lungtl.sources.dicom import DicomSource
+from lungtl.tracking.registry import describe, requires_spacing
+from lungtl.tracking.served import ServedBundle
 from lungtl.training.feature_cache import CachedFeatures, cached_features
 from tests.dicom_files import write_series
 from tests.models.tiny import LUNG, WIDTH, tiny_backbone, tiny_classifier
@@ -181,8 +185,20 @@ def test_raw_dicom_is_predicted_like_the_store_and_a_volume(tmp_path: Path) -> N
     hu = stored.astype(np.float64) - 1024
     assert model.predict(hu, (2.5, 0.9, 0.6)).probability == pytest.approx(expected, abs=1e-5)
     assert abs(model.predict(hu, (2.5, 0.6, 0.9)).probability - expected) > 1e-4
+    served = ServedBundle()
+    served.load_context(SimpleNamespace(artifacts={"bundle": str(tmp_path / "bundle")}, model_config=None))
+    found = served.predict(None, store.voxels(series.uid), {"pixel_spacing_mm": np.array([0.9, 0.6])})  # type: ignore[no-untyped-call]
+    assert found["probability"].tolist() == [pytest.approx(expected, abs=1e-5)]
+    assert "pixel_spacing_mm=[row, column]" in describe(FACTS, in_mm=True)
+    assert requires_spacing(tmp_path / "bundle")
+    (tmp_path / "ensemble" / "members").mkdir(parents=True)
+    (tmp_path / "bundle").rename(tmp_path / "ensemble" / "members" / "0")
+    (tmp_path / "ensemble" / "config.json").write_text("{}")
+    assert requires_spacing(tmp_path / "ensemble")
     with pytest.raises(LungtlError, match="three positive spacings"):
         model.predict(hu, 2.5)
+    with pytest.raises(Refused, match=r"crop_mm=60 is more than 2 times as large as the slices \(36\.0 x 28\.8 mm\)"):
+        replace(model, classifier=classifier_of(60)).predict_series(series)
     with pytest.raises(LungtlError, match=r"image\.crop_mm=12: the pixel spacing"):
         model.predict_voxels(store.voxels(series.uid))
 
@@ -209,10 +225,11 @@ def test_a_run_with_two_scales(tmp_path: Path, freezing: str) -> None:
 
 def test_a_dataset_without_spacings_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     data = toy_store(tmp_path, LENGTHS)
+    split = data.bags[["bag_id", "patient_id", "diameter_mm"]].assign(label=0, split="train")
     config = config_of(tmp_path)
     config = config.model_copy(update={"backbone": {**config.backbone, "weights": "none"},
                                        "image": config.image.model_copy(update={"crop_mm": [16.0]})})  # fmt: skip
     with pytest.raises(LungtlError, match=r"crop_mm=16 requires pixel spacings: 3 of 3 cases in toy-\w+ have none"):
-        run_experiment(config, data, pd.DataFrame(), tmp_path / "run", name="x")
+        run_experiment(config, data, split, tmp_path / "run", name="x")
     assert not (tmp_path / "run").exists()
     assert tiny_classifier().preprocessor.crop_mm == []

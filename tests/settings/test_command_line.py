@@ -51,8 +51,8 @@ def test_help_lists_groups_and_settings_without_torch(tmp_path: Path) -> None:
     done = _run("lungtl.train", "--help", data_dir=tmp_path)
     assert done.returncode == 0
     assert (
-        "aggregator: attention, clam, conv1d, dsmil, gated_attention, gru, lse, max, mean, multi_head, noisy_or, "
-        "sm_attention, top_k, transformer, transmil"
+        "aggregator: attention, clam, conv1d, dsmil, gated_attention, gru, lse, max, mean, mean_max, multi_head, "
+        "noisy_or, sm_attention, top_k, transformer, transmil"
     ) in done.stdout
     assert "max_epochs: " in done.stdout
     assert done.stderr.strip() == "False"

@@ -41,6 +41,7 @@ evaluation.untrained    setting  changes  named    reproduced
 evaluation.views        setting  changes  named    reproduced
 freezing.*              setting  fixed    named    reproduced
 head.dropout            setting  fixed    named    reproduced
+head.weight_decay       setting  fixed    named    reproduced
 head.width              setting  fixed    named    reproduced
 image.augment           setting  fixed    named    reproduced
 image.channels          setting  fixed    named    reproduced
@@ -174,7 +175,7 @@ def test_the_key_of_an_override(override: str, name: str) -> None:
         ("cache.max_gb=1", "trainer.accelerator=gpu", "trainer.devices=2", "trainer.workers=4", "trainer.compile=true"),
         ("evaluation.figures=false", "evaluation.heatmaps=false"),
         ("hydra.job.chdir=false", "hydra.sweep.dir=/x"),
-        ("aggregator=attention", "seed=0", "head.width=128"),  # the defaults
+        ("aggregator=mean_max", "seed=0", "head.dropout=0.5"),  # the defaults
     ],
 )
 def test_where_and_how_a_run_is_executed_does_not_change_its_key(overrides: tuple[str, ...]) -> None:

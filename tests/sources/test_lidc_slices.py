@@ -79,7 +79,9 @@ def test_nodules_become_bags_with_the_readers_labels(root: Path) -> None:
     assert malignant.pixel_spacing_mm == pytest.approx((0.820312, 0.820312))
     assert np.isnan(malignant.z_mm).all()
     density = central_density(benign.voxels, benign.pixel_spacing_mm, benign.diameter_mm)
-    assert benign.details == {"n_readers": 4, "native_spacing_mm": 2.5, "density": density}
+    ratings = {name: value for name, value in benign.details.items() if name.startswith("rating_")}
+    assert benign.details == {"n_readers": 4, "native_spacing_mm": 2.5, "density": density, **ratings}
+    assert (len(ratings), ratings["rating_calcification"]) == (8, 6)  # four times absent
 
 
 def test_slices_are_ordered_by_number_not_by_name(root: Path) -> None:
@@ -98,7 +100,7 @@ def test_grey_values_are_0_to_255_not_hu(root: Path) -> None:
 def test_the_row_of_a_nodule_explains_its_label(patient_0063: Path) -> None:
     bag = bags(LidcSlicesSource(str(patient_0063), **ALL))["LIDC-IDRI-0063_nodule-1"]
     (row,) = bag.nodules
-    assert {key: row[key] for key in row if key not in ("malignancy", "diameter_mm")} == {
+    assert {key: row[key] for key in row if key not in ("malignancy", "diameter_mm") and "rating_" not in key} == {
         "nodule": 1, "n_readers": 3, "malignancy_median": 3.0, "ratings": "4 3 3", "z_min": -205.5,
         "z_max": -198.0, "malignant": True, "label": 2,
     }  # fmt: skip

@@ -77,8 +77,8 @@ def test_they_train_the_embedding_and_only_in_training(tmp_path: Path, module: B
     assert "readers_loss" not in module.loss.parts(output, batch.bag_labels, batch.slice_labels)
     without = module.loss.combined({name: part for name, part in parts.items() if name != "readers_loss"})
     readers = parts["readers_loss"]
-    mean = float(readers.numerator / readers.denominator)
-    assert float(module.loss.combined(parts)) == pytest.approx(float(without) + 0.5 * mean, rel=1e-5)
+    mean = float((readers.numerator / readers.denominator).detach())
+    assert module.loss.combined(parts).item() == pytest.approx(without.item() + 0.5 * mean, rel=1e-5)
     readers.numerator.backward()
     assert module.classifier.projection.linear.weight.grad is not None
     trained = {id(p) for group in module.configure_optimizers()["optimizer"].param_groups for p in group["params"]}
@@ -100,7 +100,7 @@ def test_the_embedding_is_the_weighted_mean_of_the_projections(tmp_path: Path) -
 def test_a_dataset_without_ratings_is_refused(tmp_path: Path) -> None:
     store = toy_store(tmp_path, [2] * 12)
     config = config_of(tmp_path)
-    assert build_loss(config, store, split_of(store)).reader_heads is None
+    assert build_loss(config, store, split_of(store), 8).reader_heads is None
     asked = config.model_copy(update={"loss": {**config.loss, "readers_weight": 0.5}})
     with pytest.raises(UsageError, match=r"loss.readers_weight=0.5: toy-.* has no readers' ratings"):
-        build_loss(asked, store, split_of(store))
+        build_loss(asked, store, split_of(store), 8)

@@ -61,7 +61,7 @@ def test_manifest(store: Store) -> None:
     assert len(manifest.pop("source_fingerprint")) == len(content_hash) == len(manifest.pop("checksum")) == 64
     assert manifest.pop("quarantine") == sha256(store.path / "quarantine.jsonl")
     assert manifest == {
-        "format": 2,
+        "format": 3,
         "source": "made",
         "recipe": {"kind": "made", "option": 1},
         "value_range": None,
@@ -80,7 +80,8 @@ def test_manifest(store: Store) -> None:
 def test_bags(store: Store) -> None:
     row = store.bags.iloc[4].to_dict()  # bag-05: bag-02 is missing
     assert len(row.pop("voxels_sha256")) == 64
-    assert np.isnan([row.pop("row_spacing_mm"), row.pop("column_spacing_mm"), row.pop("diameter_mm")]).all()
+    unknown = ("row_spacing_mm", "column_spacing_mm", "votes", "diameter_mm")
+    assert np.isnan([row.pop(name) for name in unknown]).all()
     assert store.bags["split"].isna().all()
     del row["split"]
     assert row == {"bag_id": "bag-05", "patient_id": "p2", "bag_label": 1, "n_slices": 3, "height": 2, "width": 4,
@@ -318,7 +319,7 @@ def test_missing_folder(tmp_path: Path) -> None:
 
 def test_another_format(store: Store) -> None:
     (store.path / "manifest.json").write_text(json.dumps({**store.manifest, "format": 99}))
-    with pytest.raises(LungtlError, match="has store format 99, this version of lungtl reads 2; remove it"):
+    with pytest.raises(LungtlError, match="has store format 99, this version of lungtl reads 3; remove it"):
         Store(store.path)
 
 

@@ -21,6 +21,7 @@ from lungtl.models.aggregators.gru import Gru
 from lungtl.models.aggregators.lse import Lse
 from lungtl.models.aggregators.max import Max
 from lungtl.models.aggregators.mean import Mean
+from lungtl.models.aggregators.mean_max import MeanMax
 from lungtl.models.aggregators.multi_head import MultiHead
 from lungtl.models.aggregators.noisy_or import NoisyOr
 from lungtl.models.aggregators.sm_attention import SmAttention
@@ -57,6 +58,7 @@ KINDS = {
     "mean-instance": Kind(lambda: Mean(DIM, "instance"), "slice_logits"),
     "max-embedding": Kind(lambda: Max(DIM, "embedding"), all_learn=False),
     "max-instance": Kind(lambda: Max(DIM, "instance"), "slice_logits", all_learn=False),
+    "mean_max": Kind(lambda: MeanMax(DIM)),
     "noisy_or": Kind(lambda: NoisyOr(DIM), "slice_logits", counts=True),
     "lse-embedding": Kind(lambda: Lse(DIM, "embedding", temperature=0.7)),
     "lse-instance": Kind(lambda: Lse(DIM, "instance", temperature=2.0), "slice_logits"),
