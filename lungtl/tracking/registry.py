@@ -17,13 +17,16 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from lungtl.bundle import CONFIG
+from lungtl.data.store.files import SUMS, check_checksums
 from lungtl.runs.folder import MEMBERS
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.version import VERSION
+from lungtl.sources.base import fingerprint
 from lungtl.tracking.served import BUNDLE
 
 log = logging.getLogger(__name__)
 MODEL, STAGED = "model", ".model"
+CONTENT = "lungtl.content"  # tag of a version: hash of its bundle's checksums
 SERVED = Path(__file__).with_name("served.py")
 EXAMPLE_SHAPE = (2, 64, 64)  # slices, height, width
 SPACING = "pixel_spacing_mm"  # parameter of a served model: row and column spacing
@@ -43,8 +46,10 @@ def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, 
         The version of the model.
 
     Raises:
-        LungtlError: MLflow refuses the name, the alias or the run.
+        LungtlError: the bundle was altered, or MLflow refuses the name, the alias or the run.
     """
+    check_checksums(bundle)
+    content = fingerprint([path.read_text() for path in sorted(bundle.rglob(SUMS))])  # an ensemble may be made anew
     provenance, in_mm = json.loads((bundle / CONFIG).read_text())["provenance"], requires_spacing(bundle)
     if provenance["crop"] != "none":
         log.warning(
@@ -55,14 +60,19 @@ def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, 
     try:
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name, description="Research software, not a medical device.")
-        earlier = [one.version for one in client.search_model_versions(f"run_id = '{run_id}'") if one.name == name]
+        earlier = [
+            one.version
+            for one in client.search_model_versions(f"run_id = '{run_id}'")
+            if one.name == name and one.tags.get(CONTENT) == content
+        ]
         if earlier:
             version = min(earlier, key=int)
         else:
             _upload(client, run_id, bundle, in_mm)
             source = f"{client.get_run(run_id).info.artifact_uri}/{MODEL}"
             described = describe(provenance, in_mm)
-            version = client.create_model_version(name, source, run_id, description=described).version
+            tags = {CONTENT: content}
+            version = client.create_model_version(name, source, run_id, tags, description=described).version
         client.set_registered_model_alias(name, alias, str(version))
     except MlflowException as error:
         raise LungtlError(
