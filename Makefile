@@ -57,7 +57,7 @@ test: setup  ## all tests; those on real data if it is found
 exhaustive: setup  ## the tests that `make test` leaves out; ten kills of a sweep of 12 runs
 	LUNGTL_TEST_KILLS=10 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m exhaustive $(ARGS)
 
-fuzz: setup  ## 10,000 damaged DICOM series through the reader, or ARGS="COUNT FIRST_SEED"
+fuzz: setup  ## 10,000 odd or damaged DICOM series through the reader, or ARGS="COUNT FIRST_SEED"
 	$(BIN)/python -W ignore -m tests.fuzz $(ARGS)
 
 doctor: setup  ## check packages, weights, device, stores

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from lungtl.settings import command_line
-from lungtl.settings.composing import conf_dir
 from lungtl.settings.errors import UsageError
+from lungtl.settings.folders import conf_dir
 
 
 @dataclass(frozen=True)

@@ -99,9 +99,9 @@ def save_bundle(
         "preprocessing": classifier.preprocessor.describe(),
         "provenance": dict(provenance),
     }
-    (folder / CONFIG).write_text(json.dumps(config, indent=2))
+    (folder / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
     save_file({k: v.cpu().contiguous() for k, v in classifier.state_dict().items()}, folder / WEIGHTS)
-    (folder / CARD).write_text(card)
+    (folder / CARD).write_text(card, encoding="utf-8")
     if chosen is not None:
         write_chosen(chosen, folder)
     if untrained is not None:
@@ -111,7 +111,7 @@ def save_bundle(
     if probe is not None:
         probe.save(folder / PROBE)
     if seen is not None:
-        (folder / SEEN).write_text(json.dumps(seen))
+        (folder / SEEN).write_text(json.dumps(seen), encoding="utf-8")
     write_checksums(folder, FILES)
 
 
@@ -139,7 +139,7 @@ def load_bundle(folder: Path, trust: str | Collection[str] = ()) -> tuple[BagCla
         raise LungtlError(f"{folder} is not a bundle ({CONFIG} and {WEIGHTS}); give a run's folder or its bundle/")
     check_checksums(folder)
     try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if config.get("format") != FORMAT:
             raise LungtlError(f"{folder} has bundle format {config.get('format')}, this lungtl reads {FORMAT}")
         config.setdefault("slices_trained", True)  # the first bundles lack it
@@ -233,15 +233,18 @@ class _Config(_Lenient):
 def _network(config: Mapping[str, Any], trust: str | Collection[str]) -> BagClassifier:
     """The network that a bundle's config describes, with random weights; the backbone's are drawn first."""
     from lungtl.data.windows import SlicePreprocessor
+    from lungtl.models.aggregators.base import Aggregator
+    from lungtl.models.backbones.base import Backbone
     from lungtl.models.bag_classifier import BagClassifier
     from lungtl.models.slice_projection import SliceProjection
 
-    backbone = parts.build_trusted({parts.TARGET: TIMM, **config["backbone"], "weights": "none"}, trust)
+    spec = {parts.TARGET: TIMM, **config["backbone"], "weights": "none"}
+    backbone: Backbone = parts.build_trusted(spec, Backbone, trust)
     preprocessor = SlicePreprocessor(**config["preprocessing"])
     backbone.set_input_size(preprocessor.size)
     scales, head = preprocessor.scales, config["head"]
     projection = SliceProjection(backbone.dim * scales, head["width"], head["dropout"])
-    aggregator = parts.build_trusted(config["aggregator"], trust, dim=projection.width)
+    aggregator: Aggregator = parts.build_trusted(config["aggregator"], Aggregator, trust, dim=projection.width)
     views = config.get("views", 1)  # the first bundles lack it
     return BagClassifier(preprocessor, backbone, projection, aggregator, views=views)
 

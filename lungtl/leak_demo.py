@@ -87,7 +87,7 @@ def run(config: TrainConfig) -> None:
         "features": f"{classifier.backbone.name}, frozen",
     }
     text = markdown(table, dataset, about)
-    (folder / "README.md").write_text(text)
+    (folder / "README.md").write_text(text, encoding="utf-8")
     log.info("%s", text)
     print(folder)
 

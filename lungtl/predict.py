@@ -38,9 +38,9 @@ def run(config: PredictConfig) -> None:
     with bar("predicting series") as progress:
         for number, series in enumerate(found, start=1):
             try:
-                prediction = model.predict_series(series)
+                prediction = model.predict_series(series, config.max_gap_mm)
             except Refused as refused:
-                quarantine.append({"item": series.uid, "reason": refused.reason, "remedy": refused.remedy})
+                quarantine.append({"item": series.uid, "reason": refused.reason, "remedy": remedy_of(refused)})
             else:
                 rows.append({"bag_id": series.uid, "probability": prediction.probability,
                              "n_slices": len(prediction.slices), "calibrated": prediction.calibrated})  # fmt: skip
@@ -56,6 +56,11 @@ def run(config: PredictConfig) -> None:
         log.info("%s: probability %.3f%s (%d slices)", row["bag_id"], row["probability"], also, row["n_slices"])
     log.info("%d series predicted, %d refused; not a medical device", len(rows), len(quarantine))
     print(folder)
+
+
+def remedy_of(refused: Refused) -> str:
+    """A remedy in the options of this command: the model decides about crops."""
+    return refused.remedy.replace("set dataset.crop=none, or ", "").replace("dataset.max_gap_mm=", "max_gap_mm=")
 
 
 if __name__ == "__main__":

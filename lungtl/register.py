@@ -19,7 +19,7 @@ def run(config: RegisterConfig) -> None:
     """Register a new version, and print its URI."""
     folder = find_model(config.run, config.data_dir)
     bundle = bundle_of(folder)
-    run_id = json.loads((bundle / CONFIG).read_text())["provenance"]["mlflow_run_id"]
+    run_id = json.loads((bundle / CONFIG).read_text(encoding="utf-8"))["provenance"]["mlflow_run_id"]
     if run_id is None or not config.tracking.enabled:
         raise LungtlError(f"{folder} was not tracked, so it has no MLflow run; train it without tracking=none")
 

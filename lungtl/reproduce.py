@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shlex
-import subprocess
-import sys
-from pathlib import Path
 
-from lungtl.runs.folder import METRICS, PRUNED, find_run, read_record
-from lungtl.runs.resuming import config_dirs, own_overrides, quoted
+from lungtl.runs.folder import METRICS, PRUNED, find_run, read_json, read_record
 from lungtl.settings import command_line
-from lungtl.settings.composing import compose_config, recorded_folders
 from lungtl.settings.errors import LungtlError
-from lungtl.settings.keys import is_reproduced, override_key
-from lungtl.settings.parent_process import PARENT
-from lungtl.settings.schema import ReproduceConfig, TrainConfig
+from lungtl.settings.schema import ReproduceConfig
 
 log = logging.getLogger(__name__)
 REPRODUCTION = "reproduction.json"
@@ -26,15 +17,15 @@ REPRODUCTION = "reproduction.json"
 def run(config: ReproduceConfig) -> None:
     """Verify, retrain, compare; prints the new run's folder."""
     from lungtl.runs.reproduction import (
-        check_config,
         check_features,
         check_parts,
         check_same,
         compare_environments,
         compare_metrics,
         current_environment,
-        read_json,
+        repeated_config,
     )
+    from lungtl.tracking.observer import run_tracked
 
     earlier = find_run(config.run, config.data_dir)
     record = read_record(earlier)
@@ -44,21 +35,13 @@ def run(config: ReproduceConfig) -> None:
         raise LungtlError(
             f"{earlier} has no {METRICS} because it did not finish; resume it: lungtl train resume={earlier}"
         )
-    data_dir, name = quoted(str(config.data_dir)), quoted(f"again: {record['name']}")
-    overrides = [*reproduced_overrides(own_overrides(earlier)), f"data_dir={data_dir}", f"name={name}"]
-    command = [sys.executable, "-m", "lungtl.train", *config_dirs(earlier), *overrides]
-    log.info("command: %s", shlex.join(["python", *command[1:]]))
-    composed = compose_config("train", TrainConfig, overrides, recorded_folders(earlier))
-    check_config(earlier, composed)
+    composed = repeated_config(earlier, config.data_dir, config.trust)
     check_parts(record, composed)
     environment, uncommitted = compare_environments(earlier, current_environment(composed))
     store, classifier = check_same(record, composed)
-    features = check_features(composed, store, classifier) if config.features == "anew" else None
-    environ = {**os.environ, PARENT: str(os.getpid())}
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environ)
-    if done.returncode != 0:
-        raise LungtlError(f"the run failed this time (exit code {done.returncode}); see its own message above")
-    folder = Path(done.stdout.strip())
+    features = check_features(composed, store, classifier) if config.features == "recomputed" else None
+    del classifier
+    folder = run_tracked(composed).folder
     compared = compare_metrics(read_json(earlier / METRICS), read_json(folder / METRICS))
     differing = {name: pair for name, pair in compared.items() if not _equal(*pair, config.tolerance)}
     report = {
@@ -66,7 +49,7 @@ def run(config: ReproduceConfig) -> None:
         "differing": differing, "environment": environment, "uncommitted": uncommitted,
         "features": config.features, "features_deviation": features,
     }  # fmt: skip
-    (folder / REPRODUCTION).write_text(json.dumps(report, indent=2))
+    (folder / REPRODUCTION).write_text(json.dumps(report, indent=2), encoding="utf-8")
     print(folder)
     if differing:
         name, (then, now) = next(iter(differing.items()))
@@ -75,11 +58,6 @@ def run(config: ReproduceConfig) -> None:
             f"the first is {name}: {then} then, {now} now; see {folder / REPRODUCTION} and the differences above"
         )
     log.info("reproduced: %d of %d metrics agree within %g", len(compared), len(compared), config.tolerance)
-
-
-def reproduced_overrides(overrides: list[str]) -> list[str]:
-    """The overrides of a run without those that say where and how it was started."""
-    return [line for line in overrides if is_reproduced(override_key(line))]
 
 
 def _equal(then: float | None, now: float | None, tolerance: float) -> bool:

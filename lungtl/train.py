@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lungtl.runs.folder import RECORD, read_record
 from lungtl.runs.naming import run_name, sweep_run_name
-from lungtl.runs.resuming import check_settings, resumed_command_line
+from lungtl.runs.resuming import check_settings, check_trusted, own_overrides, resumed_command_line
 from lungtl.settings import command_line
 from lungtl.settings.keys import override_key
 from lungtl.settings.schema import TrainConfig
@@ -34,19 +34,25 @@ def run(config: TrainConfig) -> float | None:
     from lungtl.sweeps.parent import identity_in_sweep
     from lungtl.sweeps.search.pruning import pruning
     from lungtl.tracking.observer import check_tracking, track
+    from lungtl.training.devices import available_device
 
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     swept = hydra.mode == RunMode.MULTIRUN
     resume = (config.resume is not None or swept) and (folder / RECORD).is_file()
-    config.composed_from(hydra.runtime.choices, hydra.overrides.task)
-    derived = sweep_run_name(folder.parent, config.overrides) if swept else ""
     earlier = read_record(folder) if resume else {}
+    if config.resume is not None:
+        check_trusted(config, config.trust)
+        config.composed_from(earlier["choices"], own_overrides(folder, config))
+    else:
+        config.composed_from(hydra.runtime.choices, hydra.overrides.task)
+    derived = sweep_run_name(folder.parent, config.overrides) if swept else ""
     name = config.name or earlier.get("name") or derived or run_name(config.choices, config.overrides)
 
     if resume:
         check_settings(folder, config.model_dump(mode="json"))
-    check_tracking(config)  # before hours of preparing
+    check_tracking(config, folder if resume else None)  # before hours of preparing, like the next line
+    available_device(config.trainer.accelerator)
     store = open_store(config)
     split = split_bags(store.bags, config.split, config.trains_on_votes)
     identity = identity_in_sweep(folder) if swept else None

@@ -8,7 +8,7 @@ import socket
 import sys
 
 from lungtl.runs.folder import data_dir_of
-from lungtl.settings import command_line, composing
+from lungtl.settings import command_line, folders
 from lungtl.settings.credentials import hide_password
 from lungtl.settings.errors import LungtlError, UsageError
 
@@ -33,7 +33,7 @@ def main() -> None:
     from lungtl.tracking.view import write_view
 
     data_dir = data_dir_of([f"data_dir={values['data_dir']}"] if "data_dir" in values else [])
-    uri = values.get("tracking.uri") or default_uri(data_dir)
+    uri = values.get("tracking.uri") or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(data_dir)
     client = open_client(uri, data_dir)
     experiment = experiment_id(client, values.get("tracking.experiment", _default_experiment()), uri, data_dir)
     path = write_view(client, experiment)
@@ -54,7 +54,7 @@ def main() -> None:
 def _default_experiment() -> str:
     from omegaconf import OmegaConf
 
-    return str(OmegaConf.load(composing.conf_dir() / "tracking" / "mlflow.yaml").experiment)
+    return str(OmegaConf.load(folders.conf_dir() / "tracking" / "mlflow.yaml").experiment)
 
 
 def check_port(port: str) -> None:

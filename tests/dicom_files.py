@@ -101,6 +101,13 @@ def ct_slice(uid: str, index: int, z_mm: float, stored: NDArray[Any]) -> FileDat
     return d
 
 
+def remove_preamble(path: Path, *, meta: bool = True) -> None:
+    """Remove the 128 bytes and DICM at the start of a file; `meta`: the file meta information, too."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[140:144], "little")
+    path.write_bytes(content[144 + length if meta else 132 :])
+
+
 def truncate(path: Path, keep: int) -> None:
     """Keep the first bytes of a file, or all but the last if negative."""
     path.write_bytes(path.read_bytes()[:keep])

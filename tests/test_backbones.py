@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 from lungtl.backbones import Row, describe, main, print_table
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.settings import parts
-from lungtl.settings.composing import conf_dir
 from lungtl.settings.errors import UsageError
+from lungtl.settings.folders import conf_dir
 
 NAMES = sorted(path.stem for path in (conf_dir() / "backbone").glob("*.yaml"))
 

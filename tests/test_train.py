@@ -4,8 +4,8 @@ import shlex
 from pathlib import Path
 
 import lungtl
+from lungtl.settings.checks import check
 from lungtl.settings.command_line import overrides_of
-from lungtl.settings.composing import check
 from lungtl.settings.schema import TrainConfig
 from lungtl.train import next_steps
 

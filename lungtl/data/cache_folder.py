@@ -86,7 +86,7 @@ class CacheFolder:
         for folder in self.path.glob("*/"):
             with suppress(OSError, ValueError, TypeError):  # removed in the meantime, or damaged
                 if folder.suffix != PARTIAL:
-                    address = dict(json.loads((folder / ADDRESS).read_text()))
+                    address = dict(json.loads((folder / ADDRESS).read_text(encoding="utf-8")))
                     last_used = (folder / ADDRESS).stat().st_mtime
                     entries.append(Entry(folder, address, (folder / FEATURES).stat().st_size, last_used))
         return sorted(entries, key=lambda entry: entry.last_used)
@@ -116,7 +116,7 @@ class CacheFolder:
         if not folder.is_dir():
             return False
         try:
-            existing = json.loads((folder / ADDRESS).read_text())
+            existing = json.loads((folder / ADDRESS).read_text(encoding="utf-8"))
             with (folder / FEATURES).open("rb") as file:
                 header = file.read(len(layout.header))
                 size = file.seek(0, io.SEEK_END)
@@ -133,7 +133,7 @@ class CacheFolder:
     @staticmethod
     def is_intact(entry: Path) -> bool:
         """Whether the array of an entry is as it was written; raises OSError if a file is missing."""
-        return (entry / CHECKSUM).read_text() == _checksum(entry / FEATURES)
+        return (entry / CHECKSUM).read_text(encoding="utf-8") == _checksum(entry / FEATURES)
 
     def reserve(self, name: str, layout: Layout, max_gb: float) -> Path | None:
         """Allocate the file of a locked entry, removing others if needed; None, after a warning, if it is too large."""
@@ -158,8 +158,8 @@ class CacheFolder:
     def publish(self, name: str, address: Mapping[str, Any]) -> None:
         """Complete a locked entry: write its checksum and address, and give it its final name."""
         partial = (self.path / name).with_suffix(PARTIAL)
-        (partial / CHECKSUM).write_text(_checksum(partial / FEATURES))
-        (partial / ADDRESS).write_text(json.dumps(address, indent=2))
+        (partial / CHECKSUM).write_text(_checksum(partial / FEATURES), encoding="utf-8")
+        (partial / ADDRESS).write_text(json.dumps(address, indent=2), encoding="utf-8")
         partial.replace(self.path / name)
 
     def discard(self, name: str) -> None:

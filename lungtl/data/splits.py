@@ -42,6 +42,8 @@ def split_bags(bags: pd.DataFrame, config: SplitConfig, votes: bool = False) -> 
         LungtlError: the split is not usable (`check_split`), or two of its parts have the same voxels.
     """
     labelled = bags[bags["bag_label"] != UNKNOWN]
+    if labelled.empty:
+        raise LungtlError(f"none of the {len(bags)} cases has a label; add labels to the dataset's table")
     table = identified(labelled)
     if config.kind == "source":
         table["split"] = _given_splits(table.assign(split=labelled["split"].astype("string")), config)

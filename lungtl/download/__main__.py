@@ -78,7 +78,7 @@ def _locked(root: Path) -> Iterator[None]:
         lock = FileLock(root / LOCK, timeout=0)
         lock.acquire()
         # Not left empty: preparation would report it as a damaged file.
-        (root / LOCK).write_text("Locked by a download into this folder while it runs.\n")
+        (root / LOCK).write_text("Locked by a download into this folder while it runs.\n", encoding="utf-8")
     except Timeout as error:
         raise LungtlError(f"another download is writing to {root}; wait for it, or use another root=FOLDER") from error
     except OSError as error:

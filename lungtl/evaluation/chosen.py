@@ -124,7 +124,7 @@ def choose_thresholds(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, 
 
 def write_chosen(chosen: Chosen, folder: Path) -> None:
     """Write `calibration.json` into a folder."""
-    (folder / FILE).write_text(json.dumps(asdict(chosen), indent=2, allow_nan=False))
+    (folder / FILE).write_text(json.dumps(asdict(chosen), indent=2, allow_nan=False), encoding="utf-8")
 
 
 def read_chosen(folder: Path) -> Chosen | None:

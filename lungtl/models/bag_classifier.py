@@ -22,7 +22,7 @@ from lungtl.models.slice_projection import SliceProjection
 
 # on a CPU the activations of few slices stay in its caches (`make bench ARGS=passes`); a GPU needs many to be busy
 CPU_CHUNK, GPU_CHUNK = 16, 128
-CPU_TRAINING_CHUNK, GPU_TRAINING_CHUNK = 8, 64  # a chunk's activations stay in memory until its backward pass
+CPU_TRAINING_CHUNK, GPU_TRAINING_CHUNK = 16, 64  # a chunk's activations stay in memory until its backward pass
 ImageChange = Callable[[Tensor], Tensor]
 """Augments the normalised images of a bag: float [n, channels, size, size]."""
 SpacedVoxels = tuple[NDArray[np.int16], Spacing]
@@ -178,7 +178,8 @@ class BagClassifier(nn.Module):
         if mixes_slices(self.backbone):
             return network(rows)
         chunk = self._chunk or (CPU_TRAINING_CHUNK if rows.device.type == "cpu" else GPU_TRAINING_CHUNK)
-        return in_chunks(network, rows, chunk, activation_budget(rows.device))
+        weights = {tensor.data_ptr() for tensor in [*self.backbone.parameters(), *self.backbone.buffers()]}
+        return in_chunks(network, rows, chunk, activation_budget(rows.device), weights)
 
     def _backbone_trains(self) -> bool:
         return torch.is_grad_enabled() and any(p.requires_grad for p in self.backbone.parameters())

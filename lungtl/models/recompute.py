@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-CPU_BUDGET = 2**29  # bytes of activations that a step keeps
+CPU_BUDGET = 7 * 2**28  # bytes of activations that a step keeps
 GPU_SHARE = 0.5  # likewise, of a GPU's memory
 
 
@@ -29,25 +29,37 @@ def mixes_slices(network: nn.Module) -> bool:
     return any(part.training and getattr(part, "running_var", None) is not None for part in network.modules())
 
 
-def in_chunks(network: Callable[[Tensor], Tensor], rows: Tensor, size: int, budget: int) -> Tensor:
+def in_chunks(network: Callable[[Tensor], Tensor], rows: Tensor, size: int, budget: int, weights: set[int]) -> Tensor:
     """Apply a network that does not mix rows, float [N, ...] -> [N, D], in chunks of `size` rows.
 
-    The first chunks keep their activations, as long as these fit into the budget (bytes; the first chunk always does).
+    As many rows at the end as fit into the budget keep their activations: the backward pass begins with them, and has
+    freed their memory before it computes the first of the others again.
+
+    Args:
+        network: what to apply.
+        rows: its input.
+        size: rows in a chunk.
+        budget: bytes.
+        weights: addresses of tensors that are in memory anyway.
     """
-    outputs: list[Tensor] = []
-    kept: dict[int, int] = {}  # address -> bytes, so that weights, which every chunk saves, count once
+    if len(rows) <= size:
+        return network(rows)
+    kept = min(len(rows), budget // max(1, _saved_bytes(network, rows[:1], weights)))
+    again, plain = rows.split([len(rows) - kept, kept])
+    outputs = [checkpoint(network, chunk, use_reentrant=False) for chunk in again.split(size) if len(chunk)]
+    return torch.cat([*outputs, *(network(chunk) for chunk in plain.split(size) if len(chunk))])
+
+
+def _saved_bytes(network: Callable[[Tensor], Tensor], rows: Tensor, weights: set[int]) -> int:
+    """Bytes that a forward pass saves for the backward pass, weights aside; draws no random numbers."""
+    saved: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
-        kept[tensor.data_ptr()] = tensor.nbytes
+        saved[tensor.data_ptr()] = tensor.nbytes
         return tensor
 
-    largest = 0
-    for chunk in rows.split(size):
-        before = sum(kept.values())
-        if before + largest > budget:
-            outputs.append(checkpoint(network, chunk, use_reentrant=False))
-            continue
-        with saved_tensors_hooks(note, lambda tensor: tensor):
-            outputs.append(network(chunk))
-        largest = max(largest, sum(kept.values()) - before)
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    devices = [rows.device] if rows.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), saved_tensors_hooks(note, lambda tensor: tensor):
+        output = network(rows)  # while it is alive, no address is used twice
+    del output
+    return sum(size for address, size in saved.items() if address not in weights)

@@ -55,7 +55,7 @@ def write_ensemble(runs: Sequence[Path], folder: Path, name: str, mlflow_run_id:
     folder.mkdir(parents=True, exist_ok=True)
     save_split(split, folder / SPLIT)
     chosen = _choose(runs)
-    configs = [json.loads((run / BUNDLE / CONFIG).read_text()) for run in runs]
+    configs = [json.loads((run / BUNDLE / CONFIG).read_text(encoding="utf-8")) for run in runs]
     provenance = {key: records[0].get(key) for key in SHARED} | {
         "name": name, "mlflow_run_id": mlflow_run_id, "members": [without_local(record) for record in records]
     }  # fmt: skip
@@ -72,8 +72,8 @@ def write_ensemble(runs: Sequence[Path], folder: Path, name: str, mlflow_run_id:
     shutil.rmtree(unfinished, ignore_errors=True)  # of an interrupted attempt
     for number, run in enumerate(runs):
         shutil.copytree(run / BUNDLE, unfinished / MEMBERS / str(number))
-    (unfinished / CONFIG).write_text(json.dumps(config, indent=2))
-    (unfinished / CARD).write_text(_card(name, provenance, runs))
+    (unfinished / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
+    (unfinished / CARD).write_text(_card(name, provenance, runs), encoding="utf-8")
     if chosen is not None:
         write_chosen(chosen, unfinished)
     write_checksums(unfinished, FILES)
@@ -91,7 +91,7 @@ def read_ensemble(bundle: Path) -> tuple[list[Path], dict[str, Any]] | None:
         return None
     check_checksums(bundle)
     try:
-        config: dict[str, Any] = json.loads((bundle / CONFIG).read_text())
+        config: dict[str, Any] = json.loads((bundle / CONFIG).read_text(encoding="utf-8"))
         members = [bundle / MEMBERS / str(number) for number in range(config[MEMBERS])]
         if config["format"] != FORMAT:
             raise LungtlError(f"{bundle} has bundle format {config['format']}, this lungtl reads {FORMAT}")
@@ -148,7 +148,7 @@ def mean_over_members(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def _card(name: str, provenance: dict[str, Any], runs: Sequence[Path]) -> str:
     rows: Rows = [("member", "run", "test AUROC of the member alone")]
     for number, run in enumerate(runs):
-        document = json.loads((run / METRICS).read_text())
+        document = json.loads((run / METRICS).read_text(encoding="utf-8"))
         rows.append((str(number), run.name, format_estimate(document["bag"]["metrics"]["auroc"])))
     return "\n".join([
         f"# {name}",

@@ -66,7 +66,7 @@ def environment(device: str) -> dict[str, Any]:
 
 def write_environment(folder: Path, device: str) -> None:
     """Write `environment.json`."""
-    (folder / ENVIRONMENT).write_text(json.dumps(environment(device), indent=2))
+    (folder / ENVIRONMENT).write_text(json.dumps(environment(device), indent=2), encoding="utf-8")
 
 
 def differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -36,7 +36,7 @@ def read_epochs(folder: Path) -> pd.DataFrame:
     import pandas as pd
 
     path = folder / EPOCHS
-    complete = path.read_text().rpartition("\n")[0] if path.is_file() else ""
+    complete = path.read_text(encoding="utf-8").rpartition("\n")[0] if path.is_file() else ""
     if not complete:
         return pd.DataFrame({"epoch": pd.Series(dtype="int64")})
     return pd.read_csv(StringIO(complete), engine="python")  # pandas 2 with its C engine rounds floats

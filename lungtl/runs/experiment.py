@@ -21,7 +21,7 @@ from lungtl.data.tables import read_table
 from lungtl.evaluation.covariates import WITH_COVARIATES, check_covariates
 from lungtl.runs.environment import write_environment
 from lungtl.runs.folder import CONFIG, PREDICTIONS, PRUNED, RECORD, SLICES, SPLIT, read_record, write_record
-from lungtl.runs.record import check_unchanged, check_weights_patients, make_record
+from lungtl.runs.record import check_monitor, check_unchanged, check_weights_patients, make_record
 from lungtl.runs.scoring import export_bundle, score_run
 from lungtl.runs.training import train
 from lungtl.settings.credentials import hide_password
@@ -29,7 +29,7 @@ from lungtl.settings.schema import TrainConfig
 from lungtl.sources.base import sha256
 from lungtl.training.build import build_classifier
 from lungtl.training.checkpoints import check_checkpoint
-from lungtl.training.devices import device_name, pick_device
+from lungtl.training.devices import available_device, device_name
 from lungtl.training.fit import seed_everything
 
 if TYPE_CHECKING:
@@ -109,17 +109,19 @@ def run_experiment(
         None if a callback pruned the run, which then has no results.
 
     Raises:
-        UsageError: the starting weights have seen this run's test patients, or the dataset lacks a covariate.
+        UsageError: the monitored value is undefined, the starting weights have seen this run's test patients, or the
+            dataset lacks a covariate.
         LungtlError: image.crop_mm does not suit the dataset, a resumed run's data or weights have changed, or training
             found no usable epoch.
     """
     observer = observer or Observer()
     resume = resume and (folder / RECORD).is_file()
     check_covariates(store.bags, split, config.covariates)
+    check_monitor(config.trainer.monitor, split)
     seed_everything(config.seed)
     classifier = build_classifier(config, store.value_range)
     check_slices(classifier.preprocessor.crop_mm, store.bags, store.name)
-    device = pick_device(config.trainer.accelerator)
+    device = available_device(config.trainer.accelerator)
     record = make_record(config, store, split, classifier.backbone, name=name, mlflow_run_id=observer.run_id)
     if resume:
         earlier = read_record(folder)
@@ -152,7 +154,7 @@ def run_experiment(
 def write_config(config: TrainConfig, folder: Path) -> None:
     """Write config.yaml: every setting, resolved, but no password."""
     text = OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json")))
-    (folder / CONFIG).write_text(hide_password(text))
+    (folder / CONFIG).write_text(hide_password(text), encoding="utf-8")
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 from collections.abc import Mapping
@@ -10,11 +11,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lungtl.settings.errors import UsageError
+from filelock import FileLock
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from lungtl.data.store.files import whole_file
+from lungtl.settings.errors import LungtlError, UsageError, first_line
+from lungtl.settings.text import DATA_DIR, DATA_DIR_VARIABLE, given_value
+
+log = logging.getLogger(__name__)
 
 RECORD, CONFIG, SPLIT, BUNDLE = "run.json", "config.yaml", "split.csv", "bundle"
 METRICS, PREDICTIONS, SLICES, FIGURES = "metrics.json", "predictions.csv", "slices.csv", "figures"
 VALIDATION = "validation.csv"
+LOCK = "status.lock"
 MEMBERS = "members"
 """In the bundle of an ensemble (see `lungtl.runs.ensemble`)."""
 PRUNED = "pruned.json"
@@ -23,13 +34,18 @@ PRUNED = "pruned.json"
 
 def data_dir_of(overrides: list[str]) -> Path:
     """The data folder that a command line names, before its config is composed."""
-    named = _last_value("data_dir", overrides) or os.environ.get("LUNGTL_DATA_DIR", "data")
+    named = given_value(DATA_DIR, overrides) or os.environ.get(DATA_DIR_VARIABLE, "data")
     return Path(named).expanduser().resolve()
 
 
 def sweep_dir_of(overrides: list[str], stamp: str) -> Path:
     """The folder of the sweep that a command line names, or of the one that started at `stamp`."""
-    return data_dir_of(overrides) / "sweeps" / (_last_value("sweep.name", overrides) or stamp)
+    return data_dir_of(overrides) / "sweeps" / (given_value("sweep.name", overrides) or stamp)
+
+
+def is_inside(folder: Path, data_dir: Path) -> bool:
+    """Whether a run's folder is where runs of this data folder are."""
+    return data_dir / "runs" == folder.parent or data_dir / "sweeps" == folder.parent.parent
 
 
 def new_run_folder(data_dir: Path) -> Path:
@@ -55,7 +71,7 @@ def find_run(reference: str, data_dir: Path) -> Path:
     records = sorted([*data_dir.glob(f"runs/*/{RECORD}"), *data_dir.glob(f"sweeps/*/*/{RECORD}")])
     if len(reference) >= 8:
         for record in records:
-            if str(read_record(record.parent).get("mlflow_run_id") or "").startswith(reference):
+            if _mlflow_id(record.parent).startswith(reference):
                 return record.parent
     raise UsageError(
         f"no run {reference} among the {len(records)} in {data_dir}; give a run's folder or MLflow id, or data_dir="
@@ -81,17 +97,46 @@ def bundle_of(model: Path) -> Path:
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Write run.json atomically; a run that has one can be resumed."""
-    temporary = folder / f"{RECORD}.tmp"
-    temporary.write_text(json.dumps(record, indent=2))
-    temporary.replace(folder / RECORD)
+    with whole_file(folder / RECORD, folder) as file:
+        file.write(json.dumps(record, indent=2).encode())
 
 
 def read_record(folder: Path) -> dict[str, Any]:
     """The content of run.json."""
-    record: dict[str, Any] = json.loads((folder / RECORD).read_text())
-    return record
+    return read_json(folder / RECORD)
 
 
-def _last_value(key: str, overrides: list[str]) -> str | None:
-    values = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith(f"{key}=")]
-    return values[-1] if values else None
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; raises LungtlError if the file is damaged, e.g. by a power failure."""
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise LungtlError(f"{path} is damaged ({first_line(error)}); restore it, or remove its folder") from error
+    if not isinstance(content, dict):
+        raise LungtlError(f"{path} is damaged (expected a JSON object); restore it, or remove its folder")
+    return content
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping as plain values: no interpolation is resolved. Raises LungtlError if the file is damaged."""
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except (YAMLError, OmegaConfBaseException, ValueError, OSError) as error:
+        raise LungtlError(f"{path} cannot be read ({first_line(error)}); restore it, or remove its folder") from error
+    if not isinstance(content, dict):
+        raise LungtlError(f"{path} is damaged (expected a mapping); restore it, or remove its folder")
+    return {str(key): value for key, value in content.items()}
+
+
+def run_lock(folder: Path) -> FileLock:
+    """The lock that a run's process holds; the system releases it however the process ends."""
+    return FileLock(folder / LOCK)
+
+
+def _mlflow_id(folder: Path) -> str:
+    """A run's MLflow id; "" without tracking, or with a warning if its record is damaged."""
+    try:
+        return str(read_record(folder).get("mlflow_run_id") or "")
+    except LungtlError as error:
+        log.warning("%s", error)
+        return ""

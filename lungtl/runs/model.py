@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,11 @@ from lungtl.settings.errors import LungtlError
 from lungtl.sources.ct.lungs import crop_to_lungs
 from lungtl.sources.ct.prepare import MAX_GAP_MM, SLICE_STEP_MM, prepare_series
 from lungtl.sources.ct.series import Series
+from lungtl.sources.ct.units import unit_warnings
 from lungtl.sources.ct.volume import Volume, resample_z
-from lungtl.training.devices import pick_device
+from lungtl.training.devices import available_device
 
+log = logging.getLogger(__name__)
 PROVENANCE = {"name", "mlflow_run_id", "store", "store_fingerprint", "value_range", "crop"}
 """Facts about a model's training that predictions and evaluations use."""
 
@@ -88,7 +91,7 @@ class Model:
             raise LungtlError(
                 f"{place} is a damaged bundle (no provenance of {', '.join(sorted(missing))}); fetch it again"
             )
-        classifier.to(pick_device(accelerator))
+        classifier.to(available_device(accelerator))
         return cls(place, classifier, config, read_chosen(place), members)
 
     @property
@@ -136,10 +139,15 @@ class Model:
             Volume(np.rint(hu).astype(np.int16), np.arange(len(hu), dtype=np.float64) * z, (row, column))
         )
 
-    def predict_series(self, series: Series) -> Prediction:
-        """Predict one DICOM series; raises Refused if its pixels cannot be read, or the field of view is too large."""
+    def predict_series(self, series: Series, max_gap_mm: float = MAX_GAP_MM) -> Prediction:
+        """Predict one DICOM series.
+
+        Raises Refused if it has a larger gap, its pixels cannot be read, or the field of view is too large.
+        """
         self.check_hu()
-        volume, _ = prepare_series(series, crop=self.provenance["crop"])
+        volume, details = prepare_series(series, max_gap_mm, crop=self.provenance["crop"])
+        for warning in unit_warnings([{"bag_id": series.uid, **details}]):
+            log.warning("%s", warning)
         return self.predict_voxels(volume.hu, volume.z_mm, volume.pixel_spacing_mm)
 
     def predict_voxels(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
+from lungtl.runs.folder import read_yaml
 from lungtl.settings.keys import is_in_name, override_key
 
 
@@ -35,24 +35,15 @@ def _is_in_name(override: str) -> bool:
 def varying_overrides(sweep: Path, overrides: Iterable[str]) -> list[str]:
     """The overrides of a run that vary within its sweep."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from omegaconf import OmegaConf
 
     whole = sweep / "multirun.yaml"
-    lines = [str(line) for line in OmegaConf.load(whole).hydra.overrides.task] if whole.is_file() else []
+    lines = list(map(str, read_yaml(whole)["hydra"]["overrides"]["task"])) if whole.is_file() else []
     parsed = [
         override for override in OverridesParser.create().parse_overrides(lines) if not override.is_sweep_override()
     ]
     # Hydra rewrites a job's values: `false` as `False`, `1e-3` as `0.001`
     shared = {*lines, *(f"{one.get_key_element()}={one.get_value_element_as_str()}" for one in parsed)}
     return [override for override in overrides if override not in shared]
-
-
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, child in value.items():
-        flat |= flatten(child, f"{prefix}{key}.") if isinstance(child, dict) else {f"{prefix}{key}": child}
-    return flat
 
 
 def differing(names: list[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,7 +13,7 @@ import pandas as pd
 from lungtl.data.splits import read_split, split_fingerprint
 from lungtl.data.store.reader import Store
 from lungtl.models.backbones.base import Backbone
-from lungtl.runs.folder import RECORD, SPLIT, bundle_of, read_record
+from lungtl.runs.folder import RECORD, SPLIT, bundle_of, read_json, read_record
 from lungtl.settings import parts
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.schema import TrainConfig
@@ -74,7 +73,7 @@ def without_local(record: Mapping[str, Any]) -> dict[str, Any]:
 def read_own_split(folder: Path) -> pd.DataFrame:
     """The split of a run's or an ensemble's folder; raises LungtlError if split.csv was altered since it was made."""
     path, ensemble = folder / SPLIT, bundle_of(folder) / "config.json"
-    record = read_record(folder) if (folder / RECORD).is_file() else json.loads(ensemble.read_text())
+    record = read_record(folder) if (folder / RECORD).is_file() else read_json(ensemble)
     expected = record.get("split_sha256")  # the first runs have the fingerprint alone
     if expected is None or sha256(path) == expected:
         split = read_split(path)
@@ -88,6 +87,16 @@ def check_unchanged(earlier: Mapping[str, Any], record: Mapping[str, Any]) -> No
     for key in FIXED:
         if earlier[key] != record[key]:
             raise LungtlError(f"cannot resume: {key} was {earlier[key]}, now it is {record[key]}; start a new run")
+
+
+def check_monitor(monitor: str, split: pd.DataFrame) -> None:
+    """Raise UsageError for a validation split of one class if its AUROC, which is undefined, chooses the epoch."""
+    labels = sorted(split.loc[split["split"] == "val", "label"].unique())
+    if monitor == "val/auroc" and len(labels) < 2:
+        raise UsageError(
+            f"trainer.monitor=val/auroc is undefined: all validation cases have label {labels[0]}; use "
+            "trainer.monitor=val/loss, or a validation split with both classes"
+        )
 
 
 def check_weights_patients(weights: str, fingerprint: str, split: pd.DataFrame) -> None:

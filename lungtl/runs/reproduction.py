@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
 from lungtl.data.splits import split_bags, split_fingerprint
 from lungtl.data.store.opening import open_store
@@ -19,12 +17,13 @@ from lungtl.data.store.reader import Store
 from lungtl.evaluation.document import flat_metrics
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.runs.environment import ENVIRONMENT, differences, environment
-from lungtl.runs.folder import CONFIG
-from lungtl.runs.naming import flatten
+from lungtl.runs.folder import read_json, read_record
+from lungtl.runs.resuming import check_trusted, own_overrides, own_settings
 from lungtl.settings import parts
+from lungtl.settings.composing import compose_config
 from lungtl.settings.errors import LungtlError
-from lungtl.settings.keys import meaning
 from lungtl.settings.schema import TrainConfig
+from lungtl.settings.text import quoted
 from lungtl.training.build import build_classifier
 from lungtl.training.devices import device_name, pick_device
 from lungtl.training.feature_cache import run_features
@@ -35,16 +34,24 @@ MOST_DEVIATION = 1e-3
 """Of cached from recomputed features, relative to the largest; devices and half precision differ by less."""
 
 
-def check_config(folder: Path, config: TrainConfig) -> None:
-    """Raise LungtlError unless a run's overrides give its own config again; one changed in Python does not."""
-    then = flatten(OmegaConf.to_container(OmegaConf.load(folder / CONFIG)))
-    now = flatten(config.model_dump(mode="json"))
-    for key in sorted(then.keys() | now.keys()):
-        if meaning(key).identity in ("setting", "repeat") and then.get(key) != now.get(key):
-            raise LungtlError(
-                f"{key} was {then.get(key)}, its overrides give {now.get(key)}: the config was changed in Python, "
-                "or lungtl's defaults have changed; check out the run's commit, or train it again from Python"
-            )
+def repeated_config(folder: Path, data_dir: Path, trust: Collection[str] | None) -> TrainConfig:
+    """The config that trains a run once more.
+
+    Args:
+        folder: of the run.
+        data_dir: of the new run.
+        trust: packages outside lungtl whose classes the run may name.
+
+    Raises:
+        LungtlError: its config.yaml names something else than settings of lungtl, or a class that is not trusted.
+    """
+    record = read_record(folder)
+    place = {"data_dir": str(data_dir), "name": f"again: {record['name']}"}
+    lines = [*own_settings(folder), *(f"{key}={quoted(value)}" for key, value in place.items())]
+    config = compose_config("train", TrainConfig, lines)
+    check_trusted(config, trust)
+    own = own_overrides(folder, config)
+    return config.composed_from(record["choices"], [*own, *(f"{key}={value}" for key, value in place.items())])
 
 
 def check_parts(record: Mapping[str, Any], config: TrainConfig) -> None:
@@ -145,12 +152,6 @@ def compare_environments(earlier: Path, now: dict[str, Any]) -> tuple[list[tuple
     if not found and not uncommitted:
         log.info("code, packages and device are the same (commit %s)", str(now["commit"])[:12])
     return found, uncommitted
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object."""
-    document: dict[str, Any] = json.loads(path.read_text())
-    return document
 
 
 def _check(name: str, remedy: str, then: str, now: str) -> None:

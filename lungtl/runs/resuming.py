@@ -1,56 +1,90 @@
-"""Resuming a run: its own command line once more, with what may change changed."""
+"""Resuming and repeating a run from its config.yaml, in which a stranger's run can name settings of lungtl alone."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from lungtl.runs.folder import CONFIG, data_dir_of, find_run, read_record
-from lungtl.runs.naming import flatten
+from lungtl.runs.folder import CONFIG, data_dir_of, find_run, is_inside, read_record, read_yaml
+from lungtl.settings import parts
 from lungtl.settings.command_line import MULTIRUN, overrides_of
-from lungtl.settings.composing import recorded_folders
-from lungtl.settings.errors import UsageError
-from lungtl.settings.keys import may_change_on_resume, override_key
+from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.settings.keys import flatten, is_reproduced, may_change_on_resume, override_key
+from lungtl.settings.schema import TrainConfig
+from lungtl.settings.text import DATA_DIR, given_value, quoted
+
+OVERLAYS = ("experiments", "debug")
+"""Config groups that set keys of other groups."""
+OPTIMISERS = ("torch.optim", "timm.optim")
+"""Packages besides lungtl whose optimisers and schedules need no trust."""
 
 
 def resumed_command_line(arguments: list[str]) -> list[str]:
-    """Expand `resume=RUN` to the run's own overrides, then the new ones, in the run's folder.
+    """Expand `resume=RUN` to the run's own settings, then the new ones, in the run's folder.
 
     Raises:
-        UsageError: there is no such run, or `-m` was given too.
+        UsageError: there is no such run, it belongs to another data folder, or what is given cannot be resumed.
     """
     overrides = overrides_of(arguments)
-    folder = _resumed_run(overrides)
-    if folder is None:
+    reference = given_value("resume", overrides)
+    if reference in (None, "", "null"):
         return arguments
+    data_dir, given = data_dir_of(overrides), {override_key(override) for override in overrides}
+    folder = find_run(str(reference), data_dir)
     if MULTIRUN & set(arguments):
         raise UsageError("resume= continues one run; leave -m out (rerun a sweep with its sweep.name to resume it)")
-    new = {override_key(override) for override in overrides}
-    own = [line for line in own_overrides(folder) if override_key(line) not in new]
-    return [*own, *config_dirs(folder), *arguments, f"hydra.run.dir={quoted(str(folder))}"]
-
-
-def own_overrides(folder: Path) -> list[str]:
-    """The overrides that a run was started with."""
-    record = read_record(folder)
-    if "overrides" not in record:
+    for group in OVERLAYS:
+        if group in given:
+            raise UsageError(f"{group}= with resume={reference}: a resumed run has its own settings; omit {group}")
+    if DATA_DIR not in given and not is_inside(folder, data_dir):
+        raise UsageError(f"{folder} is not in data_dir={data_dir}; add data_dir= of that run to the command")
+    if "overrides" not in read_record(folder):
         raise UsageError(f"{folder} was trained by an earlier version of lungtl; train it again")
-    return [str(override) for override in record["overrides"]]
+    # without .hydra/, which describes how the run was started
+    place = [f"hydra.run.dir={quoted(str(folder))}", "hydra.output_subdir=null"]
+    return [*own_settings(folder, given), *arguments, *place]
 
 
-def quoted(text: str) -> str:
-    """A text as a value of Hydra's command line."""
-    from hydra.core.override_parser.types import Quote, QuotedString
+def own_settings(folder: Path, given: Collection[str] = ()) -> list[str]:
+    """The settings with which a run was started, as overrides, without those that say where it was started.
 
-    return QuotedString(text, Quote.single).with_quotes()
+    Args:
+        folder: of the run, possibly a stranger's.
+        given: keys of the command line; a group that is given is the user's choice.
+
+    Raises:
+        LungtlError: config.yaml names something other than plain settings of lungtl.
+    """
+    path = folder / CONFIG
+    lines = []
+    for group, section in read_yaml(path).items():
+        if group not in TrainConfig.model_fields:
+            raise LungtlError(f"{path}: {group} is not a setting of lungtl; restore the file or train again")
+        if group in given:
+            continue
+        if isinstance(section, dict) and parts.TARGET in section:
+            lines.append(f"~{group}")  # its default would leave its options behind
+        for key, value in flatten({group: section}).items():
+            if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key) or "${" in str(value):
+                raise LungtlError(f"{path}: {key}={value}: expected a plain setting; restore the file or train again")
+            if is_reproduced(key):
+                lines.append(f"++{key}={_as_value(value)}")
+    return lines
 
 
-def config_dirs(folder: Path) -> list[str]:
-    """The flags that let Hydra find the user's own configs of an earlier run again."""
-    return [f"--config-dir={place}" for place in recorded_folders(folder)]
+def own_overrides(folder: Path, config: TrainConfig) -> list[str]:
+    """What was set on the command line of a resumed or repeated run, with later changes; only described, never run."""
+    then, now = flatten(read_yaml(folder / CONFIG)), flatten(config.model_dump(mode="json"))
+    changed = {key: value for key, value in now.items() if is_reproduced(key) and then.get(key, value) != value}
+    known = {*TrainConfig.model_fields, *OVERLAYS}
+    lines = [str(line) for line in read_record(folder)["overrides"]]
+    kept = [line for line in lines if override_key(line) not in changed and override_key(line).split(".")[0] in known]
+    return [*kept, *(f"{key}={value}" for key, value in changed.items())]
 
 
-def check_settings(folder: Path, config: dict[str, Any]) -> None:
+def check_settings(folder: Path, config: Mapping[str, Any]) -> None:
     """Compare a resumed run's settings with those that it started with.
 
     Args:
@@ -60,19 +94,41 @@ def check_settings(folder: Path, config: dict[str, Any]) -> None:
     Raises:
         UsageError: a setting has changed that decides the result.
     """
-    from omegaconf import OmegaConf
-
-    earlier: Any = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
-    then, now = flatten(earlier), flatten(config)
+    then, now = flatten(read_yaml(folder / CONFIG)), flatten(config)
     for key in sorted(then.keys() | now.keys()):
         was, given = then.get(key, "not set"), now.get(key, "not set")
         if was != given and not may_change_on_resume(key):
             raise UsageError(f"cannot resume: {key} was {was}, now it is {given}; leave it out or start a new run")
 
 
-def _resumed_run(overrides: list[str]) -> Path | None:
-    """The folder of the run that `resume=RUN` names."""
-    named = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("resume=")]
-    if not named or named[0] in ("", "null"):
-        return None
-    return find_run(named[0], data_dir_of(overrides))
+def check_trusted(config: TrainConfig, trust: Collection[str] | None) -> None:
+    """Raise LungtlError for a part whose class is not lungtl's, of a trusted package, or of the kind of that part."""
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from lungtl.models.aggregators.base import Aggregator
+    from lungtl.models.backbones.base import Backbone
+    from lungtl.models.freezing.base import FreezingStrategy
+    from lungtl.sources.base import Source
+    from lungtl.training.losses import BagAndSliceLoss
+
+    bases: dict[str, type] = {
+        "dataset": Source, "backbone": Backbone, "freezing": FreezingStrategy, "aggregator": Aggregator,
+        "loss": BagAndSliceLoss, "optimizer": Optimizer, "schedule": LRScheduler,
+    }  # fmt: skip
+    for group, base in bases.items():
+        packages = [*(trust or ()), *(OPTIMISERS if group in ("optimizer", "schedule") else ())]
+        parts.trusted_class(getattr(config, group), base, packages)
+
+
+def _as_value(value: Any) -> str:
+    """A plain value in Hydra's grammar."""
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, list):
+        return f"[{','.join(map(_as_value, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{_as_value(one)}' for key, one in value.items())}}}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from lungtl.bundle import SEEN
 from lungtl.data.splits import DIGITS, EXTRA, identified
 from lungtl.data.store.reader import Store
 from lungtl.runs.ensemble import read_ensemble
-from lungtl.runs.folder import MEMBERS, SPLIT, bundle_of, read_record
+from lungtl.runs.folder import MEMBERS, SPLIT, bundle_of, read_json, read_record
 from lungtl.runs.record import read_own_split
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.sources.base import UNKNOWN
@@ -115,7 +114,7 @@ def _sides(model: Path, bags: pd.DataFrame, split: pd.DataFrame | None, same_sto
 def _seen_voxels(model: Path) -> dict[str, list[str]] | None:
     """The seen.json of a bundle, or of all members of an ensemble; None for the first bundles, which have none."""
     bundle = bundle_of(model)
-    contents = [json.loads(path.read_text()) for path in (*bundle.glob(SEEN), *bundle.glob(f"{MEMBERS}/*/{SEEN}"))]
+    contents = [read_json(path) for path in (*bundle.glob(SEEN), *bundle.glob(f"{MEMBERS}/*/{SEEN}"))]
     if not contents:
         return None
     # a scan that trained one member is last in what `_sides` reads, also if another member validated it

@@ -146,7 +146,7 @@ def write_results(
         covariates=scored.covariates.covariates if scored.covariates is not None and WITH_COVARIATES in table else (),
         **context,
     )
-    (folder / METRICS).write_text(json.dumps(document, indent=2, allow_nan=False))
+    (folder / METRICS).write_text(json.dumps(document, indent=2, allow_nan=False), encoding="utf-8")
     if figures:
         draw(folder / FIGURES, store, scored, predictions, table, controls, document, resamples)
     return document

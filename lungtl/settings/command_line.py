@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import secrets
 import sys
 from collections.abc import Callable
@@ -13,20 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 from lungtl.settings.allocator import keep_freed_memory
-from lungtl.settings.composing import (
-    CONFIG_DIR_FLAGS,
-    check,
-    conf_dir,
-    search_path,
-    unused_options,
-    user_folders,
-    validate,
-)
+from lungtl.settings.checks import check, validate
+from lungtl.settings.composing import part_targets, unused_options
 from lungtl.settings.credentials import hide_password
-from lungtl.settings.errors import LungtlError, UsageError, first_line
+from lungtl.settings.errors import REMEDIES, LungtlError, UsageError, first_line, system_error
+from lungtl.settings.folders import CONFIG_DIR_FLAGS, conf_dir, search_path, user_folders
 from lungtl.settings.keys import STAMP as STAMP
 from lungtl.settings.parent_process import follow_named_parent
 from lungtl.settings.parts import make_importable
+from lungtl.settings.text import make_data_dir_absolute, quote_text
 from lungtl.settings.version import VERSION
 
 if TYPE_CHECKING:
@@ -37,6 +31,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 C = TypeVar("C", bound="Strict")
 MULTIRUN = {"-m", "--multirun"}
+EXCLUSIVE_FLAGS = (
+    ("--multirun", "-m"),
+    ("--run", "-r"),
+    ("--cfg", "-c"),
+    ("--info", "-i"),
+    ("--shell-completion", "-sc"),
+)
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 INFORMATION_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i",
                      "--shell-completion", "-sc"}  # fmt: skip
 FLAGS_WITH_VALUE = {*CONFIG_DIR_FLAGS, "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p"}
@@ -78,23 +80,29 @@ def main(
     os.environ.setdefault(STAMP, f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come back to us instead of Hydra's own report
     # argparse takes positional arguments in one go: `train dataset=x -m seed=0,1` would not be understood
-    arguments = sorted(map(quote_run_id, sys.argv[1:]), key=lambda argument: argument not in MULTIRUN)
+    arguments = sorted(sys.argv[1:], key=lambda argument: argument not in MULTIRUN)
     if "--version" in arguments:
         print(f"lungtl {VERSION}")
         return
     make_importable(Path.cwd())
     information = bool(INFORMATION_FLAGS & set(arguments))
     try:
+        make_data_dir_absolute()
+        arguments = _hydra_flags(arguments)
+        folders = user_folders(arguments)
+        overrides = overrides_of(arguments)
+        arguments = quote_text(arguments, schema, lambda: part_targets(config_name, overrides, folders))
         if expand is not None and not information:
             arguments = expand(arguments)
-        folders = user_folders(arguments)
         if not information:
             arguments += unused_options(config_name, overrides_of(arguments), folders)
             check(config_name, schema, overrides_of(arguments), bool(MULTIRUN & set(arguments)), folders)
     except LungtlError as error:
         fail(error)
-    # next to the other overrides, for the same reason: `train dataset=x --cfg job`
-    place = next((i for i, argument in enumerate(arguments) if _is_override(argument)), len(arguments))
+    except OSError as error:
+        _fail_system(error)
+    # next to the other overrides, for the same reason: `train dataset=x --cfg job`; not after a flag such as `--info`
+    place = next((i for i, argument in enumerate(arguments) if _is_override(argument)), 0)
     sys.argv[1:] = [*arguments[:place], search_path(folders), *arguments[place:]]
 
     import hydra
@@ -111,6 +119,9 @@ def main(
     except LungtlError as error:  # of a sweep
         end("FAILED")
         fail(error)
+    except OSError as error:
+        end("FAILED")
+        _fail_system(error)
     except Exception as error:
         if not end("FAILED"):
             if isinstance(error, HydraException):  # of a command line that was not checked: one with --cfg
@@ -128,9 +139,12 @@ def main(
 def plain(command: Callable[[], None]) -> None:
     """Run a command without a config; errors become one line and an exit code."""
     try:
+        make_data_dir_absolute()
         command()
     except LungtlError as error:
         fail(error)
+    except OSError as error:
+        _fail_system(error)
 
 
 def fail(error: LungtlError) -> NoReturn:
@@ -139,9 +153,11 @@ def fail(error: LungtlError) -> NoReturn:
     sys.exit(error.exit_code)
 
 
-def quote_run_id(argument: str) -> str:
-    """Quote a run's id that Hydra would read as a number: run=33072852, model=12e45678."""
-    return re.sub(r"^(run|model|resume)=(\d+(?:e\d+)?)$", r"\1='\2'", argument)
+def _fail_system(error: OSError) -> NoReturn:
+    """End the command with one line if the user can change what the system refused; raise anything else."""
+    if error.errno not in REMEDIES:
+        raise error
+    fail(system_error(error))
 
 
 def overrides_of(arguments: list[str]) -> list[str]:
@@ -163,6 +179,10 @@ def _run(schema: type[C], task: Callable[[C], float | None], composed: DictConfi
             return task(validate(schema, composed))
         folder = Path(HydraConfig.get().runtime.output_dir)
         return jobs.run_job(folder, composed, lambda: task(validate(schema, composed)), single)
+    except OSError as error:
+        if not single:
+            raise
+        _fail_system(error)
     except LungtlError as error:
         if single:
             fail(error)
@@ -180,6 +200,18 @@ def _launch(job: Callable[[], None], jobs: Jobs | None) -> None:
         except Exception as error:
             if jobs is None or not jobs.relaunch(error):
                 raise
+
+
+def _hydra_flags(arguments: list[str]) -> list[str]:
+    """The arguments, with `--info` alone as `--info=all`; raises UsageError for flags that exclude each other."""
+    given = [flags[0] for flags in EXCLUSIVE_FLAGS if any(one.partition("=")[0] in flags for one in arguments)]
+    if len(given) > 1:
+        raise UsageError(f"{given[0]} and {given[1]} exclude each other; omit one of them")
+    following = [*arguments[1:], ""]
+    return [
+        "--info=all" if one in ("--info", "-i") and after not in INFO else one
+        for one, after in zip(arguments, following, strict=True)
+    ]
 
 
 def _is_override(argument: str) -> bool:

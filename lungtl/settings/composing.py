@@ -1,132 +1,24 @@
-"""Compose and check a command line: whatever is wrong with it is reported in one line, with the nearest right name.
+"""Compose a config from lungtl's and the user's files and the overrides of a command line.
 
 Nothing here imports torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lungtl.settings.errors import UsageError, first_line
+from lungtl.settings.checks import check, hydra_on_conf, swept_values, validate
+from lungtl.settings.folders import search_path, user_folders
 from lungtl.settings.keys import override_key
-from lungtl.settings.nearest import nearest
-from lungtl.settings.parts import TARGET, describe, signature
+from lungtl.settings.parts import TARGET, signature
+from lungtl.settings.text import quote_text
 
 if TYPE_CHECKING:
-    from hydra.core.override_parser.types import Override
-    from omegaconf import DictConfig
-
     from lungtl.settings.schema import Strict
 
 C = TypeVar("C", bound="Strict")
-EXPERIMENTS = "experiments"
-"""The config group whose options are in a folder next to conf/, and in the user's own."""
-CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
-
-
-def conf_dir() -> Path:
-    """The folder of lungtl's configs: inside an installed package, next to the package in a checkout."""
-    package = Path(__file__).parents[1]
-    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
-
-
-def user_folders(arguments: Sequence[str]) -> list[Path]:
-    """The folders in which a user's own configs are: that of `--config-dir`, and the current one if it has experiments.
-
-    Args:
-        arguments: of the command line, flags included.
-
-    Raises:
-        UsageError: the folder that `--config-dir` names does not exist.
-    """
-    folders = []
-    for position, argument in enumerate(arguments):
-        flag, equals, value = argument.partition("=")
-        if flag not in CONFIG_DIR_FLAGS:
-            continue
-        named = value if equals else next(iter(arguments[position + 1 :]), "")
-        folder = Path(named).expanduser().resolve()
-        if not named or not folder.is_dir():
-            raise UsageError(f"{flag}={named}: no such folder; give the folder that contains your config groups")
-        folders.append(folder)
-    if (Path.cwd() / EXPERIMENTS).is_dir():
-        folders.append(Path.cwd())
-    return folders
-
-
-def recorded_folders(run: Path) -> list[Path]:
-    """The `user_folders` with which a run was started from the command line, those that still exist."""
-    from omegaconf import OmegaConf
-
-    path = run / ".hydra" / "hydra.yaml"
-    urls = OmegaConf.load(path).hydra.searchpath if path.is_file() else []
-    folders = [Path(str(url).removeprefix("file://")) for url in urls]
-    return [folder for folder in folders if folder != conf_dir().parent and folder.is_dir()]
-
-
-def search_path(folders: Sequence[Path] = ()) -> str:
-    """The Hydra override that finds `experiments=` and the configs in `user_folders`."""
-    paths = dict.fromkeys([conf_dir().parent, *folders])
-    quoted = [f"'file://{path}'" for path in (str(path).replace("'", "\\'") for path in paths)]
-    return f"hydra.searchpath=[{','.join(quoted)}]"
-
-
-def check(
-    config_name: str, schema: type[C], overrides: list[str], multirun: bool, folders: Sequence[Path] = ()
-) -> None:
-    """Compose and validate a command line; in a sweep, every value that is swept.
-
-    Args:
-        config_name: the primary config.
-        schema: its typed form.
-        overrides: of the command line.
-        multirun: whether the command line has `-m`.
-        folders: of `user_folders`.
-
-    Raises:
-        UsageError: the first thing that is wrong, with the nearest right one.
-    """
-    from hydra import compose
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    search = search_path(folders)
-    with _hydra():
-        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-        try:
-            parsed = parser.parse_overrides(overrides)
-        except HydraException as error:
-            raise UsageError(f"{first_line(error)}; overrides are written key=value") from error
-        for lines in _variants(parsed):
-            variant = parser.parse_overrides(lines)
-            _check_options(variant, [conf_dir(), conf_dir().parent, *folders])
-            try:
-                composed = compose(config_name, [*lines, search])
-            except HydraException as error:
-                _check_keys(config_name, variant, search)  # for a better message
-                raise UsageError(first_line(error)) from error
-            validate(schema, composed)
-        _check_sweep(config_name, parsed, multirun, search)
-
-
-@contextmanager
-def _hydra() -> Iterator[None]:
-    """Hydra on lungtl's config folder, also inside a command, whose own Hydra is restored afterwards."""
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.initialize import get_gh_backup, restore_gh_from_backup
-
-    backup = get_gh_backup()
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            yield
-    finally:
-        restore_gh_from_backup(backup)
 
 
 def unused_options(config_name: str, overrides: list[str], folders: Sequence[Path] = ()) -> list[str]:
@@ -143,32 +35,53 @@ def unused_options(config_name: str, overrides: list[str], folders: Sequence[Pat
     targets = [line for line in overrides if override_key(line).endswith(f".{TARGET}")]
     if not targets:
         return []
-    from hydra import compose
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     given = {override_key(line) for line in overrides}
+    try:
+        parsed = OverridesParser.create().parse_overrides(targets)
+        single = [line for line in overrides if line not in targets and not _is_sweep(line)]
+    except HydraException:  # `check` reports it
+        return []
+    composed = _compose(config_name, single, folders)
     deletions = []
-    with _hydra():
-        try:
-            parsed = OverridesParser.create().parse_overrides(targets)
-            single = [line for line in overrides if line not in targets and not _is_sweep(line)]
-            composed = compose(config_name, [*single, search_path(folders)])
-        except HydraException:  # `check` reports it
-            return []
     for override in parsed:
         group = override.key_or_group.removesuffix(f".{TARGET}")
         section = composed.get(group)
         if section is None:  # no such part; `check` reports it
             continue
-        classes = _swept_values(override) if override.is_sweep_override() else [str(override.value())]
+        classes = swept_values(override) if override.is_sweep_override() else [str(override.value())]
         read = [signature(name, group) for name in classes]
         replaced = [key for key in section if key != TARGET and not all(key in options for options in read)]
         deletions += [f"~{group}.{key}" for key in replaced if f"{group}.{key}" not in given]
     return deletions
 
 
+def part_targets(config_name: str, overrides: Sequence[str], folders: Sequence[Path] = ()) -> dict[str, str]:
+    """Part -> the class that a command line gives it; empty if the command line cannot be composed."""
+    lines = [line for line in overrides if "." not in override_key(line) or override_key(line).endswith(f".{TARGET}")]
+    composed = _compose(config_name, [line for line in lines if "=" in line and "," not in line], folders)
+    return {str(key): str(part[TARGET]) for key, part in composed.items() if isinstance(part, dict) and TARGET in part}
+
+
+def _compose(config_name: str, lines: list[str], folders: Sequence[Path]) -> dict[str, Any]:
+    """A composed config, its interpolations as written; empty if Hydra refuses it, which `check` reports."""
+    from hydra import compose
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+
+    with hydra_on_conf():
+        try:
+            content: Any = OmegaConf.to_container(compose(config_name, [*lines, search_path(folders)]))
+        except (HydraException, ValueError):
+            return {}
+    return dict(content)
+
+
 def _is_sweep(line: str) -> bool:
+    if not {",", "("} & set(line):  # parsing is slow
+        return False
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     return OverridesParser.create().parse_override(line).is_sweep_override()
@@ -192,9 +105,10 @@ def compose_config(config_name: str, schema: type[C], overrides: list[str], fold
     from lungtl.settings.schema import TrainConfig
 
     folders = [*folders, *user_folders([])]
+    overrides = quote_text(overrides, schema, lambda: part_targets(config_name, overrides, folders))
     overrides = [*overrides, *unused_options(config_name, overrides, folders)]
     check(config_name, schema, overrides, multirun=False, folders=folders)
-    with _hydra():
+    with hydra_on_conf():
         composed = compose(config_name, [*overrides, search_path(folders)], return_hydra_config=True)
     choices = dict(composed.hydra.runtime.choices)
     own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
@@ -202,130 +116,3 @@ def compose_config(config_name: str, schema: type[C], overrides: list[str], fold
     if isinstance(config, TrainConfig):
         config.composed_from(choices, overrides)
     return config
-
-
-def _check_sweep(config_name: str, overrides: list[Override], multirun: bool, search: str) -> None:
-    """Raise UsageError if a single run gets several values for a key, or a sweep without a search gets a range."""
-    from hydra import compose
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.types import RunMode
-
-    swept = [override for override in overrides if override.is_sweep_override()]
-    if not swept:
-        return
-    hydra = GlobalHydra.instance().hydra
-    assert hydra is not None
-    lines = [str(override.input_line) for override in overrides]
-    if not multirun and hydra.get_mode(config_name, [*lines, search]) != RunMode.MULTIRUN:
-        first = swept[0]
-        remedy = "-m hydra/sweeper=optuna to search it" if first.is_interval_sweep() else "-m to make a run of each"
-        raise UsageError(
-            f"{first.input_line} has several values; add {remedy}, or where a comma is part of one value, quote it "
-            f"twice: '{first.get_key_element()}=\"...\"'"
-        )
-    interval = next((override for override in swept if override.is_interval_sweep()), None)
-    if interval is None:
-        return
-    fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
-    composed = compose(config_name, [*fixed, search], return_hydra_config=True)
-    if composed.hydra.runtime.choices["hydra/sweeper"] == "basic":
-        raise UsageError(f"{interval.input_line} is a range to search; add hydra/sweeper=optuna, or give values")
-
-
-def validate(schema: type[C], composed: DictConfig) -> C:
-    """A composed config in its typed form; raises UsageError for the first wrong value."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from pydantic import ValidationError
-
-    missing = sorted(OmegaConf.missing_keys(composed))
-    if missing:
-        raise UsageError(f"{missing[0]} is missing; add {missing[0]}=VALUE to the command")
-    try:
-        plain = OmegaConf.to_container(composed, resolve=True)
-    except OmegaConfBaseException as error:
-        raise UsageError(first_line(error)) from error
-    try:
-        return schema.model_validate(plain)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"] if str(part).isidentifier() and "[" not in str(part))
-        if first["type"] == "extra_forbidden":
-            raise UsageError(f"unknown key {key}; {nearest(key, _dotted(plain, without=key))}") from error
-        raise UsageError(describe(key, first)) from error
-
-
-def _variants(parsed: list[Override]) -> Iterator[list[str]]:
-    """Command lines without sweeps: the first value of each key, then every other value of one key at a time."""
-    values = [
-        [f"{o.get_key_element()}={value}" for value in _swept_values(o)]
-        if o.is_sweep_override()
-        else [str(o.input_line)]
-        for o in parsed
-    ]
-    first = [lines[0] for lines in values]
-    yield first
-    for i, lines in enumerate(values):
-        for line in lines[1:]:
-            yield [*first[:i], line, *first[i + 1 :]]
-
-
-def _swept_values(override: Override) -> list[str]:
-    """The values of a sweep; both ends of an interval, from which a search chooses.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if override.is_interval_sweep():
-        interval: Any = override.value()
-        return [str(interval.start), str(interval.end)]
-    values = list(override.sweep_string_iterator())
-    if not values:
-        raise UsageError(f"{override.input_line} matches no value; use a wider pattern or range")
-    return values
-
-
-def _check_options(overrides: list[Override], folders: Sequence[Path]) -> None:
-    """Raise UsageError, with the nearest option, if a config group has no such option."""
-    for override in overrides:
-        group, value = override.key_or_group, override.value()
-        if not group.isidentifier() or group == "hydra" or override.is_delete():
-            continue
-        options = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
-        if options and value is not None and not isinstance(value, dict) and str(value) not in options:
-            raise UsageError(f"{group}={value}: no such option; {nearest(str(value), options)}")
-
-
-def _check_keys(config_name: str, overrides: list[Override], search: str) -> None:
-    """Raise UsageError, with the nearest key, if a key does not exist."""
-    from hydra import compose
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-
-    plain = compose(config_name, [search], return_hydra_config=True)
-    groups = {str(group) for group in plain.hydra.runtime.choices if not group.startswith("hydra/")}
-    own = [override for override in overrides if not override.key_or_group.startswith("hydra")]
-    chosen = [str(o.input_line) for o in own if o.key_or_group in groups and not isinstance(o.value(), dict)]
-    try:
-        known = set(_dotted(OmegaConf.to_container(compose(config_name, [*chosen, search])))) | groups
-    except HydraException:  # something other than a key is wrong
-        return
-    for override in own:
-        if override.is_add() or override.is_force_add():
-            continue
-        key = override.key_or_group
-        for name in (key, *_dotted(override.value(), f"{key}.")):
-            if name not in known:
-                raise UsageError(f"unknown key {name}; {nearest(name, known)}")
-
-
-def _dotted(value: Any, prefix: str = "", without: str = "") -> list[str]:
-    """All keys of a nested mapping, dotted."""
-    if not isinstance(value, dict):
-        return []
-    keys = []
-    for key, child in value.items():
-        name = f"{prefix}{key}"
-        if name != without and key != "_target_":
-            keys += [name, *_dotted(child, f"{name}.")]
-    return keys

@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
+NO_FOLDER = {errno.ENOTDIR, errno.EEXIST}
+REMEDIES = {
+    **dict.fromkeys(NO_SPACE, "free some space"),
+    **dict.fromkeys(NO_ACCESS, "make the folder writable or set data_dir=FOLDER"),
+    **dict.fromkeys(NO_FOLDER, "a part of the path is a file; set data_dir=FOLDER"),
+    errno.ENAMETOOLONG: "use a shorter name or data_dir",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+
 
 def first_line(error: Exception) -> str:
     """First line of an error's message, or its type if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def system_error(error: OSError, path: Path | None = None) -> LungtlError:
+    """What the operating system refused, as one line with a remedy.
+
+    Args:
+        error: as raised.
+        path: what was to be written; None: the file that the error names.
+    """
+    remedy = REMEDIES.get(error.errno or 0, "check the disk and the path")
+    what = f"cannot write {path}" if path is not None else f"cannot use {error.filename or 'a file'}"
+    return LungtlError(
+        f"{what} ({error.strerror or error}); {remedy}, then rerun the same command: finished work is kept"
+    )
 
 
 class LungtlError(Exception):

@@ -27,7 +27,7 @@ class Meaning(NamedTuple):
             the data is unknown; "none": where and how a run is executed.
         may_change: whether a run can be resumed with another value.
         in_name: whether an override of it appears in the derived run name.
-        reproduced: whether `lungtl.reproduce` takes the value of the original run.
+        reproduced: whether `lungtl.reproduce` and `resume=` take the value of the original run.
         set_by_crossval: whether `lungtl.crossval` sets it, so that its users cannot.
     """
 
@@ -50,7 +50,9 @@ TABLE = {
     "resume":                 Meaning("none",    True,  False, False, set_by_crossval=True),
     "hydra":                  Meaning("none",    True,  False, False),
     "hydra.sweep":            Meaning("none",    True,  False, False, set_by_crossval=True),
+    "trust":                  Meaning("none",    True,  False, False),
     "tracking":               Meaning("none",    True,  False, True),
+    "tracking.uri":           Meaning("none",    True,  False, False),  # a stranger's run may name any server
     "trainer.accelerator":    Meaning("none",    True,  False, True),
     "trainer.devices":        Meaning("none",    True,  False, True),
     "trainer.workers":        Meaning("none",    True,  False, True),
@@ -112,7 +114,7 @@ def is_in_name(key: str) -> bool:
 
 
 def is_reproduced(key: str) -> bool:
-    """True if `lungtl.reproduce` takes the value of the original run."""
+    """True if `lungtl.reproduce` and `resume=` take the value of the original run."""
     return meaning(key).reproduced
 
 
@@ -157,14 +159,25 @@ def container_key(config: Container) -> str:
 
 
 def read_fingerprints(sweep: Path) -> dict[str, str | None]:
-    """The `DATASETS` of a sweep's folder; empty where there is none."""
+    """The `DATASETS` of a sweep's folder; empty where there is none, or a power failure damaged it."""
     path = sweep / DATASETS
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+    try:
+        return dict(json.loads(path.read_bytes())) if path.is_file() else {}
+    except ValueError:  # it is written again before the runs start
+        return {}
 
 
 def sweep_name(name: str | None) -> str:
     """`sweep.name`, or when the command was started."""
     return str(name) if name is not None else os.environ[STAMP]
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, child in value.items():
+        flat |= flatten(child, f"{prefix}{key}.") if isinstance(child, dict) else {f"{prefix}{key}": child}
+    return flat
 
 
 def _of_kinds(kinds: set[str], config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -38,39 +38,63 @@ def build(spec: Mapping[str, Any], **provided: Any) -> Any:
     return _load(str(spec[TARGET]))(**options, **provided)
 
 
-def build_trusted(spec: Mapping[str, Any], trust: str | Collection[str] = (), **provided: Any) -> Any:
+def build_trusted(spec: Mapping[str, Any], base: type, trust: str | Collection[str] = (), **provided: Any) -> Any:
     """Instantiate what a bundle names, which may come from a stranger.
 
     Args:
         spec: `_target_` and options.
-        trust: top-level packages besides lungtl whose classes may be built.
+        base: the class that it must be derived from.
+        trust: see `trusted_class`.
         provided: arguments that lungtl fills in.
 
     Raises:
-        LungtlError: the class is neither lungtl's nor of a trusted package.
+        LungtlError: see `trusted_class`.
     """
-    target = str(spec.get(TARGET, ""))
-    allowed = {OWN, *([trust] if isinstance(trust, str) else trust)}
-    _refuse_unless("." in target and _top(target) in allowed, target)
-    loaded = _load(target)
-    # a module's namespace also has what it imports
-    _refuse_unless(isinstance(loaded, type) and _top(loaded.__module__) in allowed, target)
+    trusted_class(spec, base, trust)
     return build(spec, **provided)
 
 
-def _refuse_unless(allowed: bool, target: str) -> None:
-    if not allowed:
-        remedy = "" if _top(target) == OWN else f"; if you trust its code, install it and add trust={_top(target)}"
-        raise LungtlError(f"the model needs {TARGET}={target}, which is not a class of lungtl{remedy}")
+def trusted_class(spec: Mapping[str, Any], base: type, trust: str | Collection[str] = ()) -> type:
+    """The class that a stranger's file names, if it may be instantiated.
+
+    Args:
+        spec: with `_target_`.
+        base: the class that it must be derived from.
+        trust: packages besides lungtl whose classes are allowed.
+
+    Raises:
+        LungtlError: the class is neither lungtl's nor of a trusted package, or of another kind.
+    """
+    target = str(spec.get(TARGET, ""))
+    allowed = (OWN, *([trust] if isinstance(trust, str) else trust))
+    remedy = "" if _top(target) == OWN else f"; if you trust its code, install it and add trust={_top(target)}"
+    refusal = LungtlError(f"the model needs {TARGET}={target}, which is not a {base.__name__} of lungtl{remedy}")
+    if "." not in target or not _is_within(target, allowed):
+        raise refusal
+    loaded = _load(target)
+    # a module's namespace also has what it imports
+    if not isinstance(loaded, type) or not issubclass(loaded, base) or not _is_within(loaded.__module__, allowed):
+        raise refusal
+    return loaded
 
 
-def check(spec: Mapping[str, Any], where: str, provided: frozenset[str] = frozenset()) -> None:
+def _is_within(name: str, packages: Collection[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def check(
+    spec: Mapping[str, Any],
+    where: str,
+    provided: frozenset[str] = frozenset(),
+    required: frozenset[str] = frozenset(),
+) -> None:
     """Compare a part's config with its class's signature.
 
     Args:
         spec: `_target_` and options.
         where: its config key, for the message.
         provided: arguments that lungtl fills in.
+        required: options that the class must have, since lungtl sets them when it rebuilds the part.
 
     Raises:
         UsageError: an unknown option, a missing one, or a value of the wrong type.
@@ -79,7 +103,7 @@ def check(spec: Mapping[str, Any], where: str, provided: frozenset[str] = frozen
 
     target = str(spec.get(TARGET, ""))
     signature = _signature(target, where)
-    lacking = sorted(provided - signature.options.keys())
+    lacking = sorted((provided | required) - signature.options.keys())
     if lacking and not signature.open:
         raise UsageError(f"{where}.{TARGET}={target}: its __init__ must accept {lacking[0]}, which lungtl provides")
     known = {name: option for name, option in signature.options.items() if name not in provided}

@@ -29,6 +29,8 @@ from lungtl.settings.errors import UsageError
 Part = dict[str, Any]
 FullPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)]
+"""Of a folder in data_dir."""
 PositiveFinite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 Trust = Annotated[
@@ -237,7 +239,7 @@ class TrackingConfig(Strict):
 class SweepConfig(Strict):
     """Name of a sweep, and whether its failed runs are repeated."""
 
-    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$", coerce_numbers_to_str=True)] | None
+    name: Name | None
     retry: bool
 
 
@@ -256,6 +258,10 @@ class DatasetConfig(Common):
     @model_validator(mode="after")
     def _check_dataset(self) -> DatasetConfig:
         parts.check(self.dataset, "dataset")
+        try:
+            TypeAdapter(Name).validate_python(self.dataset.get("name", "dataset"))  # of the store's folder
+        except ValidationError as error:
+            raise UsageError(parts.describe("dataset.name", error.errors()[0])) from error
         reads_data = not (getattr(self, "labels_only", False) or getattr(self, "dry_run", False))
         if "root" in self.dataset and self.dataset["root"] is None and reads_data:
             raise UsageError(
@@ -297,6 +303,7 @@ class TrainConfig(DatasetConfig):
     cache: TrainCacheConfig
     sweep: SweepConfig
     resume: str | None
+    trust: Trust
     name: str | None
     dry_run: bool
     _choices: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -323,16 +330,16 @@ class TrainConfig(DatasetConfig):
         return self._overrides
 
     def composed_from(self, choices: Mapping[str, object], overrides: Sequence[str]) -> TrainConfig:
-        """Remember what Hydra composed this config from; returns the config."""
-        self._choices |= {group: str(choices[group]) for group in RECORDED_GROUPS if group in choices}
-        self._overrides += map(str, overrides)
+        """Remember what this config was composed from; returns the config."""
+        self._choices = {group: str(choices[group]) for group in RECORDED_GROUPS if group in choices}
+        self._overrides = list(map(str, overrides))
         return self
 
     @model_validator(mode="after")
     def _check_model_parts(self) -> TrainConfig:
         if self.dry_run and self.resume is not None:  # Hydra would add dry_run to the run's own overrides
             raise UsageError(f"dry_run=true with resume={self.resume}: a resumed run does train; omit one of them")
-        parts.check(self.backbone, "backbone", frozenset({"in_chans"}))
+        parts.check(self.backbone, "backbone", frozenset({"in_chans"}), frozenset({"name", "weights", "features"}))
         parts.check(self.freezing, "freezing")
         parts.check(self.aggregator, "aggregator", frozenset({"dim"}))
         parts.check(self.loss, "loss")
@@ -385,6 +392,7 @@ class PredictConfig(Common):
     model: str
     trust: Trust
     input: FullPath
+    max_gap_mm: Annotated[float, Field(gt=0)]
     max_gb: Annotated[float, Field(gt=0)]
     follow_links: bool
     accelerator: Accelerator
@@ -393,7 +401,7 @@ class PredictConfig(Common):
 class ReportConfig(Common):
     """`python -m lungtl.report`."""
 
-    sweep: Annotated[str, Field(coerce_numbers_to_str=True)]
+    sweep: str
     out: FullPath | None
     title: str | None
     tracking: TrackingConfig
@@ -420,7 +428,8 @@ class ReproduceConfig(Common):
 
     run: str
     tolerance: Annotated[float, Field(ge=0)]
-    features: Literal["anew", "cached"]
+    features: Literal["recomputed", "cached"]
+    trust: Trust
 
 
 class DownloadConfig(Common):

@@ -20,7 +20,8 @@ from lungtl.settings.nearest import nearest
 CLOSED = {"object", "abc.ABC", "typing.Generic", "typing.Protocol", "torch.nn.Module"}
 """Base classes that take no options; reading torch's own would be slow."""
 _NAMES: dict[str, Any] = {name: getattr(annotated_types, name) for name in ("Ge", "Gt", "Le", "Lt")} | {
-    "Annotated": Annotated, "Any": Any, "Literal": Literal, "None": None, "Optional": Optional, "Union": Union,
+    "Annotated": Annotated, "Any": Any, "Literal": Literal, "None": None, "Optional": Optional,
+    "Path": Path, "Union": Union,
     "bool": bool, "dict": dict, "float": float, "int": int, "list": list, "str": str, "tuple": tuple,
 }  # fmt: skip
 PLAIN_NODES = (

@@ -16,12 +16,11 @@ from lungtl.settings.errors import LungtlError, Refused
 from lungtl.settings.nearest import nearest
 from lungtl.sources.base import BENIGN, MALIGNANT, UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint
 from lungtl.sources.density import PERCENTILE, central_density
-from lungtl.sources.files import listing_hash, read_csv
+from lungtl.sources.files import LABELS, listing_hash, read_csv
 from lungtl.sources.lidc_labels import reader_votes
 from lungtl.sources.npz import read_array, read_images
 
 SPLITS = ("train", "val", "test")
-LABELS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1, "": UNKNOWN, "nan": UNKNOWN}
 INT16 = (-32768, 32767)
 TAKEN = {
     "bag_id", "patient_id", "bag_label", "split", "n_slices", "height", "width", "row_spacing_mm", "column_spacing_mm",
@@ -107,6 +106,8 @@ class ArraysSource(Source):
             except Refused as refused:
                 refusals.append(Refusal(line[self.id_column], refused.reason, refused.remedy))
         self._check_splits(rows)
+        if self.hu and rows:
+            self._check_hu(images, rows)
         items = []
         for row in rows:
             image = images[row.index]
@@ -253,6 +254,22 @@ class ArraysSource(Source):
                     f"patient {row.patient_id} of {Path(self.table).name} is in {first} and {row.split}, expected one "
                     f"split; correct column {self.split_column}, or set dataset.split_column=null"
                 )
+
+    def _check_hu(self, images: NDArray[Any], rows: Sequence[Row]) -> None:
+        """Raise LungtlError if the images of all rows have no negative value, or only fractions of 1."""
+        extremes = []
+        for row in rows:
+            image = images[row.index]
+            finite = image[np.isfinite(image)]
+            if finite.size:
+                extremes += [float(finite.min()) + row.hu_offset, float(finite.max()) + row.hu_offset]
+        low, high = min(extremes, default=-np.inf), max(extremes, default=np.inf)
+        found = f"{Path(self.images).name} contains values from {low:g} to {high:g}, which are not HU (air is -1000)"
+        if images.dtype.kind == "f" and -1 <= low <= high <= 1:
+            raise LungtlError(f"{found}; scale them to whole numbers, such as 0..255, and set dataset.hu=false")
+        if low >= 0:
+            remedy = f"dataset.hu=false dataset.low={low:.0f} dataset.high={high:.0f}"
+            raise LungtlError(f"{found}; for grey values set {remedy}, for raw CT values set dataset.hu_offset_column")
 
     def _to_int16(self, image: NDArray[Any], offset: float) -> NDArray[np.int16]:
         values = image.astype(np.float64) + offset

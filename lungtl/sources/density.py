@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 PERCENTILE = 98.0  # calcification is what it is sensitive to; the maximum would be a single noisy voxel
+
+
+def greatest_density(
+    crops: Sequence[NDArray[np.int16]], spacing_mm: tuple[float, float], diameters_mm: Sequence[float]
+) -> float:
+    """`central_density` of the densest of a bag's nodules, each with its crop and diameter; NaN if one is unknown."""
+    pairs = zip(crops, diameters_mm, strict=True)
+    return float(np.max([central_density(crop, spacing_mm, diameter) for crop, diameter in pairs]))
 
 
 def central_density(voxels: NDArray[np.int16], spacing_mm: tuple[float, float], diameter_mm: float) -> float:

@@ -18,7 +18,8 @@ from lungtl.sources.ct.cut import FIELD_MM, covered_z, cut_out, locate
 from lungtl.sources.ct.encoding import decoders
 from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series, series_details
 from lungtl.sources.ct.series import MAX_GB, Series, check_gap, find_series
-from lungtl.sources.files import listing_hash, read_csv
+from lungtl.sources.density import PERCENTILE, greatest_density
+from lungtl.sources.files import LABELS, listing_hash, read_csv
 from lungtl.sources.points import Point, has_points, read_points
 
 COLUMNS = ("series_uid", "patient_id", "label")
@@ -43,7 +44,8 @@ class DicomSource(Source):
 
     def recipe(self) -> dict[str, Any]:
         limit = {} if self.max_gb == MAX_GB else {"max_gb": self.max_gb}
-        cut = {"bag": self.bag, "field_mm": float(self.field_mm), "depth_mm": float(self.depth_mm)}
+        cut = {"bag": self.bag, "field_mm": float(self.field_mm), "depth_mm": float(self.depth_mm),
+               "density": PERCENTILE}  # fmt: skip
         return {"kind": "dicom", "max_gap_mm": self.max_gap_mm, "crop": self.crop, **limit,
                 **(cut if self._has_points else {})}  # fmt: skip
 
@@ -64,7 +66,7 @@ class DicomSource(Source):
         if missing:
             raise LungtlError(
                 f"{self._table.name}: {len(missing)} of {len(rows)} series_uid are not in {self._root}, the first is "
-                f"{missing[0]}; remove the rows or add the series"
+                f"{missing[0]}; add the series or omit the rows"
             )
         listed = [(series, rows[series.uid]) for series in found if series.uid in rows]
         for series in found:
@@ -141,7 +143,11 @@ class DicomSource(Source):
             pixel_spacing_mm=series.pixel_spacing_mm,
             split=points[0].split,
             diameter_mm=float(np.max([point.diameter_mm for point in points])),  # NaN if one is unknown
-            details={**place, **series_details(series)},
+            details={
+                **place,
+                **series_details(series),
+                "density": greatest_density(voxels, series.pixel_spacing_mm, [point.diameter_mm for point in points]),
+            },
         )
 
     @property
@@ -161,15 +167,15 @@ def read_table(path: Path) -> dict[str, dict[str, Any]]:
     """Read and check the label table: series_uid -> {patient_id, label (-1, 0, 1), split (str or None)}.
 
     Columns are series_uid, patient_id (use pseudonyms), label (0, 1, or empty for unknown) and optionally split (train,
-    val, test). All labelled scans of a patient must have the same label.
+    val, test). Scans of one patient may have different labels, as before and after a cancer appeared.
     """
     columns, lines = read_csv(path)
-    missing = [column for column in COLUMNS if column not in columns]
-    if missing:
+    wrong = [column for column in COLUMNS if columns.count(column) != 1]
+    if wrong:
+        problem = f"several columns {wrong[0]}" if wrong[0] in columns else f"no column {wrong[0]}"
         found, expected = ", ".join(columns), ", ".join(COLUMNS)
-        raise LungtlError(f"{path.name} has no column {missing[0]} (it has {found}); expected {expected}")
+        raise LungtlError(f"{path.name} has {problem} (it has {found}); expected {expected}, separated by commas")
     rows: dict[str, dict[str, Any]] = {}
-    patient_labels: dict[str, int] = {}
     for number, line in enumerate(lines, start=2):
         where = f"{path.name} line {number}"
         uid, patient, text = (line[column] for column in COLUMNS)
@@ -177,10 +183,8 @@ def read_table(path: Path) -> dict[str, dict[str, Any]]:
             raise LungtlError(f"{where}: series_uid and patient_id must not be empty; fill them in")
         if uid in rows:
             raise LungtlError(f"{where}: series_uid {uid} is repeated; keep one row per series")
-        if text not in {"", "0", "1"}:
+        label = LABELS.get(text.lower())
+        if label is None:
             raise LungtlError(f"{where}: label is '{text}'; expected 0, 1 or empty (unknown)")
-        label = int(text) if text else UNKNOWN
-        if label != UNKNOWN and patient_labels.setdefault(patient, label) != label:
-            raise LungtlError(f"{where}: patient {patient} has labels 0 and 1; correct one of the rows")
         rows[uid] = {"patient_id": patient, "label": label, "split": line.get("split") or None}
     return rows

@@ -8,7 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lungtl.settings.errors import LungtlError
-from lungtl.sources.base import Refusal, fingerprint
+from lungtl.sources.base import UNKNOWN, Refusal, fingerprint
+
+LABELS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1} | dict.fromkeys(
+    ("", "nan", "na", "<na>", "none", "null"), UNKNOWN
+)
+"""Spellings of a bag's label in lower case: those of pandas (1.0 if others are missing), R and spreadsheets."""
+
+DATA_DIR = Path("stores", ".known")
+"""Where each data folder of lungtl has its list of stores."""
 
 FOLLOW_LINKS = "if you trust it, follow links: follow_links=true (of a dataset: dataset.follow_links=true)"
 
@@ -17,7 +25,8 @@ def walk(root: Path, follow_links: bool = True) -> tuple[list[Path], list[Refusa
     """All files in a folder and its subfolders, sorted by name, and what is not read.
 
     Links are followed, including links to folders; a folder reached more than once is read once. Without
-    `follow_links`, a link out of the folder is refused: a stranger's may lead anywhere on this machine.
+    `follow_links`, a link out of the folder is refused: a stranger's may lead anywhere on this machine. A data folder
+    of lungtl below the root is skipped: what lungtl writes there is no input.
     """
     files: list[Path] = []
     refusals: list[Refusal] = []
@@ -49,7 +58,9 @@ def walk(root: Path, follow_links: bool = True) -> tuple[list[Path], list[Refusa
             subfolders.clear()
             continue
         visited.add((status.st_dev, status.st_ino))
-        subfolders[:] = sorted(name for name in subfolders if not leaves(folder, name))
+        subfolders[:] = sorted(
+            name for name in subfolders if not (leaves(folder, name) or (Path(folder, name) / DATA_DIR).is_dir())
+        )
         files.extend(Path(folder, name) for name in sorted(names) if not leaves(folder, name))
     return files, refusals
 
@@ -65,18 +76,25 @@ def listing_hash(paths: Iterable[Path], follow_links: bool = True) -> str:
 
 
 def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Column names and rows of a CSV file in UTF-8, values without surrounding spaces; raises LungtlError."""
+    """Column names and rows of a CSV file in UTF-8, without surrounding spaces; raises LungtlError.
+
+    Empty lines are skipped, and empty values beyond the last column. Lines that are longer or shorter than the header
+    are refused, because their values may be in the wrong columns.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = list(reader.fieldnames or ())
-            lines = [(reader.line_num, line) for line in reader]
+            reader = csv.reader(file, strict=True)
+            lines = [(reader.line_num, [value.strip() for value in line]) for line in reader if line]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise LungtlError(f"{path.name} is not a readable CSV file ({error}); save it as CSV in UTF-8") from error
-    for number, line in lines:
-        if None in line or None in line.values():
-            raise LungtlError(f"{path.name} line {number} does not have {len(columns)} values; correct the file")
-    return columns, [{column: value.strip() for column, value in line.items()} for _, line in lines]
+    columns = lines[0][1] if lines else []
+    for number, line in lines[1:]:
+        if len(line) < len(columns) or any(line[len(columns) :]):
+            raise LungtlError(
+                f"{path.name} line {number} has {len(line)} values, the header has {len(columns)} columns; name every "
+                "column, and quote values that contain commas"
+            )
+    return columns, [dict(zip(columns, line, strict=False)) for _, line in lines[1:]]
 
 
 def printable(name: str) -> str:

@@ -16,6 +16,7 @@ from lungtl.sources.ct.cut import FIELD_MM, covered_z, cut_out
 from lungtl.sources.ct.encoding import decoders
 from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series, series_details
 from lungtl.sources.ct.series import MAX_GB, Series, check_gap, find_series
+from lungtl.sources.density import PERCENTILE, greatest_density
 from lungtl.sources.files import listing_hash
 from lungtl.sources.lidc_database import Scan, read_scans, series_uids
 from lungtl.sources.lidc_labels import LabelDefinition, nodule_row, reader_votes
@@ -47,7 +48,8 @@ class LidcSource(Source):
 
     def recipe(self) -> dict[str, Any]:
         limit = {} if self.max_gb == MAX_GB else {"max_gb": self.max_gb}
-        cut = {"bag": self.bag, "field_mm": float(self.field_mm), "uncounted": self.uncounted}
+        cut = {"bag": self.bag, "field_mm": float(self.field_mm), "uncounted": self.uncounted,
+               "density": PERCENTILE}  # fmt: skip
         return {"kind": "lidc", **asdict(self.labels), "allow_partial": self.allow_partial,
                 "max_gap_mm": self.max_gap_mm, "crop": self.crop, **limit,
                 **(cut if self.bag != "scan" else {})}  # fmt: skip
@@ -167,7 +169,12 @@ class LidcSource(Source):
             votes=max(reader_votes(nodule.malignancy_ratings) for nodule in nodules),
             diameter_mm=max(row["diameter_mm"] for row in rows),
             nodules=rows,
-            details={"scan_id": scan.scan_id, **counts, **series_details(series)},
+            details={
+                "scan_id": scan.scan_id,
+                **counts,
+                **series_details(series),
+                "density": greatest_density(cuts, series.pixel_spacing_mm, [row["diameter_mm"] for row in rows]),
+            },
         )
 
     @property

@@ -21,7 +21,7 @@ from PIL import Image
 
 from lungtl.settings.errors import LungtlError, Refused
 from lungtl.sources.base import MALIGNANT, UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint
-from lungtl.sources.density import PERCENTILE, central_density
+from lungtl.sources.density import PERCENTILE, greatest_density
 from lungtl.sources.files import listing_hash
 from lungtl.sources.lidc_database import Scan, read_scans, series_uids
 from lungtl.sources.lidc_labels import RATING, LabelDefinition, mean_ratings, nodule_row, reader_votes
@@ -115,10 +115,7 @@ class LidcSlicesSource(Source):
         labels = [crops.row["label"] for crops in content.crops for _ in crops.files]
         rows = tuple(crops.row for crops in content.crops)
         spacing = (content.pixel_spacing_mm, content.pixel_spacing_mm)
-        densities = [
-            central_density(np.stack(images).astype(np.int16), spacing, row["diameter_mm"])
-            for images, row in zip(nodules, rows, strict=True)
-        ]
+        crops = [np.stack(images).astype(np.int16) for images in nodules]
         counts = {"n_readers": rows[0]["n_readers"]} if self.bag == "nodule" else {"n_nodules": len(rows)}
         return Bag(
             bag_id=item.bag_id,
@@ -136,7 +133,7 @@ class LidcSlicesSource(Source):
             details={
                 **counts,
                 "native_spacing_mm": content.native_spacing_mm,
-                "density": max(densities),
+                "density": greatest_density(crops, spacing, [row["diameter_mm"] for row in rows]),
                 **_ratings_of_largest(rows),
             },
         )

@@ -43,7 +43,9 @@ def write_labels(definition: LabelDefinition, data_dir: Path) -> Path:
             for table, stem in ((nodules, "nodules"), (scans, "scans")):
                 table.to_parquet(unfinished / f"{stem}.parquet", index=False)
                 table.to_csv(unfinished / f"{stem}.csv", index=False, lineterminator="\n")
-            (unfinished / "README.md").write_text(readme(definition, counts(nodules, scans), database))
+            (unfinished / "README.md").write_text(
+                readme(definition, counts(nodules, scans), database), encoding="utf-8"
+            )
             unfinished.rename(folder)
     return folder
 
@@ -79,7 +81,7 @@ def counts(nodules: pd.DataFrame, scans: pd.DataFrame) -> list[tuple[str, ...]]:
 
 def readme(definition: LabelDefinition, rows: list[tuple[str, ...]], database: str) -> str:
     """The README of the tables: definition, counts (the rows from `counts`), method, columns and source."""
-    return README.read_text().format(
+    return README.read_text(encoding="utf-8").format(
         describe=definition.describe(),
         options="\n".join(f"- {key}: {value}" for key, value in asdict(definition).items()),
         table="\n".join(f"| {' | '.join(row)} |" for row in (COUNTS_HEADER, ("---",) * len(COUNTS_HEADER), *rows)),

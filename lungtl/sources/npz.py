@@ -32,8 +32,19 @@ def read_images(path: Path, key: str | None, mtime_ns: int, size: int) -> NDArra
     array = read_array(path, key or images[0])
     if array.size == 0:
         raise LungtlError(f"array {key or images[0]} of {path.name} has shape {array.shape}, which has no pixels")
+    if len(array) and _has_colour(array.shape):
+        raise LungtlError(
+            f"array {key or images[0]} of {path.name} has shape {array.shape}, whose last axis looks like colour; "
+            "expected grey images [N, H, W] or [N, S, H, W]: save one channel"
+        )
     array.flags.writeable = False
     return array
+
+
+def _has_colour(shape: tuple[int, ...]) -> bool:
+    """True if the last axis is 3 or 4 channels, or the single channel of [N, H, W, 1]; no scan is that narrow."""
+    *_, height, width = shape
+    return height > 1 and (width in (3, 4) or (width == 1 and len(shape) == 4))
 
 
 def read_array(path: Path, key: str) -> NDArray[Any]:

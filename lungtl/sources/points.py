@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lungtl.settings.errors import LungtlError
-from lungtl.sources.base import UNKNOWN
-from lungtl.sources.files import read_csv
+from lungtl.sources.files import LABELS, read_csv
 from lungtl.sources.lidc_database import series_uids
 
 POSITION = ("x_mm", "y_mm", "z_mm")
 LUNA16 = {"seriesuid": "series_uid", "coordX": "x_mm", "coordY": "y_mm", "coordZ": "z_mm", "class": "label"}
 """Columns of LUNA16's candidates.csv -> ours. Its world coordinates are DICOM's."""
-LABELS = {"": UNKNOWN, "0": 0, "1": 1}
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,8 @@ def read_points(path: Path) -> dict[str, list[Point]]:
             raise LungtlError(
                 f"{where}: no {lacking}; fill it in (only series of LIDC-IDRI may omit the column patient_id)"
             )
-        if line["label"] not in LABELS:
+        label = LABELS.get(line["label"].lower())
+        if label is None:
             raise LungtlError(f"{where}: label is '{line['label']}'; expected 0, 1 or empty (unknown)")
         x, y, z = (_number(line[name], f"{where}: {name}") for name in POSITION)
         diameter = _number(line["diameter_mm"], f"{where}: diameter_mm") if line.get("diameter_mm") else math.nan
@@ -74,7 +73,7 @@ def read_points(path: Path) -> dict[str, list[Point]]:
         if (uid, (x, y, z)) in seen:
             raise LungtlError(f"{where}: the point ({x:g}, {y:g}, {z:g}) of {uid} is repeated; keep one row of it")
         seen.add((uid, (x, y, z)))
-        point = Point(len(points[uid]), patient, LABELS[line["label"]], (x, y, z), diameter, line.get("split") or None)
+        point = Point(len(points[uid]), patient, label, (x, y, z), diameter, line.get("split") or None)
         if points[uid] and points[uid][0].patient_id != patient:
             raise LungtlError(f"{where}: series {uid} has two patients; give all its rows the same patient_id")
         points[uid].append(point)

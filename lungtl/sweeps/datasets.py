@@ -15,7 +15,7 @@ from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
 from lungtl.data.store.files import whole_file
-from lungtl.settings.composing import validate
+from lungtl.settings.checks import validate
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.keys import DATASETS, dataset_hash, read_fingerprints
 from lungtl.settings.schema import TrainConfig

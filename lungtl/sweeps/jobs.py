@@ -16,10 +16,11 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from lungtl.runs.folder import run_lock
 from lungtl.settings.errors import LungtlError, Unreachable
 from lungtl.sweeps.launch import end, relaunch
 from lungtl.sweeps.parent import read_parent
-from lungtl.sweeps.state import STATUS, State, read_state, run_lock, write_state
+from lungtl.sweeps.state import State, read_state, write_state
 
 __all__ = ["end", "relaunch", "run_job"]
 
@@ -35,12 +36,12 @@ Work = Callable[[], float | None]
 def run_job(folder: Path, composed: DictConfig, work: Work, single: bool) -> float | None:
     """Run a job as its folder's state requires: start, skip, resume or retry it; returns its monitored value, if any.
 
-    Without `-m` (`single`), a run of a sweep named with `resume=` is resumed whatever its state, and errors are raised.
+    Without `-m` (`single`), a run named with `resume=` is resumed whatever its state, and errors are raised.
     """
-    if composed.dry_run or (single and not (folder / STATUS).is_file()):
+    if composed.dry_run:
         return work()
     if single:
-        return resume_run(folder, work)
+        return run_alone(folder, work)
 
     hydra = HydraConfig.get()
     started = State("running", hydra.job.num, tuple(hydra.overrides.task), composed.trainer.monitor)
@@ -88,17 +89,21 @@ def run_in_sweep(folder: Path, started: State, work: Work, *, retry: bool) -> fl
     return None
 
 
-def resume_run(folder: Path, work: Work) -> float | None:
-    """Resume a run of a sweep that the user named with `resume=`, whatever its state; errors are raised."""
+def run_alone(folder: Path, work: Work) -> float | None:
+    """Start a run, or resume one that the user named with `resume=`; errors are raised.
+
+    Raises:
+        LungtlError: another process runs it.
+    """
     state = read_state(folder)
-    assert state is not None
     try:
         with run_lock(folder).acquire(timeout=LOCK_TIMEOUT):
+            if state is None:
+                return work()
             return _attempt(folder, replace(state, state="running", value=None, error=None), work)
     except Timeout as error:
-        raise LungtlError(
-            f"{folder} is running on {state.host} as process {state.pid}; wait for it or stop it"
-        ) from error
+        where = "" if state is None else f" on {state.host} as process {state.pid}"
+        raise LungtlError(f"{folder} is running{where}; wait for it or stop it") from error
 
 
 def _attempt(folder: Path, started: State, work: Work) -> float | None:

@@ -103,7 +103,7 @@ def _open_parent(config: Any, sweep: Path, total: int) -> Tracker:
             task = " ".join(config.hydra.overrides.task)
             tracker.tags({**identity, **git_tags(), "sweep": sweep.name, "lungtl.grid": hide_password(task)})
             composed = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-            (sweep / CONFIG).write_text(hide_password(OmegaConf.to_yaml(composed)))
+            (sweep / CONFIG).write_text(hide_password(OmegaConf.to_yaml(composed)), encoding="utf-8")
             tracker.artifacts(sweep / CONFIG)
         write_parent(sweep, tracker.run_id, total, config.trainer.monitor)
     return tracker
@@ -157,10 +157,8 @@ def end(status: str) -> bool:
         log.info("%d of the runs are left; rerun the same command with sweep.name=%s to resume", now.left, sweep.name)
     names = _run_names(sweep)
     if now.best is not None:
-        log.info(
-            "best run by %s: %s; next: python -m lungtl.register run=%s",
-            read_states(sweep)[now.best].monitor, names[now.best], run_reference(now.best),
-        )  # fmt: skip
+        tracked = f"; next: python -m lungtl.register run={run_reference(now.best)}" if tracker.run_id else ""
+        log.info("best run by %s: %s%s", read_states(sweep)[now.best].monitor, names[now.best], tracked)
     for folder in unfinished:
         log.error("not finished: %s: %s", names.get(folder, folder.name), _reason(folder))
     if unfinished and status == "FINISHED":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +12,18 @@ from typing import Any
 from filelock import FileLock
 
 from lungtl.data.store.files import whole_file
-from lungtl.runs.folder import RECORD, read_record
+from lungtl.runs.folder import RECORD, read_json, read_record
 from lungtl.settings.credentials import CREDENTIALS, hide_password
+from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import TrackingConfig
 from lungtl.sweeps.state import read_state, read_states
 from lungtl.tracking.backend import open_client, readable_errors
 from lungtl.tracking.mlflow_run import FOLDER, KEY, MlflowRun
 from lungtl.tracking.mlflow_run import PARENT as PARENT_TAG
+from lungtl.tracking.publish import files
 from lungtl.tracking.tracker import Tracker
 
+log = logging.getLogger(__name__)
 PARENT, LOCK = "parent.json", "parent.json.lock"
 CONFIG, MULTIRUN, REPORT = "config.yaml", "multirun.yaml", "report"
 
@@ -60,15 +64,21 @@ def write_parent(sweep: Path, mlflow_run_id: str | None, total: int, monitor: st
 
 
 def read_parent(sweep: Path) -> dict[str, Any] | None:
-    """The content of parent.json; None if the file is missing."""
+    """The content of parent.json; None if the file is missing, or with a warning if it is damaged."""
     path = sweep / PARENT
-    return dict(json.loads(path.read_text())) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return read_json(path)
+    except LungtlError as error:
+        log.warning("%s", error)
+        return None
 
 
 def parent_of(sweep: Path) -> str | None:
     """The MLflow id of a sweep's own run; None without tracking."""
     parent = read_parent(sweep)
-    return None if parent is None else parent["mlflow_run_id"]
+    return None if parent is None else parent.get("mlflow_run_id")
 
 
 def identity_in_sweep(folder: Path) -> dict[str, str] | None:
@@ -79,7 +89,7 @@ def identity_in_sweep(folder: Path) -> dict[str, str] | None:
 
 def progress(sweep: Path) -> Progress:
     """How far a sweep has got, from the states of its runs; NaN is never the best value."""
-    parent = read_parent(sweep) or {"total": 0, "monitor": ""}
+    parent = {"total": 0, "monitor": "", **(read_parent(sweep) or {})}
     states = read_states(sweep)
     done = sum(state.state == "finished" for state in states.values())
     failed = sum(state.state == "failed" for state in states.values())
@@ -109,11 +119,10 @@ def publish_sweep(tracker: Tracker, sweep: Path) -> None:
     """Write a sweep's progress, settings and report to its parent run, from the files of its folder alone."""
     progress(sweep).publish(tracker)
     tracker.tags({"lungtl.kind": "sweep", FOLDER: str(sweep), "sweep": sweep.name})
-    for name in (CONFIG, MULTIRUN):
-        if (sweep / name).is_file() and not CREDENTIALS.search((sweep / name).read_text()):
-            tracker.artifacts(sweep / name)
-    if (sweep / REPORT).is_dir():
-        tracker.artifacts(sweep / REPORT, REPORT)
+    for name in (CONFIG, MULTIRUN, REPORT):
+        text = (sweep / name).read_text(encoding="utf-8") if (sweep / name).is_file() else ""
+        if not CREDENTIALS.search(text):
+            files(tracker, sweep, name)
 
 
 def run_reference(folder: Path) -> str:

@@ -7,17 +7,21 @@ whose lock is free was killed.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from lungtl.data.store.files import whole_file
+from lungtl.runs.folder import read_json, run_lock
+from lungtl.settings.errors import LungtlError
 
-STATUS, LOCK = "status.json", "status.lock"
+log = logging.getLogger(__name__)
+STATUS = "status.json"
 Status = Literal["new", "running", "killed", "finished", "failed"]
 
 
@@ -44,12 +48,16 @@ class State:
 
 
 def read_state(folder: Path) -> State | None:
-    """The state of a run; None if it never started."""
+    """The state of a run; None if it never started, or with a warning if its file is damaged: it is then resumed."""
     path = folder / STATUS
     if not path.is_file():
         return None
-    content = json.loads(path.read_text())
-    return State(**{**content, "overrides": tuple(content["overrides"])})
+    try:
+        content = read_json(path)
+        return State(**{**content, "overrides": tuple(content["overrides"])})
+    except (LungtlError, LookupError, TypeError) as error:
+        log.warning("%s: its state is unknown (%s)", folder, error)
+        return None
 
 
 def write_state(folder: Path, state: State) -> None:
@@ -57,11 +65,6 @@ def write_state(folder: Path, state: State) -> None:
     state = replace(state, host=socket.gethostname(), pid=os.getpid())
     with whole_file(folder / STATUS, folder) as file:
         file.write(json.dumps(asdict(state), indent=2).encode())
-
-
-def run_lock(folder: Path) -> FileLock:
-    """The lock that a run's process holds."""
-    return FileLock(folder / LOCK)
 
 
 def status_of(folder: Path) -> Status:

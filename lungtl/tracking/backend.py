@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 from filelock import FileLock
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
+SQLITE = "sqlite:///"
+UNRESERVED = "".join(chr(code) for code in range(32, 127) if chr(code) not in "%?#")
+"""What a path may contain that is not escaped in a URI: SQLAlchemy decodes the rest."""
 CONNECT_TIMEOUT_S = 5  # when a run starts, a server that takes longer counts as unreachable
 ENVIRONMENT = {
     # MLflow's defaults retry each call for minutes; what could not be sent is sent later instead (unsent.py)
@@ -37,7 +41,17 @@ REMEDIES = {
 
 def default_uri(data_dir: Path) -> str:
     """The SQLite store in the data folder."""
-    return f"sqlite:///{data_dir / DATABASE}"
+    return sqlite_uri(data_dir / DATABASE)
+
+
+def sqlite_uri(file: Path) -> str:
+    """The URI of an SQLite store."""
+    return f"{SQLITE}{quote(str(file), safe=UNRESERVED)}"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite store; None for other stores."""
+    return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0])) if uri.startswith(SQLITE) else None
 
 
 def is_server(uri: str) -> bool:
@@ -130,7 +144,7 @@ def _creation_lock(uri: str, data_dir: Path) -> AbstractContextManager[Any]:
     """A lock next to a local database, in the data folder for a remote one; a server migrates its own database."""
     if is_server(uri):
         return nullcontext()
-    database = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else data_dir / "mlflow"
+    database = sqlite_file(uri) or data_dir / "mlflow"
     database.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{database}.lock")
 
@@ -139,15 +153,15 @@ def _create_aside(uri: str) -> None:
     """Create a new SQLite database under another name and rename it, so that a kill leaves a whole one or none."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    database = Path(uri.removeprefix("sqlite:///"))
-    if not uri.startswith("sqlite:///") or database.exists():
+    database = sqlite_file(uri)
+    if database is None or database.exists():
         return
     for left in database.parent.glob(f"{database.name}.new-*"):  # by a killed process
         left.unlink()
     # A name of its own each time, since a failed attempt of this process may still have its file open.
     aside = database.with_name(f"{database.name}.new-{secrets.token_hex(4)}")
     untyped: Any = SqlAlchemyStore
-    store = untyped(f"sqlite:///{aside}", (database.parent / ARTIFACTS).as_uri())
+    store = untyped(sqlite_uri(aside), (database.parent / ARTIFACTS).as_uri())
     store.engine.dispose()
     aside.rename(database)
 

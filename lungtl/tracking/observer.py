@@ -9,14 +9,16 @@ from pathlib import Path
 from lungtl.data.splits import split_bags
 from lungtl.data.store.opening import open_store
 from lungtl.runs.experiment import Observer, Result, run_experiment
-from lungtl.runs.folder import new_run_folder
+from lungtl.runs.folder import CONFIG, new_run_folder, read_record, read_yaml, run_lock
 from lungtl.runs.naming import run_name
+from lungtl.settings.credentials import hide_password
 from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import EvaluateConfig, TrainConfig
 from lungtl.tracking import publish
 from lungtl.tracking.backend import open_client
 from lungtl.tracking.mlflow_run import find_or_create_run
-from lungtl.tracking.tracker import MlflowTracker, NoTracker, Tracker, tracked
+from lungtl.tracking.tracker import MlflowTracker, NoTracker, SentLater, Tracker, tracked
+from lungtl.tracking.unsent import read_unsent
 
 
 class TrackingObserver(Observer):
@@ -43,10 +45,35 @@ class TrackingObserver(Observer):
         publish.results(self.tracker, folder)
 
 
-def check_tracking(config: TrainConfig) -> None:
-    """Raise LungtlError unless the tracking store can be used."""
-    if config.tracking.enabled:
-        open_client(config.tracking.uri, config.data_dir)
+def check_tracking(config: TrainConfig, resumed: Path | None = None) -> None:
+    """Check that the tracking store can be used.
+
+    Args:
+        config: of the run.
+        resumed: the folder of the run that is resumed, if any; its server is used only if the user names it again.
+
+    Raises:
+        UsageError: the resumed run was recorded elsewhere.
+        LungtlError: the store cannot be used.
+    """
+    if not config.tracking.enabled:
+        return
+    earlier = None if resumed is None else _earlier_uri(resumed)
+    if earlier is not None and config.tracking.uri is None:
+        uri = hide_password(earlier)
+        raise UsageError(f"the run was recorded at tracking.uri={uri}; add tracking.uri={uri}, or tracking=none")
+    open_client(config.tracking.uri, config.data_dir)
+
+
+def _earlier_uri(folder: Path) -> str | None:
+    """Where a run was recorded before; None: in the data folder, or nowhere."""
+    if read_record(folder).get("mlflow_run_id") is None:
+        return None
+    unsent = read_unsent(folder)
+    if unsent is not None:
+        return unsent.tracking_uri
+    uri = read_yaml(folder / CONFIG)["tracking"]["uri"]
+    return None if uri is None else str(uri)
 
 
 @contextmanager
@@ -74,6 +101,8 @@ def track(
         if run_id is None and identity is not None:
             run_id = find_or_create_run(config.tracking, config.data_dir, name, identity)
         tracker = MlflowTracker(config.tracking, config.data_dir, name, folder, publish.run, run_id)
+    elif run_id is not None:
+        tracker = SentLater(folder, run_id, _earlier_uri(folder), config.tracking.experiment)
     with tracked(tracker):
         yield TrackingObserver(tracker)
 
@@ -94,7 +123,8 @@ def run_tracked(config: TrainConfig, folder: Path | None = None) -> Result:
     store = open_store(config)
     split = split_bags(store.bags, config.split, config.trains_on_votes)
     name = config.name or run_name(config.choices, config.overrides)
-    with track(config, name, folder) as observer:
+    folder.mkdir(parents=True, exist_ok=True)
+    with run_lock(folder), track(config, name, folder) as observer:
         result = run_experiment(config, store, split, folder, name=name, observer=observer)
     assert result is not None  # nothing prunes it
     return result

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from lungtl.evaluation.chosen import FILE as CALIBRATION
 from lungtl.evaluation.document import flat_metrics
@@ -20,9 +18,12 @@ from lungtl.runs.folder import (
     SLICES,
     SPLIT,
     VALIDATION,
+    read_json,
     read_record,
+    read_yaml,
 )
-from lungtl.runs.naming import flatten
+from lungtl.settings.errors import LungtlError
+from lungtl.settings.keys import flatten
 from lungtl.tracking.mlflow_run import FOLDER
 from lungtl.tracking.tracker import Tracker
 
@@ -46,7 +47,7 @@ def epochs(tracker: Tracker, folder: Path) -> None:
 def start(tracker: Tracker, folder: Path) -> None:
     """Settings, data and weights that the run starts from; also after a resume, which may change settings."""
     if (folder / CONFIG).is_file():
-        config = _read_yaml(folder / CONFIG)
+        config = read_yaml(folder / CONFIG)
         config.pop("sweep", None)
         tracker.params(flatten(config))
     tags = {"lungtl.kind": "run", FOLDER: str(folder)}
@@ -55,46 +56,46 @@ def start(tracker: Tracker, folder: Path) -> None:
         origin = (key for key in record if "fingerprint" in key or key in ("store", "weights_source", "weights_sha256"))
         tags |= record["choices"] | {f"lungtl.{key}": str(record[key]) for key in origin}
     tracker.tags(tags)
-    _files(tracker, folder, SPLIT, CONFIG, ENVIRONMENT)
+    files(tracker, folder, SPLIT, CONFIG, ENVIRONMENT)
 
 
 def results(tracker: Tracker, folder: Path) -> None:
     """The scores and files of a run that finished; nothing of one that did not."""
     if not (folder / METRICS).is_file():
         return
-    document = json.loads((folder / METRICS).read_text())
+    document = read_json(folder / METRICS)
     training = document["training"]
     numbers = {key: training[key] for key in ("trainable_parameters", "epochs", "best_epoch")}
     if training["val_auroc"] is not None:
         numbers["best/val_auroc"] = training["val_auroc"]
     tracker.metrics(flat_metrics(document) | numbers)
-    _files(tracker, folder, METRICS, CALIBRATION, VALIDATION, PREDICTIONS, SLICES, FIGURES, BUNDLE, CHECKPOINTS)
+    files(tracker, folder, METRICS, CALIBRATION, VALIDATION, PREDICTIONS, SLICES, FIGURES, BUNDLE, CHECKPOINTS)
 
 
 def evaluation(tracker: Tracker, folder: Path) -> None:
     """An evaluation is a run of its own, which names the run of its model; nothing of one that did not finish."""
     if not (folder / METRICS).is_file():
         return
-    document = json.loads((folder / METRICS).read_text())
-    config = _read_yaml(folder / ".hydra" / CONFIG)
+    document = read_json(folder / METRICS)
+    config = read_yaml(folder / ".hydra" / CONFIG)
     tracker.tags({
         "lungtl.kind": "evaluation", FOLDER: str(folder), "lungtl.model": document["model"],
         "lungtl.store": document["store_name"], "lungtl.store_fingerprint": document["store_fingerprint"],
     })  # fmt: skip
     tracker.params({"model": document["model"], **{key: config[key] for key in ("split", "threshold", "resamples")}})
     tracker.metrics(flat_metrics(document))
-    _files(tracker, folder, METRICS, PREDICTIONS, SLICES, FIGURES)
+    files(tracker, folder, METRICS, PREDICTIONS, SLICES, FIGURES)
 
 
-def _files(tracker: Tracker, folder: Path, *names: str) -> None:
-    """Files go to the top, a folder's files into a folder of its name; what is missing is skipped."""
+def files(tracker: Tracker, folder: Path, *names: str) -> None:
+    """Files go to the top, a folder's files into a folder of its name; what is missing is skipped.
+
+    Raises:
+        LungtlError: one is a link to something outside the folder.
+    """
     for name in names:
         if (path := folder / name).exists():
+            for part in (path, *(path.rglob("*") if path.is_dir() else ())):
+                if not part.resolve().is_relative_to(folder.resolve()):
+                    raise LungtlError(f"{part} is a link out of the run's folder and is not sent; remove it")
             tracker.artifacts(path, name if path.is_dir() else None)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    content: Any = OmegaConf.to_container(OmegaConf.load(path))  # not resolved: paths may need Hydra's resolvers
-    return dict(content)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from lungtl.bundle import CONFIG
 from lungtl.data.store.files import SUMS, check_checksums
-from lungtl.runs.folder import MEMBERS
+from lungtl.runs.folder import MEMBERS, read_json
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.version import VERSION
 from lungtl.sources.base import fingerprint
@@ -49,8 +48,10 @@ def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, 
         LungtlError: the bundle was altered, or MLflow refuses the name, the alias or the run.
     """
     check_checksums(bundle)
-    content = fingerprint([path.read_text() for path in sorted(bundle.rglob(SUMS))])  # an ensemble may be made anew
-    provenance, in_mm = json.loads((bundle / CONFIG).read_text())["provenance"], requires_spacing(bundle)
+    # an ensemble may be made anew
+    content = fingerprint([path.read_text(encoding="utf-8") for path in sorted(bundle.rglob(SUMS))])
+    provenance = read_json(bundle / CONFIG)["provenance"]
+    in_mm = requires_spacing(bundle)
     if provenance["crop"] != "none":
         log.warning(
             "the training slices were cropped to the %s; the registered model does not crop, so pass it cropped slices "
@@ -84,7 +85,7 @@ def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, 
 
 def requires_spacing(bundle: Path) -> bool:
     """Whether the field of view of a bundle, or of a member of an ensemble, is in mm."""
-    configs = [json.loads(path.read_text()) for path in (bundle / CONFIG, *bundle.glob(f"{MEMBERS}/*/{CONFIG}"))]
+    configs = [read_json(path) for path in (bundle / CONFIG, *bundle.glob(f"{MEMBERS}/*/{CONFIG}"))]
     return any("crop_mm" in config.get("preprocessing", {}) for config in configs)
 
 

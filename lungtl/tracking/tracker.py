@@ -73,6 +73,37 @@ class NoTracker:
     def close(self, status: str) -> None: ...
 
 
+class SentLater(NoTracker):
+    """tracking=none for a run that MLflow has a part of: marks its folder, so that `lungtl.sync` can send the rest.
+
+    Args:
+        folder: of the run.
+        run_id: in MLflow.
+        uri: of its store; None: that of the data folder.
+        experiment: that contains the run.
+    """
+
+    def __init__(self, folder: Path, run_id: str, uri: str | None, experiment: str) -> None:
+        self.run_id, self._folder = run_id, folder
+        earlier = read_unsent(folder)
+        fresh = Unsent(run_id, None if uri is None else hide_password(uri), experiment)
+        self._unsent = (
+            fresh if earlier is None else replace(fresh, tags=earlier.tags, tracking_uri=earlier.tracking_uri)
+        )
+        write_unsent(folder, self._unsent)
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        self._unsent = replace(self._unsent, tags={**self._unsent.tags, **values})
+        write_unsent(self._folder, self._unsent)
+
+    def close(self, status: str) -> None:
+        write_unsent(self._folder, replace(self._unsent, status=status, pid=None, end_time=int(time.time() * 1000)))
+        log.warning(
+            "MLflow lacks this part of the run because of tracking=none; to send it: %s",
+            f"lungtl sync run={self._folder}",
+        )
+
+
 class MlflowTracker:
     """A run in MLflow that survives the loss of MLflow.
 

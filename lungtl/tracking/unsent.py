@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from lungtl.data.store.files import whole_file
+from lungtl.runs.folder import read_json
 
 FILE = "unsent.json"
 SAME = 2.0  # seconds; the system rounds the time of its start
@@ -79,7 +80,7 @@ def write_unsent(folder: Path, unsent: Unsent) -> None:
 def read_unsent(folder: Path) -> Unsent | None:
     """The marker of a folder; None if MLflow has everything."""
     path = folder / FILE
-    return Unsent(**json.loads(path.read_text())) if path.is_file() else None
+    return Unsent(**read_json(path)) if path.is_file() else None
 
 
 def remove_own_mark(folder: Path, own: Unsent) -> None:

@@ -8,7 +8,7 @@ import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, BinaryIO, Literal, cast
 
 import pytorch_lightning as pl
 import torch
@@ -22,6 +22,24 @@ from lungtl.settings.errors import LungtlError, first_line
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
 STATES = ("state_dict", "current_model_state")  # validated weights and, with weight averaging, those that train
 KEYS = {"state_dict", "loops", "best", "freezing", "random_state", "seconds"}  # entries that a run needs to resume
+
+
+class _Writer:
+    """Passes on what torch writes, and remembers the system's error, e.g. a full disk, which torch replaces."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -41,7 +59,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         states = {key: {name: value for name, value in checkpoint[key].items() if name not in self.frozen}
                   for key in STATES if key in checkpoint}  # fmt: skip
         with whole_file(path, path.parent) as file:
-            torch.save(checkpoint | states, file)
+            writer = _Writer(file)
+            try:
+                torch.save(checkpoint | states, cast("IO[bytes]", writer))
+            except RuntimeError as error:  # torch's own, about the position in the file
+                raise writer.error or error from error
             file.flush()
             os.fsync(file.fileno())  # the content must be on disk before the name
 

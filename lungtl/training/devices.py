@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -17,6 +18,8 @@ from lungtl.settings.schema import TrainerConfig
 log = logging.getLogger(__name__)
 WORKERS_PER_GPU = 4  # loader processes that keep a GPU busy that trains on voxels (`make bench-gpu`)
 PREFETCHED = 2  # batches that each loader process of torch holds ready
+TENSORS_PER_BAG = 2  # that a batch holds: voxels or features, and positions
+OTHER_FILES = 512  # that a process opens at most
 SHARED_MEMORY = Path("/dev/shm")  # where loader processes pass tensors on Linux
 
 
@@ -25,6 +28,14 @@ def pick_device(accelerator: str) -> torch.device:
     if accelerator == "auto":
         accelerator = "gpu" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     return torch.device({"gpu": "cuda"}.get(accelerator, accelerator))
+
+
+def available_device(accelerator: str) -> torch.device:
+    """The device for auto, cpu, gpu or mps; raises UsageError if this machine does not have it."""
+    missing = {"gpu": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
+    if missing.get(accelerator):
+        raise UsageError(f"accelerator={accelerator}: torch finds no such device on this machine; use auto or cpu")
+    return pick_device(accelerator)
 
 
 def device_name(device: torch.device) -> str:
@@ -53,6 +64,7 @@ def check_precision(config: TrainerConfig) -> torch.device:
 def loader_processes(config: TrainerConfig, cached: bool) -> int:
     """Number of loader processes; auto is 0, except for CUDA GPUs that train on voxels."""
     if config.workers != "auto":
+        _allow_open_files(config.workers, config.batch_size)
         return config.workers
     on_voxels = pick_device(config.accelerator).type == "cuda" and not cached
     if not on_voxels or multiprocessing.get_start_method() != "fork":  # otherwise each imports torch in every epoch
@@ -67,4 +79,23 @@ def loader_processes(config: TrainerConfig, cached: bool) -> int:
             SHARED_MEMORY, free / 1e9, workers, memory / 1e9,
         )  # fmt: skip
         return 0
+    _allow_open_files(workers, config.batch_size)
     return workers
+
+
+def _allow_open_files(workers: int, batch_size: int) -> None:
+    """Let loader processes pass their tensors: each is an open file in both processes, as long as that is allowed.
+
+    A loader process that may not open another file sends nothing, and training would wait for ever.
+    """
+    if workers == 0 or sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    required = OTHER_FILES + PREFETCHED * workers * batch_size * TENSORS_PER_BAG
+    if hard == resource.RLIM_INFINITY or required <= hard:
+        if soft != resource.RLIM_INFINITY and soft < required:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (required, hard))
+    elif soft != resource.RLIM_INFINITY:
+        multiprocessing.set_sharing_strategy("file_system")

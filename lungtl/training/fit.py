@@ -90,6 +90,7 @@ def fit(
     with (
         further_ranks(devices, environment, fit, module.cpu(), data, config, folder, _ignore, resume, callbacks),
         compiled(backbone) if config.compile else nullcontext(),
+        explain_single_values(config.batch_size),
     ):
         trainer.fit(module, datamodule=data, ckpt_path=last if resumed else None, weights_only=True)
     if environment.local_rank() > 0:
@@ -100,6 +101,20 @@ def fit(
     module.load_state_dict(checkpoint["state_dict"])
     value = checkpoint["best"]["value"]
     return {"best_epoch": checkpoint["epoch"], "epochs": trainer.current_epoch, config.monitor: value}
+
+
+@contextmanager
+def explain_single_values(batch_size: int) -> Iterator[None]:
+    """Turn torch's error about a batch in which a batch normalisation sees one value into a LungtlError."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise LungtlError(
+            f"a batch of one slice is too few for batch normalisation; raise trainer.batch_size (now {batch_size}) or "
+            "image.size, or use freezing=frozen"
+        ) from error
 
 
 def _trainer(config: TrainerConfig, **options: Any) -> pl.Trainer:

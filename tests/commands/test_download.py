@@ -20,7 +20,7 @@ from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lungtl.download import __main__ as command
-from lungtl.settings import composing
+from lungtl.settings import checks
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.schema import DownloadConfig
 from lungtl.sources.lidc import LidcSource
@@ -259,7 +259,7 @@ def test_a_disk_that_refuses_every_file_ends_it(cloud: Cloud) -> None:
 )
 def test_a_wrong_command_is_answered_in_a_line(overrides: list[str], said: str) -> None:
     with pytest.raises(UsageError) as error:
-        composing.check("download", DownloadConfig, overrides, multirun=False)
+        checks.check("download", DownloadConfig, overrides, multirun=False)
     assert said in str(error.value)
 
 

@@ -112,7 +112,7 @@ def test_grey_values_for_a_model_of_hu(lab: Lab, trained: Trained, tmp_path: Pat
     lines = ["id,patient_id,label", *(f"c{i},q{i},{i % 2}" for i in range(4))]
     (tmp_path / "crops.csv").write_text("\n".join(lines))
     files = [f"dataset.images={tmp_path / 'crops.npz'}", f"dataset.table={tmp_path / 'crops.csv'}"]
-    done = lab.run("evaluate", f"model={trained.folder}", "dataset=arrays", "+dataset.hu=false", *files)
+    done = lab.run("evaluate", f"model={trained.folder}", "dataset=arrays", "dataset.hu=false", *files)
     message = done.complaint()
     assert "trained on HU" in message
     assert "grey values" in message

@@ -17,7 +17,7 @@ def test_a_dataset_whose_own_split_separates_a_patient_is_not_trained_on(lab: La
         rows = [(f"b{i}", f"p{i // 2}", i // 2 % 2, ("train", "val", "test")[i % 3]) for i in range(24)]
         csv.writer(file).writerows([("id", "patient_id", "label", "split"), *rows])
     command = ["dataset=arrays", f"dataset.images={lab.root / 'crops.npz'}", f"dataset.table={lab.root / 'crops.csv'}",
-               "+dataset.split_column=split", "tracking=none", "workers=1"]  # fmt: skip
+               "dataset.split_column=split", "tracking=none", "workers=1"]  # fmt: skip
     before = set(lab.data_dir.glob("runs/*/split.csv"))
     complaint = lab.run("train", *command, "split.kind=source").complaint()
     assert "patient p0 of crops.csv is in train and val" in complaint

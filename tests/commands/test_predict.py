@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from lungtl.evaluation.chosen import read_chosen
+from lungtl.predict import remedy_of
+from lungtl.settings.errors import Refused
+from lungtl.sources.ct import lungs
 from tests.commands.conftest import Done, Lab, Trained, read_csv, read_json, uid
 
 pytestmark = pytest.mark.slow
@@ -63,3 +66,19 @@ def test_a_model_of_grey_values(lab: Lab, trained: Trained, mixed: Path, tmp_pat
     (bundle / "SHA256SUMS").unlink()
     (bundle / "config.json").write_text(json.dumps(config))
     assert "grey values, not HU" in lab.run("predict", f"model={bundle}", f"input={mixed}").complaint()
+
+
+@pytest.mark.parametrize(
+    ("remedy", "shown"),
+    [
+        (
+            "add the missing slices, or accept the gap with dataset.max_gap_mm=28",
+            "or accept the gap with max_gap_mm=28",
+        ),
+        (lungs.REMEDY, "use a series that shows the whole width of the chest"),
+    ],
+)
+def test_a_remedy_names_only_options_of_this_command(remedy: str, shown: str) -> None:
+    text = remedy_of(Refused("reason", remedy))
+    assert text.endswith(shown)
+    assert "dataset." not in text

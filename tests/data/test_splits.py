@@ -274,6 +274,12 @@ def test_ids_that_look_like_missing_values_are_read_back(tmp_path: Path) -> None
     np.testing.assert_array_equal(read["diameter_mm"], [1.5, np.nan, np.nan, 2])
 
 
+@pytest.mark.parametrize("kind", ["holdout", "kfold", "source"])
+def test_a_dataset_without_labels_says_so(kind: str) -> None:
+    with pytest.raises(LungtlError, match="none of the 9 cases has a label; add labels"):
+        split_bags(table([-1] * 9), config(kind=kind))
+
+
 def test_votes_add_bags_without_a_label_of_patients_that_are_not_held_out() -> None:
     labels = [patient % 2 for patient in range(24)]
     bags = table([*labels, -1, -1, *[-1] * 24], [*range(24), 98, 99, *range(24)])

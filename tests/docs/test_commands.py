@@ -1,4 +1,4 @@
-"""Every command line in the README and docs/ is valid; see `lungtl.settings.composing.check`."""
+"""Every command line in the README and docs/ is valid; see `lungtl.settings.checks.check`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 
 from lungtl.__main__ import COMMANDS
 from lungtl.settings import schema
-from lungtl.settings.composing import check, unused_options, user_folders
+from lungtl.settings.checks import check
+from lungtl.settings.composing import unused_options
+from lungtl.settings.folders import user_folders
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "experiments" / "results" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

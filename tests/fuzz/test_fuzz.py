@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,27 @@ from lungtl.sources.ct.volume import read_volume, resample_z
 from tests.dicom_files import write_series
 from tests.fuzz.confirm import confirm, read_everything
 from tests.fuzz.mutate import write_mutated
+from tests.fuzz.oddities import READ, REFUSED, read_as_expected, write_odd
 
 
+@pytest.mark.filterwarnings("ignore:The pixel data is:UserWarning:pydicom")  # excess padding
+def test_odd_series_are_read_exactly_or_refused(tmp_path: Path) -> None:
+    drawn = Counter[str]()
+    for seed in range(100):
+        odd = write_odd(tmp_path / str(seed), seed)
+        drawn.update(odd.names)
+        read_as_expected(tmp_path / str(seed), odd)
+    assert drawn.keys() == {oddity.__name__ for oddity in (*READ, *REFUSED)}
+
+
+def test_the_check_of_odd_series_notices_a_wrong_reading(tmp_path: Path) -> None:
+    odd = write_odd(tmp_path, 0)
+    odd.refusals = ["of another kind"] if not odd.refusals else []
+    with pytest.raises((AssertionError, ValueError)):
+        read_as_expected(tmp_path, odd)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # damaged on purpose
 @pytest.mark.parametrize("first", range(0, 300, 30))
 def test_damaged_series_are_refused_or_right(tmp_path: Path, first: int) -> None:
     for seed in range(first, first + 30):

@@ -35,14 +35,21 @@ def counted(network: nn.Module) -> tuple[Callable[[Tensor], Tensor], list[int]]:
 def test_what_fits_into_the_budget_is_kept_and_the_rest_computed_again() -> None:
     network = nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 2))
     rows = torch.randn(7, 4)
-    # a chunk of two rows saves its input and the GELU's input and output, 3 x 2 x 4 float32 = 96 bytes, and the first
-    # one a weight as well, 2 x 4 float32 = 32 bytes
-    for budget, again in ((0, [2, 2, 1]), (127, [2, 2, 1]), (256, [2, 1]), (352, [1]), (10**6, [])):
+    weights = {parameter.data_ptr() for parameter in network.parameters()}
+    # a row saves its input and the GELU's input and output, 3 x 4 float32 = 48 bytes; the first call measures that
+    for budget, forward, again in (
+        (0, [2, 2, 2, 1], [2, 2, 2, 1]),
+        (47, [2, 2, 2, 1], [2, 2, 2, 1]),
+        (3 * 48, [2, 2, 2, 1], [2, 2]),
+        (6 * 48 + 10, [1, 2, 2, 2], [1]),
+        (10**6, [2, 2, 2, 1], []),
+    ):
         call, calls = counted(network)
-        output = in_chunks(call, rows, 2, budget)
-        assert calls == [2, 2, 2, 1]
+        output = in_chunks(call, rows, 2, budget, weights)
+        torch.testing.assert_close(output, network(rows))
+        assert calls == [1, *forward]
         output.square().sum().backward()
-        assert calls[4:] == again[::-1], budget
+        assert calls[5:] == again[::-1], budget
 
 
 def gradients(network: nn.Module, output: Tensor) -> dict[str, Tensor]:
@@ -57,15 +64,26 @@ def test_dropout_is_the_same_in_both_passes() -> None:
     found = []
     for budget in (0, 10**9):
         torch.manual_seed(3)
-        found.append(gradients(network, in_chunks(network, rows, 2, budget)))
-        after = torch.rand(1)
+        found.append(gradients(network, in_chunks(network, rows, 2, budget, set())))
     recomputed, kept = found
     for name, gradient in kept.items():
         torch.testing.assert_close(recomputed[name], gradient)
     torch.manual_seed(4)
-    other = gradients(network, in_chunks(network, rows, 2, 0))
+    other = gradients(network, in_chunks(network, rows, 2, 0, set()))
     assert not torch.allclose(other["0.weight"], kept["0.weight"])
-    assert after.numel()
+
+
+def test_measuring_draws_no_random_numbers() -> None:
+    network = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.5))
+    rows, states = torch.randn(9, 4), []
+    for _ in range(2):
+        torch.manual_seed(0)
+        in_chunks(network, rows, 2, 10**9, set())
+        states.append(torch.get_rng_state())
+    torch.manual_seed(0)
+    for chunk in rows.split(2):
+        network(chunk)
+    assert all(torch.equal(state, torch.get_rng_state()) for state in states)
 
 
 def trained(classifier: BagClassifier, strategy: FreezingStrategy, chunk: int) -> tuple[dict[str, Tensor], Tensor]:

@@ -17,6 +17,7 @@ from lungtl.data.splits import read_split, save_split
 from lungtl.data.store.reader import Store
 from lungtl.evaluation.chosen import choose, write_chosen
 from lungtl.evaluation.controls import fit_controls
+from lungtl.evaluation.covariates import WITH_COVARIATES, Regression
 from lungtl.evaluation.document import evaluation_document
 from lungtl.evaluation.metrics import score
 from lungtl.models.aggregators.gated_attention import GatedAttention
@@ -53,9 +54,10 @@ def run_folder(folder: Path, store: Store, fold: int) -> Path:
     folder.mkdir()
     split = fold_split(store, fold)
     save_split(split, folder / SPLIT)
-    record = {"name": f"fold {fold}", "mlflow_run_id": None, "choices": {}, "store": store.name, "value_range": None,
-              "crop": "none", "store_fingerprint": store.fingerprint,
-              "split_sha256": sha256(folder / SPLIT)}  # fmt: skip
+    record: dict[str, Any] = {
+        "name": f"fold {fold}", "mlflow_run_id": None, "choices": {}, "store": store.name, "value_range": None,
+        "crop": "none", "store_fingerprint": store.fingerprint, "split_sha256": sha256(folder / SPLIT),
+    }  # fmt: skip
     write_record(folder, record)
     validated = split[split["split"] == "val"].assign(probability=np.linspace(0.2, 0.7, 4) + 0.05 * fold)
     validated[["bag_id", "patient_id", "label", "probability", "split"]].to_csv(folder / VALIDATION, index=False)
@@ -65,7 +67,9 @@ def run_folder(folder: Path, store: Store, fold: int) -> Path:
     (folder / METRICS).write_text(json.dumps(evaluation_document(split="test", bag=table)))
     classifier = tiny_classifier(seed=fold, aggregator=GatedAttention(WIDTH, 5))
     controls = fit_controls(split[split["split"] == "train"])
-    save_bundle(classifier, GATED, folder / "bundle", record, "# card\n", chosen, controls=controls)
+    covariates = Regression(("logit", "diameter"), (1.0, 0.1 + fold), -0.5, 4)
+    save_bundle(classifier, GATED, folder / "bundle", record, "# card\n", chosen, controls=controls,
+                covariates=covariates)  # fmt: skip
     return folder
 
 
@@ -139,6 +143,7 @@ def test_evaluation_writes_the_mean_next_to_the_mean_control(
 ) -> None:
     config = evaluation(tmp_path)
     bags, trained_with, *_ = choose_bags(ensemble, store, "all")
+    bags = bags.assign(diameter_mm=np.arange(12.0))
     assert trained_with is not None
     assert set(trained_with["split"]) == {"train"}
     scored = scored_on(store, Model.open(ensemble), trained_with, config)
@@ -154,7 +159,9 @@ def test_evaluation_writes_the_mean_next_to_the_mean_control(
     assert document["localisation"].keys() == alone[0]["localisation"].keys()
     tables = [pd.read_csv(tmp_path / run.name / "predictions.csv") for run in runs]
     found = pd.read_csv(tmp_path / "all" / "predictions.csv")
-    np.testing.assert_allclose(found["probability"], np.mean([table["probability"] for table in tables], axis=0))
+    for column in ("probability", WITH_COVARIATES):
+        assert tables[0][column].nunique() > 1
+        np.testing.assert_allclose(found[column], np.mean([table[column] for table in tables], axis=0))
     np.testing.assert_allclose(found["calibrated"], scored.chosen.calibrated(found["probability"]))  # type: ignore[union-attr, arg-type]
 
 

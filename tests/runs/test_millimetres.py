@@ -217,7 +217,7 @@ def test_a_run_with_two_scales(tmp_path: Path, freezing: str) -> None:
     result = run_experiment(config, data, split, tmp_path / "run", name="two")
     assert result is not None
     model = Model.open(tmp_path / "run")
-    assert model.classifier.projection.linear.in_features == 2 * model.classifier.backbone.dim
+    assert model.classifier.projection.standardise.num_features == 2 * model.classifier.backbone.dim
     for bag_id, probability in result.predictions[["bag_id", "probability"]].to_numpy().tolist():
         found = model.predict_voxels(data.voxels(bag_id), None, data.spacing_mm(bag_id))
         assert found.probability == pytest.approx(probability, abs=1e-5)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from lungtl.runs.naming import flatten, run_name, varying_overrides
+from lungtl.runs.naming import run_name, varying_overrides
+from lungtl.settings.keys import flatten
 
 CHOICES = {"dataset": "phantom", "backbone": "resnet18", "freezing": "frozen", "aggregator": "max", "loss": "bag_only"}
 

@@ -12,9 +12,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lungtl.reproduce import run
 from lungtl.runs.reproduction import compare_environments
-from lungtl.runs.resuming import quoted
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import ReproduceConfig
+from lungtl.settings.text import quoted
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,8 @@ def test_the_same_code_packages_and_device_are_no_warning(tmp_path: Path, caplog
 def test_a_pruned_run_has_nothing_to_reproduce(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     (tmp_path / "pruned.json").write_text("2")
-    config = ReproduceConfig(data_dir=tmp_path, workers=1, run=str(tmp_path), tolerance=0, features="cached")
+    config = ReproduceConfig(
+        data_dir=tmp_path, workers=1, run=str(tmp_path), tolerance=0, features="cached", trust=None
+    )
     with pytest.raises(LungtlError, match="pruned"):
         run(config)

@@ -9,7 +9,7 @@ import pytest
 
 from lungtl.data.splits import save_split, split_fingerprint
 from lungtl.runs.folder import BUNDLE, SPLIT
-from lungtl.runs.record import check_weights_patients
+from lungtl.runs.record import check_monitor, check_weights_patients
 from lungtl.settings.errors import UsageError
 
 
@@ -75,3 +75,12 @@ def test_the_same_split_and_weights_of_no_run_are_as_they_should_be(
     check_weights_patients(str(run), split_fingerprint(EARLIER), EARLIER)
     check_weights_patients("hub", "", split_of(train="bcde", val="fg", test="ah"))
     assert not caplog.records
+
+
+def test_an_undefined_monitor_is_refused_before_training() -> None:
+    split = EARLIER
+    check_monitor("val/auroc", split)
+    alike = split[(split["split"] != "val") | (split["label"] == 0)]
+    with pytest.raises(UsageError, match=r"trainer.monitor=val/auroc is undefined: all validation cases have label 0"):
+        check_monitor("val/auroc", alike)
+    check_monitor("val/loss", alike)

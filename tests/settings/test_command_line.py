@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from lungtl.settings.command_line import quote_run_id
+from lungtl.settings.command_line import _hydra_flags, plain
+from lungtl.settings.errors import UsageError
 
 
 def _run(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
@@ -33,11 +35,41 @@ def test_a_typo_exits_with_2_in_one_line_without_torch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("run_id", "given"), [("33072852", "'33072852'"), ("12e45678", "'12e45678'"), ("1f2e3d4c", "1f2e3d4c")]
+    ("flags", "given"),
+    [
+        (["--info"], ["--info=all"]),
+        (["-i", "seed=1"], ["--info=all", "seed=1"]),
+        (["--info", "config", "seed=1"], ["--info", "config", "seed=1"]),
+        (["-m", "seed=0,1"], ["-m", "seed=0,1"]),
+    ],
 )
-def test_a_run_id_that_looks_like_a_number_is_quoted(run_id: str, given: str) -> None:
-    assert quote_run_id(f"run={run_id}") == f"run={given}"
-    assert quote_run_id(f"seed={run_id}") == f"seed={run_id}"
+def test_hydras_flags_reach_it_as_it_reads_them(flags: list[str], given: list[str]) -> None:
+    assert _hydra_flags(flags) == given
+
+
+@pytest.mark.parametrize("flags", [["-m", "--cfg", "job"], ["--multirun", "--info"], ["--cfg=job", "-i"]])
+def test_flags_that_exclude_each_other_are_one_line(flags: list[str]) -> None:
+    with pytest.raises(UsageError, match="exclude each other; omit one"):
+        _hydra_flags(flags)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EMFILE])
+def test_what_the_system_refuses_is_one_line(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    def refused() -> None:
+        raise OSError(number, "as the system says", "/a/file")
+
+    with pytest.raises(SystemExit, match="1"):
+        plain(refused)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: cannot use /a/file (as the system says); ")
+
+
+def test_other_errors_of_the_system_keep_their_traceback() -> None:
+    def missing() -> None:
+        Path("/nowhere/at/all").read_text(encoding="utf-8")
+
+    with pytest.raises(FileNotFoundError):
+        plain(missing)
 
 
 @pytest.mark.parametrize("run_id", ["33072852", "12e45678"])

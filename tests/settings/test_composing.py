@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from lungtl.settings import composing
+from lungtl.settings import checks, composing, folders
 from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import EvaluateConfig, PrepareConfig, Strict, TrainConfig
 
@@ -14,7 +14,7 @@ SCHEMAS: dict[str, type[Strict]] = {"train": TrainConfig, "prepare": PrepareConf
 
 def complaint(config: str, *overrides: str, multirun: bool = False) -> str:
     with pytest.raises(UsageError) as error:
-        composing.check(config, SCHEMAS[config], list(overrides), multirun)
+        checks.check(config, SCHEMAS[config], list(overrides), multirun)
     return str(error.value)
 
 
@@ -63,6 +63,14 @@ def test_a_wrong_name_is_answered_with_the_nearest_right_one(override: str, name
         (["trainer={max_epoch: 3}"], "unknown key trainer.max_epoch; did you mean trainer.max_epochs?"),
         (["hydra.mode=FOO"], "FOO"),
         (["aggregator=glob(x*)"], "aggregator=glob(x*) matches no value"),
+        # paths and names
+        (["hydra.job.chdir=true"], "hydra.job.chdir=true: paths are relative to the folder of the command; omit it"),
+        (["dataset.root="], "dataset.root is empty; give it a value, or omit it"),
+        (["tracking.experiment=''"], "tracking.experiment is empty"),
+        (["data_dir="], "data_dir is empty"),
+        (["+dataset.name=../elsewhere"], "dataset.name=../elsewhere: string should match pattern"),
+        ([f"sweep.name={'s' * 300}"], "at most 100 characters"),
+        (["+evaluation.resample=3"], "did you mean evaluation.resamples?"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_was_wanted(overrides: list[str], wanted: str) -> None:
@@ -74,11 +82,12 @@ def test_a_wrong_value_is_named_with_what_was_wanted(overrides: list[str], wante
 def test_every_value_of_a_sweep_is_checked() -> None:
     assert "resnet19" in complaint("train", "backbone=resnet18,resnet19", "seed=0,1", multirun=True)
     assert "greater than" in complaint("train", "optimizer.lr=1e-3,-1", multirun=True)
-    composing.check("train", TrainConfig, ["backbone=resnet18,resnet50", "seed=range(0,3)"], multirun=True)
+    checks.check("train", TrainConfig, ["backbone=resnet18,resnet50", "seed=range(0,3)"], multirun=True)
 
 
 def test_prepare_knows_only_its_own_settings() -> None:
     assert "unknown key backbone" in complaint("prepare", "backbone=resnet18")
+    assert "unknown key experiments" in complaint("evaluate", "experiments=null", "model=x")
 
 
 def test_evaluate_needs_a_model() -> None:
@@ -98,9 +107,9 @@ def test_several_values_need_a_sweep(line: str, way: str) -> None:
     message = complaint("train", "trainer.max_epochs=1", line)
     assert message.startswith(f"{line} has several values; add {way}, or")
     lines = [line, *["hydra/sweeper=optuna"] * ("optuna" in way)]
-    composing.check("train", TrainConfig, lines, multirun=True)
-    composing.check("train", TrainConfig, [*lines, "hydra.mode=MULTIRUN"], multirun=False)
-    composing.check("crossval", TrainConfig, lines, multirun=False)  # sweeps by itself
+    checks.check("train", TrainConfig, lines, multirun=True)
+    checks.check("train", TrainConfig, [*lines, "hydra.mode=MULTIRUN"], multirun=False)
+    checks.check("crossval", TrainConfig, lines, multirun=False)  # sweeps by itself
 
 
 def test_a_range_needs_a_search() -> None:
@@ -110,28 +119,29 @@ def test_a_range_needs_a_search() -> None:
 
 def test_a_comma_in_a_value_can_be_quoted() -> None:
     assert """quote it twice: 'name="..."'""" in complaint("train", "name=before, after")
-    composing.check("train", TrainConfig, ['name="before, after"'], multirun=False)
+    assert """quote it twice: 'name='"'"'a~b, c'"'"''""" in complaint("train", "name=a~b, c")
+    checks.check("train", TrainConfig, ['name="before, after"'], multirun=False)
 
 
 def test_the_folders_of_a_users_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own").mkdir()
     for arguments in (["--config-dir", "own"], ["--config-dir=own"], ["x=1", "-cd", "own", "y=2"]):
-        assert composing.user_folders(arguments) == [tmp_path / "own"]
-    assert composing.user_folders(["aggregator=max"]) == []
+        assert folders.user_folders(arguments) == [tmp_path / "own"]
+    assert folders.user_folders(["aggregator=max"]) == []
     (tmp_path / "experiments").mkdir()
-    assert composing.user_folders([]) == [tmp_path]
+    assert folders.user_folders([]) == [tmp_path]
     for arguments in (["--config-dir", "owm"], ["-cd"]):
         with pytest.raises(UsageError, match="no such folder"):
-            composing.user_folders(arguments)
+            folders.user_folders(arguments)
 
 
 def test_a_users_options_are_known(tmp_path: Path) -> None:
     (tmp_path / "aggregator").mkdir()
     (tmp_path / "aggregator" / "our own.yaml").write_text(f"_target_: {MAX}\nlevel: embedding\n")
-    composing.check("train", TrainConfig, ["aggregator='our own'"], multirun=False, folders=[tmp_path])
+    checks.check("train", TrainConfig, ["aggregator='our own'"], multirun=False, folders=[tmp_path])
     with pytest.raises(UsageError, match="did you mean our own"):
-        composing.check("train", TrainConfig, ["aggregator=our_own"], multirun=False, folders=[tmp_path])
+        checks.check("train", TrainConfig, ["aggregator=our_own"], multirun=False, folders=[tmp_path])
 
 
 MAX, GRU = "lungtl.models.aggregators.max.Max", "lungtl.models.aggregators.gru.Gru"
@@ -151,7 +161,7 @@ MAX, GRU = "lungtl.models.aggregators.max.Max", "lungtl.models.aggregators.gru.G
 )
 def test_a_class_does_not_get_the_options_of_the_one_it_replaces(overrides: list[str], deleted: list[str]) -> None:
     assert composing.unused_options("train", overrides) == deleted
-    composing.check("train", TrainConfig, [*overrides, *deleted], multirun=True)
+    checks.check("train", TrainConfig, [*overrides, *deleted], multirun=True)
 
 
 @pytest.mark.parametrize(
@@ -166,15 +176,6 @@ def test_options_that_the_user_gives_are_checked(overrides: list[str], named: st
     assert named in complaint("train", *overrides)
 
 
-def test_the_folders_of_an_earlier_run_are_known(tmp_path: Path) -> None:
-    (tmp_path / ".hydra").mkdir()
-    assert composing.recorded_folders(tmp_path) == []
-    paths = [composing.conf_dir().parent, tmp_path, tmp_path / "removed"]
-    lines = "".join(f"  - file://{path}\n" for path in paths)
-    (tmp_path / ".hydra" / "hydra.yaml").write_text(f"hydra:\n  searchpath:\n{lines}")
-    assert composing.recorded_folders(tmp_path) == [tmp_path]
-
-
 def test_a_config_outside_a_command() -> None:
     config = composing.compose_config("train", TrainConfig, ["aggregator=max", "seed=3"])
     assert config.seed == 3
@@ -187,6 +188,6 @@ def test_a_config_outside_a_command() -> None:
 
 def test_a_config_inside_another_hydra_application() -> None:
     """`lungtl.reproduce` composes the config of `lungtl.train`."""
-    with initialize_config_dir(str(composing.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(folders.conf_dir()), version_base="1.3"):
         assert composing.compose_config("train", TrainConfig, ["seed=3"]).seed == 3
         assert compose("prepare", ["workers=1"]).workers == 1

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from lungtl.settings import composing
-from lungtl.settings.composing import conf_dir
+from lungtl.settings import checks
 from lungtl.settings.errors import UsageError
+from lungtl.settings.folders import conf_dir
 from lungtl.settings.schema import ImageConfig, TrainConfig
 
 
@@ -50,6 +50,6 @@ def test_the_field_of_view(changes: dict[str, Any], size: int, crop_mm: list[flo
 )
 def test_what_cannot_be_meant_is_refused_in_one_line(overrides: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        composing.check("train", TrainConfig, overrides.split(), multirun=False)
+        checks.check("train", TrainConfig, overrides.split(), multirun=False)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

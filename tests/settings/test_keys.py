@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lungtl.settings import command_line, composing, keys
+from lungtl.settings import command_line, folders, keys
 from lungtl.settings.keys import DATASETS, LENGTH, config_key, container_key, dataset_hash, sweep_name
 
 CONFIG = {"seed": 0, "data_dir": "a", "trainer": {"max_epochs": 3, "devices": 1}, "hydra": {"job": {"num": 1}}}
@@ -74,7 +74,7 @@ sweep.name              none     changes  -        -
 sweep.retry             none     changes  -        -
 tracking.enabled        none     changes  -        reproduced
 tracking.experiment     none     changes  -        reproduced
-tracking.uri            none     changes  -        reproduced
+tracking.uri            none     changes  -        -
 trainer.accelerator     none     changes  -        reproduced
 trainer.accumulate      setting  fixed    named    reproduced
 trainer.batch_size      setting  fixed    named    reproduced
@@ -90,6 +90,7 @@ trainer.patience        setting  changes  named    reproduced
 trainer.precision       setting  fixed    named    reproduced
 trainer.sampler         setting  fixed    named    reproduced
 trainer.workers         none     changes  -        reproduced
+trust                   none     changes  -        -
 workers                 none     changes  -        -
 """
 
@@ -101,8 +102,8 @@ def _stamp(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def key(*overrides: str) -> str:
     """Of a training command."""
-    with initialize_config_dir(str(composing.conf_dir()), version_base="1.3"):
-        return container_key(compose("train", [*overrides, composing.search_path()], return_hydra_config=True))
+    with initialize_config_dir(str(folders.conf_dir()), version_base="1.3"):
+        return container_key(compose("train", [*overrides, folders.search_path()], return_hydra_config=True))
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[str]:
@@ -127,7 +128,7 @@ def described(name: str) -> str:
 
 def test_every_key_of_training_has_the_meaning_that_is_written_here() -> None:
     """Columns as in `TABLE`; a part's options share one line, except those with an entry of their own."""
-    with initialize_config_dir(str(composing.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(folders.conf_dir()), version_base="1.3"):
         composed = OmegaConf.to_container(compose("train", ["+dataset.table=x", "+dataset.images=y"]))
     names = {
         f"{name.partition('.')[0]}.*" if name.partition(".")[0] in PARTS and name not in keys.TABLE else name
@@ -137,7 +138,7 @@ def test_every_key_of_training_has_the_meaning_that_is_written_here() -> None:
 
 
 def test_an_entry_is_of_a_key_that_exists() -> None:
-    with initialize_config_dir(str(composing.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(folders.conf_dir()), version_base="1.3"):
         composed = compose("train", ["+dataset.table=x", "+dataset.images=y"], return_hydra_config=True)
     missing = object()
     assert [name for name in keys.TABLE if OmegaConf.select(composed, name, default=missing) is missing] == []
@@ -216,7 +217,7 @@ def test_fingerprints_are_those_of_the_sweep(tmp_path: Path) -> None:
     lines = (f"data_dir={tmp_path}", "sweep.name=x")
     roots = ("dataset.root=/here", "dataset.root=/there")
     assert key(*lines, roots[0]) != key(*lines, roots[1])
-    with initialize_config_dir(str(composing.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(folders.conf_dir()), version_base="1.3"):
         sections = [OmegaConf.to_container(compose("train", [root]).dataset) for root in roots]
     (sweep / DATASETS).write_text(json.dumps({dataset_hash(section): "f" for section in sections}))
     assert key(*lines, roots[0]) == key(*lines, roots[1])

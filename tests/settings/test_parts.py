@@ -12,6 +12,7 @@ import pytest
 from lungtl import __version__
 from lungtl.settings import parts
 from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.sources.base import Source
 from lungtl.sources.dicom import DicomSource
 
 ATTENTION = "lungtl.models.aggregators.attention.Attention"
@@ -54,19 +55,23 @@ def test_a_class_that_cannot_be_imported_is_named(lab: Path, target: str) -> Non
 
 
 @pytest.mark.parametrize("target", ["os.system", "builtins.eval", "subprocess.Popen", "lungtlx.y.Z", "somelab.agg.Mine",
-                                    "lungtl.bundle.Path", "lungtl.settings.parts.build", "lungtl", ""])  # fmt: skip
+                                    "lungtl.bundle.Path", "lungtl.data.store.reader.Store",
+                                    "lungtl.settings.parts.build", "lungtl", ""])  # fmt: skip
 def test_a_bundle_names_classes_of_lungtl_only(lab: Path, target: str) -> None:
-    with pytest.raises(LungtlError, match="is not a class of lungtl") as error:
-        parts.build_trusted({"_target_": target}, dim=1)
+    with pytest.raises(LungtlError, match="is not a Source of lungtl") as error:
+        parts.build_trusted({"_target_": target}, Source, dim=1)
     assert "\n" not in str(error.value)
     assert "somelab" not in sys.modules
 
 
 def test_a_package_that_is_trusted_is_built(lab: Path) -> None:
     with pytest.raises(LungtlError, match="trust=somelab"):
-        parts.build_trusted({"_target_": "somelab.agg.Mine"}, ["otherlab"], dim=1)
-    assert parts.build_trusted({"_target_": "somelab.agg.Mine"}, ["somelab"], dim=1).hidden == 3
-    assert parts.build_trusted({"_target_": DICOM, "root": "a", "table": "b"}, ()) == DicomSource("a", "b")
+        parts.build_trusted({"_target_": "somelab.agg.Mine"}, object, ["otherlab"], dim=1)
+    built: Any = parts.build_trusted({"_target_": "somelab.agg.Mine"}, object, ["somelab"], dim=1)
+    assert built.hidden == 3
+    with pytest.raises(LungtlError, match="not a Source"):
+        parts.build_trusted({"_target_": "somelab.agg.Mine"}, Source, ["somelab"], dim=1)
+    assert parts.build_trusted({"_target_": DICOM, "root": "a", "table": "b"}, Source) == DicomSource("a", "b")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from lungtl.sources.base import Bag
 from tests.real_data import folder, needs
 
 TABLE = "id,patient_id,label\na,p1,0\nb,p2,1\nc,p3,\n"
-IMAGES = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5)
+IMAGES = np.arange(-100, -40, dtype=np.int16).reshape(3, 4, 5)
 
 Make = Callable[..., ArraysSource]
 
@@ -62,9 +62,9 @@ def test_images_become_bags_of_one_slice(make: Make) -> None:
 
 
 def test_stacks_become_bags_of_unlabelled_slices(make: Make) -> None:
-    found = bags(make(images=np.arange(3 * 2 * 4 * 5).reshape(3, 2, 4, 5)))
+    found = bags(make(images=np.arange(-7, 113).reshape(3, 2, 4, 5)))
     assert found["b"].voxels.shape == (2, 4, 5)
-    assert found["b"].voxels[1, 0, 0] == 2 * 20 + 20
+    assert found["b"].voxels[1, 0, 0] == 2 * 20 + 20 - 7
     assert found["b"].bag_label == 1
     assert found["b"].slice_labels.tolist() == [-1, -1]
 
@@ -109,7 +109,7 @@ def test_covariates_that_cannot_be_kept(make: Make) -> None:
 
 def test_an_id_array_links_lines_in_any_order(make: Make) -> None:
     source = make("id,patient_id,label\n30,p,1\n10,p,0\n20,p,0\n", more={"number": [10, 20, 30]}, npz_id_key="number")
-    assert {key: bag.voxels[0, 0, 0] for key, bag in bags(source).items()} == {"30": 40, "10": 0, "20": 20}
+    assert {key: bag.voxels[0, 0, 0] for key, bag in bags(source).items()} == {"30": -60, "10": -100, "20": -80}
 
 
 @pytest.mark.parametrize("ids", [["a", "b", "c"], [b"a", b"b", b"c"]])
@@ -122,20 +122,20 @@ def test_ids_may_be_text_or_bytes(make: Make, ids: list[Any]) -> None:
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
-    values=st.lists(st.floats(-32768, 32767, width=32), min_size=3, max_size=3),
+    values=st.lists(st.floats(-32768, 32767, width=32), min_size=2, max_size=2),
     dtype=st.sampled_from([np.float32, np.float64]),
 )
 def test_fractions_are_rounded_and_nothing_else_happens(make: Make, values: list[float], dtype: Any) -> None:
-    found = bags(make(images=np.array(values, dtype=dtype).reshape(3, 1, 1)))
+    found = bags(make(images=np.array([-1000, *values], dtype=dtype).reshape(3, 1, 1)))
     stored = [int(bag.voxels[0, 0, 0]) for bag in found.values()]
-    assert stored == [int(np.rint(value)) for value in values]
+    assert stored == [-1000, *(int(np.rint(value)) for value in values)]
 
 
 def test_the_offset_applies_before_the_range_is_checked(make: Make) -> None:
-    table = "id,patient_id,label,offset\na,p,0,-40000\nb,p,0,-40000.4\nc,p,0,0\n"
+    table = "id,patient_id,label,offset\na,p,0,-41124\nb,p,0,-40000.4\nc,p,0,0\n"
     source = make(table, np.full((3, 1, 1), 40100, dtype=np.uint16), hu_offset_column="offset")
     a, b, c = source.inventory().items
-    assert source.load(a).voxels.tolist() == [[[100]]]
+    assert source.load(a).voxels.tolist() == [[[-1024]]]
     assert source.load(b).voxels.tolist() == [[[100]]]
     with pytest.raises(Refused, match=r"pixels are 40100\.\.40100, expected -32768\.\.32767; check dataset"):
         source.load(c)
@@ -143,11 +143,11 @@ def test_the_offset_applies_before_the_range_is_checked(make: Make) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_pixels_that_are_not_finite(make: Make, value: float) -> None:
-    images = np.zeros((3, 2, 2))
+    images = np.full((3, 2, 2), -5.0)
     images[1, 0, 0] = value
     source = make(images=images)
     first, second, _ = source.inventory().items
-    assert source.load(first).voxels.max() == 0
+    assert source.load(first).voxels.max() == -5
     with pytest.raises(Refused, match="1 pixels are not finite"):
         source.load(second)
 
@@ -173,6 +173,37 @@ def test_grey_values_must_be_whole_since_rounding_would_lose_them(make: Make) ->
 def test_an_invalid_range(make: Make, low: int, high: int) -> None:
     with pytest.raises(LungtlError, match=rf"dataset\.low={low} and dataset\.high={high} are not a range"):
         make(hu=False, low=low, high=high)
+
+
+@pytest.mark.parametrize(
+    ("images", "remedy"),
+    [
+        (np.linspace(0, 1, 75, dtype=np.float32), r"values from 0 to 1, .* scale them to .* and set dataset\.hu=false"),
+        (np.linspace(-1, 1, 75), r"values from -1 to 1, which are not HU .* and set dataset\.hu=false"),
+        (np.arange(75, dtype=np.uint8) * 3, r"0 to 222, .* set dataset\.hu=false dataset\.low=0 dataset\.high=222"),
+        (np.arange(75) * 50, r"from 0 to 3700, .* for raw CT values set dataset\.hu_offset_column"),
+    ],
+)
+def test_values_that_cannot_be_hu(make: Make, images: Any, remedy: str) -> None:
+    with pytest.raises(LungtlError, match=remedy):
+        make(images=images.reshape(3, 5, 5)).inventory()
+
+
+def test_an_offset_makes_raw_values_hu(make: Make) -> None:
+    table = "id,patient_id,label,offset\na,p,0,-1024\nb,p,0,-1024\nc,p,0,-1024\n"
+    source = make(table, np.arange(75).reshape(3, 5, 5) * 50, hu_offset_column="offset")
+    assert bags(source)["a"].voxels.min() == -1024
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8, 3), (3, 8, 8, 4), (3, 8, 8, 1), (3, 8, 3)])
+def test_a_last_axis_of_colour(make: Make, shape: tuple[int, ...]) -> None:
+    with pytest.raises(LungtlError, match=r"array images of crops\.npz .* last axis looks like colour"):
+        make(images=np.full(shape, -5), hu=bool(shape[-1] == 3)).inventory()
+
+
+@pytest.mark.parametrize("text", ["NaN", "<NA>", "None"])
+def test_labels_that_other_programs_call_missing(make: Make, text: str) -> None:
+    assert bags(make(f"id,patient_id,label\na,p1,0.0\nb,p2,TRUE\nc,p3,{text}\n"))["c"].bag_label == -1
 
 
 # Lines that are refused
@@ -233,8 +264,8 @@ def test_unlabelled_bags_may_be_in_any_split(make: Make) -> None:
             r"dataset\.label_column=label: .*no such column; did you mean labl\?",
         ),
         ("id,patient_id,label,id\na,p,0,b\n", r"dataset\.id_column=id: .*this column twice"),
-        ("id,patient_id,label\na,p\n", r"crops\.csv line 2 does not have 3 values"),
-        ("id,patient_id,label\na,p,0,1\n", r"crops\.csv line 2 does not have 3 values"),
+        ("id,patient_id,label\na,p\n", r"crops\.csv line 2 has 2 values, the header has 3 columns"),
+        ("id,patient_id,label\na,p,0,1\n", r"crops\.csv line 2 has 4 values, the header has 3"),
         ("", r"dataset\.id_column=id: crops\.csv has no such column"),
         ('id,patient_id,label\n"a,p,0\n', r"crops\.csv is not a readable CSV file"),
     ],
@@ -292,8 +323,8 @@ def test_images_without_pixels(make: Make) -> None:
 def test_one_position_cannot_place_several_slices(make: Make) -> None:
     table = "id,patient_id,label,z\na,p,0,1\nb,p,0,2\nc,p,0,3\n"
     with pytest.raises(LungtlError, match=r"dataset\.z_column=z .*2 slices"):
-        make(table, np.zeros((3, 2, 4, 4)), z_column="z").inventory()
-    assert bags(make(table, np.zeros((3, 1, 4, 4)), z_column="z"))["b"].z_mm.tolist() == [2.0]
+        make(table, np.full((3, 2, 5, 5), -5), z_column="z").inventory()
+    assert bags(make(table, np.full((3, 1, 5, 5), -5), z_column="z"))["b"].z_mm.tolist() == [2.0]
 
 
 @pytest.mark.parametrize("option", ["images", "table"])
@@ -343,7 +374,7 @@ def test_the_array_is_unpacked_once(make: Make, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_items_are_small_and_picklable(make: Make) -> None:
-    source = make(images=np.zeros((3, 300, 300)))
+    source = make(images=np.full((3, 300, 300), -5))
     sent = pickle.dumps((source, source.inventory().items[1]))
     assert len(sent) < 2000
     received, item = pickle.loads(sent)  # noqa: S301

@@ -68,14 +68,51 @@ def test_spaces_and_a_byte_order_mark_are_harmless(make: Make) -> None:
     assert (found[A].patient_id, found[A].bag_label) == ("p1", 1)
 
 
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("1.0", 1),
+        ("True", 1),
+        ('"1"', 1),
+        ("0.0", 0),
+        ("FALSE", 0),
+        ("NaN", -1),
+        ("<NA>", -1),
+        ("None", -1),
+        ('""', -1),
+    ],
+)
+def test_labels_as_other_programs_write_them(make: Make, text: str, label: int) -> None:
+    assert bags(make(f"{HEAD}{A},p1,{text}\n"))[A].bag_label == label
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        f" series_uid ,patient_id,\tlabel\xa0\n{A},p1,1\n",  # padded names
+        f"{HEAD}{A},p1,1,,\n\n",  # commas at the end, an empty line
+        f",series_uid,patient_id,label\n0,{A},p1,1\n",  # the index of a pandas table
+        f"series_uid,patient_id,label,\n{A},p1,1,\n",
+    ],
+)
+def test_harmless_columns_and_spaces(make: Make, table: str) -> None:
+    found = bags(make(table))
+    assert (found[A].patient_id, found[A].bag_label) == ("p1", 1)
+
+
+def test_values_in_shifted_columns_are_noticed(make: Make) -> None:
+    with pytest.raises(LungtlError, match=r"line 2 has 4 values, the header has 3 columns; name every column"):
+        make(f"{HEAD}1,{A},p1,1\n").inventory()  # as R writes row names
+
+
 def test_patient_ids_stay_text(make: Make) -> None:
     assert bags(make(f"{HEAD}{A},007,1\n"))[A].patient_id == "007"
     assert bags(make(f"{HEAD}{A},NA,1\n"))[A].patient_id == "NA"
 
 
-def test_two_scans_of_a_patient(make: Make) -> None:
-    found = bags(make(f"{HEAD}{A},p1,1\n{B},p1,1\n{C},p1,\n"))
-    assert [bag.bag_label for bag in found.values()] == [1, 1, -1]
+def test_labels_belong_to_scans_not_to_patients(make: Make) -> None:
+    found = bags(make(f"{HEAD}{A},p1,0\n{B},p1,1\n{C},p1,\n"))
+    assert [bag.bag_label for bag in found.values()] == [0, 1, -1]
 
 
 # Refused
@@ -114,12 +151,12 @@ def test_gap(make: Make, tmp_path: Path) -> None:
         (f"{HEAD}{A},p1,1\n{B},p2,0\n{A},p1,1\n", f"line 4: series_uid {A} is repeated"),
         (f"{HEAD}{A},p1,2\n", "line 2: label is '2'; expected 0, 1 or empty"),
         (f"{HEAD}{A},p1,yes\n", "line 2: label is 'yes'"),
-        (f"{HEAD}{A},p1,1.0\n", "line 2: label is '1.0'"),
-        (f"{HEAD}{A},p1,1\n{B},p1,0\n", "line 3: patient p1 has labels 0 and 1"),
+        (f"{HEAD}{A},p1,-1\n", "line 2: label is '-1'"),
+        (f"label,{HEAD}1,{A},p1,1\n", r"has several columns label \("),
         (f"{HEAD},p1,1\n", "line 2: series_uid and patient_id must not be empty"),
         (f"{HEAD}{A}, ,1\n", "line 2: series_uid and patient_id must not be empty"),
         ("", r"labels.csv has no column series_uid"),
-        (f"{HEAD}{A},p1,1\n{B},p2,0,0,0\n", "labels.csv line 3 does not have 3 values"),
+        (f"{HEAD}{A},p1,1\n{B},p2,0,0,0\n", "labels.csv line 3 has 5 values, the header has 3 columns"),
     ],
 )
 def test_bad_table(make: Make, table: str, message: str) -> None:

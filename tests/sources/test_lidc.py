@@ -88,6 +88,10 @@ def test_bag(tmp_path: Path) -> None:
         "manufacturer": "other",  # the files name none of the known ones
         "crop_top": 0,
         "crop_left": 0,
+        "rescale_type": "",
+        "hu_lowest": bag.voxels.min(),
+        "hu_median": pytest.approx(np.median(bag.voxels), abs=150),
+        "hu_high": pytest.approx(np.percentile(bag.voxels, 95), abs=150),
     }
 
 

@@ -13,18 +13,18 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from lungtl.settings import composing
+from lungtl.settings import folders
 from lungtl.sweeps.datasets import record_datasets
 from lungtl.sweeps.plan import compose_grid, plan_runs
 
 
 @pytest.fixture(autouse=True)
 def _hydra() -> Iterator[None]:
-    with initialize_config_dir(str(composing.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(folders.conf_dir()), version_base="1.3"):
         yield
 
 
-def write_arrays(folder: Path, offset: int = 0) -> Path:
+def write_arrays(folder: Path, offset: int = -100) -> Path:
     """A dataset of four bags with one slice each."""
     folder.mkdir()
     np.savez(folder / "images.npz", images=np.arange(4 * 64, dtype=np.int16).reshape(4, 8, 8) + np.int16(offset))
@@ -43,7 +43,7 @@ def keys(root: Path, folder: Path, *tables: Path) -> list[str]:
     sweep = root / "data" / "sweeps" / "x"
     names = ",".join(map(str, tables or [folder / "labels.csv"]))
     line = ["dataset=arrays", f"dataset.images={folder / 'images.npz'}", f"dataset.table={names}", "workers=1",
-            f"data_dir={root / 'data'}", "sweep.name=x", composing.search_path()]  # fmt: skip
+            f"data_dir={root / 'data'}", "sweep.name=x", folders.search_path()]  # fmt: skip
     runs = compose_grid(GlobalHydra.instance().config_loader().load_configuration("train", line, RunMode.MULTIRUN))
     assert runs is not None
     sweep.mkdir(parents=True, exist_ok=True)
@@ -65,9 +65,9 @@ def test_a_moved_dataset_makes_no_run_new(tmp_path: Path) -> None:
 def test_other_content_makes_a_new_run_at_the_same_and_at_another_path(tmp_path: Path) -> None:
     folder = write_arrays(tmp_path / "here")
     before = keys(tmp_path, folder)
-    other = keys(tmp_path, write_arrays(tmp_path / "there", offset=1))
+    other = keys(tmp_path, write_arrays(tmp_path / "there", offset=-99))
     shutil.rmtree(folder)
-    changed = keys(tmp_path, write_arrays(folder, offset=2))
+    changed = keys(tmp_path, write_arrays(folder, offset=-98))
     assert len({*before, *other, *changed}) == 3
 
 

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from omegaconf import OmegaConf
 
+from lungtl.runs.folder import run_lock
 from lungtl.settings.errors import LungtlError, Unreachable, UsageError
 from lungtl.sweeps import jobs
-from lungtl.sweeps.jobs import RETRY_LOCK, resume_run, run_in_sweep
+from lungtl.sweeps.jobs import RETRY_LOCK, run_alone, run_in_sweep
 from lungtl.sweeps.parent import write_parent
-from lungtl.sweeps.state import State, read_state, run_lock, status_of, write_state
+from lungtl.sweeps.state import State, read_state, status_of, write_state
 
 STARTED = State("running", 0, ("seed=1",), "val/loss")
 
@@ -101,7 +103,7 @@ def test_a_run_of_another_process_is_left_to_it(
     with run_lock(tmp_path):
         assert run_in_sweep(tmp_path, STARTED, work, retry=True) is None
         with pytest.raises(LungtlError, match="wait for it or stop it"):
-            resume_run(tmp_path, work)
+            run_alone(tmp_path, work)
     assert work.seen == []
     assert str(tmp_path) in caplog.text
 
@@ -109,10 +111,18 @@ def test_a_run_of_another_process_is_left_to_it(
 def test_a_run_resumed_by_name_records_its_outcome(tmp_path: Path) -> None:
     write_state(tmp_path, replace(STARTED, state="failed", error="full disk"))
     with pytest.raises(ValueError, match="again"):
-        resume_run(tmp_path, Work(tmp_path, ValueError("again")))
+        run_alone(tmp_path, Work(tmp_path, ValueError("again")))
     assert written(tmp_path).error == "ValueError: again"
-    assert resume_run(tmp_path, Work(tmp_path, 0.125)) == 0.125
+    assert run_alone(tmp_path, Work(tmp_path, 0.125)) == 0.125
     assert written(tmp_path) == replace(STARTED, state="finished", value=0.125)
+
+
+def test_a_run_outside_a_sweep_is_not_started_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "LOCK_TIMEOUT", 0)
+    composed = OmegaConf.create({"dry_run": False})
+    assert jobs.run_job(tmp_path, composed, lambda: 0.5, single=True) == 0.5
+    with run_lock(tmp_path), pytest.raises(LungtlError, match="is running; wait for it or stop it"):
+        jobs.run_job(tmp_path, composed, lambda: 0.5, single=True)
 
 
 def test_a_run_that_keeps_crashing_is_given_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,11 +12,12 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 
+from lungtl.runs.folder import run_lock
 from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError
 from lungtl.sweeps import jobs, launch
 from lungtl.sweeps.parent import parent_of, write_parent
-from lungtl.sweeps.state import State, read_states, run_lock, write_state
+from lungtl.sweeps.state import State, read_states, write_state
 from lungtl.tracking.backend import experiment_id, open_client
 from lungtl.tracking.tracker import NoTracker
 

@@ -10,7 +10,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from lungtl.settings import composing
+from lungtl.settings import folders
 from lungtl.settings.errors import UsageError
 from lungtl.sweeps.plan import Planned, compose_grid, plan_runs, print_plan, started_before
 from lungtl.sweeps.state import State, write_state
@@ -20,13 +20,13 @@ STARTED = State("running", 0, ("seed=0",), "val/loss")
 
 @pytest.fixture(autouse=True)
 def _hydra() -> Iterator[None]:
-    with initialize_config_dir(str(composing.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(folders.conf_dir()), version_base="1.3"):
         yield
 
 
 def config(data_dir: Path, *overrides: str, command: str = "train") -> Any:
     """The config of a sweep, as Hydra passes it to callbacks."""
-    line = [*overrides, f"data_dir={data_dir}", "sweep.name=x", composing.search_path()]
+    line = [*overrides, f"data_dir={data_dir}", "sweep.name=x", folders.search_path()]
     return GlobalHydra.instance().config_loader().load_configuration(command, line, RunMode.MULTIRUN)
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from lungtl.sweeps.state import STATUS, State, read_state, read_states, run_lock, status_of, write_state
+from lungtl.runs.folder import run_lock
+from lungtl.sweeps.state import STATUS, State, read_state, read_states, status_of, write_state
 
 RUNNING = State("running", 3, ("seed=1", "aggregator=max"), "val/loss")
 HOLD = """
 import sys, time
 from pathlib import Path
-from lungtl.sweeps.state import State, run_lock, write_state
+from lungtl.runs.folder import run_lock
+from lungtl.sweeps.state import State, write_state
 folder = Path(sys.argv[1])
 with run_lock(folder):
     write_state(folder, State("running", 0, (), "val/loss"))
@@ -73,3 +75,11 @@ def test_runs_are_ordered_by_job_number(tmp_path: Path) -> None:
         write_state(tmp_path / name, replace(RUNNING, number=number))
     (tmp_path / "report").mkdir()
     assert [folder.name for folder in read_states(tmp_path)] == ["a", "c", "b"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b"{}"])
+def test_a_damaged_state_is_unknown(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / STATUS).write_bytes(content)
+    assert read_state(tmp_path) is None
+    assert status_of(tmp_path) == "new"
+    assert str(tmp_path) in caplog.text

@@ -11,12 +11,13 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from lungtl.settings.credentials import check_credentials, hide_password
 from lungtl.settings.errors import LungtlError, Unreachable, UsageError
 from lungtl.settings.schema import TrackingConfig
 from lungtl.tracking import backend, publish
-from lungtl.tracking.backend import DATABASE, default_uri, experiment_id, open_client
+from lungtl.tracking.backend import DATABASE, default_uri, experiment_id, open_client, sqlite_file
 from lungtl.tracking.tracker import MlflowTracker
 from lungtl.tracking.unsent import FILE
 
@@ -170,3 +171,16 @@ def test_a_kill_while_the_database_is_made_leaves_a_usable_folder(
     assert not (tmp_path / DATABASE).exists()
     assert open_client(None, tmp_path).get_experiment_by_name("Default") is not None
     assert [path.name for path in tmp_path.glob("*.new-*")] == []
+
+
+@pytest.mark.parametrize("name", ["my%20data", "what?", "a#b", "two words", "O'Brien", "新"])
+def test_a_store_can_be_below_any_folder(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    uri = default_uri(folder)
+    assert sqlite_file(uri) == folder / "mlflow.db"
+    assert make_url(uri).database == str(folder / "mlflow.db")
+
+
+def test_other_stores_have_no_file() -> None:
+    assert sqlite_file("postgresql://host/x") is None
+    assert sqlite_file("sqlite:////a/b.db?timeout=3") == Path("/a/b.db")

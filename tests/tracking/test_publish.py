@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from lungtl.settings.errors import LungtlError
 from lungtl.tracking import publish
 from lungtl.tracking.backend import open_client
 from lungtl.tracking.mlflow_run import KEY, MlflowRun, find_or_create_run
@@ -86,3 +88,17 @@ def test_an_evaluation_is_recorded_from_its_folder(tmp_path: Path) -> None:
     assert found["metrics"]["test/bag/auroc"] == [(0, "0.875")]
     assert found["artifacts"] == ["metrics.json", "predictions.csv"]
     assert json.loads((folder / "metrics.json").read_text())["model"] == "abc"
+
+
+@pytest.mark.parametrize("name", ["split.csv", "figures/secret", "bundle"])
+def test_nothing_outside_the_runs_folder_is_sent(tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret").write_text("of the user", encoding="utf-8")
+    folder = tmp_path / "run"
+    run_in(folder, tmp_path)
+    path = folder / name
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.symlink_to(tmp_path if name == "bundle" else tmp_path / "secret")
+    with pytest.raises(LungtlError, match="link out of the run's folder"):
+        publish.run(new_run(tmp_path), folder)

@@ -6,7 +6,8 @@ import pytest
 
 from lungtl.settings.errors import LungtlError
 from lungtl.tracking import publish
-from lungtl.tracking.tracker import MlflowTracker, NoTracker, tracked
+from lungtl.tracking.tracker import MlflowTracker, NoTracker, SentLater, tracked
+from lungtl.tracking.unsent import read_unsent
 from tests.tracking.run_folder import config
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -45,3 +46,19 @@ def test_the_status_depends_on_how_the_run_ends(error: BaseException | None, sta
         with pytest.raises(type(error)), tracked(recorder):
             raise error
     assert recorder.status == status
+
+
+def test_what_tracking_none_keeps_from_mlflow_can_be_sent_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    later = SentLater(tmp_path, "a1b2", "postgresql://me:secret@host/x", "tests")
+    unsent = read_unsent(tmp_path)
+    assert unsent is not None
+    assert (unsent.mlflow_run_id, unsent.running) == ("a1b2", True)
+    later.tags({"lungtl.pruned": "true"})
+    later.close("FINISHED")
+    unsent = read_unsent(tmp_path)
+    assert unsent is not None
+    assert (unsent.status, unsent.running, unsent.tags) == ("FINISHED", False, {"lungtl.pruned": "true"})
+    assert unsent.tracking_uri == "postgresql://***@host/x"
+    assert f"lungtl sync run={tmp_path}" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from lungtl.settings.errors import LungtlError
-from lungtl.training.checkpoints import AtomicCheckpointIO, Checkpoints, check_checkpoint, check_intact
+from lungtl.training.checkpoints import AtomicCheckpointIO, Checkpoints, _Writer, check_checkpoint, check_intact
 
 
 class FakeTrainer(SimpleNamespace):
@@ -142,3 +143,15 @@ def test_a_flipped_bit_of_a_weight_is_noticed(tmp_path: Path) -> None:
         AtomicCheckpointIO().load_checkpoint(path)
     with pytest.raises(LungtlError, match=r"last.ckpt was altered \("):
         check_checkpoint(tmp_path)
+
+
+def test_a_full_disk_is_reported_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's own error is about a position in the file."""
+
+    def full(self: _Writer, content: bytes) -> int:
+        self.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise self.error
+
+    monkeypatch.setattr(_Writer, "write", full)
+    with pytest.raises(LungtlError, match=r"cannot write .*last.ckpt \(No space left on device\); free some space"):
+        AtomicCheckpointIO().save_checkpoint({"epoch": 1, "weights": torch.zeros(1000)}, tmp_path / "last.ckpt")

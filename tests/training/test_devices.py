@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,8 @@ import torch
 from torch import multiprocessing
 
 from lungtl.models.inference import MOST_BYTES
-from lungtl.training.devices import WORKERS_PER_GPU, device_count, loader_processes, pick_device
+from lungtl.settings.errors import UsageError
+from lungtl.training.devices import WORKERS_PER_GPU, available_device, device_count, loader_processes, pick_device
 from tests.training.test_fit import config_of
 
 
@@ -22,6 +24,37 @@ def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda answer=cuda: answer)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda answer=mps: answer)
         assert pick_device("auto").type == expected
+
+
+@pytest.mark.parametrize(("accelerator", "backend"), [("gpu", torch.cuda), ("mps", torch.backends.mps)])
+def test_an_absent_device_is_one_line(monkeypatch: pytest.MonkeyPatch, accelerator: str, backend: Any) -> None:
+    monkeypatch.setattr(backend, "is_available", lambda: True)
+    assert available_device(accelerator) == pick_device(accelerator)
+    monkeypatch.setattr(backend, "is_available", lambda: False)
+    with pytest.raises(UsageError, match=f"accelerator={accelerator}: .*; use auto or cpu"):
+        available_device(accelerator)
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "raised", "strategy"),
+    [
+        (1024, 4096, None, "file_system"),
+        (1024, 8192, 512 + 2 * 4 * 256 * 2, None),  # two batches ready in each of 4 processes, two tensors a case
+        (1024, 1024, None, "file_system"),
+        (8192, 8192, None, None),
+        (1024, resource.RLIM_INFINITY, 512 + 2 * 4 * 256 * 2, None),
+    ],
+)
+def test_loader_processes_do_not_run_out_of_open_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, raised: int | None, strategy: str | None
+) -> None:
+    limits, strategies = list[tuple[int, int]](), list[str]()
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, both: limits.append(both))
+    monkeypatch.setattr(multiprocessing, "set_sharing_strategy", strategies.append)
+    loader_processes(config_of(tmp_path, workers=4, batch_size=256).trainer, cached=False)
+    assert limits == ([] if raised is None else [(raised, hard)])
+    assert strategies == ([] if strategy is None else [strategy])
 
 
 def test_devices_are_counted_where_the_run_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

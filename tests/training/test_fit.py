@@ -22,13 +22,13 @@ from lungtl.models.freezing.frozen import Frozen
 from lungtl.models.freezing.full import Full
 from lungtl.models.freezing.last_blocks import LastBlocks
 from lungtl.settings import parts
-from lungtl.settings.composing import conf_dir
 from lungtl.settings.errors import LungtlError
+from lungtl.settings.folders import conf_dir
 from lungtl.settings.schema import TrainConfig
 from lungtl.training.build import build_classifier
 from lungtl.training.datamodule import BagDataModule
 from lungtl.training.feature_cache import PROBE_SLICES, cached_features
-from lungtl.training.fit import fit, seed_everything
+from lungtl.training.fit import explain_single_values, fit, seed_everything
 from lungtl.training.losses import BagAndSliceLoss
 from lungtl.training.module import BagModule
 from lungtl.training.plan import trainable_share
@@ -89,7 +89,7 @@ def config_of(folder: Path, train_slices: int | None = 2, augment: str = "none",
         "aggregator": {parts.TARGET: f"{models}.aggregators.attention.Attention"},
         "loss": {parts.TARGET: "lungtl.training.losses.BagAndSliceLoss"},
         "image": {**root["image"], "size": 32, "augment": augment, "train_slices": train_slices},
-        "head": {"width": 16, "dropout": 0.1},
+        "head": {**root["head"], "width": 16, "dropout": 0.1},
         "trainer": {**groups["trainer"], **quick, **trainer},
         "optimizer": {**groups["optimizer"], "lr": 1e-2},
         "schedule": groups["schedule"],
@@ -353,3 +353,12 @@ def test_a_run_without_a_checkpoint_starts_over(store: Store, tmp_path: Path, ca
     assert "no checkpoint yet" in caplog.text
     assert changed(expected.state_dict(), module.state_dict()) == set()
     assert (same, resumed.seen) == (result, whole.seen)
+
+
+def test_a_batch_norm_that_sees_one_value_is_one_line() -> None:
+    norm = torch.nn.BatchNorm2d(2).train()
+    problem = r"one slice is too few .* raise trainer.batch_size \(now 1\)"
+    with pytest.raises(LungtlError, match=problem), explain_single_values(1):
+        norm(torch.zeros(1, 2, 1, 1))
+    with pytest.raises(ValueError, match="other"), explain_single_values(1):
+        raise ValueError("other")

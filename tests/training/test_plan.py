@@ -12,7 +12,7 @@ from lungtl.models.freezing.gradual import Gradual
 from lungtl.models.freezing.layer_decay import LayerDecay
 from lungtl.models.freezing.lp_ft import LpFt
 from lungtl.models.freezing.norm_only import NormOnly
-from lungtl.settings import composing, parts
+from lungtl.settings import checks, parts
 from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import TrainConfig
 from lungtl.training.plan import print_plan, trainable_share, training_plan
@@ -96,4 +96,4 @@ def test_the_table_needs_neither_weights_nor_data(tmp_path: Path, capsys: pytest
 
 def test_a_dry_run_of_a_resumed_run_is_refused_before_anything_is_written() -> None:
     with pytest.raises(UsageError, match=r"dry_run=true with resume=/x: .*omit one"):
-        composing.check("train", TrainConfig, ["dry_run=true", "resume=/x"], multirun=False)
+        checks.check("train", TrainConfig, ["dry_run=true", "resume=/x"], multirun=False)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from lungtl.settings.errors import LungtlError
+from lungtl.settings.errors import LungtlError, system_error
 from lungtl.sources.base import sha256
 
 TEMPORARY = ".tmp"
 SUMS = "SHA256SUMS"  # of a folder's files, as `sha256sum --check` reads it
-NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
-NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 @contextmanager
@@ -24,16 +21,7 @@ def explain_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in NO_SPACE:
-            remedy = "free some space"
-        elif error.errno in NO_ACCESS:
-            remedy = "make the folder writable or set data_dir=FOLDER"
-        else:
-            remedy = "check the disk and the path"
-        raise LungtlError(
-            f"cannot write {path} ({error.strerror or error}); {remedy}, then rerun the same command: "
-            "finished work is kept"
-        ) from error
+        raise system_error(error, path) from error
 
 
 @contextmanager
@@ -50,13 +38,13 @@ def whole_file(path: Path, scratch: Path) -> Iterator[BinaryIO]:
 def write_checksums(folder: Path, names: Iterable[str]) -> None:
     """Write the checksums of those of these files that the folder has."""
     lines = [f"{sha256(folder / name)}  {name}\n" for name in names if (folder / name).is_file()]
-    (folder / SUMS).write_text("".join(lines))
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
 def check_checksums(folder: Path) -> None:
     """Raise LungtlError if a file differs from its checksum; a folder without checksums is not checked."""
     path = folder / SUMS
-    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         digest, _, name = line.partition("  ")
         file = folder / Path(name).name
         if not file.is_file() or sha256(file) != digest:

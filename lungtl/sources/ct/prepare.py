@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from lungtl.sources.ct.lungs import crop_to_lungs
 from lungtl.sources.ct.series import Series, check_gap
+from lungtl.sources.ct.units import hu_details
 from lungtl.sources.ct.volume import Volume, read_volume, resample_z
 
 Crop = Literal["none", "lungs"]
@@ -20,7 +21,8 @@ def prepare_series(
 
     Returns:
         The volume, and its columns of `bags.parquet`: n_native_slices, native_spacing_mm, largest_gap_mm,
-        slice_thickness_mm, manufacturer, crop_top and crop_left (first row and column of the crop, 0 without one).
+        slice_thickness_mm, manufacturer, crop_top and crop_left (first row and column of the crop, 0 without one),
+        rescale_type (US if any slice has it) and those of `hu_details`.
     """
     check_gap(series, max_gap_mm)
     volume = read_volume(series)
@@ -28,7 +30,8 @@ def prepare_series(
     if crop == "lungs":  # before resampling, which is then faster
         volume, box = crop_to_lungs(volume)
         top, left = box.top, box.left
-    return resample_z(volume, SLICE_STEP_MM), {**series_details(series), "crop_top": top, "crop_left": left}
+    details = {**series_details(series), **hu_details(volume.hu), "crop_top": top, "crop_left": left}
+    return resample_z(volume, SLICE_STEP_MM), details
 
 
 def series_details(series: Series) -> dict[str, Any]:
@@ -39,4 +42,5 @@ def series_details(series: Series) -> dict[str, Any]:
         "largest_gap_mm": series.largest_gap_mm,
         "slice_thickness_mm": series.files[0].slice_thickness_mm,
         "manufacturer": series.files[0].manufacturer,
+        "rescale_type": max(file.rescale_type for file in series.files),
     }

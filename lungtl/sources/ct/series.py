@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import filecmp
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,16 @@ from numpy.typing import NDArray
 
 from lungtl.settings.errors import LungtlError, Refused
 from lungtl.sources.base import Refusal, fingerprint
+from lungtl.sources.ct.encoding import open_dicom
 from lungtl.sources.ct.header import Header, not_ct, read_headers
+from lungtl.sources.ct.mixture import check_unmixed
+from lungtl.sources.ct.other_formats import other_format
 from lungtl.sources.ct.slice_file import SliceFile
 from lungtl.sources.files import printable, walk
 
 ORIENTATION_TOLERANCE = 1e-3
 POSITION_TOLERANCE_MM = 1e-2
+NEAR_DUPLICATE = 0.05  # of the usual step between slices; less is one position, reconstructed twice
 MAX_SHIFT_MM = 0.5  # of slice origins within the plane; more means a tilted gantry
 MAX_VOXELS = 2**32  # 8 GiB as int16, ten times the longest chest CT at 1 mm
 MAX_GB = 2.0  # of a series, native and at 1 mm together: 1,900 slices of 512 x 512 in all
@@ -63,10 +67,12 @@ class Series:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the slices' identities, file sizes, positions, spacing and rescale coefficients."""
-        return fingerprint(
-            [[f.sop_uid, f.size, f.position_mm, f.pixel_spacing_mm, f.slope, f.intercept] for f in self.files]
-        )
+        """Hash of the slices' identities, file sizes, positions, spacing, rescale coefficients and padding values."""
+        rows: list[list[object]] = []
+        for f in self.files:
+            row = [f.sop_uid, f.size, f.position_mm, f.pixel_spacing_mm, f.slope, f.intercept]
+            rows.append([*row, f.padding] if f.padding else row)
+        return fingerprint(rows)
 
 
 def find_series(
@@ -90,7 +96,9 @@ def find_series(
         The usable series, sorted by UID, and the refused or skipped files (relative to root) and series (by UID).
     """
     if not os.path.isdir(root):  # noqa: PTH112 - Path.is_dir raises if a parent folder is not accessible
-        raise LungtlError(f"{option}={root} is not a folder; set {option} to the folder with the DICOM series")
+        other = other_format(root) if root.is_file() else None
+        problem, remedy = (other.reason, f"{other.remedy}; or ") if other else ("not a folder", "")
+        raise LungtlError(f"{option}={root} is {problem}; {remedy}set {option} to the folder with the DICOM series")
     paths, refusals = walk(root, follow_links)
     headers_of: dict[str, list[Header]] = defaultdict(list)
     for path, header in zip(paths, read_headers(paths, workers), strict=True):
@@ -99,7 +107,9 @@ def find_series(
         elif header is not None:
             headers_of[header.series_uid].append(header)
     if not headers_of and not refusals:
-        raise LungtlError(f"no DICOM file in {root}; set {option} to the folder with the DICOM series")
+        kinds = Counter(path.suffix for path in paths).most_common(1)
+        found = f" ({len(paths)} files, most are {printable(kinds[0][0]) or 'without extension'})" if kinds else ""
+        raise LungtlError(f"no DICOM file in {root}{found}; set {option} to the folder with the DICOM series")
     series = []
     for uid, headers in sorted(headers_of.items()):
         try:
@@ -144,7 +154,7 @@ def check_voxels(n_slices: int, rows: int, columns: int) -> None:
 def _build(uid: str, headers: list[Header], root: Path, refusals: list[Refusal], max_gb: float) -> Series:
     """Check and sort one series; raises Refused, and adds skipped files to `refusals`."""
     if not uid:
-        raise Refused(f"{len(headers)} files without SeriesInstanceUID", "fix their headers, or remove them")
+        raise Refused(f"{len(headers)} files without SeriesInstanceUID", "fix their headers")
     _check_same("Modality", [header.modality for header in headers])
     if headers[0].modality != "CT":
         raise not_ct(headers[0].modality)
@@ -175,7 +185,7 @@ def _without_copies(slices: Sequence[SliceFile]) -> list[SliceFile]:
         first = unique.setdefault(file.sop_uid, file)
         if first is not file and not _same_bytes(first, file):
             names = f"{first.name} and {file.name}"
-            raise Refused(f"{names} have the same SOPInstanceUID but differ", "remove the wrong one")
+            raise Refused(f"{names} have the same SOPInstanceUID but differ", "move the wrong one elsewhere")
     return list(unique.values())
 
 
@@ -190,6 +200,8 @@ def _axial_stack(slices: Sequence[SliceFile]) -> tuple[SliceFile, ...]:
     """Sort slices by ascending z; raises Refused unless they form one axial stack of acceptable size."""
     if len(slices) < 2:
         raise Refused("only one slice, so its spacing is unknown", "provide a series of at least two slices")
+    slices = sorted(slices, key=lambda file: file.position_mm[2])
+    check_unmixed([file.identity for file in slices])
     _check_same("Rows", [file.shape[0] for file in slices])
     _check_same("Columns", [file.shape[1] for file in slices])
     _check_same("PixelSpacing", [file.pixel_spacing_mm for file in slices])
@@ -198,13 +210,32 @@ def _axial_stack(slices: Sequence[SliceFile]) -> tuple[SliceFile, ...]:
     shift = np.ptp(positions[:, :2], axis=0).max()
     if shift > MAX_SHIFT_MM:
         raise Refused(f"slice origins shift by {shift:.1f} mm in the plane (tilted gantry?)", "correct the tilt first")
-    order = np.argsort(positions[:, 2], kind="stable")
-    z_mm = positions[order, 2]
+    z_mm = positions[:, 2]
     steps = np.diff(z_mm)
-    if steps.min() < POSITION_TOLERANCE_MM:
-        raise Refused(f"two slices at z = {z_mm[int(steps.argmin())]:g} mm", "keep one slice per position")
+    least = max(POSITION_TOLERANCE_MM, NEAR_DUPLICATE * np.percentile(steps, 75, method="lower"))
+    if steps.min() < least:
+        k = int((steps < least).argmax())
+        raise _same_position(slices[k], slices[k + 1])
     check_voxels(max(len(slices), round(z_mm[-1] - z_mm[0])), *slices[0].shape)
-    return tuple(slices[k] for k in order)
+    return tuple(slices)
+
+
+def _same_position(one: SliceFile, other: SliceFile) -> Refused:
+    """The refusal of two slices at one position; says whether they are one slice under two UIDs."""
+    same = one.n_bytes == other.n_bytes and _pixel_bytes(one) == _pixel_bytes(other)
+    reason = f"two slices at z = {one.position_mm[2]:g} mm: {one.name} and {other.name}"
+    if same:
+        return Refused(f"{reason}, the same pixels with two SOPInstanceUIDs", "move one of the two elsewhere")
+    return Refused(reason, "export the acquisitions, phases or reconstructions as series of their own")
+
+
+def _pixel_bytes(file: SliceFile) -> bytes:
+    try:
+        with open_dicom(Path(file.path)) as stream:
+            stream.seek(file.pixels.value)
+            return stream.read(min(file.pixels.length, file.size))
+    except OSError as error:
+        raise Refused(f"{file.name} cannot be read ({error.strerror})", "check its permissions") from None
 
 
 def _check_same(tag: str, values: Sequence[Hashable]) -> None:

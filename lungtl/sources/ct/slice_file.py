@@ -9,6 +9,8 @@ from pathlib import Path
 from lungtl.settings.errors import Refused
 from lungtl.sources.ct.elements import Elements, vendor
 from lungtl.sources.ct.encoding import PixelElement, check_decodable
+from lungtl.sources.ct.mixture import identity
+from lungtl.sources.ct.units import rescale_type
 from lungtl.sources.files import printable
 
 MAX_MATRIX = 8192  # larger values come from damaged headers and would exhaust the memory
@@ -37,6 +39,8 @@ class SliceFile:
     pixel_spacing_mm: tuple[float, float]  # (row, column) distance, as in DICOM's PixelSpacing
     slice_thickness_mm: float  # NaN if the header has none
     manufacturer: str  # see `vendor`
+    identity: tuple[str, ...]  # hashes of what all slices of a series share, see `mixture`
+    rescale_type: str  # '', HU or US
     slope: float  # RescaleSlope
     intercept: float  # RescaleIntercept
     syntax: str  # transfer syntax UID
@@ -44,6 +48,7 @@ class SliceFile:
     bits_allocated: int  # 8 or 16 bits per pixel
     bits_stored: int  # number of significant bits, the low ones
     signed: bool  # two's complement
+    padding: tuple[int, int] | None  # PixelPaddingValue and PixelPaddingRangeLimit, each as its 16 bits
 
     @property
     def name(self) -> str:
@@ -97,6 +102,8 @@ def read_slice(path: Path, size: int, elements: Elements, syntax: str, pixels: P
     _check_value("BitsStored", stored, range(1, allocated + 1), FIX_HEADER)
     _check_value("HighBit", elements.integer("HighBit"), (stored - 1,), "store the values in the low bits")
     representation = elements.integer("PixelRepresentation")
+    thickness = elements.number("SliceThickness") if elements.has("SliceThickness") else float("nan")
+    padding, limit = elements.padding("PixelPaddingValue"), elements.padding("PixelPaddingRangeLimit")
     _check_value("PixelRepresentation", representation, (0, 1), FIX_HEADER)
     return SliceFile(
         path=os.fspath(path),
@@ -106,8 +113,10 @@ def read_slice(path: Path, size: int, elements: Elements, syntax: str, pixels: P
         orientation=elements.numbers("ImageOrientationPatient", 6),
         shape=(rows, columns),
         pixel_spacing_mm=(row_mm, column_mm),
-        slice_thickness_mm=elements.number("SliceThickness") if elements.has("SliceThickness") else float("nan"),
+        slice_thickness_mm=thickness,
         manufacturer=vendor(elements.text("Manufacturer")),
+        identity=identity(elements, thickness),
+        rescale_type=rescale_type(elements),
         slope=slope,
         intercept=elements.number("RescaleIntercept"),
         syntax=syntax,
@@ -115,6 +124,7 @@ def read_slice(path: Path, size: int, elements: Elements, syntax: str, pixels: P
         bits_allocated=allocated,
         bits_stored=stored,
         signed=representation == 1,
+        padding=None if padding is None else (padding, padding if limit is None else limit),
     )
 
 

@@ -97,7 +97,7 @@ def _read_slice(file: SliceFile, out: NDArray[np.int16]) -> None:
                 stored = _uncompressed(file, stream, out)
             else:
                 stored = _decompressed(file, stream)
-        _to_hu(_significant_bits(stored, file.bits_stored, file.signed), file.slope, file.intercept, out)
+        _to_hu(_significant_bits(stored, file.bits_stored, file.signed), file, out)
     except Refused as refused:
         raise Refused(f"{file.name} {refused.reason}", refused.remedy) from None
     except OSError as error:
@@ -155,12 +155,35 @@ def _significant_bits(stored: NDArray[Any], bits_stored: int, signed: bool) -> N
     return stored.astype(np.int16) if stored.dtype.itemsize == 1 else stored
 
 
-def _to_hu(stored: NDArray[Any], slope: float, intercept: float, out: NDArray[np.int16]) -> None:
-    low, high = sorted(float(value) * slope + intercept for value in (stored.min(), stored.max()))
-    if not (np.rint(low) >= INT16.min and np.rint(high) <= INT16.max):
-        raise Refused(f"has HU from {low:g} to {high:g}, outside int16", "check its rescale tags")
-    if slope == 1 and intercept.is_integer():
+def _to_hu(stored: NDArray[Any], file: SliceFile, out: NDArray[np.int16]) -> None:
+    slope, intercept = file.slope, file.intercept
+    low, high = _hu_range(stored, slope, intercept)
+    if not _is_int16(low, high):
+        tissue = _not_padding(stored, file)
+        low, high = _hu_range(stored[tissue], slope, intercept) if tissue.any() else (0.0, 0.0)
+        if not _is_int16(low, high):
+            raise Refused(f"has HU from {low:g} to {high:g}, outside int16", "check its rescale tags")
+        out[...] = np.rint(np.where(tissue, stored * slope + intercept, INT16.min))
+    elif slope == 1 and intercept.is_integer():
         # Modulo 2**16, which is exact because the results fit; no copy is made.
         np.add(stored.view(np.uint16), np.uint16(int(intercept) % 2**16), out=out.view(np.uint16))
     else:
         out[...] = np.rint(stored.astype(np.float64) * slope + intercept)
+
+
+def _hu_range(stored: NDArray[Any], slope: float, intercept: float) -> tuple[float, float]:
+    low, high = sorted(float(value) * slope + intercept for value in (stored.min(), stored.max()))
+    return low, high
+
+
+def _is_int16(low: float, high: float) -> bool:
+    return bool(np.rint(low) >= INT16.min and np.rint(high) <= INT16.max)
+
+
+def _not_padding(stored: NDArray[Any], file: SliceFile) -> NDArray[np.bool_]:
+    """False where a pixel has a padding value: nothing was measured there."""
+    if file.padding is None:
+        return np.ones(stored.shape, dtype=bool)
+    bits = np.array(file.padding, np.uint16).astype(np.uint16 if file.bits_allocated == 16 else np.uint8)
+    low, high = sorted(_significant_bits(bits, file.bits_stored, file.signed).tolist())
+    return np.asarray((stored < low) | (stored > high))

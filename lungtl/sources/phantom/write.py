@@ -54,8 +54,8 @@ def write_phantom(
         if progress is not None:
             progress(done, len(plans))
     shutil.rmtree(root / PARTIAL, ignore_errors=True)
-    readme = README.read_text().format(version=VERSION, pylidc=version("pylidc"), recipe=asdict(recipe))
-    (root / "README.txt").write_text(readme)
+    readme = README.read_text(encoding="utf-8").format(version=VERSION, pylidc=version("pylidc"), recipe=asdict(recipe))
+    (root / "README.txt").write_text(readme, encoding="utf-8")
 
 
 def _claim(root: Path, recipe: PhantomRecipe) -> None:
@@ -63,7 +63,7 @@ def _claim(root: Path, recipe: PhantomRecipe) -> None:
     file = root / RECIPE_FILE
     options = asdict(recipe)
     if file.is_file():
-        existing = json.loads(file.read_text())
+        existing = json.loads(file.read_text(encoding="utf-8"))
         if existing != options:
             raise LungtlError(
                 f"{root} contains a phantom of {existing}, expected {options}; use another folder or remove it"
@@ -71,7 +71,7 @@ def _claim(root: Path, recipe: PhantomRecipe) -> None:
         return
     root.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(options, indent=1) + "\n")
+    temporary.write_text(json.dumps(options, indent=1) + "\n", encoding="utf-8")
     temporary.replace(file)
 
 

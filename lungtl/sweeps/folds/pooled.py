@@ -50,7 +50,7 @@ def pool_sweep(sweep: Path, runs: list[FoldRun]) -> None:
     if documents:
         write_table(pd.DataFrame([table_row(document) for document in documents]), sweep / POOLED / "table.csv")
         text = markdown(documents)
-        (sweep / POOLED / "README.md").write_text(text)
+        (sweep / POOLED / "README.md").write_text(text, encoding="utf-8")
         log.info("%s", text)
         print(sweep / POOLED)
     if len(documents) < len(repeats):
@@ -89,6 +89,6 @@ def pool_repeat(out: Path, runs: list[FoldRun]) -> dict[str, Any]:
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     write_table(pooled.drop(columns=columns), out / PREDICTIONS)
-    (out / METRICS).write_text(json.dumps(document, indent=2, allow_nan=False))
+    (out / METRICS).write_text(json.dumps(document, indent=2, allow_nan=False), encoding="utf-8")
     save(roc(labels, model, patients, controls, resamples=n), out / "roc.png")
     return document

@@ -6,18 +6,15 @@ a setting must have one key, that of the sweep.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from omegaconf import OmegaConf
-
+from lungtl.data.splits import EXTRA
 from lungtl.data.tables import read_table
 from lungtl.evaluation.covariates import WITH_COVARIATES
 from lungtl.evaluation.pooling import Fold
-from lungtl.runs.folder import METRICS, PREDICTIONS
+from lungtl.runs.folder import METRICS, PREDICTIONS, read_json, read_yaml
 from lungtl.runs.naming import run_name
 from lungtl.runs.record import read_own_split
 from lungtl.settings.errors import LungtlError
@@ -48,9 +45,8 @@ def find_runs(sweep: Path) -> list[FoldRun]:
     fingerprints = read_fingerprints(sweep)
     settings_of: dict[str, set[str]] = defaultdict(set)  # `name=` -> settings
     for path in (folder / ".hydra" for folder in read_states(sweep)):
-        config: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
-        choices = OmegaConf.load(path / "hydra.yaml").hydra.runtime.choices
-        overrides = [str(line) for line in OmegaConf.load(path / "overrides.yaml")]
+        config, started = read_yaml(path / "config.yaml"), read_yaml(path / "hydra.yaml")["hydra"]
+        choices, overrides = started["runtime"]["choices"], list(map(str, started["overrides"]["task"]))
         derived = run_name(choices, [line for line in overrides if _names_setting(override_key(line))])
         split, seed = config["split"], config["seed"]
         split_seed, fold = split["seed"], split["fold"]
@@ -84,11 +80,13 @@ def read_folds(runs: list[FoldRun]) -> list[Fold]:
         )
     folds = []
     for fold, folder in sorted(finished.items()):
-        document = json.loads((folder / METRICS).read_text())
+        document = read_json(folder / METRICS)
         predictions = read_table(folder / PREDICTIONS, missing={WITH_COVARIATES: [""]})
         values = {name: estimate["value"] for name, estimate in document["bag"]["metrics"].items()}
         kind = document["chosen"]["kind"] if document["chosen"] else "none"
         calibration = kind if kind in document["calibrated"] else "none"
         covariates = (document.get("with_covariates") or {}).get("covariates", ())
-        folds.append(Fold(fold, read_own_split(folder), predictions, values, calibration, covariates))
+        split = read_own_split(folder)
+        split = split[split["split"] != EXTRA]  # every fold has others
+        folds.append(Fold(fold, split, predictions, values, calibration, covariates))
     return folds

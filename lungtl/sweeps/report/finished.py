@@ -9,21 +9,30 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
-from omegaconf import OmegaConf
 
 from lungtl.data.tables import read_table
 from lungtl.evaluation.pooling import CONTROL, RUN_CONTROLS
 from lungtl.runs.environment import ENVIRONMENT
-from lungtl.runs.folder import CONFIG, METRICS, PREDICTIONS, PRUNED, RECORD, SPLIT, VALIDATION, read_record
-from lungtl.runs.naming import flatten, run_name, shorten_overrides
+from lungtl.runs.folder import (
+    CONFIG,
+    METRICS,
+    PREDICTIONS,
+    PRUNED,
+    RECORD,
+    SPLIT,
+    VALIDATION,
+    read_json,
+    read_record,
+    read_yaml,
+)
+from lungtl.runs.naming import run_name, shorten_overrides
 from lungtl.settings.errors import LungtlError, UsageError, first_line
-from lungtl.settings.keys import decides_result, override_key
+from lungtl.settings.keys import decides_result, flatten, override_key
 from lungtl.sweeps.parent import PARENT
 from lungtl.sweeps.state import STATUS, status_of
 
 LATEST = "latest"
-DAMAGED = (ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError)
+DAMAGED = (LungtlError, ValueError, LookupError, TypeError, AttributeError)
 """What reading a damaged file of a run raises."""
 PRUNED_STATE = "pruned"
 """State of a run that a search stopped early; it has no results."""
@@ -79,7 +88,8 @@ def find_sweep(reference: str, data_dir: Path) -> Path:
     sweeps = [path.parent for path in records]
     if reference == LATEST and sweeps:
         return sweeps[-1]
-    for folder in (data_dir / "sweeps" / reference, Path(reference).expanduser()):
+    named = [data_dir / "sweeps" / reference] if Path(reference).name == reference else []
+    for folder in (*named, Path(reference).expanduser()):
         if folder.is_dir():
             return folder.resolve()
     known = f"the latest is {sweeps[-1].name}" if sweeps else "start one with python -m lungtl.train -m"
@@ -103,12 +113,12 @@ def read_runs(sweep: Path) -> tuple[list[Run], list[Unfinished]]:
     for folder in run_folders(sweep):
         status = _status(folder)
         if (folder / METRICS).is_file() and status.get("state", "finished") == "finished":
+            check_complete(folder)
             try:
                 finished.append(read_run(folder))
             except DAMAGED as error:
-                unfinished.append(
-                    Unfinished(folder.name, "", "damaged", f"{type(error).__name__}: {first_line(error)}")
-                )
+                kind = "" if isinstance(error, LungtlError) else f"{type(error).__name__}: "
+                unfinished.append(Unfinished(folder.name, "", "damaged", kind + first_line(error)))
             continue
         state = PRUNED_STATE if (folder / PRUNED).is_file() else str(status.get("state", "not finished"))
         if state == "running":
@@ -120,16 +130,16 @@ def read_runs(sweep: Path) -> tuple[list[Run], list[Unfinished]]:
     return finished, unfinished
 
 
-def read_run(folder: Path) -> Run:
-    """Read one finished run.
-
-    Raises:
-        LungtlError: a file is missing.
-    """
+def check_complete(folder: Path) -> None:
+    """Raise LungtlError if a file of a finished run is missing."""
     for needed in (RECORD, CONFIG, PREDICTIONS, SPLIT):
         if not (folder / needed).is_file():
             raise LungtlError(f"run {folder} has no {needed}; move its folder out of the sweep, or rerun it")
-    config: Any = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
+
+
+def read_run(folder: Path) -> Run:
+    """Read one finished run; raises LungtlError, or another of `DAMAGED`, if a file is damaged."""
+    config = read_yaml(folder / CONFIG)
     validation, environment = folder / VALIDATION, folder / ENVIRONMENT
     record = read_record(folder)
     return Run(
@@ -141,8 +151,8 @@ def read_run(folder: Path) -> Run:
         store_fingerprint=str(record["store_fingerprint"]),
         test=_read_predictions(folder / PREDICTIONS),
         validation=_read_predictions(validation) if validation.is_file() else None,
-        document=json.loads((folder / METRICS).read_text()),
-        environment=json.loads(environment.read_text()) if environment.is_file() else None,
+        document=read_json(folder / METRICS),
+        environment=read_json(environment) if environment.is_file() else None,
         title=str(record["name"]),
     )
 
@@ -175,10 +185,9 @@ def _describe(folder: Path, overrides: list[str]) -> str:
 def _status(folder: Path) -> dict[str, Any]:
     """The content of status.json; empty where there is none, or it is being written."""
     try:
-        status = json.loads((folder / STATUS).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        return read_json(folder / STATUS)
+    except (FileNotFoundError, LungtlError):
         return {}
-    return status if isinstance(status, dict) else {}
 
 
 def _read_predictions(path: Path) -> pd.DataFrame:

@@ -48,7 +48,7 @@ def write_report(folder: Path, out: Path | None = None, title: str | None = None
     print_table(table)
     out.mkdir(parents=True, exist_ok=True)
     write_table(table, out / "table.csv")
-    (out / "README.md").write_text(markdown(table, title))
+    (out / "README.md").write_text(markdown(table, title), encoding="utf-8")
     tables = {"settings": setting_rows(sweep), "comparisons": comparison_rows(sweep.comparisons),
               "effects": effect_rows(sweep.effects)}  # fmt: skip
     for name, rows in tables.items():

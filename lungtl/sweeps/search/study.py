@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -19,7 +20,7 @@ from filelock import FileLock, Timeout
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from lungtl.data.store.files import whole_file
@@ -50,6 +51,21 @@ def _storage(sweep: Path) -> JournalStorage:
     return JournalStorage(JournalFileBackend(str(sweep / JOURNAL)))
 
 
+def _remove_cut_line(journal: Path) -> None:
+    """Remove the last line if a full disk or a power failure cut it: Optuna would append to it and never read on."""
+    if not journal.is_file():
+        return
+    lock = JournalFileSymlinkLock(str(journal))
+    lock.acquire()
+    try:
+        content = journal.read_bytes()
+        if content and not content.endswith(b"\n"):
+            log.warning("%s: its last line was cut and is removed", journal)
+            os.truncate(journal, content.rfind(b"\n") + 1)
+    finally:
+        lock.release()
+
+
 def open_study(
     sweep: Path,
     monitor: str,
@@ -68,6 +84,7 @@ def open_study(
     Raises:
         UsageError: the study was started with something else.
     """
+    _remove_cut_line(sweep / JOURNAL)
     study = optuna.create_study(
         storage=_storage(sweep), study_name=STUDY, load_if_exists=True,
         direction="maximize" if monitor == "val/auroc" else "minimize",

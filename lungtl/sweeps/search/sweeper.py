@@ -20,7 +20,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lungtl.settings.composing import validate
+from lungtl.settings.checks import validate
 from lungtl.settings.errors import UsageError
 from lungtl.settings.keys import container_key
 from lungtl.settings.schema import TrainConfig

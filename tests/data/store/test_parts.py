@@ -32,6 +32,16 @@ def test_written_and_read(folder: Path) -> None:
     assert (part["z_mm"], part["slice_labels"], part["nodules"]) == ([0.5, 1.5, 2.5], [2, 2, 2], [])
 
 
+def test_ids_that_differ_only_in_case_have_files_that_differ_without_it(folder: Path) -> None:
+    ids = ("a1", "A1", "a1.", "ä", "Ä")
+    source = Made(str(folder / "diary"), ids=ids)
+    for item in source.inventory().items:
+        write_part(source, item, folder)
+    for kind in ("parts", "voxels"):
+        assert len({path.name.lower() for path in (folder / kind).iterdir()}) == len(ids)
+    assert [(read_part(folder, one) or {})["bag"]["bag_id"] for one in ids] == list(ids)
+
+
 def test_refused(folder: Path) -> None:
     source = Made(str(folder / "diary"), refused=("bag-02",))
     assert write_part(source, source.inventory().items[2], folder) is None

@@ -10,11 +10,11 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from lungtl.settings import composing, parts
+from lungtl.settings import folders, parts
 from tests.models.aggregators.cases import KINDS, bags, built, kinds
 
 LENGTHS = [4, 1, 7]
-CONFIGS = sorted((composing.conf_dir() / "aggregator").glob("*.yaml"))
+CONFIGS = sorted((folders.conf_dir() / "aggregator").glob("*.yaml"))
 
 every_kind = kinds(lambda kind: True)
 

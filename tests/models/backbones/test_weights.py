@@ -62,6 +62,33 @@ def test_a_training_checkpoint_with_a_state_dict_inside(tmp_path: Path) -> None:
     assert torch.equal(backbone.net.state_dict()["conv1.0.weight"], weights()["conv1.0.weight"])
 
 
+def test_batch_counts_may_be_missing(tmp_path: Path) -> None:
+    saved = {key: value for key, value in weights().items() if "num_batches_tracked" not in key}
+    found = load(write(saved, tmp_path / "w.pth")).net.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in saved.items() if not key.startswith("fc."))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "backbone.", "module.model.backbone.", "_orig_mod."])
+def test_prefixes_of_wrappers(tmp_path: Path, prefix: str) -> None:
+    saved = {f"{prefix}{key}": value for key, value in weights().items()}
+    more = {} if prefix in ("module.", "_orig_mod.") else {"queue": torch.ones(3)}  # of the training
+    found = load(write(saved | more, tmp_path / "w.pth")).net.state_dict()
+    assert torch.equal(found["conv1.0.weight"], weights()["conv1.0.weight"])
+
+
+def test_one_of_two_networks_in_a_file_is_not_guessed(tmp_path: Path) -> None:
+    saved = {f"{name}.{key}": value for name in ("student", "teacher") for key, value in weights().items()}
+    with pytest.raises(LungtlError, match=r"unexpected \(student\."):
+        load(write(saved, tmp_path / "w.pth"))
+
+
+def test_names_of_dinov2_as_its_authors_publish_them(tmp_path: Path) -> None:
+    whole = timm.create_model("test_vit", pretrained=False, num_classes=0).state_dict()
+    saved = whole | {"mask_token": torch.zeros(1, 64)}
+    model, _ = load_model("test_vit", write(saved, tmp_path / "w.pth"))
+    assert all(torch.equal(value, whole[key]) for key, value in model.state_dict().items())
+
+
 def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     write(weights(), tmp_path / "w.pth")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from lungtl.settings import composing, parts
+from lungtl.settings import folders, parts
 from tests.models.freezing.cases import (
     CASES,
     EPOCHS,
@@ -20,7 +20,7 @@ from tests.models.freezing.cases import (
 )
 from tests.models.tiny import tiny_backbone
 
-CONFIGS = {path.stem: yaml.safe_load(path.read_text()) for path in (composing.conf_dir() / "freezing").glob("*.yaml")}
+CONFIGS = {path.stem: yaml.safe_load(path.read_text()) for path in (folders.conf_dir() / "freezing").glob("*.yaml")}
 every_case = pytest.mark.parametrize(
     "case", [pytest.param(name, marks=needs_peft if name == "lora" else ()) for name in CASES]
 )

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from pydicom.uid import MediaStorageDirectoryStorage
+import pytest
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, MediaStorageDirectoryStorage
 
+from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import Refusal
 from lungtl.sources.ct.series import find_series
 from lungtl.sources.ct.volume import read_volume
-from lungtl.sources.files import printable
-from tests.dicom_files import UID, ramp, truncate, write_series
+from lungtl.sources.files import listing_hash, printable, walk
+from tests.dicom_files import UID, ramp, remove_preamble, truncate, write_series
+from tests.sources.ct.encodings import reencode
 from tests.sources.ct.found import Z, only, reasons
 
 
@@ -26,6 +29,62 @@ def test_empty_files(tmp_path: Path) -> None:
         "bad/ZERO.IMA": "empty file (0 bytes)",
         "bad/zero": "empty file (0 bytes)",
     }
+
+
+@pytest.mark.parametrize("syntax", [None, ImplicitVRLittleEndian, ExplicitVRBigEndian])
+@pytest.mark.parametrize("suffix", ["", ".dcm"])
+def test_no_preamble(tmp_path: Path, syntax: str | None, suffix: str) -> None:
+    for path in write_series(tmp_path, Z, names=[f"IM{k}{suffix}" for k in range(4)])[1:]:
+        if syntax is not None:
+            reencode(path, syntax)
+        remove_preamble(path)
+    assert np.array_equal(read_volume(only(tmp_path)).hu, ramp(4) - 1024)
+
+
+def test_no_preamble_but_meta_information(tmp_path: Path) -> None:
+    for path in write_series(tmp_path, Z, names=["a", "b", "c", "d"], rle=True):
+        remove_preamble(path, meta=False)
+    assert np.array_equal(read_volume(only(tmp_path)).hu, ramp(4) - 1024)
+
+
+def test_no_preamble_and_damaged(tmp_path: Path) -> None:
+    path = write_series(tmp_path / "bad", Z, names=["a", "b", "c", "d"])[1]
+    remove_preamble(path)
+    truncate(path, -6)
+    assert reasons(tmp_path) == {UID: "b is truncated: 18 of 24 bytes of PixelData"}
+
+
+def test_damaged_preamble(tmp_path: Path) -> None:
+    path = write_series(tmp_path / "bad", Z[:1], names=["IM0"])[0]
+    path.write_bytes(path.read_bytes().replace(b"DICM", b"DI?M", 1))
+    assert reasons(tmp_path) == {"bad/IM0": "has a damaged preamble"}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "remedy"),
+    [
+        ("scan.nii.gz", "a NIfTI volume, which is not read", "use the DICOM series it was made from, or save its"),
+        ("scan.NII", "a NIfTI volume, which is not read", "use the DICOM"),
+        ("scan.mhd", "a MetaImage volume, which is not read", "use the DICOM"),
+        ("scan.nrrd", "a NRRD volume, which is not read", "use the DICOM"),
+        ("study.zip", "a .zip archive, which is not read", "unpack it"),
+        ("a.dcm.gz", "a .gz archive, which is not read", "unpack it"),
+    ],
+)
+def test_other_formats(tmp_path: Path, name: str, reason: str, remedy: str) -> None:
+    (tmp_path / name).write_bytes(b"PK\3\4" + bytes(200))
+    series, (refusal,) = find_series(tmp_path)
+    assert (series, refusal.item, refusal.reason) == ([], name, reason)
+    assert refusal.remedy.startswith(remedy)
+    with pytest.raises(LungtlError, match=f"input=.*{name} is {reason}; {remedy}.*; or set input to the folder"):
+        find_series(tmp_path / name, "input")  # instead of a folder
+
+
+def test_folder_of_pictures(tmp_path: Path) -> None:
+    for name in ("1.png", "2.png", "labels.csv"):
+        (tmp_path / name).write_bytes(b"\x89PNG" + bytes(200))
+    with pytest.raises(LungtlError, match=r"no DICOM file in .* \(3 files, most are \.png\); set dataset\.root"):
+        find_series(tmp_path)
 
 
 def test_dicomdir_is_skipped(tmp_path: Path) -> None:
@@ -117,3 +176,15 @@ def test_invalid_uid(tmp_path: Path) -> None:
     path = tmp_path / "bad" / "slice-000.dcm"
     path.write_bytes(path.read_bytes().replace(UID.encode(), b"DOE^JOHN".ljust(len(UID))))
     assert reasons(tmp_path) == {"bad/slice-000.dcm": "has an invalid SeriesInstanceUID"}
+
+
+def test_a_data_folder_of_lungtl_is_no_input(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "a.dcm").touch()
+    before = listing_hash([tmp_path])
+    (tmp_path / "own" / "stores" / ".known").mkdir(parents=True)
+    (tmp_path / "own" / "runs").mkdir()
+    (tmp_path / "own" / "runs" / "config.yaml").touch()
+    assert [path.name for path in walk(tmp_path)[0]] == ["a.dcm"]
+    assert listing_hash([tmp_path]) == before
+    assert [path.name for path in walk(tmp_path / "own" / "runs")[0]] == ["config.yaml"]

@@ -131,7 +131,8 @@ def floating(k: int, dataset: FileDataset) -> None:
         (tags(Rows=60000, Columns=60000), "declares 60000 x 60000 pixels"),
         (tags(Rows=8000, Columns=8000), "is damaged: 24 bytes of PixelData, the header requires 128000000"),
         (tags(PixelData=bytes(22)), "is damaged: 22 bytes of PixelData, the header requires 24"),
-        (tags(PixelData=bytes(26)), "is damaged: 26 bytes of PixelData, the header requires 24"),
+        (tags(PixelData=bytes(25) + b"\7"), "is damaged: PixelData has 2 bytes more than the header requires"),
+        (tags(PixelData=bytes(48)), "is damaged: 48 bytes of PixelData, the header requires 24"),  # two images
         (tags(NumberOfFrames=2, PixelData=bytes(48)), "is multi-frame"),
         (tags(SOPClassUID=EnhancedCTImageStorage), "is multi-frame"),
     ],
@@ -139,6 +140,12 @@ def floating(k: int, dataset: FileDataset) -> None:
 def test_pixels_that_are_refused(tmp_path: Path, edit: Edit, reason: str) -> None:
     write_series(tmp_path / "bad", Z, edit=edit)
     assert reasons(tmp_path)[UID].startswith(f"slice-001.dcm {reason}")
+
+
+@pytest.mark.parametrize("padding", [bytes(2), bytes(22), b"\xff" * 8])
+def test_excess_padding_of_pixels(tmp_path: Path, padding: bytes) -> None:
+    write_series(tmp_path, Z, edit=lambda _, dataset: setattr(dataset, "PixelData", dataset.PixelData + padding))
+    assert np.array_equal(read_volume(only(tmp_path)).hu, ramp(4) - 1024)
 
 
 def test_elements_after_the_pixels(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pydicom.dataset import FileDataset
 
 from lungtl.settings.errors import Refused
 from lungtl.sources.ct.elements import TAGS, quiet_pydicom
+from lungtl.sources.ct.mixture import CONSTANT, IN_SEQUENCE
 from lungtl.sources.ct.series import Series, check_gap, find_series
 from lungtl.sources.ct.volume import read_volume
 from tests.dicom_files import UID, Edit, write_series
@@ -26,7 +27,7 @@ KEYWORDS = (
     "SeriesDescription", "AccessionNumber", "ProtocolName", "OperatorsName", "Manufacturer", "ManufacturerModelName",
     "DeviceSerialNumber", "ImageComments", "StudyID", "StudyDate", "StudyTime", "ContentDate", "InstanceNumber",
     "SeriesNumber", "SliceLocation", "BodyPartExamined", "ConvolutionKernel", "KVP", "PatientPosition",
-    "FrameOfReferenceUID", "StudyInstanceUID", "RescaleType", "WindowCenter", "WindowWidth", "SpecificCharacterSet",
+    "FrameOfReferenceUID", "StudyInstanceUID", "WindowCenter", "WindowWidth", "SpecificCharacterSet",
 )  # fmt: skip
 
 
@@ -103,9 +104,21 @@ def test_names_in_elements_that_are_used(
     write(tmp_path, [0, 1], edit=named_in(keyword))
     said = read(tmp_path)
     check_no_leak(said, caplog, capfd)
-    harmless = {"ImageType", "Manufacturer", "SOPClassUID"}
-    assert ("Refusal(" in said[0]) == (keyword not in harmless)
-    assert TAGS[keyword][1] != "US" or f"has an invalid {keyword}" in said[0]
+    harmless = {"Manufacturer", "SOPClassUID", "PixelPaddingValue", "PixelPaddingRangeLimit", *CONSTANT, *IN_SEQUENCE}
+    refused = keyword not in harmless - {"SliceThickness"}
+    assert ("Refusal(" in said[0]) == refused
+    assert TAGS[keyword][1] != "US" or not refused or f"has an invalid {keyword}" in said[0]
+
+
+@pytest.mark.parametrize("keyword", [*CONSTANT, *IN_SEQUENCE[:-1]])
+def test_names_in_a_mixed_series(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], keyword: str
+) -> None:
+    names = (NAME, "ZZDOE^JANE", NAME)
+    write(tmp_path, [0, 1, 2], edit=lambda k, dataset: put(dataset, keyword, names[k]))
+    said = read(tmp_path)
+    check_no_leak(said, caplog, capfd)
+    assert keyword in said[0]
 
 
 @pytest.mark.parametrize("marker", [b"\x02\x00\x10\x00UI\x14\x00", b"\x02\x00\x02\x00UI\x1a\x00"])

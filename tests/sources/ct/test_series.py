@@ -204,8 +204,8 @@ def test_series_refused(tmp_path: Path, tags: dict[str, Any], reason: str) -> No
         (position("-10", "-19.4", "-27.5"), "slice origins shift by 0.6 mm in the plane (tilted gantry?)"),
         (position("-10", "-20", "inf"), "slice-001.dcm has an invalid ImagePositionPatient"),
         (position("-10", "-20", "1e300"), "slice-001.dcm is 1e+300 mm from the origin"),
-        (position("-10", "-20", "-25"), "two slices at z = -25 mm"),
-        (position("-10", "-20", "-25.005"), "two slices at z = -25.005 mm"),
+        (position("-10", "-20", "-25"), "two slices at z = -25 mm: slice-001.dcm and slice-002.dcm"),
+        (position("-10", "-20", "-25.005"), "two slices at z = -25.005 mm: slice-001.dcm and slice-002.dcm"),
     ],
 )
 def test_one_bad_slice_refuses_its_series(tmp_path: Path, edit: Edit, reason: str) -> None:

@@ -62,6 +62,36 @@ def test_padding_is_not_special(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("padding", "dtype", "intercept", "limit"),
+    [
+        (-32768, np.int16, -1024, None),
+        (65535, np.uint16, -1024, None),
+        (63536, np.uint16, 0, None),  # -2000 of an unsigned scan
+        (65530, np.uint16, 0, 65535),  # a range of padding values
+        (65535, np.uint16, 0, 65530),
+    ],
+)
+def test_padding_outside_int16(tmp_path: Path, padding: int, dtype: type, intercept: int, limit: int | None) -> None:
+    stored: NDArray[Any] = np.array([[[padding, 24]], [[7 if limit is None else 65532, padding]]], dtype)
+
+    def edit(_: int, dataset: FileDataset) -> None:
+        dataset.add_new("PixelPaddingValue", "SS" if padding < 0 else "US", padding)
+        if limit is not None:
+            dataset.add_new("PixelPaddingRangeLimit", "US", limit)
+
+    write_series(tmp_path, [0, 1], stored, intercept=intercept, edit=edit)
+    second = -32768 if limit is not None else 7 + intercept
+    assert read_volume(only(tmp_path)).hu.ravel().tolist() == [-32768, 24 + intercept, second, -32768]
+
+
+def test_padding_of_whole_slices_and_other_values_outside_int16(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", [0, 1], column(-32768, 5), PixelPaddingValue=-32768)
+    assert read_volume(only(tmp_path / "a")).hu.ravel().tolist() == [-32768, -1019]
+    write_series(tmp_path / "b", [0, 1], column(-32768, 5), PixelPaddingValue=-2000)
+    assert unreadable(tmp_path / "b") == "slice-000.dcm has HU from -33792 to -33792, outside int16"
+
+
+@pytest.mark.parametrize(
     ("slope", "intercept", "dtype"),
     [(1, -1024, np.int16), (1, -1024, np.uint16), (2, 3, np.int16), (-1, 0, np.int16)],
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from lungtl.settings.composing import conf_dir
+from lungtl.settings.folders import conf_dir
 from lungtl.sweeps.search import LOCK, TABLE
 from tests.forked import Forks
 from tests.sweeps.search import app

@@ -12,11 +12,11 @@ from omegaconf import OmegaConf
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from lungtl.runs.folder import PRUNED
+from lungtl.runs.folder import PRUNED, run_lock
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.sweeps.search.space import Space
 from lungtl.sweeps.search.study import Trials, open_study, record_result, search_lock, should_prune, write_table
-from lungtl.sweeps.state import State, run_lock, write_state
+from lungtl.sweeps.state import State, write_state
 
 SPACE = Space({"x": FloatDistribution(0, 1), "n": IntDistribution(1, 100)}, (), {"x": "interval(0,1)", "n": "..."})
 
@@ -192,3 +192,20 @@ def test_a_pruned_run_is_a_pruned_trial_whatever_its_value(one_trial: optuna.Stu
     (tmp_path / PRUNED).write_text("{}")
     record_result(one_trial, 0, _job(tmp_path, 0.9))
     assert one_trial.trials[0].state == TrialState.PRUNED
+
+
+@pytest.mark.parametrize("cut", [1, 20])
+def test_a_search_continues_after_its_last_line_was_cut(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, cut: int
+) -> None:
+    study = _open(tmp_path)
+    first, second = _trials(study, 2).batch(2)
+    study.tell(first.number, 0.5)
+    study.tell(second.number, 0.25)
+    journal = tmp_path / "study.journal"
+    journal.write_bytes(journal.read_bytes()[:-cut])
+    for _ in range(2):  # what the first of them appends is whole, too
+        again = _open(tmp_path)
+        assert again.trials[0].value == 0.5
+        again.set_user_attr("x", 1)
+    assert sum("its last line was cut" in line for line in caplog.messages) == 1
