@@ -54,7 +54,7 @@ def write_summary(document: dict[str, Any], folder: Path) -> None:
 
 def tables(document: dict[str, Any], width: int) -> str:
     """Every table of an evaluation as text, `width` characters wide."""
-    console = Console(file=io.StringIO(), width=width)
+    console = Console(file=io.StringIO(), markup=False, emoji=False, width=width)
     title, *notes = headlines(document)
     console.print(_table(rows_for_table(document), title, INTERVALS))
     if notes and notes[0].startswith("omitted"):

@@ -12,10 +12,11 @@ from lungtl.runs.experiment import Observer, Result, run_experiment
 from lungtl.runs.folder import CONFIG, new_run_folder, read_record, read_yaml, run_lock
 from lungtl.runs.log import logged
 from lungtl.runs.naming import run_name
+from lungtl.settings.credentials import hide_password
 from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import EvaluateConfig, TrainConfig
 from lungtl.tracking import publish
-from lungtl.tracking.backend import hide_password, open_client
+from lungtl.tracking.backend import open_client
 from lungtl.tracking.mlflow_run import find_or_create_run
 from lungtl.tracking.tracker import MlflowTracker, NoTracker, SentLater, Tracker, tracked
 from lungtl.tracking.unsent import read_unsent
