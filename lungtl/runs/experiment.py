@@ -18,8 +18,10 @@ from lungtl.data.field_of_view import check_slices
 from lungtl.data.splits import save_split
 from lungtl.data.store.reader import Store
 from lungtl.evaluation.covariates import WITH_COVARIATES, check_covariates
+from lungtl.evaluation.figures import learning_curves, save
 from lungtl.runs.environment import write_environment
-from lungtl.runs.folder import CONFIG, PREDICTIONS, PRUNED, RECORD, SLICES, SPLIT, read_record, write_record
+from lungtl.runs.epochs import read_epochs
+from lungtl.runs.folder import CONFIG, FIGURES, PREDICTIONS, PRUNED, RECORD, SLICES, SPLIT, read_record, write_record
 from lungtl.runs.record import check_monitor, check_unchanged, check_weights_patients, make_record
 from lungtl.runs.scoring import export_bundle, score_run
 from lungtl.runs.training import train
@@ -33,10 +35,11 @@ if TYPE_CHECKING:
     from pytorch_lightning.callbacks import Callback  # which imports torchvision, see `lungtl.models.compat`
 
 log = logging.getLogger(__name__)
+LEARNING = "learning.png"
 
 
 class Observer:
-    """Told how a run proceeds; this one does nothing."""
+    """Receives the progress of a run; this one does nothing."""
 
     run_id: str | None = None
     """The run's id in MLflow."""
@@ -97,7 +100,7 @@ def run_experiment(
         folder: of the run; is created.
         name: of the run.
         resume: continue from the folder's last checkpoint; the settings are checked by the caller (`check_settings`).
-        observer: told how the run proceeds.
+        observer: receives the progress of the run.
         callbacks: further Lightning callbacks.
 
     Returns:
@@ -139,6 +142,9 @@ def run_experiment(
     if (folder / PRUNED).is_file():
         observer.pruned(folder)
         return None
+    if config.evaluation.figures:
+        best, unfrozen = int(trained.facts["best_epoch"]), trained.unfrozen
+        save(learning_curves(read_epochs(folder), best, unfrozen), folder / FIGURES / LEARNING)
     scored, document = score_run(config, store, split, folder, trained, record)
     export_bundle(folder, config, store, scored, document, record)
     observer.finished(folder)
