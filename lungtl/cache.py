@@ -5,21 +5,19 @@ from __future__ import annotations
 import argparse
 from datetime import datetime
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-
 from lungtl.data.cache_folder import GB, CacheFolder, Entry
+from lungtl.evaluation.formatting import format_size, plural
 from lungtl.runs.folder import data_dir_of
 from lungtl.settings import command_line
 from lungtl.settings.errors import UsageError
+from lungtl.settings.typed import typed
 
 KEYS = "data_dir=FOLDER, prune=all or max_gb=NUMBER"
 
 
 def main() -> None:
     """Remove entries if requested, then list the remaining ones, the most recently used first."""
-    parser = argparse.ArgumentParser(prog="python -m lungtl.cache", description="List or prune the feature cache.")
+    parser = argparse.ArgumentParser(prog=typed("cache"), description="List or prune the feature cache.")
     parser.add_argument("overrides", nargs="*", metavar="data_dir=FOLDER | prune=all | max_gb=10")
     overrides = parser.parse_args().overrides
     limit = size_limit(overrides)
@@ -49,37 +47,36 @@ def prune(folder: CacheFolder, limit: float) -> None:
     """Remove the least recently used entries until at most `limit` bytes remain; report entries in use."""
     before = len(folder.entries())
     remaining = folder.shrink(limit)
-    print(f"removed {before - len(folder.entries())} of {before} entries")
+    print(f"removed {before - len(folder.entries())} of {plural_entries(before)}")
     if remaining > limit:
-        print(f"{remaining / GB:.2f} GB are in use and were kept")
+        print(f"{format_size(remaining)} in use were kept")
 
 
 def show(folder: CacheFolder) -> None:
-    """Print the entries as a table."""
+    """Print the entries, two lines each."""
     entries = folder.entries()
     if not entries:
         print(f"no entries in {folder.path}")
         return
-    table = Table(
-        title=f"{folder.path}: {sum(entry.size for entry in entries) / GB:.2f} GB", box=SIMPLE_HEAD, pad_edge=False
-    )
-    for name in ("entry", "GB", "last used", "store", "backbone", "frozen", "views", "precision"):
-        numbers = name in ("GB", "views")
-        no_wrap = numbers or name in ("entry", "precision")
-        table.add_column(name, justify="right" if numbers else "left", overflow="fold", no_wrap=no_wrap)
+    print(f"{folder.path}: {format_size(sum(entry.size for entry in entries))} in {plural_entries(len(entries))}")
     for entry in reversed(entries):
-        table.add_row(*_row(entry))
-    Console(markup=False, emoji=False).print(table)
+        print("\n".join(_lines(entry)))
 
 
-def _row(entry: Entry) -> list[str]:
+def plural_entries(count: int) -> str:
+    """'1 entry', '2 entries'."""
+    return "1 entry" if count == 1 else f"{count} entries"
+
+
+def _lines(entry: Entry) -> list[str]:
     address = entry.address
-    blocks = "all" if address.get("whole") else f"{address.get('blocks')} blocks"
+    blocks = "all blocks" if address.get("whole") else f"{address.get('blocks')} blocks"
+    views = plural(int(address.get("views", 1)), "view")
+    used = f"{datetime.fromtimestamp(entry.last_used):%Y-%m-%d %H:%M}"
     return [
-        entry.folder.name[:8], f"{entry.size / GB:.2f}", f"{datetime.fromtimestamp(entry.last_used):%Y-%m-%d %H:%M}",
-        str(address.get("store_name")), str(address.get("backbone")), f"{blocks} ({address.get('features')})",
-        str(address.get("views")), str(address.get("precision")),
-    ]  # fmt: skip
+        f"{entry.folder.name[:8]}  {format_size(entry.size):>8}  used {used}  {address.get('store_name')}",
+        f"  {address.get('backbone')}, {blocks} ({address.get('features')}), {views}, {address.get('precision')}",
+    ]
 
 
 def _bytes(value: str) -> float:

@@ -20,6 +20,7 @@ from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.keys import meaning, override_key
 from lungtl.settings.parent_process import PARENT
+from lungtl.settings.typed import remember_command
 
 KFOLD = "split.kind=kfold"
 
@@ -28,6 +29,7 @@ def main() -> None:
     """Run the sweep, pool the repeats whose folds finished, and print the folder of the pooled results."""
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    remember_command("crossval", sys.argv[1:])
     command_line.plain(lambda: check_overrides(overrides))
     os.environ.setdefault(command_line.STAMP, f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
     code = train_folds(sys.argv[1:])

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lungtl.evaluation.formatting import text_table
 from lungtl.evaluation.leakage import (
     BAG,
     DATASET_LABELS,
@@ -86,9 +87,10 @@ def run(config: TrainConfig) -> None:
         "image": image(classifier.preprocessor),
         "features": f"{classifier.backbone.name}, frozen",
     }
-    text = markdown(table, dataset, about)
-    (folder / "README.md").write_text(text, encoding="utf-8")
-    log.info("%s", text)
+    (folder / "README.md").write_text(markdown(table, dataset, about), encoding="utf-8")
+    shown = [("folds keep together", DATASET_LABELS, f"{RANDOM_LABELS} per patient"), *table_rows(table)]
+    log.info("AUROC of slices, out of fold: mean of %d repetitions (minimum to maximum)", table["draw"].nunique())
+    log.info("%s\n%s\nfolder  %s", text_table(shown), "\n".join(findings(table)), folder)
     print(folder)
 
 
@@ -195,13 +197,20 @@ def markdown(table: pd.DataFrame, dataset: str, about: Mapping[str, str]) -> str
         f"| folds keep together | {DATASET_LABELS} | {RANDOM_LABELS} per patient |",
         "| --- | --- | --- |",
     ]
+    lines += [f"| {' | '.join(row)} |" for row in table_rows(table)]
+    return "\n".join([*lines, "", *findings(table), "", EXPLANATION])
+
+
+def table_rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
+    """A row for each kind of folds: what they keep together, and the AUROC for each kind of labels."""
+    rows = []
     for kept, shown in SHOWN.items():
         own = table[table["kept_together"] == kept]
         if len(own):
             cells = [own.loc[own["labels"] == labels, "auroc"] for labels in (DATASET_LABELS, RANDOM_LABELS)]
             texts = (f"{values.mean():.3f} ({values.min():.3f} to {values.max():.3f})" for values in cells)
-            lines.append(f"| {shown} | {' | '.join(texts)} |")
-    return "\n".join([*lines, "", *findings(table), "", EXPLANATION])
+            rows.append((shown, *texts))
+    return rows
 
 
 def findings(table: pd.DataFrame) -> list[str]:

@@ -11,6 +11,7 @@ from lungtl.settings import command_line
 from lungtl.settings.credentials import hide_password
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import RegisterConfig
+from lungtl.settings.typed import assigned, typed
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ def run(config: RegisterConfig) -> None:
         raise LungtlError(f"{folder} was not tracked, so it has no MLflow run; train it without tracking=none")
 
     from lungtl.tracking.backend import default_uri, open_client
+    from lungtl.tracking.places import places
     from lungtl.tracking.registry import register_bundle
 
     client = open_client(config.tracking.uri, config.data_dir)
@@ -31,8 +33,9 @@ def run(config: RegisterConfig) -> None:
     uri = f"models:/{config.name}@{config.alias}"
     log.info("%s is version %d of %s", run_id, version, config.name)
     tracking_uri = hide_password(config.tracking.uri or default_uri(config.data_dir))
-    log.info("next: make ui, then Models; or in Python:")
-    log.info('  mlflow.set_tracking_uri("%s"); mlflow.pyfunc.load_model("%s")', tracking_uri, uri)
+    log.info("next, its page under Models: %s", typed("ui", *places(config.data_dir, config.tracking)))
+    log.info("or its probability of scans: %s", typed("predict", assigned("model", folder), "input=FOLDER"))
+    log.info('or in Python: mlflow.set_tracking_uri("%s"); mlflow.pyfunc.load_model("%s")', tracking_uri, uri)
     print(uri)
 
 

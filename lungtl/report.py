@@ -21,7 +21,7 @@ def run(config: ReportConfig) -> None:
     from lungtl.sweeps.report.write import write_report
 
     sweep = find_sweep(config.sweep, config.data_dir)
-    files = write_report(sweep, config.out, config.title)
+    files = write_report(sweep, config.out, config.title).files
     if config.out is None:
         upload(files, sweep, config)
     page = files[0]

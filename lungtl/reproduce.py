@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 
-from lungtl.runs.folder import METRICS, PRUNED, find_run, read_json, read_record
+from lungtl.runs.folder import METRICS, PRUNED, find_run, how_to_resume, read_json, read_record
 from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import ReproduceConfig
@@ -27,14 +27,12 @@ def run(config: ReproduceConfig) -> None:
     )
     from lungtl.tracking.observer import run_tracked
 
-    earlier = find_run(config.run, config.data_dir)
+    earlier = find_run(config.run, config.data_dir, METRICS)
     record = read_record(earlier)
     if (earlier / PRUNED).is_file():
         raise LungtlError(f"{earlier} has no metrics because a search pruned it; give a run that was not pruned")
     if not (earlier / METRICS).is_file():
-        raise LungtlError(
-            f"{earlier} has no {METRICS} because it did not finish; resume it: lungtl train resume={earlier}"
-        )
+        raise LungtlError(f"{earlier} has no {METRICS} because it did not finish; resume it: {how_to_resume(earlier)}")
     composed = repeated_config(earlier, config.data_dir, config.trust)
     check_parts(record, composed)
     environment, uncommitted = compare_environments(earlier, current_environment(composed))

@@ -6,10 +6,11 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lungtl.runs.folder import SPLIT, find_run
+from lungtl.runs.folder import SPLIT, find_run, place_of_data
 from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.schema import SyncConfig
+from lungtl.settings.typed import assigned, typed
 
 if TYPE_CHECKING:
     from lungtl.tracking.tracker import Publish
@@ -68,7 +69,8 @@ def send(folder: Path, config: SyncConfig) -> None:
         raise StillRunning(f"process {unsent.pid} still runs and will send it itself; wait for it, or stop it")
     if unsent.elsewhere and config.run is None:
         raise StillRunning(
-            f"process {unsent.pid} on {unsent.host} may still run; once it has ended: lungtl sync run={folder}"
+            f"process {unsent.pid} on {unsent.host} may still run; once it has ended: "
+            f"{typed('sync', assigned('run', folder), *place_of_data(config.data_dir))}"
         )
     uri = config.tracking.uri or unsent.tracking_uri
     if uri is not None and "***" in uri:

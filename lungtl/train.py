@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-import shlex
+import logging
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from lungtl.runs.folder import RECORD, read_record
+from lungtl.evaluation.formatting import format_estimate, format_number
+from lungtl.runs.epochs import duration
+from lungtl.runs.folder import PRUNED, RECORD, place_of_data, read_record
+from lungtl.runs.log import logged
 from lungtl.runs.naming import run_name, sweep_run_name
 from lungtl.runs.resuming import check_settings, check_trusted, own_overrides, resumed_command_line
 from lungtl.settings import command_line
+from lungtl.settings.credentials import hide_password
 from lungtl.settings.keys import override_key
 from lungtl.settings.schema import TrainConfig
+from lungtl.settings.typed import assigned, typed
 from lungtl.sweeps import jobs
+
+if TYPE_CHECKING:
+    from lungtl.runs.experiment import Result
+
+log = logging.getLogger(__name__)
 
 
 def run(config: TrainConfig) -> float | None:
@@ -28,6 +40,34 @@ def run(config: TrainConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    swept = hydra.mode == RunMode.MULTIRUN
+    quiet = swept and not config.verbose
+    if config.resume is None:
+        config.composed_from(hydra.runtime.choices, hydra.overrides.task)
+    else:
+        check_trusted(config, config.trust)
+        config.composed_from(read_record(folder)["choices"], own_overrides(folder, config))
+    name, start = sweep_run_name(folder.parent, config.overrides) if swept else "", time.monotonic()
+    with logged(folder, quiet=quiet):
+        log.info("folder: %s", folder)
+        try:
+            result = _train(config, folder, swept, name)
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt(_how_to_continue(config, folder, str(interrupt) or "stopped")) from interrupt
+        if result is not None:
+            from lungtl.runs.summary import print_summary
+
+            steps = [] if swept else next_steps(config)
+            print_summary(result.metrics, folder, steps, verbose=config.verbose)
+    if quiet:
+        log.info("%s  %s", _swept_line(folder, name, result), duration(time.monotonic() - start))
+    print(folder)
+    return None if result is None else float(result.metrics["training"][config.trainer.monitor])
+
+
+def _train(config: TrainConfig, folder: Path, swept: bool, name_in_sweep: str) -> Result | None:
     from lungtl.data.splits import split_bags
     from lungtl.data.store.opening import open_store
     from lungtl.runs.experiment import run_experiment
@@ -36,18 +76,9 @@ def run(config: TrainConfig) -> float | None:
     from lungtl.tracking.observer import check_tracking, track
     from lungtl.training.devices import available_device
 
-    hydra = HydraConfig.get()
-    folder = Path(hydra.runtime.output_dir)
-    swept = hydra.mode == RunMode.MULTIRUN
     resume = (config.resume is not None or swept) and (folder / RECORD).is_file()
     earlier = read_record(folder) if resume else {}
-    if config.resume is not None:
-        check_trusted(config, config.trust)
-        config.composed_from(earlier["choices"], own_overrides(folder, config))
-    else:
-        config.composed_from(hydra.runtime.choices, hydra.overrides.task)
-    derived = sweep_run_name(folder.parent, config.overrides) if swept else ""
-    name = config.name or earlier.get("name") or derived or run_name(config.choices, config.overrides)
+    name = config.name or earlier.get("name") or name_in_sweep or run_name(config.choices, config.overrides)
 
     if resume:
         check_settings(folder, config.model_dump(mode="json"))
@@ -57,26 +88,42 @@ def run(config: TrainConfig) -> float | None:
     split = split_bags(store.bags, config.split, config.trains_on_votes)
     identity = identity_in_sweep(folder) if swept else None
     with track(config, name, folder, earlier.get("mlflow_run_id"), identity) as observer:
-        result = run_experiment(config, store, split, folder, name=name, resume=resume, observer=observer,
-                                callbacks=pruning(folder, config.trainer.monitor))  # fmt: skip
-    if result is not None:
-        from lungtl.runs.summary import print_summary
-
-        print_summary(result.metrics, folder, [] if swept else next_steps(config))
-    print(folder)
-    return None if result is None else float(result.metrics["training"][config.trainer.monitor])
+        return run_experiment(config, store, split, folder, name=name, resume=resume, observer=observer,
+                              callbacks=pruning(folder, config.trainer.monitor))  # fmt: skip
 
 
 def next_steps(config: TrainConfig) -> list[str]:
-    """What to type next, on the data of this run."""
-    own = [line for line in config.overrides if override_key(line) not in ("aggregator", "data_dir", "name", "resume")]
-    data_dir = f"data_dir={config.data_dir}"
-    sweep = shlex.join(["python", "-m", "lungtl.train", "-m", "aggregator=mean,max,attention", *own, data_dir])
-    return [
-        "next, compare runs in MLflow, or compare aggregators:",
-        f"  {shlex.join(['python', '-m', 'lungtl.ui', data_dir])}",
-        f"  {sweep}",
-    ]
+    """What to type next, on the data of this run: see it in MLflow, compare aggregators."""
+    from lungtl.tracking.places import places
+
+    omitted = ("aggregator", "data_dir", "name", "resume", "verbose")
+    own = [hide_password(line) for line in config.overrides if override_key(line) not in omitted]
+    sweep = typed("train", "-m", "aggregator=mean,max,attention", *own, *place_of_data(config.data_dir))
+    return [*([typed("ui", *places(config.data_dir, config.tracking))] if config.tracking.enabled else []), sweep]
+
+
+def _swept_line(folder: Path, name: str, result: Result | None) -> str:
+    """`run 3/6  max seed=1  AUROC 0.873 [0.760, 0.958]  val 0.851`: on the test and validation split."""
+    from lungtl.sweeps.parent import progress
+
+    now = progress(folder.parent)  # this run is still among those that are left
+    total = now.done + now.failed + now.left
+    values: dict[str, Any] = {} if result is None else result.metrics["training"]
+    scores = "pruned" if (folder / PRUNED).is_file() else "no results"
+    if result is not None:
+        scores = f"AUROC {format_estimate(result.metrics['bag']['metrics']['auroc'])}"
+    if values.get("val_auroc") is not None:
+        scores += f"  val {format_number(values['val_auroc'])}"
+    return f"run {now.done + now.failed + 1}/{total}  {name or folder.name}  {scores}"
+
+
+def _how_to_continue(config: TrainConfig, folder: Path, stopped: str) -> str:
+    if not (folder / RECORD).is_file():
+        return f"{stopped} before training"
+    from lungtl.tracking.places import places
+
+    steps = typed("train", assigned("resume", folder), *places(config.data_dir, config.tracking))
+    return f"{stopped}; to continue: {steps}"
 
 
 if __name__ == "__main__":

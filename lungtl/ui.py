@@ -11,6 +11,7 @@ from lungtl.runs.folder import data_dir_of
 from lungtl.settings import command_line, folders
 from lungtl.settings.credentials import hide_password
 from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.settings.typed import typed
 
 HOST = "127.0.0.1"  # loopback: the UI has no passwords
 KEYS = ("data_dir", "tracking.uri", "tracking.experiment", "port")
@@ -18,7 +19,7 @@ KEYS = ("data_dir", "tracking.uri", "tracking.experiment", "port")
 
 def main() -> None:
     """Start MLflow's server until Ctrl-C. If `tracking.uri` is a server, only print the address of its runs."""
-    parser = argparse.ArgumentParser(prog="python -m lungtl.ui", description="Open the MLflow UI on loopback.")
+    parser = argparse.ArgumentParser(prog=typed("ui"), description="Open the MLflow UI on loopback.")
     parser.add_argument("overrides", nargs="*", metavar=" | ".join(f"{key}=..." for key in KEYS))
     values = {}
     for override in parser.parse_args().overrides:

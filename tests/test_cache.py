@@ -42,9 +42,12 @@ def test_entries_are_listed_with_their_content(
     run(monkeypatch, f"data_dir={tmp_path}")
     out = capsys.readouterr().out
     assert out.count("01234567") == 1
-    line = next(line for line in out.splitlines() if "fedcba98" in line)
-    for shown in ("0.00", "lidc-0123", "resnet18.a1_in1k", "4 blocks (stages)", "8", "float16"):
-        assert shown in line
+    assert max(map(len, out.splitlines()[1:])) <= 80
+    first = next(i for i, line in enumerate(out.splitlines()) if "fedcba98" in line)
+    for line, texts in zip(out.splitlines()[first:], (("0.0 MB", "lidc-0123"),
+                           ("resnet18.a1_in1k", "4 blocks (stages)", "8 views", "float16")), strict=False):  # fmt: skip
+        for shown in texts:
+            assert shown in line
     assert names(folder) == ["0123456789abcdef", "fedcba9876543210"]  # listing removes nothing
 
 

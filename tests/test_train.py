@@ -13,8 +13,9 @@ from lungtl.train import next_steps
 def test_the_next_steps_are_valid_commands_on_the_same_data(tmp_path: Path) -> None:
     data_dir = tmp_path / "my data"
     config = lungtl.compose(["dataset.scans=24", "aggregator=max", f"data_dir='{data_dir}'"])
-    _, _, sweep = next_steps(config)
+    ui, sweep = next_steps(config)
+    assert shlex.split(ui)[1:] == ["-m", "lungtl.ui", f"data_dir='{data_dir}'"]
     words = shlex.split(sweep)
-    assert words[:5] == ["python", "-m", "lungtl.train", "-m", "aggregator=mean,max,attention"]
-    assert words[5:] == ["dataset.scans=24", f"data_dir={data_dir}"]
+    assert words[1:5] == ["-m", "lungtl.train", "-m", "aggregator=mean,max,attention"]
+    assert words[5:] == ["dataset.scans=24", f"data_dir='{data_dir}'"]
     check("train", TrainConfig, overrides_of(words[3:]), multirun=True)

@@ -12,6 +12,7 @@ from lungtl.doctor.finding import Finding
 from lungtl.runs.folder import data_dir_of
 from lungtl.settings import command_line
 from lungtl.settings.errors import UsageError
+from lungtl.settings.typed import typed
 
 KEYS = ("data_dir", "root")
 
@@ -37,7 +38,7 @@ def examine(data_dir: Path, root: Path | None) -> Iterator[Finding]:
 def main() -> None:
     """Print all findings; exit with 1 if there is a FAIL."""
     parser = argparse.ArgumentParser(
-        prog="python -m lungtl.doctor", description="Check the installation, the stores and a folder of DICOM series."
+        prog=typed("doctor"), description="Check the installation, the stores and a folder of DICOM series."
     )
     parser.add_argument("overrides", nargs="*", metavar="data_dir=FOLDER | root=FOLDER (DICOM series to check)")
     overrides = parser.parse_args().overrides

@@ -11,6 +11,7 @@ import numpy as np
 from lungtl.doctor.finding import Finding, verdict
 from lungtl.doctor.storage import free_gb
 from lungtl.settings.errors import LungtlError
+from lungtl.settings.typed import typed
 from lungtl.sources.ct.series import find_series
 from lungtl.sources.lidc_database import read_scans, series_uids
 
@@ -41,7 +42,7 @@ def check_root(root: Path, data_dir: Path, workers: int) -> Iterator[Finding]:
     matched = [series for series in found if series.uid in scans]
     partial = [series for series in matched if len(series.files) < len(scans[series.uid].z_mm)]
     what = f"{root}: {len(found)} CT series, {len(matched)} of LIDC-IDRI's {N_SCANS}"
-    remedy = "for dataset=lidc run python -m lungtl.download; use dataset=dicom for other scans"
+    remedy = f"for dataset=lidc run {typed('download')}; use dataset=dicom for other scans"
     yield verdict(bool(matched), what, remedy, "WARN")
     if partial:
         first = partial[0]

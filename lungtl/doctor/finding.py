@@ -15,7 +15,10 @@ class Finding:
     remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{self.status}  {self.what}" + (f"  -> {self.remedy}" if self.remedy else "")
+        line = f"{self.status}  {self.what}"
+        if not self.remedy:
+            return line
+        return f"{line}\n      -> {self.remedy}" if len(line) + len(self.remedy) > 74 else f"{line}  -> {self.remedy}"
 
 
 def verdict(ok: bool, what: str, remedy: str, problem: Literal["WARN", "FAIL"] = "FAIL") -> Finding:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from lungtl.download.index import RemoteSeries, choose, index_version
 from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import DownloadConfig
+from lungtl.settings.typed import typed
 from lungtl.sources.progress import bar
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def run(config: DownloadConfig) -> None:
             problems = fetch(incomplete, config.root, config.endpoint, progress)
         _report(problems, len(chosen))
     print(config.root)
-    log.info("next: python -m lungtl.prepare dataset=lidc %s", shlex.quote(f"dataset.root={_quoted(config.root)}"))
+    log.info("next: %s", typed("prepare", "dataset=lidc", f"dataset.root={_quoted(config.root)}"))
 
 
 def _announce(chosen: Sequence[RemoteSeries], incomplete: Sequence[RemoteSeries], root: Path) -> None:

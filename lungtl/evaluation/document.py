@@ -19,6 +19,9 @@ from lungtl.settings.errors import LungtlError
 SCHEMA = 2
 """Raised whenever a reader of older files would misread a newer one."""
 
+TRACKED = ("auroc", "auprc", "sensitivity", "specificity", "brier")
+"""The metrics of the model that a tracker gets; intervals and all others are in metrics.json and summary.txt."""
+
 Document = dict[str, Any]
 """metrics.json as plain JSON values."""
 
@@ -96,7 +99,7 @@ class Training(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
     epochs: Count | None = None  # how many were trained
-    best_epoch: int | None = None  # the epoch whose weights were tested
+    best_epoch: int | None = None  # the epoch, counted from 1, whose weights were tested
     seconds: float | None = None  # of training, in all attempts
     trainable_parameters: Count | None = None  # how many parameters trained
     val_auroc: Probability | None = None  # on the validation bags at the best epoch; None where undefined
@@ -162,7 +165,7 @@ def check_document(document: Document) -> None:
 
 
 def flat_metrics(document: Document) -> dict[str, float]:
-    """Flatten metrics.json for a tracker, without what is undefined and without subgroups (a table of their own).
+    """Flatten metrics.json for comparisons, without what is undefined and without subgroups (a table of their own).
 
     Returns:
         "test/bag/auroc", "test/bag/auroc_low", "test/bag/auroc_high", "test/bag/auroc_delong_low", "test/slice/...",
@@ -195,4 +198,20 @@ def flat_metrics(document: Document) -> dict[str, float]:
         if estimate
         for part, suffix in (("value", ""), ("low", "_low"), ("high", "_high"), ("p_value", "_p"))
         if estimate.get(part) is not None and math.isfinite(estimate[part])
+    }
+
+
+def main_metrics(document: Document) -> dict[str, float]:
+    """The few numbers of metrics.json for a tracker, without what is undefined.
+
+    Returns:
+        "test/bag/auroc", "test/bag/auprc", ..., and of each control "test/control/diameter/auroc" -> a finite number.
+    """
+    tables: dict[str, tuple[Any, tuple[str, ...]]] = {"bag": (document["bag"], TRACKED)}
+    tables |= {f"control/{name}": (table, ("auroc",)) for name, table in document["controls"].items()}
+    return {
+        f"{document['split']}/{group}/{name}": float(value)
+        for group, (table, names) in tables.items()
+        for name in names
+        if (value := table["metrics"].get(name, {}).get("value")) is not None and math.isfinite(value)
     }

@@ -25,8 +25,8 @@ CALIBRATION_METRICS = ("brier", "calibration_error")
 
 
 def format_number(value: float, signed: bool = False) -> str:
-    """'0.846', or signed '+0.846'; '+0.000', not '-0.000'."""
-    return f"{value:+z.3f}" if signed else f"{value:.3f}"
+    """'0.846', or signed '+0.846'; never '-0.000'."""
+    return f"{value:+z.3f}" if signed else f"{value:z.3f}"
 
 
 def format_estimate(
@@ -79,9 +79,60 @@ def format_amount(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:.1f}"
 
 
+def format_size(size: float) -> str:
+    """A number of bytes: '2.4 MB', '1.3 GB'."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
 def plural(count: int, noun: str) -> str:
     """'1 run', '2 runs'."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def headlines(document: Mapping[str, Any]) -> list[str]:
+    """The results in lines of at most 80 characters.
+
+    AUROC, the controls' AUROCs, sensitivity and specificity at the threshold with the highest Youden index on
+    validation (otherwise at the document's threshold), and calibration. A control that ranks nothing, such as the
+    prevalence, is omitted. Of a single case nothing can be estimated.
+
+    Args:
+        document: the content of metrics.json.
+    """
+    bag, chosen = document["bag"], document.get("chosen")
+    cases = f"{plural(bag['n'], 'case')} of {plural(bag['n_patients'], 'patient')}, {bag['n_positive']} positive"
+    lines = [f"{document['split']}: {cases}"]
+    if omitted := document.get("patients_left_out"):
+        lines.append(f"omitted: {plural(omitted, 'patient')} who trained the model or chose its epoch")
+    if bag["n"] == 1:
+        return lines
+    rows = [("AUROC", _with_reason(bag["metrics"]["auroc"]))]
+    if part := document.get("with_covariates"):
+        text = f"{format_estimate(part['scores']['metrics']['auroc'])}{_gain(part['gain'], 'gain')}"
+        rows.append((f"  with {', '.join(part['covariates'])}", text))
+    for name, table in document["controls"].items():
+        auroc = table["metrics"]["auroc"]
+        if auroc["value"] != 0.5 or auroc["low"] != auroc["high"]:
+            rows.append((f"  {name}", f"{format_estimate(auroc)}{_gain(document['gains'].get(name))}"))
+    point = document["operating_points"].get("youden")
+    rates = bag["metrics"] if point is None else point
+    origin = f"at {bag['threshold']:.3g}" if point is None else f"at {point['threshold']:.3f}, chosen on validation"
+    rows += [(name, f"{format_estimate(rates[name])}  {origin}") for name in ("sensitivity", "specificity")]
+    kind = chosen["kind"] if chosen else "none"
+    calibrated = document["calibrated"].get(kind, bag)["metrics"]
+    how = kind if kind in document["calibrated"] else "not calibrated"
+    error, brier = calibrated["calibration_error"], calibrated["brier"]["value"]
+    rows.append(("calibration", f"error {format_estimate(error)}, Brier score {format_number(brier)} ({how})"))
+    width = max(len(label) for label, _ in rows) + 2
+    return lines + [f"{label:<{width}}{text}" for label, text in rows]
+
+
+def _gain(gain: Mapping[str, Any] | None, of: str = "model") -> str:
+    """By how much the model's AUROC exceeds a control's: '  model +0.034, p 0.481'."""
+    if gain is None or gain["difference"] is None:
+        return ""
+    p_value = "" if gain["p_value"] is None else f", p {format_p_value(gain['p_value'])}"
+    return f"  {of} {format_number(gain['difference'], signed=True)}{p_value}"
 
 
 def rows_for_table(document: Mapping[str, Any], level: Literal["bag", "slice"] = "bag") -> Rows:
@@ -152,6 +203,13 @@ def rows_of_localisation(document: Mapping[str, Any]) -> Rows:
     rows: Rows = [("slices by weight", *columns)]
     rows += [(title, *(_with_reason(table[name]) for table in columns.values())) for name, title in names.items()]
     return rows
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """A table for the terminal, its header first; columns are as wide as their cells, so that nothing is cut."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -22,7 +22,7 @@ from lungtl.data.tables import read_table
 from lungtl.evaluation.chosen import Chosen, choose, read_chosen, write_chosen
 from lungtl.evaluation.controls import fit_controls
 from lungtl.evaluation.formatting import INTERVALS, Rows, format_estimate, markdown_table
-from lungtl.runs.folder import BUNDLE, MEMBERS, METRICS, SPLIT, VALIDATION, read_record
+from lungtl.runs.folder import BUNDLE, MEMBERS, METRICS, SPLIT, VALIDATION, how_to_resume, read_record
 from lungtl.runs.record import read_own_split, without_local
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.version import VERSION
@@ -121,7 +121,7 @@ def _check_members(runs: Sequence[Path], records: Sequence[dict[str, Any]]) -> N
         raise LungtlError(f"an ensemble of {len(runs)} runs: expected at least 2")
     for run, record in zip(runs, records, strict=True):
         if not (run / BUNDLE / CONFIG).is_file():
-            raise LungtlError(f"{run} has no bundle because it did not finish; resume it: lungtl train resume={run}")
+            raise LungtlError(f"{run} has no bundle because it did not finish; resume it: {how_to_resume(run)}")
         for key in SAME:
             if record[key] != records[0][key]:
                 raise LungtlError(

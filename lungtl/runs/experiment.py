@@ -19,8 +19,10 @@ from lungtl.data.splits import save_split
 from lungtl.data.store.reader import Store
 from lungtl.data.tables import read_table
 from lungtl.evaluation.covariates import WITH_COVARIATES, check_covariates
+from lungtl.evaluation.figures import learning_curves, save
 from lungtl.runs.environment import write_environment
-from lungtl.runs.folder import CONFIG, PREDICTIONS, PRUNED, RECORD, SLICES, SPLIT, read_record, write_record
+from lungtl.runs.epochs import read_epochs
+from lungtl.runs.folder import CONFIG, FIGURES, PREDICTIONS, PRUNED, RECORD, SLICES, SPLIT, read_record, write_record
 from lungtl.runs.record import check_monitor, check_unchanged, check_weights_patients, make_record
 from lungtl.runs.scoring import export_bundle, score_run
 from lungtl.runs.training import train
@@ -36,12 +38,13 @@ if TYPE_CHECKING:
     from pytorch_lightning.callbacks import Callback  # which imports torchvision, see `lungtl.models.compat`
 
 log = logging.getLogger(__name__)
+LEARNING = "learning.png"
 NUMBERS = ("calibrated", WITH_COVARIATES, "z_mm", "p_non_nodule", "p_benign", "p_malignant")
 """Columns of predictions.csv and slices.csv that may be empty."""
 
 
 class Observer:
-    """Told how a run proceeds; this one does nothing."""
+    """Receives the progress of a run; this one does nothing."""
 
     run_id: str | None = None
     """The run's id in MLflow."""
@@ -102,7 +105,7 @@ def run_experiment(
         folder: of the run; is created.
         name: of the run.
         resume: continue from the folder's last checkpoint; the settings are checked by the caller (`check_settings`).
-        observer: told how the run proceeds.
+        observer: receives the progress of the run.
         callbacks: further Lightning callbacks.
 
     Returns:
@@ -145,6 +148,9 @@ def run_experiment(
     if (folder / PRUNED).is_file():
         observer.pruned(folder)
         return None
+    if config.evaluation.figures:
+        best, unfrozen = int(trained.facts["best_epoch"]), trained.unfrozen
+        save(learning_curves(read_epochs(folder), best, unfrozen), folder / FIGURES / LEARNING)
     scored, document = score_run(config, store, split, folder, trained, record)
     export_bundle(folder, config, store, split, scored, document, record)
     observer.finished(folder)

@@ -32,7 +32,8 @@ from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import BENIGN, MALIGNANT, NON_NODULE, UNKNOWN
 
 log = logging.getLogger(__name__)
-SHOWN = 16  # slices in the montage
+SHOWN = {"hit": 8, "false alarm": 4, "miss": 4}
+"""Cases in the montage, of each kind at most."""
 SLICE_NAMES = {UNKNOWN: "unlabelled", NON_NODULE: "non-nodule", BENIGN: "benign", MALIGNANT: "malignant"}
 
 
@@ -46,7 +47,7 @@ def draw(
     document: Document,
     resamples: int,
 ) -> None:
-    """Draw the figures of an evaluation.
+    """Draw the figures of an evaluation; curves that one class leaves undefined are omitted, which is logged.
 
     Args:
         folder: gets the PNGs; is created.
@@ -63,7 +64,11 @@ def draw(
     bag = document["bag"]
     fitted = model.chosen is not None and model.chosen.kind in document["calibrated"]
     thresholds = {name: point and point["threshold"] for name, point in document["operating_points"].items()}
-    for curve, name in ((roc, "roc"), (precision_recall, "precision_recall")):
+    curves = {"roc": roc, "precision_recall": precision_recall}
+    if labels.min() == labels.max():
+        log.info("omitted figures: %s (%s)", ", ".join(curves), bag["metrics"]["auroc"]["undefined"])
+        curves = {}
+    for name, curve in curves.items():
         figure = curve(labels, p, patients, controls, thresholds=thresholds, resamples=resamples)
         save(figure, folder / f"{name}.png")
     save(reliability(labels, p, table["calibrated"] if fitted else None), folder / "reliability.png")
@@ -73,7 +78,8 @@ def draw(
         overall = bag["metrics"]["auroc"]["value"]
         save(subgroup_forest(document["subgroups"], overall), folder / "subgroups.png")
     slices = dict(list(predictions.slices.groupby("bag_id")))
-    _draw_most_weighted(folder, store, model, slices, table, weights_differ(predictions.slices))
+    threshold = thresholds.get("youden") or bag["threshold"]
+    _draw_montage(folder, store, model, slices, table, weights_differ(predictions.slices), threshold)
     for name, row in _examples(table).items():
         own = slices[row.bag_id]
         if len(own) > 1:
@@ -91,13 +97,19 @@ def windowed(hu: NDArray[np.int16], window: tuple[float, float]) -> NDArray[np.u
     return image
 
 
-def _draw_most_weighted(
-    folder: Path, store: Store, model: ScoredModel, slices: dict[Any, pd.DataFrame], table: pd.DataFrame, weighted: bool
+def _draw_montage(
+    folder: Path,
+    store: Store,
+    model: ScoredModel,
+    slices: dict[Any, pd.DataFrame],
+    table: pd.DataFrame,
+    weighted: bool,
+    threshold: float,
 ) -> None:
-    """The network's view of one slice of the bags with the highest probabilities, with and without heatmaps."""
+    """The network's view of one slice of the most certain hits and the worst errors, with and without heatmaps."""
     preprocessor = model.classifier.preprocessor
     images, captions, labels, places, aspects = [], [], [], [], []
-    for row in table.sort_values("probability", ascending=False).head(SHOWN).itertuples():
+    for kind, row in shown_cases(table, threshold):
         top = representative_slice(slices[row.bag_id], weighted)
         hu, spacing_mm = store.voxels(str(row.bag_id))[top.slice_index], store.spacing_mm(str(row.bag_id))
         seen = preprocessor.box((hu.shape[0], hu.shape[1]), spacing_mm)
@@ -105,10 +117,13 @@ def _draw_most_weighted(
         aspect = spacing_mm[0] / spacing_mm[1]
         aspects.append(aspect if np.isfinite(aspect) else 1.0)
         place = "" if np.isnan(top.z_mm) else f" z {top.z_mm:.0f} mm"
-        captions.append(f"{row.patient_id}{place}\nw={top.weight:.2f} p={row.probability:.2f} {SLICE_NAMES[top.label]}")
+        captions.append(
+            f"{row.patient_id}{place}\n{kind} p={row.probability:.2f}\nw={top.weight:.2f} {SLICE_NAMES[top.label]}"
+        )
         labels.append(int(top.label))
         places.append((str(row.bag_id), int(top.slice_index), seen))
-    title = "Highest probabilities: " + ("most heavily weighted slice" if weighted else "middle slice (equal weights)")
+    shown = "most heavily weighted slice" if weighted else "middle slice (equal weights)"
+    title = f"Most certain hits, then the worst errors, at the threshold {threshold:.2f}: {shown}"
     save(montage(images, captions, labels, title, aspects=aspects), folder / "montage.png")
     if model.heatmaps:
         try:
@@ -117,6 +132,27 @@ def _draw_most_weighted(
             log.info("no heatmaps: %s", error)
         else:
             save(montage(images, captions, labels, title, maps, aspects), folder / "heatmaps.png")
+
+
+def shown_cases(table: pd.DataFrame, threshold: float) -> list[tuple[str, Any]]:
+    """The cases of the montage: the most certain hits, the most certain false alarms, the worst misses.
+
+    Args:
+        table: label, probability and more of each case.
+        threshold: probability from which a case counts as positive.
+
+    Returns:
+        "hit", "false alarm", "miss" or, where nothing else fills the montage, "rejected", and the case's row.
+    """
+    ordered = table.sort_values("probability", ascending=False)
+    called, positive = ordered["probability"] >= threshold, ordered["label"] == 1
+    kinds = {"hit": ordered[called & positive], "false alarm": ordered[called & ~positive],
+             "miss": ordered[~called & positive][::-1], "rejected": ordered[~called & ~positive]}  # fmt: skip
+    chosen = [(kind, row) for kind, most in SHOWN.items() for row in kinds[kind].head(most).itertuples()]
+    left = [(kind, row) for kind, cases in kinds.items() for row in cases[SHOWN.get(kind, 0) :].itertuples()]
+    chosen += left[: sum(SHOWN.values()) - len(chosen)]
+    order = list(kinds)
+    return sorted(chosen, key=lambda case: order.index(case[0]))
 
 
 def representative_slice(slices: pd.DataFrame, weighted: bool) -> Any:

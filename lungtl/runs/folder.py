@@ -19,12 +19,15 @@ from yaml import YAMLError
 from lungtl.data.store.files import whole_file
 from lungtl.settings.errors import LungtlError, UsageError, first_line
 from lungtl.settings.text import DATA_DIR, DATA_DIR_VARIABLE, given_value
+from lungtl.settings.typed import assigned, typed
 
 log = logging.getLogger(__name__)
 
 RECORD, CONFIG, SPLIT, BUNDLE = "run.json", "config.yaml", "split.csv", "bundle"
 METRICS, PREDICTIONS, SLICES, FIGURES = "metrics.json", "predictions.csv", "slices.csv", "figures"
 VALIDATION = "validation.csv"
+LATEST = "latest"
+"""Names the run that was started or resumed last, as far as it has what is needed."""
 LOCK = "status.lock"
 MEMBERS = "members"
 """In the bundle of an ensemble (see `lungtl.runs.ensemble`)."""
@@ -48,17 +51,29 @@ def is_inside(folder: Path, data_dir: Path) -> bool:
     return data_dir / "runs" == folder.parent or data_dir / "sweeps" == folder.parent.parent
 
 
+def place_of_data(data_dir: Path) -> list[str]:
+    """`data_dir=...`; empty if a command without it uses the same folder."""
+    return [] if data_dir == data_dir_of([]) else [assigned(DATA_DIR, data_dir)]
+
+
+def how_to_resume(folder: Path) -> str:
+    """The command that resumes a run."""
+    data_dir = folder.parents[1] if folder.parent.name == "runs" else folder.parents[2]
+    return typed("train", assigned("resume", folder), *(place_of_data(data_dir) if is_inside(folder, data_dir) else ()))
+
+
 def new_run_folder(data_dir: Path) -> Path:
     """A folder for a run that is not started from the command line; named by the time, like the others."""
     return data_dir / "runs" / f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def find_run(reference: str, data_dir: Path) -> Path:
+def find_run(reference: str, data_dir: Path, needed: str = RECORD) -> Path:
     """The folder of a run.
 
     Args:
-        reference: its folder, or its MLflow id (the first eight characters or more).
+        reference: its folder, its MLflow id (the first eight characters or more), or "latest".
         data_dir: where runs are searched for by id.
+        needed: a file or folder that "latest" must have.
 
     Raises:
         UsageError: there is no such run.
@@ -69,6 +84,8 @@ def find_run(reference: str, data_dir: Path) -> Path:
     if folder.is_dir():
         raise UsageError(f"{reference} is not a run's folder (no {RECORD}); give the folder that train printed")
     records = sorted([*data_dir.glob(f"runs/*/{RECORD}"), *data_dir.glob(f"sweeps/*/*/{RECORD}")])
+    if reference == LATEST and (usable := [record for record in records if (record.parent / needed).exists()]):
+        return max(usable, key=lambda record: record.stat().st_mtime).parent
     if len(reference) >= 8:
         for record in records:
             if _mlflow_id(record.parent).startswith(reference):
@@ -80,13 +97,15 @@ def find_run(reference: str, data_dir: Path) -> Path:
 
 def find_model(reference: str, data_dir: Path) -> Path:
     """The folder of a trained model: a run's (see `find_run`), a bundle's own, or one with an ensemble's bundle/."""
+    if reference.startswith("models:/"):
+        raise UsageError(f"model={reference} is a name in MLflow; give the run's folder or MLflow id, or latest")
     folder = Path(reference).expanduser()
     ensemble = any((place / MEMBERS).is_dir() for place in (folder, folder / BUNDLE))
     if ensemble or (folder / "model.safetensors").is_file():
         return folder.resolve()
-    run = find_run(reference, data_dir)
+    run = find_run(reference, data_dir, BUNDLE)
     if not (run / BUNDLE).is_dir():
-        raise UsageError(f"run {run} has no bundle because it did not finish; resume it: lungtl train resume={run}")
+        raise UsageError(f"run {run} has no bundle because it did not finish; resume it: {how_to_resume(run)}")
     return run
 
 

@@ -34,7 +34,7 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
     data_dir, given = data_dir_of(overrides), {override_key(override) for override in overrides}
     folder = find_run(str(reference), data_dir)
     if MULTIRUN & set(arguments):
-        raise UsageError("resume= continues one run; leave -m out (rerun a sweep with its sweep.name to resume it)")
+        raise UsageError("resume= continues one run; omit -m (rerun a sweep with its sweep.name to resume it)")
     for group in OVERLAYS:
         if group in given:
             raise UsageError(f"{group}= with resume={reference}: a resumed run has its own settings; omit {group}")
@@ -81,7 +81,8 @@ def own_overrides(folder: Path, config: TrainConfig) -> list[str]:
     known = {*TrainConfig.model_fields, *OVERLAYS}
     lines = [str(line) for line in read_record(folder)["overrides"]]
     kept = [line for line in lines if override_key(line) not in changed and override_key(line).split(".")[0] in known]
-    return [*kept, *(f"{key}={value}" for key, value in changed.items())]
+    texts = {key: value if isinstance(value, str) else _as_value(value) for key, value in changed.items()}
+    return [*kept, *(f"{key}={text}" for key, text in texts.items())]
 
 
 def check_settings(folder: Path, config: Mapping[str, Any]) -> None:
@@ -98,7 +99,7 @@ def check_settings(folder: Path, config: Mapping[str, Any]) -> None:
     for key in sorted(then.keys() | now.keys()):
         was, given = then.get(key, "not set"), now.get(key, "not set")
         if was != given and not may_change_on_resume(key):
-            raise UsageError(f"cannot resume: {key} was {was}, now it is {given}; leave it out or start a new run")
+            raise UsageError(f"cannot resume: {key} was {was}, now it is {given}; omit it or start a new run")
 
 
 def check_trusted(config: TrainConfig, trust: Collection[str] | None) -> None:

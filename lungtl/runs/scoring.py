@@ -37,6 +37,7 @@ from lungtl.runs.figures import draw
 from lungtl.runs.folder import BUNDLE, FIGURES, METRICS, PREDICTIONS, SLICES, VALIDATION
 from lungtl.runs.record import without_local
 from lungtl.runs.scored_model import ScoredModel, predict_scored, with_covariates
+from lungtl.runs.summary import write_summary
 from lungtl.runs.training import Trained
 from lungtl.settings.schema import TrainConfig
 from lungtl.sources.base import UNKNOWN
@@ -147,6 +148,7 @@ def write_results(
         **context,
     )
     (folder / METRICS).write_text(json.dumps(document, indent=2, allow_nan=False), encoding="utf-8")
+    write_summary(document, folder)
     if figures:
         draw(folder / FIGURES, store, scored, predictions, table, controls, document, resamples)
     return document

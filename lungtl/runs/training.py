@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,9 @@ import torch
 
 from lungtl.data.bags import Features
 from lungtl.data.store.reader import Store
+from lungtl.evaluation.formatting import plural
 from lungtl.models.bag_classifier import BagClassifier
-from lungtl.runs.epochs import append_epoch
+from lungtl.runs.epochs import EpochLines, append_epoch, read_epochs
 from lungtl.settings import parts
 from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import TrainConfig
@@ -44,6 +45,7 @@ class Trained:
         features: of the store, for the classifier's cut; None reads voxels.
         device: where to compute.
         facts: epochs, best_epoch, seconds, trainable_parameters, and the monitored value.
+        unfrozen: epoch, counted from 1 -> names of the groups of the backbone that train from then on.
     """
 
     classifier: BagClassifier
@@ -51,6 +53,7 @@ class Trained:
     features: Features | None
     device: torch.device
     facts: Mapping[str, Any]
+    unfrozen: Mapping[int, list[str]] = field(default_factory=dict)
 
 
 def train(
@@ -82,8 +85,8 @@ def train(
     weights = classifier.backbone.fingerprint()
     freezing.adapt(classifier.backbone)
     trainable, total = trainable_share(classifier, freezing, config.trainer.max_epochs)
-    log.info("%s (weights: %s), %s of %s parameters train", classifier.backbone.name,
-             classifier.backbone.loaded_weights.source, f"{trainable:,}", f"{total:,}")  # fmt: skip
+    log.info("%s (weights: %s): %.2f of %.2f M parameters train", classifier.backbone.name,
+             classifier.backbone.loaded_weights.source, trainable / 1e6, total / 1e6)  # fmt: skip
     features = run_features(config, classifier, freezing, store, device, weights)
     if features is not None:
         standardise(classifier, features, split)
@@ -92,17 +95,27 @@ def train(
                        config.image.jitter, config.head.weight_decay)  # fmt: skip
     data = BagDataModule(store, split, config, features, backbone_trains=not freezing.is_frozen(classifier.backbone))
 
+    done = len(read_epochs(folder)) if resume else 0
+    lines = EpochLines(config.trainer.max_epochs, done)
+
     def epoch_ended(metrics: dict[str, float], epoch: int) -> None:
         append_epoch(folder, epoch, metrics)
+        lines.ended(epoch, metrics)
         on_epoch(metrics, epoch)
 
-    fitted = fit(module, data, config.trainer, folder, epoch_ended, resume=resume, callbacks=callbacks)
-    log.info("trained %d epochs; best epoch: %d", fitted["epochs"], fitted["best_epoch"])
+    try:
+        fitted = fit(module, data, config.trainer, folder, epoch_ended, resume=resume, callbacks=callbacks)
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(f"stopped in epoch {lines.done + 1} of {config.trainer.max_epochs}") from interrupt
+    log.info("trained %s; best epoch: %d", plural(fitted["epochs"], "epoch"), fitted["best_epoch"])
+    unfrozen: dict[int, list[str]] = {}
+    for group in freezing.groups(classifier.backbone):
+        unfrozen.setdefault(group.epoch + 1, []).append(group.name)
     freezing.merge(classifier.backbone)
     if features is not None:
         classifier.cut(classifier.split.blocks)  # the merge may have replaced modules
     facts = {**fitted, "seconds": module.seconds, "trainable_parameters": trainable}
-    return Trained(classifier, loss, features, device, facts)
+    return Trained(classifier, loss, features, device, facts, unfrozen)
 
 
 def build_loss(config: TrainConfig, store: Store, split: pd.DataFrame, width: int) -> BagAndSliceLoss:

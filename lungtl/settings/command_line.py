@@ -17,10 +17,12 @@ from lungtl.settings.composing import part_targets, unused_options
 from lungtl.settings.credentials import hide_password
 from lungtl.settings.errors import REMEDIES, LungtlError, UsageError, first_line, system_error
 from lungtl.settings.folders import CONFIG_DIR_FLAGS, conf_dir, search_path, user_folders
+from lungtl.settings.help import help_text
 from lungtl.settings.keys import STAMP as STAMP
 from lungtl.settings.parent_process import follow_named_parent
 from lungtl.settings.parts import make_importable
 from lungtl.settings.text import make_data_dir_absolute, quote_text
+from lungtl.settings.typed import remember_command
 from lungtl.settings.version import VERSION
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ def main(
     """
     follow_named_parent()
     os.environ.setdefault(STAMP, f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
+    remember_command(config_name, sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come back to us instead of Hydra's own report
     # argparse takes positional arguments in one go: `train dataset=x -m seed=0,1` would not be understood
     arguments = sorted(sys.argv[1:], key=lambda argument: argument not in MULTIRUN)
@@ -91,6 +94,9 @@ def main(
         arguments = _hydra_flags(arguments)
         folders = user_folders(arguments)
         overrides = overrides_of(arguments)
+        if {"--help", "-h"} & set(arguments):
+            print(help_text(config_name, overrides, folders))
+            return
         arguments = quote_text(arguments, schema, lambda: part_targets(config_name, overrides, folders))
         if expand is not None and not information:
             arguments = expand(arguments)
@@ -130,9 +136,9 @@ def main(
         log.exception("the sweep's launcher failed")
         fail(LungtlError(f"the launcher failed ({type(error).__name__}: {str(error).strip() or 'no reason'}); "
                          "rerun the same command with its sweep.name to resume"))  # fmt: skip
-    except KeyboardInterrupt:
-        end("KILLED")
-        print("stopped", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        if not end("KILLED"):
+            print(str(interrupt) or "stopped", file=sys.stderr)
         sys.exit(130)
 
 

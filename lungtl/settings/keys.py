@@ -46,6 +46,7 @@ TABLE = {
     "data_dir":               Meaning("none",    True,  False, False),
     "workers":                Meaning("none",    True,  False, False),
     "name":                   Meaning("none",    True,  False, False),
+    "verbose":                Meaning("none",    True,  False, False),
     "sweep":                  Meaning("none",    True,  False, False),
     "resume":                 Meaning("none",    True,  False, False, set_by_crossval=True),
     "hydra":                  Meaning("none",    True,  False, False),

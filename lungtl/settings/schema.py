@@ -25,6 +25,7 @@ from pydantic import (
 
 from lungtl.settings import parts
 from lungtl.settings.errors import UsageError
+from lungtl.settings.typed import typed
 
 Part = dict[str, Any]
 FullPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
@@ -170,7 +171,7 @@ class SplitConfig(Strict):
             if self.fold != 0:
                 raise UsageError(
                     f"split.fold={self.fold}: split.kind={self.kind} has no folds; omit split.fold, or give "
-                    "split.kind=kfold (all folds: python -m lungtl.crossval)"
+                    f"split.kind=kfold (all folds: {typed('crossval')})"
                 )
             return self
         if self.folds < 3:
@@ -266,7 +267,7 @@ class DatasetConfig(Common):
         if "root" in self.dataset and self.dataset["root"] is None and reads_data:
             raise UsageError(
                 "dataset.root is missing; give dataset.root=FOLDER that contains the series (labels alone need none: "
-                "python -m lungtl.prepare dataset=lidc labels_only=true)"
+                f"{typed('prepare', 'dataset=lidc', 'labels_only=true')})"
             )
         return self
 
@@ -306,6 +307,7 @@ class TrainConfig(DatasetConfig):
     trust: Trust
     name: str | None
     dry_run: bool
+    verbose: bool
     _choices: dict[str, str] = PrivateAttr(default_factory=dict)
     _overrides: list[str] = PrivateAttr(default_factory=list)
 
@@ -384,6 +386,7 @@ class EvaluateConfig(DatasetConfig):
     accelerator: Accelerator
     cache: CacheConfig
     tracking: TrackingConfig
+    verbose: bool
 
 
 class PredictConfig(Common):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lungtl.runs.ensemble import write_ensemble
 from lungtl.runs.folder import BUNDLE
+from lungtl.settings.typed import assigned, typed
 from lungtl.sweeps.folds.runs import find_runs
 from lungtl.sweeps.parent import parent_of
 from lungtl.sweeps.state import read_states
@@ -27,4 +28,4 @@ def write_sweep_ensemble(sweep: Path) -> None:
         return
     name = f"ensemble of {len(runs)}: {runs[0].name}"
     write_ensemble([run.folder for run in runs], sweep, name, parent_of(sweep))
-    log.info("the %d runs as one model: lungtl evaluate model=%s dataset=...", len(runs), sweep)
+    log.info("the %d runs as one model: %s", len(runs), typed("evaluate", assigned("model", sweep), "dataset=..."))

@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 from omegaconf import OmegaConf
 
+from lungtl.evaluation.formatting import plural
 from lungtl.runs.naming import differing
 from lungtl.settings.credentials import hide_password
 from lungtl.settings.errors import LungtlError
+from lungtl.settings.keys import override_key
 from lungtl.settings.parent_process import PARENT
 from lungtl.settings.schema import TrackingConfig
+from lungtl.settings.typed import assigned, typed, typed_again
 from lungtl.sweeps.datasets import record_datasets
 from lungtl.sweeps.installed import check_installed
 from lungtl.sweeps.parent import (
@@ -32,6 +35,7 @@ from lungtl.sweeps.parent import (
 from lungtl.sweeps.plan import compose_grid, plan_runs, print_plan, started_before
 from lungtl.sweeps.state import State, read_state, read_states, status_of
 from lungtl.tracking.mlflow_run import FOLDER, find_or_create_run, git_tags
+from lungtl.tracking.places import places
 from lungtl.tracking.tracker import MlflowTracker, NoTracker, Tracker
 
 log = logging.getLogger(__name__)
@@ -46,6 +50,9 @@ class Sweep:
     tracker: Tracker  # of the parent run
     planned: tuple[Path, ...] | None  # folders of the runs of this call; None if a search chooses them
     states: dict[Path, State]  # when the launcher was last started
+    places: list[str] = field(default_factory=list)  # overrides that lead the next command to its data and MLflow
+    dataset: list[str] = field(default_factory=list)  # overrides of the dataset that all runs share
+    folds: bool = False  # of a cross-validation, whose command pools them: its folds are no settings to choose from
 
     def with_status(self, *statuses: str) -> list[Path]:
         """The runs of this call with one of these statuses."""
@@ -87,7 +94,13 @@ def start(config: Any) -> None:
         total = len({run.folder for run in [*earlier, *planned]})
     tracker = _open_parent(config, folder, total)
     folders = None if planned is None else tuple(run.folder for run in planned)
-    _current = Sweep(folder, tracker, folders, read_states(folder))
+    tracking, data_dir = tracking_of(config)
+    shared = [line for line in map(str, config.hydra.overrides.task) if "," not in line]
+    _current = Sweep(
+        folder, tracker, folders, read_states(folder), places(data_dir, tracking),
+        dataset=[line for line in shared if override_key(line).partition(".")[0] == "dataset"],
+        folds=config.hydra.job.config_name == "crossval",
+    )  # fmt: skip
 
 
 def _open_parent(config: Any, sweep: Path, total: int) -> Tracker:
@@ -142,29 +155,41 @@ def end(status: str) -> bool:
         return False
     if status == "FINISHED":
         _current.wait_for_other_processes()
-    sweep, tracker = _current.folder, _current.tracker
+    sweep, tracker, where = _current.folder, _current.tracker, _current.places
+    folds, data = _current.folds, _current.dataset
     unfinished, _current = _current.with_status("new", "killed", "failed"), None
     now = progress(sweep)
-    _write_report(sweep)
+    chosen = None if folds else _write_report(sweep)
+    best = now.best if chosen is None else chosen
     if not unfinished:
         _write_ensemble(sweep)
     try:
         publish_sweep(tracker, sweep)
+        if chosen is not None:
+            tracker.tags({"lungtl.best": run_reference(chosen), "lungtl.best_by": "validation AUROC of its setting"})
         tracker.close("FAILED" if unfinished and status == "FINISHED" else status)
     except LungtlError as error:
         log.error("the sweep's own MLflow run is not up to date: %s", error)
     if now.left:
-        log.info("%d of the runs are left; rerun the same command with sweep.name=%s to resume", now.left, sweep.name)
+        log.info("%s left; to continue: %s", plural(now.left, "run"), typed_again(assigned("sweep.name", sweep.name)))
     names = _run_names(sweep)
-    if now.best is not None:
-        tracked = f"; next: python -m lungtl.register run={run_reference(now.best)}" if tracker.run_id else ""
-        log.info("best run by %s: %s%s", read_states(sweep)[now.best].monitor, names[now.best], tracked)
+    if now.best is not None and chosen is not None and now.best != chosen:
+        monitor = read_states(sweep)[now.best].monitor
+        log.info("%s alone has the best %s; settings are compared by their validation AUROC", names[now.best], monitor)
+    if chosen is not None:
+        log.info("report  %s", sweep / REPORT / "report.html")
+    if best is not None and not folds:
+        if parent_of(sweep) is not None:
+            log.info("next    %s", typed("ui", *where))
+            log.info("        %s", typed("register", assigned("run", run_reference(best)), *where))
+        else:
+            log.info("next    %s", typed("evaluate", assigned("model", best), *data, *where))
     for folder in unfinished:
         log.error("not finished: %s: %s", names.get(folder, folder.name), _reason(folder))
     if unfinished and status == "FINISHED":
         raise LungtlError(
-            f"{len(unfinished)} of the runs did not finish (see above and {sweep}). Fix the cause, then rerun the "
-            f"same command with sweep.name={sweep.name} sweep.retry=true"
+            f"{plural(len(unfinished), 'run')} did not finish (see above and {sweep}); fix the cause, then: "
+            f"{typed_again(assigned('sweep.name', sweep.name), 'sweep.retry=true')}"
         )
     return True
 
@@ -176,17 +201,21 @@ def _run_names(sweep: Path) -> dict[Path, str]:
     return dict(zip(states, names, strict=True))
 
 
-def _write_report(sweep: Path) -> None:
-    """Print and write the comparison; errors are only logged, since the parent run must be closed."""
-    from lungtl.sweeps.report.write import PAGE, write_report  # pandas, matplotlib
+def _write_report(sweep: Path) -> Path | None:
+    """Print and write the comparison; errors are only logged, since the parent run must be closed.
+
+    Returns:
+        The folder of the best setting's run.
+    """
+    from lungtl.sweeps.report.write import write_report  # pandas, matplotlib
 
     try:
-        write_report(sweep)
-        log.info("sweep: %s\n  next: open %s, or make ui", sweep, sweep / REPORT / PAGE)
+        return write_report(sweep).best
     except LungtlError as error:
         log.error("no report: %s", error)
     except Exception:
         log.exception("no report")
+    return None
 
 
 def _write_ensemble(sweep: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from lungtl.runs.naming import differing
 from lungtl.settings.errors import UsageError
 from lungtl.settings.keys import container_key
 from lungtl.sweeps.state import Status, read_state, read_states, status_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def started_before(sweep: Path) -> list[Planned]:
 
 
 def print_plan(sweep: Path, planned: list[Planned], retry: bool) -> None:
-    """Print each run, its status and what will be done with it to standard error."""
+    """Print how many runs there are; if some were started before, each run, its status and what is done with it."""
     actions: dict[Status, str] = {
         "new": "starts",
         "running": "already running elsewhere; waited for",
@@ -70,7 +73,12 @@ def print_plan(sweep: Path, planned: list[Planned], retry: bool) -> None:
     }
     counts = {status: sum(run.status == status for run in planned) for status in actions}
     title = f"sweep {sweep.name}: {', '.join(f'{count} {status}' for status, count in counts.items() if count)}"
-    table = Table("run", "so far", "now", "why it failed", title=title, title_justify="left")
+    if set(counts) and counts["new"] == len(planned):
+        log.info("%s: %s", title, sweep)
+        return
+    table = Table(title=title, title_justify="left")
+    for column in ("run", "so far", "now", "why it failed"):
+        table.add_column(column, overflow="fold")
     names = differing([" ".join(run.overrides) for run in planned]) if planned else []
     for name, run in zip(names, planned, strict=True):
         state = read_state(run.folder) if run.status == "failed" else None

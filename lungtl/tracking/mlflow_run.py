@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 PARENT, KEY, FOLDER = "mlflow.parentRunId", "lungtl.config_key", "lungtl.folder"
 BATCH = 100  # MLflow's limit on the params of one request
+DIGEST = 36  # characters; MLflow's limit on the digest of a dataset
 LONGEST_PARAM = 6000  # characters; MLflow's limit
 
 
@@ -88,6 +90,12 @@ class MlflowRun:
 
     def epoch(self, values: Mapping[str, float], epoch: int) -> None:
         self._log({key: value for key, value in values.items() if epoch not in self._epochs_of(key)}, epoch)
+
+    def dataset(self, name: str, fingerprint: str, context: str) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        data = Dataset(name, fingerprint[:DIGEST], "local", json.dumps({"store": name, "fingerprint": fingerprint}))
+        self.client.log_inputs(self.run_id, [DatasetInput(data, [InputTag("mlflow.data.context", context)])])
 
     def artifacts(self, path: Path, under: str | None = None) -> None:
         upload = self.client.log_artifacts if path.is_dir() else self.client.log_artifact

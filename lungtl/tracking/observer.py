@@ -10,6 +10,7 @@ from lungtl.data.splits import split_bags
 from lungtl.data.store.opening import open_store
 from lungtl.runs.experiment import Observer, Result, run_experiment
 from lungtl.runs.folder import CONFIG, new_run_folder, read_record, read_yaml, run_lock
+from lungtl.runs.log import logged
 from lungtl.runs.naming import run_name
 from lungtl.settings.credentials import hide_password
 from lungtl.settings.errors import UsageError
@@ -120,10 +121,15 @@ def run_tracked(config: TrainConfig, folder: Path | None = None) -> Result:
     if folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"folder={folder} is not empty; give a new folder for the run")
     check_tracking(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    with logged(folder):
+        return _run_logged(config, folder)
+
+
+def _run_logged(config: TrainConfig, folder: Path) -> Result:
     store = open_store(config)
     split = split_bags(store.bags, config.split, config.trains_on_votes)
     name = config.name or run_name(config.choices, config.overrides)
-    folder.mkdir(parents=True, exist_ok=True)
     with run_lock(folder), track(config, name, folder) as observer:
         result = run_experiment(config, store, split, folder, name=name, observer=observer)
     assert result is not None  # nothing prunes it

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from lungtl.evaluation.chosen import FILE as CALIBRATION
-from lungtl.evaluation.document import flat_metrics
+from lungtl.evaluation.document import main_metrics
+from lungtl.evaluation.formatting import format_estimate
 from lungtl.runs.environment import ENVIRONMENT
 from lungtl.runs.epochs import read_epochs
 from lungtl.runs.folder import (
@@ -22,12 +24,17 @@ from lungtl.runs.folder import (
     read_record,
     read_yaml,
 )
+from lungtl.runs.log import LOG
+from lungtl.runs.summary import SUMMARY
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.keys import flatten
 from lungtl.tracking.mlflow_run import FOLDER
 from lungtl.tracking.tracker import Tracker
 
 CHECKPOINTS = "checkpoints"
+CARD = "README.md"  # of a bundle
+NOTE = "mlflow.note.content"
+"""The tag that MLflow's page of a run shows as its description."""
 
 
 def run(tracker: Tracker, folder: Path) -> None:
@@ -49,10 +56,12 @@ def start(tracker: Tracker, folder: Path) -> None:
     if (folder / CONFIG).is_file():
         config = read_yaml(folder / CONFIG)
         config.pop("sweep", None)
-        tracker.params(flatten(config))
+        choices = read_record(folder)["choices"] if (folder / RECORD).is_file() else {}
+        tracker.params(choices | flatten(config))
     tags = {"lungtl.kind": "run", FOLDER: str(folder)}
     if (folder / RECORD).is_file():
         record = read_record(folder)
+        tracker.dataset(record["store"], record["store_fingerprint"], "training")
         origin = (key for key in record if "fingerprint" in key or key in ("store", "weights_source", "weights_sha256"))
         tags |= record["choices"] | {f"lungtl.{key}": str(record[key]) for key in origin}
     tracker.tags(tags)
@@ -68,8 +77,10 @@ def results(tracker: Tracker, folder: Path) -> None:
     numbers = {key: training[key] for key in ("trainable_parameters", "epochs", "best_epoch")}
     if training["val_auroc"] is not None:
         numbers["best/val_auroc"] = training["val_auroc"]
-    tracker.metrics(flat_metrics(document) | numbers)
-    files(tracker, folder, METRICS, CALIBRATION, VALIDATION, PREDICTIONS, SLICES, FIGURES, BUNDLE, CHECKPOINTS)
+    tracker.metrics(main_metrics(document) | numbers)
+    tracker.tags(_description(document, folder / BUNDLE / CARD))
+    files(tracker, folder, METRICS, SUMMARY, LOG, CALIBRATION, VALIDATION, PREDICTIONS, SLICES, FIGURES, BUNDLE,
+          CHECKPOINTS)  # fmt: skip
 
 
 def evaluation(tracker: Tracker, folder: Path) -> None:
@@ -82,9 +93,20 @@ def evaluation(tracker: Tracker, folder: Path) -> None:
         "lungtl.kind": "evaluation", FOLDER: str(folder), "lungtl.model": document["model"],
         "lungtl.store": document["store_name"], "lungtl.store_fingerprint": document["store_fingerprint"],
     })  # fmt: skip
+    tracker.dataset(document["store_name"], document["store_fingerprint"], "evaluation")
     tracker.params({"model": document["model"], **{key: config[key] for key in ("split", "threshold", "resamples")}})
-    tracker.metrics(flat_metrics(document))
-    files(tracker, folder, METRICS, PREDICTIONS, SLICES, FIGURES)
+    tracker.metrics(main_metrics(document))
+    tracker.tags(_description(document, folder / SUMMARY))
+    files(tracker, folder, METRICS, SUMMARY, PREDICTIONS, SLICES, FIGURES)
+
+
+def _description(document: dict[str, Any], text: Path) -> dict[str, str]:
+    """The run's description, a Markdown file or a table as it is, and the AUROC with its interval."""
+    tags = {"lungtl.auroc": format_estimate(document["bag"]["metrics"]["auroc"])}
+    if text.is_file():
+        written = text.read_text(encoding="utf-8")
+        tags[NOTE] = written if text.suffix == ".md" else f"```\n{written}\n```"
+    return tags
 
 
 def files(tracker: Tracker, folder: Path, *names: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lungtl.runs.folder import place_of_data
 from lungtl.settings.credentials import hide_password
+from lungtl.settings.typed import assigned, typed
 from lungtl.tracking.backend import experiment_id, open_client, readable_errors, reason, store_errors
 from lungtl.tracking.mlflow_run import MlflowRun, create_run
 from lungtl.tracking.unsent import FILE, Unsent, read_unsent, remove_own_mark, write_unsent
@@ -44,6 +45,9 @@ class Tracker(Protocol):
     def epoch(self, values: Mapping[str, float], epoch: int) -> None:
         """Record an epoch's metrics once, even if a resumed run repeats the epoch."""
 
+    def dataset(self, name: str, fingerprint: str, context: str) -> None:
+        """Record which data were used, for "training" or "evaluation"."""
+
     def artifacts(self, path: Path, under: str | None = None) -> None:
         """Record a file, or the content of a folder."""
 
@@ -67,6 +71,8 @@ class NoTracker:
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
 
     def epoch(self, values: Mapping[str, float], epoch: int) -> None: ...
+
+    def dataset(self, name: str, fingerprint: str, context: str) -> None: ...
 
     def artifacts(self, path: Path, under: str | None = None) -> None: ...
 
@@ -148,9 +154,10 @@ class MlflowTracker:
         uri = None if config.uri is None else hide_password(config.uri)
         self._lost, self._unsent = False, Unsent(self.run_id, uri, config.experiment)
         credentials = [] if uri == config.uri else [f"tracking.uri={uri}"]
-        where = [] if folder.is_relative_to(data_dir) else [f"run={folder}"]  # sync looks below data_dir by itself
         self._mark()
-        self._sync_command = shlex.join(["python", "-m", "lungtl.sync", *where, f"data_dir={data_dir}", *credentials])
+        below = folder.is_relative_to(data_dir)  # where sync looks by itself
+        where = [] if below else [assigned("run", folder)]
+        self._sync_command = typed("sync", *where, *place_of_data(data_dir), *credentials)
 
     def params(self, values: Mapping[str, Any]) -> None:
         self._send(lambda: self._run.params(values))
@@ -165,6 +172,9 @@ class MlflowTracker:
 
     def epoch(self, values: Mapping[str, float], epoch: int) -> None:
         self._send(lambda: self._run.epoch(values, epoch))
+
+    def dataset(self, name: str, fingerprint: str, context: str) -> None:
+        self._send(lambda: self._run.dataset(name, fingerprint, context))
 
     def artifacts(self, path: Path, under: str | None = None) -> None:
         path = path.resolve(strict=True)  # a missing file is the caller's error, not MLflow's

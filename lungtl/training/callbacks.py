@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping, WeightAveraging
+from pytorch_lightning.callbacks import Callback, EarlyStopping, RichProgressBar, WeightAveraging
 from torch import Tensor
 
 from lungtl.training.module import BagModule
@@ -18,7 +18,7 @@ LogMetrics = Callable[[dict[str, float], int], None]
 
 
 class EpochLog(Callback):
-    """Passes each epoch's metrics and learning rate to the run's log, on rank 0."""
+    """Passes each epoch's metrics, learning rate and number, counted from 1, to the run's log, on rank 0."""
 
     def __init__(self, log_metrics: LogMetrics) -> None:
         self.log_metrics = log_metrics
@@ -27,7 +27,19 @@ class EpochLog(Callback):
         """Called after validation, before the epoch's checkpoint is written."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if trainer.is_global_zero:
-            self.log_metrics(metrics, trainer.current_epoch)
+            self.log_metrics(metrics, trainer.current_epoch + 1)
+
+
+class EpochBar(RichProgressBar):
+    """Lightning's progress bar, with epochs counted from 1; it disappears when training ends."""
+
+    def _init_progress(self, trainer: pl.Trainer) -> None:
+        super()._init_progress(trainer)
+        if self.progress is not None:
+            self.progress.live.transient = True
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
 
 
 class NotifyStrategy(Callback):

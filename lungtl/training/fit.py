@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
+import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -11,13 +14,14 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, RichProgressBar
+from pytorch_lightning.callbacks import Callback
 from torch import nn
 
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.schema import TrainerConfig
 from lungtl.training.callbacks import (
     AveragedWeights,
+    EpochBar,
     EpochLog,
     LogMetrics,
     NotifyStrategy,
@@ -51,8 +55,8 @@ def fit(
 ) -> dict[str, Any]:
     """Train, then load the weights of the best epoch into the module.
 
-    `log_metrics` is called once per epoch with (metrics, epoch), before the epoch's checkpoint is written to
-    `checkpoints/` in the folder: a run that is killed in between logs the same numbers again when it is resumed.
+    `log_metrics` is called once per epoch with (metrics, epoch), counted from 1, before the epoch's checkpoint is
+    written to `checkpoints/` in the folder: a run that is killed in between logs the same numbers again when resumed.
     `resume` continues from the last checkpoint, or starts over without one. Further callbacks, such as a search's
     pruning, must be picklable with several devices.
 
@@ -77,6 +81,9 @@ def fit(
     resumed = resume and last.is_file()
     if resume and not resumed:
         log.info("no checkpoint yet: the run starts over")
+    if resumed:
+        done = int(torch.load(last, map_location="cpu", mmap=True, weights_only=True)["epoch"]) + 1
+        log.info("resuming after epoch %d of %d", done, config.max_epochs)
     mode: Literal["min", "max"] = "max" if config.monitor == "val/auroc" else "min"
     checkpoints = Checkpoints(folder / CHECKPOINTS, config.monitor, mode)
     files = AtomicCheckpointIO(module.frozen_state())
@@ -92,7 +99,7 @@ def fit(
         compiled(backbone) if config.compile else nullcontext(),
         explain_single_values(config.batch_size),
     ):
-        trainer.fit(module, datamodule=data, ckpt_path=last if resumed else None, weights_only=True)
+        _fit(trainer, module, data, last if resumed else None)
     if environment.local_rank() > 0:
         return {}
     if checkpoints.best_epoch is None:
@@ -100,7 +107,21 @@ def fit(
     checkpoint = files.load_checkpoint(best, map_location="cpu", weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])
     value = checkpoint["best"]["value"]
-    return {"best_epoch": checkpoint["epoch"], "epochs": trainer.current_epoch, config.monitor: value}
+    return {"best_epoch": checkpoint["epoch"] + 1, "epochs": trainer.current_epoch, config.monitor: value}
+
+
+def _fit(trainer: pl.Trainer, module: BagModule, data: BagDataModule, checkpoint: Path | None) -> None:
+    """Fit; Ctrl-C raises KeyboardInterrupt, as everywhere else, where Lightning exits with 1 and ignores a second."""
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as stopped:
+        if not isinstance(stopped.__context__, KeyboardInterrupt):
+            raise
+        if main:
+            signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from stopped
 
 
 @contextmanager
@@ -133,6 +154,7 @@ def _trainer(config: TrainerConfig, **options: Any) -> pl.Trainer:
         logger=False,
         deterministic=True,
         enable_model_summary=False,
+        enable_progress_bar=sys.stderr.isatty(),
         **options,
     )
     # part of `deterministic`: filling every new tensor would cost a fifth of a step of EfficientNet-Lite0
@@ -141,8 +163,9 @@ def _trainer(config: TrainerConfig, **options: Any) -> pl.Trainer:
 
 
 def _callbacks(config: TrainerConfig, mode: Literal["min", "max"], log_metrics: LogMetrics) -> list[Callback]:
+    bars: list[Callback] = [EpochBar(refresh_rate=BAR_RATE, leave=False, console_kwargs={"stderr": True})]
     callbacks: list[Callback] = [
-        RichProgressBar(refresh_rate=BAR_RATE, leave=False, console_kwargs={"stderr": True}),
+        *(bars if sys.stderr.isatty() else []),
         EpochLog(log_metrics),
         NotifyStrategy(config.monitor, mode),
         StopWhenDiverged(),

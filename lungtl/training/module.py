@@ -113,7 +113,7 @@ class BagModule(pl.LightningModule):
         self._training.clear()
         unfrozen = [group.name for group in self.freezing.groups(backbone) if 0 < group.epoch == self.current_epoch]
         if unfrozen:
-            log.info("epoch %d: unfreezing %s", self.current_epoch, ", ".join(unfrozen))
+            log.info("epoch %d: unfreezing %s", self.current_epoch + 1, ", ".join(unfrozen))
         # at the epoch's end the scheduler has already stepped
         self.log("lr", float(self.trainer.optimizers[0].param_groups[0]["lr"]), sync_dist=True)
 

@@ -60,7 +60,7 @@ def training_plan(classifier: BagClassifier, freezing: FreezingStrategy, lr: flo
         for name, module in classifier.named_children()
         if module is not backbone
     ]
-    return rows + [Row(name, size, size, (lr,), ("0",)) for name, size in heads if size]
+    return rows + [Row(name, size, size, (lr,), ("1",)) for name, size in heads if size]
 
 
 def trainable_share(classifier: BagClassifier, freezing: FreezingStrategy, max_epochs: int) -> tuple[int, int]:
@@ -113,5 +113,5 @@ def _table(title: str, rows: Sequence[Row]) -> Table:
 
 def _start(group: Group, max_epochs: int) -> str:
     if group.at_latest:
-        return f"{group.epoch} at the latest"
-    return str(group.epoch) if group.epoch < max_epochs else f"{group.epoch}, after the end"
+        return f"{group.epoch + 1} at the latest"
+    return str(group.epoch + 1) if group.epoch < max_epochs else f"{group.epoch + 1}, after the end"

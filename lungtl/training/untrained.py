@@ -84,7 +84,7 @@ def train_untrained(
         )
         if features is None:
             raise LungtlError(f"the features of a random backbone exceed cache.max_gb={cache.max_gb:g}; raise it")
-        log.info("training the untrained control: the same head and aggregator on a random backbone")
+        log.info("training the untrained control: same head and aggregator, random backbone")
         seed_everything(config.seed)
         dim = classifier.backbone.dim * classifier.preprocessor.scales
         projection = SliceProjection(dim, config.head.width, config.head.dropout)

@@ -142,7 +142,7 @@ def test_the_series_are_fetched_and_can_be_prepared(cloud: Cloud) -> None:
     assert "3 CT series of 3 patients, 78 files, 0.1 MB" in done.err
     assert "has 0 of them; 3 to download, 0.1 MB" in done.err
     *program, dataset, root = shlex.split(done.err.splitlines()[-1])
-    assert program == ["next:", "python", "-m", "lungtl.prepare"]
+    assert program == ["next:", sys.executable, "-m", "lungtl.prepare"]
     assert dataset == "dataset=lidc"
     assert OverridesParser.create().parse_override(root).value() == str(cloud.root)
     inventory = LidcSource(root=str(cloud.root)).inventory()

@@ -14,7 +14,7 @@ SHOWN = ("auroc", "auprc", "sensitivity", "specificity", "brier")
 def reported(lab: Lab, swept: Done) -> Path:
     sweep = Path(swept.out.splitlines()[0]).parent
     done = lab.run("report", f"sweep={sweep}", f"out={lab.root / 'report'}", "title=Two aggregators")
-    assert "95 % intervals" in done.err
+    assert "Best setting on validation: " in done.err
     assert done.folder == lab.root / "report"
     return done.folder
 

@@ -34,24 +34,33 @@ def test_every_run_is_printed(lab: Lab, swept: Done) -> None:
         assert (folder / "metrics.json").is_file()
 
 
+def _best(folders: list[Path]) -> Path:
+    """The run with the highest AUROC on validation, the first of equal ones."""
+    return max(folders, key=lambda folder: read_json(folder / "metrics.json")["training"]["val_auroc"])
+
+
 def test_the_comparison_goes_to_standard_error(swept: Done) -> None:
-    table = swept.err[swept.err.rindex("auroc") :]  # from its header on; each run printed one of its own before
-    for row in ("aggregator=mean", "aggregator=max", "control: prevalence"):
-        assert f"│ {row} " in table
-    assert f"sweep: {_folders(swept)[0].parent}" in swept.err
+    lines = swept.err.splitlines()
+    runs = [line for line in lines if line.startswith("run ")]
+    assert [line.split("  ")[:2] for line in runs] == [["run 1/2", "aggregator=mean"], ["run 2/2", "aggregator=max"]]
+    table = lines[next(i for i, line in enumerate(lines) if line.startswith("aggregator ")) :]
+    assert {line.split()[0] for line in table[2:4]} == {"mean", "max"}
+    assert table[4].startswith("control: prevalence ")
+    assert f"report  {_folders(swept)[0].parent / 'report' / 'report.html'}" in lines
 
 
 def test_the_best_run_is_named_last_with_what_chose_it(swept: Done) -> None:
-    losses = {folder: read_json(folder / "metrics.json")["training"]["val/loss"] for folder in _folders(swept)}
-    best = min(losses, key=lambda folder: losses[folder])
+    best = _best(_folders(swept))
     reference = read_json(best / "run.json")["mlflow_run_id"]
-    said = f"best run by val/loss: aggregator={_aggregator(best)}; next: python -m lungtl.register run={reference}"
-    assert swept.err.splitlines()[-1] == said
+    assert f"Best setting on validation: {_aggregator(best)} (AUROC " in swept.err
+    ui, register = swept.err.splitlines()[-2:]
+    assert ui.endswith("-m lungtl.ui")  # its data_dir is the default one
+    assert register.endswith(f"-m lungtl.register run={reference}")
 
 
 def test_what_is_going_to_happen_is_said_first(swept: Done) -> None:
     sweep = _folders(swept)[0].parent
-    assert f"sweep {sweep.name}: 2 new" in [line.strip() for line in swept.err.splitlines()]
+    assert f"sweep {sweep.name}: 2 new: {sweep}" in swept.err.splitlines()
 
 
 def test_mlflow_groups_the_runs_under_one_parent(swept: Done, client: Any) -> None:
@@ -78,8 +87,7 @@ def test_mlflow_shows_the_best_run_and_the_comparison(swept: Done, client: Any) 
     losses = {folder: read_json(folder / "metrics.json")["training"]["val/loss"] for folder in folders}
     best = min(folders, key=lambda folder: losses[folder])
     assert parent.data.metrics["best"] == losses[best]
-    assert parent.data.tags["lungtl.best"] == read_json(best / "run.json")["mlflow_run_id"]
-    assert f"; next: python -m lungtl.register run={parent.data.tags['lungtl.best']}" in swept.err
+    assert parent.data.tags["lungtl.best"] == read_json(_best(folders) / "run.json")["mlflow_run_id"]
     left = client.get_metric_history(parent.info.run_id, "runs/left")
     assert [point.value for point in left if point.step == 1] == [1]
     kept = {item.path for item in client.list_artifacts(parent.info.run_id)}
@@ -104,11 +112,12 @@ def test_a_failing_job_fails_the_sweep(broken: Done) -> None:
     assert "Traceback" not in broken.err
     why, last = broken.err.rstrip().splitlines()[-2:]
     assert why == "not finished: freezing.n=99: freezing.n=99: test_resnet.r160_in1k has 5 blocks; give 1 to 5"
-    assert last.startswith("error: 1 of the runs did not finish")
+    assert last.startswith("error: 1 run did not finish")
+    assert last.endswith(f" sweep.name={_folders(broken)[0].parent.name} sweep.retry=true")
 
 
 def test_a_failing_job_leaves_the_comparison(broken: Done) -> None:
-    assert "test patients; 95 %" in broken.err
+    assert "There is one setting" in broken.err
     assert "control: prevalence" in broken.err
 
 

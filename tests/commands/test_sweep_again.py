@@ -157,7 +157,7 @@ def test_a_failed_child_is_tried_again_when_that_is_asked_for(call: Caller, lab:
     failed = call("mended", *grid)
     assert failed.code == 1
     last = failed.said.rstrip().splitlines()
-    assert last[-1].startswith("error: 1 of the runs did not finish")
+    assert last[-1].startswith("error: 1 run did not finish")
     assert "sweep.name=mended sweep.retry=true" in last[-1]
     named = [line for line in last if line.startswith("not finished: ")]
     assert ["later.csv" in line for line in named] == [True]

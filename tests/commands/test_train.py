@@ -31,8 +31,15 @@ def _estimates_are_whole(table: dict[str, Any]) -> None:
 def test_the_folder_is_all_of_standard_output(lab: Lab, trained: Trained) -> None:
     assert trained.done.out == f"{trained.folder}\n"
     assert trained.folder.parent == lab.data_dir / "runs"
-    assert "95 % intervals" in trained.done.err
-    assert f"results: {trained.folder}" in trained.done.err
+    lines = trained.done.err.splitlines()
+    assert lines[0] == f"folder: {trained.folder}"
+    shown = lines[next(i for i, line in enumerate(lines) if line.startswith("test: ")) :]
+    assert 6 <= len(shown) <= 11
+    assert any(line.startswith("AUROC ") for line in shown)
+    assert any(line.startswith("epoch 2/2  train loss ") for line in lines)
+    log = (trained.folder / "train.log").read_text()
+    assert all(line in log for line in shown)
+    assert "95 % intervals" in (trained.folder / "summary.txt").read_text()
 
 
 def test_the_folder_holds_everything(trained: Trained) -> None:
@@ -40,7 +47,7 @@ def test_the_folder_holds_everything(trained: Trained) -> None:
         "metrics.json", "predictions.csv", "slices.csv", "split.csv", "run.json", "bundle/config.json",
         "bundle/model.safetensors", "bundle/README.md", "checkpoints/best.ckpt", "checkpoints/last.ckpt",
         "figures/roc.png", "figures/precision_recall.png", "figures/reliability.png", "figures/confusion.png",
-        "figures/montage.png", "figures/attention_surest_hit.png",
+        "figures/montage.png", "figures/attention_surest_hit.png", "figures/learning.png",
     ):  # fmt: skip
         assert (trained.folder / name).stat().st_size > 0, name
     assert "not a medical device" in (trained.folder / "bundle" / "README.md").read_text()
@@ -99,10 +106,10 @@ def test_without_tracking_a_run_has_no_id(untracked: Trained) -> None:
 
 def test_every_epoch_is_on_disk_without_tracking(untracked: Trained) -> None:
     epochs = read_csv(untracked.folder / "epochs.csv")
-    assert [row["epoch"] for row in epochs] == ["0", "1"]
+    assert [row["epoch"] for row in epochs] == ["1", "2"]
     assert all(float(row["lr"]) > 0 for row in epochs)
     best = untracked.metrics["training"]
-    assert float(epochs[best["best_epoch"]]["val/loss"]) == best["val/loss"]
+    assert float(epochs[best["best_epoch"] - 1]["val/loss"]) == best["val/loss"]
 
 
 def test_mlflow_knows_the_run(lab: Lab, trained: Trained, client: Any) -> None:
@@ -127,12 +134,12 @@ def test_mlflow_knows_the_run(lab: Lab, trained: Trained, client: Any) -> None:
 def test_mlflow_has_every_epoch_and_the_final_metrics(trained: Trained, client: Any) -> None:
     for name in ("train/loss", "val/loss"):
         history = client.get_metric_history(trained.run_id, name)
-        assert [point.step for point in history] == [0, 1]
+        assert [point.step for point in history] == [1, 2]
         assert all(math.isfinite(point.value) for point in history)
     final = client.get_run(trained.run_id).data.metrics
     estimate = trained.metrics["bag"]["metrics"]["auroc"]
     assert final["test/bag/auroc"] == estimate["value"]
-    assert final.get("test/bag/auroc_low") == estimate["low"]
+    assert len(final) < 30
     assert final["test/control/prevalence/auroc"] == pytest.approx(0.5)
     assert final["epochs"] == 2
 
@@ -217,15 +224,16 @@ def test_resuming_a_run_that_is_not_there(lab: Lab, trained: Trained) -> None:
 def test_resuming_with_another_learning_rate_is_refused_and_leaves_the_run_as_it_was(lab: Lab, copy: Path) -> None:
     before = {name: (copy / name).read_text() for name in ("run.json", "config.yaml")}
     message = lab.run("train", f"resume={copy}", "optimizer.lr=0.5", "tracking=none").complaint(2)
-    assert "optimizer.lr was 0.0003, now it is 0.5; leave it out or start a new run" in message
+    assert "optimizer.lr was 0.0003, now it is 0.5; omit it or start a new run" in message
     assert {name: (copy / name).read_text() for name in before} == before
 
 
 def test_resuming_goes_on_where_the_run_stopped(lab: Lab, stopped: Trained, client: Any) -> None:
     run_id = stopped.run_id
     done = lab.run("train", f"resume={stopped.folder}", "trainer.max_epochs=3")
+    assert "resuming after epoch 1 of 3" in done.err
     assert done.folder == stopped.folder
     assert stopped.run_id == run_id
     assert stopped.metrics["training"]["epochs"] == 3
-    assert [point.step for point in client.get_metric_history(run_id, "val/loss")] == [0, 1, 2]
+    assert [point.step for point in client.get_metric_history(run_id, "val/loss")] == [1, 2, 3]
     assert client.get_run(run_id).info.status == "FINISHED"

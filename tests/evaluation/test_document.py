@@ -14,6 +14,7 @@ from lungtl.evaluation.document import (
     check_document,
     evaluation_document,
     flat_metrics,
+    main_metrics,
 )
 from lungtl.evaluation.estimate import DelongAuroc, Difference, Estimate
 from lungtl.evaluation.formatting import (
@@ -256,3 +257,15 @@ def test_slice_metrics_have_their_own_names() -> None:
     assert {name for name in flat if "delong" not in name} == {
         f"val/slice/{name}{end}" for name in METRICS for end in ENDS
     }
+
+
+def test_a_tracker_gets_a_handful_of_defined_numbers() -> None:
+    found = main_metrics(example(**FULL))
+    names = ("auroc", "auprc", "sensitivity", "specificity", "brier")
+    assert set(found) == {*(f"test/bag/{name}" for name in names), "test/control/prevalence/auroc"}
+    assert found["test/bag/auroc"] == 0.8734
+    assert found["test/control/prevalence/auroc"] == 0.5
+
+
+def test_what_is_undefined_is_not_tracked() -> None:
+    assert "val/bag/auroc" not in main_metrics(evaluation_document(split="val", bag=ONE_CLASS))

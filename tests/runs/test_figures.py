@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 
 from lungtl.data.store.reader import Store
-from lungtl.runs.figures import _draw_most_weighted, representative_slice, windowed
+from lungtl.runs.figures import _draw_montage, representative_slice, shown_cases, windowed
 from lungtl.runs.scored_model import ScoredModel
 from tests.models.tiny import tiny_classifier
 from tests.stores import toy_store
@@ -68,10 +68,29 @@ def test_the_montage_says_which_slices_it_shows(
     own = {"b00": slices([0.2, 0.2, 0.6]), "b01": slices([0.6, 0.1, 0.1, 0.1, 0.1])}
     classifier = tiny_classifier()
     model = ScoredModel(classifier, {}, None, torch.device("cpu"), None, None, None, None, None, True, False)
-    _draw_most_weighted(tmp_path, store, model, own, table, weighted)
+    _draw_montage(tmp_path, store, model, own, table, weighted, 0.5)
     assert drawn["title"].endswith(title)
     order = ["b01", "b00"] if bags == 2 else ["b00"]  # the more probable first
     assert [caption.split()[2] for caption in drawn["captions"]] == [f"{1.5 * index:.0f}" for index in slice_indices]
     window = classifier.preprocessor.windows[0]
     for image, bag_id, index in zip(drawn["images"], order, slice_indices, strict=True):
         np.testing.assert_array_equal(image, windowed(store.voxels(bag_id)[index], window))
+
+
+def cases(labels: list[int], probabilities: list[float], threshold: float = 0.5) -> list[tuple[str, float]]:
+    table = pd.DataFrame({"label": labels, "probability": probabilities})
+    return [(kind, row.probability) for kind, row in shown_cases(table, threshold)]
+
+
+def test_the_montage_shows_hits_and_errors() -> None:
+    assert cases([1, 1, 0, 0, 1, 1], [0.6, 0.9, 0.7, 0.1, 0.2, 0.4]) == [
+        ("hit", 0.9), ("hit", 0.6), ("false alarm", 0.7), ("miss", 0.2), ("miss", 0.4), ("rejected", 0.1)
+    ]  # fmt: skip
+
+
+def test_errors_keep_their_place_among_many_hits() -> None:
+    labels, probabilities = [1] * 30 + [0] * 5, [*np.linspace(0.6, 0.95, 30), *np.linspace(0.6, 0.8, 5)]
+    shown = cases(labels, probabilities)
+    assert [kind for kind, _ in shown].count("false alarm") == 4
+    assert len(shown) == 16
+    assert [p for kind, p in shown if kind == "false alarm"] == sorted(probabilities[30:], reverse=True)[:4]

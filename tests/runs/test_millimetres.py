@@ -27,7 +27,7 @@ from lungtl.models.gradcam import slice_heatmaps
 from lungtl.models.inference import predict_bags
 from lungtl.models.slice_projection import SliceProjection
 from lungtl.runs.experiment import run_experiment
-from lungtl.runs.figures import _draw_most_weighted
+from lungtl.runs.figures import _draw_montage
 from lungtl.runs.model import Model
 from lungtl.runs.scored_model import ScoredModel
 from lungtl.settings.errors import LungtlError, Refused
@@ -163,7 +163,7 @@ def test_montages_show_the_field_of_view_with_true_proportions(
     table = pd.DataFrame({"bag_id": ["b01"], "patient_id": ["p01"], "label": [1], "probability": [0.9]})
     slices = pd.DataFrame({"index": range(5), "z_mm": 0.0, "label": 0, "weight": [0.1, 0.1, 0.6, 0.1, 0.1]})
     model = ScoredModel(classifier_of(6, 12), {}, None, CPU, None, None, None, None, None, True, heatmaps=True)
-    _draw_most_weighted(tmp_path, store, model, {"b01": slices}, table, weighted=True)
+    _draw_montage(tmp_path, store, model, {"b01": slices}, table, weighted=True, threshold=0.5)
     assert drawn["aspects"] == [pytest.approx(1.5)]
     assert drawn["images"][0].shape == drawn["maps"][0].shape == (14, 20)  # 12 mm of 0.9 and 0.6 mm, whole pixels
 

@@ -19,12 +19,14 @@ NEEDED = {
     "lidc_slices": ["dataset.root=/x"],
     "arrays": ["dataset.images=/x", "dataset.table=/x"],
     "dicom": ["dataset.root=/x", "dataset.table=/x"],
-    "lidc_slices_definite": ["dataset.root=/x"],
     "lidc_maxslice": ["dataset.images=/x", "dataset.table=/x"],
 }
 GROUPS = [p.name for p in folders.conf_dir().iterdir() if p.is_dir() and p.name != "hydra"]
 OPTIONS = [(g, p.stem) for g in sorted(GROUPS) for p in sorted((folders.conf_dir() / g).glob("*.yaml"))]
-OPTIONS += [("experiments", p.stem) for p in sorted((folders.conf_dir().parent / "experiments").glob("*.yaml"))]
+STUDIES = [p.stem for p in sorted((folders.conf_dir().parent / "experiments").glob("*.yaml"))]
+NEEDED |= {name: ["dataset.root=/x"] for name in STUDIES if name != "maxslice"}
+NEEDED["maxslice"] = NEEDED["lidc_maxslice"]
+OPTIONS += [("experiments", name) for name in STUDIES]
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -50,9 +52,9 @@ def test_every_option_starts_by_saying_what_it_is(group: str, option: str) -> No
 @pytest.mark.parametrize(
     ("overrides", "key", "value"),
     [
-        (["experiments=lidc_maxslice"], "split.kind", "source"),
-        (["experiments=lidc_slices_definite"], "image.crop", 48),
-        (["experiments=lidc_slices_definite", "image.crop=32"], "image.crop", 32),
+        (["experiments=frozen"], "image.crop_mm", 16),
+        (["experiments=maxslice"], "dataset.name", "lidc_maxslice"),
+        (["experiments=nodules", "image.crop_mm=24"], "image.crop_mm", 24),
         (["debug=fast"], "trainer.max_epochs", 1),
         ([], "split.kind", "holdout"),
     ],

@@ -1,8 +1,10 @@
-"""Output of progress bars."""
+"""Progress on a terminal, and in the log."""
 
 from __future__ import annotations
 
 import io
+import logging
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -10,33 +12,43 @@ from rich.console import Console
 from lungtl.sources.progress import bar
 
 
-def test_without_a_terminal_there_is_one_line_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_there_is_a_line_every_half_minute_and_one_at_the_end(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    clock = 0.0
+    monkeypatch.setattr("lungtl.sources.progress.time", SimpleNamespace(monotonic=lambda: clock))
     with bar("preparing lidc") as progress:
         for done in range(101):
-            progress(done, 100, f"{done // 50} refused, 31.5 MB/s")
-            assert capsys.readouterr().err == ""
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("preparing lidc ")
-    assert "100/100" in line
-    assert line.rstrip().endswith("2 refused, 31.5 MB/s")
+            clock = float(done)  # one a second
+            progress(done, 100, f"{done // 50} refused")
+    assert caplog.messages == [
+        "preparing lidc: 30/100 in 30 s, 70 s left, 0 refused",
+        "preparing lidc: 60/100 in 60 s, 40 s left, 1 refused",
+        "preparing lidc: 90/100 in 90 s, 10 s left, 1 refused",
+        "preparing lidc: 100/100 in 2 min, 2 refused",
+    ]
 
 
-def test_a_note_is_not_needed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_note_is_not_needed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     with bar("embedding") as progress:
         progress(1, 2)
         progress(2, 2)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.split()[-3:] == ["2/2", *line.split()[-2:]]
-    assert "None" not in line
+    assert caplog.messages == ["embedding: 2/2 in 0 s"]
 
 
-def test_no_bar_without_an_update(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_line_without_an_update(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    caplog.set_level(logging.INFO)
     with bar("preparing"):
         pass
     assert capsys.readouterr() == ("", "")
+    assert caplog.messages == []
 
 
-def test_the_last_state_is_shown_after_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_last_state_is_logged_after_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
     def work() -> None:
         with bar("preparing") as progress:
             progress(3, 10, "[x] 1 refused")
@@ -44,9 +56,7 @@ def test_the_last_state_is_shown_after_a_failure(capsys: pytest.CaptureFixture[s
 
     with pytest.raises(KeyboardInterrupt):
         work()
-    err = capsys.readouterr().err
-    assert "3/10" in err
-    assert "[x] 1 refused" in err  # no markup
+    assert caplog.messages == ["preparing: 3/10 in 0 s, 0 s left, [x] 1 refused"]
 
 
 def test_on_a_terminal_the_bar_is_there_from_the_first_update(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError
 from lungtl.sweeps import jobs, launch
 from lungtl.sweeps.parent import parent_of, write_parent
+from lungtl.sweeps.report.write import Written
 from lungtl.sweeps.state import State, read_states, write_state
 from lungtl.tracking.backend import experiment_id, open_client
 from lungtl.tracking.tracker import NoTracker
@@ -48,7 +49,7 @@ def sweep_of(folder: Path, states: dict[str, State | None]) -> tuple[Recorder, P
 
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lungtl.sweeps.report.write.write_report", lambda sweep: [])
+    monkeypatch.setattr("lungtl.sweeps.report.write.write_report", lambda sweep: Written([], None))
     monkeypatch.setattr(launch, "_current", None)
 
 
@@ -87,7 +88,7 @@ def test_each_unfinished_run_is_named(
         lock.release()
 
     waited = count_polls(monkeypatch, finish)
-    with pytest.raises(LungtlError, match=r"^3 of the runs did not finish .*sweep\.retry=true$"):
+    with pytest.raises(LungtlError, match=r"^3 runs did not finish .*sweep\.retry=true$"):
         launch.end("FINISHED")
     assert len(waited) == 2
     assert "waiting for runs in other processes: seed=3" in caplog.text

@@ -27,16 +27,16 @@ def test_a_run_is_recorded_from_its_folder(tmp_path: Path) -> None:
     tracker = run_in(tmp_path / "run", tmp_path)
     found = recorded(tracker.client, tracker.run_id)
     assert found["status"] == "FINISHED"
-    assert found["params"] == {"seed": "3", "optimizer.lr": "1e-05", "name": "None"}
+    assert found["params"] == {**run_folder.PARTS, "seed": "3", "optimizer.lr": "1e-05", "name": "None"}
     assert found["tags"].items() >= {
         **run_folder.PARTS, "lungtl.kind": "run", "lungtl.store": "phantom-1", "lungtl.store_fingerprint": "aa",
-        "lungtl.split_fingerprint": "bb", "lungtl.weights_source": "hub",
+        "lungtl.split_fingerprint": "bb", "lungtl.weights_source": "hub", "lungtl.auroc": "0.875 [0.500, 1.000]",
     }.items()  # fmt: skip
     assert found["metrics"] == {
         "lr": [(0, "0.1"), (1, "0.1"), (2, "0.1")],
         "val/loss": [(epoch, str(1 / (epoch + 3))) for epoch in range(3)],
         "val/auroc": [(0, "nan"), (1, "nan"), (2, "nan")],
-        "test/bag/auroc": [(0, "0.875")], "test/bag/auroc_low": [(0, "0.5")], "test/bag/auroc_high": [(0, "1.0")],
+        "test/bag/auroc": [(0, "0.875")],
         "trainable_parameters": [(0, "7.0")], "epochs": [(0, "3.0")], "best_epoch": [(0, "2.0")],
         "best/val_auroc": [(0, "0.75")],
     }  # fmt: skip
@@ -44,6 +44,19 @@ def test_a_run_is_recorded_from_its_folder(tmp_path: Path) -> None:
         "bundle/config.json", "calibration.json", "checkpoints/best.ckpt", "config.yaml", "environment.json",
         "figures/roc.png", "metrics.json", "predictions.csv", "slices.csv", "split.csv", "validation.csv",
     ]  # fmt: skip
+
+
+def test_the_data_and_the_model_card_are_recorded_once(tmp_path: Path) -> None:
+    tracker = run_in(tmp_path / "run", tmp_path)
+    (tmp_path / "run" / "bundle" / "README.md").write_text("# a card")
+    for _ in range(2):
+        publish.run(MlflowRun(tracker.client, tracker.run_id, resumed=True), tmp_path / "run")
+    run = tracker.client.get_run(tracker.run_id)
+    assert run.data.tags["mlflow.note.content"] == "# a card"
+    assert run.inputs is not None
+    (used,) = run.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("phantom-1", "aa")
+    assert [(tag.key, tag.value) for tag in used.tags] == [("mlflow.data.context", "training")]
 
 
 def test_an_undefined_validation_auroc_is_omitted(tmp_path: Path) -> None:

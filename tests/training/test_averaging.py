@@ -110,7 +110,7 @@ STRATEGIES: dict[str, Callable[[], FreezingStrategy]] = {
 
 
 @pytest.mark.parametrize(
-    ("name", "crash_at"), [("full", 1), ("gradual", 3), pytest.param("lp_ft", 2, marks=pytest.mark.exhaustive)]
+    ("name", "crash_at"), [("full", 2), ("gradual", 4), pytest.param("lp_ft", 3, marks=pytest.mark.exhaustive)]
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(store: Store, tmp_path: Path, name: str, crash_at: int) -> None:
     build = STRATEGIES[name]

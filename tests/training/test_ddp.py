@@ -54,11 +54,11 @@ def trained(store: Store, folder: Path, devices: int, **trainer: Any) -> tuple[E
 @pytest.mark.exhaustive
 def test_two_ranks_train_what_one_trains(store: Store, tmp_path: Path) -> None:
     one, two = (trained(store, tmp_path / str(n), n, cache=tmp_path, **DRAWN) for n in (1, 2))
-    assert list(one[0].seen) == list(two[0].seen) == [0, 1, 2]
-    assert {"train/loss", "train/slice_loss", "val/loss", "val/auroc"} <= one[0].seen[0].keys()
+    assert list(one[0].seen) == list(two[0].seen) == [1, 2, 3]
+    assert {"train/loss", "train/slice_loss", "val/loss", "val/auroc"} <= one[0].seen[1].keys()
     for epoch, metrics in one[0].seen.items():
         assert two[0].seen[epoch] == pytest.approx(metrics, abs=1e-5)
-    assert one[0].seen[0]["train/loss"] - one[0].seen[2]["train/loss"] > 0.01
+    assert one[0].seen[1]["train/loss"] - one[0].seen[3]["train/loss"] > 0.01
     assert two[1] == pytest.approx(one[1], abs=1e-5)
     np.testing.assert_allclose(two[2].bags["probability"], one[2].bags["probability"], atol=1e-5)
     assert not torch.distributed.is_initialized()  # a sweep's next run starts afresh
@@ -85,7 +85,7 @@ def test_an_error_of_another_rank_is_raised_and_the_run_resumes(store: Store, tm
     assert not torch.distributed.is_initialized()
     assert not torch.multiprocessing.active_children()
     _, result = train(store, tmp_path / "broken", LastBlocks(1), resumed, resume=True, **settings)
-    assert resumed.seen == {1: pytest.approx(whole.seen[1], abs=1e-6)}
+    assert resumed.seen == {2: pytest.approx(whole.seen[2], abs=1e-6)}
     states = [last_state(tmp_path / name)["state_dict"] for name in ("whole", "broken")]
     assert changed(*states) == set()
     assert result == expected
@@ -99,9 +99,9 @@ def test_a_resumed_average_equals_an_uninterrupted_one(store: Store, tmp_path: P
     whole, resumed = Epochs(), Epochs()
     train(store, tmp_path / "whole", LastBlocks(1), whole, **settings)
     with pytest.raises(Crash):
-        train(store, tmp_path / "broken", LastBlocks(1), Epochs(crash_at=1), **settings)
+        train(store, tmp_path / "broken", LastBlocks(1), Epochs(crash_at=2), **settings)
     train(store, tmp_path / "broken", LastBlocks(1), resumed, resume=True, **settings)
-    assert resumed.seen == {1: whole.seen[1]}
+    assert resumed.seen == {2: whole.seen[2]}
     states = [last_state(tmp_path / name) for name in ("whole", "broken")]
     for part in ("state_dict", "current_model_state", "averaging_state"):
         assert changed(states[0][part], states[1][part]) == set(), part

@@ -25,7 +25,7 @@ def test_a_diverged_run_keeps_its_best_epoch_and_is_not_resumed(
     store, epochs, resumed = toy_store(tmp_path / "data", (2, 3) * 6), Epochs(), Epochs()
     _, result = train(store, tmp_path, Frozen(), epochs, kind=Diverges, max_epochs=9)
     assert sum("diverged" in m and "optimizer.lr" in m for m in caplog.messages) == 1
-    assert list(epochs.seen) == [0, 1]
-    assert (result["best_epoch"], result["epochs"]) == (0, 2)
+    assert list(epochs.seen) == [1, 2]
+    assert (result["best_epoch"], result["epochs"]) == (1, 2)
     _, same = train(store, tmp_path, Frozen(), resumed, resume=True, kind=Diverges, max_epochs=9)
     assert (same, resumed.seen) == (result, {})

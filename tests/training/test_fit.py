@@ -184,7 +184,7 @@ class CrashesInEpoch2(LastBlocks):
 
 
 @pytest.mark.parametrize(
-    ("freezing", "crash_at"), [(LastBlocks(1), 1), (CrashesInEpoch2(1), None)], ids=["end of 1", "begin of 2"]
+    ("freezing", "crash_at"), [(LastBlocks(1), 2), (CrashesInEpoch2(1), None)], ids=["end of 1", "begin of 2"]
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(
     store: Store, tmp_path: Path, freezing: FreezingStrategy, crash_at: int | None
@@ -195,7 +195,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         train(store, tmp_path / "broken", freezing, Epochs(crash_at), augment=True)
     module, result = train(store, tmp_path / "broken", LastBlocks(1), resumed, augment=True, resume=True)
 
-    assert {e: m for e, m in resumed.seen.items() if e > 1} == {e: m for e, m in whole.seen.items() if e > 1}
+    assert {e: m for e, m in resumed.seen.items() if e > 2} == {e: m for e, m in whole.seen.items() if e > 2}
     expected, found = (last_state(tmp_path / name) for name in ("whole", "broken"))
     assert found["epoch"] == expected["epoch"] == 3
     assert changed(expected["state_dict"], found["state_dict"]) == set()
@@ -273,7 +273,7 @@ def test_the_cache_changes_no_result(store: Store, tmp_path: Path) -> None:
     logs = [Epochs(), Epochs()]
     train(store, tmp_path / "without", Frozen(), logs[0], max_epochs=2, train_slices=None)
     train(store, tmp_path / "with", Frozen(), logs[1], cache=tmp_path, max_epochs=2)
-    for epoch in (0, 1):
+    for epoch in (1, 2):
         assert logs[1].seen[epoch]["val/loss"] == pytest.approx(logs[0].seen[epoch]["val/loss"], abs=1e-5)
 
 
@@ -281,9 +281,9 @@ def test_the_cache_changes_no_result(store: Store, tmp_path: Path) -> None:
 def test_the_weights_of_the_best_epoch_are_loaded(store: Store, tmp_path: Path, monitor: str, best: Any) -> None:
     epochs = Epochs()
     module, result = train(store, tmp_path, Frozen(), epochs, max_epochs=5, monitor=monitor)
-    values = [epochs.seen[epoch][monitor] for epoch in range(5)]
+    values = [epochs.seen[epoch][monitor] for epoch in range(1, 6)]
     assert result[monitor] == pytest.approx(best(values), abs=1e-7)
-    assert result["best_epoch"] == values.index(best(values))
+    assert result["best_epoch"] == values.index(best(values)) + 1
     data = BagDataModule(store, split_of(store), config_of(tmp_path), None, backbone_trains=False)
     module.eval()
     outputs = [(module(batch).bag_logits.detach(), batch.bag_labels) for batch in data.val_dataloader()]
@@ -293,7 +293,7 @@ def test_the_weights_of_the_best_epoch_are_loaded(store: Store, tmp_path: Path, 
 
 def test_training_stops_early(store: Store, tmp_path: Path) -> None:
     _, result = train(store, tmp_path, Frozen(), max_epochs=30, patience=2, monitor="val/auroc")
-    assert result["epochs"] == result["best_epoch"] + 3 < 30
+    assert result["epochs"] == result["best_epoch"] + 2 < 30
 
 
 @pytest.mark.parametrize("ema", [None, 0.5])
@@ -311,7 +311,7 @@ def test_a_run_that_stopped_early_stays_stopped(store: Store, tmp_path: Path, em
 def test_a_resumed_run_uses_the_new_patience(store: Store, tmp_path: Path) -> None:
     _, result = train(store, tmp_path, Full(), max_epochs=60, patience=1)
     _, longer = train(store, tmp_path, Full(), resume=True, max_epochs=60, patience=4)
-    assert longer["epochs"] == longer["best_epoch"] + 5 > result["epochs"]
+    assert longer["epochs"] == longer["best_epoch"] + 4 > result["epochs"]
     same, epochs = train(store, tmp_path, Full(), resume=True, max_epochs=60, patience=2)[1], Epochs()
     assert (same, epochs.seen) == (longer, {})
 
@@ -326,8 +326,8 @@ def test_every_epoch_is_logged_with_its_learning_rate(store: Store, tmp_path: Pa
     epochs = Epochs()
     train(store, tmp_path, Full(lr_scale=0.5), epochs)
     # one epoch of warm-up at half, then a half cosine over the other three: 1, 3/4, 1/4
-    assert [epochs.seen[e]["lr"] for e in range(4)] == pytest.approx([0.005, 0.01, 0.0075, 0.0025])
-    assert {"train/loss", "val/loss", "val/auroc"} <= epochs.seen[0].keys()
+    assert [epochs.seen[e]["lr"] for e in range(1, 5)] == pytest.approx([0.005, 0.01, 0.0075, 0.0025])
+    assert {"train/loss", "val/loss", "val/auroc"} <= epochs.seen[1].keys()
 
 
 @pytest.mark.parametrize("monitor", ["val/loss", "val/auroc"])
@@ -346,7 +346,7 @@ def test_a_run_without_a_checkpoint_starts_over(store: Store, tmp_path: Path, ca
     whole, resumed = Epochs(), Epochs()
     expected, result = train(store, tmp_path / "whole", Frozen(), whole, augment=True, max_epochs=2)
     with pytest.raises(Crash):
-        train(store, tmp_path / "broken", Frozen(), Epochs(crash_at=0), augment=True, max_epochs=2)
+        train(store, tmp_path / "broken", Frozen(), Epochs(crash_at=1), augment=True, max_epochs=2)
     assert not list((tmp_path / "broken" / "checkpoints").iterdir())
     with caplog.at_level("INFO"):
         module, same = train(store, tmp_path / "broken", Frozen(), resumed, True, augment=True, max_epochs=2)

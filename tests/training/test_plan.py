@@ -26,7 +26,7 @@ def planned(freezing: FreezingStrategy, max_epochs: int = 40) -> list[tuple[Any,
     """Trainable parameters, learning rates and epochs of the five blocks of a small ResNet."""
     rows = training_plan(tiny_classifier(), freezing, 0.5, max_epochs)
     assert [row.part for row in rows[5:]] == BEHIND
-    assert all((row.rates, row.epochs) == ((0.5,), ("0",)) for row in rows[5:])
+    assert all((row.rates, row.epochs) == ((0.5,), ("1",)) for row in rows[5:])
     return [(row.trainable, row.rates, row.epochs) for row in rows[:5]]
 
 
@@ -47,7 +47,7 @@ def test_blocks_that_are_unfrozen_one_by_one() -> None:
     n = sizes()
     assert planned(Gradual(every=3, lr_scale=0.5, most=3), max_epochs=9) == [
         (0, (), ()), (0, (), ()),
-        (n[2], (0.25,), ("9, after the end",)), (n[3], (0.25,), ("6",)), (n[4], (0.25,), ("3",)),
+        (n[2], (0.25,), ("10, after the end",)), (n[3], (0.25,), ("7",)), (n[4], (0.25,), ("4",)),
     ]  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def test_a_learning_rate_for_each_block() -> None:
 
 
 def test_a_probe_has_a_maximum_length() -> None:
-    assert {epochs for _, _, epochs in planned(LpFt(probe_epochs=7))} == {("7 at the latest",)}
+    assert {epochs for _, _, epochs in planned(LpFt(probe_epochs=7))} == {("8 at the latest",)}
 
 
 def test_a_part_of_each_block() -> None:
@@ -88,7 +88,7 @@ def test_the_table_needs_neither_weights_nor_data(tmp_path: Path, capsys: pytest
     out = capsys.readouterr().out
     assert "LastBlocks" in out
     (layer4,) = (line for line in out.splitlines() if "layer4" in line)
-    assert [cell.strip() for cell in layer4.split("│")[2:6]] == ["8,393,728", "8,393,728", "0.001", "0"]
+    assert [cell.strip() for cell in layer4.split("│")[2:6]] == ["8,393,728", "8,393,728", "0.001", "1"]
     (stem,) = (line for line in out.splitlines() if "conv1" in line)
     assert [cell.strip() for cell in stem.split("│")[3:6]] == ["0", "-", "never"]
     assert not (tmp_path / "nothing").exists()

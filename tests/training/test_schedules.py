@@ -103,9 +103,9 @@ def test_training_steps_the_schedule_once_an_epoch_and_resumes_it(
                 "Cosine": [0.5, 1, 0.75, 0.25]}  # fmt: skip
     assert rates == pytest.approx([1e-3 * rate for rate in expected[schedule[TARGET].rpartition(".")[2]]])
     with pytest.raises(Crash):
-        train(store, tmp_path / "broken", Frozen(), Epochs(crash_at=2), optimizer=lamb, schedule=schedule)
+        train(store, tmp_path / "broken", Frozen(), Epochs(crash_at=3), optimizer=lamb, schedule=schedule)
     train(store, tmp_path / "broken", Frozen(), resumed, resume=True, optimizer=lamb, schedule=schedule)
-    assert {epoch: resumed.seen[epoch] for epoch in (2, 3)} == {epoch: epochs.seen[epoch] for epoch in (2, 3)}
+    assert {epoch: resumed.seen[epoch] for epoch in (3, 4)} == {epoch: epochs.seen[epoch] for epoch in (3, 4)}
 
 
 def test_a_resumed_run_may_have_another_length(store: Store, tmp_path: Path) -> None:
@@ -113,4 +113,4 @@ def test_a_resumed_run_may_have_another_length(store: Store, tmp_path: Path) -> 
     train(store, tmp_path, Frozen(), schedule=cosine(), max_epochs=2)
     resumed = Epochs()
     train(store, tmp_path, Frozen(), resumed, resume=True, schedule=cosine(), max_epochs=4)
-    assert resumed.seen[3]["lr"] == pytest.approx(1e-2 * half_cosine(4)[3])
+    assert resumed.seen[4]["lr"] == pytest.approx(1e-2 * half_cosine(4)[3])

@@ -57,17 +57,17 @@ class AlwaysWorse(LpFt):
 @pytest.mark.parametrize(
     ("build", "crash_at"),
     [
-        (gradual, 1),
         (gradual, 2),
-        (lp_ft, 3),
-        pytest.param(Lora, 2, marks=needs_peft),
-        *[pytest.param(build, at, marks=pytest.mark.exhaustive) for build in (gradual, lp_ft) for at in (1, 2, 3)],
+        (gradual, 3),
+        (lp_ft, 4),
+        pytest.param(Lora, 3, marks=needs_peft),
+        *[pytest.param(build, at, marks=pytest.mark.exhaustive) for build in (gradual, lp_ft) for at in (2, 3, 4)],
     ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(
     store: Store, tmp_path: Path, build: Callable[[], FreezingStrategy], crash_at: int
 ) -> None:
-    """Unfreezes in epoch 2: interrupted before it, at it, behind it."""
+    """Unfreezes in epoch 3: interrupted before it, at it, behind it."""
     whole, resumed = Epochs(), Epochs()
     first, second, third = build(), build(), build()
     expected_module, expected = train(store, tmp_path / "whole", first, whole, classifier=adapted(first))
@@ -94,11 +94,11 @@ def optimizer_tensors(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 def test_a_run_resumes_from_its_last_epoch_not_from_the_best(store: Store, tmp_path: Path) -> None:
     with pytest.raises(Crash):
-        train(store, tmp_path, Frozen(), Epochs(crash_at=3), **FLAT)
+        train(store, tmp_path, Frozen(), Epochs(crash_at=4), **FLAT)
     resumed = Epochs()
     _, result = train(store, tmp_path, Frozen(), resumed, resume=True, **FLAT)
-    assert list(resumed.seen) == [3]
-    assert result["best_epoch"] == 0
+    assert list(resumed.seen) == [4]
+    assert result["best_epoch"] == 1
 
 
 class Trains(Epochs):
@@ -136,5 +136,5 @@ def test_the_strategy_receives_the_monitored_value_such_that_lower_is_better(
 
     epochs = Epochs()
     train(store, tmp_path, Listens(), epochs, max_epochs=2, monitor=monitor)
-    assert told == {epoch: sign * metrics[monitor] for epoch, metrics in epochs.seen.items()}
+    assert told == {epoch - 1: sign * metrics[monitor] for epoch, metrics in epochs.seen.items()}
     assert all(math.isfinite(value) for value in told.values())

@@ -22,12 +22,14 @@ def open_store(config: DatasetConfig) -> Store:
     store = prepare(parts.build(config.dataset), config.data_dir, workers)
     manifest = store.manifest
     labels = manifest["bag_labels"]
+    unlabelled = f", {labels['-1']} unlabelled" if labels.get("-1") else ""
+    n, patients = manifest["n_bags"], manifest["n_patients"]
     log.info(
-        "%s: %d cases of %d patients (%s positive, %s negative, %s unlabelled), %d slices, %d refused%s",
-        store.name, manifest["n_bags"], manifest["n_patients"], labels.get("1", 0), labels.get("0", 0),
-        labels.get("-1", 0), manifest["n_slices"], manifest["n_refused"],
-        f" (see {store.path / 'quarantine.jsonl'})" if manifest["n_refused"] else "",
+        "%s: %d case%s (%s positive%s) of %d patient%s, %d slices", store.name, n, "s" * (n != 1), labels.get("1", 0),
+        unlabelled, patients, "s" * (patients != 1), manifest["n_slices"],
     )  # fmt: skip
+    if manifest["n_refused"]:
+        log.info("%d refused; the reasons are in %s", manifest["n_refused"], store.path / "quarantine.jsonl")
     for doubt in doubts(store.bags):
         log.warning("%s", doubt)
     return store

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lungtl.settings.errors import LungtlError
+from lungtl.settings.typed import typed
 from lungtl.sources.base import fingerprint, sha256
 from lungtl.sources.progress import bar
 
@@ -184,7 +185,7 @@ class Store:
             manifest = json.loads((self.path / MANIFEST).read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             problem = f"is not a finished store (no {MANIFEST})"
-            raise LungtlError(f"{self.path} {problem}; run python -m lungtl.prepare") from None
+            raise LungtlError(f"{self.path} {problem}; run {typed('prepare')}") from None
         except OSError as error:
             raise self._damaged(MANIFEST, f"cannot be read ({error.strerror})") from error
         except ValueError as error:

@@ -41,6 +41,12 @@ def write_centred(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=13, color=GREY)
 
 
+def save_pdf(figure: Figure, path: Path) -> Path:
+    """Write a PDF of a figure that `save` has written, for papers, and return its path."""
+    figure.savefig(path, format="pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
+    return path
+
+
 def save(figure: Figure, path: Path | str) -> Path:
     """Write a PNG and return its path, whose folder is created if missing; the same figure gives the same bytes."""
     target = Path(path)

@@ -17,12 +17,14 @@ from lungtl.evaluation.assess import score_with_covariates
 from lungtl.evaluation.covariates import WITH_COVARIATES
 from lungtl.evaluation.document import evaluation_document
 from lungtl.evaluation.figures import roc, save
+from lungtl.evaluation.formatting import text_table
 from lungtl.evaluation.metrics import score
 from lungtl.evaluation.pooling import CONTROL, over_folds, pool_folds, pooled_gain, shared_calibration
 from lungtl.runs.folder import METRICS, read_record
 from lungtl.settings.errors import LungtlError
+from lungtl.sweeps.folds.page import write_page
 from lungtl.sweeps.folds.runs import FoldRun, read_folds
-from lungtl.sweeps.folds.tables import markdown, table_row
+from lungtl.sweeps.folds.tables import markdown, table_row, terminal_rows
 
 log = logging.getLogger(__name__)
 POOLED, PREDICTIONS, OUT_OF_FOLD = "pooled", "oof_predictions.csv", "out_of_fold"
@@ -31,7 +33,7 @@ POOLED, PREDICTIONS, OUT_OF_FOLD = "pooled", "oof_predictions.csv", "out_of_fold
 def pool_sweep(sweep: Path, runs: list[FoldRun]) -> None:
     """Pool every repeat whose folds all finished and print the results' folder; log the other repeats.
 
-    The sweep's folder gets `pooled/` with table.csv, README.md and, for each repeat, a folder with
+    The sweep's folder gets `pooled/` with report.html, table.csv, README.md and, for each repeat, a folder with
     oof_predictions.csv, metrics.json and roc.png.
 
     Raises:
@@ -49,9 +51,9 @@ def pool_sweep(sweep: Path, runs: list[FoldRun]) -> None:
             log.error("not pooled: %s split.seed=%d seed=%d: %s", first.name, first.split_seed, first.seed, error)
     if documents:
         write_table(pd.DataFrame([table_row(document) for document in documents]), sweep / POOLED / "table.csv")
-        text = markdown(documents)
-        (sweep / POOLED / "README.md").write_text(text, encoding="utf-8")
-        log.info("%s", text)
+        (sweep / POOLED / "README.md").write_text(markdown(documents), encoding="utf-8")
+        page = write_page(documents, sweep, sweep / POOLED)
+        log.info("%s\nreport  %s", text_table(terminal_rows(documents)), page)
         print(sweep / POOLED)
     if len(documents) < len(repeats):
         raise LungtlError(

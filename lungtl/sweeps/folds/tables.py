@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from lungtl.evaluation.formatting import HEADLINES, format_estimate, format_mean_sd, markdown_table
+from lungtl.evaluation.formatting import (
+    HEADLINES,
+    UNDEFINED,
+    format_estimate,
+    format_mean_sd,
+    format_number,
+    markdown_table,
+)
 from lungtl.evaluation.pooling import RUN_CONTROLS
 from lungtl.runs.naming import differing
 
+Row = tuple[str, ...]
 COLUMNS = ("auroc, mean of the folds", *(f"{name}, pooled" for name in HEADLINES))
 EXPLANATION = """\
 Every patient is tested once, by the model of the fold that was neither trained nor validated on that patient. *Pooled*
@@ -37,8 +45,27 @@ def table_row(document: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def markdown(documents: list[dict[str, Any]]) -> str:
-    """README.md of the repeats: a row per repeat and per control, and per setting with several repeats."""
+def terminal_rows(documents: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The terminal's table: the AUROC of each repeat, then of its controls."""
+    settings = [document["setting"] for document in documents]
+    names = differing(settings) if len(set(settings)) > 1 else ["model"] * len(settings)
+    rows: list[Row] = [("setting", "split seed", "seed", "AUROC, pooled", "AUROC, mean of folds")]
+    for name, document in zip(names, documents, strict=True):
+        seeds = (str(document["split_seed"]), str(document["seed"]))
+        pooled = format_estimate(document["bag"]["metrics"]["auroc"])
+        rows.append((name, *seeds, pooled, format_mean_sd(document["folds"]["auroc"]["values"])))
+        for control, scores in document["controls"].items():
+            rows.append((f"  control: {control}", "", "", format_estimate(scores["metrics"]["auroc"]), ""))
+    return rows
+
+
+def table_parts(documents: list[dict[str, Any]]) -> tuple[list[Row], list[Row], list[Row]]:
+    """A row per repeat, per control, and per setting with several repeats; each table with its header first.
+
+    Returns:
+        The header and the repeats; the controls, without a header; the header and the settings, empty if each setting
+        has one repeat.
+    """
     rows: list[tuple[str, ...]] = []
     controls: dict[tuple[str, ...], tuple[str, ...]] = {}
     settings: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
@@ -68,11 +95,31 @@ def markdown(documents: list[dict[str, Any]]) -> str:
         settings[setting, data].append(document)
         name_of[setting, data] = name
     header = ("setting", "split seed", "seed", "cases", "positive", *COLUMNS)
-    blocks = ["# Cross-validation", "\n".join(markdown_table([header, *rows, *controls.values()]))]
+    averages: list[Row] = []
     if len(settings) < len(documents):
-        averages = [(name_of[key], str(len(repeats)), *_over_seeds(repeats)) for key, repeats in settings.items()]
-        table = markdown_table([("setting", "seeds", *COLUMNS), *averages])
-        blocks += ["Mean ± standard deviation over the seeds:", "\n".join(table)]
+        averages = [("setting", "seeds", *COLUMNS)]
+        averages += [(name_of[key], str(len(repeats)), *_over_seeds(repeats)) for key, repeats in settings.items()]
+    return [header, *rows], list(controls.values()), averages
+
+
+def fold_rows(documents: list[dict[str, Any]]) -> list[Row]:
+    """The AUROC of each fold of each repeat, a header first."""
+    aurocs = [document["folds"]["auroc"]["values"] for document in documents]
+    rows: list[Row] = [("setting", "split seed", "seed", *(f"fold {k}" for k in range(max(map(len, aurocs)))))]
+    for name, document, values in zip(
+        differing([document["setting"] for document in documents]), documents, aurocs, strict=True
+    ):
+        cells = (UNDEFINED if value is None else format_number(value) for value in values)
+        rows.append((name, str(document["split_seed"]), str(document["seed"]), *cells))
+    return rows
+
+
+def markdown(documents: list[dict[str, Any]]) -> str:
+    """README.md of the repeats."""
+    repeats, controls, averages = table_parts(documents)
+    blocks = ["# Cross-validation", "\n".join(markdown_table([*repeats, *controls]))]
+    if averages:
+        blocks += ["Mean ± standard deviation over the seeds:", "\n".join(markdown_table(averages))]
     return "\n\n".join([*blocks, EXPLANATION])
 
 

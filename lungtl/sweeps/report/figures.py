@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from lungtl.evaluation.figures import dot_with_intervals, save
+from lungtl.evaluation.figures import dot_with_intervals, save, save_pdf
 from lungtl.evaluation.figures.canvas import (
     BLACK,
     BLUE,
@@ -18,14 +18,13 @@ from lungtl.evaluation.figures.canvas import (
     GREY,
     MODEL,
     SKY,
-    VERMILLION,
     new_figure,
     tidy,
     write_centred,
 )  # fmt: skip
 from lungtl.evaluation.figures.curves import ROC
 from lungtl.evaluation.weighted import Floats
-from lungtl.sweeps.report.comparable import Predictions, Setting, TestSet
+from lungtl.sweeps.report.comparable import AUROC, TestSet
 from lungtl.sweeps.report.comparisons import split_controls
 from lungtl.sweeps.report.effects import Effect
 from lungtl.sweeps.report.factors import last_part
@@ -39,7 +38,10 @@ OVERLAP = 12  # pixels between points whose numbers would overlap
 
 
 def draw_figures(sweep: Sweep, out: Path) -> dict[str, Path]:
-    """Write the figures: intervals, roc and, where there is something to draw, effects and cost -> PNG."""
+    """Write the figures: intervals, roc and, where there is something to draw, effects and cost -> PNG.
+
+    Each is next to its PDF.
+    """
     tested = sweep.tested
     figures = {"intervals": interval_figure(tested), "roc": roc_figure(tested, split_controls(tested))}
     defined = [effect for effect in sweep.effects if effect.pairs]
@@ -49,7 +51,10 @@ def draw_figures(sweep: Sweep, out: Path) -> dict[str, Path]:
     recorded = {name: values for name, values in costs.items() if any(values)}
     if recorded:
         figures["cost"] = cost_figure(tested, recorded)
-    return {name: save(figure, out / f"{name}.png") for name, figure in figures.items()}
+    written = {name: save(figure, out / f"{name}.png") for name, figure in figures.items()}
+    for name, figure in figures.items():
+        save_pdf(figure, written[name].with_suffix(".pdf"))
+    return written
 
 
 def interval_figure(tested: TestSet) -> Figure:
@@ -80,13 +85,14 @@ def roc_figure(tested: TestSet, controls: Mapping[str, Floats]) -> Figure:
     figure = new_figure(6.4)
     axes = ROC.axes(figure)
     labels = tested.test.labels
-    axes.set_title(f"ROC on {len(labels)} test cases, {labels.sum()} positive; averaged over seeds")
+    axes.set_title(f"ROC on {len(labels)} test cases, {labels.sum()} positive; mean over seeds")
     if labels.min() == labels.max():
         write_centred(axes, "undefined: one class")
         return figure
     colours = [BLUE, *CONTROLS, SKY]
     for number, setting in enumerate(tested.settings):
-        x, y, area = ROC.trace(labels, mean_probabilities(tested.test, setting))
+        x, y = mean_curve([ROC.trace(labels, tested.test.probabilities[run])[:2] for run in setting.members])
+        area = float(tested.test.values[setting.members, AUROC].mean())
         if number >= MAX_COLOURED:
             axes.plot(x, y, color=GREY, linewidth=0.8, alpha=0.4, zorder=2)
         else:
@@ -96,15 +102,26 @@ def roc_figure(tested: TestSet, controls: Mapping[str, Floats]) -> Figure:
         if np.ptp(probabilities) > 0:
             x, y, area = ROC.trace(labels, probabilities)
             axes.plot(x, y, color=BLACK, linestyle=style, linewidth=1.2, label=f"control: {name}, AUC {area:.2f}")
-    axes.plot([0, 1], [0, 1], color=VERMILLION, linestyle=":", linewidth=1, label="any constant prediction")
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="any constant prediction")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize=8, ncols=2)
     return figure
 
 
-def mean_probabilities(predictions: Predictions, setting: Setting) -> Floats:
-    """Probabilities averaged over the setting's seeds, float64 [N]."""
-    mean: Floats = predictions.probabilities[setting.members].mean(axis=0)
-    return mean
+def mean_curve(curves: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
+    """The mean over curves of y at each x; its area is the mean of their areas.
+
+    Args:
+        curves: x and y of each, both ascending; several y of one x are a vertical piece.
+    """
+    grid = np.unique(np.concatenate([x for x, _ in curves]))
+    ends = np.zeros((len(grid), 2))  # y before and after a vertical piece
+    for x, y in curves:
+        first, last = np.searchsorted(x, grid), np.searchsorted(x, grid, "right") - 1
+        between = np.interp(grid, x, y)
+        vertex = first <= last
+        ends[:, 0] += np.where(vertex, y[np.minimum(first, len(y) - 1)], between)
+        ends[:, 1] += np.where(vertex, y[last], between)
+    return np.repeat(grid, 2), ends.ravel() / len(curves)
 
 
 def cost_figure(tested: TestSet, costs: Mapping[str, Sequence[float | None]]) -> Figure:

@@ -28,6 +28,7 @@ from lungtl.runs.folder import (
 from lungtl.runs.naming import run_name, shorten_overrides
 from lungtl.settings.errors import LungtlError, UsageError, first_line
 from lungtl.settings.keys import decides_result, flatten, override_key
+from lungtl.settings.typed import typed
 from lungtl.sweeps.parent import PARENT
 from lungtl.sweeps.state import STATUS, status_of
 
@@ -92,7 +93,7 @@ def find_sweep(reference: str, data_dir: Path) -> Path:
     for folder in (*named, Path(reference).expanduser()):
         if folder.is_dir():
             return folder.resolve()
-    known = f"the latest is {sweeps[-1].name}" if sweeps else "start one with python -m lungtl.train -m"
+    known = f"the latest is {sweeps[-1].name}" if sweeps else f"start one with {typed('train', '-m')}"
     raise UsageError(f"no sweep {reference} among the {len(sweeps)} in {data_dir}; give its folder or name ({known})")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -23,6 +24,7 @@ from lungtl.evaluation.formatting import (
     format_p_value,
     plural,
 )
+from lungtl.sweeps.report.about import facts, margins
 from lungtl.sweeps.report.comparable import TestSet
 from lungtl.sweeps.report.comparisons import Comparison
 from lungtl.sweeps.report.factors import DATA, differing_settings
@@ -41,6 +43,7 @@ class Cell:
     sort: float | None = None  # the number to sort by; None where it is sorted by its text or, for a number, is missing
     number: bool = False  # whether it is set as a number
     span: int = 1  # columns
+    link: str = ""  # a relative address
 
 
 Row = Sequence[Cell]
@@ -59,25 +62,28 @@ class Table:
 
 def write_page(sweep: Sweep, title: str, figures: Mapping[str, Path], path: Path) -> None:
     """Write the page, one self-contained file with the figures of `draw_figures`."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )  # fmt: skip
-    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    text = environment.get_template(TEMPLATE).render(
-        title=title,
-        style=Markup(style),
-        script=Markup(script),
-        style_hash=_hash(style),
-        script_hash=_hash(script),
-        images={name: base64.b64encode(png.read_bytes()).decode() for name, png in figures.items()},
-        **page_data(sweep),
-    )
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    data = page_data(sweep, path.parent)
+    text = render(HERE / TEMPLATE, figures, title=title, script=Markup(script), script_hash=_hash(script), **data)
     path.write_text(text, encoding="utf-8")
 
 
-def page_data(sweep: Sweep) -> dict[str, Any]:
-    """The variables of the template, except for its style, script and images."""
+def render(template: Path, figures: Mapping[str, Path], **data: Any) -> str:
+    """A self-contained page: a template with the common style and macros, its PNGs embedded as `images`."""
+    environment = Environment(
+        loader=FileSystemLoader([template.parent, HERE]), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    style = (HERE / "page.css").read_text(encoding="utf-8")
+    images = {name: base64.b64encode(png.read_bytes()).decode() for name, png in figures.items()}
+    page: str = environment.get_template(template.name).render(
+        style=Markup(style), style_hash=_hash(style), images=images, **data
+    )
+    return page
+
+
+def page_data(sweep: Sweep, out: Path) -> dict[str, Any]:
+    """The variables of the template, except for its style, script and images; links start at `out`."""
     test, settings = sweep.tested.test, sum(len(tested.settings) for tested in sweep.test_sets)
     with_best = [one for one in sweep.comparisons if one.kind == "best"]
     controls = [one for one in sweep.comparisons if one.kind == "control"]
@@ -87,6 +93,9 @@ def page_data(sweep: Sweep) -> dict[str, Any]:
         f"{plural(len(test.labels), 'case')} ({test.labels.sum()} positive) from "
         f"{plural(len(set(test.patient_ids)), 'patient')}.",
         "best": best_setting(sweep),
+        "margins": margins(sweep),
+        "facts": facts(sweep),
+        "runs": _runs(sweep, out),
         "warnings": warnings(sweep),
         "settings": _settings(sweep),
         "varied": _varied(sweep),
@@ -120,6 +129,21 @@ def _settings(sweep: Sweep) -> Table:
         foot=_control_rows(sweep.tested, len(names) + 3, len(costs)),
         best=0 if sweep.tested.best else None,
     )
+
+
+def _runs(sweep: Sweep, out: Path) -> Table:
+    """The finished runs, each with a link to its folder."""
+    rows = []
+    for tested in sweep.test_sets:
+        for i, run in enumerate(tested.runs):
+            auroc = format_estimate(run.document["bag"]["metrics"]["auroc"])
+            mlflow = str(run.document.get("run", {}).get("mlflow_run_id") or "")
+            folder = os.path.relpath(run.folder, out)
+            rows.append([Cell(tested.name_of(i)), _number(auroc), Cell(mlflow), Cell(run.name, link=f"{folder}/")])
+    head = [Cell("setting and seed"), _number("test AUROC"), Cell("MLflow run"), Cell("folder")]
+    if not any(row[2].text for row in rows):  # not tracked
+        head, rows = [*head[:2], head[3]], [[*row[:2], row[3]] for row in rows]
+    return Table(head, rows, sortable=False)
 
 
 def _control_rows(tested: TestSet, span: int, costs: int) -> list[Row]:

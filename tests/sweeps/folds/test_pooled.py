@@ -117,7 +117,9 @@ def test_complete_repeats_are_pooled_and_the_failed_fold_is_named(
     assert str(sweep / "5") in message
     table = pd.read_csv(sweep / "pooled" / "table.csv")
     assert table[["setting", "seed"]].to_numpy().tolist() == [["toy tiny frozen mean lr=1", s] for s in (0, 1)]
-    assert sorted(path.name for path in (sweep / "pooled").iterdir()) == ["0", "1", "README.md", "table.csv"]
+    assert sorted(path.name for path in (sweep / "pooled").iterdir()) == [
+        "0", "1", "README.md", "report.html", "table.csv"
+    ]  # fmt: skip
 
 
 def test_the_metrics_are_those_of_the_predictions(pooled: Path) -> None:
@@ -150,6 +152,17 @@ def test_the_readme_has_a_row_per_repeat_control_and_setting(pooled: Path) -> No
     assert line.startswith("| toy tiny frozen mean lr=1 | 2 |")
     assert f"| {value:.3f} ± 0.000 |" in line  # both seeds have the same predictions
     assert "different models" in text
+
+
+def test_the_page_has_the_pooled_results_and_each_fold(pooled: Path) -> None:
+    page = (pooled / "report.html").read_text()
+    document = json.loads((pooled / "0" / "metrics.json").read_text())
+    auroc = document["bag"]["metrics"]["auroc"]
+    assert f"pooled AUROC {auroc['value']:.3f} [{auroc['low']:.3f}, {auroc['high']:.3f}]" in page
+    for value in document["folds"]["auroc"]["values"]:
+        assert f">{value:.3f}</td>" in page
+    assert page.count("data:image/png;base64,") == len(list(pooled.glob("*/roc.png")))
+    assert page.index('id="pooled"') < page.index('id="folds"')
 
 
 def test_settings_that_share_a_name_are_not_merged(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.metrics import auc, roc_auc_score
 
+from lungtl.evaluation.figures.curves import ROC
 from lungtl.sweeps.report.comparable import TestSet
-from lungtl.sweeps.report.figures import cost_figure
-from tests.sweeps.report.sweeps import read_tested, write_grid
+from lungtl.sweeps.report.figures import cost_figure, mean_curve
+from tests.sweeps.report.sweeps import LABELS, read_tested, write_grid
 
 
 @pytest.fixture
@@ -40,3 +43,20 @@ def test_costs_of_several_decades_have_a_logarithmic_axis(tested: TestSet) -> No
     for costs, scale in (([1.0, 5.0, 9.0], "linear"), ([1.0, 50.0, 900.0], "log"), ([0.0, 50.0, 900.0], "linear")):
         (axes,) = cost_figure(tested, {"trainable parameters": costs}).axes
         assert axes.get_xscale() == scale
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_mean_roc_curve_has_the_mean_area(ties: bool) -> None:
+    random = np.random.default_rng(0)
+    scores = [random.integers(0, 5, len(LABELS)) / 5 if ties else random.uniform(size=len(LABELS)) for _ in range(3)]
+    x, y = mean_curve([ROC.trace(LABELS, one)[:2] for one in scores])
+    assert auc(x, y) == pytest.approx(np.mean([roc_auc_score(LABELS, one) for one in scores]))
+    assert (np.diff(x) >= 0).all()
+    assert (np.diff(y) >= -1e-12).all()
+    assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
+
+
+def test_the_mean_of_one_curve_is_the_curve() -> None:
+    x, y = mean_curve([(np.array([0, 0, 0.5, 0.5, 1]), np.array([0, 0.25, 0.25, 1, 1]))])
+    assert x.tolist() == [0, 0, 0.5, 0.5, 1, 1]
+    assert y.tolist() == [0, 0.25, 0.25, 1, 1, 1]

@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pytest
 
 from lungtl.evaluation.formatting import HEADLINES
 from lungtl.runs.naming import differing
 from lungtl.sweeps.report.finished import Run
-from lungtl.sweeps.report.write import markdown, print_table, run_table
+from lungtl.sweeps.report.write import markdown, run_table
 
 
 def scores(auroc: float) -> dict[str, Any]:
@@ -43,12 +42,6 @@ def test_a_single_run_and_equal_runs_keep_their_name() -> None:
 def table_of(name: str) -> pd.DataFrame:
     cells = {f"{metric}{suffix}": 0.5 for metric in HEADLINES for suffix in ("", "_low", "_high")}
     return pd.DataFrame([{"run": name, "n": 4, "n_positive": 2, **cells}])
-
-
-@pytest.mark.parametrize("name", ["image.windows=[lung]", "loss=[/x]", "[bold]"])
-def test_brackets_in_a_name_are_printed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    print_table(table_of(name))
-    assert name in capsys.readouterr().err
 
 
 def test_a_bar_in_a_name_is_escaped() -> None:

@@ -47,7 +47,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def written(sweep: Path) -> list[Path]:
-    return write_report(sweep, title="Two by <two>")
+    return write_report(sweep, title="Two by <two>").files
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +66,8 @@ def rows_of(page: str, section: str) -> list[list[str]]:
 def test_what_is_written(sweep: Path, written: list[Path]) -> None:
     assert {path.parent for path in written} == {sweep / "report"}
     assert [path.name for path in written] == [
-        "report.html", "README.md", "table.csv", "settings.csv", "comparisons.csv", "effects.csv", "intervals.png",
-        "roc.png", "effects.png",
+        "report.html", "README.md", "table.csv", "table.tex", "settings.csv", "comparisons.csv", "effects.csv",
+        "intervals.png", "roc.png", "effects.png", "intervals.pdf", "roc.pdf", "effects.pdf",
     ]  # fmt: skip
     assert all(path.stat().st_size > 0 for path in written)
 
@@ -80,7 +80,8 @@ def test_the_page_loads_nothing(page: str) -> None:
         if name in ("src", "href", "action", "srcset", "data") and value is not None
     ]
     assert addresses
-    assert all(address.startswith(("data:image/png;base64,", "#")) for address in addresses)
+    links = [address for address in addresses if not address.startswith(("data:image/png;base64,", "#"))]
+    assert links == [f"../{number}/" for number in range(8)]  # followed by clicking, not loaded
     assert "url(" not in page
     assert "@import" not in page
 
@@ -114,8 +115,8 @@ def test_the_tables_match_the_page(sweep: Path, written: list[Path]) -> None:
     ]
 
 
-def test_the_same_sweep_gives_the_same_bytes(sweep: Path, written: list[Path], tmp_path: Path) -> None:
-    again = write_report(sweep, tmp_path / "again", "Two by <two>")
+def test_the_same_sweep_gives_the_same_bytes(sweep: Path, written: list[Path]) -> None:
+    again = write_report(sweep, sweep / "again", "Two by <two>").files
     for first, second in zip(written, again, strict=True):
         assert first.read_bytes() == second.read_bytes()
 
@@ -126,7 +127,7 @@ def test_recorded_costs_are_shown(tmp_path: Path) -> None:
         write_run(
             tmp_path / name, bags("test", probabilities(1, 0)), None, choices={"aggregator": name}, training=training
         )
-    written = write_report(tmp_path)
+    written = write_report(tmp_path).files
     assert "cost.png" in [path.name for path in written]
     rows = rows_of(written[0].read_text(), "settings")
     assert [row[-2:] for row in rows] == [["121,476", "12"], ["121,476", "100"]]
@@ -134,7 +135,7 @@ def test_recorded_costs_are_shown(tmp_path: Path) -> None:
 
 def test_one_run_and_one_class_are_no_error(tmp_path: Path) -> None:
     write_run(tmp_path / "0", bags("test", probabilities(1, 0), np.ones_like(LABELS)), None)
-    page = write_report(tmp_path)[0].read_text()
+    page = write_report(tmp_path).files[0].read_text()
     (row,) = rows_of(page, "settings")
     assert row[:5] == ["1", "the only setting", "1", "undefined", "undefined"]
     assert "Nothing was varied" in page
@@ -145,7 +146,7 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
     for name, option in (("0", "mean"), ("1", nasty)):
         write_run(tmp_path / name, bags("test", probabilities(1, 0)), None, choices={"aggregator": option})
     write_failed(tmp_path / "9", nasty)
-    page = write_report(tmp_path, title=nasty)[0].read_text()
+    page = write_report(tmp_path, title=nasty).files[0].read_text()
     assert nasty not in page
     parsed = Parsed(page)
     assert parsed.text.count(nasty) >= 4  # title, heading, level, error
@@ -202,7 +203,7 @@ def test_missing_values_are_sorted_last(tmp_path: Path) -> None:
     for name, training in (("0", {"seconds": 2.0}), ("1", {}), ("2", {"seconds": 100.0}), ("3", {"seconds": 13.0})):
         test = bags("test", probabilities(1, 0))
         write_run(tmp_path / name, test, None, choices={"aggregator": name}, training=training)
-    page = write_report(tmp_path)[0]
+    page = write_report(tmp_path).files[0]
     column = len(rows_of(page.read_text(), "settings")[0]) - 1
     for sign, order in (("", ["2", "13", "100", ""]), ("-", ["100", "13", "2", ""])):
         assert [row[-1] for row in rows_of(dom(page, f"#sort={sign}{column}"), "settings")] == order
@@ -213,7 +214,7 @@ def test_different_data_are_shown_as_a_difference(tmp_path: Path) -> None:
     for name, store in (("0", "first"), ("1", "second")):
         test = bags("test", probabilities(1, 0))
         write_run(tmp_path / name, test, None, store_fingerprint=store)
-    page = write_report(tmp_path)[0]
+    page = write_report(tmp_path).files[0]
     assert rows_of(dom(page), "difference") == [["dataset.fingerprint", "first", "second"]]
     assert rows_of(page.read_text(), "varied") == [["dataset.fingerprint", "first; second"], ["seed", "0"]]
 

@@ -1,0 +1,180 @@
+"""Run the studies of this folder and write what they show: `make results DATA=FOLDER STUDIES="scale readers"`.
+
+Each study is a cross-validation by patient (`lungtl crossval experiments=NAME`). A stopped study goes on where it was.
+`results/NAME` gets the pooled out-of-fold table, its figure, and a page with the study's question and protocol.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from lungtl.evaluation.delong import compare_aurocs
+from lungtl.evaluation.estimate import Difference, Estimate
+from lungtl.evaluation.figures.canvas import save
+from lungtl.evaluation.figures.intervals import dot_with_intervals
+from lungtl.evaluation.formatting import format_estimate, format_p_value, markdown_table
+from lungtl.evaluation.paired import holm
+from lungtl.runs.naming import differing
+
+HERE = Path(__file__).parent
+CONTROLS = ("diameter", "size_density")
+"""Controls of the data, the same for every setting."""
+STUDIES: dict[str, Sequence[Sequence[str]]] = {
+    "scale": [[], ["image.crop_mm=null", "image.crop=48"]],
+    "backbones": [[]],
+    "aggregators": [[]],
+    "label_rule": [["dataset.rule=median"], ["dataset.rule=mean"],
+                   ["dataset.rule=mean", "dataset.indeterminate=keep", "dataset.min_readers=1"]],
+    "readers": [["loss=bag_only"], ["loss=readers"], ["loss=votes"], ["loss=votes", "dataset.uncounted=train"]],
+    "patients": [[]],
+    "nodules": [[]],
+    "maxslice": [[]],
+    "seed_paper": [[]],
+}  # fmt: skip
+"""Study -> the command lines beside `experiments=NAME`, each with a sweep of its own."""
+
+
+def main() -> None:
+    """Run the studies that the command line names, or all."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with LIDC-IDRI-slices/ and lidc_maxslice.*")
+    parser.add_argument("--data-dir", type=Path, default=Path("data/results"), help="where stores and runs go")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("studies", nargs="*", choices=[*STUDIES, []], help="all if none is named")
+    options = parser.parse_args()
+    for name in options.studies or STUDIES:
+        sweeps = [
+            run(name, number, overrides, options.data.resolve(), options.data_dir.resolve())
+            for number, overrides in enumerate(STUDIES[name])
+        ]
+        print(write(name, sweeps, options.out / name))
+
+
+def run(name: str, number: int, overrides: Sequence[str], data: Path, data_dir: Path) -> Path:
+    """Cross-validate, or finish doing so; returns the sweep's folder."""
+    dataset = yaml.safe_load((HERE / f"{name}.yaml").read_text(encoding="utf-8")).get("defaults", [])
+    maxslice = any("lidc_maxslice" in str(line) for line in dataset)
+    places = {"images": "lidc_maxslice.npz", "table": "lidc_maxslice.csv"} if maxslice else {"root": "LIDC-IDRI-slices"}
+    sweep = f"{name}-{number}"
+    command = [
+        sys.executable, "-m", "lungtl.crossval", f"experiments={name}", *overrides,
+        *(f"dataset.{key}={data / file}" for key, file in places.items()),
+        f"data_dir={data_dir}", "tracking=none", "evaluation.figures=false", f"sweep.name={sweep}",
+    ]  # fmt: skip
+    subprocess.run(command, check=True, cwd=HERE.parent)
+    return data_dir / "sweeps" / sweep
+
+
+def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
+    """Write the study's README.md, table.csv and auroc.png; returns the folder."""
+    documents = [document for sweep in sweeps for document in read_pooled(sweep)]
+    labels = differing([document["setting"] for document in documents])
+    gains = [over_diameter(document) for document in documents]
+    corrected = holm([gain.p_value for gain in gains])
+    rows, estimates = [], []
+    for label, document, gain, p_value in zip(labels, documents, gains, corrected, strict=True):
+        for title, scores in scored(label, document):
+            auroc, folds = scores["metrics"]["auroc"], document["folds"]["auroc"]
+            image = title == label
+            rows.append((
+                title, scores["n"], scores["n_positive"], text(auroc), text(scores["metrics"]["accuracy"]),
+                f"{folds['mean']:.3f} ± {folds['sd']:.3f}" if image else "",
+                f"{gain.difference:+.3f}, {format_p_value(p_value)}" if image and gain.difference is not None else "",
+            ))  # fmt: skip
+            estimates.append(Estimate(auroc["value"], auroc["low"], auroc["high"], auroc["undefined"]))
+    out.mkdir(parents=True, exist_ok=True)
+    header = (
+        "setting",
+        "cases",
+        "malignant",
+        "AUROC, pooled",
+        "accuracy at 0.5",
+        "AUROC, mean of folds",
+        "above the diameter",
+    )
+    table = [header, *rows]
+    pd.DataFrame(rows, columns=header).to_csv(out / "table.csv", index=False)
+    reference = documents[0]["controls"].get("diameter", {}).get("metrics", {}).get("auroc", {}).get("value")
+    figure = dot_with_intervals(
+        [row[0] for row in rows], estimates, xlabel="AUROC, out of fold (dashed: diameter alone)", reference=reference
+    )
+    save(figure, out / "auroc.png")
+    page = [
+        f"# {name}",
+        "",
+        *question(name),
+        "",
+        "![AUROC of every setting](auroc.png)",
+        "",
+        *markdown_table(table),
+        "",
+    ]
+    folds, patients = documents[0]["folds"]["n"], documents[0]["bag"]["n_patients"]
+    page += [
+        f"{folds}-fold cross-validation by patient, {patients} patients; every case is tested once, by a network that "
+        "has seen neither it nor its patient.",
+        "Intervals: bootstrap over patients of the pooled predictions. *Above the diameter*: DeLong's paired test on "
+        "them, patients as clusters, Holm-corrected over the settings. Both take the networks as given: other training "
+        "patients would give other networks, so true intervals are wider.",
+        "", f"`make results STUDIES={name}` writes this page.", "",
+    ]  # fmt: skip
+    (out / "README.md").write_text("\n".join(page), encoding="utf-8")
+    return out
+
+
+def read_pooled(sweep: Path) -> list[dict[str, Any]]:
+    """The pooled results of a sweep, in its order, with their out-of-fold predictions and diameters."""
+    documents = []
+    for path in sorted(sweep.glob("pooled/*/metrics.json"), key=lambda path: int(path.parent.name)):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        split = pd.read_csv(sweep / document["runs"][0] / "split.csv", dtype=str, keep_default_na=False)
+        predictions = pd.read_csv(path.parent / "oof_predictions.csv", dtype={"bag_id": str, "patient_id": str})
+        document["predictions"] = predictions.merge(split[["bag_id", "diameter_mm"]], on="bag_id")
+        documents.append(document)
+    return documents
+
+
+def scored(label: str, document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The rows of a setting: the network, with covariates, and the controls that belong to it."""
+    rows = [(label, document["bag"])]
+    if document["with_covariates"] is not None:
+        covariates = " and ".join(document["with_covariates"]["covariates"])
+        rows.append((f"{label}, with {covariates}", document["with_covariates"]["scores"]))
+    own = [name for name in document["controls"] if name not in ("prevalence", *CONTROLS)]
+    rows += [(f"{label}: {name}", document["controls"][name]) for name in own]
+    if document["pooled"] == "0":
+        rows += [
+            (name.replace("_", " and "), scores) for name in CONTROLS if (scores := document["controls"].get(name))
+        ]
+    return rows
+
+
+def over_diameter(document: dict[str, Any]) -> Difference:
+    """The network's pooled AUROC minus that of the diameter itself."""
+    table = document["predictions"]
+    diameter = table["diameter_mm"].astype(float)
+    return compare_aurocs(table["label"], table["probability"], diameter / (1 + diameter.max()), table["patient_id"])
+
+
+def question(name: str) -> list[str]:
+    """The comment at the top of the study's YAML."""
+    lines = (HERE / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    return [line.removeprefix("# ") for line in lines if line.startswith("# ") and not line.startswith("# @")]
+
+
+def text(estimate: dict[str, Any]) -> str:
+    """A value of metrics.json with its interval."""
+    return format_estimate(Estimate(estimate["value"], estimate["low"], estimate["high"], estimate["undefined"]))
+
+
+if __name__ == "__main__":
+    main()
