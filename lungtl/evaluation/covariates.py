@@ -1,11 +1,11 @@
 """What is known of a bag beside its images, such as the nodule's diameter: logistic regressions on it.
 
 `covariates=[diameter, density]` adds a second prediction to a run's: a regression on the network's log-odds and these
-numbers. It is fitted on the validation bags, since on the training bags the log-odds are those of a network that has
-learned them by heart: on 708 nodules of LIDC-IDRI-slices (5 folds, the probe at 16 mm as network) the pooled AUROC
-is .950 if fitted on validation bags, .931 on training bags, .937 for the network alone and .945 for the covariates
-alone. Penalised with scikit-learn's default of C=1 the log-loss is .286, with next to no penalty .297, and with out-of-
-fold log-odds of the training bags, which would take five more trainings, .288.
+numbers. How it weighs the network is fitted on the validation bags, since on the training bags the log-odds are those
+of a network that has learned them by heart: on 708 nodules of LIDC-IDRI-slices (5 folds, the probe at 16 mm as
+network) the pooled AUROC is .950 if fitted on validation bags, .931 on training bags, .937 for the network alone and
+.945 for the covariates alone. How the covariates weigh among themselves needs no network and is fitted on the training
+bags: .958 instead of .957 with a network at .950.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.nearest import nearest
 
 log = logging.getLogger(__name__)
-DIAMETER, DENSITY, LOGIT = "diameter", "density", "logit"
+DIAMETER, DENSITY, LOGIT, ALONE = "diameter", "density", "logit", "covariates_alone"
 COLUMNS = {DIAMETER: "diameter_mm", LOGIT: "probability"}
 """Input of a regression -> column of a table of bags; the others have their column's name."""
 NO_COVARIATE = ("bag_id", "patient_id", "bag_label", "split", "n_slices", "height", "width", "row_spacing_mm",
@@ -91,17 +91,23 @@ def fit_regression(bags: pd.DataFrame, inputs: Sequence[str], strength: float) -
     )
 
 
-def fit_covariates(validation: pd.DataFrame, covariates: Sequence[str]) -> Regression | None:
-    """The regression on the network's log-odds and covariates of validation bags; None for no covariates or one class.
+def fit_covariates(training: pd.DataFrame, validation: pd.DataFrame, covariates: Sequence[str]) -> Regression | None:
+    """The regression on the network's log-odds and covariates; None for no covariates or one class in validation.
 
-    `validation` has label, probability and the covariates' columns.
+    In two steps, both with label and the covariates' columns: the covariates alone on the training bags, which are
+    many; then its log-odds and the network's on the validation bags, which also have probability.
     """
     if not covariates:
         return None
     if validation["label"].nunique() < 2:
         log.warning("no prediction with covariates: all validation cases have one label")
         return None
-    return fit_regression(validation, (LOGIT, *covariates), PENALISED)
+    alone = fit_regression(training, covariates, UNPENALISED)
+    table = validation.assign(**{ALONE: logit(np.clip(alone.predict(validation), CLIP, 1 - CLIP))})
+    both = fit_regression(table, (LOGIT, ALONE), PENALISED)
+    network, share = both.slopes
+    slopes = (network, *(share * slope for slope in alone.slopes))
+    return Regression((LOGIT, *covariates), slopes, both.intercept + share * alone.intercept, both.n)
 
 
 def check_covariates(bags: pd.DataFrame, split: pd.DataFrame, covariates: Sequence[str]) -> None:

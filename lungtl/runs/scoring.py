@@ -209,7 +209,8 @@ def _choose(
     write_chosen(chosen, folder)
     auroc = auroc_interval(table["label"], table["probability"], table["patient_id"]).value
     covariates = config.covariates
-    return chosen, auroc, fit_covariates(with_covariates(table, store, covariates), covariates)
+    training, table = (with_covariates(bags, store, covariates) for bags in (split[split["split"] == "train"], table))
+    return chosen, auroc, fit_covariates(training, table, covariates)
 
 
 def _untrained_weights(model: ScoredModel, store: Store, predictions: Predictions) -> pd.DataFrame | None:

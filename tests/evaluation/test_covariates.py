@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -53,24 +54,27 @@ def test_inputs_are_log_odds_and_the_diameter_s_logarithm() -> None:
     assert 15 < values[2, 0] < 17  # a float32 that rounded to 1
 
 
-def test_it_is_scikit_learns_regression_on_standardised_inputs() -> None:
-    bags, others = made(), made(seed=1)
-    fitted = fit_covariates(bags, [DIAMETER, DENSITY])
+def test_it_is_two_regressions_of_scikit_learn() -> None:
+    bags, others, training = made(), made(seed=1), made(400, seed=2)
+    fitted = fit_covariates(training, bags, [DIAMETER, DENSITY])
     assert fitted is not None
     assert (fitted.inputs, fitted.covariates, fitted.n) == (INPUTS, (DIAMETER, DENSITY), 120)
-    oracle = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-10)).fit(
-        input_values(bags, INPUTS), bags["label"]
-    )
-    np.testing.assert_allclose(
-        fitted.predict(others), oracle.predict_proba(input_values(others, INPUTS))[:, 1], atol=1e-5
-    )
+    alone = make_pipeline(StandardScaler(), LogisticRegression(C=100, tol=1e-10))
+    alone.fit(input_values(training, INPUTS[1:]), training["label"])
+
+    def both(table: pd.DataFrame) -> NDArray[np.float64]:
+        network = input_values(table, [LOGIT])[:, 0]
+        return np.column_stack([network, alone.decision_function(input_values(table, INPUTS[1:]))])
+
+    oracle = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-10)).fit(both(bags), bags["label"])
+    np.testing.assert_allclose(fitted.predict(others), oracle.predict_proba(both(others))[:, 1], atol=1e-5)
     assert roc_auc_score(others["label"], fitted.predict(others)) > roc_auc_score(
         others["label"], others["probability"]
     )
 
 
 def test_a_bag_that_lacks_a_covariate_has_no_prediction_and_is_named(caplog: pytest.LogCaptureFixture) -> None:
-    fitted, bags = fit_covariates(made(), [DIAMETER, DENSITY]), made(6, seed=2)
+    fitted, bags = fit_covariates(made(), made(), [DIAMETER, DENSITY]), made(6, seed=2)
     assert fitted is not None
     bags.loc[4, DENSITY] = np.nan
     assert np.isnan(fitted.predict(bags)).tolist() == [False] * 4 + [True, False]
@@ -87,13 +91,13 @@ def test_separable_bags_have_finite_slopes() -> None:
 
 
 def test_without_covariates_or_with_one_class_there_is_none(caplog: pytest.LogCaptureFixture) -> None:
-    assert fit_covariates(made(), []) is None
-    assert fit_covariates(made().assign(label=1), [DIAMETER]) is None
+    assert fit_covariates(made(), made(), []) is None
+    assert fit_covariates(made(), made().assign(label=1), [DIAMETER]) is None
     assert "all validation cases have one label" in caplog.text
 
 
 def test_a_bundle_keeps_it() -> None:
-    fitted = fit_covariates(made(), [DIAMETER])
+    fitted = fit_covariates(made(), made(), [DIAMETER])
     assert fitted is not None
     document = json.loads(json.dumps({"covariates": asdict(fitted)}))
     assert covariates_of(document) == fitted

@@ -217,7 +217,8 @@ def test_covariates_give_a_second_prediction_fitted_on_validation_bags(config: T
     split.loc[15, "diameter_mm"] = np.nan
     document, folder, _ = finished(config, store, split, "covariates")
     table = pd.read_csv(folder / "predictions.csv").merge(split[["bag_id", "diameter_mm"]], on="bag_id")
-    fitted = fit_covariates(pd.read_csv(folder / VALIDATION).merge(split[["bag_id", "diameter_mm"]]), ["diameter"])
+    validation = pd.read_csv(folder / VALIDATION).merge(split[["bag_id", "diameter_mm"]])
+    fitted = fit_covariates(split[split["split"] == "train"], validation, ["diameter"])
     saved = covariates_of(load_bundle(folder / "bundle")[1])
     assert fitted is not None
     assert saved is not None
