@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 import lungtl
 from lungtl.sources.progress import bar
@@ -32,7 +35,13 @@ def test_no_console_reads_markup_or_emoji() -> None:
     assert reading == {}
 
 
-def test_a_progress_bar_prints_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_progress_bar_prints_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+
+    def terminal(*, stderr: bool, **options: Any) -> Console:
+        return Console(file=screen, force_terminal=True, width=100, **options)
+
+    monkeypatch.setattr("rich.console.Console", terminal)
     with bar("preparing [/red]") as progress:
         progress(1, 1, "[/blue]")
-    assert "preparing [/red]" in capsys.readouterr().err
+    assert "preparing [/red]" in screen.getvalue()

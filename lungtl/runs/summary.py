@@ -87,7 +87,7 @@ def _single_case(folder: Path, document: dict[str, Any]) -> str:
 
 
 def _width() -> int:
-    return Console(stderr=True).width if sys.stderr.isatty() else WIDTH
+    return Console(stderr=True, markup=False, emoji=False).width if sys.stderr.isatty() else WIDTH
 
 
 def _table(rows: Rows, title: str, caption: str | None = None) -> Table:
