@@ -216,7 +216,7 @@ def _hydra_flags(arguments: list[str]) -> list[str]:
     following = [*arguments[1:], ""]
     return [
         "--info=all" if one in ("--info", "-i") and after not in INFO else one
-        for one, after in zip(arguments, following, strict=True)
+        for one, after in zip(arguments, following, strict=False)
     ]
 
 
