@@ -111,7 +111,7 @@ def print_table(rows: list[Row]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else WIDE)
     wide = console.width >= WIDE
     caption = "without the ImageNet classifier; MACs per image of the input size"
     table = Table(caption=caption if wide else f"{caption}\n{typed('backbones', '--csv')} adds timm's name and licence")

@@ -1,8 +1,10 @@
 """A trained model that anyone can load without Hydra or pickle: a folder with config, safetensors and a card.
 
-Three more files are optional: `calibration.json`, chosen on the validation split (see `lungtl.evaluation.chosen`);
+More files are optional: `calibration.json`, chosen on the validation split (see `lungtl.evaluation.chosen`);
 `untrained.safetensors`, the head of the untrained control (see `lungtl.training.untrained`), whose random backbone is
-drawn again from its seed; and `probe.safetensors`, the probe of its features (see `lungtl.training.probe`).
+drawn again from its seed; `probe.safetensors`, the probe of its features (see `lungtl.training.probe`); and
+`seen.json`, the checksums of the voxels that trained the model or chose its epoch. `SHA256SUMS` lists the checksums of
+all but the card.
 """
 
 from __future__ import annotations
@@ -12,8 +14,12 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from lungtl.data.store.files import check_checksums, write_checksums
+from lungtl.evaluation.chosen import FILE as CALIBRATION
 from lungtl.evaluation.chosen import Chosen, write_chosen
 from lungtl.evaluation.formatting import INTERVALS, Rows, markdown_table
 from lungtl.settings import parts
@@ -30,7 +36,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-UNTRAINED, PROBE = "untrained.safetensors", "probe.safetensors"
+UNTRAINED, PROBE, SEEN = "untrained.safetensors", "probe.safetensors", "seen.json"
+FILES = (CONFIG, WEIGHTS, CALIBRATION, UNTRAINED, PROBE, SEEN)
+"""What `SHA256SUMS` lists."""
 BACKBONE = "backbone."
 TIMM = "lungtl.models.backbones.timm_backbone.TimmBackbone"
 
@@ -48,6 +56,7 @@ def save_bundle(
     backbone: Mapping[str, Any] | None = None,
     probe: Probe | None = None,
     covariates: Regression | None = None,
+    seen: Mapping[str, list[str]] | None = None,
 ) -> None:
     """Write a bundle.
 
@@ -64,6 +73,7 @@ def save_bundle(
         backbone: its config (`_target_` and options); None for a timm model.
         probe: of its features.
         covariates: the regression on its log-odds and covariates.
+        seen: train and val -> checksums of their voxels.
     """
     from safetensors.torch import save_file
 
@@ -100,6 +110,9 @@ def save_bundle(
         save_file(head, folder / UNTRAINED, {"backbone": untrained.fingerprint})
     if probe is not None:
         probe.save(folder / PROBE)
+    if seen is not None:
+        (folder / SEEN).write_text(json.dumps(seen), encoding="utf-8")
+    write_checksums(folder, FILES)
 
 
 def load_bundle(folder: Path, trust: str | Collection[str] = ()) -> tuple[BagClassifier, dict[str, Any]]:
@@ -113,22 +126,32 @@ def load_bundle(folder: Path, trust: str | Collection[str] = ()) -> tuple[BagCla
         The classifier in evaluation mode, and the bundle's config.
 
     Raises:
-        LungtlError: the folder is not a bundle, its weights do not fit its config, or it names an untrusted class.
+        LungtlError: the folder is not a bundle, a file was altered, its weights do not fit its config, or it names an
+            untrusted class.
     """
+    from pydantic import ValidationError
     from safetensors import SafetensorError
     from safetensors.torch import load_file
+
+    from lungtl.models.bounded import no_larger_than
 
     if (folder / "bundle" / CONFIG).is_file():
         folder = folder / "bundle"
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         raise LungtlError(f"{folder} is not a bundle ({CONFIG} and {WEIGHTS}); give a run's folder or its bundle/")
+    check_checksums(folder)
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if config.get("format") != FORMAT:
             raise LungtlError(f"{folder} has bundle format {config.get('format')}, this lungtl reads {FORMAT}")
         config.setdefault("slices_trained", True)  # the first bundles lack it
-        classifier = _network(config, trust)
+        _Config.model_validate(config)
+        with no_larger_than(folder / WEIGHTS):
+            classifier = _network(config, trust)
         classifier.load_state_dict(load_file(folder / WEIGHTS))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _damaged(folder, ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")) from error
     except (LookupError, TypeError, AttributeError, ImportError, ValueError, RuntimeError, SafetensorError) as error:
         raise _damaged(folder, error) from error
     return classifier.eval(), config
@@ -186,6 +209,29 @@ def load_probe(folder: Path) -> Probe | None:
         raise _damaged(folder, error) from error
 
 
+class _Lenient(BaseModel):
+    """A section of config.json; further keys are checked where they are used."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class _Preprocessing(_Lenient):
+    size: Annotated[int, Field(ge=1, le=4096)]
+    crop: Annotated[int, Field(ge=1)] | None = None
+
+
+class _Provenance(_Lenient):
+    crop: Literal["none", "lungs"] = "none"
+    value_range: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
+
+
+class _Config(_Lenient):
+    """What a bundle's config must have, before anything is built from it."""
+
+    preprocessing: _Preprocessing
+    provenance: _Provenance
+
+
 def _network(config: Mapping[str, Any], trust: str | Collection[str]) -> BagClassifier:
     """The network that a bundle's config describes, with random weights; the backbone's are drawn first."""
     from lungtl.data.windows import SlicePreprocessor
@@ -194,12 +240,13 @@ def _network(config: Mapping[str, Any], trust: str | Collection[str]) -> BagClas
     from lungtl.models.bag_classifier import BagClassifier
     from lungtl.models.slice_projection import SliceProjection
 
-    backbone = parts.build_trusted({parts.TARGET: TIMM, **config["backbone"], "weights": "none"}, Backbone, trust)
+    spec = {parts.TARGET: TIMM, **config["backbone"], "weights": "none"}
+    backbone: Backbone = parts.build_trusted(spec, Backbone, trust)
     preprocessor = SlicePreprocessor(**config["preprocessing"])
     backbone.set_input_size(preprocessor.size)
     scales, head = preprocessor.scales, config["head"]
     projection = SliceProjection(backbone.dim * scales, head["width"], head["dropout"])
-    aggregator = parts.build_trusted(config["aggregator"], Aggregator, trust, dim=projection.width)
+    aggregator: Aggregator = parts.build_trusted(config["aggregator"], Aggregator, trust, dim=projection.width)
     views = config.get("views", 1)  # the first bundles lack it
     return BagClassifier(preprocessor, backbone, projection, aggregator, views=views)
 

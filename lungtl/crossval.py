@@ -19,6 +19,7 @@ from lungtl.runs.folder import sweep_dir_of
 from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.keys import meaning, override_key
+from lungtl.settings.parent_process import PARENT
 from lungtl.settings.typed import remember_command
 
 KFOLD = "split.kind=kfold"
@@ -76,7 +77,7 @@ def train_folds(arguments: list[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, forward)
-    process = subprocess.Popen(command, process_group=0)
+    process = subprocess.Popen(command, process_group=0, env={**os.environ, PARENT: str(os.getpid())})
     for missed in early:
         os.killpg(process.pid, missed)
     code = process.wait()

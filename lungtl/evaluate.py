@@ -22,7 +22,7 @@ def run(config: EvaluateConfig) -> None:
     from lungtl.data.store.opening import open_store
     from lungtl.evaluation.chosen import FILE
     from lungtl.runs.model import Model
-    from lungtl.runs.scored_bags import check_values, choose_bags, shared_patients
+    from lungtl.runs.scored_bags import check_values, choose_bags
     from lungtl.runs.scored_model import scored_on
     from lungtl.runs.scoring import write_results
     from lungtl.runs.summary import print_summary
@@ -33,11 +33,8 @@ def run(config: EvaluateConfig) -> None:
     reference = find_model(config.model, config.data_dir)
     model = Model.open(reference, config.accelerator, config.trust or ())
     store = open_store(config)
-    bags, trained_with, split, omitted = choose_bags(reference, store, config.split)
-    training, validation = (shared_patients(bags, trained_with, side) for side in ("train", "val"))
+    bags, trained_with, split, omitted, training, validation = choose_bags(reference, store, config.split)
     check_values(store, model.provenance)
-    if trained_with is None and model.provenance["store_fingerprint"] == store.fingerprint:
-        log.warning("the model was trained on this dataset, so scores are too optimistic; give its run, not its bundle")
     if model.chosen is None:
         log.warning("the model has no %s: no calibration and no operating points", FILE)
     scored = scored_on(store, model, trained_with, config)

@@ -65,6 +65,7 @@ def run(config: TrainConfig) -> None:
 
     from lungtl.data.field_of_view import check_slices
     from lungtl.data.store.opening import open_store
+    from lungtl.data.tables import write_table
     from lungtl.evaluation.figures.canvas import save
     from lungtl.sources.lidc_labels import describe_labels
     from lungtl.training.build import build_classifier
@@ -76,7 +77,7 @@ def run(config: TrainConfig) -> None:
     check_slices(classifier.preprocessor.crop_mm, store.bags, store.name)
     rows, features = nodule_slices(store, classifier, config)
     table = compare(rows, features, config.split.folds, config.split.seed, DRAWS)
-    table.to_csv(folder / "table.csv", index=False)
+    write_table(table, folder / "table.csv")
     dataset = str(config.dataset.get("name", store.name.rpartition("-")[0]))
     save(figure(table, dataset), folder / "leak.png")
     about = {

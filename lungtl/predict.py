@@ -22,6 +22,7 @@ def run(config: PredictConfig) -> None:
     import pandas as pd
     from hydra.core.hydra_config import HydraConfig
 
+    from lungtl.data.tables import write_table
     from lungtl.sources.ct.series import find_series
     from lungtl.sources.progress import bar
 
@@ -31,7 +32,7 @@ def run(config: PredictConfig) -> None:
 
     model = Model.open(reference, config.accelerator, config.trust or ())
     model.check_hu()
-    found, refusals = find_series(config.input, "input")
+    found, refusals = find_series(config.input, "input", max_gb=config.max_gb, follow_links=config.follow_links)
     quarantine = [vars(refusal) for refusal in refusals]
     rows, slices = [], []
     with bar("predicting series") as progress:
@@ -45,11 +46,11 @@ def run(config: PredictConfig) -> None:
                              "n_slices": len(prediction.slices), "calibrated": prediction.calibrated})  # fmt: skip
                 slices.append(prediction.slices.assign(bag_id=series.uid)[["bag_id", *prediction.slices.columns]])
             progress(number, len(found))
-    pd.DataFrame(quarantine, columns=["item", "reason", "remedy"]).to_csv(folder / QUARANTINE, index=False)
+    write_table(pd.DataFrame(quarantine, columns=["item", "reason", "remedy"]), folder / QUARANTINE)
     if not rows:
         raise LungtlError(f"no series below {config.input} could be read; the reasons are in {folder / QUARANTINE}")
-    pd.DataFrame(rows).to_csv(folder / PREDICTIONS, index=False)
-    pd.concat(slices).to_csv(folder / SLICES, index=False)
+    write_table(pd.DataFrame(rows), folder / PREDICTIONS)
+    write_table(pd.concat(slices), folder / SLICES)
     for row in rows:
         also = "" if row["calibrated"] is None else f", calibrated {row['calibrated']:.3f}"
         log.info("%s: probability %.3f%s (%d slices)", row["bag_id"], row["probability"], also, row["n_slices"])

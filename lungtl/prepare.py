@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from lungtl.settings import command_line, parts
-from lungtl.settings.errors import UsageError
+from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.schema import PrepareConfig
 
 
@@ -14,7 +14,16 @@ def run(config: PrepareConfig) -> None:
     """Prepare the store or the label tables, and print the folder."""
     from lungtl.data.store.opening import open_store
 
-    print(label_tables(config) if config.labels_only else open_store(config).path)
+    if config.labels_only:
+        print(label_tables(config))
+        return
+    store = open_store(config)
+    if altered := store.altered_files():
+        raise LungtlError(
+            f"{store.path}: {len(altered)} files were altered, the first is {altered[0]}; remove that folder, then "
+            "rerun the same command"
+        )
+    print(store.path)
 
 
 def label_tables(config: PrepareConfig) -> Path:
@@ -37,7 +46,7 @@ def label_tables(config: PrepareConfig) -> Path:
     table = Table(*COUNTS_HEADER, title=source.labels.describe(), title_justify="left")
     for row in counts(pd.read_parquet(folder / "nodules.parquet"), pd.read_parquet(folder / "scans.parquet")):
         table.add_row(*row)
-    Console(stderr=True, width=None if sys.stderr.isatty() else 120).print(table)
+    Console(stderr=True, markup=False, emoji=False, width=None if sys.stderr.isatty() else 120).print(table)
     return folder
 
 

@@ -8,6 +8,7 @@ import logging
 from lungtl.bundle import CONFIG
 from lungtl.runs.folder import bundle_of, find_model
 from lungtl.settings import command_line
+from lungtl.settings.credentials import hide_password
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import RegisterConfig
 from lungtl.settings.typed import assigned, typed
@@ -23,7 +24,7 @@ def run(config: RegisterConfig) -> None:
     if run_id is None or not config.tracking.enabled:
         raise LungtlError(f"{folder} was not tracked, so it has no MLflow run; train it without tracking=none")
 
-    from lungtl.tracking.backend import default_uri, hide_password, open_client
+    from lungtl.tracking.backend import default_uri, open_client
     from lungtl.tracking.places import places
     from lungtl.tracking.registry import register_bundle
 

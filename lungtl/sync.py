@@ -1,4 +1,4 @@
-"""`python -m lungtl.sync`: send MLflow what it missed of runs, evaluations and sweeps while it was unreachable."""
+"""`python -m lungtl.sync`: send MLflow what it missed of runs and sweeps, and end those that were killed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class StillRunning(LungtlError):
+    """A run that has not ended sends the rest itself."""
+
+
 def run(config: SyncConfig) -> None:
     """Send every marked folder, or that of one run; prints a line for each.
 
@@ -30,23 +34,29 @@ def run(config: SyncConfig) -> None:
     if not config.tracking.enabled:
         raise UsageError("tracking=none: there is no MLflow to send to; omit it")
     folders = find_unsent(config.data_dir) if config.run is None else [_folder_of(config.run, config.data_dir)]
-    failed = 0
+    failed = waiting = 0
     for folder in folders:
         try:
             send(folder, config)
+        except StillRunning as error:
+            if config.run is not None:
+                raise
+            waiting += 1
+            log.info("%s: %s", folder, error)
         except LungtlError as error:
             failed += 1
             log.warning("%s: %s", folder, error)
     if failed:
         raise LungtlError(f"{failed} of {len(folders)} runs were not sent; see the messages above, then retry")
-    log.info("MLflow has everything")
+    log.info("MLflow has everything" + (f" but {waiting} runs that have not ended" if waiting else ""))
 
 
 def send(folder: Path, config: SyncConfig) -> None:
     """Send what MLflow is missing of a folder, and print its run's id and the folder.
 
     Raises:
-        LungtlError: its process still runs, or MLflow is unreachable or refuses something.
+        StillRunning: its process still runs, or may do so on another machine.
+        LungtlError: MLflow is unreachable or refuses something.
     """
     from lungtl.tracking.backend import open_client, readable_errors
     from lungtl.tracking.tracker import send_unsent
@@ -56,9 +66,9 @@ def send(folder: Path, config: SyncConfig) -> None:
     if unsent is None:
         return
     if unsent.running:
-        raise LungtlError(f"process {unsent.pid} still runs and will send it itself; wait for it, or stop it")
+        raise StillRunning(f"process {unsent.pid} still runs and will send it itself; wait for it, or stop it")
     if unsent.elsewhere and config.run is None:
-        raise LungtlError(
+        raise StillRunning(
             f"process {unsent.pid} on {unsent.host} may still run; once it has ended: "
             f"{typed('sync', assigned('run', folder), *place_of_data(config.data_dir))}"
         )

@@ -93,11 +93,10 @@ def _train(config: TrainConfig, folder: Path, swept: bool, name_in_sweep: str) -
 
 def next_steps(config: TrainConfig) -> list[str]:
     """What to type next, on the data of this run: see it in MLflow, compare aggregators."""
-    from lungtl.tracking.backend import hide_password
     from lungtl.tracking.places import places
 
     omitted = ("aggregator", "data_dir", "name", "resume", "verbose")
-    own = [hide_password(line) for line in config.overrides if override_key(line) not in omitted]
+    own = [line for line in config.overrides if override_key(line) not in omitted]
     sweep = typed("train", "-m", "aggregator=mean,max,attention", *own, *place_of_data(config.data_dir))
     return [*([typed("ui", *places(config.data_dir, config.tracking))] if config.tracking.enabled else []), sweep]
 

@@ -9,6 +9,7 @@ import sys
 
 from lungtl.runs.folder import data_dir_of
 from lungtl.settings import command_line, folders
+from lungtl.settings.credentials import hide_password
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.typed import typed
 
@@ -38,7 +39,7 @@ def main() -> None:
     experiment = experiment_id(client, values.get("tracking.experiment", _default_experiment()), uri, data_dir)
     path = write_view(client, experiment)
     if is_server(uri):
-        print(f"MLflow on {uri.rstrip('/')}{path}", file=sys.stderr)
+        print(f"MLflow on {hide_password(uri.rstrip('/'))}{path}", file=sys.stderr)
         return
     print(f"MLflow on http://{HOST}:{port}{path} (Ctrl-C to stop)", file=sys.stderr)
     command = [

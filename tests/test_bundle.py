@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from lungtl.bundle import load_bundle, model_card, save_bundle
+from lungtl.data.store.files import SUMS
 from lungtl.models.aggregators.base import Aggregator
 from lungtl.models.aggregators.gated_attention import GatedAttention
 from lungtl.models.aggregators.max import Max
@@ -34,7 +36,10 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bundle(saved: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(saved, tmp_path / "bundle"))
+    """Without checksums, as the first bundles are, and as one is that somebody made to do harm."""
+    folder = Path(shutil.copytree(saved, tmp_path / "bundle"))
+    (folder / SUMS).unlink()
+    return folder
 
 
 @pytest.mark.parametrize(("name", "size", "config", "aggregator"), NETWORKS, ids=["resnet", "vit"])
@@ -54,7 +59,7 @@ def test_a_loaded_bundle_says_what_the_saved_network_said(
 
 
 def test_a_bundle_is_text_and_plain_tensors(saved: Path) -> None:
-    assert sorted(path.name for path in saved.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert sorted(path.name for path in saved.iterdir()) == ["README.md", SUMS, "config.json", "model.safetensors"]
     config = json.loads((saved / "config.json").read_text())
     assert config["aggregator"] == GATED
     timm = "lungtl.models.backbones.timm_backbone.TimmBackbone"
@@ -94,6 +99,46 @@ def test_classes_from_elsewhere_are_not_built(bundle: Path, target: str) -> None
 def test_what_lungtl_does_not_have_is_a_damaged_bundle(bundle: Path, target: str) -> None:
     edit(bundle, aggregator={parts.TARGET: target})
     with pytest.raises(LungtlError):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_one_flipped_bit_is_noticed(saved: Path, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(saved, tmp_path / "bundle"))
+    load_bundle(folder)
+    content = bytearray((folder / name).read_bytes())
+    content[-5] ^= 1  # in config.json a digit or space, in the weights a mantissa
+    (folder / name).write_bytes(content)
+    with pytest.raises(LungtlError, match=rf"{name} was altered"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"backbone": {"name": "vit_giant_patch14_224", "features": "last", "in_chans": 3}},
+        {"backbone": {"name": "test_resnet", "features": "last", "in_chans": 10**6}},
+        {"head": {"width": 10**9, "dropout": 0.0}},
+        {"aggregator": {**GATED, "hidden": 10**9}},
+    ],
+    ids=["network", "channels", "width", "aggregator"],
+)
+def test_a_network_much_larger_than_its_weights_is_not_built(bundle: Path, changes: dict[str, Any]) -> None:
+    edit(bundle, **changes)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(LungtlError, match="damaged"):
+        load_bundle(bundle)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1.5e6  # kB
+
+
+@pytest.mark.parametrize("changes", [{"size": 0}, {"size": 10**6}, {"crop": -5}])
+def test_sizes_that_cannot_be_are_named(bundle: Path, changes: dict[str, int]) -> None:
+    config = json.loads((bundle / "config.json").read_text())
+    edit(bundle, preprocessing=config["preprocessing"] | changes)
+    with pytest.raises(LungtlError, match=rf"preprocessing\.{next(iter(changes))}"):
+        load_bundle(bundle)
+    edit(bundle, preprocessing=config["preprocessing"], provenance={"crop": []})
+    with pytest.raises(LungtlError, match=r"provenance\.crop"):
         load_bundle(bundle)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
+from lungtl.data.tables import read_table, write_table
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.schema import SplitConfig
 from lungtl.sources.base import UNKNOWN, fingerprint
@@ -18,6 +21,7 @@ EXTRA = "extra"
 """Bags without a label that train by their readers' votes; their patients are neither validated nor tested."""
 MEASURED = ("diameter_mm", "density")
 """What readers measured of a nodule: columns of a store's bags, of a split where the store has them."""
+DIGITS = 16  # of a SHA-256; enough that no two of a billion images share them by chance
 
 
 def split_bags(bags: pd.DataFrame, config: SplitConfig, votes: bool = False) -> pd.DataFrame:
@@ -33,6 +37,9 @@ def split_bags(bags: pd.DataFrame, config: SplitConfig, votes: bool = False) -> 
     Returns:
         bag_id, patient_id, those of `MEASURED` that there are, label (-1 in extra), split; sorted by bag_id and checked
         by `check_split`.
+
+    Raises:
+        LungtlError: the split is not usable (`check_split`), or two of its parts have the same voxels.
     """
     labelled = bags[bags["bag_label"] != UNKNOWN]
     if labelled.empty:
@@ -48,6 +55,9 @@ def split_bags(bags: pd.DataFrame, config: SplitConfig, votes: bool = False) -> 
         log.info("%d cases without a label are skipped", len(bags) - len(table))
     table = table.sort_values("bag_id", ignore_index=True)
     check_split(table)
+    used = table.assign(split=table["split"].replace(EXTRA, "train"))
+    _check_copies(used, bags)
+    _warn_of_spellings(used)
     return table
 
 
@@ -87,6 +97,57 @@ def _check_patients(table: pd.DataFrame) -> None:
         )
 
 
+def _check_copies(table: pd.DataFrame, bags: pd.DataFrame) -> None:
+    """Raise LungtlError if two splits have bags with the same voxels, whatever their patients are called."""
+    if "voxels_sha256" not in bags:  # every store has them, a table made by hand need not
+        return
+    known = table.merge(bags[["bag_id", "voxels_sha256"]], on="bag_id")
+    groups = known[known.groupby("voxels_sha256")["split"].transform("nunique") > 1].groupby("voxels_sha256")
+    if len(groups):
+        first = next(iter(groups))[1].drop_duplicates("split").head(2)
+        names = " and ".join(f"{row.bag_id} ({row.split}, patient {row.patient_id})" for row in first.itertuples())
+        raise LungtlError(
+            f"{len(groups)} images are in two splits, copied under other ids: {names} have identical voxels; remove "
+            "the copies, or give both the same patient id"
+        )
+
+
+def _warn_of_spellings(table: pd.DataFrame) -> None:
+    """Warn of patients in two splits whose ids differ in spelling alone."""
+    patients = table.drop_duplicates("patient_id")
+    alike = patients.groupby(patients["patient_id"].map(_spelling))
+    pairs = [group for _, group in alike if group["split"].nunique() > 1]
+    if pairs:
+        names = " and ".join(
+            f"{row.patient_id!a} ({row.split})" for row in pairs[0].drop_duplicates("split").itertuples()
+        )
+        log.warning(
+            "%d patients in two splits have ids that are spelled almost alike, the first are %s; if they are the same "
+            "person, correct the ids: the test scores are too optimistic otherwise", len(pairs), names,
+        )  # fmt: skip
+
+
+def _spelling(patient_id: str) -> str:
+    """The id without case, blanks, characters that cannot be seen, and zeros that pad a number."""
+    text = unicodedata.normalize("NFKC", patient_id).casefold()
+    seen = "".join(c for c in text if unicodedata.category(c)[0] not in "ZC")
+    return re.sub(r"(?<!\d)0+(?=\d)", "", seen)
+
+
+def voxel_digests(table: pd.DataFrame, bags: pd.DataFrame) -> dict[str, list[str]]:
+    """What a model has seen: train and val -> the first digits of the SHA-256 of their bags' voxels, sorted.
+
+    Args:
+        table: of `split_bags`.
+        bags: of the store.
+    """
+    digests = table.merge(bags[["bag_id", "voxels_sha256"]], on="bag_id")
+    return {
+        side: sorted(digests.loc[digests["split"].isin(parts), "voxels_sha256"].str[:DIGITS])
+        for side, parts in (("train", ("train", EXTRA)), ("val", ("val",)))
+    }
+
+
 def split_fingerprint(table: pd.DataFrame) -> str:
     """Hash of the assignment of bags and patients to splits."""
     return fingerprint(table[["bag_id", "patient_id", "split"]].to_numpy().tolist())
@@ -94,14 +155,12 @@ def split_fingerprint(table: pd.DataFrame) -> str:
 
 def save_split(table: pd.DataFrame, path: Path) -> None:
     """Write the split as CSV, with all its columns."""
-    table.to_csv(path, index=False)
+    write_table(table, path)
 
 
 def read_split(path: Path) -> pd.DataFrame:
     """Read a file written by `save_split`."""
-    # a patient's id may be "NA": only measurements can be missing
-    missing = {name: [""] for name in MEASURED}
-    return pd.read_csv(path, dtype={"bag_id": str, "patient_id": str}, keep_default_na=False, na_values=missing)
+    return read_table(path, missing={name: [""] for name in MEASURED})
 
 
 def _patients(table: pd.DataFrame) -> pd.Series:

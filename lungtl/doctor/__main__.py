@@ -29,6 +29,8 @@ def examine(data_dir: Path, root: Path | None) -> Iterator[Finding]:
     yield from storage.check_space(data_dir)
     yield from storage.check_tracking(data_dir)
     yield from storage.check_stores(data_dir)
+    yield from storage.check_cache(data_dir)
+    yield from storage.check_runs(data_dir)
     if root is not None:
         yield from dicom_root.check_root(root, data_dir, os.cpu_count() or 1)
 

@@ -1,13 +1,16 @@
-"""The data folder: free space, tracking database and prepared stores."""
+"""The data folder: free space, tracking database, prepared stores, feature cache and runs."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from lungtl.data.cache_folder import CacheFolder, Entry
+from lungtl.data.store.files import check_checksums
 from lungtl.data.store.reader import MANIFEST, Store
 from lungtl.doctor.finding import Finding, verdict
+from lungtl.runs.folder import BUNDLE, RECORD
 from lungtl.settings.errors import LungtlError
 
 LEAST_FREE_GB = 5.0
@@ -29,6 +32,7 @@ def check_space(data_dir: Path) -> Iterator[Finding]:
 def check_tracking(data_dir: Path) -> Iterator[Finding]:
     """MLflow's database can be opened."""
     from lungtl.tracking.backend import DATABASE, open_client  # imports MLflow, which takes seconds
+    from lungtl.tracking.unsent import find_unsent, read_unsent
 
     if not (data_dir / DATABASE).is_file():
         yield Finding("PASS", "tracking: no runs yet")
@@ -39,6 +43,12 @@ def check_tracking(data_dir: Path) -> Iterator[Finding]:
         yield Finding("FAIL", str(error), f"restore {data_dir / DATABASE}, or move it away to create a new one")
     else:
         yield Finding("PASS", "tracking: the database can be opened")
+    unsent = {folder: read_unsent(folder) for folder in find_unsent(data_dir)}
+    if ended := [
+        folder for folder, mark in unsent.items() if mark is not None and not (mark.running or mark.elsewhere)
+    ]:
+        what = f"tracking: {len(ended)} runs ended without telling MLflow, the first is {ended[0]}"
+        yield Finding("WARN", what, f"python -m lungtl.sync data_dir={data_dir}")
 
 
 def check_stores(data_dir: Path) -> Iterator[Finding]:
@@ -59,3 +69,46 @@ def check_stores(data_dir: Path) -> Iterator[Finding]:
         if altered:
             state = f"{len(altered)} files changed, the first is {altered[0]}"
         yield verdict(not altered, f"store {folder.name}: {state}", f"remove {folder} and prepare it again")
+
+
+def check_cache(data_dir: Path) -> Iterator[Finding]:
+    """Every entry of the feature cache is as it was written."""
+    entries = CacheFolder(data_dir).entries()
+    damaged = [entry for entry in entries if not _is_intact(entry)]
+    for entry in damaged:
+        yield Finding(
+            "WARN", f"cache entry {entry.folder.name} was altered", f"remove {entry.folder}: it is only a copy"
+        )
+    if entries and not damaged:
+        yield Finding("PASS", f"feature cache: {len(entries)} entries, unchanged")
+
+
+def _is_intact(entry: Entry) -> bool:
+    try:
+        return CacheFolder.is_intact(entry.folder)
+    except OSError:
+        return False
+
+
+def check_runs(data_dir: Path) -> Iterator[Finding]:
+    """The split, the checkpoints and the bundle of every run are as they were written."""
+    from lungtl.runs.record import read_own_split
+    from lungtl.training.checkpoints import BEST, CHECKPOINTS, LAST, check_intact  # imports Lightning
+
+    records = sorted([*data_dir.glob(f"runs/*/{RECORD}"), *data_dir.glob(f"sweeps/*/*/{RECORD}")])
+    altered = 0
+    for folder in (record.parent for record in records):
+        checks: list[tuple[Callable[[Path], object], Path]] = [
+            (read_own_split, folder),
+            (check_checksums, folder / BUNDLE),
+        ]
+        checks += [(check_intact, path) for name in (LAST, BEST) if (path := folder / CHECKPOINTS / name).is_file()]
+        for check, path in checks:
+            try:
+                check(path)
+            except (LungtlError, OSError) as error:
+                altered += 1
+                problem, _, remedy = str(error).rpartition("; ")
+                yield Finding("FAIL", problem or str(error), remedy or "train the run again")
+    if records and not altered:
+        yield Finding("PASS", f"runs: {len(records)}, unchanged")

@@ -122,7 +122,7 @@ def check_covariates(bags: pd.DataFrame, split: pd.DataFrame, covariates: Sequen
         UsageError: the store has no such covariate.
         LungtlError: a training or validation bag lacks one.
     """
-    numbers = [name for name in bags.select_dtypes("number") if name not in NO_COVARIATE]
+    numbers = [str(name) for name in bags.select_dtypes("number") if name not in NO_COVARIATE]
     known = [*([DIAMETER] if bags["diameter_mm"].notna().any() else []), *numbers]
     table = bags.merge(split[["bag_id", "split"]], on="bag_id", suffixes=("_of_source", ""))
     fitted = table[table["split"] != "test"]

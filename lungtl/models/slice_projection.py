@@ -27,9 +27,9 @@ class Standardise(nn.BatchNorm1d):
     def fix(self, bags: Iterable[Tensor]) -> None:
         """Use the statistics of these embeddings from now on, float [n, dim] each, also in training."""
         count, total, squares = 0, torch.zeros(self.num_features).double(), torch.zeros(self.num_features).double()
-        shift: Tensor | None = None  # against cancellation
+        shift = torch.zeros(())  # against cancellation: the mean of the first bag
         for rows in bags:
-            shift = rows.double().mean(dim=0) if shift is None else shift
+            shift = shift if count else rows.double().mean(dim=0)
             values = rows.double() - shift
             count, total, squares = count + len(rows), total + values.sum(dim=0), squares + values.square().sum(dim=0)
         layer: Any = self

@@ -15,16 +15,18 @@ from typing import Any
 
 import pandas as pd
 
-from lungtl.bundle import CARD, CONFIG, FORMAT
-from lungtl.data.splits import EXTRA, SPLITS, read_split, save_split
+from lungtl.bundle import CARD, CONFIG, FILES, FORMAT
+from lungtl.data.splits import EXTRA, SPLITS, save_split
+from lungtl.data.store.files import check_checksums, write_checksums
+from lungtl.data.tables import read_table
 from lungtl.evaluation.chosen import Chosen, choose, read_chosen, write_chosen
 from lungtl.evaluation.controls import fit_controls
 from lungtl.evaluation.formatting import INTERVALS, Rows, format_estimate, markdown_table
 from lungtl.runs.folder import BUNDLE, MEMBERS, METRICS, SPLIT, VALIDATION, how_to_resume, read_record
-from lungtl.runs.record import without_local
+from lungtl.runs.record import read_own_split, without_local
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.version import VERSION
-from lungtl.sources.base import UNKNOWN
+from lungtl.sources.base import UNKNOWN, sha256
 
 SAME = ("store_fingerprint", "value_range", "crop")
 """What the records of all members must agree on."""
@@ -49,7 +51,9 @@ def write_ensemble(runs: Sequence[Path], folder: Path, name: str, mlflow_run_id:
     """
     records = [read_record(run) for run in runs]
     _check_members(runs, records)
-    split = merge_splits([read_split(run / SPLIT) for run in runs])
+    split = merge_splits([read_own_split(run) for run in runs])
+    folder.mkdir(parents=True, exist_ok=True)
+    save_split(split, folder / SPLIT)
     chosen = _choose(runs)
     configs = [json.loads((run / BUNDLE / CONFIG).read_text(encoding="utf-8")) for run in runs]
     provenance = {key: records[0].get(key) for key in SHARED} | {
@@ -62,6 +66,7 @@ def write_ensemble(runs: Sequence[Path], folder: Path, name: str, mlflow_run_id:
         "slices_trained": all(each.get("slices_trained", True) for each in configs),
         "controls": fit_controls(split[split["split"] == "train"]).to_dict(),
         "provenance": provenance,
+        "split_sha256": sha256(folder / SPLIT),
     }
     bundle, unfinished = folder / BUNDLE, folder / UNFINISHED
     shutil.rmtree(unfinished, ignore_errors=True)  # of an interrupted attempt
@@ -71,7 +76,7 @@ def write_ensemble(runs: Sequence[Path], folder: Path, name: str, mlflow_run_id:
     (unfinished / CARD).write_text(_card(name, provenance, runs), encoding="utf-8")
     if chosen is not None:
         write_chosen(chosen, unfinished)
-    save_split(split, folder / SPLIT)
+    write_checksums(unfinished, FILES)
     shutil.rmtree(bundle, ignore_errors=True)
     unfinished.rename(bundle)
 
@@ -84,6 +89,7 @@ def read_ensemble(bundle: Path) -> tuple[list[Path], dict[str, Any]] | None:
     """
     if not (bundle / MEMBERS).is_dir():
         return None
+    check_checksums(bundle)
     try:
         config: dict[str, Any] = json.loads((bundle / CONFIG).read_text(encoding="utf-8"))
         members = [bundle / MEMBERS / str(number) for number in range(config[MEMBERS])]
@@ -129,8 +135,7 @@ def _choose(runs: Sequence[Path]) -> Chosen | None:
     earlier = read_chosen(runs[0])
     if earlier is None or not all((run / VALIDATION).is_file() for run in runs):
         return None
-    ids = {"bag_id": str, "patient_id": str}
-    tables = [pd.read_csv(run / VALIDATION, dtype=ids, keep_default_na=False) for run in runs]
+    tables = [read_table(run / VALIDATION) for run in runs]
     return choose(mean_over_members(tables), earlier.kind)
 
 

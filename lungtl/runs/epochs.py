@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lungtl.data.store.files import whole_file
+from lungtl.data.tables import write_table
 from lungtl.runs.log import detail_level
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def append_epoch(folder: Path, epoch: int, metrics: Mapping[str, float]) -> None
     earlier = earlier[earlier["epoch"] < epoch]
     table = pd.concat([earlier, row]) if len(earlier) else row
     with whole_file(folder / EPOCHS, folder) as file:
-        table.to_csv(file, index=False)
+        write_table(table, file)
 
 
 def read_epochs(folder: Path) -> pd.DataFrame:

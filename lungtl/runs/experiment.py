@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from lungtl.data.field_of_view import check_slices
 from lungtl.data.splits import save_split
 from lungtl.data.store.reader import Store
+from lungtl.data.tables import read_table
 from lungtl.evaluation.covariates import WITH_COVARIATES, check_covariates
 from lungtl.evaluation.figures import learning_curves, save
 from lungtl.runs.environment import write_environment
@@ -25,7 +26,9 @@ from lungtl.runs.folder import CONFIG, FIGURES, PREDICTIONS, PRUNED, RECORD, SLI
 from lungtl.runs.record import check_monitor, check_unchanged, check_weights_patients, make_record
 from lungtl.runs.scoring import export_bundle, score_run
 from lungtl.runs.training import train
+from lungtl.settings.credentials import hide_password
 from lungtl.settings.schema import TrainConfig
+from lungtl.sources.base import sha256
 from lungtl.training.build import build_classifier
 from lungtl.training.checkpoints import check_checkpoint
 from lungtl.training.devices import available_device, device_name
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 LEARNING = "learning.png"
+NUMBERS = ("calibrated", WITH_COVARIATES, "z_mm", "p_non_nodule", "p_benign", "p_malignant")
+"""Columns of predictions.csv and slices.csv that may be empty."""
 
 
 class Observer:
@@ -133,6 +138,7 @@ def run_experiment(
     write_config(config, folder)
     save_split(split, folder / SPLIT)
     write_environment(folder, device_name(device))
+    record["split_sha256"] = sha256(folder / SPLIT)
     write_record(folder, record)  # last: a run that has one can be resumed
     observer.started(folder)
 
@@ -146,19 +152,16 @@ def run_experiment(
         best, unfrozen = int(trained.facts["best_epoch"]), trained.unfrozen
         save(learning_curves(read_epochs(folder), best, unfrozen), folder / FIGURES / LEARNING)
     scored, document = score_run(config, store, split, folder, trained, record)
-    export_bundle(folder, config, store, scored, document, record)
+    export_bundle(folder, config, store, split, scored, document, record)
     observer.finished(folder)
     return Result(folder, document)
 
 
 def write_config(config: TrainConfig, folder: Path) -> None:
-    """Write config.yaml: every setting, resolved."""
-    (folder / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json"))), encoding="utf-8")
+    """Write config.yaml: every setting, resolved, but no password."""
+    text = OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json")))
+    (folder / CONFIG).write_text(hide_password(text), encoding="utf-8")
 
 
 def _read(path: Path) -> pd.DataFrame:
-    # "NA" may be an id
-    return pd.read_csv(path, dtype={"bag_id": str, "patient_id": str}, keep_default_na=False, na_values={
-        "calibrated": [""], WITH_COVARIATES: [""], "z_mm": [""],
-        "p_non_nodule": [""], "p_benign": [""], "p_malignant": [""],
-    })  # fmt: skip
+    return read_table(path, missing=dict.fromkeys(NUMBERS, ("",)))

@@ -13,10 +13,11 @@ import pandas as pd
 from lungtl.data.splits import read_split, split_fingerprint
 from lungtl.data.store.reader import Store
 from lungtl.models.backbones.base import Backbone
-from lungtl.runs.folder import SPLIT
+from lungtl.runs.folder import RECORD, SPLIT, bundle_of, read_json, read_record
 from lungtl.settings import parts
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.schema import TrainConfig
+from lungtl.sources.base import sha256
 
 log = logging.getLogger(__name__)
 PARTS = ("dataset", "backbone", "freezing", "aggregator", "loss", "optimizer", "schedule")
@@ -67,6 +68,18 @@ def make_record(
 def without_local(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record as it may leave this machine, in metrics.json and the bundle."""
     return {key: value for key, value in record.items() if key not in LOCAL}
+
+
+def read_own_split(folder: Path) -> pd.DataFrame:
+    """The split of a run's or an ensemble's folder; raises LungtlError if split.csv was altered since it was made."""
+    path, ensemble = folder / SPLIT, bundle_of(folder) / "config.json"
+    record = read_record(folder) if (folder / RECORD).is_file() else read_json(ensemble)
+    expected = record.get("split_sha256")  # the first runs have the fingerprint alone
+    if expected is None or sha256(path) == expected:
+        split = read_split(path)
+        if expected is not None or split_fingerprint(split) == record.get("split_fingerprint"):
+            return split
+    raise LungtlError(f"{path} was altered since the run was trained; restore it, or train the run again")
 
 
 def check_unchanged(earlier: Mapping[str, Any], record: Mapping[str, Any]) -> None:

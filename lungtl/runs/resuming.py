@@ -58,8 +58,9 @@ def own_settings(folder: Path, given: Collection[str] = ()) -> list[str]:
         LungtlError: config.yaml names something other than plain settings of lungtl.
     """
     path = folder / CONFIG
+    settings = read_yaml(path)
     lines = []
-    for group, section in read_yaml(path).items():
+    for group, section in settings.items():
         if group not in TrainConfig.model_fields:
             raise LungtlError(f"{path}: {group} is not a setting of lungtl; restore the file or train again")
         if group in given:
@@ -70,8 +71,15 @@ def own_settings(folder: Path, given: Collection[str] = ()) -> list[str]:
             if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key) or "${" in str(value):
                 raise LungtlError(f"{path}: {key}={value}: expected a plain setting; restore the file or train again")
             if is_reproduced(key):
-                lines.append(f"++{key}={_as_value(value)}")
+                lines.append(f"++{key}={_as_value(_moved(value, settings.get(DATA_DIR)))}")
     return lines
+
+
+def _moved(value: Any, data_dir: Any) -> Any:
+    """A path in the run's data folder as one in the current data folder; any other value as it is."""
+    if not isinstance(value, str) or data_dir is None or not Path(value).is_relative_to(str(data_dir)):
+        return value
+    return f"${{{DATA_DIR}}}/{Path(value).relative_to(str(data_dir)).as_posix()}"
 
 
 def own_overrides(folder: Path, config: TrainConfig) -> list[str]:

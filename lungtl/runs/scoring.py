@@ -12,7 +12,9 @@ from typing import Any
 import pandas as pd
 
 from lungtl.bundle import model_card, save_bundle
+from lungtl.data.splits import voxel_digests
 from lungtl.data.store.reader import Store
+from lungtl.data.tables import write_table
 from lungtl.evaluation.assess import assess
 from lungtl.evaluation.chosen import Chosen, choose, write_chosen
 from lungtl.evaluation.controls import fit_controls
@@ -124,12 +126,12 @@ def write_results(
         warn_unknown(with_covariates(table, store, scored.covariates.covariates), scored.covariates)
         table[WITH_COVARIATES] = found.with_covariates
         columns.append(WITH_COVARIATES)
-    predictions.slices.to_csv(folder / SLICES, index=False)
+    write_table(predictions.slices, folder / SLICES)
     controls = scored.controls.predict(table) if scored.controls is not None else {}
     for name, probabilities in found.controls.items():
         controls[name] = table[CONTROL + name] = probabilities
         columns.append(CONTROL + name)
-    table[columns].to_csv(folder / PREDICTIONS, index=False)
+    write_table(table[columns], folder / PREDICTIONS)
     document = assess(
         table,
         predictions.slices,
@@ -153,7 +155,13 @@ def write_results(
 
 
 def export_bundle(
-    folder: Path, config: TrainConfig, store: Store, model: ScoredModel, document: Document, record: Mapping[str, Any]
+    folder: Path,
+    config: TrainConfig,
+    store: Store,
+    split: pd.DataFrame,
+    model: ScoredModel,
+    document: Document,
+    record: Mapping[str, Any],
 ) -> None:
     """Write the run's bundle/, with a model card that holds its scores."""
     facts = without_local(record)
@@ -168,7 +176,8 @@ def export_bundle(
     card = model_card(record["name"], {key: str(value) for key, value in described.items()}, *tables)
     provenance = {**without_local(record), "cache_precision": config.cache.precision}
     save_bundle(model.classifier, config.aggregator, folder / BUNDLE, provenance, card, model.chosen, model.untrained,
-                model.slices_trained, model.controls, config.backbone, model.probe, model.covariates)  # fmt: skip
+                model.slices_trained, model.controls, config.backbone, model.probe, model.covariates,
+                voxel_digests(split, store.bags))  # fmt: skip
 
 
 def slices_trained(store: Store, split: pd.DataFrame, trained: Trained) -> bool:
@@ -193,7 +202,7 @@ def _choose(
         trained.classifier, store, list(validation["bag_id"]), trained.features, trained.device
     )  # fmt: skip
     table = validation.merge(predictions.bags, on="bag_id", validate="one_to_one")
-    table[["bag_id", "patient_id", "label", "probability", "split"]].to_csv(folder / VALIDATION, index=False)
+    write_table(table[["bag_id", "patient_id", "label", "probability", "split"]], folder / VALIDATION)
     chosen = choose(table, config.evaluation.calibration)
     if chosen.calibration.reason is not None:
         log.warning("probabilities are not calibrated: %s", chosen.calibration.reason)

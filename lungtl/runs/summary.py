@@ -54,7 +54,7 @@ def write_summary(document: dict[str, Any], folder: Path) -> None:
 
 def tables(document: dict[str, Any], width: int) -> str:
     """Every table of an evaluation as text, `width` characters wide."""
-    console = Console(file=io.StringIO(), width=width)
+    console = Console(file=io.StringIO(), markup=False, emoji=False, width=width)
     title, *notes = headlines(document)
     console.print(_table(rows_for_table(document), title, INTERVALS))
     if notes and notes[0].startswith("omitted"):
@@ -87,7 +87,7 @@ def _single_case(folder: Path, document: dict[str, Any]) -> str:
 
 
 def _width() -> int:
-    return Console(stderr=True).width if sys.stderr.isatty() else WIDTH
+    return Console(stderr=True, markup=False, emoji=False).width if sys.stderr.isatty() else WIDTH
 
 
 def _table(rows: Rows, title: str, caption: str | None = None) -> Table:

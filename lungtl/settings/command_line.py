@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 from lungtl.settings.allocator import keep_freed_memory
 from lungtl.settings.checks import check, validate
 from lungtl.settings.composing import part_targets, unused_options
+from lungtl.settings.credentials import hide_password
 from lungtl.settings.errors import REMEDIES, LungtlError, UsageError, first_line, system_error
 from lungtl.settings.folders import CONFIG_DIR_FLAGS, conf_dir, search_path, user_folders
 from lungtl.settings.help import help_text
 from lungtl.settings.keys import STAMP as STAMP
+from lungtl.settings.parent_process import follow_named_parent
 from lungtl.settings.parts import make_importable
 from lungtl.settings.text import make_data_dir_absolute, quote_text
 from lungtl.settings.typed import remember_command
@@ -76,6 +78,7 @@ def main(
         expand: rewrites the command line before it is checked.
         jobs: of a command that can be swept.
     """
+    follow_named_parent()
     os.environ.setdefault(STAMP, f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
     remember_command(config_name, sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come back to us instead of Hydra's own report
@@ -152,7 +155,7 @@ def plain(command: Callable[[], None]) -> None:
 
 def fail(error: LungtlError) -> NoReturn:
     """Print an error as one line, and end the command with its exit code."""
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {hide_password(' '.join(str(error).split()))}", file=sys.stderr)
     sys.exit(error.exit_code)
 
 
@@ -174,6 +177,7 @@ def _run(schema: type[C], task: Callable[[C], float | None], composed: DictConfi
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    follow_named_parent()  # a worker of a launcher begins here
     keep_freed_memory()
     single = HydraConfig.get().mode == RunMode.RUN
     try:
@@ -212,7 +216,7 @@ def _hydra_flags(arguments: list[str]) -> list[str]:
     following = [*arguments[1:], ""]
     return [
         "--info=all" if one in ("--info", "-i") and after not in INFO else one
-        for one, after in zip(arguments, following, strict=True)
+        for one, after in zip(arguments, following, strict=False)
     ]
 
 

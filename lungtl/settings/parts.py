@@ -13,14 +13,13 @@ import sys
 from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.nearest import nearest
 from lungtl.settings.signatures import NotFound, Option, Signature, find_source, read_signature
 from lungtl.settings.version import VERSION
 
-T = TypeVar("T")
 TARGET = "_target_"
 OWN = "lungtl"
 
@@ -39,7 +38,7 @@ def build(spec: Mapping[str, Any], **provided: Any) -> Any:
     return _load(str(spec[TARGET]))(**options, **provided)
 
 
-def build_trusted(spec: Mapping[str, Any], base: type[T], trust: str | Collection[str] = (), **provided: Any) -> T:
+def build_trusted(spec: Mapping[str, Any], base: type, trust: str | Collection[str] = (), **provided: Any) -> Any:
     """Instantiate what a bundle names, which may come from a stranger.
 
     Args:
@@ -52,8 +51,7 @@ def build_trusted(spec: Mapping[str, Any], base: type[T], trust: str | Collectio
         LungtlError: see `trusted_class`.
     """
     trusted_class(spec, base, trust)
-    built: T = build(spec, **provided)
-    return built
+    return build(spec, **provided)
 
 
 def trusted_class(spec: Mapping[str, Any], base: type, trust: str | Collection[str] = ()) -> type:

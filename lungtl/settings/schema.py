@@ -396,6 +396,8 @@ class PredictConfig(Common):
     trust: Trust
     input: FullPath
     max_gap_mm: Annotated[float, Field(gt=0)]
+    max_gb: Annotated[float, Field(gt=0)]
+    follow_links: bool
     accelerator: Accelerator
 
 

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from lungtl.settings.credentials import hide_password
+
 TYPED = "LUNGTL_TYPED"
 """Environment variable: program, command and arguments that the user typed, as JSON; further processes inherit it."""
 
@@ -22,9 +24,9 @@ def remember_command(command: str, arguments: Sequence[str]) -> None:
 
 
 def typed(command: str, *arguments: str) -> str:
-    """A command to type next: `lungtl train resume=...`, or `python -m lungtl.train resume=...`."""
+    """A command to type next: `lungtl train resume=...`, or `python -m lungtl.train resume=...`; without passwords."""
     program = json.loads(os.environ[TYPED])[0] if TYPED in os.environ else _program(sys.orig_argv)
-    return " ".join([f"{program}{command}", *map(shlex.quote, arguments)])
+    return " ".join([f"{program}{command}", *(shlex.quote(hide_password(argument)) for argument in arguments)])
 
 
 def typed_again(*overrides: str) -> str:

@@ -17,7 +17,7 @@ from lungtl.sources.base import UNKNOWN, Bag, Inventory, Item, Refusal, Source, 
 from lungtl.sources.ct.cut import FIELD_MM, covered_z, cut_out, locate
 from lungtl.sources.ct.encoding import decoders
 from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series, series_details
-from lungtl.sources.ct.series import Series, check_gap, find_series
+from lungtl.sources.ct.series import MAX_GB, Series, check_gap, find_series
 from lungtl.sources.density import PERCENTILE, greatest_density
 from lungtl.sources.files import LABELS, listing_hash, read_csv
 from lungtl.sources.points import Point, has_points, read_points
@@ -36,14 +36,18 @@ class DicomSource(Source):
     depth_mm: Annotated[float, Gt(0)] = 10.0  # length along z of a nodule whose diameter is unknown
     max_gap_mm: float = 10.0  # refuse a series with a larger gap between neighbouring slices
     crop: Literal["none", "lungs"] = "none"  # crop all slices to one square around the lungs
+    max_gb: Annotated[float, Gt(0)] = MAX_GB  # refuse a series that needs more memory, native and at 1 mm
+    follow_links: bool = False  # read what links out of the folder lead to
     name: str = "dicom"  # first part of the store's name
 
     slice_step_mm = SLICE_STEP_MM
 
     def recipe(self) -> dict[str, Any]:
+        limit = {} if self.max_gb == MAX_GB else {"max_gb": self.max_gb}
         cut = {"bag": self.bag, "field_mm": float(self.field_mm), "depth_mm": float(self.depth_mm),
                "density": PERCENTILE}  # fmt: skip
-        return {"kind": "dicom", "max_gap_mm": self.max_gap_mm, "crop": self.crop, **(cut if self._has_points else {})}
+        return {"kind": "dicom", "max_gap_mm": self.max_gap_mm, "crop": self.crop, **limit,
+                **(cut if self._has_points else {})}  # fmt: skip
 
     def listing(self) -> str:
         for option, path, expected in (("root", self._root, "a folder"), ("table", self._table, "a CSV file")):
@@ -51,12 +55,12 @@ class DicomSource(Source):
                 raise LungtlError(f"dataset.{option}={path} does not exist; set dataset.{option} to {expected}")
         if self.crop != "none" and self._has_points:
             raise UsageError(f"dataset.crop={self.crop} is for whole scans; for a table of nodules use field_mm")
-        return fingerprint([listing_hash([self._root, self._table]), decoders()])
+        return fingerprint([listing_hash([self._root, self._table], self.follow_links), decoders()])
 
     def inventory(self, workers: int = 1) -> Inventory:
         points = self._has_points
         rows: Mapping[str, Any] = read_points(self._table) if points else read_table(self._table)
-        found, refusals = find_series(self._root, workers=workers)
+        found, refusals = find_series(self._root, workers=workers, max_gb=self.max_gb, follow_links=self.follow_links)
         refused = {refusal.item for refusal in refusals}
         missing = sorted(set(rows) - {series.uid for series in found} - refused)
         if missing:

@@ -1,4 +1,4 @@
-"""The files in a folder, following links, and tables of text."""
+"""The files in a folder, and tables of text."""
 
 from __future__ import annotations
 
@@ -18,15 +18,29 @@ LABELS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1} | dict.from
 DATA_DIR = Path("stores", ".known")
 """Where each data folder of lungtl has its list of stores."""
 
+FOLLOW_LINKS = "if you trust it, follow links: follow_links=true (of a dataset: dataset.follow_links=true)"
 
-def walk(root: Path) -> tuple[list[Path], list[Refusal]]:
-    """All files in a folder and its subfolders, sorted by name, and the folders that cannot be listed.
 
-    Links are followed, including links to folders; a folder reached more than once is read once. A data folder of
-    lungtl below the root is skipped: what lungtl writes there is no input.
+def walk(root: Path, follow_links: bool = True) -> tuple[list[Path], list[Refusal]]:
+    """All files in a folder and its subfolders, sorted by name, and what is not read.
+
+    Links are followed, including links to folders; a folder reached more than once is read once. Without
+    `follow_links`, a link out of the folder is refused: a stranger's may lead anywhere on this machine. A data folder
+    of lungtl below the root is skipped: what lungtl writes there is no input.
     """
     files: list[Path] = []
     refusals: list[Refusal] = []
+    inside = os.path.realpath(root)
+
+    def leaves(folder: str, name: str) -> bool:
+        path = os.path.join(folder, name)  # noqa: PTH118 - os.walk returns strings
+        if follow_links or not os.path.islink(path):  # noqa: PTH114
+            return False
+        target = os.path.realpath(path)
+        if target == inside or target.startswith(os.path.join(inside, "")):  # noqa: PTH118
+            return False
+        refusals.append(Refusal(printable(os.path.relpath(path, root)), "a link out of the folder", FOLLOW_LINKS))
+        return True
 
     def refuse(error: OSError) -> None:
         folder = printable(os.path.relpath(error.filename, root))
@@ -44,16 +58,18 @@ def walk(root: Path) -> tuple[list[Path], list[Refusal]]:
             subfolders.clear()
             continue
         visited.add((status.st_dev, status.st_ino))
-        subfolders[:] = sorted(name for name in subfolders if not (Path(folder, name) / DATA_DIR).is_dir())
-        files.extend(Path(folder, name) for name in sorted(names))
+        subfolders[:] = sorted(
+            name for name in subfolders if not (leaves(folder, name) or (Path(folder, name) / DATA_DIR).is_dir())
+        )
+        files.extend(Path(folder, name) for name in sorted(names) if not leaves(folder, name))
     return files, refusals
 
 
-def listing_hash(paths: Iterable[Path]) -> str:
+def listing_hash(paths: Iterable[Path], follow_links: bool = True) -> str:
     """Hash of the files in the given files and folders: relative path, size, modification time, permissions."""
     rows = []
     for path in paths:
-        for file in [path] if path.is_file() else [p for p in walk(path)[0] if p.is_file()]:
+        for file in [path] if path.is_file() else [p for p in walk(path, follow_links)[0] if p.is_file()]:
             stat = file.stat()
             rows.append([str(file.relative_to(path.parent)), stat.st_size, stat.st_mtime_ns, stat.st_mode])
     return fingerprint(rows)

@@ -15,7 +15,7 @@ from lungtl.sources.base import MALIGNANT, UNKNOWN, Bag, Inventory, Item, Refusa
 from lungtl.sources.ct.cut import FIELD_MM, covered_z, cut_out
 from lungtl.sources.ct.encoding import decoders
 from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series, series_details
-from lungtl.sources.ct.series import Series, check_gap, find_series
+from lungtl.sources.ct.series import MAX_GB, Series, check_gap, find_series
 from lungtl.sources.density import PERCENTILE, greatest_density
 from lungtl.sources.files import listing_hash
 from lungtl.sources.lidc_database import Scan, read_scans, series_uids
@@ -40,15 +40,19 @@ class LidcSource(Source):
     allow_partial: bool = False  # accept incomplete series and label the covered range only
     max_gap_mm: float = 10.0  # refuse a series with a larger gap between slices
     crop: Literal["none", "lungs"] = "none"  # crop all slices to one square around the lungs; none: as in the paper
+    max_gb: Annotated[float, Gt(0)] = MAX_GB  # refuse a series that needs more memory, native and at 1 mm
+    follow_links: bool = False  # read what links out of the folder lead to
     name: str = "lidc"  # first part of the store's name
 
     slice_step_mm = SLICE_STEP_MM
 
     def recipe(self) -> dict[str, Any]:
+        limit = {} if self.max_gb == MAX_GB else {"max_gb": self.max_gb}
         cut = {"bag": self.bag, "field_mm": float(self.field_mm), "uncounted": self.uncounted,
                "density": PERCENTILE}  # fmt: skip
         return {"kind": "lidc", **asdict(self.labels), "allow_partial": self.allow_partial,
-                "max_gap_mm": self.max_gap_mm, "crop": self.crop, **(cut if self.bag != "scan" else {})}  # fmt: skip
+                "max_gap_mm": self.max_gap_mm, "crop": self.crop, **limit,
+                **(cut if self.bag != "scan" else {})}  # fmt: skip
 
     @property
     def labels(self) -> LabelDefinition:
@@ -61,10 +65,12 @@ class LidcSource(Source):
         root = self._folder
         if not root.is_dir():
             raise LungtlError(f"dataset.root={root} is not a folder; set dataset.root to the LIDC-IDRI folder")
-        return fingerprint([listing_hash([root]), decoders()])  # a newly installed decoder changes what is refused
+        return fingerprint(
+            [listing_hash([root], self.follow_links), decoders()]
+        )  # a newly installed decoder changes what is refused
 
     def inventory(self, workers: int = 1) -> Inventory:
-        found, refusals = find_series(self._folder, workers=workers)
+        found, refusals = find_series(self._folder, workers=workers, max_gb=self.max_gb, follow_links=self.follow_links)
         known = series_uids()
         for series in found:
             if series.uid not in known:

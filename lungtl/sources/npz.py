@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from functools import lru_cache
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from lungtl.settings.errors import LungtlError
@@ -46,13 +48,19 @@ def _has_colour(shape: tuple[int, ...]) -> bool:
 
 
 def read_array(path: Path, key: str) -> NDArray[Any]:
-    """Read one array; Python objects are never unpickled."""
+    """Read one array, unless it cannot fit into memory; Python objects are never unpickled."""
+    shape, dtype = _headers(path).get(key, ((), np.dtype(np.int8)))
+    if (size := math.prod(shape) * dtype.itemsize) > (memory := psutil.virtual_memory().total):
+        raise LungtlError(
+            f"array {key} of {path.name} has shape {shape}: {size / 1e9:.3g} GB, but this machine has "
+            f"{memory / 1e9:.3g} GB of memory; split the file"
+        )
     try:
         with np.load(path, allow_pickle=False) as archive:
             array: NDArray[Any] = archive[key]
     except KeyError:
         raise LungtlError(f"{path.name} has no array {key}; {nearest(key, _headers(path))}") from None
-    except UNREADABLE as error:
+    except (*UNREADABLE, MemoryError) as error:
         raise LungtlError(f"array {key} of {path} cannot be read ({error}); write it again") from error
     return array
 

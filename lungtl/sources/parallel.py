@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from lungtl.settings.errors import LungtlError
+from lungtl.settings.parent_process import follow_parent
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,7 +29,9 @@ def parallel(function: Callable[[T], R], items: Sequence[T], workers: int, task:
         return
     # spawn, not fork: threads of the parent (progress bars, BLAS) could deadlock a forked child
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(items)), mp_context=context, initializer=_follow_parent) as pool:
+    with ProcessPoolExecutor(
+        min(workers, len(items)), mp_context=context, initializer=_start_worker, initargs=(os.getpid(),)
+    ) as pool:
         try:
             with main_hidden():  # map starts the processes
                 results = pool.map(function, items)
@@ -59,14 +61,6 @@ def main_hidden() -> Iterator[None]:
         main.update(hidden)
 
 
-def _follow_parent() -> None:
-    """Leave Ctrl-C to the parent process, and exit when it exits, even if it was killed."""
-
-    def wait_for_parent() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=wait_for_parent, daemon=True).start()
+def _start_worker(parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    follow_parent(parent)

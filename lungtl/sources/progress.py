@@ -29,9 +29,9 @@ def bar(title: str) -> Iterator[Update]:
 
     The log has the last line in either case.
     """
-    screen = console.Console(stderr=True)
+    screen = console.Console(stderr=True, markup=False, emoji=False)  # a name in brackets is not markup
     shown = screen.is_terminal or screen.is_jupyter
-    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn(),
+    columns = (rich.TextColumn("{task.description}", markup=False), rich.BarColumn(), rich.MofNCompleteColumn(),
                rich.TimeElapsedColumn(), rich.TimeRemainingColumn(),
                rich.TextColumn("{task.fields[note]}", markup=False))  # fmt: skip
     progress = rich.Progress(*columns, console=screen, speed_estimate_period=SPEED_PERIOD_S)

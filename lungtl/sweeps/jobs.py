@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -18,8 +19,8 @@ from omegaconf import DictConfig
 from lungtl.runs.folder import run_lock
 from lungtl.settings.errors import LungtlError, Unreachable
 from lungtl.sweeps.launch import end, relaunch
-from lungtl.sweeps.parent import PARENT
-from lungtl.sweeps.state import STATUS, State, read_state, write_state
+from lungtl.sweeps.parent import read_parent
+from lungtl.sweeps.state import State, read_state, write_state
 
 __all__ = ["end", "relaunch", "run_job"]
 
@@ -61,14 +62,14 @@ def run_in_sweep(folder: Path, started: State, work: Work, *, retry: bool) -> fl
     try:
         with run_lock(folder).acquire(timeout=LOCK_TIMEOUT):
             earlier = read_state(folder)
-            retry = retry and not _attempted_in_this_call(folder)
+            retry = retry and not (earlier is not None and earlier.call == _call(folder))
             if earlier is not None and earlier.state == "finished":
                 print(folder)
                 return earlier.value
             if earlier is not None and earlier.state == "failed" and not retry:
                 return None
             if earlier is not None and earlier.state == "running":  # it was killed, since its lock was free
-                progressed = _has_new_checkpoint(folder)
+                progressed = _checkpoint(folder) not in (0, earlier.checkpoint)
                 if earlier.attempts >= MAX_CRASHES and not (retry or progressed):
                     error = f"crashed {earlier.attempts} times in a row with no error message (killed or out of memory)"
                     write_state(folder, replace(earlier, state="failed", error=error))
@@ -110,6 +111,7 @@ def _attempt(folder: Path, started: State, work: Work) -> float | None:
 
     A run that cannot reach MLflow has not failed: its state stays that of a killed run, and the next call resumes it.
     """
+    started = replace(started, call=_call(folder), checkpoint=_checkpoint(folder))
     write_state(folder, started)
     try:
         value = work()
@@ -123,16 +125,16 @@ def _attempt(folder: Path, started: State, work: Work) -> float | None:
     return value
 
 
-def _attempted_in_this_call(folder: Path) -> bool:
-    """Whether this call of the sweep, which may start its launcher repeatedly and begins with parent.json, ran it."""
-    status, parent = folder / STATUS, folder.parent / PARENT
-    return status.is_file() and parent.is_file() and status.stat().st_mtime_ns > parent.stat().st_mtime_ns
+def _call(folder: Path) -> str:
+    """The current call of a run's sweep, which may start its launcher repeatedly; unique if the sweep has no name."""
+    parent = read_parent(folder.parent) or {}
+    return str(parent.get("call") or secrets.token_hex(4))
 
 
-def _has_new_checkpoint(folder: Path) -> bool:
-    """Whether the killed attempt wrote a checkpoint: status.json is as old as its start."""
-    checkpoint = folder / "checkpoints" / "last.ckpt"
-    return checkpoint.is_file() and checkpoint.stat().st_mtime > (folder / STATUS).stat().st_mtime
+def _checkpoint(folder: Path) -> int:
+    """The modification time of a run's last checkpoint in ns, to see whether there is a new one; 0: none."""
+    path = folder / "checkpoints" / "last.ckpt"
+    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 def _one_line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,10 @@ from omegaconf import OmegaConf
 
 from lungtl.evaluation.formatting import plural
 from lungtl.runs.naming import differing
+from lungtl.settings.credentials import hide_password
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.keys import override_key
+from lungtl.settings.parent_process import PARENT
 from lungtl.settings.schema import TrackingConfig
 from lungtl.settings.typed import assigned, typed, typed_again
 from lungtl.sweeps.datasets import record_datasets
@@ -74,7 +77,10 @@ def start(config: Any) -> None:
     if _current is not None:
         _current.states = read_states(_current.folder)
         return
-    check_installed(config.hydra.launcher["_target_"])
+    launcher = config.hydra.launcher["_target_"]
+    check_installed(launcher)
+    if "joblib" in launcher:  # its workers wait for ever for the next run of a killed launcher
+        os.environ[PARENT] = str(os.getpid())
     runs = compose_grid(config)
     folder = Path(config.hydra.sweep.dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,9 +114,9 @@ def _open_parent(config: Any, sweep: Path, total: int) -> Tracker:
             run_id = parent_of(sweep) or find_or_create_run(tracking, data_dir, name, identity)
             tracker = MlflowTracker(tracking, data_dir, name, sweep, publish_sweep, run_id)
             task = " ".join(config.hydra.overrides.task)
-            tracker.tags({**identity, **git_tags(), "sweep": sweep.name, "lungtl.grid": task})
+            tracker.tags({**identity, **git_tags(), "sweep": sweep.name, "lungtl.grid": hide_password(task)})
             composed = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-            (sweep / CONFIG).write_text(OmegaConf.to_yaml(composed), encoding="utf-8")
+            (sweep / CONFIG).write_text(hide_password(OmegaConf.to_yaml(composed)), encoding="utf-8")
             tracker.artifacts(sweep / CONFIG)
         write_parent(sweep, tracker.run_id, total, config.trainer.monitor)
     return tracker

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from filelock import FileLock
 
 from lungtl.data.store.files import whole_file
 from lungtl.runs.folder import RECORD, read_json, read_record
+from lungtl.settings.credentials import CREDENTIALS, hide_password
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import TrackingConfig
 from lungtl.sweeps.state import read_state, read_states
@@ -45,15 +47,18 @@ class Progress:
         state = read_state(self.best) if self.best is not None else None
         if self.best is not None and state is not None:
             tags["lungtl.best"] = run_reference(self.best)
-            tags["lungtl.best_overrides"] = " ".join(state.overrides)
+            tags["lungtl.best_overrides"] = hide_password(" ".join(state.overrides))
             tags["lungtl.best_by"] = state.monitor
         tracker.metrics(metrics, step=self.done + self.failed)
         tracker.tags(tags)
 
 
 def write_parent(sweep: Path, mlflow_run_id: str | None, total: int, monitor: str) -> None:
-    """Write parent.json: the parent's MLflow id, the number of runs as far as known, and the metric of the best."""
-    content = {"mlflow_run_id": mlflow_run_id, "total": total, "monitor": monitor}
+    """Write parent.json: the parent's MLflow id, the number of runs as far as known, and the metric of the best.
+
+    Also a new name for this call of the sweep: clocks, which may differ between machines, cannot tell calls apart.
+    """
+    content = {"mlflow_run_id": mlflow_run_id, "total": total, "monitor": monitor, "call": secrets.token_hex(4)}
     with whole_file(sweep / PARENT, sweep) as file:
         file.write(json.dumps(content, indent=2).encode())
 
@@ -114,7 +119,10 @@ def publish_sweep(tracker: Tracker, sweep: Path) -> None:
     """Write a sweep's progress, settings and report to its parent run, from the files of its folder alone."""
     progress(sweep).publish(tracker)
     tracker.tags({"lungtl.kind": "sweep", FOLDER: str(sweep), "sweep": sweep.name})
-    files(tracker, sweep, CONFIG, MULTIRUN, REPORT)
+    for name in (CONFIG, MULTIRUN, REPORT):
+        text = (sweep / name).read_text(encoding="utf-8") if (sweep / name).is_file() else ""
+        if not CREDENTIALS.search(text):
+            files(tracker, sweep, name)
 
 
 def run_reference(folder: Path) -> str:

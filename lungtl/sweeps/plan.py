@@ -84,4 +84,4 @@ def print_plan(sweep: Path, planned: list[Planned], retry: bool) -> None:
         state = read_state(run.folder) if run.status == "failed" else None
         cells = (name, run.status, actions[run.status], (state and state.error) or "")
         table.add_row(*map(Text, cells))  # Text, since [lung] is not markup
-    Console(stderr=True, width=None if sys.stderr.isatty() else 140).print(table)
+    Console(stderr=True, markup=False, emoji=False, width=None if sys.stderr.isatty() else 140).print(table)

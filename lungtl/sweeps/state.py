@@ -37,6 +37,8 @@ class State:
     error: str | None = None  # why it failed or could not start, on one line
     host: str = ""  # machine of the last attempt
     pid: int = 0  # process of the last attempt
+    call: str = ""  # of the sweep that made the last attempt, as parent.json names it
+    checkpoint: int = 0  # modification time in ns of the last checkpoint when that attempt started; 0: none
     attempts: int = 1  # consecutive attempts that ended without an outcome, including this one
 
     @property

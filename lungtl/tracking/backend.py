@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import re
+import secrets
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote
 
 from filelock import FileLock
 
+from lungtl.settings.credentials import check_credentials, hide_password
 from lungtl.settings.errors import LungtlError, Unreachable
 
 if TYPE_CHECKING:
@@ -40,7 +41,12 @@ REMEDIES = {
 
 def default_uri(data_dir: Path) -> str:
     """The SQLite store in the data folder."""
-    return f"{SQLITE}{quote(str(data_dir / DATABASE), safe=UNRESERVED)}"
+    return sqlite_uri(data_dir / DATABASE)
+
+
+def sqlite_uri(file: Path) -> str:
+    """The URI of an SQLite store."""
+    return f"{SQLITE}{quote(str(file), safe=UNRESERVED)}"
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -51,11 +57,6 @@ def sqlite_file(uri: str) -> Path | None:
 def is_server(uri: str) -> bool:
     """True for an MLflow server, False for a database."""
     return uri.startswith(("http://", "https://"))
-
-
-def hide_password(text: str) -> str:
-    """Replace the credentials of every URI in a text by `***`."""
-    return re.sub(r"://[^/\s]*@", "://***@", text)
 
 
 def store_errors() -> tuple[type[Exception], ...]:
@@ -107,11 +108,13 @@ def open_client(uri: str | None, data_dir: Path) -> MlflowClient:
     for name in ("urllib3.connectionpool", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     uri = uri or default_uri(data_dir)
+    check_credentials(uri)
     name = f"tracking.uri={hide_password(uri)}"
     try:
         with readable_errors(f"{name} cannot be used", Unreachable):
             _check_connection(uri)
             with _creation_lock(uri, data_dir):
+                _create_aside(uri)
                 client = MlflowClient(tracking_uri=uri)
                 client.search_experiments(max_results=1)
     except ImportError as error:  # SQLAlchemy's driver for this kind of database
@@ -144,6 +147,23 @@ def _creation_lock(uri: str, data_dir: Path) -> AbstractContextManager[Any]:
     database = sqlite_file(uri) or data_dir / "mlflow"
     database.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{database}.lock")
+
+
+def _create_aside(uri: str) -> None:
+    """Create a new SQLite database under another name and rename it, so that a kill leaves a whole one or none."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    database = sqlite_file(uri)
+    if database is None or database.exists():
+        return
+    for left in database.parent.glob(f"{database.name}.new-*"):  # by a killed process
+        left.unlink()
+    # A name of its own each time, since a failed attempt of this process may still have its file open.
+    aside = database.with_name(f"{database.name}.new-{secrets.token_hex(4)}")
+    untyped: Any = SqlAlchemyStore
+    store = untyped(sqlite_uri(aside), (database.parent / ARTIFACTS).as_uri())
+    store.engine.dispose()
+    aside.rename(database)
 
 
 def experiment_id(client: MlflowClient, name: str, uri: str | None, data_dir: Path) -> str:

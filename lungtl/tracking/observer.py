@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,13 +13,16 @@ from lungtl.runs.experiment import Observer, Result, run_experiment
 from lungtl.runs.folder import CONFIG, new_run_folder, read_record, read_yaml, run_lock
 from lungtl.runs.log import logged
 from lungtl.runs.naming import run_name
+from lungtl.settings.credentials import hide_password
 from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import EvaluateConfig, TrainConfig
 from lungtl.tracking import publish
-from lungtl.tracking.backend import hide_password, open_client
+from lungtl.tracking.backend import open_client
 from lungtl.tracking.mlflow_run import find_or_create_run
 from lungtl.tracking.tracker import MlflowTracker, NoTracker, SentLater, Tracker, tracked
 from lungtl.tracking.unsent import read_unsent
+
+log = logging.getLogger(__name__)
 
 
 class TrackingObserver(Observer):
@@ -122,6 +126,7 @@ def run_tracked(config: TrainConfig, folder: Path | None = None) -> Result:
     check_tracking(config)
     folder.mkdir(parents=True, exist_ok=True)
     with logged(folder):
+        log.info("folder: %s", folder)
         return _run_logged(config, folder)
 
 

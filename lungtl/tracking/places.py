@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lungtl.runs.folder import place_of_data
+from lungtl.settings.credentials import hide_password
 from lungtl.settings.typed import assigned
-from lungtl.tracking.backend import hide_password
 
 if TYPE_CHECKING:
     from lungtl.settings.schema import TrackingConfig

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import tempfile
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,20 +16,23 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from lungtl.bundle import CONFIG
-from lungtl.runs.folder import MEMBERS
+from lungtl.data.store.files import SUMS, check_checksums
+from lungtl.runs.folder import MEMBERS, read_json
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.version import VERSION
+from lungtl.sources.base import fingerprint
 from lungtl.tracking.served import BUNDLE
 
 log = logging.getLogger(__name__)
-MODEL = "model"
+MODEL, STAGED = "model", ".model"
+CONTENT = "lungtl.content"  # tag of a version: hash of its bundle's checksums
 SERVED = Path(__file__).with_name("served.py")
 EXAMPLE_SHAPE = (2, 64, 64)  # slices, height, width
 SPACING = "pixel_spacing_mm"  # parameter of a served model: row and column spacing
 
 
 def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, alias: str) -> int:
-    """Log a bundle as the run's model and register it; warns if the model expects cropped slices.
+    """Log a bundle as the run's model and register it, once: then only the alias moves. Warns of cropped slices.
 
     Args:
         client: of the store that contains the run.
@@ -40,12 +42,15 @@ def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, 
         alias: set to this version, e.g. best.
 
     Returns:
-        The model's new version.
+        The version of the model.
 
     Raises:
-        LungtlError: MLflow refuses the name, the alias or the run.
+        LungtlError: the bundle was altered, or MLflow refuses the name, the alias or the run.
     """
-    provenance = json.loads((bundle / CONFIG).read_text(encoding="utf-8"))["provenance"]
+    check_checksums(bundle)
+    # an ensemble may be made anew
+    content = fingerprint([path.read_text(encoding="utf-8") for path in sorted(bundle.rglob(SUMS))])
+    provenance = read_json(bundle / CONFIG)["provenance"]
     in_mm = requires_spacing(bundle)
     if provenance["crop"] != "none":
         log.warning(
@@ -54,11 +59,21 @@ def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, 
         )  # fmt: skip
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     try:
-        _upload(client, run_id, bundle, in_mm)
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name, description="Research software, not a medical device.")
-        source = f"{client.get_run(run_id).info.artifact_uri}/{MODEL}"
-        version = client.create_model_version(name, source, run_id, description=describe(provenance, in_mm)).version
+        earlier = [
+            one.version
+            for one in client.search_model_versions(f"run_id = '{run_id}'")
+            if one.name == name and one.tags.get(CONTENT) == content
+        ]
+        if earlier:
+            version = min(earlier, key=int)
+        else:
+            _upload(client, run_id, bundle, in_mm)
+            source = f"{client.get_run(run_id).info.artifact_uri}/{MODEL}"
+            described = describe(provenance, in_mm)
+            tags = {CONTENT: content}
+            version = client.create_model_version(name, source, run_id, tags, description=described).version
         client.set_registered_model_alias(name, alias, str(version))
     except MlflowException as error:
         raise LungtlError(
@@ -70,7 +85,7 @@ def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, 
 
 def requires_spacing(bundle: Path) -> bool:
     """Whether the field of view of a bundle, or of a member of an ensemble, is in mm."""
-    configs = [json.loads(path.read_text()) for path in (bundle / CONFIG, *bundle.glob(f"{MEMBERS}/*/{CONFIG}"))]
+    configs = [read_json(path) for path in (bundle / CONFIG, *bundle.glob(f"{MEMBERS}/*/{CONFIG}"))]
     return any("crop_mm" in config.get("preprocessing", {}) for config in configs)
 
 
@@ -83,8 +98,9 @@ def _upload(client: MlflowClient, run_id: str, bundle: Path, in_mm: bool) -> Non
         **spacing,
     )
     example: Any = np.full(EXAMPLE_SHAPE, -1000, np.int16)
-    with tempfile.TemporaryDirectory() as folder:
-        saved = Path(folder) / MODEL
+    saved = bundle.with_name(STAGED)  # of a fixed name, so that the next call removes what a killed one left
+    shutil.rmtree(saved, ignore_errors=True)
+    try:
         mlflow.pyfunc.save_model(
             saved,
             python_model=str(SERVED),
@@ -95,6 +111,8 @@ def _upload(client: MlflowClient, run_id: str, bundle: Path, in_mm: bool) -> Non
             pip_requirements=[f"lungtl=={VERSION}"],  # MLflow would take 15 s to infer them
         )
         client.log_artifacts(run_id, str(saved), MODEL)
+    finally:
+        shutil.rmtree(saved, ignore_errors=True)
 
 
 def describe(provenance: Mapping[str, Any], in_mm: bool = False) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lungtl.runs.folder import place_of_data
+from lungtl.settings.credentials import hide_password
 from lungtl.settings.typed import assigned, typed
-from lungtl.tracking.backend import experiment_id, hide_password, open_client, readable_errors, reason, store_errors
+from lungtl.tracking.backend import experiment_id, open_client, readable_errors, reason, store_errors
 from lungtl.tracking.mlflow_run import MlflowRun, create_run
-from lungtl.tracking.unsent import FILE, Unsent, read_unsent, write_unsent
+from lungtl.tracking.unsent import FILE, Unsent, read_unsent, remove_own_mark, write_unsent
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -111,8 +113,9 @@ class SentLater(NoTracker):
 class MlflowTracker:
     """A run in MLflow that survives the loss of MLflow.
 
-    If MLflow goes away during the run, the run continues and nothing more is sent; its folder is marked with
-    `unsent.json`. At the end everything is sent again from the folder, once; if that fails, `lungtl.sync` does it.
+    While the run proceeds, its folder is marked with `unsent.json`, which a kill leaves behind: a resumed run, or
+    `lungtl.sync`, then sends what is missing and ends the MLflow run. If MLflow goes away, the run continues and
+    nothing more is sent; at the end everything is sent again from the folder, once; if that fails, `lungtl.sync` does.
 
     Args:
         config: store and experiment.
@@ -141,7 +144,9 @@ class MlflowTracker:
                 experiment = experiment_id(self.client, config.experiment, config.uri, data_dir)
                 self.run_id = create_run(self.client, experiment, name)
             else:
-                send_unsent(self.client, folder, publish)
+                unsent = read_unsent(folder)
+                if unsent is not None and (not unsent.running or unsent.pid == os.getpid()):
+                    send_unsent(self.client, folder, publish)
                 self.client.update_run(run_id, status="RUNNING")
                 self.run_id = run_id
         self._run = MlflowRun(self.client, self.run_id, resumed=run_id is not None)
@@ -151,6 +156,7 @@ class MlflowTracker:
         credentials = [] if uri == config.uri else [f"tracking.uri={uri}"]
         below = folder.is_relative_to(data_dir)  # where sync looks by itself
         where = [] if below else [assigned("run", folder)]
+        self._mark()
         self._sync_command = typed("sync", *where, *place_of_data(data_dir), *credentials)
 
     def params(self, values: Mapping[str, Any]) -> None:
@@ -177,6 +183,7 @@ class MlflowTracker:
     def close(self, status: str) -> None:
         self._send(lambda: self._run.close(status))
         if not self._lost:
+            remove_own_mark(self._folder, self._unsent)
             return
         self._mark(status=status, end_time=int(time.time() * 1000))
         try:
@@ -208,7 +215,7 @@ class MlflowTracker:
 
 
 def send_unsent(client: MlflowClient, folder: Path, publish: Publish) -> None:
-    """Send what MLflow is missing of a marked folder, and remove the mark; repeating it records nothing twice.
+    """Send what MLflow is missing of a marked folder, end its run there, and remove the mark; may be repeated.
 
     Raises:
         MlflowException: or another of `backend.store_errors()`; the mark stays.

@@ -18,6 +18,7 @@ from lungtl.data.store.files import whole_file
 from lungtl.runs.folder import read_json
 
 FILE = "unsent.json"
+SAME = 2.0  # seconds; the system rounds the time of its start
 FOLDERS = ("runs/*", "evaluations/*", "sweeps/*", "sweeps/*/*")
 
 
@@ -31,7 +32,7 @@ class Unsent:
         experiment: that contains the run.
         host: of the process that lost MLflow.
         pid: of that process; None once it no longer sends anything.
-        started: when that process did, seconds since 1970; process ids are used again.
+        started: when that process did, seconds since the machine was started; process ids are used again.
         tags: set after MLflow was lost.
         status: FINISHED, FAILED or KILLED; None until the run ends.
         end_time: milliseconds since 1970.
@@ -42,7 +43,7 @@ class Unsent:
     experiment: str
     host: str = field(default_factory=socket.gethostname)
     pid: int | None = field(default_factory=os.getpid)
-    started: float = field(default_factory=lambda: psutil.Process().create_time())
+    started: float = field(default_factory=lambda: _started(os.getpid()))
     tags: Mapping[str, str] = field(default_factory=dict)
     status: str | None = None
     end_time: int | None = None
@@ -58,9 +59,15 @@ class Unsent:
         if self.pid is None or self.elsewhere:
             return False
         try:
-            return abs(psutil.Process(self.pid).create_time() - self.started) < 1
+            return abs(_started(self.pid) - self.started) < SAME
         except psutil.NoSuchProcess:
             return False
+
+
+def _started(pid: int) -> float:
+    """When a process was started, in seconds since the machine was: does not change when the clock is set."""
+    boot = psutil.boot_time()  # first: psutil adds what it returned last to the time since then
+    return psutil.Process(pid).create_time() - boot
 
 
 def write_unsent(folder: Path, unsent: Unsent) -> None:
@@ -74,6 +81,13 @@ def read_unsent(folder: Path) -> Unsent | None:
     """The marker of a folder; None if MLflow has everything."""
     path = folder / FILE
     return Unsent(**read_json(path)) if path.is_file() else None
+
+
+def remove_own_mark(folder: Path, own: Unsent) -> None:
+    """Remove the mark of a run that MLflow has in full, unless another process has marked the folder since."""
+    found = read_unsent(folder)
+    if found is not None and (found.host, found.pid) == (own.host, own.pid):
+        (folder / FILE).unlink(missing_ok=True)
 
 
 def find_unsent(data_dir: Path) -> list[Path]:

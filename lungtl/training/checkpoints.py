@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import IO, Any, BinaryIO, Literal, cast
 
 import pytorch_lightning as pl
 import torch
@@ -60,14 +61,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         with whole_file(path, path.parent) as file:
             writer = _Writer(file)
             try:
-                torch.save(checkpoint | states, writer)
+                torch.save(checkpoint | states, cast("IO[bytes]", writer))
             except RuntimeError as error:  # torch's own, about the position in the file
                 raise writer.error or error from error
             file.flush()
             os.fsync(file.fileno())  # the content must be on disk before the name
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read a checkpoint, with the weights of the whole module."""
+        """Read a checkpoint, with the weights of the whole module; raises LungtlError if the file was altered."""
+        check_intact(Path(path))
         checkpoint = super().load_checkpoint(path, *args, **kwargs)
         return checkpoint | {key: self.frozen | checkpoint[key] for key in STATES if key in checkpoint}
 
@@ -130,11 +132,23 @@ class Checkpoints(Checkpoint):
         trainer.strategy.barrier("best.ckpt")
 
 
+def check_intact(path: Path) -> None:
+    """Raise LungtlError if a checkpoint was altered: torch writes the CRC-32 of each tensor, but never compares it."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        raise LungtlError(f"{path} is not a checkpoint ({first_line(error)}); start a new run") from error
+    if damaged is not None:
+        raise LungtlError(f"{path} was altered ({damaged}); restore it, or start a new run")
+
+
 def check_checkpoint(folder: Path) -> bool:
-    """Whether a run's folder has a last checkpoint; raises LungtlError if `fit` did not write it."""
+    """Whether a run's folder has a last checkpoint; raises LungtlError if `fit` did not write it, or it was altered."""
     path = folder / CHECKPOINTS / LAST
     if not path.is_file():
         return False
+    check_intact(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises many types for an invalid file

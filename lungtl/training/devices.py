@@ -32,8 +32,8 @@ def pick_device(accelerator: str) -> torch.device:
 
 def available_device(accelerator: str) -> torch.device:
     """The device for auto, cpu, gpu or mps; raises UsageError if this machine does not have it."""
-    available = {"gpu": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(accelerator)
-    if available is not None and not available():
+    missing = {"gpu": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
+    if missing.get(accelerator):
         raise UsageError(f"accelerator={accelerator}: torch finds no such device on this machine; use auto or cpu")
     return pick_device(accelerator)
 

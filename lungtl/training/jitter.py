@@ -42,7 +42,8 @@ def jitter(images: Tensor, amounts: JitterConfig, seed: int, preprocessor: Slice
         generator = torch.Generator(images.device).manual_seed(seed)
         shape = (len(images), 1, *images.shape[-2:])  # the same HU in every window
         grey += amounts.noise * abs(noise) * widest * torch.randn(shape, generator=generator, device=images.device)
-    return grey.clamp_(0, 1).sub_(preprocessor.mean).div_(preprocessor.std)
+    jittered: Tensor = grey.clamp_(0, 1).sub_(preprocessor.mean).div_(preprocessor.std)
+    return jittered
 
 
 def moved(images: Tensor, down: float, right: float, angle: float, scale: float) -> Tensor:

@@ -95,7 +95,7 @@ def print_plan(config: TrainConfig) -> None:
     freezing.adapt(classifier.backbone)
     rows = training_plan(classifier, freezing, config.optimizer["lr"], config.trainer.max_epochs)
     title = f"{classifier.backbone.name} (weights: {weights}), {type(freezing).__name__}"
-    Console(width=None if sys.stdout.isatty() else 120).print(_table(title, rows))
+    Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 120).print(_table(title, rows))
 
 
 def _table(title: str, rows: Sequence[Row]) -> Table:

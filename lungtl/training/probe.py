@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -96,7 +95,7 @@ def fit_probe(features: Features, train: pd.DataFrame) -> Probe:
     x = pool_slices(features, train["bag_id"]).astype(np.float64)
     y = check_labels(train["label"].to_numpy(), "training labels")
     strength = _choose_strength(x, y, list(train["patient_id"]))
-    scaler, model = _fit(x, y, strength)
+    scaler, model = (step for _, step in _fit(x, y, strength).steps)
     weights = model.coef_[0] / scaler.scale_
     intercept = float(model.intercept_[0] - weights @ scaler.mean_)
     log.info("probe: logistic regression on the mean and maximum of the slices' features, C=%.2g", strength)
@@ -119,7 +118,8 @@ def _choose_strength(x: Floats, y: NDArray[np.int64], patients: Sequence[str]) -
 
 
 def _fit(x: Floats, y: NDArray[np.int64], strength: float) -> Pipeline:
-    pipeline: Any = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500))
+    pipeline: Pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500))
     with warnings.catch_warnings():  # at the weakest penalties, whose loss is high long before it converges
         warnings.filterwarnings("ignore", category=ConvergenceWarning)
-        return pipeline.fit(x, y)
+        pipeline.fit(x, y)
+    return pipeline

@@ -22,6 +22,7 @@ from torch.multiprocessing.spawn import spawn
 
 from lungtl.settings.allocator import keep_freed_memory
 from lungtl.settings.errors import LungtlError
+from lungtl.settings.parent_process import follow_parent
 from lungtl.sources.parallel import main_hidden
 
 GRACE = 5.0  # seconds for a failed process to report its error
@@ -56,7 +57,7 @@ def further_ranks(
     if devices == 1 or environment.local_rank() > 0:
         yield
         return
-    content = pickle.dumps((task, arguments))  # bytes: torch would move tensors to shared memory
+    content = pickle.dumps((os.getpid(), task, arguments))  # bytes: torch would move tensors to shared memory
     threads = torch.get_num_threads()
     threads_each = max(1, threads // devices)
     torch.set_num_threads(threads_each)
@@ -96,7 +97,8 @@ def _run_rank(
     torch.set_num_threads(threads)
     os.environ.update(LOCAL_RANK=str(index + 1), MASTER_PORT=str(port))
     torch.manual_seed(seed + index + 1)  # each rank has its own dropout
-    task, arguments = pickle.loads(content)  # noqa: S301  # from the process that started this one
+    parent, task, arguments = pickle.loads(content)  # noqa: S301  # from the process that started this one
+    follow_parent(parent)
     ready.release()
     task(*arguments)
     torch.distributed.destroy_process_group()

@@ -165,3 +165,19 @@ def test_unreadable_entries_are_ignored(tmp_path: Path) -> None:
     store(folder, "a")
     (folder.path / "a" / "address.json").write_text("[1]")
     assert folder.entries() == []
+
+
+@pytest.mark.parametrize("name", ["features.npy", "checksum.txt"])
+def test_one_flipped_bit_makes_an_entry_incomplete(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lungtl.data.cache_folder.BLOCK", 1000)
+    folder = CacheFolder(tmp_path)
+    store(folder, "a")
+    file = folder.path / "a" / name
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with folder.locked("a"):
+        assert not folder.is_complete("a", {"name": "a"}, LAYOUT)
+    assert "cache entry a is damaged and is computed again" in caplog.text

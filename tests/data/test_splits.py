@@ -294,3 +294,33 @@ def test_votes_add_bags_without_a_label_of_patients_that_are_not_held_out() -> N
     held_out = plain.loc[plain["split"] == "test", "patient_id"].iloc[0]
     with pytest.raises(LungtlError, match=held_out):
         check_split(pd.concat([extended, extra.head(1).assign(patient_id=held_out)]))
+
+
+def test_copies_under_other_patient_ids_are_refused_across_splits() -> None:
+    bags = table([0, 1] * 6, splits=[*["train"] * 6, *["val"] * 3, *["test"] * 3])
+    digests = [f"{i:064d}" for i in range(12)]
+    source = config(kind="source")
+    split_bags(bags.assign(voxels_sha256=digests), source)
+    digests[1] = digests[0]  # within the training split a copy leaks nothing
+    split_bags(bags.assign(voxels_sha256=digests), source)
+    digests[11] = digests[0]
+    bags["voxels_sha256"] = digests
+    with pytest.raises(
+        LungtlError, match=r"1 images are in two splits.* b000 \(test, patient p11\) and b01[01] \(train"
+    ):
+        split_bags(bags, source)
+
+
+@pytest.mark.parametrize(
+    ("other", "alike"),
+    [("lidc-idri-0001", True), ("LIDC-IDRI-0001\u200b", True), ("LIDC-IDRI- 0001", True), ("LIDC-IDRI-1", True),
+     ("\uff2cIDC-IDRI-0001", True), ("LIDC-IDRI-00010", False), ("LIDC-IDRI-0010", False), ("LIDC-IDRI-1001", False)],
+)  # fmt: skip
+def test_ids_that_are_spelled_almost_alike_are_named(other: str, alike: bool, caplog: pytest.LogCaptureFixture) -> None:
+    bags = table([0, 1] * 6, splits=[*["train"] * 6, *["val"] * 3, *["test"] * 3])
+    bags.loc[0, "patient_id"], bags.loc[11, "patient_id"] = "LIDC-IDRI-0001", other
+    split_bags(bags, config(kind="source"))
+    assert ("spelled almost alike" in caplog.text) is alike
+    if alike:
+        assert "'LIDC-IDRI-0001' (train)" in caplog.text
+        assert f"{other!a} (test)" in caplog.text

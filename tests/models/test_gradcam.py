@@ -54,6 +54,7 @@ def hand_classifier(size: int, patch: int = 1, crop: int | None = None) -> BagCl
     preprocessor = SlicePreprocessor([((DARK + BRIGHT) / 2, BRIGHT - DARK)], False, size, crop, [0.0] * 3, [1.0] * 3)
     classifier = BagClassifier(preprocessor, HandBackbone(HandNet(patch)), SliceProjection(2, 2, 0.0), Mean(2))
     with torch.no_grad():
+        assert classifier.projection.linear is not None
         classifier.projection.linear.weight.copy_(torch.eye(2))
         classifier.projection.linear.bias.zero_()
         assert isinstance(classifier.aggregator, Mean)

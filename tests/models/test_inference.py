@@ -133,7 +133,12 @@ def test_views_are_averaged_whatever_the_cache_has(
     classifier.views = 8
     computed: list[int] = []
     prefix = classifier.split.prefix
-    monkeypatch.setattr(classifier.split, "prefix", lambda images: computed.append(len(images)) or prefix(images))
+
+    def counted(images: torch.Tensor) -> torch.Tensor:
+        computed.append(len(images))
+        return prefix(images)
+
+    monkeypatch.setattr(classifier.split, "prefix", counted)
     predictions = predict_bags(classifier, store, ASKED, features, CPU)
     assert sum(n for n in computed if n > 1) == (8 - (views_cached or 0)) * (4 + 1 + 7)
     for bag_id, probability in zip(ASKED, predictions.bags["probability"], strict=True):

@@ -18,6 +18,7 @@ def test_the_formula() -> None:
     h = projection(embeddings).detach().numpy()
     e = embeddings.numpy()
     standardised = (e - e.mean(0)) / np.sqrt(e.var(0) + 1e-5)
+    assert projection.linear is not None
     weight, bias = (p.detach().numpy() for p in projection.linear.parameters())
     np.testing.assert_allclose(h, np.maximum(standardised @ weight.T + bias, 0), atol=1e-5)
 

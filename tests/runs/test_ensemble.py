@@ -28,6 +28,7 @@ from lungtl.runs.scored_bags import choose_bags
 from lungtl.runs.scored_model import scored_on
 from lungtl.runs.scoring import write_results
 from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.sources.base import sha256
 from tests.models.tiny import WIDTH, tiny_classifier
 from tests.stores import toy_store
 
@@ -53,8 +54,10 @@ def run_folder(folder: Path, store: Store, fold: int) -> Path:
     folder.mkdir()
     split = fold_split(store, fold)
     save_split(split, folder / SPLIT)
-    record = {"name": f"fold {fold}", "mlflow_run_id": None, "choices": {}, "store": store.name, "value_range": None,
-              "crop": "none", "store_fingerprint": store.fingerprint}  # fmt: skip
+    record: dict[str, Any] = {
+        "name": f"fold {fold}", "mlflow_run_id": None, "choices": {}, "store": store.name, "value_range": None,
+        "crop": "none", "store_fingerprint": store.fingerprint, "split_sha256": sha256(folder / SPLIT),
+    }  # fmt: skip
     write_record(folder, record)
     validated = split[split["split"] == "val"].assign(probability=np.linspace(0.2, 0.7, 4) + 0.05 * fold)
     validated[["bag_id", "patient_id", "label", "probability", "split"]].to_csv(folder / VALIDATION, index=False)
@@ -139,7 +142,7 @@ def test_evaluation_writes_the_mean_next_to_the_mean_control(
     ensemble: Path, runs: list[Path], store: Store, tmp_path: Path
 ) -> None:
     config = evaluation(tmp_path)
-    bags, trained_with, _, _ = choose_bags(ensemble, store, "all")
+    bags, trained_with, *_ = choose_bags(ensemble, store, "all")
     bags = bags.assign(diameter_mm=np.arange(12.0))
     assert trained_with is not None
     assert set(trained_with["split"]) == {"train"}

@@ -103,7 +103,7 @@ def finished(
     record |= {"choices": choices, "overrides": [], "split_fingerprint": "s", "weights_source": "none"}
     trained = Trained(classifier, loss, features, CPU, fitted)
     scored, document = score_run(config, store, split, folder, trained, record)
-    export_bundle(folder, config, store, scored, document, record)
+    export_bundle(folder, config, store, split, scored, document, record)
     tracker = Recorded()
     publish.results(tracker, folder)
     return document, folder, tracker

@@ -37,6 +37,7 @@ def test_a_typo_exits_with_2_in_one_line_without_torch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "given"),
     [
+        ([], []),
         (["--info"], ["--info=all"]),
         (["-i", "seed=1"], ["--info=all", "seed=1"]),
         (["--info", "config", "seed=1"], ["--info", "config", "seed=1"]),

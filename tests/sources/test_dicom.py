@@ -210,9 +210,16 @@ def test_listing_sees_a_decoder_that_was_installed_since(make: Make, monkeypatch
 
 
 def test_listing_sees_behind_a_linked_folder(make: Make, tmp_path: Path) -> None:
-    source = make(f"{HEAD}{A},p1,1\n")
+    source = make(f"{HEAD}{A},p1,1\n", follow_links=True)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "scans" / "link").symlink_to(tmp_path / "elsewhere")
     before = source.listing()
     (tmp_path / "elsewhere" / "new.dcm").write_bytes(b"x")
     assert source.listing() != before
+
+
+def test_a_series_that_needs_too_much_memory_is_refused(make: Make) -> None:
+    source = make(f"{HEAD}{A},p1,1\n", max_gb=1e-9)
+    refusals = {refusal.item: refusal for refusal in source.inventory().refusals}
+    assert refusals[A].reason == "3 slices of 1 x 2 (5 at 1 mm) need 0.0 GB of memory, the limit is 1e-09 GB"
+    assert source.recipe() != make(f"{HEAD}{A},p1,1\n").recipe()

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lungtl.settings import composing, parts
+from lungtl.settings import folders, parts
 
-FILES = sorted((composing.conf_dir() / "dataset").glob("*.yaml"))
+FILES = sorted((folders.conf_dir() / "dataset").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

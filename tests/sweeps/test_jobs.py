@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from lungtl.runs.folder import run_lock
 from lungtl.settings.errors import LungtlError, Unreachable, UsageError
 from lungtl.sweeps import jobs
 from lungtl.sweeps.jobs import RETRY_LOCK, run_alone, run_in_sweep
+from lungtl.sweeps.parent import write_parent
 from lungtl.sweeps.state import State, read_state, status_of, write_state
 
 STARTED = State("running", 0, ("seed=1",), "val/loss")
@@ -37,7 +39,7 @@ class Work:
 def written(folder: Path) -> State:
     state = read_state(folder)
     assert state is not None
-    return replace(state, host="", pid=0)
+    return replace(state, host="", pid=0, call="", checkpoint=0)
 
 
 def test_a_new_run_finishes(tmp_path: Path) -> None:
@@ -151,15 +153,14 @@ def test_a_run_that_cannot_reach_mlflow_has_not_failed(tmp_path: Path, caplog: p
 
 
 def test_a_run_that_progresses_before_each_crash_is_not_given_up(tmp_path: Path) -> None:
-    write_state(tmp_path, replace(STARTED, attempts=jobs.MAX_CRASHES))
     checkpoint = tmp_path / "checkpoints" / "last.ckpt"
     checkpoint.parent.mkdir()
     checkpoint.touch()
-    start = (tmp_path / "status.json").stat().st_mtime
-    os.utime(checkpoint, (start - 1, start - 1))
+    crashed = replace(STARTED, attempts=jobs.MAX_CRASHES, checkpoint=checkpoint.stat().st_mtime_ns)
+    write_state(tmp_path, crashed)
     assert run_in_sweep(tmp_path, STARTED, Work(tmp_path, 0.25), retry=False) is None
-    write_state(tmp_path, replace(STARTED, attempts=jobs.MAX_CRASHES))
-    os.utime(checkpoint, (start + 60, start + 60))
+    write_state(tmp_path, crashed)
+    os.utime(checkpoint, ns=(7, 7))  # a later one, by a clock that went back
     assert run_in_sweep(tmp_path, STARTED, Work(tmp_path, 0.25), retry=False) == 0.25
 
 
@@ -183,8 +184,6 @@ def test_a_run_killed_after_a_checkpoint_does_not_wait(tmp_path: Path) -> None:
     (killed / "checkpoints").mkdir(parents=True)
     write_state(killed, STARTED)
     (killed / "checkpoints" / "last.ckpt").touch()
-    later = (killed / "status.json").stat().st_mtime + 1
-    os.utime(killed / "checkpoints" / "last.ckpt", (later, later))
     with FileLock(tmp_path / RETRY_LOCK):
         assert run_in_sweep(killed, STARTED, Work(killed, 0.25), retry=False) == 0.25
 
@@ -194,13 +193,12 @@ def test_a_run_is_retried_once_a_call(tmp_path: Path, state: State) -> None:
     """However often the launcher is restarted."""
     folder = tmp_path / "run"
     folder.mkdir()
-    write_state(folder, state)
-    began = (folder / "status.json").stat().st_mtime_ns
+    write_parent(tmp_path, None, 1, "val/loss")
+    call = json.loads((tmp_path / "parent.json").read_text())["call"]
+    write_state(folder, replace(state, call=call))
     work = Work(folder, 0.25)
-    (tmp_path / "parent.json").touch()
-    os.utime(tmp_path / "parent.json", ns=(began - 1, began - 1))
     assert run_in_sweep(folder, STARTED, work, retry=True) is None
     assert work.seen == []
-    write_state(folder, state)
-    os.utime(tmp_path / "parent.json", ns=(began + 10**9, began + 10**9))
+    write_state(folder, replace(state, call=call))
+    write_parent(tmp_path, None, 1, "val/loss")  # the next call, whatever the clocks say
     assert run_in_sweep(folder, STARTED, work, retry=True) == 0.25

@@ -66,7 +66,8 @@ def write_metrics(folder: Path, **context: Any) -> None:
     table = {"n": 8, "n_patients": 8, "n_positive": 4, "threshold": 0.5, "metrics": {"auroc": auroc},
              "auroc_delong": None}  # fmt: skip
     document = {"schema": 2, "split": "test", "bag": table, "calibrated": {}, "slice": None, "controls": {},
-                "gains": {}, "chosen": None, "operating_points": {}, "subgroups": [], "localisation": None}  # fmt: skip
+                "gains": {}, "chosen": None, "operating_points": {}, "subgroups": [], "localisation": None,
+                "with_covariates": None}  # fmt: skip
     (folder / "metrics.json").write_text(json.dumps(document | context))
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from lungtl.settings.errors import LungtlError, Unreachable
+from lungtl.settings.credentials import check_credentials, hide_password
+from lungtl.settings.errors import LungtlError, Unreachable, UsageError
 from lungtl.settings.schema import TrackingConfig
 from lungtl.tracking import backend, publish
-from lungtl.tracking.backend import default_uri, experiment_id, hide_password, open_client, sqlite_file
+from lungtl.tracking.backend import DATABASE, default_uri, experiment_id, open_client, sqlite_file
 from lungtl.tracking.tracker import MlflowTracker
 from lungtl.tracking.unsent import FILE
 
@@ -129,7 +130,21 @@ def test_an_unreachable_postgresql_server_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("uri", ["http://u:secret@host/x", "postgresql://u:p@secret@host/x@y", "http://secret@host"])
 def test_passwords_are_hidden(uri: str) -> None:
     assert "secret" not in hide_password(f"cannot open {uri}: refused")
-    assert "://***@host" in hide_password(uri)
+    assert hide_password(uri).partition("://")[2] in ("***@host/x", "***@y", "***@host")
+
+
+def test_paths_of_a_local_database_are_not_hidden() -> None:
+    assert hide_password("sqlite:////home/me@lab/mlflow.db") == "sqlite:////home/me@lab/mlflow.db"
+    check_credentials("sqlite:////home/me@lab/a b/mlflow.db")
+
+
+@pytest.mark.parametrize("password", ["pa@ss", "pa/ss", "pa ss", "pa?ss", "pa#ss"])
+def test_a_password_that_a_driver_would_cut_is_refused_before_it_is_used(password: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="must be percent-encoded") as caught:
+        open_client(f"postgresql://me:{password}@127.0.0.1:9/x", tmp_path)
+    assert "ss@" not in str(caught.value)
+    assert "pa" not in str(caught.value).partition("***")[0]
+    check_credentials("postgresql://me:pa%40ss@127.0.0.1:9/x")
 
 
 @pytest.mark.usefixtures("store")
@@ -138,6 +153,24 @@ def test_a_deleted_experiment_names_its_key(tmp_path: Path) -> None:
     client.delete_experiment(experiment_id(client, "gone", None, tmp_path))
     with pytest.raises(LungtlError, match=r"tracking\.experiment=gone was deleted"):
         experiment_id(client, "gone", None, tmp_path)
+
+
+def test_a_kill_while_the_database_is_made_leaves_a_usable_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under its own name the database is whole or absent."""
+    (tmp_path / f"{DATABASE}.new-0").write_bytes(b"half of a schema" * 99)  # left by a killed process
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.store.db.utils._initialize_tables", killed)
+        with pytest.raises(KeyboardInterrupt):
+            open_client(None, tmp_path)
+    assert not (tmp_path / DATABASE).exists()
+    assert open_client(None, tmp_path).get_experiment_by_name("Default") is not None
+    assert [path.name for path in tmp_path.glob("*.new-*")] == []
 
 
 @pytest.mark.parametrize("name", ["my%20data", "what?", "a#b", "two words", "O'Brien", "新"])

@@ -150,6 +150,7 @@ def test_a_missing_file_is_not_a_lost_server(data_dir: Path, tmp_path: Path) -> 
     run = MlflowTracker(config(), data_dir, "a run", tmp_path, publish.run)
     with pytest.raises(FileNotFoundError):
         run.artifacts(tmp_path / "none")
+    run.close("FAILED")
     assert read_unsent(tmp_path) is None
 
 
@@ -163,7 +164,9 @@ def test_a_killed_run_is_completed_when_it_is_resumed(
     run_folder.train(killed, tmp_path, last=2)
     switch.limit = None
     resumed = MlflowTracker(config(), data_dir, "ignored", tmp_path, publish.run, killed.run_id)
-    assert read_unsent(tmp_path) is None
+    unsent = read_unsent(tmp_path)
+    assert unsent is not None
+    assert unsent.tags == {}  # those that MLflow missed were sent
     assert open_client(None, data_dir).get_run(resumed.run_id).info.status == "RUNNING"
     with tracked(resumed):
         run_folder.begin(resumed, tmp_path)
@@ -202,10 +205,12 @@ class TestSync:
     ) -> None:
         folder = tmp_path / "runs" / "lost"
         write_unsent(folder, Unsent(lost.run_id, None, "tests"))  # of this process
-        for run in (None, str(folder)):
-            with pytest.raises(LungtlError, match="1 of 1 runs were not sent"):
-                sync(sync_config(tmp_path, run=run))
+        with caplog.at_level(logging.INFO):
+            sync(sync_config(tmp_path))
         assert "still runs" in caplog.text
+        assert "MLflow has everything but 1 runs that have not ended" in caplog.text
+        with pytest.raises(LungtlError, match="still runs"):
+            sync(sync_config(tmp_path, run=str(folder)))
         assert (folder / FILE).is_file()
 
     def test_a_process_of_another_machine_is_left_alone_unless_its_run_is_named(
@@ -215,12 +220,22 @@ class TestSync:
         unsent = read_unsent(folder)
         assert unsent is not None
         write_unsent(folder, replace(unsent, host="another machine", pid=7))
-        with pytest.raises(LungtlError):
+        with caplog.at_level(logging.INFO):
             sync(sync_config(tmp_path))
         assert "process 7 on another machine may still run" in caplog.text
         assert f"run={folder}" in caplog.text
         sync(sync_config(tmp_path, run=str(folder)))
         assert read_unsent(folder) is None
+
+    def test_a_kill_while_mlflow_has_everything_is_recorded_too(self, tmp_path: Path) -> None:
+        whole = MlflowTracker(config(), tmp_path, "killed", tmp_path / "evaluations" / "killed", publish.evaluation)
+        unsent = read_unsent(tmp_path / "evaluations" / "killed")
+        assert unsent is not None
+        assert unsent.running
+        write_unsent(tmp_path / "evaluations" / "killed", replace(unsent, pid=2**22 + 1))
+        sync(sync_config(tmp_path))
+        assert open_client(None, tmp_path).get_run(whole.run_id).info.status == "KILLED"
+        assert read_unsent(tmp_path / "evaluations" / "killed") is None
 
     def test_a_killed_process_is_recorded_as_such(self, lost: MlflowTracker, tmp_path: Path) -> None:
         folder = tmp_path / "runs" / "lost"

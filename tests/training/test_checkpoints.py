@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lungtl.settings.errors import LungtlError
-from lungtl.training.checkpoints import AtomicCheckpointIO, Checkpoints, _Writer, check_checkpoint
+from lungtl.training.checkpoints import AtomicCheckpointIO, Checkpoints, _Writer, check_checkpoint, check_intact
 
 
 class FakeTrainer(SimpleNamespace):
@@ -127,6 +127,22 @@ def test_a_checkpoint_is_found_where_there_is_one(tmp_path: Path) -> None:
     assert not check_checkpoint(tmp_path)
     write(tmp_path, WHOLE | {"state_dict": {"weight": torch.zeros(10)}})
     assert check_checkpoint(tmp_path)
+
+
+def test_a_flipped_bit_of_a_weight_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    path.parent.mkdir()
+    weights = torch.arange(1000.0)
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": weights}}, path)
+    check_intact(path)
+    content = bytearray(path.read_bytes())
+    content[content.index(weights[500:504].numpy().tobytes()) + 1] ^= 2
+    path.write_bytes(content)
+    assert not torch.equal(torch.load(path, weights_only=True)["state_dict"]["w"], weights)  # torch does not notice
+    with pytest.raises(LungtlError, match=r"last.ckpt was altered \("):
+        AtomicCheckpointIO().load_checkpoint(path)
+    with pytest.raises(LungtlError, match=r"last.ckpt was altered \("):
+        check_checkpoint(tmp_path)
 
 
 def test_a_full_disk_is_reported_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,8 @@ def test_all_slices_of_a_bag_move_alike_and_other_seeds_otherwise() -> None:
 
 def normalised(hu: float) -> Tensor:
     """Network images of constant HU."""
-    return WINDOWS(torch.full((4, 1, 8, 8), round(hu), dtype=torch.int16))
+    images: Tensor = WINDOWS(torch.full((4, 1, 8, 8), round(hu), dtype=torch.int16))
+    return images
 
 
 def test_brightness_is_the_same_in_hu_in_every_window() -> None:
@@ -111,7 +112,8 @@ def test_a_training_step_sees_jittered_images_drawn_from_the_seed_and_validation
     def logits(jittered: bool, epoch: int = 0) -> Tensor:
         bags = BagDataset(store, ["b00", "b01"], {}, jitter=jittered, key=(7, epoch))
         with torch.no_grad():
-            return module(collate([bags[0], bags[1]])).bag_logits
+            output: Tensor = module(collate([bags[0], bags[1]])).bag_logits
+        return output
 
     plain = logits(False)
     assert torch.equal(logits(True), logits(True))

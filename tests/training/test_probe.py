@@ -24,6 +24,8 @@ from tests.models.tiny import tiny_classifier
 class Made:
     """Two to four slices a bag of `width` numbers; the first is higher in positive bags, the last is constant."""
 
+    views = 1
+
     def __init__(self, labels: Any, gap: float, width: int = 6, seed: int = 0) -> None:
         random = np.random.default_rng(seed)
         self.bags = {}

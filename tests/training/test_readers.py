@@ -80,6 +80,7 @@ def test_they_train_the_embedding_and_only_in_training(tmp_path: Path, module: B
     mean = float((readers.numerator / readers.denominator).detach())
     assert module.loss.combined(parts).item() == pytest.approx(without.item() + 0.5 * mean, rel=1e-5)
     readers.numerator.backward()
+    assert module.classifier.projection.linear is not None
     assert module.classifier.projection.linear.weight.grad is not None
     trained = {id(p) for group in module.configure_optimizers()["optimizer"].param_groups for p in group["params"]}
     assert {id(p) for p in module.loss.parameters()} <= trained

@@ -82,7 +82,10 @@ def test_runs_of_other_seeds_share_the_backbone_but_not_the_head(
     other = control(store, config.model_copy(update={"seed": 1}))
     assert other.fingerprint == trained.fingerprint
     assert len(CacheFolder(config.data_dir).entries()) == 1
-    assert not torch.equal(other.classifier.projection.linear.weight, trained.classifier.projection.linear.weight)
+    drawn, before = other.classifier.projection.linear, trained.classifier.projection.linear
+    assert drawn is not None
+    assert before is not None
+    assert not torch.equal(drawn.weight, before.weight)
 
 
 def test_the_control_of_a_run_with_random_weights_is_not_that_run(

@@ -1,16 +1,18 @@
-"""Write files atomically, and report why a file cannot be written in one line."""
+"""Write files atomically, report why one cannot be written in one line, and notice files that were altered."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from lungtl.settings.errors import system_error
+from lungtl.settings.errors import LungtlError, system_error
+from lungtl.sources.base import sha256
 
 TEMPORARY = ".tmp"
+SUMS = "SHA256SUMS"  # of a folder's files, as `sha256sum --check` reads it
 
 
 @contextmanager
@@ -31,3 +33,19 @@ def whole_file(path: Path, scratch: Path) -> Iterator[BinaryIO]:
         with temporary.open("wb") as file:
             yield file
         temporary.replace(path)
+
+
+def write_checksums(folder: Path, names: Iterable[str]) -> None:
+    """Write the checksums of those of these files that the folder has."""
+    lines = [f"{sha256(folder / name)}  {name}\n" for name in names if (folder / name).is_file()]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def check_checksums(folder: Path) -> None:
+    """Raise LungtlError if a file differs from its checksum; a folder without checksums is not checked."""
+    path = folder / SUMS
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        digest, _, name = line.partition("  ")
+        file = folder / Path(name).name
+        if not file.is_file() or sha256(file) != digest:
+            raise LungtlError(f"{file} was altered: its SHA-256 is not that of {path.name}; restore the folder")

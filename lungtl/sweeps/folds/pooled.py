@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from lungtl.data.tables import write_table
 from lungtl.evaluation.assess import score_with_covariates
 from lungtl.evaluation.covariates import WITH_COVARIATES
 from lungtl.evaluation.document import evaluation_document
@@ -49,7 +50,7 @@ def pool_sweep(sweep: Path, runs: list[FoldRun]) -> None:
             first = repeat[0]
             log.error("not pooled: %s split.seed=%d seed=%d: %s", first.name, first.split_seed, first.seed, error)
     if documents:
-        pd.DataFrame([table_row(document) for document in documents]).to_csv(sweep / POOLED / "table.csv", index=False)
+        write_table(pd.DataFrame([table_row(document) for document in documents]), sweep / POOLED / "table.csv")
         (sweep / POOLED / "README.md").write_text(markdown(documents), encoding="utf-8")
         page = write_page(documents, sweep, sweep / POOLED)
         log.info("%s\nreport  %s", text_table(terminal_rows(documents)), page)
@@ -89,7 +90,7 @@ def pool_repeat(out: Path, runs: list[FoldRun]) -> dict[str, Any]:
         store=records[0]["store"], store_fingerprint=records[0]["store_fingerprint"],
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
-    pooled.drop(columns=columns).to_csv(out / PREDICTIONS, index=False)
+    write_table(pooled.drop(columns=columns), out / PREDICTIONS)
     (out / METRICS).write_text(json.dumps(document, indent=2, allow_nan=False), encoding="utf-8")
     save(roc(labels, model, patients, controls, resamples=n), out / "roc.png")
     return document

@@ -10,13 +10,13 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pandas as pd
-
-from lungtl.data.splits import EXTRA, read_split
+from lungtl.data.splits import EXTRA
+from lungtl.data.tables import read_table
 from lungtl.evaluation.covariates import WITH_COVARIATES
 from lungtl.evaluation.pooling import Fold
-from lungtl.runs.folder import METRICS, PREDICTIONS, SPLIT, read_json, read_yaml
+from lungtl.runs.folder import METRICS, PREDICTIONS, read_json, read_yaml
 from lungtl.runs.naming import run_name
+from lungtl.runs.record import read_own_split
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.keys import config_key, is_setting, meaning, override_key, read_fingerprints
 from lungtl.sweeps.state import read_states
@@ -81,15 +81,12 @@ def read_folds(runs: list[FoldRun]) -> list[Fold]:
     folds = []
     for fold, folder in sorted(finished.items()):
         document = read_json(folder / METRICS)
-        # a bag may be called "NA"
-        predictions = pd.read_csv(
-            folder / PREDICTIONS, dtype={"bag_id": str}, keep_default_na=False, na_values={WITH_COVARIATES: [""]}
-        )
+        predictions = read_table(folder / PREDICTIONS, missing={WITH_COVARIATES: [""]})
         values = {name: estimate["value"] for name, estimate in document["bag"]["metrics"].items()}
         kind = document["chosen"]["kind"] if document["chosen"] else "none"
         calibration = kind if kind in document["calibrated"] else "none"
         covariates = (document.get("with_covariates") or {}).get("covariates", ())
-        split = read_split(folder / SPLIT)
+        split = read_own_split(folder)
         split = split[split["split"] != EXTRA]  # every fold has others
         folds.append(Fold(fold, split, predictions, values, calibration, covariates))
     return folds

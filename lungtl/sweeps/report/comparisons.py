@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lungtl.data.splits import read_split
 from lungtl.evaluation.chosen import choose_thresholds
 from lungtl.evaluation.controls import fit_controls
 from lungtl.evaluation.delong import compare_mean_aurocs
@@ -17,7 +16,7 @@ from lungtl.evaluation.estimate import Difference
 from lungtl.evaluation.paired import McNemar, holm, mcnemar
 from lungtl.evaluation.pooling import CONTROL, RUN_CONTROLS
 from lungtl.evaluation.weighted import Floats
-from lungtl.runs.folder import SPLIT
+from lungtl.runs.record import read_own_split
 from lungtl.sweeps.report.comparable import Setting, TestSet
 
 
@@ -64,7 +63,7 @@ def compare(tested: TestSet) -> list[Comparison]:
 
 def split_controls(tested: TestSet) -> dict[str, Floats]:
     """The controls that depend on the split alone, the same for all runs: name -> probabilities of the test bags."""
-    split = read_split(tested.runs[0].folder / SPLIT)
+    split = read_own_split(tested.runs[0].folder)
     bags = tested.runs[0].test[["bag_id"]].merge(split, on="bag_id", validate="one_to_one")
     return fit_controls(split[split["split"] == "train"]).predict(bags)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from itertools import product
+from itertools import islice, product
+from typing import NamedTuple
 
 from lungtl.sweeps.report.finished import Run
 
+MOST_MISSING = 50
+"""Combinations per run that may be missing of a grid; with more, nobody wanted all of them."""
 ABSENT = "-"
 """Level of a run without such a setting, such as the width of the mean aggregator."""
 
@@ -83,10 +87,26 @@ def setting_labels(factors: Levels, n: int) -> list[str]:
     ]
 
 
-def missing_cells(factors: Levels) -> list[tuple[str, ...]]:
-    """The combinations of levels without a run; none where there is no factor."""
+class Missing(NamedTuple):
+    """The combinations of levels without a run: how many, and the first few of them."""
+
+    number: int
+    first: list[tuple[str, ...]]
+
+
+def missing_cells(factors: Levels, most: int = 13) -> Missing:
+    """Which combinations of levels have no run; none of a search, which draws its levels and has no grid.
+
+    Args:
+        factors: of the runs.
+        most: how many to list: the number of all combinations grows with the power of the factors.
+    """
     present = set(zip(*factors.values(), strict=True))
-    return [cell for cell in product(*(dict.fromkeys(levels) for levels in factors.values())) if cell not in present]
+    levels = [list(dict.fromkeys(of_runs)) for of_runs in factors.values()]
+    count = math.prod(map(len, levels)) - len(present) if levels else 0
+    if count > MOST_MISSING * len(present):
+        return Missing(0, [])
+    return Missing(count, list(islice((cell for cell in product(*levels) if cell not in present), min(most, count))))
 
 
 def last_part(key: str) -> str:

@@ -133,13 +133,16 @@ def cost_figure(tested: TestSet, costs: Mapping[str, Sequence[float | None]]) ->
     """
     figure = new_figure(3.4 * len(costs))
     panels = figure.subplots(len(costs), 1, squeeze=False)[:, 0]
+    if len(tested.settings) > MAX_LINES:
+        panels[0].set_title(f"the {MAX_LINES} settings with the highest validation AUROC")
     for axes, (name, values) in zip(panels, costs.items(), strict=True):
         tidy(axes)
         scale = "log" if _decades(values) > LOG_DECADES else "linear"
         axes.set(xlabel=name, ylabel="test AUROC, 95 % interval", xscale=scale)
         axes.xaxis.set_minor_formatter(NullFormatter())
         points: dict[int, tuple[float, float]] = {}
-        for number, (setting, value) in enumerate(zip(tested.settings, values, strict=True), start=1):
+        pairs = list(zip(tested.settings, values, strict=True))[:MAX_LINES]
+        for number, (setting, value) in enumerate(pairs, start=1):
             auroc = setting.test["auroc"]
             if value is None or auroc.value is None:
                 continue

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from lungtl.data.tables import read_table
 from lungtl.evaluation.pooling import CONTROL, RUN_CONTROLS
 from lungtl.runs.environment import ENVIRONMENT
 from lungtl.runs.folder import (
@@ -25,13 +26,15 @@ from lungtl.runs.folder import (
     read_yaml,
 )
 from lungtl.runs.naming import run_name, shorten_overrides
-from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.settings.errors import LungtlError, UsageError, first_line
 from lungtl.settings.keys import decides_result, flatten, override_key
 from lungtl.settings.typed import typed
 from lungtl.sweeps.parent import PARENT
 from lungtl.sweeps.state import STATUS, status_of
 
 LATEST = "latest"
+DAMAGED = (LungtlError, ValueError, LookupError, TypeError, AttributeError)
+"""What reading a damaged file of a run raises."""
 PRUNED_STATE = "pruned"
 """State of a run that a search stopped early; it has no results."""
 
@@ -67,7 +70,7 @@ class Unfinished:
 
     name: str  # of its folder
     settings: str  # its choices and overrides, as far as known
-    state: str  # "running", "killed", "failed" or "pruned"; "not finished" where nothing more is known
+    state: str  # "running", "killed", "failed", "pruned" or "damaged"; "not finished" where nothing more is known
     error: str = ""  # what stopped it; empty where unknown
 
 
@@ -102,7 +105,7 @@ def run_folders(sweep: Path) -> list[Path]:
 
 
 def read_runs(sweep: Path) -> tuple[list[Run], list[Unfinished]]:
-    """Read the runs of a sweep's folder.
+    """Read the runs of a sweep's folder; a run with a damaged file counts as unfinished.
 
     Raises:
         LungtlError: a finished run lacks a file, or no run finished.
@@ -111,7 +114,12 @@ def read_runs(sweep: Path) -> tuple[list[Run], list[Unfinished]]:
     for folder in run_folders(sweep):
         status = _status(folder)
         if (folder / METRICS).is_file() and status.get("state", "finished") == "finished":
-            finished.append(read_run(folder))
+            check_complete(folder)
+            try:
+                finished.append(read_run(folder))
+            except DAMAGED as error:
+                kind = "" if isinstance(error, LungtlError) else f"{type(error).__name__}: "
+                unfinished.append(Unfinished(folder.name, "", "damaged", kind + first_line(error)))
             continue
         state = PRUNED_STATE if (folder / PRUNED).is_file() else str(status.get("state", "not finished"))
         if state == "running":
@@ -123,15 +131,15 @@ def read_runs(sweep: Path) -> tuple[list[Run], list[Unfinished]]:
     return finished, unfinished
 
 
-def read_run(folder: Path) -> Run:
-    """Read one finished run.
-
-    Raises:
-        LungtlError: a file is missing.
-    """
+def check_complete(folder: Path) -> None:
+    """Raise LungtlError if a file of a finished run is missing."""
     for needed in (RECORD, CONFIG, PREDICTIONS, SPLIT):
         if not (folder / needed).is_file():
             raise LungtlError(f"run {folder} has no {needed}; move its folder out of the sweep, or rerun it")
+
+
+def read_run(folder: Path) -> Run:
+    """Read one finished run; raises LungtlError, or another of `DAMAGED`, if a file is damaged."""
     config = read_yaml(folder / CONFIG)
     validation, environment = folder / VALIDATION, folder / ENVIRONMENT
     record = read_record(folder)
@@ -184,7 +192,6 @@ def _status(folder: Path) -> dict[str, Any]:
 
 
 def _read_predictions(path: Path) -> pd.DataFrame:
-    # an id may be "NA"
-    table = pd.read_csv(path, dtype={"bag_id": str, "patient_id": str}, keep_default_na=False)
+    table = read_table(path)
     columns = ["bag_id", "patient_id", "label", "probability", *(CONTROL + name for name in RUN_CONTROLS)]
     return table[[name for name in columns if name in table]].sort_values("bag_id", ignore_index=True)

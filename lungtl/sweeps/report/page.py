@@ -99,7 +99,7 @@ def page_data(sweep: Sweep, out: Path) -> dict[str, Any]:
         "warnings": warnings(sweep),
         "settings": _settings(sweep),
         "varied": _varied(sweep),
-        "missing": join_items([describe_levels(sweep, one) for one in sweep.missing]),
+        "missing": join_items([describe_levels(sweep, one) for one in sweep.missing.first], sweep.missing.number),
         "unfinished": _unfinished(sweep),
         "effects": _effects(sweep),
         "with_best": with_best,

@@ -50,10 +50,10 @@ def warnings(sweep: Sweep) -> list[str]:
     return [sentence for part in parts for sentence in part(sweep)]
 
 
-def join_items(items: Sequence[str]) -> str:
-    """The items, or the first of many and the number of the rest."""
-    text = "; ".join(items[:MAX_ITEMS])
-    return text if len(items) <= MAX_ITEMS else f"{text}; and {len(items) - MAX_ITEMS} more"
+def join_items(items: Sequence[str], count: int | None = None) -> str:
+    """The items, or the first of many and the number of the rest; `count`: of all, if not all are given."""
+    text, count = "; ".join(items[:MAX_ITEMS]), len(items) if count is None else count
+    return text if count <= MAX_ITEMS else f"{text}; and {count - MAX_ITEMS} more"
 
 
 def describe_levels(sweep: Sweep, levels: Sequence[str]) -> str:
@@ -180,12 +180,15 @@ def _incomplete(sweep: Sweep) -> Iterator[str]:
         yield f"{count} of {plural(total, 'run')} did not finish; listed below, they count nowhere."
     if pruned:
         yield f"{pruned} of {plural(total, 'run')} were pruned: the search stopped them early, so they have no scores."
-    if sweep.missing:
-        cells = len(set(zip(*sweep.factors.values(), strict=True))) + len(sweep.missing)
+    if missing := sweep.missing.number:
+        cells = len(set(zip(*sweep.factors.values(), strict=True))) + missing
         yield (
-            f"The grid is incomplete: {len(sweep.missing)} of {cells} combinations are missing. Effects are measured "
+            f"The grid is incomplete: {missing} of {cells} combinations are missing. Effects are measured "
             "on the pairs of runs that exist."
         )
-    for name in sorted({effect.factor for effect in sweep.effects if effect.pairs == 0}):
-        levels = [effect.level for effect in sweep.effects if effect.factor == name and effect.pairs == 0]
+    unknown: dict[str, list[str]] = {}
+    for effect in sweep.effects:
+        if effect.pairs == 0:
+            unknown.setdefault(effect.factor, []).append(effect.level)
+    for name, levels in sorted(unknown.items()):
         yield f"{name}: no two runs differ in it alone for {join_items(levels)}, so its effect is unknown."

@@ -10,7 +10,7 @@ from statistics import fmean
 from lungtl.sweeps.report.comparable import METRICS, Setting, TestSet, by_test_set
 from lungtl.sweeps.report.comparisons import Comparison, compare
 from lungtl.sweeps.report.effects import Effect, measure_effects
-from lungtl.sweeps.report.factors import find_factors, missing_cells, setting_labels
+from lungtl.sweeps.report.factors import Missing, find_factors, missing_cells, setting_labels
 from lungtl.sweeps.report.finished import Run, Unfinished, read_runs
 
 Row = dict[str, object]
@@ -27,7 +27,7 @@ class Sweep:
     runs: list[Run]  # those that finished
     unfinished: list[Unfinished]
     factors: dict[str, list[str]]  # what was varied -> the level of each finished run
-    missing: list[tuple[str, ...]]  # combinations of levels without a finished run
+    missing: Missing  # combinations of levels without a finished run
     test_sets: list[TestSet]
     comparisons: list[Comparison]
     effects: list[Effect]
@@ -52,7 +52,7 @@ def read_sweep(folder: Path) -> Sweep:
         runs=runs,
         unfinished=unfinished,
         factors=factors,
-        missing=missing_cells(factors) if factors else [],
+        missing=missing_cells(factors),
         test_sets=test_sets,
         comparisons=compare(test_sets[0]),
         effects=measure_effects(test_sets[0], factors),

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from lungtl.data.tables import write_table
 from lungtl.evaluation.estimate import Estimate
 from lungtl.evaluation.formatting import HEADLINES, format_estimate, format_number, markdown_table, text_table
 from lungtl.runs.naming import differing
@@ -52,12 +53,12 @@ def write_report(folder: Path, out: Path | None = None, title: str | None = None
     table = run_table(sweep.runs)
     log.info("%s\n%s", text_table(terminal_rows(sweep)), best_setting(sweep))
     out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(out / "table.csv", index=False)
+    write_table(table, out / "table.csv")
     (out / "README.md").write_text(markdown(table, title), encoding="utf-8")
     tables = {"settings": setting_rows(sweep), "comparisons": comparison_rows(sweep.comparisons),
               "effects": effect_rows(sweep.effects)}  # fmt: skip
     for name, rows in tables.items():
-        pd.DataFrame(rows).to_csv(out / f"{name}.csv", index=False)
+        write_table(pd.DataFrame(rows), out / f"{name}.csv")
     figures = draw_figures(sweep, out)
     (out / "table.tex").write_text(latex_table(sweep), encoding="utf-8")
     write_page(sweep, title, figures, out / PAGE)

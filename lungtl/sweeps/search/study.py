@@ -24,6 +24,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from lungtl.data.store.files import whole_file
+from lungtl.data.tables import escape
 from lungtl.runs.folder import PRUNED
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.sweeps.search import JOURNAL, LOCK, TABLE, TRIAL
@@ -192,7 +193,9 @@ def write_table(study: optuna.Study, space: Space, sweep: Path) -> None:
     writer.writerow(["trial", "state", "value", "epochs", *space.distributions])
     for trial in study.get_trials(deepcopy=False):
         values = space.format(trial.params).values()
-        writer.writerow([trial.number, trial.state.name.lower(), trial.value, len(trial.intermediate_values), *values])
+        writer.writerow(
+            [trial.number, trial.state.name.lower(), trial.value, len(trial.intermediate_values), *map(escape, values)]
+        )
     with whole_file(sweep / TABLE, sweep) as file:
         file.write(content.getvalue().encode())
 

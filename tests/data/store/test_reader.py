@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -319,3 +321,28 @@ def test_another_format(store: Store) -> None:
     (store.path / "manifest.json").write_text(json.dumps({**store.manifest, "format": 99}))
     with pytest.raises(LungtlError, match="has store format 99, this version of lungtl reads 3; remove it"):
         Store(store.path)
+
+
+def test_altered_voxels_are_noticed_where_they_are_read(store: Store) -> None:
+    bag_id, file = store.bags[["bag_id", "voxels"]].iloc[0]
+    with altered(store.path / file, -1, 3), pytest.raises(LungtlError, match=f"{file} was altered; remove"):
+        Store(store.path).voxels(bag_id)
+
+
+def test_a_file_is_hashed_once_and_not_in_every_loader_process(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[Path] = []
+
+    def counted(path: Path) -> str:
+        hashed.append(path)
+        return sha256(path)
+
+    monkeypatch.setattr(reader, "sha256", counted)
+    fresh, bag_id = Store(store.path), str(store.bags["bag_id"].iloc[0])
+    process = multiprocessing.get_context("fork").Process(target=fresh.voxels, args=(bag_id,))
+    _ = fresh._intact  # a loader's process is forked by one that has the store open
+    process.start()
+    process.join()
+    fresh.voxels(bag_id)
+    assert (process.exitcode, hashed) == (0, [])
+    copy.copy(fresh).voxels(bag_id)  # likewise in a spawned process, which checks for itself
+    assert len(hashed) == 1

@@ -16,7 +16,11 @@ ROWS = [
 ]
 TESTS = {
     path.stem: re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
-    for path in (*HERE.glob("test_*.py"), HERE.parents[1] / "data" / "store" / "test_opening.py")
+    for path in (
+        *HERE.glob("test_*.py"),
+        HERE.parent / "test_dicom.py",
+        HERE.parents[1] / "data" / "store" / "test_opening.py",
+    )
 }
 
 

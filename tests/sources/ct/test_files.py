@@ -11,6 +11,7 @@ import pytest
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from lungtl.settings.errors import LungtlError
+from lungtl.sources.base import Refusal
 from lungtl.sources.ct.series import find_series
 from lungtl.sources.ct.volume import read_volume
 from lungtl.sources.files import listing_hash, printable, walk
@@ -110,7 +111,29 @@ def test_links_are_followed_and_each_folder_read_once(tmp_path: Path) -> None:
     (root / "up").symlink_to(root, target_is_directory=True)
     (paths[0].parent / "back").symlink_to(root, target_is_directory=True)
     (root / "last").symlink_to(other)
-    assert np.array_equal(read_volume(only(root)).hu, ramp(4) - 1024)
+    series, refusals = find_series(root, follow_links=True)
+    assert refusals == []
+    assert np.array_equal(read_volume(series[0]).hu, ramp(4) - 1024)
+
+
+def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
+    """They may lead to /proc, or to the user's own scans."""
+    paths = write_series(tmp_path / "elsewhere" / "a", Z)
+    root = tmp_path / "root"
+    write_series(root / "own", Z)
+    (root / "proc").symlink_to("/proc", target_is_directory=True)
+    (root / "scans").symlink_to(paths[0].parent, target_is_directory=True)
+    (root / "slice").symlink_to(paths[0])
+    (root / "inside").symlink_to(root / "own", target_is_directory=True)
+    (root / "own" / "up").symlink_to("..", target_is_directory=True)
+    series, refusals = find_series(root)
+    assert {refusal.item: refusal.reason for refusal in refusals} == dict.fromkeys(
+        ("proc", "scans", "slice"), "a link out of the folder"
+    )
+    assert len(series[0].files) == len(Z)
+    linked = tmp_path / "linked"
+    linked.symlink_to(root / "own", target_is_directory=True)  # the folder itself may be a link
+    assert find_series(linked)[1] == [Refusal("up", "a link out of the folder", refusals[0].remedy)]
 
 
 def rename(dataset: pydicom.FileDataset) -> None:

@@ -16,6 +16,7 @@ from lungtl.data.splits import save_split
 from lungtl.evaluation.document import check_document, evaluation_document
 from lungtl.evaluation.metrics import score
 from lungtl.settings.errors import LungtlError
+from lungtl.sources.base import sha256
 from lungtl.sweeps.folds.pooled import pool_sweep
 from lungtl.sweeps.folds.runs import find_runs
 from lungtl.sweeps.state import State, write_state
@@ -60,7 +61,8 @@ def run_folder(
     test[columns].to_csv(folder / "predictions.csv", index=False)
     table = score(test["label"], test["probability"], test["patient_id"], resamples=0)
     (folder / "metrics.json").write_text(json.dumps(evaluation_document(split="test", bag=table)))
-    (folder / "run.json").write_text(json.dumps({"store": data, "store_fingerprint": f"hash of {data}"}))
+    record = {"store": data, "store_fingerprint": f"hash of {data}", "split_sha256": sha256(folder / "split.csv")}
+    (folder / "run.json").write_text(json.dumps(record))
 
 
 def pool(sweep: Path) -> Path:
@@ -239,7 +241,7 @@ def test_the_intervals_have_as_many_resamples_as_the_runs(tmp_path: Path) -> Non
 def test_folds_on_different_data_are_not_pooled(tmp_path: Path) -> None:
     for part in range(FOLDS):
         run_folder(tmp_path, part, part)
-    record = {"store": "toy-1", "store_fingerprint": "another"}
+    record = json.loads((tmp_path / "2" / "run.json").read_text()) | {"store_fingerprint": "another"}
     (tmp_path / "2" / "run.json").write_text(json.dumps(record))
     with pytest.raises(LungtlError, match="1 of 1 settings and seeds are not pooled"):
         pool(tmp_path)

@@ -16,6 +16,7 @@ from lungtl.evaluation.controls import fit_controls
 from lungtl.evaluation.delong import compare_aurocs
 from lungtl.evaluation.document import evaluation_document
 from lungtl.evaluation.metrics import score
+from lungtl.sources.base import sha256
 from lungtl.sweeps.report.comparable import TestSet, by_test_set
 from lungtl.sweeps.report.factors import find_factors, setting_labels
 from lungtl.sweeps.report.finished import read_runs
@@ -74,15 +75,16 @@ def write_run(
     all_choices |= dict(choices or {})
     config = {"data_dir": str(folder), "seed": seed, "name": None, **(settings or {})}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    record = {"name": f"run {folder.name}", "seed": seed, "split_fingerprint": split_fingerprint,
-              "store_fingerprint": store_fingerprint, "choices": all_choices,
-              "overrides": [f"seed={seed}", f"data_dir={folder}"]}  # fmt: skip
-    (folder / "run.json").write_text(json.dumps(record))
-    usual = {"commit": "c0ffee", "changed": False, "device": "cpu", "torch": "2.0", "peft": None}
-    (folder / "environment.json").write_text(json.dumps(usual | dict(environment or {})))
     train = bags("train", np.zeros(N))
     split = pd.concat([train, test]).assign(diameter_mm=lambda table: 5 + 2.0 * table["label"] + np.arange(len(table)))
     split.drop(columns="probability").to_csv(folder / "split.csv", index=False)
+    record = {"name": f"run {folder.name}", "seed": seed, "split_fingerprint": split_fingerprint,
+              "store_fingerprint": store_fingerprint, "choices": all_choices,
+              "overrides": [f"seed={seed}", f"data_dir={folder}"],
+              "split_sha256": sha256(folder / "split.csv")}  # fmt: skip
+    (folder / "run.json").write_text(json.dumps(record))
+    usual = {"commit": "c0ffee", "changed": False, "device": "cpu", "torch": "2.0", "peft": None}
+    (folder / "environment.json").write_text(json.dumps(usual | dict(environment or {})))
     controls = fit_controls(split[split["split"] == "train"]).predict(split[split["split"] == "test"])
     controls |= {} if own is None else {"untrained": own}
     truth, says, patients = test["label"], test["probability"], test["patient_id"]

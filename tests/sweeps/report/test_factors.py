@@ -59,8 +59,20 @@ def test_runs_are_named_by_their_levels() -> None:
 
 def test_missing_combinations() -> None:
     factors = {"aggregator": ["mean", "mean", "max"], "backbone": ["a", "b", "b"]}
-    assert missing_cells(factors) == [("max", "a")]
-    assert missing_cells({"aggregator": ["mean", "max"]}) == []
+    assert missing_cells(factors) == (1, [("max", "a")])
+    assert missing_cells({"aggregator": ["mean", "max"]}) == (0, [])
+    assert missing_cells({}) == (0, [])
+
+
+def test_of_many_missing_combinations_the_first_are_listed() -> None:
+    levels = [str(i) for i in range(30)]
+    count, first = missing_cells({"a": [*levels, "0"], "b": [*levels, "1"]}, most=3)
+    assert (count, first) == (30 * 30 - 31, [("0", "2"), ("0", "3"), ("0", "4")])
+
+
+def test_a_search_has_no_grid() -> None:
+    draws = {key: [f"{number}" for number in range(1000)] for key in "abcdef"}  # 10**18 combinations
+    assert missing_cells(draws) == (0, [])
 
 
 def test_a_setting_that_a_run_does_not_have_differs() -> None:

@@ -1,0 +1,33 @@
+"""A bundle is registered once, however often the command runs, and leaves no copies behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lungtl.bundle import save_bundle
+from lungtl.models.aggregators.max import Max
+from lungtl.settings import parts
+from lungtl.tracking.backend import experiment_id, open_client
+from lungtl.tracking.mlflow_run import create_run
+from lungtl.tracking.registry import STAGED, register_bundle
+from tests.models.tiny import WIDTH, tiny_classifier
+
+BY_MAX = {parts.TARGET: "lungtl.models.aggregators.max.Max", "level": "embedding"}
+PROVENANCE = {"name": "r", "mlflow_run_id": None, "store": "s", "store_fingerprint": "f", "value_range": None,
+              "crop": "none"}  # fmt: skip
+
+
+def test_a_second_call_moves_the_alias_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    client = open_client(None, tmp_path)
+    run = create_run(client, experiment_id(client, "e", None, tmp_path), "r")
+    bundle = tmp_path / "run" / "bundle"
+    save_bundle(tiny_classifier(aggregator=Max(WIDTH, "embedding")), BY_MAX, bundle, PROVENANCE, "# card\n")
+    (bundle.parent / STAGED).mkdir()  # left by a killed call
+    assert register_bundle(client, run, bundle, "nodules", "best") == 1
+    assert register_bundle(client, run, bundle, "nodules", "other") == 1
+    assert len(client.search_model_versions("name = 'nodules'")) == 1
+    assert {int(client.get_model_version_by_alias("nodules", alias).version) for alias in ("best", "other")} == {1}
+    assert sorted(path.name for path in bundle.parent.iterdir()) == ["bundle"]
