@@ -86,7 +86,7 @@ def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
             auroc, folds = scores["metrics"]["auroc"], document["folds"]["auroc"]
             image = title == label
             rows.append((
-                title, scores["n"], scores["n_positive"], text(auroc), text(scores["metrics"]["accuracy"]),
+                title, str(scores["n"]), str(scores["n_positive"]), text(auroc), text(scores["metrics"]["accuracy"]),
                 f"{folds['mean']:.3f} ± {folds['sd']:.3f}" if image else "",
                 f"{gain.difference:+.3f}, {format_p_value(p_value)}" if image and gain.difference is not None else "",
             ))  # fmt: skip

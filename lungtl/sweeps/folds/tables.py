@@ -54,8 +54,11 @@ def terminal_rows(documents: list[dict[str, Any]]) -> list[tuple[str, ...]]:
         seeds = (str(document["split_seed"]), str(document["seed"]))
         pooled = format_estimate(document["bag"]["metrics"]["auroc"])
         rows.append((name, *seeds, pooled, format_mean_sd(document["folds"]["auroc"]["values"])))
-        for control, scores in document["controls"].items():
-            rows.append((f"  control: {control}", "", "", format_estimate(scores["metrics"]["auroc"]), ""))
+        below = {f"control: {control}": scores for control, scores in document["controls"].items()}
+        if (combined := document["with_covariates"]) is not None:
+            below = {f"with {', '.join(combined['covariates'])}": combined["scores"], **below}
+        for title, scores in below.items():
+            rows.append((f"  {title}", "", "", format_estimate(scores["metrics"]["auroc"]), ""))
     return rows
 
 
@@ -63,8 +66,8 @@ def table_parts(documents: list[dict[str, Any]]) -> tuple[list[Row], list[Row], 
     """A row per repeat, per control, and per setting with several repeats; each table with its header first.
 
     Returns:
-        The header and the repeats; the controls, without a header; the header and the settings, empty if each setting
-        has one repeat.
+        The header and the repeats; their predictions with covariates and the controls, without a header; the header and
+        the settings, empty if each setting has one repeat.
     """
     rows: list[tuple[str, ...]] = []
     controls: dict[tuple[str, ...], tuple[str, ...]] = {}
@@ -83,7 +86,8 @@ def table_parts(documents: list[dict[str, Any]]) -> tuple[list[Row], list[Row], 
         if (combined := document["with_covariates"]) is not None:
             known = str(combined["scores"]["n"]), str(combined["scores"]["n_positive"])
             title = f"{name} with {', '.join(combined['covariates'])}"
-            rows.append((title, split_seed, seed, *known, "", *_cells(combined["scores"])))
+            row = (title, split_seed, seed, *known, "", *_cells(combined["scores"]))
+            controls["with covariates", setting, data, split_seed, seed] = row
         for control, scores in document["controls"].items():
             title, depends_on = f"control: {control}", ("", "")
             if control in RUN_CONTROLS:
