@@ -46,8 +46,9 @@ def run_folder(
     folder = sweep / str(number)
     (folder / ".hydra").mkdir(parents=True)
     OmegaConf.save(config, folder / ".hydra" / "config.yaml")
-    OmegaConf.save([f"{key}={value}" for key, value in overrides.items()], folder / ".hydra" / "overrides.yaml")
-    OmegaConf.save({"hydra": {"runtime": {"choices": CHOICES}}}, folder / ".hydra" / "hydra.yaml")
+    task = [f"{key}={value}" for key, value in overrides.items()]
+    hydra = {"runtime": {"choices": CHOICES}, "overrides": {"task": task}}
+    OmegaConf.save({"hydra": hydra}, folder / ".hydra" / "hydra.yaml")
     write_state(folder, State("finished" if finished else "failed", number, (), "val/loss"))
     if not finished:
         return
