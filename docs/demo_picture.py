@@ -13,7 +13,7 @@ from lungtl.runs.folder import read_record
 DATA = Path("data")
 EACH = 4  # scans per row
 LUNG_WINDOW = (-600, 1500)  # centre, width in HU
-TITLE = "Synthetic test scans: highest probabilities (top), lowest (bottom)\nmost heavily weighted slice of each"
+TITLE = "Synthetic test scans: highest probabilities (top), lowest (bottom)\nmiddle slice of each"
 
 
 def main() -> None:
@@ -25,10 +25,10 @@ def main() -> None:
     scans = result.predictions.sort_values("probability", ascending=False)
     images, captions, labels = [], [], []
     for scan in [*scans.head(EACH).itertuples(), *scans.tail(EACH).itertuples()]:
-        top = representative_slice(slices[str(scan.bag_id)], weighted=True)
-        images.append(windowed(store.voxels(str(scan.bag_id))[top.slice_index], LUNG_WINDOW))
-        captions.append(f"probability {scan.probability:.2f}\nslice: {SLICE_NAMES[top.label]}")
-        labels.append(int(top.label))
+        middle = representative_slice(slices[str(scan.bag_id)], weighted=False)
+        images.append(windowed(store.voxels(str(scan.bag_id))[middle.slice_index], LUNG_WINDOW))
+        captions.append(f"probability {scan.probability:.2f}\nslice: {SLICE_NAMES[middle.label]}")
+        labels.append(int(middle.label))
     save(montage(images, captions, labels, TITLE), Path(__file__).with_name("demo.png"))
 
 

@@ -46,9 +46,11 @@ def run_folder(
     folder = sweep / str(number)
     (folder / ".hydra").mkdir(parents=True)
     OmegaConf.save(config, folder / ".hydra" / "config.yaml")
-    task = [f"{key}={value}" for key, value in overrides.items()]
-    hydra = {"runtime": {"choices": CHOICES}, "overrides": {"task": task}}
-    OmegaConf.save({"hydra": hydra}, folder / ".hydra" / "hydra.yaml")
+    started = {
+        "runtime": {"choices": CHOICES},
+        "overrides": {"task": [f"{key}={value}" for key, value in overrides.items()]},
+    }
+    OmegaConf.save({"hydra": started}, folder / ".hydra" / "hydra.yaml")
     write_state(folder, State("finished" if finished else "failed", number, (), "val/loss"))
     if not finished:
         return
