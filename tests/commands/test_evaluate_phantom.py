@@ -43,7 +43,12 @@ def test_all_controls_stand_beside_the_model(on_phantom: Trained) -> None:
     for title in ("validation split", "slice weights: "):
         assert title in summary
     printed = [line.split()[0] for line in on_phantom.done.err.splitlines() if line.startswith("  ")]
-    assert [name for name in document["controls"] if name in printed] == ["diameter", "size_density", "untrained", "probe"]
+    assert [name for name in document["controls"] if name in printed] == [
+        "diameter",
+        "size_density",
+        "untrained",
+        "probe",
+    ]
 
 
 def test_weights_are_compared_on_the_slices_of_bags_with_both_kinds(on_phantom: Trained) -> None:
