@@ -14,7 +14,7 @@ from tests.real_data import folder, needs, unpack
 STUDIES = sorted(path.stem for path in (Path(__file__).parents[1] / "experiments").glob("*.yaml"))
 FAST = ["image.size=32", "backbone.weights=none", "trainer.max_epochs=1", "tracking=none", "evaluation.untrained=false",
         "evaluation.figures=false", "evaluation.resamples=10", "split.test=0.3", "split.val=0.3"]  # fmt: skip
-PATIENTS = 16
+PATIENTS = 30
 
 
 @pytest.fixture(scope="module")

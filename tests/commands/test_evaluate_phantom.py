@@ -14,6 +14,7 @@ from tests.commands.conftest import MODEL, Done, Lab, Trained, read_csv, read_js
 
 pytestmark = pytest.mark.slow
 PHANTOM = ["dataset=phantom", "dataset.matrix=64", "dataset.z_range_mm=40", "workers=1", "tracking=none"]
+CONTROLS = {"prevalence", "diameter", "untrained", "probe"}
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +33,18 @@ def elsewhere(lab: Lab, on_phantom: Trained, tmp_path_factory: pytest.TempPathFa
 def test_all_controls_stand_beside_the_model(on_phantom: Trained) -> None:
     document = on_phantom.metrics
     check_document(document)
-    assert set(document["controls"]) == {"prevalence", "diameter", "untrained", "probe"}
+    assert set(document["controls"]) == CONTROLS
     assert document["bag"]["n"] == 6
     assert {table["n"] for table in document["controls"].values()} == {6}
     assert [row["group"] for row in document["subgroups"]].count("diameter") >= 1
-    printed = on_phantom.done.err
-    header = next(line for line in printed.splitlines() if " metric " in line)
-    assert [cell.strip() for cell in header.strip("┃").split("┃")] == [
-        "metric", "model", "prevalence", "diameter", "untrained", "probe",
-    ]  # fmt: skip
+    summary = (on_phantom.folder / "summary.txt").read_text()
+    header = next(line for line in summary.splitlines() if " metric " in line)
+    assert [cell.strip() for cell in header.strip("┃").split("┃")] == ["metric", "model", *document["controls"]]
     for title in ("validation split", "slice weights: "):
-        assert title in printed
+        assert title in summary
+    printed = [line.split()[0] for line in on_phantom.done.err.splitlines() if line.startswith("  ") and line.strip()]
+    # the prevalence ranks nothing
+    assert [name for name in printed if name in CONTROLS] == ["diameter", "untrained", "probe"]
 
 
 def test_weights_are_compared_on_the_slices_of_bags_with_both_kinds(on_phantom: Trained) -> None:
@@ -62,7 +64,7 @@ def test_a_bundle_judges_another_dataset_by_what_it_chose_in_training(elsewhere:
     assert (document["split"], document["bag"]["n"]) == ("all", 10)
     assert document["store_name"] != document["trained_on"]
     assert document["chosen"] == on_phantom.metrics["chosen"]
-    assert set(document["controls"]) == {"prevalence", "diameter", "untrained", "probe"}
+    assert set(document["controls"]) == CONTROLS
     thresholds = document["chosen"]["thresholds"]
     for name, point in document["operating_points"].items():
         assert (point and point["threshold"]) == thresholds[name]

@@ -92,7 +92,7 @@ def test_devices_within_a_job_leave_one_run(lab: Lab, client: Any) -> None:
     (run,) = _children(client, sweep)
     assert run.info.status == "FINISHED"
     assert run.info.run_id == read_json(folder / "run.json")["mlflow_run_id"]
-    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val/loss")] == [0, 1]
+    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val/loss")] == [1, 2]
 
 
 def test_a_search_is_told_the_validation_value_of_each_run(lab: Lab, client: Any) -> None:

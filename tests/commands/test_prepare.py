@@ -56,7 +56,10 @@ def test_the_same_command_finds_the_store_again(lab: Lab, mixed: Path, prepared:
     ("arguments", "said"),
     [
         (lambda lab: lab.dataset(lab.table("unknown.csv", [*lab.rows([0]), ("1.2.3", "p99", "1")])), "1.2.3"),
-        (lambda lab: lab.dataset(lab.table("two-labels.csv", [(uid(0), "p", "0"), (uid(1), "p", "1")])), "patient p "),
+        (
+            lambda lab: lab.dataset(lab.table("two.csv", [(uid(0), "p", "0"), (uid(0), "p", "1")])),
+            f"{uid(0)} is repeated",
+        ),
         (lambda lab: lab.dataset(lab.table("grade.csv", [(uid(0), "p", "4")])), "label is '4'"),
         (lambda lab: [*lab.dataset(), "dataset.root=/nowhere"], "dataset.root=/nowhere"),
         (lambda lab: lab.dataset(lab.root / "nothing.csv"), "nothing.csv does not exist"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lungtl import reproduce
+from lungtl.data import cache_folder
 from lungtl.runs.experiment import Result
 from lungtl.settings import command_line
 from lungtl.settings.schema import ReproduceConfig
@@ -96,14 +97,16 @@ def test_another_environment_is_told_before_anything_else_is_done(lab: Lab, trai
 
 
 def test_a_cache_that_is_not_what_the_backbone_computes_is_refused(lab: Lab, trained: Trained) -> None:
-    """All cached features of the session, doubled for a while."""
+    """All cached features of the session, doubled for a while as if they had been computed so."""
     files = list(lab.data_dir.glob("cache/features/*/features.npy"))
     assert files
-    sound = {path: path.read_bytes() for path in files}
+    sums = [path.with_name(cache_folder.CHECKSUM) for path in files]
+    sound = {path: path.read_bytes() for path in (*files, *sums)}
     before = len(list(lab.data_dir.glob("runs/*")))
     try:
-        for path in files:
+        for path, checksum in zip(files, sums, strict=True):
             np.save(path, 2 * np.load(path))
+            checksum.write_text(cache_folder._checksum(path))
         complaint = lab.run("reproduce", f"run={trained.folder}").complaint()
     finally:
         for path, content in sound.items():

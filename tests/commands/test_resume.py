@@ -67,7 +67,7 @@ def same_end(client: Any, whole: Path, folder: Path) -> None:
     for key in ("lr", "train/loss", "val/loss", "val/auroc"):
         histories = [[(point.step, point.value) for point in client.get_metric_history(run_id, key)] for run_id in ids]
         assert histories[1] == histories[0]
-        assert [step for step, _ in histories[1]] == list(range(EPOCHS))
+        assert [step for step, _ in histories[1]] == list(range(1, EPOCHS + 1))
     assert found.data.params == expected.data.params
     assert found.data.tags.keys() >= {"dataset", "lungtl.kind", "lungtl.split_fingerprint"}
     kept = [{item.path for item in client.list_artifacts(run_id)} for run_id in ids]
@@ -108,7 +108,7 @@ def test_a_resumed_run_records_its_settings_and_trains_longer(lab: Lab, argument
     client = open_client(None, lab.data_dir)
     run_id = str(read_json(folder / "run.json")["mlflow_run_id"])
     steps = [point.step for point in client.get_metric_history(run_id, "val/loss")]
-    assert steps == list(range(EPOCHS + 1))
+    assert steps == list(range(1, EPOCHS + 2))
     settings = Path(client.download_artifacts(run_id, "config.yaml")).read_text()
     assert f"max_epochs: {EPOCHS + 1}" in settings
     assert len(read_csv(folder / "predictions.csv")) == len(read_csv(whole / "predictions.csv"))

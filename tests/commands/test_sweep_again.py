@@ -123,7 +123,7 @@ def test_killed_at_random_moments_it_has_the_same_mlflow_runs(
         assert run.info.status == "FINISHED"
         assert run.data.metrics == expected[key].data.metrics
         steps = [point.step for point in client.get_metric_history(run.info.run_id, "val/loss")]
-        assert steps == [0, 1, 2]
+        assert steps == [1, 2, 3]
     parents = client.search_runs(
         [client.get_run(run.info.run_id).info.experiment_id], f"tags.`lungtl.folder` = '{disturbed.sweep}'"
     )

@@ -22,7 +22,7 @@ def test_two_processes_leave_one_run_with_the_results_of_one(lab: Lab, tmp_path:
     client = open_client(uri, tmp_path)
     (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     assert run.info.status == "FINISHED"
-    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val/loss")] == [0, 1]
+    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val/loss")] == [1, 2]
 
     training = [read_json(folder / "metrics.json")["training"] for folder in (one, two)]
     assert all(one.pop("seconds") > 0 for one in training)
