@@ -211,7 +211,7 @@ def test_a_resumed_cached_run_equals_an_uninterrupted_one(store: Store, tmp_path
 
 def test_views_without_augmentation_are_wrong_usage(tmp_path: Path) -> None:
     config = configured(tmp_path, "last", views=8).model_dump()
-    with pytest.raises(UsageError, match=r"cache\.views=8: .* give image\.augment=dihedral or cache\.views=1"):
+    with pytest.raises(UsageError, match=r"cache\.views=8: .* give image\.augment=dihedral .*or cache\.views=1"):
         TrainConfig.model_validate(config)
     config["image"]["augment"] = "dihedral"
     assert TrainConfig.model_validate(config).cache.views == 8
