@@ -106,7 +106,7 @@ class SentLater(NoTracker):
         write_unsent(self._folder, replace(self._unsent, status=status, pid=None, end_time=int(time.time() * 1000)))
         log.warning(
             "MLflow lacks this part of the run because of tracking=none; to send it: %s",
-            f"lungtl sync run={self._folder}",
+            typed("sync", assigned("run", self._folder)),
         )
 
 

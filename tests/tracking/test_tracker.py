@@ -61,4 +61,4 @@ def test_what_tracking_none_keeps_from_mlflow_can_be_sent_later(
     assert unsent is not None
     assert (unsent.status, unsent.running, unsent.tags) == ("FINISHED", False, {"lungtl.pruned": "true"})
     assert unsent.tracking_uri == "postgresql://***@host/x"
-    assert f"lungtl sync run={tmp_path}" in caplog.text
+    assert f"lungtl.sync run={tmp_path}" in caplog.text

@@ -14,7 +14,8 @@ from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from lungtl import bundle
-from lungtl.bundle import save_bundle
+from lungtl.bundle import FILES, save_bundle
+from lungtl.data.store.files import write_checksums
 from lungtl.data.windows import SlicePreprocessor
 from lungtl.models.aggregators.mean import Mean
 from lungtl.models.backbones import weights as weights_of
@@ -56,8 +57,10 @@ def same_weights(model: nn.Module, expected: dict[str, torch.Tensor]) -> bool:
 
 
 def edit(folder: Path, **changes: Any) -> None:
+    """As another version would have written it."""
     path = folder / "bundle" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    write_checksums(folder / "bundle", FILES)
 
 
 @pytest.mark.parametrize("part", ["", "bundle"])
@@ -121,6 +124,7 @@ def test_weights_that_do_not_fit_the_config_are_named(tmp_path: Path) -> None:
     del tensors["backbone.net.bn1.weight"]
     tensors["backbone.net.extra"] = torch.zeros(1)
     save_file(tensors, path)
+    write_checksums(folder / "bundle", FILES)
     with pytest.raises(LungtlError, match=r"1 missing \(bn1\.weight\), 1 unexpected \(extra\)"):
         load_model("test_resnet", str(folder))
 
@@ -159,6 +163,9 @@ def test_half_of_the_weights(tmp_path: Path) -> None:
     folder, _ = run(tmp_path)
     path = folder / "bundle" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(LungtlError, match=r"model\.safetensors was altered"):
+        load_model("test_resnet", str(folder))
+    write_checksums(folder / "bundle", FILES)
     with pytest.raises(LungtlError, match="is not a readable state dict"):
         load_model("test_resnet", str(folder))
 

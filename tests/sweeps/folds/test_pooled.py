@@ -35,6 +35,7 @@ def run_folder(
     patients: int = 18,
     resamples: int = 50,
     untrained: bool = False,
+    covariates: tuple[str, ...] = (),
     **settings: Any,
 ) -> None:
     """Write the results of a run of fold `part` to the sweep's folder."""
@@ -46,10 +47,8 @@ def run_folder(
     folder = sweep / str(number)
     (folder / ".hydra").mkdir(parents=True)
     OmegaConf.save(config, folder / ".hydra" / "config.yaml")
-    started = {
-        "runtime": {"choices": CHOICES},
-        "overrides": {"task": [f"{key}={value}" for key, value in overrides.items()]},
-    }
+    task = [f"{key}={value}" for key, value in overrides.items()]
+    started = {"runtime": {"choices": CHOICES}, "overrides": {"task": task}}
     OmegaConf.save({"hydra": started}, folder / ".hydra" / "hydra.yaml")
     write_state(folder, State("finished" if finished else "failed", number, (), "val/loss"))
     if not finished:
@@ -60,10 +59,16 @@ def run_folder(
     if untrained:
         test["control_untrained"] = 1 - test["probability"]
         columns.append("control_untrained")
+    if covariates:
+        test["probability_with_covariates"] = 1 - test["probability"]
+        columns.append("probability_with_covariates")
     save_split(made.split, folder / "split.csv")
     test[columns].to_csv(folder / "predictions.csv", index=False)
     table = score(test["label"], test["probability"], test["patient_id"], resamples=0)
-    (folder / "metrics.json").write_text(json.dumps(evaluation_document(split="test", bag=table)))
+    document = evaluation_document(split="test", bag=table)
+    if covariates:
+        document["with_covariates"] = {"covariates": covariates}
+    (folder / "metrics.json").write_text(json.dumps(document))
     record = {"store": data, "store_fingerprint": f"hash of {data}", "split_sha256": sha256(folder / "split.csv")}
     (folder / "run.json").write_text(json.dumps(record))
 
@@ -227,6 +232,28 @@ def test_the_untrained_control_is_pooled_and_shown_for_each_repeat(tmp_path: Pat
     assert [row[:3] for row in rows if "untrained" in row[0]] == [
         ["control: untrained of toy tiny frozen mean", "0", str(seed)] for seed in (0, 1)
     ]
+
+
+def test_the_prediction_with_covariates_is_a_row_of_each_repeat(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for part in range(FOLDS):
+        for seed in (0, 1):
+            run_folder(tmp_path, 2 * part + seed, part, seed=seed, covariates=("diameter", "density"))
+    with caplog.at_level(logging.INFO):
+        folder = pool(tmp_path)
+    document = json.loads((folder / "0" / "metrics.json").read_text())
+    check_document(document)
+    combined = document["with_covariates"]
+    model, auroc = (scores["metrics"]["auroc"]["value"] for scores in (document["bag"], combined["scores"]))
+    assert auroc == pytest.approx(1 - model)  # its predictions are the opposite
+    assert combined["gain"]["difference"] == pytest.approx(auroc - model)
+    title = "toy tiny frozen mean with diameter, density"
+    rows = [row for row in rows_of((folder / "README.md").read_text()) if row[0] == title]
+    assert [row[:3] for row in rows] == [[title, "0", str(seed)] for seed in (0, 1)]
+    assert all(any(cell.startswith(f"{auroc:.3f} [") for cell in row) for row in rows)
+    assert (folder / "report.html").read_text().count(title) == 2
+    assert caplog.text.count("with diameter, density") == 2
 
 
 def test_the_intervals_have_as_many_resamples_as_the_runs(tmp_path: Path) -> None:
