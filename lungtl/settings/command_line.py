@@ -127,6 +127,8 @@ def main(
         fail(error)
     except OSError as error:
         end("FAILED")
+        if isinstance(error, HydraException):  # no such option, of a command line that was not checked
+            fail(UsageError(first_line(error)))
         _fail_system(error)
     except Exception as error:
         if not end("FAILED"):

@@ -9,6 +9,7 @@ import pytest
 
 from lungtl.settings.command_line import _hydra_flags, plain
 from lungtl.settings.errors import UsageError
+from lungtl.settings.folders import EXPERIMENTS, conf_dir
 
 
 def _run(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
@@ -87,8 +88,7 @@ def test_help_lists_groups_and_settings_without_torch(tmp_path: Path) -> None:
     for group in (
         "aggregator: attention, clam, conv1d, dsmil, gated_attention, gru, lse, max, mean, mean_max, multi_head, "
         "noisy_or, sm_attention, top_k, transformer, transmil",
-        "experiments: aggregators, backbones, frozen, label_rule, maxslice, nodules, patients, readers, scale, "
-        "seed_paper",
+        "experiments: " + ", ".join(sorted(path.stem for path in (conf_dir().parent / EXPERIMENTS).glob("*.yaml"))),
         "hydra/launcher: basic, joblib, ray_local, slurm, slurm_local",
         "hydra/sweeper: optuna hydra/sweeper/params: fine_tuning, head, last_blocks, none",
     ):

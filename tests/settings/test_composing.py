@@ -28,12 +28,12 @@ def complaint(config: str, *overrides: str, multirun: bool = False) -> str:
         ("aggregator.hiden=64", "aggregator.hiden", "aggregator.hidden"),
         ("+aggregator.hiden=64", "aggregator.hiden", "aggregator.hidden"),
         ("trainer.monitor=val/los", "val/los", "val/loss"),
-        ("experiments=lidc_maxslise", "lidc_maxslise", "lidc_maxslice"),
+        ("experiments=maxslise", "maxslise", "maxslice"),
         ("+sede=3", "sede", "seed"),
     ],
 )
 def test_a_wrong_name_is_answered_with_the_nearest_right_one(override: str, named: str, nearest: str) -> None:
-    message = complaint("train", override)
+    message = complaint("train", "aggregator=attention", override)
     assert named in message
     assert f"did you mean {nearest}?" in message
     assert "\n" not in message
@@ -42,8 +42,8 @@ def test_a_wrong_name_is_answered_with_the_nearest_right_one(override: str, name
 @pytest.mark.parametrize(
     ("overrides", "wanted"),
     [
-        (["aggregator.hidden=0"], "greater than or equal to 1"),
-        (["aggregator.hidden=many"], "valid integer"),
+        (["aggregator=attention", "aggregator.hidden=0"], "greater than or equal to 1"),
+        (["aggregator=attention", "aggregator.hidden=many"], "valid integer"),
         (["optimizer.lr=-1"], "greater than 0"),
         (["seed=abc"], "valid integer"),
         (["image.windows=[lung,bone]"], "one window or 3, one per channel, not 2"),
@@ -68,7 +68,7 @@ def test_a_wrong_name_is_answered_with_the_nearest_right_one(override: str, name
         (["dataset.root="], "dataset.root is empty; give it a value, or omit it"),
         (["tracking.experiment=''"], "tracking.experiment is empty"),
         (["data_dir="], "data_dir is empty"),
-        (["+dataset.name=../elsewhere"], "dataset.name=../elsewhere: string should match pattern"),
+        (["dataset.name=../elsewhere"], "dataset.name=../elsewhere: string should match pattern"),
         ([f"sweep.name={'s' * 300}"], "at most 100 characters"),
         (["+evaluation.resample=3"], "did you mean evaluation.resamples?"),
     ],
@@ -151,11 +151,11 @@ MAX, GRU = "lungtl.models.aggregators.max.Max", "lungtl.models.aggregators.gru.G
     ("overrides", "deleted"),
     [
         (["aggregator=gru"], []),
-        ([f"aggregator._target_={MAX}"], ["~aggregator.hidden"]),
+        (["aggregator=attention", f"aggregator._target_={MAX}"], ["~aggregator.hidden"]),
         (["aggregator=top_k", f"aggregator._target_={GRU}"], ["~aggregator.level", "~aggregator.k"]),
         ([f"aggregator._target_={GRU}"], []),
-        ([f"aggregator._target_={MAX},{GRU}"], ["~aggregator.hidden"]),
-        ([f"aggregator._target_={MAX}", "~aggregator.hidden", "seed=0,1"], []),
+        (["aggregator=attention", f"aggregator._target_={MAX},{GRU}"], ["~aggregator.hidden"]),
+        (["aggregator=attention", f"aggregator._target_={MAX}", "~aggregator.hidden", "seed=0,1"], []),
         (["optimizer._target_=torch.optim.RMSprop"], []),
     ],
 )
@@ -167,7 +167,10 @@ def test_a_class_does_not_get_the_options_of_the_one_it_replaces(overrides: list
 @pytest.mark.parametrize(
     ("overrides", "named"),
     [
-        ([f"aggregator._target_={MAX}", "aggregator.hidden=3"], "unknown key aggregator.hidden"),
+        (
+            ["aggregator=attention", f"aggregator._target_={MAX}", "aggregator.hidden=3"],
+            "unknown key aggregator.hidden",
+        ),
         (["agregator._target_=lungtl.x.Y"], "did you mean aggregator"),
     ],
 )

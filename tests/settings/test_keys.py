@@ -91,6 +91,7 @@ trainer.precision       setting  fixed    named    reproduced
 trainer.sampler         setting  fixed    named    reproduced
 trainer.workers         none     changes  -        reproduced
 trust                   none     changes  -        -
+verbose                 none     changes  -        -
 workers                 none     changes  -        -
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -25,14 +26,15 @@ def heap(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_workers_find_the_same(heap: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_workers_find_the_same(heap: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     alone = find_series(heap)
     assert (len(alone[0]), len(alone[1])) == (8, 3)
-    assert "reading headers" not in capsys.readouterr().err
+    assert "reading headers" not in caplog.text
     monkeypatch.setattr(header, "MANY_FILES", 10)
     monkeypatch.setattr(header, "CHUNK", 7)
     assert find_series(heap, workers=2) == alone
-    assert "reading headers" in capsys.readouterr().err
+    assert "reading headers: 39/39" in caplog.text
     assert find_series(heap, workers=1) == alone
 
 
