@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lungtl.bundle import save_bundle
+from lungtl.data.store.files import SUMS
 from lungtl.models.aggregators.gated_attention import GatedAttention
 from lungtl.runs.model import Model
 from lungtl.settings.errors import LungtlError
@@ -84,6 +85,7 @@ def test_a_bundle_without_provenance_is_damaged(tmp_path: Path) -> None:
     config = json.loads(path.read_text())
     del config["provenance"]["crop"]
     path.write_text(json.dumps(config))
+    (path.parent / SUMS).unlink()  # the content is checked, too
     with pytest.raises(LungtlError, match=r"damaged bundle .*crop"):
         Model.open(tmp_path)
 
@@ -93,5 +95,6 @@ def test_a_class_of_another_package_needs_trust(tmp_path: Path) -> None:
     config = json.loads(path.read_text())
     config["aggregator"] = {"_target_": "torch.nn.Identity"}
     path.write_text(json.dumps(config))
+    (path.parent / SUMS).unlink()  # the content is checked, too
     with pytest.raises(LungtlError, match="trust=torch"):
         Model.open(tmp_path)

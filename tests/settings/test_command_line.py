@@ -87,7 +87,8 @@ def test_help_lists_groups_and_settings_without_torch(tmp_path: Path) -> None:
     for group in (
         "aggregator: attention, clam, conv1d, dsmil, gated_attention, gru, lse, max, mean, mean_max, multi_head, "
         "noisy_or, sm_attention, top_k, transformer, transmil",
-        "experiments: lidc_maxslice, lidc_slices_definite",
+        "experiments: aggregators, backbones, frozen, label_rule, maxslice, nodules, patients, readers, scale, "
+        "seed_paper",
         "hydra/launcher: basic, joblib, ray_local, slurm, slurm_local",
         "hydra/sweeper: optuna hydra/sweeper/params: fine_tuning, head, last_blocks, none",
     ):
