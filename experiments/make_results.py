@@ -77,12 +77,13 @@ def run(name: str, number: int, overrides: Sequence[str], data: Path, data_dir: 
 def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
     """Write the study's README.md, table.csv and auroc.png; returns the folder."""
     documents = [document for sweep in sweeps for document in read_pooled(sweep)]
-    labels = differing([document["setting"] for document in documents])
+    several = len(documents) > 1
+    labels = differing([document["setting"] for document in documents]) if several else ["network"]
     gains = [over_diameter(document) for document in documents]
     corrected = holm([gain.p_value for gain in gains])
     rows, estimates = [], []
     for label, document, gain, p_value in zip(labels, documents, gains, corrected, strict=True):
-        for title, scores in scored(label, document):
+        for title, scores in scored(label, document, last=document is documents[-1]):
             auroc, folds = scores["metrics"]["auroc"], document["folds"]["auroc"]
             image = title == label
             rows.append((
@@ -118,7 +119,7 @@ def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
         *markdown_table(table),
         "",
     ]
-    folds, patients = documents[0]["folds"]["n"], documents[0]["bag"]["n_patients"]
+    folds, patients = len(documents[0]["folds"]["auroc"]["values"]), documents[0]["bag"]["n_patients"]
     page += [
         f"{folds}-fold cross-validation by patient, {patients} patients; every case is tested once, by a network that "
         "has seen neither it nor its patient.",
@@ -143,15 +144,15 @@ def read_pooled(sweep: Path) -> list[dict[str, Any]]:
     return documents
 
 
-def scored(label: str, document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """The rows of a setting: the network, with covariates, and the controls that belong to it."""
+def scored(label: str, document: dict[str, Any], last: bool) -> list[tuple[str, dict[str, Any]]]:
+    """The rows of a setting: the network, with covariates, its own controls; below the last one those of the data."""
     rows = [(label, document["bag"])]
     if document["with_covariates"] is not None:
         covariates = " and ".join(document["with_covariates"]["covariates"])
         rows.append((f"{label}, with {covariates}", document["with_covariates"]["scores"]))
     own = [name for name in document["controls"] if name not in ("prevalence", *CONTROLS)]
     rows += [(f"{label}: {name}", document["controls"][name]) for name in own]
-    if document["pooled"] == "0":
+    if last:
         rows += [
             (name.replace("_", " and "), scores) for name in CONTROLS if (scores := document["controls"].get(name))
         ]
