@@ -10,6 +10,8 @@ import mlflow
 import numpy as np
 import pytest
 
+from lungtl.bundle import FILES
+from lungtl.data.store.files import write_checksums
 from lungtl.data.store.reader import Store
 from lungtl.tracking.backend import default_uri
 from tests.commands import served_0_1_0
@@ -85,12 +87,12 @@ def test_the_bundles_crop_is_told_and_its_calibration_applied(
     shutil.copytree(trained.folder, folder)
     config = read_json(folder / "bundle" / "config.json")
     config["provenance"]["crop"] = "lungs"
-    (folder / "bundle" / "SHA256SUMS").unlink()
     (folder / "bundle" / "config.json").write_text(json.dumps(config))
     chosen = read_json(folder / "bundle" / "calibration.json")
     chosen["kind"] = "temperature"
     chosen["temperature"] |= {"kind": "temperature", "temperature": 2.0, "reason": None}
     (folder / "bundle" / "calibration.json").write_text(json.dumps(chosen))
+    write_checksums(folder / "bundle", FILES)
     done = lab.run("register", f"run={folder}", "name=cropped")
     assert "cropped to the lungs" in done.err
     version = client.get_model_version_by_alias("cropped", "best")
