@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from lungtl.bundle import UNTRAINED, load_bundle, load_untrained, save_bundle
+from lungtl.bundle import FILES, UNTRAINED, load_bundle, load_untrained, save_bundle
 from lungtl.data.cache_folder import CacheFolder
+from lungtl.data.store.files import write_checksums
 from lungtl.data.store.reader import Store
 from lungtl.data.windows import SlicePreprocessor
 from lungtl.models.aggregators.attention import Attention
@@ -182,6 +183,7 @@ def test_a_bundle_contains_the_control_without_its_backbone(
 
 def test_no_control_if_the_random_backbone_cannot_be_reproduced(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     save_file(load_file(bundle / UNTRAINED), bundle / UNTRAINED, {"backbone": "another"})
+    write_checksums(bundle, FILES)
     with caplog.at_level(logging.WARNING):
         assert load_untrained(bundle, load_bundle(bundle)[1]) is None
     assert "draws a different random backbone" in caplog.text
@@ -191,6 +193,7 @@ def test_a_bundle_may_have_no_control(bundle: Path) -> None:
     with safe_open(bundle / UNTRAINED, "pt") as file:
         assert file.metadata()["backbone"]
     (bundle / UNTRAINED).unlink()
+    write_checksums(bundle, FILES)
     assert load_untrained(bundle, load_bundle(bundle)[1]) is None
 
 
