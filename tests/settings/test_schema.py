@@ -68,6 +68,7 @@ def test_a_study_wins_over_the_defaults_and_the_command_line_over_both(
 
 
 def test_the_tracking_server_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # mlflow sets it itself
     assert compose_config("train", TrainConfig, []).tracking.uri is None
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
     assert compose_config("train", TrainConfig, []).tracking.uri == "http://host:5000"

@@ -78,7 +78,7 @@ def recorded(client: Any, run_id: str) -> dict[str, Any]:
     return {
         "status": run.info.status,
         "params": run.data.params,
-        "tags": {key: value for key, value in run.data.tags.items() if key not in own},
+        "tags": {key: value.replace(run_id, "RUN") for key, value in run.data.tags.items() if key not in own},
         "metrics": {key: [(m.step, str(m.value)) for m in client.get_metric_history(run_id, key)]
                     for key in run.data.metrics},
         "artifacts": sorted(_artifacts(client, run_id, None)),
