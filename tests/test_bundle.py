@@ -88,7 +88,7 @@ def edit(bundle: Path, **changes: Any) -> None:
 @pytest.mark.parametrize("target", ["os.system", "builtins.eval", "subprocess.Popen", "system", "lungtl"])
 def test_classes_from_elsewhere_are_not_built(bundle: Path, target: str) -> None:
     edit(bundle, aggregator={parts.TARGET: target, "command": "touch /tmp/evil"})
-    with pytest.raises(LungtlError, match="is not a class of lungtl"):
+    with pytest.raises(LungtlError, match="is not a lungtl Aggregator"):
         load_bundle(bundle)
 
 

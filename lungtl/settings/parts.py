@@ -68,7 +68,7 @@ def trusted_class(spec: Mapping[str, Any], base: type, trust: str | Collection[s
     target = str(spec.get(TARGET, ""))
     allowed = (OWN, *([trust] if isinstance(trust, str) else trust))
     remedy = "" if _top(target) == OWN else f"; if you trust its code, install it and add trust={_top(target)}"
-    refusal = LungtlError(f"the model needs {TARGET}={target}, which is not a {base.__name__} of lungtl{remedy}")
+    refusal = LungtlError(f"the model needs {TARGET}={target}, which is not a lungtl {base.__name__}{remedy}")
     if "." not in target or not _is_within(target, allowed):
         raise refusal
     loaded = _load(target)

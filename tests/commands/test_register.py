@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,13 @@ from tests.commands import served_0_1_0
 from tests.commands.conftest import Lab, Trained, read_csv, read_json, uid
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _tracking_uri_of_the_environment() -> Iterator[None]:
+    """`mlflow.set_tracking_uri` sets it for the tests that follow."""
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ def test_a_class_that_cannot_be_imported_is_named(lab: Path, target: str) -> Non
                                     "lungtl.bundle.Path", "lungtl.data.store.reader.Store",
                                     "lungtl.settings.parts.build", "lungtl", ""])  # fmt: skip
 def test_a_bundle_names_classes_of_lungtl_only(lab: Path, target: str) -> None:
-    with pytest.raises(LungtlError, match="is not a Source of lungtl") as error:
+    with pytest.raises(LungtlError, match="is not a lungtl Source") as error:
         parts.build_trusted({"_target_": target}, Source, dim=1)
     assert "\n" not in str(error.value)
     assert "somelab" not in sys.modules
@@ -69,7 +69,7 @@ def test_a_package_that_is_trusted_is_built(lab: Path) -> None:
         parts.build_trusted({"_target_": "somelab.agg.Mine"}, object, ["otherlab"], dim=1)
     built: Any = parts.build_trusted({"_target_": "somelab.agg.Mine"}, object, ["somelab"], dim=1)
     assert built.hidden == 3
-    with pytest.raises(LungtlError, match="not a Source"):
+    with pytest.raises(LungtlError, match="not a lungtl Source"):
         parts.build_trusted({"_target_": "somelab.agg.Mine"}, Source, ["somelab"], dim=1)
     assert parts.build_trusted({"_target_": DICOM, "root": "a", "table": "b"}, Source) == DicomSource("a", "b")
 
