@@ -6,6 +6,7 @@ import multiprocessing
 import resource
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from unittest import mock
 
@@ -38,8 +39,9 @@ def compare() -> list[Row]:
 
 
 def _in_new_process(data_dir: Path, kept: bool, *overrides: str) -> tuple[float, float]:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(peak_and_seconds, (data_dir, kept, *overrides))
+    # not multiprocessing's own pool, whose processes may not start any, as preparing a dataset does
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(peak_and_seconds, data_dir, kept, *overrides).result()
 
 
 def peak_and_seconds(data_dir: Path, kept: bool, *overrides: str) -> tuple[float, float]:

@@ -69,8 +69,9 @@ def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, 
         if earlier:
             version = min(earlier, key=int)
         else:
-            _upload(client, run_id, bundle, in_mm)
-            source = f"{client.get_run(run_id).info.artifact_uri}/{MODEL}"
+            folder = f"{MODEL}-{content[:12]}"  # of its own: another bundle of the run must not replace this version
+            _upload(client, run_id, bundle, folder, in_mm)
+            source = f"{client.get_run(run_id).info.artifact_uri}/{folder}"
             described = describe(provenance, in_mm)
             tags = {CONTENT: content}
             version = client.create_model_version(name, source, run_id, tags, description=described).version
@@ -89,8 +90,8 @@ def requires_spacing(bundle: Path) -> bool:
     return any("crop_mm" in config.get("preprocessing", {}) for config in configs)
 
 
-def _upload(client: MlflowClient, run_id: str, bundle: Path, in_mm: bool) -> None:
-    """Log the bundle as an MLflow model, among the run's artifacts."""
+def _upload(client: MlflowClient, run_id: str, bundle: Path, folder: str, in_mm: bool) -> None:
+    """Log the bundle as an MLflow model, in a folder of the run's artifacts."""
     spacing: dict[str, Any] = {"params": ParamSchema([ParamSpec(SPACING, "double", [], (-1,))])} if in_mm else {}
     signature = ModelSignature(
         Schema([TensorSpec(np.dtype(np.int16), (-1, -1, -1))]),
@@ -110,7 +111,7 @@ def _upload(client: MlflowClient, run_id: str, bundle: Path, in_mm: bool) -> Non
             model_config={"trust": []},  # without it, load_model(..., model_config=) could not grant trust
             pip_requirements=[f"lungtl=={VERSION}"],  # MLflow would take 15 s to infer them
         )
-        client.log_artifacts(run_id, str(saved), MODEL)
+        client.log_artifacts(run_id, str(saved), folder)
     finally:
         shutil.rmtree(saved, ignore_errors=True)
 

@@ -31,3 +31,8 @@ def test_a_second_call_moves_the_alias_alone(tmp_path: Path, monkeypatch: pytest
     assert len(client.search_model_versions("name = 'nodules'")) == 1
     assert {int(client.get_model_version_by_alias("nodules", alias).version) for alias in ("best", "other")} == {1}
     assert sorted(path.name for path in bundle.parent.iterdir()) == ["bundle"]
+    first = client.get_model_version("nodules", "1").source
+    save_bundle(tiny_classifier(aggregator=Max(WIDTH, "embedding")), BY_MAX, bundle, PROVENANCE, "# another card\n")
+    assert register_bundle(client, run, bundle, "nodules", "best") == 2
+    sources = [client.get_model_version("nodules", number).source for number in ("1", "2")]
+    assert sources[0] == first != sources[1]  # the first version stays as it was
