@@ -34,6 +34,21 @@ PROVENANCE = {"name", "mlflow_run_id", "store", "store_fingerprint", "value_rang
 
 
 @dataclass(frozen=True)
+class InputWarning:
+    """A way in which a scan differs from what the model was trained on.
+
+    Attributes:
+        code: short and stable, such as `z-coverage`.
+        sentence: for a reader.
+        value: what was measured, with its unit.
+    """
+
+    code: str
+    sentence: str
+    value: str
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What a model predicts for one scan. Research software, not a medical device.
 
@@ -42,11 +57,13 @@ class Prediction:
         calibrated: the same, calibrated on the model's validation split; None if the model has no calibration.
         slices: a row for each 1 mm slice: index, z_mm, weight (sum 1), p_non_nodule, p_benign, p_malignant (NaN if
             nothing trained the slice head).
+        warnings: how the scan differs from the training scans.
     """
 
     probability: float
     calibrated: float | None
     slices: pd.DataFrame
+    warnings: tuple[InputWarning, ...] = ()
 
 
 @dataclass(frozen=True)
