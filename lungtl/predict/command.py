@@ -6,15 +6,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from lungtl.predict.about import about
 from lungtl.predict.document import SeriesEntry, model_facts, series_entry
 from lungtl.predict.inputs import Found, find_input
 from lungtl.predict.models import NamedModel, open_models, split_references
 from lungtl.predict.outputs import Outputs
 from lungtl.predict.page import make_page
-from lungtl.predict.pictures import Planes, png
+from lungtl.predict.pictures import Planes
 from lungtl.predict.points import predict_point
 from lungtl.predict.result import SeriesResult
 from lungtl.predict.scans import predict_scan
@@ -125,7 +123,7 @@ class Predictor:
         result, planes = self._predict(task)
         page = make_page(result, planes, self.about, self.phantom, {}, self.created)
         entry = series_entry(page.result, self.created, task.fingerprint)
-        outputs.add(page.result, entry, page.html, png(np.concatenate(page.result.pages)))
+        outputs.add(page.result, entry, page.html, page.picture)
         log.info("%s", summarise(entry))
 
     def _predict(self, task: Task) -> tuple[SeriesResult, Planes]:

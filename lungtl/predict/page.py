@@ -13,8 +13,8 @@ from lungtl.predict.about import About, decisions_table
 from lungtl.predict.document import MEANINGLESS, RESEARCH_ONLY
 from lungtl.predict.pictures import Planes, heated, overview, png, square_pixels
 from lungtl.predict.result import InputWarning, SeriesResult
-from lungtl.predict.scale import POINTS, Quantiles, scale
-from lungtl.predict.sheets import caption, sheets
+from lungtl.predict.scale import Quantiles, scale
+from lungtl.predict.sheets import caption, padded, sheets
 from lungtl.settings.version import VERSION
 
 HERE = Path(__file__).parent
@@ -26,6 +26,7 @@ class Page:
     """One page."""
 
     html: str
+    picture: bytes  # PNG
     result: SeriesResult  # with its pages as pictures
 
 
@@ -55,7 +56,7 @@ def make_page(
     facts = _facts(result, created)
     lines = [
         title(result), *(f"Warning: {warning.sentence}" for warning in warnings), *sentences,
-        ". ".join(f"{name}: {text}" for name, text in facts.items()) + ".",
+        *(f"{name}: {text}" for name, text in facts.items()),
         *(f"Model {each.name}: trained on {each.facts['trained on']}." for each in models), RESEARCH_ONLY,
     ]  # fmt: skip
     pages = sheets(result, lines, [pictures["scale"], pictures["overview"]])
@@ -82,7 +83,7 @@ def make_page(
         ],
         version=VERSION,
     )
-    return Page(html, replace(result, pages=pages))
+    return Page(html, png(np.concatenate(pages)), replace(result, pages=padded(pages)))
 
 
 def title(result: SeriesResult) -> str:
@@ -110,7 +111,8 @@ def describe(result: SeriesResult) -> list[str]:
     if not several and (decision := first.decisions.get("youden")) is not None:
         called = "positive" if decision.positive else "negative"
         sentences.append(
-            f"At the threshold of {decision.threshold:.3f}, chosen for {POINTS['youden']}, it is {called}."
+            f"At the threshold with the best balance of sensitivity and specificity ({decision.threshold:.3f}, chosen on "
+            f"validation cases) it is {called}."
         )
     for each in result.models if several else ():
         sentences.append(f"{each.name}: {_percent(each.prediction.probability)}.")

@@ -19,15 +19,15 @@ from lungtl.evaluation.figures.canvas import BLUE, GREY, VERMILLION
 from lungtl.evaluation.figures.montage import HEAT_COLOURS, OPACITY, windowed
 from lungtl.predict.result import KeySlice, SeriesResult
 from lungtl.settings.schema import WINDOWS
+from lungtl.sources.ct.lungs import lung_planes
 from lungtl.sources.ct.volume import Volume, resample_z
 
 DPI = 165
 WIDTH = 2112
 """Of a page in pixels: four columns of 512 and their margins."""
 INCHES = WIDTH / DPI
+FONT = 13
 MARK = "#F0A000"
-LUNG = (-950, -500)
-"""HU of aerated lung, to find the planes that show most of it."""
 Picture = NDArray[np.uint8]
 
 
@@ -51,8 +51,8 @@ class Planes:
 
     @classmethod
     def of(cls, volume: Volume, place: tuple[int, int] | None = None) -> Planes:
-        """The planes through a (row, column); None: those with the most aerated lung."""
-        row, column = place or most_lung(volume.hu)
+        """The planes through a (row, column); None: those with the most lung."""
+        row, column = place or lung_planes(volume)
         parts = (volume.hu[:, row : row + 1, :], volume.hu[:, :, column : column + 1])
         first, second = (resample_z(Volume(part, volume.z_mm, volume.pixel_spacing_mm)) for part in parts)
         window = WINDOWS["lung"]
@@ -60,22 +60,12 @@ class Planes:
                    volume.pixel_spacing_mm, (row, column))  # fmt: skip
 
 
-def most_lung(hu: NDArray[np.int16]) -> tuple[int, int]:
-    """The row and the column with the most aerated lung, or the middle: of int16 [z, y, x]."""
-    step = max(1, len(hu) // 48), max(1, hu.shape[1] // 128), max(1, hu.shape[2] // 128)
-    sample = hu[:: step[0], :: step[1], :: step[2]]
-    lung = (sample > LUNG[0]) & (sample < LUNG[1])
-    if not lung.any():
-        return hu.shape[1] // 2, hu.shape[2] // 2
-    return int(lung.sum(axis=(0, 2)).argmax()) * step[1], int(lung.sum(axis=(0, 1)).argmax()) * step[2]
-
-
 def overview(planes: Planes, result: SeriesResult) -> Picture:
     """Coronal and sagittal plane and the weight along z, on one z axis in mm, the key slices marked."""
     height_mm = len(planes.z_mm)
     width_mm = planes.coronal.shape[1] * planes.spacing_mm[1]
     depth_mm = planes.sagittal.shape[1] * planes.spacing_mm[0]
-    left, gap, right, weights, above, below = 0.75, 0.15, 0.6, 3.2, 0.4, 0.55
+    left, gap, right, weights, above, below = 0.95, 0.15, 0.75, 3.3, 0.45, 0.7
     per_mm = min((INCHES - left - 2 * gap - right - weights) / (width_mm + depth_mm), 7.2 / height_mm)
     height = max(height_mm * per_mm, 1.6)
     figure = Figure(figsize=(INCHES, height + above + below), dpi=DPI)
@@ -95,14 +85,16 @@ def overview(planes: Planes, result: SeriesResult) -> Picture:
         panel = axes(place, extent_mm * per_mm)
         panel.imshow(image, cmap="gray", vmin=0, vmax=255, origin="lower", extent=(0, extent_mm, low, high),
                      aspect="auto", interpolation="bilinear")  # fmt: skip
-        panel.set(ylim=limits, xticks=[], title=title)
+        panel.set(ylim=limits, xticks=[])
+        panel.set_title(title, fontsize=FONT)
         panel.set_facecolor("white")
         if sides == "AP":
             panel.set_yticks([])
         else:
-            panel.set_ylabel("z (mm), feet to head")
+            panel.set_ylabel("z (mm), feet to head", fontsize=FONT)
+            panel.tick_params(labelsize=FONT - 1)
         for side, x, align in ((sides[0], 0.015, "left"), (sides[1], 0.985, "right")):
-            panel.text(x, 0.5, side, transform=panel.transAxes, ha=align, va="center", color="#FFD060", fontsize=11,
+            panel.text(x, 0.5, side, transform=panel.transAxes, ha=align, va="center", color="#FFD060", fontsize=14,
                        fontweight="bold")  # fmt: skip
         for key in result.key_slices:
             for start, stop in ((0, 0.07), (0.93, 1)):
@@ -132,17 +124,19 @@ def _weights(panel: Axes, result: SeriesResult, limits: tuple[float, float]) -> 
     panel.fill_betweenx(z, 0, weight, color=BLUE, alpha=0.25, linewidth=0)
     panel.plot(weight, z, color=BLUE, linewidth=1.2, marker="o" if len(z) < 40 else "", markersize=3)
     panel.axvline(100 / len(z), color=GREY, linewidth=1, linestyle=":")
-    panel.set(ylim=limits, xlim=(0, most * 1.12), title="weight of each 1 mm slice")
-    panel.set_xlabel("weight (%); dotted: if all weighed the same")
+    panel.set(ylim=limits, xlim=(0, most * 1.12))
+    panel.set_title("weight of each 1 mm slice", fontsize=FONT)
+    panel.set_xlabel("%; dotted: if all weighed the same", fontsize=FONT - 1)
+    panel.tick_params(labelsize=FONT - 1)
     panel.yaxis.tick_right()
     panel.spines[["top", "left"]].set_visible(False)
     ordered = sorted(result.key_slices, key=lambda key: key.z_mm)
     span = limits[1] - limits[0]
     height = panel.get_position().height * panel.figure.get_figheight()
-    spread = spread_apart([key.z_mm for key in ordered], span * 0.21 / height, limits)
+    spread = spread_apart([key.z_mm for key in ordered], span * 0.24 / height, limits)
     for key, shown in zip(ordered, spread, strict=True):
         panel.plot([key.weight * 100], [key.z_mm], "o", color=MARK, markersize=4)
-        panel.annotate(str(key.rank), (key.weight * 100, key.z_mm), (most * 1.08, shown), fontsize=10, ha="center",
+        panel.annotate(str(key.rank), (key.weight * 100, key.z_mm), (most * 1.08, shown), fontsize=FONT, ha="center",
                        va="center", fontweight="bold", color="#B06000",
                        arrowprops={"arrowstyle": "-", "color": MARK, "linewidth": 0.6})  # fmt: skip
 

@@ -19,6 +19,7 @@ from lungtl.sources.ct.volume import Volume
 AIR_HU = -400  # halfway between aerated lung and soft tissue
 GRID_MM = 2.0  # the lungs are segmented on every n-th pixel, at most this far apart
 SLICE_GRID_MM = 5.0  # likewise for slices
+PLANE_GRIDS_MM = (10.0, 4.0, 4.0)  # of slices, rows and columns, to find planes that show the lungs
 MARGIN_MM = 15.0  # around the lungs, for nodules at the pleura and what is between the samples
 LEAST_SHARE = 0.1  # of the largest air space; smaller ones are bowel, oesophagus or noise
 LEAST_AREA_CM2 = 80.0  # on the best slice: less than one adult lung, more than a stomach full of gas
@@ -69,6 +70,19 @@ def lung_box(volume: Volume) -> Box:
         found = f"at most {area_cm2:.0f} cm2 of enclosed air on a slice, expected {LEAST_AREA_CM2:.0f} or more"
         raise Refused(f"no lungs found: {found}", REMEDY)
     return _square(lungs, torso, rows, columns, volume)
+
+
+def lung_planes(volume: Volume) -> tuple[int, int]:
+    """The row and the column of the coronal and sagittal plane with the most lung; the middle ones if there is none."""
+    spacings = (float(np.median(np.diff(volume.z_mm))), *volume.pixel_spacing_mm)
+    places = [
+        _sample(count, spacing, grid)
+        for count, spacing, grid in zip(volume.hu.shape, spacings, PLANE_GRIDS_MM, strict=True)
+    ]
+    lungs, _ = _segment(volume.hu[np.ix_(*places)])
+    if not lungs.any():
+        return volume.hu.shape[1] // 2, volume.hu.shape[2] // 2
+    return int(places[1][lungs.sum(axis=(0, 2)).argmax()]), int(places[2][lungs.sum(axis=(0, 1)).argmax()])
 
 
 def _sample(count: int, spacing_mm: float, grid_mm: float) -> NDArray[np.intp]:
