@@ -35,6 +35,7 @@ class BagPrediction(NamedTuple):
     probability: float  # of malignancy
     weights: NDArray[np.float64]  # float64 [S], sum 1
     slice_probabilities: NDArray[np.float64]  # float64 [S, 3]: non-nodule, benign, malignant
+    embedding: NDArray[np.float32] | None = None  # float32 [D], mean of the slices' embeddings, of `predict_volume`
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,30 @@ def predict_volume(
     device = next(classifier.parameters()).device
     with evaluation_mode(classifier), torch.inference_mode(), classifier.folded():
         views = [_embed(classifier, [(voxels, spacing_mm)], device, view=view) for view in range(classifier.views)]
-        return mean_prediction([_classify(classifier, rows)[0] for rows in views])
+        prediction = mean_prediction([_classify(classifier, rows)[0] for rows in views])
+        return prediction._replace(embedding=_mean_embedding(classifier, views[0][0]))
+
+
+def mean_embeddings(
+    classifier: BagClassifier, store: Store, bag_ids: Sequence[str], features: Features | None, device: torch.device
+) -> list[NDArray[np.float32]]:
+    """The mean of the slices' embeddings of each bag, in its first view: float32 [D] each; see `predict_bags`."""
+    classifier.to(device)
+    with (
+        evaluation_mode(classifier),
+        torch.inference_mode(),
+        classifier.folded() if features is None else nullcontext(),
+    ):
+        if features is not None:
+            bags = ([features.rows(bag_id, 0, None).to(device)] for bag_id in bag_ids)
+        else:
+            bags = (_embed(classifier, [(store.voxels(b), store.spacing_mm(b))], device) for b in bag_ids)
+        return [_mean_embedding(classifier, rows) for (rows,) in bags]
 
 
 def mean_prediction(predictions: Sequence[BagPrediction]) -> BagPrediction:
     """The mean of several predictions of one bag: of ensemble members, or of views."""
-    probabilities, weights, slices = zip(*predictions, strict=True)
+    probabilities, weights, slices, _ = zip(*predictions, strict=True)
     return BagPrediction(float(np.mean(probabilities)), np.mean(weights, axis=0), np.mean(slices, axis=0))
 
 
@@ -135,6 +154,13 @@ def _embed(
     chunks = [classifier.prefix(images) for images in image_chunks(classifier, volumes, device, view)]
     rows = torch.cat(chunks)
     return [rows] if lengths is None else list(rows.split(lengths))
+
+
+def _mean_embedding(classifier: BagClassifier, rows: Tensor) -> NDArray[np.float32]:
+    """Of one bag's rows, float [S, K]."""
+    embeddings = [classifier.suffix(chunk.float()) for chunk in rows.split(classifier.chunk)]
+    mean: NDArray[np.float32] = torch.cat(embeddings).mean(dim=0).cpu().numpy()
+    return mean
 
 
 def _classify(classifier: BagClassifier, rows: list[Tensor]) -> list[BagPrediction]:
