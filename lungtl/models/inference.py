@@ -35,7 +35,6 @@ class BagPrediction(NamedTuple):
     probability: float  # of malignancy
     weights: NDArray[np.float64]  # float64 [S], sum 1
     slice_probabilities: NDArray[np.float64]  # float64 [S, 3]: non-nodule, benign, malignant
-    embedding: NDArray[np.float32] | None = None  # float32 [D], mean of the slices' embeddings, of `predict_volume`
 
 
 @dataclass(frozen=True)
@@ -49,37 +48,61 @@ class Predictions:
 def predict_volume(
     classifier: BagClassifier, voxels: NDArray[np.int16], spacing_mm: Spacing = UNKNOWN_SPACING
 ) -> BagPrediction:
-    """Predict one bag from its voxels, int16 [S, H, W], on the classifier's device, in evaluation mode.
+    """Predict one bag: see `predict_and_embed`."""
+    return predict_and_embed(classifier, voxels, spacing_mm)[0]
 
-    `spacing_mm` is that of rows and columns, which fields of view in mm require.
+
+def predict_and_embed(
+    classifier: BagClassifier, voxels: NDArray[np.int16], spacing_mm: Spacing = UNKNOWN_SPACING
+) -> tuple[BagPrediction, Tensor]:
+    """Predict one bag from its voxels, on the classifier's device, in evaluation mode.
+
+    Args:
+        classifier: trained.
+        voxels: int16 [S, H, W].
+        spacing_mm: of rows and columns, which fields of view in mm require.
+
+    Returns:
+        The prediction, and the features of the slices as they are, in no other view: float [S, row_width].
     """
     device = next(classifier.parameters()).device
     with evaluation_mode(classifier), torch.inference_mode(), classifier.folded():
         views = [_embed(classifier, [(voxels, spacing_mm)], device, view=view) for view in range(classifier.views)]
-        prediction = mean_prediction([_classify(classifier, rows)[0] for rows in views])
-        return prediction._replace(embedding=_mean_embedding(classifier, views[0][0]))
+        return mean_prediction([_classify(classifier, rows)[0] for rows in views]), views[0][0]
 
 
 def mean_embeddings(
     classifier: BagClassifier, store: Store, bag_ids: Sequence[str], features: Features | None, device: torch.device
 ) -> list[NDArray[np.float32]]:
-    """The mean of the slices' embeddings of each bag, in its first view: float32 [D] each; see `predict_bags`."""
+    """`mean_embedding` of bags of a store, in their first view; see `predict_bags`."""
     classifier.to(device)
     with (
         evaluation_mode(classifier),
         torch.inference_mode(),
         classifier.folded() if features is None else nullcontext(),
     ):
-        if features is not None:
-            bags = ([features.rows(bag_id, 0, None).to(device)] for bag_id in bag_ids)
-        else:
-            bags = (_embed(classifier, [(store.voxels(b), store.spacing_mm(b))], device) for b in bag_ids)
-        return [_mean_embedding(classifier, rows) for (rows,) in bags]
+        return [
+            mean_embedding(
+                classifier,
+                _embed(classifier, [(store.voxels(bag_id), store.spacing_mm(bag_id))], device)[0]
+                if features is None
+                else features.rows(bag_id, 0, None).to(device),
+            )
+            for bag_id in bag_ids
+        ]
+
+
+def mean_embedding(classifier: BagClassifier, rows: Tensor) -> NDArray[np.float32]:
+    """The mean of the slices' embeddings, float32 [D], from the features of one bag, float [S, row_width]."""
+    with torch.inference_mode():
+        embeddings = [classifier.suffix(chunk.float()) for chunk in rows.split(classifier.chunk)]
+        mean: NDArray[np.float32] = torch.cat(embeddings).mean(dim=0).cpu().numpy()
+    return mean
 
 
 def mean_prediction(predictions: Sequence[BagPrediction]) -> BagPrediction:
     """The mean of several predictions of one bag: of ensemble members, or of views."""
-    probabilities, weights, slices, _ = zip(*predictions, strict=True)
+    probabilities, weights, slices = zip(*predictions, strict=True)
     return BagPrediction(float(np.mean(probabilities)), np.mean(weights, axis=0), np.mean(slices, axis=0))
 
 
@@ -154,13 +177,6 @@ def _embed(
     chunks = [classifier.prefix(images) for images in image_chunks(classifier, volumes, device, view)]
     rows = torch.cat(chunks)
     return [rows] if lengths is None else list(rows.split(lengths))
-
-
-def _mean_embedding(classifier: BagClassifier, rows: Tensor) -> NDArray[np.float32]:
-    """Of one bag's rows, float [S, K]."""
-    embeddings = [classifier.suffix(chunk.float()) for chunk in rows.split(classifier.chunk)]
-    mean: NDArray[np.float32] = torch.cat(embeddings).mean(dim=0).cpu().numpy()
-    return mean
 
 
 def _classify(classifier: BagClassifier, rows: list[Tensor]) -> list[BagPrediction]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from lungtl.bundle import Ranges, Reference, load_bundle, load_reference, read_ranges
 from lungtl.bundle.ranges import measures
 from lungtl.data.field_of_view import UNKNOWN_SPACING, Spacing
 from lungtl.evaluation.chosen import Chosen, read_chosen
 from lungtl.models.bag_classifier import BagClassifier
-from lungtl.models.inference import mean_prediction, predict_volume
+from lungtl.models.inference import mean_embedding, mean_prediction, predict_and_embed
 from lungtl.runs.ensemble import read_ensemble
 from lungtl.runs.folder import bundle_of
 from lungtl.runs.input_warnings import InputWarning, compare, compare_embeddings
@@ -31,6 +32,7 @@ from lungtl.sources.ct.units import unit_warnings
 from lungtl.sources.ct.volume import Volume, resample_z
 from lungtl.training.devices import available_device
 
+__all__ = ["PROVENANCE", "InputWarning", "Model", "Prediction"]
 log = logging.getLogger(__name__)
 INT16 = np.iinfo(np.int16)
 PROVENANCE = {"name", "mlflow_run_id", "store", "store_fingerprint", "value_range", "crop"}
@@ -48,6 +50,8 @@ class Prediction:
             nothing trained the slice head).
         warnings: how the scan differs from the training scans.
         unknown: codes of warnings that could not be checked, since the scan or the training data do not state it.
+        of_members: the probability of each network: several of an ensemble.
+        features: of the slices, as heatmaps require them, float [S, K] of each network.
     """
 
     probability: float
@@ -55,6 +59,8 @@ class Prediction:
     slices: pd.DataFrame
     warnings: tuple[InputWarning, ...] = ()
     unknown: tuple[str, ...] = ()
+    of_members: tuple[float, ...] = ()
+    features: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -112,8 +118,13 @@ class Model:
         return next(self.classifier.parameters()).device
 
     @property
-    def unit(self) -> str:
-        """What it was trained on: scan, nodule or patient."""
+    def networks(self) -> tuple[Model, ...]:
+        """The members of an ensemble, or a single model itself."""
+        return self.members or (self,)
+
+    @property
+    def bag(self) -> str:
+        """What gets one probability: scan, nodule or patient."""
         return self.provenance.get("bag") or "scan"  # older bundles do not say
 
     @property
@@ -135,9 +146,7 @@ class Model:
         self.check_hu()
         hu = np.asarray(volume_hu)
         spacing = np.asarray(spacing_mm, np.float64)
-        in_mm = self.provenance["crop"] == "lungs" or any(
-            one.classifier.preprocessor.crop_mm for one in self.members or (self,)
-        )
+        in_mm = self.provenance["crop"] == "lungs" or any(one.classifier.preprocessor.crop_mm for one in self.networks)
         if pixels_unknown := spacing.ndim == 0 and not in_mm:
             spacing = np.array([spacing, 1.0, 1.0])  # nothing else depends on the pixel spacing
         if hu.ndim != 3 or len(hu) < 2 or spacing.shape != (3,) or not ((spacing > 0) & np.isfinite(spacing)).all():
@@ -164,7 +173,10 @@ class Model:
         Raises Refused if it has a larger gap, its pixels cannot be read, or the field of view is too large.
         """
         self.check_hu()
-        volume, details = prepare_series(series, max_gap_mm, crop=self.provenance["crop"])
+        return self.predict_prepared(series, *prepare_series(series, max_gap_mm, crop=self.provenance["crop"]))
+
+    def predict_prepared(self, series: Series, volume: Volume, details: Mapping[str, Any]) -> Prediction:
+        """Predict a series that has been read: volume and details are those of `prepare_series`, cropped alike."""
         for warning in unit_warnings([{"bag_id": series.uid, **details}]):
             log.warning("%s", warning)
         return self.predict_voxels(volume.hu, volume.z_mm, volume.pixel_spacing_mm, details)
@@ -184,9 +196,8 @@ class Model:
             pixel_spacing_mm: (row, column); a model with image.crop_mm requires it.
             details: of the series, see `prepare_series`, to be compared with the training data.
         """
-        members = self.members or (self,)
-        bags = [predict_volume(each.classifier, voxels, pixel_spacing_mm) for each in members]
-        bag = mean_prediction(bags)
+        found = [predict_and_embed(each.classifier, voxels, pixel_spacing_mm) for each in self.networks]
+        bag = mean_prediction([prediction for prediction, _ in found])
         index = np.arange(len(voxels))
         p = bag.slice_probabilities if self.config["slices_trained"] else np.full((len(voxels), 3), np.nan)
         slices = pd.DataFrame(
@@ -194,30 +205,55 @@ class Model:
              "p_non_nodule": p[:, 0], "p_benign": p[:, 1], "p_malignant": p[:, 2]}
         )  # fmt: skip
         calibrated = None if self.chosen is None else self.chosen.calibrated([bag.probability])
-        positions = np.full(len(voxels), np.nan) if z_mm is None else z_mm
-        measured = measures(voxels.shape, positions, pixel_spacing_mm, details or {})
-        warnings, unknown = compare(measured, self.ranges, self.unit)
-        ratios = [
-            None if each.reference is None or own.embedding is None else each.reference.ratio(own.embedding)
-            for each, own in zip(members, bags, strict=True)
-        ]
-        further, unchecked = compare_embeddings(ratios, self.unit)
+        warnings, unknown = self._compare(voxels, z_mm, pixel_spacing_mm, details or {}, [rows for _, rows in found])
         return Prediction(
-            bag.probability, None if calibrated is None else float(calibrated[0]), slices,
-            (*warnings, *further), (*unknown, *unchecked),
-        )  # fmt: skip
+            bag.probability,
+            None if calibrated is None else float(calibrated[0]),
+            slices,
+            tuple(warnings),
+            tuple(unknown),
+            of_members=tuple(prediction.probability for prediction, _ in found),
+            features=tuple(rows for _, rows in found),
+        )
 
-    def check_hu(self) -> None:
-        """Raise LungtlError if the model was trained on grey values instead of HU, or on nodules instead of scans."""
+    def check_hu(self, bag: str = "scan") -> None:
+        """Raise LungtlError if the model was trained on grey values instead of HU, or on nodules instead of scans.
+
+        `bag` is what it is to predict: scan or nodule.
+        """
         if self.provenance["value_range"] is not None:
             raise LungtlError(
                 f"{self.folder} was trained on grey values, not HU; it cannot read CT series: use another model"
             )
-        if self.unit != "scan":
+        if self.bag == bag:
+            return
+        if bag == "scan":
             raise LungtlError(
-                f"{self.folder} was trained on nodules cut out of scans (dataset.bag={self.unit}), it cannot read "
-                "whole series: score nodules with lungtl evaluate, or use another model"
+                f"{self.folder} was trained on nodules cut out of scans (dataset.bag={self.bag}), it cannot read whole "
+                "series: give the nodules to lungtl predict with points=FILE.csv or to lungtl evaluate, or use another "
+                "model"
             )
+        raise LungtlError(
+            f"{self.folder} was trained on {self.bag}s, not on single nodules; omit points, or use another model"
+        )
+
+    def _compare(
+        self,
+        voxels: NDArray[np.int16],
+        z_mm: NDArray[np.float64] | None,
+        pixel_spacing_mm: Spacing,
+        details: Mapping[str, Any],
+        features: Sequence[Tensor],
+    ) -> tuple[list[InputWarning], list[str]]:
+        """Warnings about what was predicted, and the codes that could not be compared; see `input_warnings`."""
+        positions = np.full(len(voxels), np.nan) if z_mm is None else z_mm
+        warnings, unknown = compare(measures(voxels.shape, positions, pixel_spacing_mm, details), self.ranges, self.bag)
+        ratios = [
+            None if each.reference is None else each.reference.ratio(mean_embedding(each.classifier, rows))
+            for each, rows in zip(self.networks, features, strict=True)
+        ]
+        further, unchecked = compare_embeddings(ratios, self.bag)
+        return warnings + further, unknown + unchecked
 
     def _predict(self, volume: Volume) -> Prediction:
         details = {"native_spacing_mm": float(np.median(np.diff(volume.z_mm)))}
