@@ -72,6 +72,35 @@ def predict_and_embed(
     return prediction, views[0][0].clone()  # outside inference mode, so that gradients can pass through what uses it
 
 
+def mean_embeddings(
+    classifier: BagClassifier, store: Store, bag_ids: Sequence[str], features: Features | None, device: torch.device
+) -> list[NDArray[np.float32]]:
+    """`mean_embedding` of bags of a store, in their first view; see `predict_bags`."""
+    classifier.to(device)
+    with (
+        evaluation_mode(classifier),
+        torch.inference_mode(),
+        classifier.folded() if features is None else nullcontext(),
+    ):
+        return [
+            mean_embedding(
+                classifier,
+                _embed(classifier, [(store.voxels(bag_id), store.spacing_mm(bag_id))], device)[0]
+                if features is None
+                else features.rows(bag_id, 0, None).to(device),
+            )
+            for bag_id in bag_ids
+        ]
+
+
+def mean_embedding(classifier: BagClassifier, rows: Tensor) -> NDArray[np.float32]:
+    """The mean of the slices' embeddings, float32 [D], from the features of one bag, float [S, row_width]."""
+    with torch.inference_mode():
+        embeddings = [classifier.suffix(chunk.float()) for chunk in rows.split(classifier.chunk)]
+        mean: NDArray[np.float32] = torch.cat(embeddings).mean(dim=0).cpu().numpy()
+    return mean
+
+
 def mean_prediction(predictions: Sequence[BagPrediction]) -> BagPrediction:
     """The mean of several predictions of one bag: of ensemble members, or of views."""
     probabilities, weights, slices = zip(*predictions, strict=True)

@@ -116,12 +116,14 @@ class Predictor:
         self.models, self.max_gap_mm, self.created = models, max_gap_mm, created
         self.about = [about(each) for each in models]
         self.phantom = any(each.phantom for each in models)
+        ranges = models[0].model.ranges if len(models) == 1 else None
+        self.reference = {} if ranges is None else ranges.scores.get("val", {})
         self._native: tuple[str, Volume] | None = None
 
     def predict(self, task: Task, outputs: Outputs) -> None:
         """Predict a series or nodule and write its files; raises Refused."""
         result, planes = self._predict(task)
-        page = make_page(result, planes, self.about, self.phantom, {}, self.created)
+        page = make_page(result, planes, self.about, self.phantom, self.reference, self.created)
         entry = series_entry(page.result, self.created, task.fingerprint)
         outputs.add(page.result, entry, page.html, page.picture)
         log.info("%s", summarise(entry))

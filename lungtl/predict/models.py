@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lungtl.bundle.ranges import PHANTOM
 from lungtl.data.store.files import SUMS
 from lungtl.models.inference import P_COLUMNS
 from lungtl.predict.result import Decision, ModelResult
@@ -18,8 +19,6 @@ from lungtl.runs.folder import bundle_of, find_model
 from lungtl.runs.model import Model, Prediction
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import fingerprint, sha256
-
-PHANTOM = "phantom"
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,10 @@ class NamedModel:
     @property
     def phantom(self) -> bool:
         """Whether synthetic scans trained it, so that its predictions have no clinical meaning."""
-        choices: dict[str, Any] = self.model.provenance.get("choices") or {}
-        return choices.get("dataset") == PHANTOM
+        choices: dict[str, Any] = self.model.provenance.get("choices") or {}  # of bundles without ranges
+        return choices.get("dataset") == PHANTOM or any(
+            one.ranges is not None and one.ranges.phantom for one in (self.model, *self.model.members)
+        )
 
     def result(self, prediction: Prediction, with_covariates: float | None = None) -> ModelResult:
         """A prediction and the decisions at the model's operating points."""

@@ -12,9 +12,10 @@ from lungtl.evaluation.page import render
 from lungtl.predict.about import About, decisions_table
 from lungtl.predict.document import MEANINGLESS, RESEARCH_ONLY
 from lungtl.predict.pictures import Planes, heated, overview, png, square_pixels
-from lungtl.predict.result import InputWarning, SeriesResult
+from lungtl.predict.result import SeriesResult
 from lungtl.predict.scale import Quantiles, scale
 from lungtl.predict.sheets import caption, padded, sheets
+from lungtl.runs.input_warnings import PHANTOM, InputWarning
 from lungtl.settings.version import VERSION
 
 HERE = Path(__file__).parent
@@ -49,8 +50,8 @@ def make_page(
         created: when.
     """
     warnings = result.warnings
-    if phantom and not any(warning.code == "phantom" for warning in warnings):
-        warnings = [InputWarning("phantom", MEANINGLESS, ""), *warnings]
+    if phantom and not any(warning.code == PHANTOM for warning in warnings):
+        warnings = [InputWarning(PHANTOM, MEANINGLESS, ""), *warnings]
     pictures = {"scale": scale(result, reference), "overview": overview(planes, result)}
     sentences = describe(result)
     facts = _facts(result, created)
@@ -111,7 +112,7 @@ def describe(result: SeriesResult) -> list[str]:
     if not several and (decision := first.decisions.get("youden")) is not None:
         called = "positive" if decision.positive else "negative"
         sentences.append(
-            f"At the threshold with the best balance of sensitivity and specificity ({decision.threshold:.3f}, chosen on "
+            f"At the threshold that balances sensitivity and specificity best ({decision.threshold:.3f}, chosen on "
             f"validation cases) it is {called}."
         )
     for each in result.models if several else ():

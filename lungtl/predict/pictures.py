@@ -12,6 +12,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -94,8 +95,8 @@ def overview(planes: Planes, result: SeriesResult) -> Picture:
             panel.set_ylabel("z (mm), feet to head", fontsize=FONT)
             panel.tick_params(labelsize=FONT - 1)
         for side, x, align in ((sides[0], 0.015, "left"), (sides[1], 0.985, "right")):
-            panel.text(x, 0.5, side, transform=panel.transAxes, ha=align, va="center", color="#FFD060", fontsize=14,
-                       fontweight="bold")  # fmt: skip
+            panel.text(x, 0.5, side, transform=panel.transAxes, ha=align, va="center", color="#FFD060", fontsize=15,
+                       fontweight="bold", path_effects=[withStroke(linewidth=2.5, foreground="black")])  # fmt: skip
         for key in result.key_slices:
             for start, stop in ((0, 0.07), (0.93, 1)):
                 panel.axhline(key.z_mm, start, stop, color=MARK, linewidth=1.6)

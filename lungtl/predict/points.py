@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from lungtl.runs.scored_model import covariates_of
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import WINDOWS
 from lungtl.sources.ct.cut import DEPTH_MM, FIELD_MM, cut_nodule, cut_out, locate
+from lungtl.sources.ct.prepare import series_details
 from lungtl.sources.ct.series import Series
 from lungtl.sources.ct.volume import Volume
 from lungtl.sources.density import greatest_density
@@ -66,7 +68,8 @@ def predict_point(
         cut: cut_nodule(series, point.position_mm, point.diameter_mm, cut.field_mm, cut.depth_mm, native)
         for cut in dict.fromkeys(cuts.values())
     }
-    results = tuple(_predict(each, volumes[cuts[each.name]], point) for each in models)
+    details = series_details(series)
+    results = tuple(_predict(each, volumes[cuts[each.name]], point, details) for each in models)
     probability, spread, columns = combine(results)
     cut = cuts[models[0].name]
     slices = native_slices(series, volumes[cut].z_mm).assign(**columns)
@@ -83,8 +86,8 @@ def predict_point(
     )  # fmt: skip
 
 
-def _predict(each: NamedModel, volume: Volume, point: Point) -> ModelResult:
-    prediction = each.model.predict_voxels(volume.hu, volume.z_mm, volume.pixel_spacing_mm)
+def _predict(each: NamedModel, volume: Volume, point: Point, details: Mapping[str, Any]) -> ModelResult:
+    prediction = each.model.predict_voxels(volume.hu, volume.z_mm, volume.pixel_spacing_mm, details)
     density = greatest_density([volume.hu], volume.pixel_spacing_mm, [point.diameter_mm])
     combined = []
     for network, probability in zip(each.model.networks, prediction.of_members, strict=True):

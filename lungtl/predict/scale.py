@@ -86,7 +86,6 @@ def _draw_thresholds(axes: Axes, result: SeriesResult) -> None:
     top = axes.get_ylim()[1]
     for threshold, shown in zip(thresholds, spread_apart(thresholds, LABEL_WIDTH, (0, 1.05)), strict=True):
         axes.axvline(threshold, color=BLACK, linewidth=1, linestyle=(0, (3, 3)))
-        axes.annotate(
-            "\n".join(names[threshold]), (threshold, top), (shown, top + 0.25), fontsize=FONT - 2, ha="center", va="bottom",
-            annotation_clip=False, arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6},
-        )  # fmt: skip
+        arrow = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6}
+        axes.annotate("\n".join(names[threshold]), (threshold, top), (shown, top + 0.25), fontsize=FONT - 2,
+                      ha="center", va="bottom", annotation_clip=False, arrowprops=arrow)  # fmt: skip
