@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lungtl.bundle.files import BACKBONE, CONFIG, FORMAT, PROBE, REFERENCE, TIMM, UNTRAINED, WEIGHTS, damaged
+from lungtl.bundle.files import BACKBONE, CONFIG, PROBE, REFERENCE, TIMM, UNTRAINED, WEIGHTS, check_format, damaged
 from lungtl.bundle.reference import Reference
 from lungtl.data.store.files import check_checksums
 from lungtl.settings import parts
@@ -50,8 +50,7 @@ def load_bundle(folder: Path, trust: str | Collection[str] = ()) -> tuple[BagCla
     check_checksums(folder)
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if config.get("format") != FORMAT:
-            raise LungtlError(f"{folder} has bundle format {config.get('format')}, this lungtl reads {FORMAT}")
+        check_format(folder, config)
         config.setdefault("slices_trained", True)  # the first bundles lack it
         _Config.model_validate(config)
         with no_larger_than(folder / WEIGHTS):
