@@ -71,8 +71,8 @@ class Reference:
 def fit_reference(training: Sequence[Floats], validation: Sequence[Floats]) -> Reference | None:
     """Keep the training bags, and choose the threshold on validation bags: mean embeddings float32 [D] each.
 
-    The threshold is the 99 % quantile of the validation bags' distances or, since of few bags that is merely the largest,
-    the upper 99.9 % prediction limit of a log-normal distribution for one more bag, whichever is higher.
+    The threshold is the 99 % quantile of the validation bags' distances or, since of few bags that is merely the
+    largest, the upper 99.9 % prediction limit of a log-normal distribution for one more bag, whichever is higher.
 
     Returns:
         None with fewer than `FEWEST` bags in either.
