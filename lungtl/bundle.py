@@ -2,9 +2,9 @@
 
 More files are optional: `calibration.json`, chosen on the validation split (see `lungtl.evaluation.chosen`);
 `untrained.safetensors`, the head of the untrained control (see `lungtl.training.untrained`), whose random backbone is
-drawn again from its seed; `probe.safetensors`, the probe of its features (see `lungtl.training.probe`); and
-`seen.json`, the checksums of the voxels that trained the model or chose its epoch. `SHA256SUMS` lists the checksums of
-all but the card.
+drawn again from its seed; `probe.safetensors`, the probe of its features (see `lungtl.training.probe`), and
+`covariates.safetensors`, the same with covariates; and `seen.json`, the checksums of the voxels that trained the model
+or chose its epoch. `SHA256SUMS` lists the checksums of all but the card.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 UNTRAINED, PROBE, SEEN = "untrained.safetensors", "probe.safetensors", "seen.json"
-FILES = (CONFIG, WEIGHTS, CALIBRATION, UNTRAINED, PROBE, SEEN)
+COVARIATES = "covariates.safetensors"
+FILES = (CONFIG, WEIGHTS, CALIBRATION, UNTRAINED, PROBE, COVARIATES, SEEN)
 """What `SHA256SUMS` lists."""
 BACKBONE = "backbone."
 TIMM = "lungtl.models.backbones.timm_backbone.TimmBackbone"
@@ -55,7 +56,7 @@ def save_bundle(
     controls: Controls | None = None,
     backbone: Mapping[str, Any] | None = None,
     probe: Probe | None = None,
-    covariates: Regression | None = None,
+    covariates: Regression | Probe | None = None,
     seen: Mapping[str, list[str]] | None = None,
 ) -> None:
     """Write a bundle.
@@ -72,10 +73,13 @@ def save_bundle(
         controls: trivial predictors fitted on the training split.
         backbone: its config (`_target_` and options); None for a timm model.
         probe: of its features.
-        covariates: the regression on its log-odds and covariates.
+        covariates: the regression on covariates and its log-odds, or its features.
         seen: train and val -> checksums of their voxels.
     """
     from safetensors.torch import save_file
+
+    from lungtl.evaluation.covariates import Regression
+    from lungtl.training.probe import Probe
 
     folder.mkdir(parents=True, exist_ok=True)
     config = {
@@ -95,7 +99,7 @@ def save_bundle(
         "slices_trained": slices_trained,
         "views": classifier.views,
         "controls": None if controls is None else controls.to_dict(),
-        "covariates": None if covariates is None else asdict(covariates),
+        "covariates": asdict(covariates) if isinstance(covariates, Regression) else None,
         "preprocessing": classifier.preprocessor.describe(),
         "provenance": dict(provenance),
     }
@@ -110,6 +114,8 @@ def save_bundle(
         save_file(head, folder / UNTRAINED, {"backbone": untrained.fingerprint})
     if probe is not None:
         probe.save(folder / PROBE)
+    if isinstance(covariates, Probe):
+        covariates.save(folder / COVARIATES)
     if seen is not None:
         (folder / SEEN).write_text(json.dumps(seen), encoding="utf-8")
     write_checksums(folder, FILES)
@@ -197,14 +203,28 @@ def load_untrained(
 
 def load_probe(folder: Path) -> Probe | None:
     """The probe of a bundle; None if it has none. Raises LungtlError if the file is damaged."""
+    return _load_probe(folder, PROBE)
+
+
+def load_covariates(folder: Path, config: Mapping[str, Any]) -> Regression | Probe | None:
+    """What a bundle's model predicts with from covariates; None if it has none. Raises LungtlError if damaged."""
+    from lungtl.evaluation.controls import read_numbers
+    from lungtl.evaluation.covariates import Regression
+
+    if (saved := config.get("covariates")) is not None:
+        return read_numbers(Regression, saved, "covariates")
+    return _load_probe(folder, COVARIATES)
+
+
+def _load_probe(folder: Path, name: str) -> Probe | None:
     from safetensors import SafetensorError
 
     from lungtl.training.probe import Probe
 
-    if not (folder / PROBE).is_file():
+    if not (folder / name).is_file():
         return None
     try:
-        return Probe.load(folder / PROBE)
+        return Probe.load(folder / name)
     except (LookupError, TypeError, ValueError, SafetensorError) as error:
         raise _damaged(folder, error) from error
 

@@ -114,6 +114,27 @@ def predict_bags(
     return Predictions(pd.DataFrame(bags, columns=["bag_id", "probability"]), pd.concat(slices, ignore_index=True))
 
 
+def pool_slices(rows: Tensor) -> NDArray[np.float32]:
+    """Mean and maximum over the slices of a bag: float [S, D] -> float32 [2 D]."""
+    values = rows.float()
+    return torch.cat([values.mean(dim=0), values.amax(dim=0)]).cpu().numpy()
+
+
+def pool_bags(
+    classifier: BagClassifier, store: Store, bag_ids: Iterable[str], features: Features | None, device: torch.device
+) -> NDArray[np.float32]:
+    """`pool_slices` of bags of a store, in their first view, of a frozen backbone: float32 [n, 2 D].
+
+    `features` are from the feature cache; None reads voxels.
+    """
+    if features is not None:
+        return np.stack([pool_slices(features.rows(bag_id, 0, None)) for bag_id in bag_ids])
+    classifier.to(device)
+    with evaluation_mode(classifier), torch.inference_mode(), classifier.folded():
+        volumes = ([(store.voxels(bag_id), store.spacing_mm(bag_id))] for bag_id in bag_ids)
+        return np.stack([pool_slices(_embed(classifier, volume, device)[0]) for volume in volumes])
+
+
 def most_slices(store: Store, features: Features | None, neighbours: bool) -> int:
     """How many slices make up `MOST_BYTES`, judged by the first bag."""
     bag_id = str(store.bags["bag_id"].iloc[0])
