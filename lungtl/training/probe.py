@@ -37,7 +37,7 @@ STRENGTHS = tuple(float(10**exponent) for exponent in np.arange(-4, -0.9, 0.5))
 FOLDS = 5
 POSITIVE = 0.5  # label from which a bag counts as positive when folds are drawn
 FEW = 1e-3  # C where a class has a single training patient, so that there are no inner folds
-FREE = 100.0  # covariates, unlike features, are few: standardised to this deviation, they are hardly penalised
+FREE = 20.0  # covariates, unlike features, are few: standardised to this deviation, they are hardly penalised
 FOLDS_SEED = 0  # the same folds for all runs of a split: the control depends on features and split alone
 
 Floats = NDArray[np.float64]
@@ -123,7 +123,7 @@ def fit_probe(pooled: NDArray[np.float32], train: pd.DataFrame, covariates: Sequ
     y = train["label"].to_numpy(np.float64)
     check_labels(y >= POSITIVE, "training labels")
     strength = _choose_strength(x, y, list(train["patient_id"]), len(covariates))
-    weights, intercept = _fit(x, y, strength, len(covariates))
+    ((weights, intercept),) = _fit(x, y, (strength,), len(covariates))
     beside = f" and {', '.join(covariates)}" if covariates else ""
     log.info("probe: logistic regression on the slices' mean and maximum features%s, C=%.2g", beside, strength)
     return Probe(weights, intercept, strength, len(y), tuple(covariates))
@@ -138,26 +138,30 @@ def _choose_strength(x: Floats, y: Floats, patients: Sequence[str], n_free: int)
     for inner, outer in StratifiedGroupKFold(folds, shuffle=True, random_state=FOLDS_SEED).split(x, positive, groups):
         if len(np.unique(positive[inner])) < 2:  # several bags of few patients
             continue
-        for strength in STRENGTHS:
-            weights, intercept = _fit(x[inner], y[inner], strength, n_free)
+        for strength, (weights, intercept) in zip(STRENGTHS, _fit(x[inner], y[inner], STRENGTHS, n_free), strict=True):
             logits = x[outer] @ weights + intercept
             losses[strength] += float((np.logaddexp(0, logits) - y[outer] * logits).sum())
     return min(STRENGTHS, key=losses.__getitem__)  # of equal ones the strongest penalty
 
 
-def _fit(x: Floats, y: Floats, strength: float, n_free: int) -> tuple[Floats, float]:
-    """Weights and intercept for x as it is; the penalty is on standardised x, and hardly on its last `n_free` columns.
+def _fit(x: Floats, y: Floats, strengths: Sequence[float], n_free: int) -> list[tuple[Floats, float]]:
+    """Weights and intercept for x as it is, for each C of a rising sequence: each fit starts from the one before.
 
-    A bag of label y counts as y positive and 1 - y negative ones.
+    The penalty is on standardised x, and hardly on its last `n_free` columns. A bag of label y counts as y positive and
+    1 - y negative ones.
     """
     centre, scale = x.mean(axis=0), x.std(axis=0)
     scale[scale == 0] = 1
     scale[len(scale) - n_free :] /= FREE
     z, up, down = (x - centre) / scale, y > 0, y < 1
     rows, labels = np.concatenate([z[up], z[down]]), np.repeat([1, 0], [up.sum(), down.sum()])
-    model = LogisticRegression(C=strength, max_iter=500)
-    with warnings.catch_warnings():  # at the weakest penalties, whose loss is high long before it converges
-        warnings.filterwarnings("ignore", category=ConvergenceWarning)
-        model.fit(rows, labels, sample_weight=np.concatenate([y[up], 1 - y[down]]))
-    weights = np.ascontiguousarray(model.coef_[0] / scale)
-    return weights, float(model.intercept_[0] - weights @ centre)
+    shares = np.concatenate([y[up], 1 - y[down]])
+    model = LogisticRegression(max_iter=500, warm_start=True)
+    fitted = []
+    for strength in strengths:
+        with warnings.catch_warnings():  # at the weakest penalties, whose loss is high long before it converges
+            warnings.filterwarnings("ignore", category=ConvergenceWarning)
+            model.set_params(C=strength).fit(rows, labels, sample_weight=shares)
+        weights = np.ascontiguousarray(model.coef_[0] / scale)
+        fitted.append((weights, float(model.intercept_[0] - weights @ centre)))
+    return fitted
