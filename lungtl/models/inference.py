@@ -48,14 +48,56 @@ class Predictions:
 def predict_volume(
     classifier: BagClassifier, voxels: NDArray[np.int16], spacing_mm: Spacing = UNKNOWN_SPACING
 ) -> BagPrediction:
-    """Predict one bag from its voxels, int16 [S, H, W], on the classifier's device, in evaluation mode.
+    """Predict one bag: see `predict_and_embed`."""
+    return predict_and_embed(classifier, voxels, spacing_mm)[0]
 
-    `spacing_mm` is that of rows and columns, which fields of view in mm require.
+
+def predict_and_embed(
+    classifier: BagClassifier, voxels: NDArray[np.int16], spacing_mm: Spacing = UNKNOWN_SPACING
+) -> tuple[BagPrediction, Tensor]:
+    """Predict one bag from its voxels, on the classifier's device, in evaluation mode.
+
+    Args:
+        classifier: trained.
+        voxels: int16 [S, H, W].
+        spacing_mm: of rows and columns, which fields of view in mm require.
+
+    Returns:
+        The prediction, and the features of the slices as they are, in no other view: float [S, row_width].
     """
     device = next(classifier.parameters()).device
     with evaluation_mode(classifier), torch.inference_mode(), classifier.folded():
         views = [_embed(classifier, [(voxels, spacing_mm)], device, view=view) for view in range(classifier.views)]
-        return mean_prediction([_classify(classifier, rows)[0] for rows in views])
+        return mean_prediction([_classify(classifier, rows)[0] for rows in views]), views[0][0]
+
+
+def pool_bags(
+    classifier: BagClassifier, store: Store, bag_ids: Iterable[str], features: Features | None, device: torch.device
+) -> NDArray[np.float32]:
+    """`pool_bag` of bags of a store, in their first view, float32 [n, 2 D]; for `features` see `predict_bags`."""
+    classifier.to(device)
+    with (
+        evaluation_mode(classifier),
+        torch.inference_mode(),
+        classifier.folded() if features is None else nullcontext(),
+    ):
+        if features is not None:
+            bags: Iterable[Tensor] = (features.rows(bag_id, 0, None).to(device) for bag_id in bag_ids)
+        else:
+            bags = (_embed(classifier, [(store.voxels(b), store.spacing_mm(b))], device)[0] for b in bag_ids)
+        return np.stack([pool_bag(classifier, rows) for rows in bags])
+
+
+def pool_bag(classifier: BagClassifier, rows: Tensor) -> NDArray[np.float32]:
+    """`pool_slices` of a bag's embeddings, float32 [2 D], from its rows in the feature cache, float [S, row_width]."""
+    with torch.inference_mode():
+        return pool_slices(torch.cat([classifier.suffix(chunk.float()) for chunk in rows.split(classifier.chunk)]))
+
+
+def pool_slices(embeddings: Tensor) -> NDArray[np.float32]:
+    """Mean, then maximum over the slices of a bag: float [S, D] -> float32 [2 D]."""
+    pooled: NDArray[np.float32] = torch.cat([embeddings.mean(dim=0), embeddings.amax(dim=0)]).cpu().numpy()
+    return pooled
 
 
 def mean_prediction(predictions: Sequence[BagPrediction]) -> BagPrediction:
@@ -112,27 +154,6 @@ def predict_bags(
                 bags.append((bag_id, prediction.probability))
                 slices.append(_slice_table(prediction, store, bag_id))
     return Predictions(pd.DataFrame(bags, columns=["bag_id", "probability"]), pd.concat(slices, ignore_index=True))
-
-
-def pool_slices(rows: Tensor) -> NDArray[np.float32]:
-    """Mean and maximum over the slices of a bag: float [S, D] -> float32 [2 D]."""
-    values = rows.float()
-    return torch.cat([values.mean(dim=0), values.amax(dim=0)]).cpu().numpy()
-
-
-def pool_bags(
-    classifier: BagClassifier, store: Store, bag_ids: Iterable[str], features: Features | None, device: torch.device
-) -> NDArray[np.float32]:
-    """`pool_slices` of bags of a store, in their first view, of a frozen backbone: float32 [n, 2 D].
-
-    `features` are from the feature cache; None reads voxels.
-    """
-    if features is not None:
-        return np.stack([pool_slices(features.rows(bag_id, 0, None)) for bag_id in bag_ids])
-    classifier.to(device)
-    with evaluation_mode(classifier), torch.inference_mode(), classifier.folded():
-        volumes = ([(store.voxels(bag_id), store.spacing_mm(bag_id))] for bag_id in bag_ids)
-        return np.stack([pool_slices(_embed(classifier, volume, device)[0]) for volume in volumes])
 
 
 def most_slices(store: Store, features: Features | None, neighbours: bool) -> int:

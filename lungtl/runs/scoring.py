@@ -9,12 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from lungtl.bundle import model_card, save_bundle
+from lungtl.bundle import Reference, model_card, save_bundle
+from lungtl.bundle.ranges import training_ranges
+from lungtl.bundle.reference import MOST_BAGS, fit_reference
 from lungtl.data.splits import EXTRA, voxel_digests
 from lungtl.data.store.reader import Store
-from lungtl.data.tables import write_table
+from lungtl.data.tables import read_table, write_table
 from lungtl.evaluation.assess import assess
 from lungtl.evaluation.chosen import Chosen, choose, write_chosen
 from lungtl.evaluation.controls import fit_controls
@@ -179,9 +182,20 @@ def export_bundle(
               rows_of_localisation(document))  # fmt: skip
     card = model_card(record["name"], {key: str(value) for key, value in described.items()}, *tables)
     provenance = {**without_local(record), "cache_precision": config.cache.precision}
+    scores = {"val": read_table(folder / VALIDATION), "test": read_table(folder / PREDICTIONS)}
     save_bundle(model.classifier, config.aggregator, folder / BUNDLE, provenance, card, model.chosen, model.untrained,
                 model.slices_trained, model.controls, config.backbone, model.probe, model.covariates,
-                voxel_digests(split, store.bags))  # fmt: skip
+                voxel_digests(split, store.bags), training_ranges(store, split, scores),
+                _reference(model, store, split))  # fmt: skip
+
+
+def _reference(model: ScoredModel, store: Store, split: pd.DataFrame) -> Reference | None:
+    """Embeddings of up to `MOST_BAGS` training bags, evenly spaced in the split, and of the validation bags."""
+    training, validation = (list(split.loc[split["split"] == side, "bag_id"]) for side in ("train", "val"))
+    chosen = np.unique(np.linspace(0, len(training) - 1, MOST_BAGS).round().astype(int))
+    bags = [*(training[k] for k in chosen), *validation]
+    means, _ = np.split(pool_bags(model.classifier, store, bags, model.features, model.device), 2, axis=1)
+    return fit_reference(list(means[: len(chosen)]), list(means[len(chosen) :]))
 
 
 def slices_trained(store: Store, split: pd.DataFrame, trained: Trained) -> bool:

@@ -237,7 +237,7 @@ def test_covariates_give_a_second_prediction_fitted_on_validation_bags(config: T
     assert part["scores"]["metrics"]["auroc"]["value"] == pytest.approx(combined)
     assert part["gain"]["difference"] == pytest.approx(combined - alone)
     assert set(part["gains"]) == {"prevalence"}  # the diameter of a test bag is unknown
-    card = (folder / "bundle" / "README.md").read_text()
+    card = (folder / "bundle" / "card.md").read_text()
     assert "- covariates: diameter (a reader had to outline the nodule first)" in card
     assert "| metric | model with diameter |" in card
 
@@ -356,7 +356,7 @@ def test_a_run_may_leave_its_figures_out(config: TrainConfig, store: Store) -> N
 
 
 def test_the_card_shows_controls_operating_points_and_weights(done: tuple[dict[str, Any], Path, Recorded]) -> None:
-    card = (done[1] / "bundle" / "README.md").read_text()
+    card = (done[1] / "bundle" / "card.md").read_text()
     for line in (
         "| metric | model | prevalence | diameter | untrained | probe |",
         "| chosen on validation for | threshold | sensitivity | specificity | ppv | npv |",
