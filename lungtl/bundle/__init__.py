@@ -13,5 +13,5 @@ from lungtl.bundle.reference import Reference
 from lungtl.bundle.write import save_bundle
 
 __all__ = ["CARD", "CARD_DATA", "CONFIG", "FILES", "FORMAT", "PROBE", "SEEN", "UNTRAINED", "WEIGHTS", "Ranges",
-           "Reference", "load_bundle", "load_covariates", "load_probe", "load_reference", "load_untrained", "model_card",
-           "read_ranges", "save_bundle", "write_ranges"]  # fmt: skip
+           "Reference", "load_bundle", "load_covariates", "load_probe", "load_reference", "load_untrained",
+           "model_card", "read_ranges", "save_bundle", "write_ranges"]  # fmt: skip
