@@ -39,8 +39,8 @@ STUDIES: dict[str, Sequence[Sequence[str]]] = {
                    ["dataset.rule=mean", "dataset.indeterminate=keep", "dataset.min_readers=1"]],
     "readers": [["loss=bag_only"], ["loss=readers"], ["loss=votes"], ["loss=votes", "dataset.uncounted=train"]],
     "patients": [[]],
-    "nodules": [["split.seed=0,1,2,3"]],
-    "maxslice": [["split.seed=0,1,2,3"]],
+    "nodules": [["split.seed=0,1,2,3", "evaluation.untrained=false"]],
+    "maxslice": [["split.seed=0,1,2,3", "evaluation.untrained=false"]],
     "seed_paper": [[]],
 }  # fmt: skip
 """Study -> the command lines beside `experiments=NAME`, each with a sweep of its own."""
