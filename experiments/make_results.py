@@ -32,7 +32,7 @@ HERE = Path(__file__).parent
 CONTROLS = ("diameter", "size_density")
 """Controls of the data, the same for every setting."""
 STUDIES: dict[str, Sequence[Sequence[str]]] = {
-    "scale": [[], ["image.crop_mm=null", "image.crop=48"]],
+    "scale": [[], ["image.crop_mm=null", "image.crop=48"], ["image.crop_mm=16,24", "image.size=128"]],
     "backbones": [[]],
     "aggregators": [[]],
     "label_rule": [["dataset.rule=median"], ["dataset.rule=mean"],
@@ -42,6 +42,7 @@ STUDIES: dict[str, Sequence[Sequence[str]]] = {
     "nodules": [["split.seed=0,1,2,3", "evaluation.untrained=false"]],
     "maxslice": [["split.seed=0,1,2,3", "evaluation.untrained=false"]],
     "seed_paper": [[]],
+    "learning_curve": [[]],
 }  # fmt: skip
 """Study -> the command lines beside `experiments=NAME`, each with a sweep of its own."""
 

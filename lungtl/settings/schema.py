@@ -164,6 +164,7 @@ class SplitConfig(Strict):
     folds: Annotated[int, Field(ge=2, le=20)]
     fold: Annotated[int, Field(ge=0)]
     seed: int
+    train_patients: Annotated[int, Field(ge=2)] | None = None
 
     @model_validator(mode="after")
     def _fold_exists(self) -> SplitConfig:
