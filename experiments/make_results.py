@@ -43,8 +43,17 @@ STUDIES: dict[str, Sequence[Sequence[str]]] = {
     "maxslice": [["split.seed=0,1,2,3", "evaluation.untrained=false"]],
     "seed_paper": [[]],
     "learning_curve": [[]],
+    "phantom_aggregators": [[]],
+    "transfer": [["backbone=efficientnet_lite0,efficientnet_lite1,efficientnet_lite2"]],
 }  # fmt: skip
 """Study -> the command lines beside `experiments=NAME`, each with a sweep of its own."""
+
+PLACES = {
+    "lidc_slices": {"root": "LIDC-IDRI-slices"},
+    "lidc_maxslice": {"images": "lidc_maxslice.npz", "table": "lidc_maxslice.csv"},
+    "phantom": {},
+}
+"""Dataset -> its options, and where in the data's folder they lead."""
 
 
 def main() -> None:
@@ -65,9 +74,9 @@ def main() -> None:
 
 def run(name: str, number: int, overrides: Sequence[str], data: Path, data_dir: Path) -> Path:
     """Cross-validate, or finish doing so; returns the sweep's folder."""
-    dataset = yaml.safe_load((HERE / f"{name}.yaml").read_text(encoding="utf-8")).get("defaults", [])
-    maxslice = any("lidc_maxslice" in str(line) for line in dataset)
-    places = {"images": "lidc_maxslice.npz", "table": "lidc_maxslice.csv"} if maxslice else {"root": "LIDC-IDRI-slices"}
+    settings = yaml.safe_load((HERE / f"{name}.yaml").read_text(encoding="utf-8"))
+    dataset = [line["override /dataset"] for line in settings["defaults"] if "override /dataset" in line]
+    places = PLACES[dataset[0] if dataset else "lidc_slices"]
     sweep = f"{name}-{number}"
     command = [
         sys.executable, "-m", "lungtl.crossval", f"experiments={name}", *overrides,
