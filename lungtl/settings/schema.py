@@ -401,6 +401,15 @@ class PredictConfig(Common):
     accelerator: Accelerator
 
 
+class ExportConfig(Common):
+    """`python -m lungtl.export`."""
+
+    model: str
+    trust: Trust
+    format: Literal["onnx", "torch"]
+    output: FullPath
+
+
 class ReportConfig(Common):
     """`python -m lungtl.report`."""
 
