@@ -48,14 +48,27 @@ class Predictions:
 def predict_volume(
     classifier: BagClassifier, voxels: NDArray[np.int16], spacing_mm: Spacing = UNKNOWN_SPACING
 ) -> BagPrediction:
-    """Predict one bag from its voxels, int16 [S, H, W], on the classifier's device, in evaluation mode.
+    """Predict one bag: see `predict_and_embed`."""
+    return predict_and_embed(classifier, voxels, spacing_mm)[0]
 
-    `spacing_mm` is that of rows and columns, which fields of view in mm require.
+
+def predict_and_embed(
+    classifier: BagClassifier, voxels: NDArray[np.int16], spacing_mm: Spacing = UNKNOWN_SPACING
+) -> tuple[BagPrediction, Tensor]:
+    """Predict one bag from its voxels, on the classifier's device, in evaluation mode.
+
+    Args:
+        classifier: trained.
+        voxels: int16 [S, H, W].
+        spacing_mm: of rows and columns, which fields of view in mm require.
+
+    Returns:
+        The prediction, and the features of the slices as they are, in no other view: float [S, row_width].
     """
     device = next(classifier.parameters()).device
     with evaluation_mode(classifier), torch.inference_mode(), classifier.folded():
         views = [_embed(classifier, [(voxels, spacing_mm)], device, view=view) for view in range(classifier.views)]
-        return mean_prediction([_classify(classifier, rows)[0] for rows in views])
+        return mean_prediction([_classify(classifier, rows)[0] for rows in views]), views[0]
 
 
 def mean_prediction(predictions: Sequence[BagPrediction]) -> BagPrediction:

@@ -30,7 +30,7 @@ from lungtl.sources.base import UNKNOWN, sha256
 
 SAME = ("store_fingerprint", "value_range", "crop")
 """What the records of all members must agree on."""
-SHARED = (*SAME, "bag", "store", "choices")
+SHARED = (*SAME, "bag", "field_mm", "depth_mm", "store", "choices")
 UNFINISHED = f".{BUNDLE}.unfinished"
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from lungtl.bundle import load_bundle
 from lungtl.data.field_of_view import UNKNOWN_SPACING, Spacing
 from lungtl.evaluation.chosen import Chosen, read_chosen
 from lungtl.models.bag_classifier import BagClassifier
-from lungtl.models.inference import mean_prediction, predict_volume
+from lungtl.models.inference import mean_prediction, predict_and_embed
 from lungtl.runs.ensemble import read_ensemble
 from lungtl.runs.folder import bundle_of
 from lungtl.settings.errors import LungtlError
@@ -58,12 +59,16 @@ class Prediction:
         slices: a row for each 1 mm slice: index, z_mm, weight (sum 1), p_non_nodule, p_benign, p_malignant (NaN if
             nothing trained the slice head).
         warnings: how the scan differs from the training scans.
+        of_members: the probability of each network: several of an ensemble.
+        features: of the slices, as heatmaps require them, float [S, K] of each network.
     """
 
     probability: float
     calibrated: float | None
     slices: pd.DataFrame
     warnings: tuple[InputWarning, ...] = ()
+    of_members: tuple[float, ...] = ()
+    features: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,16 @@ class Model:
         return next(self.classifier.parameters()).device
 
     @property
+    def networks(self) -> tuple[Model, ...]:
+        """The members of an ensemble, or a single model itself."""
+        return self.members or (self,)
+
+    @property
+    def bag(self) -> str:
+        """What gets one probability: scan, nodule or patient."""
+        return self.provenance.get("bag") or "scan"  # older bundles do not say
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """What the model was trained on."""
         provenance: dict[str, Any] = self.config["provenance"]
@@ -135,9 +150,7 @@ class Model:
         self.check_hu()
         hu = np.asarray(volume_hu)
         spacing = np.asarray(spacing_mm, np.float64)
-        in_mm = self.provenance["crop"] == "lungs" or any(
-            one.classifier.preprocessor.crop_mm for one in self.members or (self,)
-        )
+        in_mm = self.provenance["crop"] == "lungs" or any(one.classifier.preprocessor.crop_mm for one in self.networks)
         if spacing.ndim == 0 and not in_mm:
             spacing = np.array([spacing, 1.0, 1.0])  # nothing else depends on the pixel spacing
         if hu.ndim != 3 or len(hu) < 2 or spacing.shape != (3,) or not ((spacing > 0) & np.isfinite(spacing)).all():
@@ -162,7 +175,10 @@ class Model:
         Raises Refused if it has a larger gap, its pixels cannot be read, or the field of view is too large.
         """
         self.check_hu()
-        volume, details = prepare_series(series, max_gap_mm, crop=self.provenance["crop"])
+        return self.predict_prepared(series, *prepare_series(series, max_gap_mm, crop=self.provenance["crop"]))
+
+    def predict_prepared(self, series: Series, volume: Volume, details: Mapping[str, Any]) -> Prediction:
+        """Predict a series that has been read: volume and details are those of `prepare_series`, cropped alike."""
         for warning in unit_warnings([{"bag_id": series.uid, **details}]):
             log.warning("%s", warning)
         return self.predict_voxels(volume.hu, volume.z_mm, volume.pixel_spacing_mm)
@@ -180,8 +196,8 @@ class Model:
             z_mm: [S], of the slices; None counts from 0.
             pixel_spacing_mm: (row, column); a model with image.crop_mm requires it.
         """
-        members = self.members or (self,)
-        bag = mean_prediction([predict_volume(each.classifier, voxels, pixel_spacing_mm) for each in members])
+        found = [predict_and_embed(each.classifier, voxels, pixel_spacing_mm) for each in self.networks]
+        bag = mean_prediction([prediction for prediction, _ in found])
         index = np.arange(len(voxels))
         p = bag.slice_probabilities if self.config["slices_trained"] else np.full((len(voxels), 3), np.nan)
         slices = pd.DataFrame(
@@ -189,19 +205,34 @@ class Model:
              "p_non_nodule": p[:, 0], "p_benign": p[:, 1], "p_malignant": p[:, 2]}
         )  # fmt: skip
         calibrated = None if self.chosen is None else self.chosen.calibrated([bag.probability])
-        return Prediction(bag.probability, None if calibrated is None else float(calibrated[0]), slices)
+        return Prediction(
+            bag.probability,
+            None if calibrated is None else float(calibrated[0]),
+            slices,
+            of_members=tuple(prediction.probability for prediction, _ in found),
+            features=tuple(rows for _, rows in found),
+        )
 
-    def check_hu(self) -> None:
-        """Raise LungtlError if the model was trained on grey values instead of HU, or on nodules instead of scans."""
+    def check_hu(self, bag: str = "scan") -> None:
+        """Raise LungtlError if the model was trained on grey values instead of HU, or on nodules instead of scans.
+
+        `bag` is what it is to predict: scan or nodule.
+        """
         if self.provenance["value_range"] is not None:
             raise LungtlError(
                 f"{self.folder} was trained on grey values, not HU; it cannot read CT series: use another model"
             )
-        if (bag := self.provenance.get("bag") or "scan") != "scan":  # older bundles do not say
+        if self.bag == bag:
+            return
+        if bag == "scan":
             raise LungtlError(
-                f"{self.folder} was trained on nodules cut out of scans (dataset.bag={bag}), it cannot read whole "
-                "series: score nodules with lungtl evaluate, or use another model"
+                f"{self.folder} was trained on nodules cut out of scans (dataset.bag={self.bag}), it cannot read whole "
+                "series: give the nodules to lungtl predict with points=FILE.csv or to lungtl evaluate, or use another "
+                "model"
             )
+        raise LungtlError(
+            f"{self.folder} was trained on {self.bag}s, not on single nodules; omit points, or use another model"
+        )
 
     def _predict(self, volume: Volume) -> Prediction:
         if self.provenance["crop"] == "lungs":

@@ -47,6 +47,7 @@ def make_record(
         name: of the run.
         mlflow_run_id: None without tracking.
     """
+    recipe = store.manifest["recipe"]
     return {
         "name": name,
         "mlflow_run_id": mlflow_run_id,
@@ -54,8 +55,10 @@ def make_record(
         "overrides": config.overrides,
         "store": store.name,
         "value_range": store.manifest["value_range"],
-        "crop": store.manifest["recipe"].get("crop", "none"),
-        "bag": store.manifest["recipe"].get("bag", "scan"),
+        "crop": recipe.get("crop", "none"),
+        "bag": recipe.get("bag", "scan"),
+        "field_mm": recipe.get("field_mm"),
+        "depth_mm": recipe.get("depth_mm"),
         "store_fingerprint": store.fingerprint,
         "split_fingerprint": split_fingerprint(split),
         "weights_fingerprint": backbone.fingerprint(),

@@ -37,6 +37,7 @@ TAGS = {
     "SeriesInstanceUID": (0x0020000E, "UI"),
     "SeriesNumber": (0x00200011, "IS"),
     "AcquisitionNumber": (0x00200012, "IS"),
+    "InstanceNumber": (0x00200013, "IS"),
     "ImagePositionPatient": (0x00200032, "DS"),
     "ImageOrientationPatient": (0x00200037, "DS"),
     "FrameOfReferenceUID": (0x00200052, "UI"),
@@ -60,6 +61,7 @@ UNKNOWN_VR = "UN"  # written by some archives for elements they do not know
 BLANK = b" \0"
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 NUMBER = re.compile(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *")
+INTEGER = re.compile(r"[+-]?[0-9]{1,10}")
 MAX_UID_LENGTH = 64
 VENDORS = {
     "GE": r"\bge\b|general electric|imatron",
@@ -107,6 +109,14 @@ class Elements:
     def number(self, name: str) -> float:
         """One decimal number."""
         return self.numbers(name, 1)[0]
+
+    def whole_number(self, name: str) -> int | None:
+        """A decimal integer that only labels a slice; None, and no refusal, if it is missing or malformed."""
+        try:
+            text = self.text(name)
+        except Refused:
+            return None
+        return int(text) if INTEGER.fullmatch(text) else None
 
     def integer(self, name: str) -> int:
         """An unsigned 16-bit integer."""

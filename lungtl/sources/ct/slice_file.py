@@ -49,6 +49,7 @@ class SliceFile:
     bits_stored: int  # number of significant bits, the low ones
     signed: bool  # two's complement
     padding: tuple[int, int] | None  # PixelPaddingValue and PixelPaddingRangeLimit, each as its 16 bits
+    instance_number: int | None  # InstanceNumber, which viewers show; None if it is missing or not an integer
 
     @property
     def name(self) -> str:
@@ -125,6 +126,7 @@ def read_slice(path: Path, size: int, elements: Elements, syntax: str, pixels: P
         bits_stored=stored,
         signed=representation == 1,
         padding=None if padding is None else (padding, padding if limit is None else limit),
+        instance_number=elements.whole_number("InstanceNumber"),
     )
 
 
