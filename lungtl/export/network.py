@@ -68,7 +68,7 @@ def _classify(
 ) -> tuple[Tensor, Tensor]:
     frames = voxels.unsqueeze(1)
     if classifier.preprocessor.neighbours:  # the first and last slice are repeated at the ends
-        index = torch.arange(len(voxels))
+        index = torch.arange(voxels.shape[0])  # not len, which is fixed when traced
         before, after = (index - 1).clamp(min=0), torch.minimum(index + 1, index[-1:])
         frames = torch.cat([frames[before], frames, frames[after]], dim=1)
     if pixel_spacing_mm is not None and view % 2:
@@ -89,38 +89,43 @@ def aggregate(aggregator: Aggregator, h: Tensor, slice_logits: Tensor) -> tuple[
 
 def _preprocess(preprocessor: SlicePreprocessor, frames: Tensor, pixel_spacing_mm: Tensor | None) -> Tensor:
     """What `SlicePreprocessor.forward` computes: int16 [S, C, H, W] -> float [S * scales, channels, size, size]."""
-    height, width = frames.shape[-2:]
-    if (crop := preprocessor.crop) is not None and not preprocessor.crop_mm:
-        top, left = (height - crop) // 2, (width - crop) // 2
-        frames, height, width = frames[..., top : top + crop, left : left + crop], crop, crop
     windowed = ((frames - preprocessor.low) / preprocessor.width).clamp(0, 1)
     scales = []
     for mm in preprocessor.crop_mm or [None]:
-        rows, columns = (
-            _interpolation(pixels, None if mm is None or pixel_spacing_mm is None else mm / pixel_spacing_mm[axis],
-                           preprocessor.size)
-            for axis, pixels in enumerate((height, width))
-        )  # fmt: skip
-        scales.append(rows @ windowed @ columns.mT)
+        matrices = []
+        for axis, pixels in enumerate(windowed.shape[-2:]):
+            if mm is not None:
+                assert pixel_spacing_mm is not None
+                matrices.append(_of_field(pixels, mm / pixel_spacing_mm[axis].double(), preprocessor.size))
+            else:
+                matrices.append(_of_crop(pixels, preprocessor.crop, preprocessor.size))
+        scales.append(matrices[0] @ windowed @ matrices[1].mT)
     images = torch.stack(scales, dim=1).flatten(0, 1)
     return (images - preprocessor.mean) / preprocessor.std
 
 
-def _interpolation(pixels: int, extent: Tensor | None, size: int) -> Tensor:
-    """The matrix of `lungtl.data.field_of_view.interpolation`: float [size, pixels].
+def _of_crop(pixels: int, crop: int | None, size: int) -> Tensor:
+    """Weights of the pixels in `size` new ones that divide the central `crop`, or all: float [size, pixels]."""
+    count = torch.full((), pixels, dtype=torch.float64)
+    extent = count if crop is None else torch.full((), crop, dtype=torch.float64)
+    start = ((count - extent) / 2).floor()
+    places = torch.arange(pixels) + 0.5
+    weights = _triangles(places, start, extent / size, size) * ((places > start) & (places < start + extent))
+    return (weights / weights.sum(dim=1, keepdim=True)).float()
 
-    `extent` is that of the field of view in pixels, around the centre; None: all of them.
-    """
-    centre = torch.full((), pixels / 2, dtype=torch.float64)
-    length = 2 * centre if extent is None else extent.double()
-    step = length / size
-    centres = centre - length / 2 + (torch.arange(size) + 0.5) * step
-    # a field of view may be twice as large as the slice; its edge pixels are repeated outside
-    places = torch.arange(-pixels, 2 * pixels) + 0.5
-    triangles = (1 - (places - centres[:, None]).abs() / step.clamp(min=1)).clamp(min=0)
-    before, inside, after = triangles[:, :pixels], triangles[:, pixels : 2 * pixels], triangles[:, 2 * pixels :]
-    if extent is not None:
-        index = torch.arange(pixels)
-        inside = inside + before.sum(dim=1, keepdim=True) * (index == 0)
-        inside = inside + after.sum(dim=1, keepdim=True) * (index == pixels - 1)
+
+def _of_field(pixels: int, extent: Tensor, size: int) -> Tensor:
+    """Likewise of a field of view around the centre, which may be twice as large: edge pixels are repeated outside."""
+    start = (torch.full((), pixels, dtype=torch.float64) - extent) / 2
+    weights = _triangles(torch.arange(-pixels, 2 * pixels) + 0.5, start, extent / size, size)
+    before, inside, after = weights[:, :pixels], weights[:, pixels : 2 * pixels], weights[:, 2 * pixels :]
+    index = torch.arange(pixels)
+    inside = inside + before.sum(dim=1, keepdim=True) * (index == 0)
+    inside = inside + after.sum(dim=1, keepdim=True) * (index == pixels - 1)
     return (inside / inside.sum(dim=1, keepdim=True)).float()
+
+
+def _triangles(places: Tensor, start: Tensor, step: Tensor, size: int) -> Tensor:
+    """Bilinear weights at these places in pixels, as wide as a new pixel where it shrinks: float64 [size, places]."""
+    centres = start + (torch.arange(size) + 0.5) * step
+    return (1 - (places - centres[:, None]).abs() / step.clamp(min=1)).clamp(min=0)
