@@ -68,7 +68,8 @@ def predict_and_embed(
     device = next(classifier.parameters()).device
     with evaluation_mode(classifier), torch.inference_mode(), classifier.folded():
         views = [_embed(classifier, [(voxels, spacing_mm)], device, view=view) for view in range(classifier.views)]
-        return mean_prediction([_classify(classifier, rows)[0] for rows in views]), views[0]
+        prediction = mean_prediction([_classify(classifier, rows)[0] for rows in views])
+    return prediction, views[0][0].clone()  # outside inference mode, so that gradients can pass through what uses it
 
 
 def mean_prediction(predictions: Sequence[BagPrediction]) -> BagPrediction:

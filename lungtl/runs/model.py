@@ -127,8 +127,8 @@ class Model:
         return self.members or (self,)
 
     @property
-    def bag(self) -> str:
-        """What gets one probability: scan, nodule or patient."""
+    def unit(self) -> str:
+        """What it was trained on: scan, nodule or patient."""
         return self.provenance.get("bag") or "scan"  # older bundles do not say
 
     @property
@@ -222,16 +222,16 @@ class Model:
             raise LungtlError(
                 f"{self.folder} was trained on grey values, not HU; it cannot read CT series: use another model"
             )
-        if self.bag == bag:
+        if self.unit == bag:
             return
         if bag == "scan":
             raise LungtlError(
-                f"{self.folder} was trained on nodules cut out of scans (dataset.bag={self.bag}), it cannot read whole "
-                "series: give the nodules to lungtl predict with points=FILE.csv or to lungtl evaluate, or use another "
-                "model"
+                f"{self.folder} was trained on nodules cut out of scans (dataset.bag={self.unit}), it cannot read "
+                "whole series: give their positions with points=FILE.csv, or use another model"
             )
+        advice = "omit points" if self.unit == "scan" else "score it with lungtl evaluate"
         raise LungtlError(
-            f"{self.folder} was trained on {self.bag}s, not on single nodules; omit points, or use another model"
+            f"{self.folder} was trained on {self.unit}s, not on single nodules; {advice}, or use another model"
         )
 
     def _predict(self, volume: Volume) -> Prediction:

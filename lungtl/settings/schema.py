@@ -395,6 +395,8 @@ class PredictConfig(Common):
     model: str
     trust: Trust
     input: FullPath
+    output: FullPath
+    points: FullPath | None
     max_gap_mm: Annotated[float, Field(gt=0)]
     max_gb: Annotated[float, Field(gt=0)]
     follow_links: bool
