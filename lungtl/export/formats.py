@@ -59,7 +59,8 @@ def to_onnx(program: Any, network: ExportedNetwork, facts: Mapping[str, str]) ->
         with redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             converted = torch.onnx.export(
-                program, dynamo=True, verbose=False, dynamic_shapes=_open_sizes(network), optimize=True,
+                program, dynamo=True, verbose=False, dynamic_shapes=_open_sizes(network),
+                optimize=False,  # takes as long as all the rest, and runtimes do it when they load the file
                 input_names=[VOXELS, SPACING][: 1 + network.takes_spacing], output_names=[PROBABILITY, WEIGHTS],
             )  # fmt: skip
     except (RuntimeError, TypeError, ValueError) as error:
@@ -73,7 +74,9 @@ def to_onnx(program: Any, network: ExportedNetwork, facts: Mapping[str, str]) ->
 def to_torch(program: Any, facts: Mapping[str, str]) -> bytes:
     """The program as a file for `torch.export.load`, which contains no pickle."""
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={FACTS: json.dumps(dict(facts), indent=2)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of weights in channels-last order, off the CPU
+        torch.export.save(program, buffer, extra_files={FACTS: json.dumps(dict(facts), indent=2)})
     return buffer.getvalue()
 
 

@@ -15,7 +15,6 @@ from lungtl.export.network import ExportedNetwork
 from lungtl.models.compat import ensure_torchvision
 from lungtl.runs.model import Model
 from lungtl.settings.errors import LungtlError
-from lungtl.settings.notice import NOTICE
 from lungtl.settings.version import VERSION
 from lungtl.sources.base import sha256
 
@@ -23,6 +22,7 @@ TOLERANCE = 1e-4
 """The largest accepted difference from the model's own probability and weights."""
 SLICES = (1, 2, 9)
 """Of the scans that are compared."""
+NOTICE = "Research software, not a medical device: not for diagnosis or any decision about a patient."
 
 
 def export(model: Model, format: Format, path: Path) -> float:

@@ -1,4 +1,4 @@
-"""`dicom_out=true`: the result of each series as DICOM files, to be stored next to it (pip install 'lungtl[dicom-out]').
+"""`dicom_out=true`: the result of each series as DICOM files next to its page (pip install 'lungtl[dicom-out]').
 
 The files carry the study's own identification, since a PACS files them by it; their names do not.
 """
@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lungtl.data.store.files import whole_file
+from lungtl.data.store.files import explain_write_errors, whole_file
 from lungtl.settings.errors import LungtlError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def write_dicom(result: SeriesResult, folder: Path) -> list[Path]:
 
     Args:
         result: of a series or a nodule.
-        folder: of the result; exists.
+        folder: of the result; created if missing.
 
     Returns:
         The files: report.dcm and page.dcm.
@@ -48,6 +48,8 @@ def write_dicom(result: SeriesResult, folder: Path) -> list[Path]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's quote values, which may identify a patient
         study = read_study(result.series)
+        with explain_write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         for name, build in ((REPORT, structured_report), (PAGE, secondary_capture)):
             if name == PAGE and not result.pages:
                 continue

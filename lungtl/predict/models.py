@@ -33,8 +33,7 @@ class NamedModel:
     @property
     def phantom(self) -> bool:
         """Whether synthetic scans trained it, so that its predictions have no clinical meaning."""
-        choices: dict[str, Any] = self.model.provenance.get("choices") or {}
-        return choices.get("dataset") == PHANTOM
+        return is_of_phantoms(self.model)
 
     def result(self, prediction: Prediction, with_covariates: float | None = None) -> ModelResult:
         """A prediction and the decisions at the model's operating points."""
@@ -44,6 +43,12 @@ class NamedModel:
             for name, threshold in thresholds.items()
         }
         return ModelResult(self.name, self.model, prediction, decisions, with_covariates)
+
+
+def is_of_phantoms(model: Model) -> bool:
+    """Whether synthetic scans trained a model."""
+    choices: dict[str, Any] = model.provenance.get("choices") or {}
+    return choices.get("dataset") == PHANTOM
 
 
 def split_references(text: str) -> list[str]:

@@ -16,9 +16,10 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
 from lungtl.bundle import WEIGHTS
+from lungtl.predict.document import MEANINGLESS, RESEARCH_ONLY
+from lungtl.predict.models import is_of_phantoms
 from lungtl.predict.result import KeySlice, ModelResult, SeriesResult
 from lungtl.predict.study import Study
-from lungtl.settings.notice import NOTICE
 from lungtl.settings.version import VERSION
 from lungtl.sources.base import sha256
 
@@ -164,4 +165,6 @@ def _algorithm(result: ModelResult) -> hd.sr.AlgorithmIdentification:
 
 
 def _remarks(result: SeriesResult) -> list[str]:
-    return [NOTICE, *(f"Warning ({each.code}): {each.sentence} ({each.value})" for each in result.warnings)]
+    phantom = [MEANINGLESS] if any(is_of_phantoms(each.model) for each in result.models) else []
+    return [RESEARCH_ONLY, *phantom,
+            *(f"Warning ({each.code}): {each.sentence} ({each.value})" for each in result.warnings)]  # fmt: skip

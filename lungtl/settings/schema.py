@@ -397,6 +397,7 @@ class PredictConfig(Common):
     input: FullPath
     output: FullPath
     points: FullPath | None
+    dicom_out: bool
     max_gap_mm: Annotated[float, Field(gt=0)]
     max_gb: Annotated[float, Field(gt=0)]
     follow_links: bool

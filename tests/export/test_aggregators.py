@@ -34,7 +34,8 @@ class All(nn.Module):
         return [output for part in parts for output in aggregate(part, h, slice_logits)]
 
 
-Session = Callable[[NDArray[np.float32], NDArray[np.float32]], dict[str, tuple[NDArray[np.float32], ...]]]
+Floats = NDArray[np.float32]
+Session = Callable[[Floats, Floats], dict[str, tuple[Floats, ...]]]
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +49,14 @@ def session() -> Session:
         warnings.simplefilter("ignore")
         example = (torch.zeros(1, 5, DIM), torch.zeros(1, 5, 3))
         program = torch.export.export(module, example, dynamic_shapes=({1: slices}, {1: slices}), strict=False)
-        converted = torch.onnx.export(program, dynamo=True, verbose=False)
+        converted = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False)
     assert converted is not None
     run = onnxruntime.InferenceSession(converted.model_proto.SerializeToString())
     inputs = [each.name for each in run.get_inputs()]
 
-    def of_each(h: NDArray[np.float32], slice_logits: NDArray[np.float32]) -> dict[str, tuple[NDArray[np.float32], ...]]:
+    def of_each(
+        h: NDArray[np.float32], slice_logits: NDArray[np.float32]
+    ) -> dict[str, tuple[NDArray[np.float32], ...]]:
         outputs = run.run(None, dict(zip(inputs, (h, slice_logits), strict=True)))
         return {name: (outputs[2 * i], outputs[2 * i + 1]) for i, name in enumerate(names)}
 

@@ -93,6 +93,8 @@ def test_a_file_that_computes_something_else_is_not_written(
     def wrong(content: bytes) -> Any:
         return lambda voxels, spacing: (0.5, np.full(len(voxels), 1 / len(voxels)))
 
+    monkeypatch.setattr(write, "trace", lambda network: None)
+    monkeypatch.setattr(write, "to_torch", lambda program, facts: b"")
     monkeypatch.setattr(write, "run_torch", wrong)
     with pytest.raises(LungtlError, match=r"torch computes something else: .*; nothing was written"):
         write.export(Model.open(bundle), "torch", tmp_path / "model.pt2")

@@ -14,12 +14,19 @@ from lungtl.sources.points import Point
 from tests.dicom_files import write_series
 
 IDENTITY = {
-    "SpecificCharacterSet": "ISO_IR 100", "PatientName": "Müller^Jürgen", "PatientID": "P-17", "PatientSex": "M",
-    "PatientBirthDate": "19500102", "StudyDate": "20200304", "StudyTime": "101112.5", "StudyID": "S4",
-    "AccessionNumber": "A9", "ReferringPhysicianName": "Referrer^R",
+    "SpecificCharacterSet": "ISO_IR 100", "PatientName": "Müller^Jürgen", "PatientID": "PATIENT-0017",
+    "PatientSex": "M", "PatientBirthDate": "19500102", "StudyDate": "20200304", "StudyTime": "101112.5",
+    "StudyID": "S4", "AccessionNumber": "ACCESSION-93", "ReferringPhysicianName": "Referrer^R",
 }  # fmt: skip
-SECRET = {"PatientComments": "secret", "InstitutionName": "secret", "StudyDescription": "secret", "OperatorsName": "secret",
-          "OtherPatientIDs": "secret", "PatientAddress": "secret", "PatientAge": "070Y"}  # fmt: skip
+HIDDEN = (
+    "PatientComments",
+    "InstitutionName",
+    "StudyDescription",
+    "OperatorsName",
+    "OtherPatientIDs",
+    "PatientAddress",
+)
+SECRET = dict.fromkeys(HIDDEN, "secret")
 WARNING = InputWarning("z-coverage", "The scan is too short for a pair of lungs.", "10 mm")
 PAGES = tuple(np.random.default_rng(i).integers(0, 256, (61, 43, 3)).astype(np.uint8) for i in range(3))
 

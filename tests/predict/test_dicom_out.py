@@ -16,9 +16,9 @@ from pydicom.dataset import Dataset
 
 from lungtl.predict import dicom_out
 from lungtl.predict.dicom_out import check_installed, write_dicom
+from lungtl.predict.document import MEANINGLESS, RESEARCH_ONLY
 from lungtl.runs.model import Model
 from lungtl.settings.errors import LungtlError, Refused
-from lungtl.settings.notice import NOTICE
 from lungtl.sources.ct.series import Series, find_series
 from lungtl.sources.points import Point
 from tests import real_data
@@ -80,7 +80,7 @@ def test_the_report_has_the_probability_and_the_key_slices(folder: Path, series:
     assert decisions["At specificity_90, from 90 % on"] == "Negative"
     assert not any("sensitivity" in name for name in decisions)
     texts = [item.TextValue for item in items(report, "TEXT")]
-    assert NOTICE in texts
+    assert RESEARCH_ONLY in texts
     assert "Warning (z-coverage): The scan is too short for a pair of lungs. (10 mm)" in texts
     assert (report.CompletionFlag, report.PreliminaryFlag, report.VerificationFlag) == (
         "COMPLETE", "PRELIMINARY", "UNVERIFIED",
@@ -132,6 +132,13 @@ def test_of_several_models_the_mean_comes_first(series: Series, model: Model, tm
     algorithms = [item.TextValue for item in items(report, "TEXT")
                   if item.ConceptNameCodeSequence[0].CodeMeaning == "Algorithm Name"]  # fmt: skip
     assert algorithms == ["mean of 2 models", "model 0", "model 1"]
+
+
+def test_a_model_of_phantoms_says_that_its_numbers_mean_nothing(series: Series, tmp_path: Path) -> None:
+    of_phantoms = Model.open(bundle(tmp_path / "bundle", choices={"dataset": "phantom"}))
+    write_dicom(result_of(series, of_phantoms), tmp_path)
+    texts = [item.TextValue for item in items(pydicom.dcmread(tmp_path / REPORT), "TEXT")]
+    assert MEANINGLESS in texts
 
 
 def test_a_nodule_has_its_position_and_without_pages_there_is_no_image(

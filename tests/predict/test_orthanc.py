@@ -37,8 +37,10 @@ def orthanc(folder: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    config = {"StorageDirectory": str(folder / "db"), "IndexDirectory": str(folder / "db"), "HttpPort": port,
-              "RemoteAccessAllowed": False, "AuthenticationEnabled": False, "DicomServerEnabled": False, "Plugins": []}  # fmt: skip
+    config = {
+        "StorageDirectory": str(folder / "db"), "IndexDirectory": str(folder / "db"), "HttpPort": port, "Plugins": [],
+        "RemoteAccessAllowed": False, "AuthenticationEnabled": False, "DicomServerEnabled": False,
+    }  # fmt: skip
     (folder / "orthanc.json").write_text(json.dumps(config))
     with (folder / "orthanc.log").open("w") as log:
         server = subprocess.Popen([ORTHANC, folder / "orthanc.json"], stdout=log, stderr=log)
@@ -77,7 +79,7 @@ def test_series_report_and_page_are_filed_in_one_study_and_come_back(tmp_path: P
         }
         assert {each["Status"] for each in stored.values()} == {"Success"}
         (study,) = ask_json(f"{address}/studies?expand")
-        assert study["PatientMainDicomTags"]["PatientID"] == "P-17"
+        assert study["PatientMainDicomTags"]["PatientID"] == "PATIENT-0017"
         assert study["PatientMainDicomTags"]["PatientName"] == "Müller^Jürgen"
         modalities = [ask_json(f"{address}/series/{each}")["MainDicomTags"]["Modality"] for each in study["Series"]]
         assert sorted(modalities) == ["CT", "OT", "SR"]
