@@ -20,6 +20,9 @@ from lungtl.runs.model import Model, Prediction
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import fingerprint, sha256
 
+WRITTEN = re.compile(r"'[^']*'|\"[^\"]*\"|[\[{].*")
+"""A value that is one text or list in Hydra's grammar already."""
+
 
 @dataclass(frozen=True)
 class NamedModel:
@@ -60,10 +63,13 @@ def split_references(text: str) -> list[str]:
 
 def quote_models(arguments: list[str]) -> list[str]:
     """A command line in which `model=A,B` is one text instead of two values of a sweep."""
-    return [
-        re.sub(r"^model=(?!['\"\[{])(.*,.*)$", lambda found: "model='{}'".format(found[1].replace("'", "")), one)
-        for one in arguments
-    ]
+    quoted = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key == "model" and "," in value and not WRITTEN.fullmatch(value):
+            argument = "model='{}'".format(value.replace("'", ""))
+        quoted.append(argument)
+    return quoted
 
 
 def open_models(references: Sequence[str], data_dir: Path, accelerator: str, trust: Sequence[str]) -> list[NamedModel]:
