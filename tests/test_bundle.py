@@ -59,13 +59,13 @@ def test_a_loaded_bundle_says_what_the_saved_network_said(
 
 
 def test_a_bundle_is_text_and_plain_tensors(saved: Path) -> None:
-    assert sorted(path.name for path in saved.iterdir()) == ["README.md", SUMS, "config.json", "model.safetensors"]
+    assert sorted(path.name for path in saved.iterdir()) == [SUMS, "card.md", "config.json", "model.safetensors"]
     config = json.loads((saved / "config.json").read_text())
     assert config["aggregator"] == GATED
     timm = "lungtl.models.backbones.timm_backbone.TimmBackbone"
     assert config["backbone"] == {"_target_": timm, "name": "test_resnet", "features": "last", "in_chans": 3}
     assert config["slices_trained"] is True
-    assert (saved / "README.md").read_text() == "# card\n"
+    assert (saved / "card.md").read_text() == "# card\n"
     header = (saved / "model.safetensors").read_bytes()
     assert header[8:9] == b"{"  # safetensors: eight bytes of length, then JSON; a pickle or zip begins otherwise
 

@@ -48,14 +48,57 @@ class Predictions:
 def predict_volume(
     classifier: BagClassifier, voxels: NDArray[np.int16], spacing_mm: Spacing = UNKNOWN_SPACING
 ) -> BagPrediction:
-    """Predict one bag from its voxels, int16 [S, H, W], on the classifier's device, in evaluation mode.
+    """Predict one bag: see `predict_and_embed`."""
+    return predict_and_embed(classifier, voxels, spacing_mm)[0]
 
-    `spacing_mm` is that of rows and columns, which fields of view in mm require.
+
+def predict_and_embed(
+    classifier: BagClassifier, voxels: NDArray[np.int16], spacing_mm: Spacing = UNKNOWN_SPACING
+) -> tuple[BagPrediction, Tensor]:
+    """Predict one bag from its voxels, on the classifier's device, in evaluation mode.
+
+    Args:
+        classifier: trained.
+        voxels: int16 [S, H, W].
+        spacing_mm: of rows and columns, which fields of view in mm require.
+
+    Returns:
+        The prediction, and the features of the slices as they are, in no other view: float [S, row_width].
     """
     device = next(classifier.parameters()).device
     with evaluation_mode(classifier), torch.inference_mode(), classifier.folded():
         views = [_embed(classifier, [(voxels, spacing_mm)], device, view=view) for view in range(classifier.views)]
-        return mean_prediction([_classify(classifier, rows)[0] for rows in views])
+        prediction = mean_prediction([_classify(classifier, rows)[0] for rows in views])
+    return prediction, views[0][0].clone()  # outside inference mode, so that gradients can pass through what uses it
+
+
+def pool_bags(
+    classifier: BagClassifier, store: Store, bag_ids: Iterable[str], features: Features | None, device: torch.device
+) -> NDArray[np.float32]:
+    """`pool_bag` of bags of a store, in their first view, float32 [n, 2 D]; for `features` see `predict_bags`."""
+    classifier.to(device)
+    with (
+        evaluation_mode(classifier),
+        torch.inference_mode(),
+        classifier.folded() if features is None else nullcontext(),
+    ):
+        if features is not None:
+            bags: Iterable[Tensor] = (features.rows(bag_id, 0, None).to(device) for bag_id in bag_ids)
+        else:
+            bags = (_embed(classifier, [(store.voxels(b), store.spacing_mm(b))], device)[0] for b in bag_ids)
+        return np.stack([pool_bag(classifier, rows) for rows in bags])
+
+
+def pool_bag(classifier: BagClassifier, rows: Tensor) -> NDArray[np.float32]:
+    """`pool_slices` of a bag's embeddings, float32 [2 D], from its rows in the feature cache, float [S, row_width]."""
+    with torch.inference_mode():
+        return pool_slices(torch.cat([classifier.suffix(chunk.float()) for chunk in rows.split(classifier.chunk)]))
+
+
+def pool_slices(embeddings: Tensor) -> NDArray[np.float32]:
+    """Mean, then maximum over the slices of a bag: float [S, D] -> float32 [2 D]."""
+    pooled: NDArray[np.float32] = torch.cat([embeddings.mean(dim=0), embeddings.amax(dim=0)]).cpu().numpy()
+    return pooled
 
 
 def mean_prediction(predictions: Sequence[BagPrediction]) -> BagPrediction:

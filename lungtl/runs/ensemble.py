@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from lungtl.bundle import CARD, CONFIG, FILES, FORMAT
-from lungtl.data.splits import EXTRA, SPLITS, save_split
+from lungtl.data.splits import EXTRA, SPLITS, UNUSED, save_split
 from lungtl.data.store.files import check_checksums, write_checksums
 from lungtl.data.tables import read_table
 from lungtl.evaluation.chosen import Chosen, choose, read_chosen, write_chosen
@@ -30,7 +30,7 @@ from lungtl.sources.base import UNKNOWN, sha256
 
 SAME = ("store_fingerprint", "value_range", "crop")
 """What the records of all members must agree on."""
-SHARED = (*SAME, "bag", "store", "choices")
+SHARED = (*SAME, "bag", "field_mm", "depth_mm", "store", "choices")
 UNFINISHED = f".{BUNDLE}.unfinished"
 
 
@@ -109,7 +109,7 @@ def merge_splits(splits: Sequence[pd.DataFrame]) -> pd.DataFrame:
         splits: bag_id, patient_id, diameter_mm, label, split of each member. Bags without a label stay extra.
     """
     table = pd.concat(splits)
-    roles = pd.Categorical(table["split"].replace(EXTRA, "train"), SPLITS, ordered=True)
+    roles = pd.Categorical(table["split"].replace({EXTRA: "train", UNUSED: "test"}), SPLITS, ordered=True)
     of_patient = table.assign(role=roles).groupby("patient_id")["role"].min()
     merged = table.drop_duplicates("bag_id").sort_values("bag_id", ignore_index=True)
     role = merged["patient_id"].map(of_patient).astype(str)

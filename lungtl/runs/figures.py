@@ -25,6 +25,7 @@ from lungtl.evaluation.figures import (
     score_histogram,
     subgroup_forest,
 )
+from lungtl.evaluation.figures.montage import windowed
 from lungtl.evaluation.localisation import weights_differ
 from lungtl.models.gradcam import slice_heatmaps
 from lungtl.models.inference import Predictions
@@ -88,14 +89,6 @@ def draw(
             p_slices = own["p_malignant"] if model.slices_trained else None
             figure = attention_along_z(own["z_mm"], own["weight"], p_slices, own["label"], title)
             save(figure, folder / f"attention_{name}.png")
-
-
-def windowed(hu: NDArray[np.int16], window: tuple[float, float]) -> NDArray[np.uint8]:
-    """A slice through a display window (centre, width): int16 [H, W] -> uint8 [H, W]."""
-    centre, width = window
-    grey = (hu.astype(np.float32) - (centre - width / 2)) / width * 255
-    image: NDArray[np.uint8] = np.clip(grey, 0, 255).astype(np.uint8)
-    return image
 
 
 def _draw_montage(

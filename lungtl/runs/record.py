@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from lungtl.data.splits import read_split, split_fingerprint
+from lungtl.data.splits import UNSEEN, read_split, split_fingerprint
 from lungtl.data.store.reader import Store
 from lungtl.models.backbones.base import Backbone
 from lungtl.runs.folder import RECORD, SPLIT, bundle_of, read_json, read_record
@@ -47,6 +47,7 @@ def make_record(
         name: of the run.
         mlflow_run_id: None without tracking.
     """
+    recipe = store.manifest["recipe"]
     return {
         "name": name,
         "mlflow_run_id": mlflow_run_id,
@@ -54,8 +55,10 @@ def make_record(
         "overrides": config.overrides,
         "store": store.name,
         "value_range": store.manifest["value_range"],
-        "crop": store.manifest["recipe"].get("crop", "none"),
-        "bag": store.manifest["recipe"].get("bag", "scan"),
+        "crop": recipe.get("crop", "none"),
+        "bag": recipe.get("bag", "scan"),
+        "field_mm": recipe.get("field_mm"),
+        "depth_mm": recipe.get("depth_mm"),
         "store_fingerprint": store.fingerprint,
         "split_fingerprint": split_fingerprint(split),
         "weights_fingerprint": backbone.fingerprint(),
@@ -118,7 +121,7 @@ def check_weights_patients(weights: str, fingerprint: str, split: pd.DataFrame) 
         if earlier is None or split_fingerprint(earlier) != fingerprint:
             continue
         tested = set(split.loc[split["split"] == "test", "patient_id"])
-        seen = tested & set(earlier.loc[earlier["split"] != "test", "patient_id"])
+        seen = tested & set(earlier.loc[~earlier["split"].isin(UNSEEN), "patient_id"])
         if seen:
             raise UsageError(
                 f"backbone.weights={weights}: {len(seen)} of this run's {len(tested)} test patients trained these "

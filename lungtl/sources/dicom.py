@@ -14,7 +14,7 @@ from annotated_types import Gt
 
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.sources.base import UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint
-from lungtl.sources.ct.cut import FIELD_MM, covered_z, cut_out, locate
+from lungtl.sources.ct.cut import DEPTH_MM, FIELD_MM, cut_nodule
 from lungtl.sources.ct.encoding import decoders
 from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series, series_details
 from lungtl.sources.ct.series import MAX_GB, Series, check_gap, find_series
@@ -33,7 +33,7 @@ class DicomSource(Source):
     table: str  # CSV file, see `read_table` and `read_points`
     bag: Literal["nodule", "patient"] = "nodule"  # of a table with positions; patient: the slices of all his nodules
     field_mm: Annotated[float, Gt(0)] = FIELD_MM  # side of the square around a nodule
-    depth_mm: Annotated[float, Gt(0)] = 10.0  # length along z of a nodule whose diameter is unknown
+    depth_mm: Annotated[float, Gt(0)] = DEPTH_MM  # length along z of a nodule whose diameter is unknown
     max_gap_mm: float = 10.0  # refuse a series with a larger gap between neighbouring slices
     crop: Literal["none", "lungs"] = "none"  # crop all slices to one square around the lungs
     max_gb: Annotated[float, Gt(0)] = MAX_GB  # refuse a series that needs more memory, native and at 1 mm
@@ -121,12 +121,10 @@ class DicomSource(Source):
         """Cut nodules out: the 1 mm slices within their diameter or `depth_mm`; raises Refused if one is outside."""
         series, points = item.content
         check_gap(series, self.max_gap_mm)
-        voxels, places = [], []
-        for point in points:
-            row, column = locate(series, point.position_mm)
-            z, half = point.position_mm[2], (point.diameter_mm if point.diameter_mm > 0 else self.depth_mm) / 2
-            places.append(covered_z(series, z - half, z + half))
-            voxels.append(cut_out(series, row, column, places[-1], self.field_mm))
+        cuts = [
+            cut_nodule(series, point.position_mm, point.diameter_mm, self.field_mm, self.depth_mm) for point in points
+        ]
+        voxels = [cut.hu for cut in cuts]
         count = sum(map(len, voxels))
         labels, splits = {point.label for point in points}, sorted({str(point.split or "") for point in points})
         if len(splits) > 1:
@@ -137,7 +135,7 @@ class DicomSource(Source):
             bag_id=item.bag_id,
             patient_id=points[0].patient_id,
             voxels=np.concatenate(voxels),
-            z_mm=places[0] if self.bag == "nodule" else np.full(count, math.nan),  # nodules share positions
+            z_mm=cuts[0].z_mm if self.bag == "nodule" else np.full(count, math.nan),  # nodules share positions
             slice_labels=np.full(count, UNKNOWN, dtype=np.int8),
             bag_label=1 if 1 in labels else min(labels),
             pixel_spacing_mm=series.pixel_spacing_mm,

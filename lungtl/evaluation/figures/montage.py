@@ -112,6 +112,14 @@ def montage(
     return figure
 
 
+def windowed(hu: NDArray[np.int16], window: tuple[float, float]) -> NDArray[np.uint8]:
+    """A slice through a display window (centre, width): int16 [H, W] -> uint8 [H, W]."""
+    centre, width = window
+    grey = (hu.astype(np.float32) - (centre - width / 2)) / width * 255
+    image: NDArray[np.uint8] = np.clip(grey, 0, 255).astype(np.uint8)
+    return image
+
+
 def _show(axes: Axes, k: int, image: NDArray[np.uint8], caption: str) -> None:
     if image.ndim != 2 or image.dtype != np.uint8:
         raise LungtlError(f"image {k} is {image.dtype} of shape {image.shape}; expected uint8 [H, W]")

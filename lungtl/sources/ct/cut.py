@@ -14,6 +14,7 @@ from lungtl.sources.ct.volume import Volume, interpolate_z, read_volume, regular
 
 ROUNDING = 1e-6
 FIELD_MM = 80.0  # default side of the squares: room for image.crop_mm=64 and for shifts
+DEPTH_MM = 10.0  # default length along z of a nodule whose diameter is unknown
 
 
 def locate(series: Series, position_mm: tuple[float, float, float]) -> tuple[float, float]:
@@ -50,7 +51,42 @@ def covered_z(series: Series, low_mm: float, high_mm: float) -> NDArray[np.float
     return covered if len(covered) else grid[[np.abs(grid - (low_mm + high_mm) / 2).argmin()]]
 
 
-def cut_out(series: Series, row: float, column: float, z_mm: NDArray[np.float64], field_mm: float) -> NDArray[np.int16]:
+def cut_nodule(
+    series: Series,
+    position_mm: tuple[float, float, float],
+    diameter_mm: float,
+    field_mm: float,
+    depth_mm: float,
+    native: Volume | None = None,
+) -> Volume:
+    """Cut out a nodule: the square around its position, on the 1 mm slices within its diameter.
+
+    Args:
+        series: is not checked for gaps.
+        position_mm: x, y, z in DICOM's patient coordinates (LPS).
+        diameter_mm: NaN if unknown.
+        field_mm: side of the square.
+        depth_mm: length along z of a nodule whose diameter is unknown.
+        native: see `cut_out`.
+
+    Raises:
+        Refused: the position is outside the volume, or a slice cannot be read.
+    """
+    row, column = locate(series, position_mm)
+    z, half = position_mm[2], (diameter_mm if diameter_mm > 0 else depth_mm) / 2
+    z_mm = covered_z(series, z - half, z + half)
+    hu = cut_out(series, row, column, z_mm, field_mm, native)
+    return Volume(hu, z_mm, series.pixel_spacing_mm)
+
+
+def cut_out(
+    series: Series,
+    row: float,
+    column: float,
+    z_mm: NDArray[np.float64],
+    field_mm: float,
+    native: Volume | None = None,
+) -> NDArray[np.int16]:
     """HU of the square of `field_mm` around a point, on some of the series' 1 mm slices; raises Refused.
 
     The square has whole native pixels, rounded up; the point is within half a pixel of its centre. Outside the slices
@@ -62,16 +98,22 @@ def cut_out(series: Series, row: float, column: float, z_mm: NDArray[np.float64]
         column: likewise.
         z_mm: [S], ascending, of `regular_grid`.
         field_mm: side of the square.
+        native: all slices of the series, if they have been read already.
 
     Returns:
         int16 [S, rows, columns].
     """
-    native = series.z_mm
-    first = max(0, int(np.searchsorted(native, z_mm[0] + ROUNDING, side="right")) - 1)
-    last = min(len(native) - 1, int(np.searchsorted(native, z_mm[-1] - ROUNDING)))
+    native_z = series.z_mm
+    first = max(0, int(np.searchsorted(native_z, z_mm[0] + ROUNDING, side="right")) - 1)
+    last = min(len(native_z) - 1, int(np.searchsorted(native_z, z_mm[-1] - ROUNDING)))
     if first == last:  # interpolation requires two
-        first, last = (first - 1, last) if last == len(native) - 1 else (first, last + 1)
-    volume = read_volume(replace(series, files=series.files[first : last + 1]))
+        first, last = (first - 1, last) if last == len(native_z) - 1 else (first, last + 1)
+    used = slice(first, last + 1)
+    volume = (
+        read_volume(replace(series, files=series.files[used]))
+        if native is None
+        else Volume(native.hu[used], native.z_mm[used], native.pixel_spacing_mm)
+    )
     rows, columns = (
         _pixels(centre, math.ceil(field_mm / spacing - ROUNDING), n)
         for centre, spacing, n in zip((row, column), series.pixel_spacing_mm, series.shape, strict=True)

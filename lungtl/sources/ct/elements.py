@@ -30,6 +30,7 @@ TAGS = {
     "IrradiationEventUID": (0x00083010, "UI"),
     "PatientName": (0x00100010, "PN"),
     "PatientID": (0x00100020, "LO"),
+    "ContrastBolusAgent": (0x00180010, "LO"),
     "SliceThickness": (0x00180050, "DS"),
     "KVP": (0x00180060, "DS"),
     "ConvolutionKernel": (0x00181210, "SH"),
@@ -37,6 +38,7 @@ TAGS = {
     "SeriesInstanceUID": (0x0020000E, "UI"),
     "SeriesNumber": (0x00200011, "IS"),
     "AcquisitionNumber": (0x00200012, "IS"),
+    "InstanceNumber": (0x00200013, "IS"),
     "ImagePositionPatient": (0x00200032, "DS"),
     "ImageOrientationPatient": (0x00200037, "DS"),
     "FrameOfReferenceUID": (0x00200052, "UI"),
@@ -60,6 +62,7 @@ UNKNOWN_VR = "UN"  # written by some archives for elements they do not know
 BLANK = b" \0"
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 NUMBER = re.compile(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *")
+INTEGER = re.compile(r"[+-]?[0-9]{1,10}")
 MAX_UID_LENGTH = 64
 VENDORS = {
     "GE": r"\bge\b|general electric|imatron",
@@ -108,12 +111,26 @@ class Elements:
         """One decimal number."""
         return self.numbers(name, 1)[0]
 
+    def whole_number(self, name: str) -> int | None:
+        """A decimal integer that only labels a slice; None, and no refusal, if it is missing or malformed."""
+        try:
+            text = self.text(name)
+        except Refused:
+            return None
+        return int(text) if INTEGER.fullmatch(text) else None
+
     def integer(self, name: str) -> int:
         """An unsigned 16-bit integer."""
         value = self._bytes(name)
         if len(value) != 2:
             raise Refused(f"has an invalid {name}", COPY_AGAIN)
         return int.from_bytes(value, self._byte_order)
+
+    def lenient(self, name: str) -> str:
+        """Text of an element that decides nothing; '' if it is missing or not of its form."""
+        element = self._elements[name]
+        value = element.value if element is not None else None
+        return value.strip(BLANK).decode("latin-1") if isinstance(value, bytes) else ""
 
     def digest(self, name: str) -> str:
         """A hash of the bytes of an element of any form, for comparisons; '' if it is missing or empty."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lungtl.settings.errors import Refused
+from lungtl.sources.ct.acquisition import contrast, kernel
 from lungtl.sources.ct.elements import Elements, vendor
 from lungtl.sources.ct.encoding import PixelElement, check_decodable
 from lungtl.sources.ct.mixture import identity
@@ -39,6 +40,8 @@ class SliceFile:
     pixel_spacing_mm: tuple[float, float]  # (row, column) distance, as in DICOM's PixelSpacing
     slice_thickness_mm: float  # NaN if the header has none
     manufacturer: str  # see `vendor`
+    kernel: str  # see `acquisition`
+    contrast: str  # likewise
     identity: tuple[str, ...]  # hashes of what all slices of a series share, see `mixture`
     rescale_type: str  # '', HU or US
     slope: float  # RescaleSlope
@@ -49,6 +52,7 @@ class SliceFile:
     bits_stored: int  # number of significant bits, the low ones
     signed: bool  # two's complement
     padding: tuple[int, int] | None  # PixelPaddingValue and PixelPaddingRangeLimit, each as its 16 bits
+    instance_number: int | None  # InstanceNumber, which viewers show; None if it is missing or not an integer
 
     @property
     def name(self) -> str:
@@ -115,6 +119,8 @@ def read_slice(path: Path, size: int, elements: Elements, syntax: str, pixels: P
         pixel_spacing_mm=(row_mm, column_mm),
         slice_thickness_mm=thickness,
         manufacturer=vendor(elements.text("Manufacturer")),
+        kernel=kernel(elements),
+        contrast=contrast(elements),
         identity=identity(elements, thickness),
         rescale_type=rescale_type(elements),
         slope=slope,
@@ -125,6 +131,7 @@ def read_slice(path: Path, size: int, elements: Elements, syntax: str, pixels: P
         bits_stored=stored,
         signed=representation == 1,
         padding=None if padding is None else (padding, padding if limit is None else limit),
+        instance_number=elements.whole_number("InstanceNumber"),
     )
 
 

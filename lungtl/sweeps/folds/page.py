@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lungtl.evaluation.formatting import format_estimate, plural
+from lungtl.evaluation.page import Cell, Table, render
 from lungtl.sweeps.folds.tables import EXPLANATION, Row, fold_rows, table_parts
 from lungtl.sweeps.report.about import command
-from lungtl.sweeps.report.page import Cell, Table, render
 
 TEMPLATE = Path(__file__).parent / "page.html.j2"
 PAGE = "report.html"

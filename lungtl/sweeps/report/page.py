@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lungtl.evaluation.estimate import Estimate
@@ -24,6 +20,7 @@ from lungtl.evaluation.formatting import (
     format_p_value,
     plural,
 )
+from lungtl.evaluation.page import Cell, Row, Table, csp_hash, render
 from lungtl.sweeps.report.about import facts, margins
 from lungtl.sweeps.report.comparable import TestSet
 from lungtl.sweeps.report.comparisons import Comparison
@@ -35,51 +32,12 @@ HERE = Path(__file__).parent
 TEMPLATE = "page.html.j2"
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A cell of a table."""
-
-    text: str  # plain text; the template escapes it
-    sort: float | None = None  # the number to sort by; None where it is sorted by its text or, for a number, is missing
-    number: bool = False  # whether it is set as a number
-    span: int = 1  # columns
-    link: str = ""  # a relative address
-
-
-Row = Sequence[Cell]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table."""
-
-    head: Row  # names of the columns, set like their cells
-    rows: Sequence[Row]  # cells
-    foot: Sequence[Row] = ()  # rows that stay at the bottom when the others are sorted
-    best: int | None = None  # index of the highlighted row
-    sortable: bool = True  # whether clicking a column's name sorts by it
-
-
 def write_page(sweep: Sweep, title: str, figures: Mapping[str, Path], path: Path) -> None:
     """Write the page, one self-contained file with the figures of `draw_figures`."""
     script = (HERE / "page.js").read_text(encoding="utf-8")
     data = page_data(sweep, path.parent)
-    text = render(HERE / TEMPLATE, figures, title=title, script=Markup(script), script_hash=_hash(script), **data)
+    text = render(HERE / TEMPLATE, figures, title=title, script=Markup(script), script_hash=csp_hash(script), **data)
     path.write_text(text, encoding="utf-8")
-
-
-def render(template: Path, figures: Mapping[str, Path], **data: Any) -> str:
-    """A self-contained page: a template with the common style and macros, its PNGs embedded as `images`."""
-    environment = Environment(
-        loader=FileSystemLoader([template.parent, HERE]), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    style = (HERE / "page.css").read_text(encoding="utf-8")
-    images = {name: base64.b64encode(png.read_bytes()).decode() for name, png in figures.items()}
-    page: str = environment.get_template(template.name).render(
-        style=Markup(style), style_hash=_hash(style), images=images, **data
-    )
-    return page
 
 
 def page_data(sweep: Sweep, out: Path) -> dict[str, Any]:
@@ -252,7 +210,3 @@ def _p_value(p: float | None) -> Cell:
 
 def _amount(value: float | None) -> Cell:
     return Cell(format_amount(value), value, number=True)
-
-
-def _hash(text: str) -> str:
-    return base64.b64encode(sha256(text.encode()).digest()).decode()

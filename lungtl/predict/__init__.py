@@ -1,0 +1,1 @@
+"""`python -m lungtl.predict`: from a folder of DICOM series to probabilities and pages that a person reads."""
