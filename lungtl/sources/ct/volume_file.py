@@ -81,6 +81,8 @@ def read_slices(path: Path, inside: Path | None) -> tuple[VolumeSlice, ...]:
             pixel_spacing_mm=(stored.spacing_mm[1], stored.spacing_mm[0]),
             slice_thickness_mm=math.nan,
             manufacturer="",
+            kernel="",
+            contrast="",
             identity=(),
             rescale_type="",
             slope=stored.slope,
@@ -91,6 +93,7 @@ def read_slices(path: Path, inside: Path | None) -> tuple[VolumeSlice, ...]:
             bits_stored=16,
             signed=True,
             padding=None,
+            instance_number=None,
             index=k if upwards else count - 1 - k,
             stored=stored,
         )

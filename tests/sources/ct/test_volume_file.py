@@ -15,6 +15,7 @@ import pytest
 import SimpleITK
 from numpy.typing import NDArray
 
+from lungtl.predict.inputs import find_input
 from lungtl.settings.errors import Refused
 from lungtl.sources.ct.cut import cut_out, locate
 from lungtl.sources.ct.series import find_series
@@ -154,6 +155,9 @@ def test_a_volume_file_as_the_input(tmp_path: Path) -> None:
     save(tmp_path / "b.nii.gz")
     (series,), refusals = find_series(tmp_path / "a.nii.gz")
     assert (series.uid, refusals) == ("a", [])
+    with find_input(tmp_path / "b.nii.gz", tmp_path, 1.0, False) as found:  # of lungtl predict
+        assert [series.uid for series in found.series] == ["b"]
+        assert found.paths == {"b": "b.nii.gz"}
 
 
 def test_the_fingerprint_is_that_of_the_content(tmp_path: Path) -> None:
