@@ -11,11 +11,12 @@ from lungtl.settings.errors import LungtlError
 FORMAT = 1
 CONFIG, WEIGHTS, CARD, CARD_DATA = "config.json", "model.safetensors", "card.md", "card.json"
 UNTRAINED, PROBE, SEEN = "untrained.safetensors", "probe.safetensors", "seen.json"
+COVARIATES = "covariates.safetensors"
 RANGES, REFERENCE = "ranges.json", "reference.safetensors"
 BACKBONE = "backbone."
 """Prefix of the backbone's tensors."""
 TIMM = "lungtl.models.backbones.timm_backbone.TimmBackbone"
-FILES = (CONFIG, WEIGHTS, CALIBRATION, UNTRAINED, PROBE, SEEN, RANGES, REFERENCE, CARD_DATA)
+FILES = (CONFIG, WEIGHTS, CALIBRATION, UNTRAINED, PROBE, COVARIATES, SEEN, RANGES, REFERENCE, CARD_DATA)
 """What `SHA256SUMS` lists: all but `card.md`, which may be annotated."""
 
 

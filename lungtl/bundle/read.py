@@ -10,13 +10,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lungtl.bundle.files import BACKBONE, CONFIG, PROBE, REFERENCE, TIMM, UNTRAINED, WEIGHTS, check_format, damaged
+from lungtl.bundle.files import (
+    BACKBONE,
+    CONFIG,
+    COVARIATES,
+    PROBE,
+    REFERENCE,
+    TIMM,
+    UNTRAINED,
+    WEIGHTS,
+    check_format,
+    damaged,
+)
 from lungtl.bundle.reference import Reference
 from lungtl.data.store.files import check_checksums
 from lungtl.settings import parts
 from lungtl.settings.errors import LungtlError
 
 if TYPE_CHECKING:
+    from lungtl.evaluation.covariates import Regression
     from lungtl.models.bag_classifier import BagClassifier
     from lungtl.training.probe import Probe
 
@@ -104,14 +116,28 @@ def load_untrained(
 
 def load_probe(folder: Path) -> Probe | None:
     """The probe of a bundle; None if it has none. Raises LungtlError if the file is damaged."""
+    return _load_probe(folder, PROBE)
+
+
+def load_covariates(folder: Path, config: Mapping[str, Any]) -> Regression | Probe | None:
+    """What a bundle's model predicts with from covariates; None if it has none. Raises LungtlError if damaged."""
+    from lungtl.evaluation.controls import read_numbers
+    from lungtl.evaluation.covariates import Regression
+
+    if (saved := config.get("covariates")) is not None:
+        return read_numbers(Regression, saved, "covariates")
+    return _load_probe(folder, COVARIATES)
+
+
+def _load_probe(folder: Path, name: str) -> Probe | None:
     from safetensors import SafetensorError
 
     from lungtl.training.probe import Probe
 
-    if not (folder / PROBE).is_file():
+    if not (folder / name).is_file():
         return None
     try:
-        return Probe.load(folder / PROBE)
+        return Probe.load(folder / name)
     except (LookupError, TypeError, ValueError, SafetensorError) as error:
         raise damaged(folder, error) from error
 

@@ -27,7 +27,7 @@ from lungtl.bundle import (
     read_ranges,
     write_ranges,
 )
-from lungtl.data.splits import EXTRA, SPLITS, save_split
+from lungtl.data.splits import EXTRA, SPLITS, UNUSED, save_split
 from lungtl.data.store.files import check_checksums, write_checksums
 from lungtl.data.tables import read_table
 from lungtl.evaluation.chosen import Chosen, choose, read_chosen, write_chosen
@@ -150,7 +150,7 @@ def merge_splits(splits: Sequence[pd.DataFrame]) -> pd.DataFrame:
         splits: bag_id, patient_id, diameter_mm, label, split of each member. Bags without a label stay extra.
     """
     table = pd.concat(splits)
-    roles = pd.Categorical(table["split"].replace(EXTRA, "train"), SPLITS, ordered=True)
+    roles = pd.Categorical(table["split"].replace({EXTRA: "train", UNUSED: "test"}), SPLITS, ordered=True)
     of_patient = table.assign(role=roles).groupby("patient_id")["role"].min()
     merged = table.drop_duplicates("bag_id").sort_values("bag_id", ignore_index=True)
     role = merged["patient_id"].map(of_patient).astype(str)

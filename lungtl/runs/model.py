@@ -20,7 +20,7 @@ from lungtl.bundle.ranges import measures
 from lungtl.data.field_of_view import UNKNOWN_SPACING, Spacing
 from lungtl.evaluation.chosen import Chosen, read_chosen
 from lungtl.models.bag_classifier import BagClassifier
-from lungtl.models.inference import mean_embedding, mean_prediction, predict_and_embed
+from lungtl.models.inference import mean_prediction, pool_bag, predict_and_embed
 from lungtl.runs.ensemble import read_ensemble
 from lungtl.runs.folder import bundle_of
 from lungtl.runs.input_warnings import InputWarning, compare, compare_embeddings
@@ -123,8 +123,8 @@ class Model:
         return self.members or (self,)
 
     @property
-    def bag(self) -> str:
-        """What gets one probability: scan, nodule or patient."""
+    def unit(self) -> str:
+        """What it was trained on: scan, nodule or patient."""
         return self.provenance.get("bag") or "scan"  # older bundles do not say
 
     @property
@@ -225,16 +225,16 @@ class Model:
             raise LungtlError(
                 f"{self.folder} was trained on grey values, not HU; it cannot read CT series: use another model"
             )
-        if self.bag == bag:
+        if self.unit == bag:
             return
         if bag == "scan":
             raise LungtlError(
-                f"{self.folder} was trained on nodules cut out of scans (dataset.bag={self.bag}), it cannot read whole "
-                "series: give the nodules to lungtl predict with points=FILE.csv or to lungtl evaluate, or use another "
-                "model"
+                f"{self.folder} was trained on nodules cut out of scans (dataset.bag={self.unit}), it cannot read "
+                "whole series: give their positions with points=FILE.csv, or use another model"
             )
+        advice = "omit points" if self.unit == "scan" else "score it with lungtl evaluate"
         raise LungtlError(
-            f"{self.folder} was trained on {self.bag}s, not on single nodules; omit points, or use another model"
+            f"{self.folder} was trained on {self.unit}s, not on single nodules; {advice}, or use another model"
         )
 
     def _compare(
@@ -247,12 +247,14 @@ class Model:
     ) -> tuple[list[InputWarning], list[str]]:
         """Warnings about what was predicted, and the codes that could not be compared; see `input_warnings`."""
         positions = np.full(len(voxels), np.nan) if z_mm is None else z_mm
-        warnings, unknown = compare(measures(voxels.shape, positions, pixel_spacing_mm, details), self.ranges, self.bag)
+        warnings, unknown = compare(
+            measures(voxels.shape, positions, pixel_spacing_mm, details), self.ranges, self.unit
+        )
         ratios = [
-            None if each.reference is None else each.reference.ratio(mean_embedding(each.classifier, rows))
+            None if each.reference is None else each.reference.ratio(np.split(pool_bag(each.classifier, rows), 2)[0])
             for each, rows in zip(self.networks, features, strict=True)
         ]
-        further, unchecked = compare_embeddings(ratios, self.bag)
+        further, unchecked = compare_embeddings(ratios, self.unit)
         return warnings + further, unknown + unchecked
 
     def _predict(self, volume: Volume) -> Prediction:

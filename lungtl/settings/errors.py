@@ -48,6 +48,12 @@ class UsageError(LungtlError):
     exit_code = 2
 
 
+class Incomplete(LungtlError):
+    """Some inputs were refused, the others are done; exits with 3."""
+
+    exit_code = 3
+
+
 class Unreachable(LungtlError):
     """The tracking server cannot be reached at the moment; the run itself is fine."""
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Targets = Callable[[], Mapping[str, str]]
 DATA_DIR, DATA_DIR_VARIABLE = "data_dir", "LUNGTL_DATA_DIR"
+FOLDERS = (DATA_DIR, "output")
+"""Options from which Hydra's own folders are derived, so that they must be absolute before it starts."""
 STRUCTURED = ("'", '"', "[", "{")
 """How a value begins that is written in Hydra's grammar on purpose."""
 
@@ -90,7 +92,7 @@ def _quote(argument: str, schema: type[Strict], targets: Targets) -> str:
             return argument
         argument = readable
     key, content = override_key(argument), parsed.value()
-    if key == DATA_DIR and isinstance(content, str) and content and "${" not in content:
+    if key in FOLDERS and isinstance(content, str) and content and "${" not in content:
         return f"{name}={quoted(str(Path(content).expanduser().resolve()))}"
     if parsed.is_sweep_override():
         values = value.split(",")
@@ -109,7 +111,7 @@ def _quote(argument: str, schema: type[Strict], targets: Targets) -> str:
     texts = [
         one if isinstance(read, keeps) else quoted(one.strip()) for one, read in zip(values, contents, strict=True)
     ]
-    if key == DATA_DIR and len(texts) == 1:
+    if key in FOLDERS and len(texts) == 1:
         return _quote(f"{name}={texts[0]}", schema, targets)
     return f"{name}={','.join(texts)}"
 

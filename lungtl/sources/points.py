@@ -33,12 +33,16 @@ def has_points(columns: list[str]) -> bool:
     return set(POSITION) <= {LUNA16.get(column, column) for column in columns}
 
 
-def read_points(path: Path) -> dict[str, list[Point]]:
+def read_points(path: Path, labelled: bool = True) -> dict[str, list[Point]]:
     """Read and check a table: series_uid -> its points in the table's order.
 
     Columns are series_uid, patient_id (use pseudonyms), label (0, 1, or empty for unknown), x_mm, y_mm, z_mm, and
     optionally diameter_mm and split (train, val, test); or those of LUNA16's candidates.csv, whose patients are looked
     up in LIDC-IDRI.
+
+    Args:
+        path: of the table.
+        labelled: False: points to be predicted. Label, patient_id and split are neither required nor read.
 
     Raises:
         LungtlError: a column or value is missing or wrong, or a point is repeated.
@@ -46,19 +50,23 @@ def read_points(path: Path) -> dict[str, list[Point]]:
     columns, lines = read_csv(path)
     lines = [{LUNA16.get(column, column): value for column, value in line.items()} for line in lines]
     names = [LUNA16.get(column, column) for column in columns]
-    missing = [name for name in ("series_uid", "label", *POSITION) if names.count(name) != 1]
+    required = ("series_uid", *(("label",) if labelled else ()), *POSITION)
+    missing = [name for name in required if names.count(name) != 1]
     if missing:
+        expected = ("series_uid", *(("patient_id", "label") if labelled else ()), *POSITION)
         raise LungtlError(
             f"{path.name} has {names.count(missing[0])} columns {missing[0]} (it has {', '.join(columns)}); expected "
-            f"series_uid, patient_id, label, {', '.join(POSITION)}"
+            f"{', '.join(expected)}"
         )
-    patients = {} if "patient_id" in names else series_uids()
+    patients = {} if "patient_id" in names or not labelled else series_uids()
     points: dict[str, list[Point]] = defaultdict(list)
     seen: set[tuple[str, tuple[float, float, float]]] = set()
     for number, line in enumerate(lines, start=2):
         where, uid = f"{path.name} line {number}", line["series_uid"]
+        if not labelled:
+            line = {**line, "label": "", "patient_id": "", "split": ""}
         patient = line.get("patient_id") or patients.get(uid, "")
-        if not uid or not patient:
+        if not uid or (labelled and not patient):
             lacking = "series_uid" if not uid else "patient_id"
             raise LungtlError(
                 f"{where}: no {lacking}; fill it in (only series of LIDC-IDRI may omit the column patient_id)"

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lungtl.bundle import CARD_DATA, FILES, load_bundle, model_card, save_bundle
-from lungtl.bundle.files import CALIBRATION, PROBE, RANGES, REFERENCE, SEEN, UNTRAINED
+from lungtl.bundle.files import CALIBRATION, COVARIATES, PROBE, RANGES, REFERENCE, SEEN, UNTRAINED
 from lungtl.data.store.files import SUMS, write_checksums
 from lungtl.models.aggregators.base import Aggregator
 from lungtl.models.aggregators.gated_attention import GatedAttention
@@ -105,7 +105,7 @@ def test_what_lungtl_does_not_have_is_a_damaged_bundle(bundle: Path, target: str
 
 CONTENTS = {
     name: f"the content of {name}".encode()
-    for name in (CALIBRATION, UNTRAINED, PROBE, SEEN, RANGES, REFERENCE, CARD_DATA)
+    for name in (CALIBRATION, UNTRAINED, PROBE, COVARIATES, SEEN, RANGES, REFERENCE, CARD_DATA)
 }
 """Of files whose checksum is compared before they are read."""
 

@@ -19,7 +19,7 @@ from lungtl.sources.ct.volume import Volume
 AIR_HU = -400  # halfway between aerated lung and soft tissue
 GRID_MM = 2.0  # the lungs are segmented on every n-th pixel, at most this far apart
 SLICE_GRID_MM = 5.0  # likewise for slices
-COARSE_GRIDS_MM = (10.0, 4.0)  # of slices and pixels, to measure the lungs only
+COARSE_GRIDS_MM = (10.0, 4.0)  # of slices and pixels, only to find the lungs
 MARGIN_MM = 15.0  # around the lungs, for nodules at the pleura and what is between the samples
 LEAST_SHARE = 0.1  # of the largest air space; smaller ones are bowel, oesophagus or noise
 LEAST_AREA_CM2 = 80.0  # on the best slice: less than one adult lung, more than a stomach full of gas
@@ -82,6 +82,15 @@ def _area_cm2(lungs: NDArray[np.bool_], volume: Volume) -> float:
     row_mm, column_mm = volume.pixel_spacing_mm
     pixels_per_sample = volume.hu[0].size / lungs[0].size
     return float(lungs.sum(axis=(1, 2)).max() * pixels_per_sample * row_mm * column_mm / 100)
+
+
+def lung_planes(volume: Volume) -> tuple[int, int]:
+    """The row and the column of the coronal and sagittal plane with the most lung; the middle ones if there is none."""
+    places = _samples(volume, *COARSE_GRIDS_MM)
+    lungs, _ = _segment(volume.hu[np.ix_(*places)])
+    if not lungs.any():
+        return volume.hu.shape[1] // 2, volume.hu.shape[2] // 2
+    return int(places[1][lungs.sum(axis=(0, 2)).argmax()]), int(places[2][lungs.sum(axis=(0, 1)).argmax()])
 
 
 def _sample(count: int, spacing_mm: float, grid_mm: float) -> NDArray[np.intp]:

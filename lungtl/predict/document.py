@@ -1,0 +1,172 @@
+"""The schema of predictions.json, which docs/predict.md describes; each series' record has the same form."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from lungtl.predict.models import NamedModel
+from lungtl.predict.result import SeriesResult
+from lungtl.settings.version import VERSION
+
+SCHEMA = 1
+RESEARCH_ONLY = "Research software, not a medical device: not for diagnosis or any decision about a patient."
+MEANINGLESS = "A model trained on synthetic scans (phantoms): the probability means nothing clinically."
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class ModelFacts(_Entry):
+    """A model."""
+
+    name: str
+    fingerprint: str  # of its bundle's checksums
+    trained_on: str  # name of the prepared dataset
+    unit: str  # what gets one probability: scan or nodule
+    phantom: bool  # trained on synthetic scans: its probabilities mean nothing clinically
+    networks: int  # 1, or the members of an ensemble
+
+
+class DecisionEntry(_Entry):
+    """Positive or negative at an operating point."""
+
+    threshold: float
+    positive: bool
+
+
+class ModelEntry(_Entry):
+    """What one model predicts."""
+
+    model: str
+    probability: float
+    calibrated: float | None  # None: no calibration could be fitted
+    with_covariates: float | None  # with diameter and density; None: unknown, or the model does not use them
+    networks: list[float]  # the probability of each network
+    decisions: dict[str, DecisionEntry | None]  # operating point -> decision; None: the model has no such threshold
+    warnings: list[str]  # codes
+    unchecked: list[str]  # codes of warnings that could not be checked
+
+
+class WarningEntry(_Entry):
+    """How the input differs from what the model was trained on."""
+
+    code: str
+    sentence: str
+    value: str
+
+
+class KeySliceEntry(_Entry):
+    """A native slice that weighed much."""
+
+    rank: int
+    z_mm: float
+    weight: float
+    sop_instance_uid: str
+    instance_number: int | None
+
+
+class PointEntry(_Entry):
+    """Where a nodule is: DICOM patient coordinates (LPS)."""
+
+    number: int  # among the points of its series: 0, 1, ...
+    x_mm: float
+    y_mm: float
+    z_mm: float
+    diameter_mm: float | None
+
+
+class SeriesEntry(_Entry):
+    """One predicted series, or one nodule of it."""
+
+    key: str  # names its folder
+    series_uid: str
+    point: PointEntry | None
+    path: str  # folder of the series, from the input's name on
+    probability: float  # mean over the models
+    calibrated: float | None  # mean over the models; None if one has no calibration
+    spread: float | None  # standard deviation between all networks; None for one
+    n_slices: int  # of 1 mm
+    n_native_slices: int
+    models: list[ModelEntry]
+    warnings: list[WarningEntry]
+    key_slices: list[KeySliceEntry]
+    lungtl: str  # version
+    created: str  # ISO 8601 with time zone
+    input: str  # fingerprint of series, point, models and options: unchanged, it is not predicted again
+
+
+class RefusedEntry(_Entry):
+    """What could not be predicted."""
+
+    item: str
+    reason: str
+    remedy: str
+
+
+class Document(_Entry):
+    """The whole of predictions.json."""
+
+    schema_: Literal[1] = SCHEMA
+    note: str = RESEARCH_ONLY
+    complete: bool  # False while the command runs, or after it was interrupted
+    models: list[ModelFacts]
+    series: list[SeriesEntry]
+    refused: list[RefusedEntry]
+
+
+def model_facts(each: NamedModel) -> ModelFacts:
+    """The entry of a model."""
+    model = each.model
+    return ModelFacts(
+        name=each.name, fingerprint=each.fingerprint, trained_on=str(model.provenance["store"]), unit=model.unit,
+        phantom=each.phantom, networks=len(model.networks),
+    )  # fmt: skip
+
+
+def series_entry(result: SeriesResult, created: str, input_fingerprint: str) -> SeriesEntry:
+    """The entry of a series or nodule."""
+    point = result.point
+    calibrated = [each.prediction.calibrated for each in result.models]
+    known = [value for value in calibrated if value is not None]
+    return SeriesEntry(
+        key=result.key,
+        series_uid=result.series.uid,
+        point=None if point is None else PointEntry(
+            number=point.number, x_mm=point.position_mm[0], y_mm=point.position_mm[1], z_mm=point.position_mm[2],
+            diameter_mm=point.diameter_mm if point.diameter_mm > 0 else None,
+        ),
+        path=result.path,
+        probability=result.probability,
+        calibrated=sum(known) / len(known) if len(known) == len(calibrated) else None,
+        spread=result.spread,
+        n_slices=len(result.slices),
+        n_native_slices=len(result.series.files),
+        models=[
+            ModelEntry(
+                model=each.name,
+                probability=each.prediction.probability,
+                calibrated=each.prediction.calibrated,
+                with_covariates=each.with_covariates,
+                networks=list(each.prediction.of_members),
+                decisions={
+                    name: None if one is None else DecisionEntry(threshold=one.threshold, positive=one.positive)
+                    for name, one in each.decisions.items()
+                },
+                warnings=[warning.code for warning in each.prediction.warnings],
+                unchecked=list(each.prediction.unknown),
+            )
+            for each in result.models
+        ],
+        warnings=[WarningEntry(code=one.code, sentence=one.sentence, value=one.value) for one in result.warnings],
+        key_slices=[
+            KeySliceEntry(rank=key.rank, z_mm=key.z_mm, weight=key.weight, sop_instance_uid=key.sop_instance_uid,
+                          instance_number=key.instance_number)
+            for key in result.key_slices
+        ],
+        lungtl=VERSION,
+        created=created,
+        input=input_fingerprint,
+    )  # fmt: skip
