@@ -10,13 +10,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lungtl.bundle.files import BACKBONE, CONFIG, FORMAT, PROBE, REFERENCE, TIMM, UNTRAINED, WEIGHTS, damaged
+from lungtl.bundle.files import (
+    BACKBONE,
+    CONFIG,
+    COVARIATES,
+    PROBE,
+    REFERENCE,
+    TIMM,
+    UNTRAINED,
+    WEIGHTS,
+    check_format,
+    damaged,
+)
 from lungtl.bundle.reference import Reference
 from lungtl.data.store.files import check_checksums
 from lungtl.settings import parts
 from lungtl.settings.errors import LungtlError
 
 if TYPE_CHECKING:
+    from lungtl.evaluation.covariates import Regression
     from lungtl.models.bag_classifier import BagClassifier
     from lungtl.training.probe import Probe
 
@@ -50,8 +62,7 @@ def load_bundle(folder: Path, trust: str | Collection[str] = ()) -> tuple[BagCla
     check_checksums(folder)
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if config.get("format") != FORMAT:
-            raise LungtlError(f"{folder} has bundle format {config.get('format')}, this lungtl reads {FORMAT}")
+        check_format(folder, config)
         config.setdefault("slices_trained", True)  # the first bundles lack it
         _Config.model_validate(config)
         with no_larger_than(folder / WEIGHTS):
@@ -105,14 +116,28 @@ def load_untrained(
 
 def load_probe(folder: Path) -> Probe | None:
     """The probe of a bundle; None if it has none. Raises LungtlError if the file is damaged."""
+    return _load_probe(folder, PROBE)
+
+
+def load_covariates(folder: Path, config: Mapping[str, Any]) -> Regression | Probe | None:
+    """What a bundle's model predicts with from covariates; None if it has none. Raises LungtlError if damaged."""
+    from lungtl.evaluation.controls import read_numbers
+    from lungtl.evaluation.covariates import Regression
+
+    if (saved := config.get("covariates")) is not None:
+        return read_numbers(Regression, saved, "covariates")
+    return _load_probe(folder, COVARIATES)
+
+
+def _load_probe(folder: Path, name: str) -> Probe | None:
     from safetensors import SafetensorError
 
     from lungtl.training.probe import Probe
 
-    if not (folder / PROBE).is_file():
+    if not (folder / name).is_file():
         return None
     try:
-        return Probe.load(folder / PROBE)
+        return Probe.load(folder / name)
     except (LookupError, TypeError, ValueError, SafetensorError) as error:
         raise damaged(folder, error) from error
 

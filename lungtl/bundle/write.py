@@ -13,6 +13,7 @@ from lungtl.bundle.files import (
     CARD,
     CARD_DATA,
     CONFIG,
+    COVARIATES,
     FILES,
     FORMAT,
     PROBE,
@@ -49,7 +50,7 @@ def save_bundle(
     controls: Controls | None = None,
     backbone: Mapping[str, Any] | None = None,
     probe: Probe | None = None,
-    covariates: Regression | None = None,
+    covariates: Regression | Probe | None = None,
     seen: Mapping[str, list[str]] | None = None,
     ranges: Ranges | None = None,
     reference: Reference | None = None,
@@ -69,13 +70,16 @@ def save_bundle(
         controls: trivial predictors fitted on the training split.
         backbone: its config (`_target_` and options); None for a timm model.
         probe: of its features.
-        covariates: the regression on its log-odds and covariates.
+        covariates: the regression on covariates and its log-odds, or its features.
         seen: train and val -> checksums of their voxels.
         ranges: of the training bags.
         reference: embeddings of the training bags.
         card_data: the card for programs, see `card_document`.
     """
     from safetensors.torch import save_file
+
+    from lungtl.evaluation.covariates import Regression
+    from lungtl.training.probe import Probe
 
     folder.mkdir(parents=True, exist_ok=True)
     config = {
@@ -95,7 +99,7 @@ def save_bundle(
         "slices_trained": slices_trained,
         "views": classifier.views,
         "controls": None if controls is None else controls.to_dict(),
-        "covariates": None if covariates is None else asdict(covariates),
+        "covariates": asdict(covariates) if isinstance(covariates, Regression) else None,
         "preprocessing": classifier.preprocessor.describe(),
         "provenance": dict(provenance),
     }
@@ -110,6 +114,8 @@ def save_bundle(
         save_file(head, folder / UNTRAINED, {"backbone": untrained.fingerprint})
     if probe is not None:
         probe.save(folder / PROBE)
+    if isinstance(covariates, Probe):
+        covariates.save(folder / COVARIATES)
     if seen is not None:
         (folder / SEEN).write_text(json.dumps(seen), encoding="utf-8")
     if ranges is not None:

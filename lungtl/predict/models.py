@@ -35,10 +35,7 @@ class NamedModel:
     @property
     def phantom(self) -> bool:
         """Whether synthetic scans trained it, so that its predictions have no clinical meaning."""
-        choices: dict[str, Any] = self.model.provenance.get("choices") or {}  # of bundles without ranges
-        return choices.get("dataset") == PHANTOM or any(
-            one.ranges is not None and one.ranges.phantom for one in (self.model, *self.model.members)
-        )
+        return is_of_phantoms(self.model)
 
     def result(self, prediction: Prediction, with_covariates: float | None = None) -> ModelResult:
         """A prediction and the decisions at the model's operating points."""
@@ -48,6 +45,13 @@ class NamedModel:
             for name, threshold in thresholds.items()
         }
         return ModelResult(self.name, self.model, prediction, decisions, with_covariates)
+
+
+def is_of_phantoms(model: Model) -> bool:
+    """Whether synthetic scans trained a model."""
+    choices: dict[str, Any] = model.provenance.get("choices") or {}  # of bundles without ranges
+    ranges = (one.ranges for one in (model, *model.members))
+    return choices.get("dataset") == PHANTOM or any(each is not None and each.phantom for each in ranges)
 
 
 def split_references(text: str) -> list[str]:

@@ -20,7 +20,7 @@ from lungtl.bundle.ranges import measures
 from lungtl.data.field_of_view import UNKNOWN_SPACING, Spacing
 from lungtl.evaluation.chosen import Chosen, read_chosen
 from lungtl.models.bag_classifier import BagClassifier
-from lungtl.models.inference import mean_embedding, mean_prediction, predict_and_embed
+from lungtl.models.inference import mean_prediction, pool_bag, predict_and_embed
 from lungtl.runs.ensemble import read_ensemble
 from lungtl.runs.folder import bundle_of
 from lungtl.runs.input_warnings import InputWarning, compare, compare_embeddings
@@ -251,7 +251,7 @@ class Model:
             measures(voxels.shape, positions, pixel_spacing_mm, details), self.ranges, self.unit
         )
         ratios = [
-            None if each.reference is None else each.reference.ratio(mean_embedding(each.classifier, rows))
+            None if each.reference is None else each.reference.ratio(np.split(pool_bag(each.classifier, rows), 2)[0])
             for each, rows in zip(self.networks, features, strict=True)
         ]
         further, unchecked = compare_embeddings(ratios, self.unit)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from lungtl.data.splits import read_split, split_fingerprint
+from lungtl.data.splits import UNSEEN, read_split, split_fingerprint
 from lungtl.data.store.reader import Store
 from lungtl.models.backbones.base import Backbone
 from lungtl.runs.folder import RECORD, SPLIT, bundle_of, read_json, read_record
@@ -121,7 +121,7 @@ def check_weights_patients(weights: str, fingerprint: str, split: pd.DataFrame) 
         if earlier is None or split_fingerprint(earlier) != fingerprint:
             continue
         tested = set(split.loc[split["split"] == "test", "patient_id"])
-        seen = tested & set(earlier.loc[earlier["split"] != "test", "patient_id"])
+        seen = tested & set(earlier.loc[~earlier["split"].isin(UNSEEN), "patient_id"])
         if seen:
             raise UsageError(
                 f"backbone.weights={weights}: {len(seen)} of this run's {len(tested)} test patients trained these "

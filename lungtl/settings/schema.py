@@ -164,6 +164,7 @@ class SplitConfig(Strict):
     folds: Annotated[int, Field(ge=2, le=20)]
     fold: Annotated[int, Field(ge=0)]
     seed: int
+    train_patients: Annotated[int, Field(ge=2)] | None = None
 
     @model_validator(mode="after")
     def _fold_exists(self) -> SplitConfig:
@@ -397,10 +398,20 @@ class PredictConfig(Common):
     input: FullPath
     output: FullPath
     points: FullPath | None
+    dicom_out: bool
     max_gap_mm: Annotated[float, Field(gt=0)]
     max_gb: Annotated[float, Field(gt=0)]
     follow_links: bool
     accelerator: Accelerator
+
+
+class ExportConfig(Common):
+    """`python -m lungtl.export`."""
+
+    model: str
+    trust: Trust
+    format: Literal["onnx", "torch"]
+    output: FullPath
 
 
 class ReportConfig(Common):

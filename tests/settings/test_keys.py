@@ -69,6 +69,7 @@ split.folds             setting  fixed    named    reproduced
 split.kind              setting  fixed    named    reproduced crossval
 split.seed              repeat   fixed    named    reproduced
 split.test              setting  fixed    named    reproduced
+split.train_patients    setting  fixed    named    reproduced
 split.val               setting  fixed    named    reproduced
 sweep.name              none     changes  -        -
 sweep.retry             none     changes  -        -
