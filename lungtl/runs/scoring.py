@@ -186,7 +186,17 @@ def export_bundle(
     save_bundle(model.classifier, config.aggregator, folder / BUNDLE, provenance, card, model.chosen, model.untrained,
                 model.slices_trained, model.controls, config.backbone, model.probe, model.covariates,
                 voxel_digests(split, store.bags), training_ranges(store, split, scores),
-                _reference(model, store, split))  # fmt: skip
+                _reference(model, store, split), backbone_from=_backbone_from(config, model, record))  # fmt: skip
+
+
+def _backbone_from(config: TrainConfig, model: ScoredModel, record: Mapping[str, Any]) -> str | None:
+    """Where the backbone's weights can be loaded again, so that a bundle need not contain them; None: it must."""
+    if config.bundle == "full":
+        return None
+    if model.classifier.backbone.fingerprint() != record["weights_fingerprint"]:
+        log.warning("bundle=head: the backbone was trained, so the bundle contains it")
+        return None
+    return str(record["weights_source"])
 
 
 def _reference(model: ScoredModel, store: Store, split: pd.DataFrame) -> Reference | None:
