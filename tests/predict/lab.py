@@ -62,7 +62,8 @@ def series(folder: Path, number: int = 0, **tags: Any) -> str:
 def predict(model: Path | str, scans: Path, output: Path, **options: Any) -> Outputs:
     config = PredictConfig(
         data_dir=output.parent, workers=1, model=str(model), trust=None, input=scans, output=output,
-        **{"points": None, "max_gap_mm": 10.0, "max_gb": 2.0, "follow_links": False, "accelerator": "cpu", **options},
+        **{"points": None, "dicom_out": False, "max_gap_mm": 10.0, "max_gb": 2.0, "follow_links": False,
+           "accelerator": "cpu", **options},
     )  # fmt: skip
     output.mkdir(exist_ok=True)
     return predict_all(config, CREATED)
