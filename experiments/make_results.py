@@ -11,17 +11,20 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
 from lungtl.evaluation.delong import compare_aurocs
-from lungtl.evaluation.estimate import Difference, Estimate
+from lungtl.evaluation.estimate import Difference, Estimate, mean_and_sd
 from lungtl.evaluation.figures.canvas import save
 from lungtl.evaluation.figures.intervals import dot_with_intervals
 from lungtl.evaluation.formatting import format_estimate, format_p_value, markdown_table
+from lungtl.evaluation.metrics import score
 from lungtl.evaluation.paired import holm
 from lungtl.runs.naming import differing
 
@@ -29,18 +32,28 @@ HERE = Path(__file__).parent
 CONTROLS = ("diameter", "size_density")
 """Controls of the data, the same for every setting."""
 STUDIES: dict[str, Sequence[Sequence[str]]] = {
-    "scale": [[], ["image.crop_mm=null", "image.crop=48"]],
+    "scale": [[], ["image.crop_mm=null", "image.crop=48"], ["image.crop_mm=16,24", "image.size=128"]],
     "backbones": [[]],
     "aggregators": [[]],
     "label_rule": [["dataset.rule=median"], ["dataset.rule=mean"],
                    ["dataset.rule=mean", "dataset.indeterminate=keep", "dataset.min_readers=1"]],
     "readers": [["loss=bag_only"], ["loss=readers"], ["loss=votes"], ["loss=votes", "dataset.uncounted=train"]],
     "patients": [[]],
-    "nodules": [[]],
+    "nodules": [["split.seed=0,1,2,3", "evaluation.untrained=false"]],
     "maxslice": [[]],
     "seed_paper": [[]],
+    "learning_curve": [[]],
+    "phantom_aggregators": [[]],
+    "transfer": [["backbone=efficientnet_lite0,efficientnet_lite1,efficientnet_lite2"]],
 }  # fmt: skip
 """Study -> the command lines beside `experiments=NAME`, each with a sweep of its own."""
+
+PLACES = {
+    "lidc_slices": {"root": "LIDC-IDRI-slices"},
+    "lidc_maxslice": {"images": "lidc_maxslice.npz", "table": "lidc_maxslice.csv"},
+    "phantom": {},
+}
+"""Dataset -> its options, and where in the data's folder they lead."""
 
 
 def main() -> None:
@@ -61,9 +74,9 @@ def main() -> None:
 
 def run(name: str, number: int, overrides: Sequence[str], data: Path, data_dir: Path) -> Path:
     """Cross-validate, or finish doing so; returns the sweep's folder."""
-    dataset = yaml.safe_load((HERE / f"{name}.yaml").read_text(encoding="utf-8")).get("defaults", [])
-    maxslice = any("lidc_maxslice" in str(line) for line in dataset)
-    places = {"images": "lidc_maxslice.npz", "table": "lidc_maxslice.csv"} if maxslice else {"root": "LIDC-IDRI-slices"}
+    settings = yaml.safe_load((HERE / f"{name}.yaml").read_text(encoding="utf-8"))
+    dataset = [line["override /dataset"] for line in settings["defaults"] if "override /dataset" in line]
+    places = PLACES[dataset[0] if dataset else "lidc_slices"]
     sweep = f"{name}-{number}"
     command = [
         sys.executable, "-m", "lungtl.crossval", f"experiments={name}", *overrides,
@@ -120,9 +133,16 @@ def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
         "",
     ]
     folds, patients = len(documents[0]["folds"]["auroc"]["values"]), documents[0]["bag"]["n_patients"]
+    repeats = documents[0]["repeats"]
+    tested = "every case is tested once, by a network that has seen neither it nor its patient."
+    if len(repeats) > 1:
+        alone = ", ".join(f"{value:.3f}" for value in repeats)
+        tested = (
+            f"repeated with {len(repeats)} divisions into folds. A case has the mean of {len(repeats)} predictions, by "
+            f"networks that have seen neither it nor its patient. AUROC of the network in each repeat alone: {alone}."
+        )
     page += [
-        f"{folds}-fold cross-validation by patient, {patients} patients; every case is tested once, by a network that "
-        "has seen neither it nor its patient.",
+        f"{folds}-fold cross-validation by patient, {patients} patients; {tested}",
         "Intervals: bootstrap over patients of the pooled predictions. *Above the diameter*: DeLong's paired test on "
         "them, patients as clusters, Holm-corrected over the settings. Both take the networks as given: other training "
         "patients would give other networks, so true intervals are wider.",
@@ -133,15 +153,42 @@ def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
 
 
 def read_pooled(sweep: Path) -> list[dict[str, Any]]:
-    """The pooled results of a sweep, in its order, with their out-of-fold predictions and diameters."""
-    documents = []
+    """The pooled results of each setting of a sweep, in its order, with out-of-fold predictions and diameters.
+
+    Repeats of a setting with several splits become one: each case has the mean of its predictions, all of them by
+    networks that have not seen its patient.
+    """
+    documents: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(sweep.glob("pooled/*/metrics.json"), key=lambda path: int(path.parent.name)):
         document = json.loads(path.read_text(encoding="utf-8"))
         split = pd.read_csv(sweep / document["runs"][0] / "split.csv", dtype=str, keep_default_na=False)
         predictions = pd.read_csv(path.parent / "oof_predictions.csv", dtype={"bag_id": str, "patient_id": str})
         document["predictions"] = predictions.merge(split[["bag_id", "diameter_mm"]], on="bag_id")
-        documents.append(document)
-    return documents
+        documents.setdefault(document["setting_key"], []).append(document)
+    return [combine(repeats) for repeats in documents.values()]
+
+
+def combine(repeats: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One document of several cross-validations of a setting, scored on the mean of their predictions."""
+    document = repeats[0] | {"repeats": [repeat["bag"]["metrics"]["auroc"]["value"] for repeat in repeats]}
+    if len(repeats) == 1:
+        return document
+    table = document["predictions"].drop(columns="fold")
+    for column in table.filter(regex="^(probability|control_)"):
+        table[column] = np.mean([repeat["predictions"][column] for repeat in repeats], axis=0)
+    labels, patients = table["label"], table["patient_id"]
+
+    def scores(column: str) -> dict[str, Any]:
+        return asdict(score(labels, table[column], patients))
+
+    document |= {"predictions": table, "bag": document["bag"] | scores("probability")}
+    document["controls"] = {name: scores(f"control_{name}") for name in document["controls"]}
+    if (combined := document["with_covariates"]) is not None:
+        document["with_covariates"] = combined | {"scores": scores("probability_with_covariates")}
+    values = [value for repeat in repeats for value in repeat["folds"]["auroc"]["values"]]
+    mean, sd = mean_and_sd([value for value in values if value is not None])
+    document["folds"] = {"auroc": {"values": document["folds"]["auroc"]["values"], "mean": mean, "sd": sd}}
+    return document
 
 
 def scored(label: str, document: dict[str, Any], last: bool) -> list[tuple[str, dict[str, Any]]]:

@@ -58,7 +58,7 @@ def run(config: TrainConfig) -> float | None:
         if result is not None:
             from lungtl.runs.summary import print_summary
 
-            steps = [] if swept else next_steps(config)
+            steps = [] if swept else next_steps(config, folder)
             print_summary(result.metrics, folder, steps, verbose=config.verbose)
     if quiet:
         log.info("%s  %s", _swept_line(folder, name, result), duration(time.monotonic() - start))
@@ -91,14 +91,20 @@ def _train(config: TrainConfig, folder: Path, swept: bool, name_in_sweep: str) -
                               callbacks=pruning(folder, config.trainer.monitor))  # fmt: skip
 
 
-def next_steps(config: TrainConfig) -> list[str]:
-    """What to type next, on the data of this run: see it in MLflow, compare aggregators."""
+def next_steps(config: TrainConfig, folder: Path) -> list[str]:
+    """What to type next, on the data of this run: see it in MLflow, compare aggregators, evaluate it."""
     from lungtl.tracking.places import places
 
     omitted = ("aggregator", "data_dir", "name", "resume", "verbose")
     own = [line for line in config.overrides if override_key(line) not in omitted]
     sweep = typed("train", "-m", "aggregator=mean,max,attention", *own, *place_of_data(config.data_dir))
-    return [*([typed("ui", *places(config.data_dir, config.tracking))] if config.tracking.enabled else []), sweep]
+    place = places(config.data_dir, config.tracking)
+    steps = [*([typed("ui", *place)] if config.tracking.enabled else []), sweep]
+    if not any(override_key(line) == "experiments" for line in config.overrides):  # which may choose the dataset
+        keys = {line: override_key(line) for line in config.overrides}
+        shared = [line for line, key in keys.items() if key in ("tracking", "trust") or key.split(".")[0] == "dataset"]
+        steps.append(typed("evaluate", assigned("model", folder), *shared, *place))
+    return steps
 
 
 def _swept_line(folder: Path, name: str, result: Result | None) -> str:

@@ -13,7 +13,8 @@ from tests.real_data import folder, needs, unpack
 
 STUDIES = sorted(path.stem for path in (Path(__file__).parents[1] / "experiments").glob("*.yaml"))
 FAST = ["image.size=32", "backbone.weights=none", "trainer.max_epochs=1", "tracking=none", "evaluation.untrained=false",
-        "evaluation.figures=false", "evaluation.resamples=10", "split.test=0.3", "split.val=0.3"]  # fmt: skip
+        "evaluation.figures=false", "evaluation.resamples=10", "split.test=0.3", "split.val=0.3",
+        "split.train_patients=null"]  # fmt: skip
 PATIENTS = 30
 
 
@@ -31,7 +32,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     np.savez(target / "few.npz", **{name: images[name][chosen] for name in images.files})
     table.to_csv(target / "few.csv", index=False)
     arrays = [f"dataset.images={target / 'few.npz'}", f"dataset.table={target / 'few.csv'}"]
-    return {"slices": [f"dataset.root={target}"], "maxslice": arrays}
+    phantom = ["dataset.scans=20", "dataset.z_range_mm=20"]
+    return {"slices": [f"dataset.root={target}"], "maxslice": arrays, "phantom_aggregators": phantom}
 
 
 @pytest.mark.real
@@ -39,7 +41,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 @needs("lidc_slices.tar", "lidc_maxslice.npz", "lidc_maxslice.csv")
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_study_trains_and_scores(study: str, places: dict[str, list[str]], tmp_path: Path) -> None:
-    data = places["maxslice" if study == "maxslice" else "slices"]
+    data = places.get(study, places["slices"])
     config = lungtl.compose([f"experiments={study}", *data, f"data_dir={tmp_path}", *FAST])
     result = lungtl.run(config)
     probabilities = result.predictions["probability"]

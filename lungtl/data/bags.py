@@ -107,13 +107,15 @@ class BagDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         bag_id = self.bag_ids[index % len(self.bag_ids)]
         labels = torch.from_numpy(self.store.slice_labels(bag_id).astype(np.int64))
-        seed, jitter_seed = np.random.SeedSequence([*self.key, index]).generate_state(2, np.uint64)
-        generator = torch.Generator().manual_seed(int(seed))
-        drawn = None
-        if self.draw is not None and len(labels) > self.draw:
-            drawn = draw_slices(labels, self.draw, generator)
+        drawn, view, seed_of_bag = None, 0, None
+        few = self.draw is not None and len(labels) > self.draw
+        if few or self.augment or self.jitter:
+            seed, jitter_seed = np.random.SeedSequence([*self.key, index]).generate_state(2, np.uint64)
+            generator = torch.Generator().manual_seed(int(seed))
+            drawn = draw_slices(labels, self.draw, generator) if self.draw is not None and few else None
+            view = random_view(generator) if self.augment else 0
+            seed_of_bag = int(jitter_seed) if self.jitter else None
         positions = torch.arange(len(labels)) if drawn is None else drawn
-        view = random_view(generator) if self.augment else 0
         features = frames = None
         if self.features is not None:
             features = self.features.rows(bag_id, view, drawn)
@@ -121,7 +123,6 @@ class BagDataset(Dataset[Sample]):
             frames = read_frames(self.store.voxels(bag_id), positions.numpy(), self.neighbours)
         bag_label = self.labels.get(bag_id, UNKNOWN)
         spacing_mm = self.store.spacing_mm(bag_id)
-        seed_of_bag = int(jitter_seed) if self.jitter else None
         ratings = None if self.ratings is None else self.ratings[bag_id]
         return Sample(bag_id, bag_label, labels[positions], positions, features, frames, view, spacing_mm,
                       seed_of_bag, ratings)  # fmt: skip

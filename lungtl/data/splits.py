@@ -7,6 +7,7 @@ import re
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
@@ -19,6 +20,9 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 EXTRA = "extra"
 """Bags without a label that train by their readers' votes; their patients are neither validated nor tested."""
+UNUSED = "unused"
+"""Bags of patients that `split.train_patients` leaves out of the training."""
+UNSEEN = ("test", UNUSED)
 MEASURED = ("diameter_mm", "density")
 """What readers measured of a nodule: columns of a store's bags, of a split where the store has them."""
 DIGITS = 16  # of a SHA-256; enough that no two of a billion images share them by chance
@@ -32,7 +36,8 @@ def split_bags(bags: pd.DataFrame, config: SplitConfig, votes: bool = False) -> 
     split is the test split; a missing val split is drawn from train, so that the test split never selects the epoch.
 
     With `votes`, bags without a label whose readers' votes are known are the split `extra`, unless their patient is
-    in val or test: they change nothing about the other splits.
+    in val or test: they change nothing about the other splits. With `train_patients`, that many patients of train and
+    extra stay there; a larger number keeps those of a smaller one. The other bags of train become `unused`.
 
     Returns:
         bag_id, patient_id, those of `MEASURED` that there are, label (-1 in extra), split; sorted by bag_id and checked
@@ -53,6 +58,8 @@ def split_bags(bags: pd.DataFrame, config: SplitConfig, votes: bool = False) -> 
         table = pd.concat([table, _extra(bags, table)])
     if len(table) < len(bags):
         log.info("%d cases without a label are skipped", len(bags) - len(table))
+    if config.train_patients is not None:
+        table = _with_fewer_patients(table, config.train_patients, config.seed)
     table = table.sort_values("bag_id", ignore_index=True)
     check_split(table)
     used = table.assign(split=table["split"].replace(EXTRA, "train"))
@@ -72,6 +79,16 @@ def _extra(bags: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     held_out = set(table.loc[table["split"] != "train", "patient_id"])
     usable = (bags["bag_label"] == UNKNOWN) & bags["votes"].notna() & ~bags["patient_id"].isin(held_out)
     return identified(bags[usable]).assign(split=EXTRA)
+
+
+def _with_fewer_patients(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    training = table["split"].isin(["train", EXTRA])
+    patients = sorted(set(table.loc[training, "patient_id"]))
+    if count > len(patients):
+        raise UsageError(f"split.train_patients={count}: {len(patients)} patients are for training")
+    left_out = set(np.random.default_rng(seed).permutation(patients)[count:])
+    out = training & table["patient_id"].isin(left_out)
+    return table.assign(split=table["split"].mask(out, UNUSED))[~(out & (table["split"] == EXTRA))]
 
 
 def check_split(table: pd.DataFrame) -> None:

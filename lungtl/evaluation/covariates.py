@@ -1,11 +1,12 @@
 """What is known of a bag beside its images, such as the nodule's diameter: logistic regressions on it.
 
-`covariates=[diameter, density]` adds a second prediction to a run's: a regression on the network's log-odds and these
-numbers. How it weighs the network is fitted on the validation bags, since on the training bags the log-odds are those
-of a network that has learned them by heart: on 708 nodules of LIDC-IDRI-slices (5 folds, the probe at 16 mm as
-network) the pooled AUROC is .950 if fitted on validation bags, .931 on training bags, .937 for the network alone and
-.945 for the covariates alone. How the covariates weigh among themselves needs no network and is fitted on the training
-bags: .958 instead of .957 with a network at .950.
+`covariates=[diameter, density]` adds a second prediction to a run's. Where the network is linear in the features of a
+frozen backbone it is a regression on these features and the covariates (`lungtl.training.probe`); otherwise, here, one
+on the network's log-odds and the covariates. How it weighs the network is fitted on the validation bags, since on the
+training bags the log-odds are those of a network that has learned them by heart: on 708 nodules of LIDC-IDRI-slices (5
+folds, the probe at 16 mm as network) the pooled AUROC is .950 if fitted on validation bags, .931 on training bags, .937
+for the network alone and .945 for the covariates alone. How the covariates weigh among themselves needs no network and
+is fitted on the training bags: .958 instead of .957 with a network at .950.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def input_values(bags: pd.DataFrame, inputs: Sequence[str]) -> Floats:
         column = COLUMNS.get(name, name)
         x = bags[column].to_numpy(np.float64) if column in bags else np.full(len(bags), np.nan)
         columns.append(np.log1p(x) if name == DIAMETER else logit(np.clip(x, CLIP, 1 - CLIP)) if name == LOGIT else x)
-    return np.stack(columns, axis=1)
+    return np.stack(columns, axis=1) if columns else np.empty((len(bags), 0))
 
 
 def unknown(bags: pd.DataFrame, inputs: Sequence[str]) -> NDArray[np.bool_]:
@@ -137,12 +138,12 @@ def check_covariates(bags: pd.DataFrame, split: pd.DataFrame, covariates: Sequen
             )
 
 
-def warn_unknown(bags: pd.DataFrame, regression: Regression) -> None:
-    """Warn of scored bags, with bag_id, that have no prediction since one of its covariates is unknown."""
-    missing = bags.loc[unknown(bags, regression.covariates), "bag_id"]
+def warn_unknown(bags: pd.DataFrame, covariates: Sequence[str]) -> None:
+    """Warn of scored bags, with bag_id, that have no prediction since one of the covariates is unknown."""
+    missing = bags.loc[unknown(bags, covariates), "bag_id"]
     if len(missing):
         shown = ", ".join([*missing[:3], *(["..."] if len(missing) > 3 else [])])
         log.warning(
             "no prediction with covariates for %d of %d cases, which lack %s: %s",
-            len(missing), len(bags), " or ".join(regression.covariates), shown,
+            len(missing), len(bags), " or ".join(covariates), shown,
         )  # fmt: skip

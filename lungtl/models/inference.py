@@ -72,6 +72,35 @@ def predict_and_embed(
     return prediction, views[0][0].clone()  # outside inference mode, so that gradients can pass through what uses it
 
 
+def pool_bags(
+    classifier: BagClassifier, store: Store, bag_ids: Iterable[str], features: Features | None, device: torch.device
+) -> NDArray[np.float32]:
+    """`pool_bag` of bags of a store, in their first view, float32 [n, 2 D]; for `features` see `predict_bags`."""
+    classifier.to(device)
+    with (
+        evaluation_mode(classifier),
+        torch.inference_mode(),
+        classifier.folded() if features is None else nullcontext(),
+    ):
+        if features is not None:
+            bags: Iterable[Tensor] = (features.rows(bag_id, 0, None).to(device) for bag_id in bag_ids)
+        else:
+            bags = (_embed(classifier, [(store.voxels(b), store.spacing_mm(b))], device)[0] for b in bag_ids)
+        return np.stack([pool_bag(classifier, rows) for rows in bags])
+
+
+def pool_bag(classifier: BagClassifier, rows: Tensor) -> NDArray[np.float32]:
+    """`pool_slices` of a bag's embeddings, float32 [2 D], from its rows in the feature cache, float [S, row_width]."""
+    with torch.inference_mode():
+        return pool_slices(torch.cat([classifier.suffix(chunk.float()) for chunk in rows.split(classifier.chunk)]))
+
+
+def pool_slices(embeddings: Tensor) -> NDArray[np.float32]:
+    """Mean, then maximum over the slices of a bag: float [S, D] -> float32 [2 D]."""
+    pooled: NDArray[np.float32] = torch.cat([embeddings.mean(dim=0), embeddings.amax(dim=0)]).cpu().numpy()
+    return pooled
+
+
 def mean_prediction(predictions: Sequence[BagPrediction]) -> BagPrediction:
     """The mean of several predictions of one bag: of ensemble members, or of views."""
     probabilities, weights, slices = zip(*predictions, strict=True)

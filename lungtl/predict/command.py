@@ -6,8 +6,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from lungtl.predict.about import about
 from lungtl.predict.dicom_out import check_installed, write_dicom
 from lungtl.predict.document import SeriesEntry, model_facts, series_entry
@@ -15,7 +13,7 @@ from lungtl.predict.inputs import Found, find_input
 from lungtl.predict.models import NamedModel, open_models, split_references
 from lungtl.predict.outputs import Outputs
 from lungtl.predict.page import make_page
-from lungtl.predict.pictures import Planes, png
+from lungtl.predict.pictures import Planes
 from lungtl.predict.points import predict_point
 from lungtl.predict.result import SeriesResult
 from lungtl.predict.scans import predict_scan
@@ -121,16 +119,18 @@ class Predictor:
         self.models, self.max_gap_mm, self.created, self.dicom_out = models, max_gap_mm, created, dicom_out
         self.about = [about(each) for each in models]
         self.phantom = any(each.phantom for each in models)
+        ranges = models[0].model.ranges if len(models) == 1 else None
+        self.reference = {} if ranges is None else ranges.scores.get("val", {})
         self._native: tuple[str, Volume] | None = None
 
     def predict(self, task: Task, outputs: Outputs) -> None:
         """Predict a series or nodule and write its files; raises Refused."""
         result, planes = self._predict(task)
-        page = make_page(result, planes, self.about, self.phantom, {}, self.created)
+        page = make_page(result, planes, self.about, self.phantom, self.reference, self.created)
         if self.dicom_out:
             write_dicom(page.result, outputs.place(task.key))
         entry = series_entry(page.result, self.created, task.fingerprint)
-        outputs.add(page.result, entry, page.html, png(np.concatenate(page.result.pages)))
+        outputs.add(page.result, entry, page.html, page.picture)
         log.info("%s", summarise(entry))
 
     def _predict(self, task: Task) -> tuple[SeriesResult, Planes]:

@@ -156,7 +156,7 @@ def series_entry(result: SeriesResult, created: str, input_fingerprint: str) -> 
                     for name, one in each.decisions.items()
                 },
                 warnings=[warning.code for warning in each.prediction.warnings],
-                unchecked=list(getattr(each.prediction, "unknown", ())),
+                unchecked=list(each.prediction.unknown),
             )
             for each in result.models
         ],

@@ -1,4 +1,4 @@
-"""The series of a folder, a zip file or a single DICOM file."""
+"""The series of a folder, a zip file, a single DICOM file, or a MetaImage or NIfTI volume."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from lungtl.sources.base import Refusal
 from lungtl.sources.ct.header import read_headers
 from lungtl.sources.ct.other_formats import other_format
 from lungtl.sources.ct.series import Series, find_series
+from lungtl.sources.ct.volume_file import volume_name
 from lungtl.sources.files import printable
 
 UNPACKED = ".unpacked"
@@ -40,7 +41,7 @@ def find_input(path: Path, scratch: Path, max_gb: float, follow_links: bool) -> 
     """Find the series of an input, whose files exist until the context ends.
 
     Args:
-        path: a folder, a zip file, or one DICOM file: then its series, as far as it is in the same folder.
+        path: a folder, a zip file, a volume file, or one DICOM file: then its series as far as it is in that folder.
         scratch: a folder in which a zip file is unpacked.
         max_gb: memory for the voxels of a series, and size of an unpacked zip file.
         follow_links: also those that lead out of the folder.
@@ -58,7 +59,7 @@ def find_input(path: Path, scratch: Path, max_gb: float, follow_links: bool) -> 
             yield replace(found, refusals=(*refusals, *found.refusals))
         finally:
             shutil.rmtree(unpacked, ignore_errors=True)
-    elif path.is_file():
+    elif path.is_file() and volume_name(path) is None:
         yield _series_of_file(path, max_gb, follow_links)
     else:
         yield _find(path, path.name, max_gb, follow_links)

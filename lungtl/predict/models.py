@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lungtl.bundle.ranges import PHANTOM
 from lungtl.data.store.files import SUMS
 from lungtl.models.inference import P_COLUMNS
 from lungtl.predict.result import Decision, ModelResult
@@ -19,7 +20,8 @@ from lungtl.runs.model import Model, Prediction
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import fingerprint, sha256
 
-PHANTOM = "phantom"
+WRITTEN = re.compile(r"'[^']*'|\"[^\"]*\"|[\[{].*")
+"""A value that is one text or list in Hydra's grammar already."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,9 @@ class NamedModel:
 
 def is_of_phantoms(model: Model) -> bool:
     """Whether synthetic scans trained a model."""
-    choices: dict[str, Any] = model.provenance.get("choices") or {}
-    return choices.get("dataset") == PHANTOM
+    choices: dict[str, Any] = model.provenance.get("choices") or {}  # of bundles without ranges
+    ranges = (one.ranges for one in (model, *model.members))
+    return choices.get("dataset") == PHANTOM or any(each is not None and each.phantom for each in ranges)
 
 
 def split_references(text: str) -> list[str]:
@@ -60,10 +63,13 @@ def split_references(text: str) -> list[str]:
 
 def quote_models(arguments: list[str]) -> list[str]:
     """A command line in which `model=A,B` is one text instead of two values of a sweep."""
-    return [
-        re.sub(r"^model=(?!['\"\[{])(.*,.*)$", lambda found: "model='{}'".format(found[1].replace("'", "")), one)
-        for one in arguments
-    ]
+    quoted = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key == "model" and "," in value and not WRITTEN.fullmatch(value):
+            argument = "model='{}'".format(value.replace("'", ""))
+        quoted.append(argument)
+    return quoted
 
 
 def open_models(references: Sequence[str], data_dir: Path, accelerator: str, trust: Sequence[str]) -> list[NamedModel]:

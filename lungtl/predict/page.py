@@ -12,9 +12,10 @@ from lungtl.evaluation.page import render
 from lungtl.predict.about import About, decisions_table
 from lungtl.predict.document import MEANINGLESS, RESEARCH_ONLY
 from lungtl.predict.pictures import Planes, heated, overview, png, square_pixels
-from lungtl.predict.result import InputWarning, SeriesResult
-from lungtl.predict.scale import POINTS, Quantiles, scale
-from lungtl.predict.sheets import caption, sheets
+from lungtl.predict.result import SeriesResult
+from lungtl.predict.scale import Quantiles, scale
+from lungtl.predict.sheets import caption, padded, sheets
+from lungtl.runs.input_warnings import PHANTOM, InputWarning
 from lungtl.settings.version import VERSION
 
 HERE = Path(__file__).parent
@@ -26,6 +27,7 @@ class Page:
     """One page."""
 
     html: str
+    picture: bytes  # PNG
     result: SeriesResult  # with its pages as pictures
 
 
@@ -48,14 +50,14 @@ def make_page(
         created: when.
     """
     warnings = result.warnings
-    if phantom and not any(warning.code == "phantom" for warning in warnings):
-        warnings = [InputWarning("phantom", MEANINGLESS, ""), *warnings]
+    if phantom and not any(warning.code == PHANTOM for warning in warnings):
+        warnings = [InputWarning(PHANTOM, MEANINGLESS, ""), *warnings]
     pictures = {"scale": scale(result, reference), "overview": overview(planes, result)}
     sentences = describe(result)
     facts = _facts(result, created)
     lines = [
         title(result), *(f"Warning: {warning.sentence}" for warning in warnings), *sentences,
-        ". ".join(f"{name}: {text}" for name, text in facts.items()) + ".",
+        *(f"{name}: {text}" for name, text in facts.items()),
         *(f"Model {each.name}: trained on {each.facts['trained on']}." for each in models), RESEARCH_ONLY,
     ]  # fmt: skip
     pages = sheets(result, lines, [pictures["scale"], pictures["overview"]])
@@ -82,7 +84,7 @@ def make_page(
         ],
         version=VERSION,
     )
-    return Page(html, replace(result, pages=pages))
+    return Page(html, png(np.concatenate(pages)), replace(result, pages=padded(pages)))
 
 
 def title(result: SeriesResult) -> str:
@@ -101,7 +103,7 @@ def describe(result: SeriesResult) -> list[str]:
         values = [p for each in result.models for p in each.prediction.of_members]
         sentences[0] = (
             f"{sentences[0][:-1]}, the mean of {len(values)} networks from {_percent(min(values))} to "
-            f"{_percent(max(values))} (standard deviation {_percent(result.spread)})."
+            f"{_percent(max(values))} (standard deviation {100 * result.spread:.1f} percentage points)."
         )
     if not several and first.prediction.calibrated is not None:
         sentences.append(f"Calibrated on the model's validation cases: {_percent(first.prediction.calibrated)}.")
@@ -110,7 +112,8 @@ def describe(result: SeriesResult) -> list[str]:
     if not several and (decision := first.decisions.get("youden")) is not None:
         called = "positive" if decision.positive else "negative"
         sentences.append(
-            f"At the threshold of {decision.threshold:.3f}, chosen for {POINTS['youden']}, it is {called}."
+            f"At the threshold that balances sensitivity and specificity best ({decision.threshold:.3f}, chosen on "
+            f"validation cases) it is {called}."
         )
     for each in result.models if several else ():
         sentences.append(f"{each.name}: {_percent(each.prediction.probability)}.")
@@ -118,7 +121,7 @@ def describe(result: SeriesResult) -> list[str]:
 
 
 def _percent(p: float) -> str:
-    return f"{100 * p:.1f} %"
+    return f"{100 * p:.1f}\N{NO-BREAK SPACE}%"
 
 
 def _facts(result: SeriesResult, created: str) -> dict[str, str]:

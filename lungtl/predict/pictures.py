@@ -12,6 +12,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -19,15 +20,17 @@ from lungtl.evaluation.figures.canvas import BLUE, GREY, VERMILLION
 from lungtl.evaluation.figures.montage import HEAT_COLOURS, OPACITY, windowed
 from lungtl.predict.result import KeySlice, SeriesResult
 from lungtl.settings.schema import WINDOWS
+from lungtl.sources.ct.lungs import lung_planes
 from lungtl.sources.ct.volume import Volume, resample_z
 
 DPI = 165
 WIDTH = 2112
 """Of a page in pixels: four columns of 512 and their margins."""
 INCHES = WIDTH / DPI
+FONT = 13
+THIN_MM = 60.0
+"""A thinner slab would be covered by lines."""
 MARK = "#F0A000"
-LUNG = (-950, -500)
-"""HU of aerated lung, to find the planes that show most of it."""
 Picture = NDArray[np.uint8]
 
 
@@ -51,8 +54,8 @@ class Planes:
 
     @classmethod
     def of(cls, volume: Volume, place: tuple[int, int] | None = None) -> Planes:
-        """The planes through a (row, column); None: those with the most aerated lung."""
-        row, column = place or most_lung(volume.hu)
+        """The planes through a (row, column); None: those with the most lung."""
+        row, column = place or lung_planes(volume)
         parts = (volume.hu[:, row : row + 1, :], volume.hu[:, :, column : column + 1])
         first, second = (resample_z(Volume(part, volume.z_mm, volume.pixel_spacing_mm)) for part in parts)
         window = WINDOWS["lung"]
@@ -60,22 +63,15 @@ class Planes:
                    volume.pixel_spacing_mm, (row, column))  # fmt: skip
 
 
-def most_lung(hu: NDArray[np.int16]) -> tuple[int, int]:
-    """The row and the column with the most aerated lung, or the middle: of int16 [z, y, x]."""
-    step = max(1, len(hu) // 48), max(1, hu.shape[1] // 128), max(1, hu.shape[2] // 128)
-    sample = hu[:: step[0], :: step[1], :: step[2]]
-    lung = (sample > LUNG[0]) & (sample < LUNG[1])
-    if not lung.any():
-        return hu.shape[1] // 2, hu.shape[2] // 2
-    return int(lung.sum(axis=(0, 2)).argmax()) * step[1], int(lung.sum(axis=(0, 1)).argmax()) * step[2]
-
-
 def overview(planes: Planes, result: SeriesResult) -> Picture:
-    """Coronal and sagittal plane and the weight along z, on one z axis in mm, the key slices marked."""
+    """Coronal and sagittal plane and the weight along z, on one z axis in mm, the key slices marked.
+
+    Of a nodule the planes show its place. Its weight, and that of a thin slab, has an axis of its own.
+    """
     height_mm = len(planes.z_mm)
     width_mm = planes.coronal.shape[1] * planes.spacing_mm[1]
     depth_mm = planes.sagittal.shape[1] * planes.spacing_mm[0]
-    left, gap, right, weights, above, below = 0.75, 0.15, 0.6, 3.2, 0.4, 0.55
+    left, gap, right, weights, above, below = 0.95, 0.15, 0.75, 3.3, 0.45, 0.7
     per_mm = min((INCHES - left - 2 * gap - right - weights) / (width_mm + depth_mm), 7.2 / height_mm)
     height = max(height_mm * per_mm, 1.6)
     figure = Figure(figsize=(INCHES, height + above + below), dpi=DPI)
@@ -95,22 +91,27 @@ def overview(planes: Planes, result: SeriesResult) -> Picture:
         panel = axes(place, extent_mm * per_mm)
         panel.imshow(image, cmap="gray", vmin=0, vmax=255, origin="lower", extent=(0, extent_mm, low, high),
                      aspect="auto", interpolation="bilinear")  # fmt: skip
-        panel.set(ylim=limits, xticks=[], title=title)
+        panel.set(ylim=limits, xticks=[])
+        panel.set_title(title, fontsize=FONT)
         panel.set_facecolor("white")
         if sides == "AP":
             panel.set_yticks([])
         else:
-            panel.set_ylabel("z (mm), feet to head")
+            panel.set_ylabel("z (mm), feet to head", fontsize=FONT)
+            panel.tick_params(labelsize=FONT - 1)
         for side, x, align in ((sides[0], 0.015, "left"), (sides[1], 0.985, "right")):
-            panel.text(x, 0.5, side, transform=panel.transAxes, ha=align, va="center", color="#FFD060", fontsize=11,
-                       fontweight="bold")  # fmt: skip
-        for key in result.key_slices:
-            for start, stop in ((0, 0.07), (0.93, 1)):
-                panel.axhline(key.z_mm, start, stop, color=MARK, linewidth=1.6)
-            panel.axhline(key.z_mm, color=MARK, linewidth=0.5, alpha=0.6)
+            panel.text(x, 0.96, side, transform=panel.transAxes, ha=align, va="top", color="#FFD060", fontsize=15,
+                       fontweight="bold", path_effects=[withStroke(linewidth=2.5, foreground="black")])  # fmt: skip
+        for key in () if result.point else result.key_slices:  # of a nodule they would hide it
+            for start, stop in ((0, 0.04), (0.96, 1)):
+                panel.axhline(key.z_mm, start, stop, color=MARK, linewidth=1.5 if height_mm > THIN_MM else 0.8)
+            if height_mm > THIN_MM:
+                panel.axhline(key.z_mm, color=MARK, linewidth=0.5, alpha=0.6)
         if result.point is not None:
             _circle(panel, planes, result, sides)
         place += extent_mm * per_mm + gap
+    if result.point is not None or height_mm < THIN_MM:
+        limits = float(result.slices["z_mm"].min()) - 1, float(result.slices["z_mm"].max()) + 1
     _weights(axes(place, INCHES - place - right), result, limits)
     return drawn(figure)
 
@@ -132,30 +133,38 @@ def _weights(panel: Axes, result: SeriesResult, limits: tuple[float, float]) -> 
     panel.fill_betweenx(z, 0, weight, color=BLUE, alpha=0.25, linewidth=0)
     panel.plot(weight, z, color=BLUE, linewidth=1.2, marker="o" if len(z) < 40 else "", markersize=3)
     panel.axvline(100 / len(z), color=GREY, linewidth=1, linestyle=":")
-    panel.set(ylim=limits, xlim=(0, most * 1.12), title="weight of each 1 mm slice")
-    panel.set_xlabel("weight (%); dotted: if all weighed the same")
+    panel.set(ylim=limits, xlim=(0, most * 1.12))
+    panel.set_title("weight of each 1 mm slice", fontsize=FONT)
+    panel.set_xlabel("%; dotted: if all weighed the same", fontsize=FONT - 1)
+    panel.tick_params(labelsize=FONT - 1)
     panel.yaxis.tick_right()
     panel.spines[["top", "left"]].set_visible(False)
-    ordered = sorted(result.key_slices, key=lambda key: key.z_mm)
-    span = limits[1] - limits[0]
+    marked = []
+    for key in result.key_slices:  # on the curve: the 1 mm slice that has the weight
+        own = result.slices[result.slices["sop_instance_uid"] == key.sop_instance_uid]
+        marked.append((float(own["z_mm"].iloc[int(own["weight"].argmax())]), key))
+    marked.sort(key=lambda pair: pair[0])
     height = panel.get_position().height * panel.figure.get_figheight()
-    spread = spread_apart([key.z_mm for key in ordered], span * 0.21 / height, limits)
-    for key, shown in zip(ordered, spread, strict=True):
-        panel.plot([key.weight * 100], [key.z_mm], "o", color=MARK, markersize=4)
-        panel.annotate(str(key.rank), (key.weight * 100, key.z_mm), (most * 1.08, shown), fontsize=10, ha="center",
+    spread = spread_apart([z for z, _ in marked], (limits[1] - limits[0]) * 0.24 / height, limits)
+    for (place, key), shown in zip(marked, spread, strict=True):
+        panel.plot([key.weight * 100], [place], "o", color=MARK, markersize=4)
+        panel.annotate(str(key.rank), (key.weight * 100, place), (most * 1.08, shown), fontsize=FONT, ha="center",
                        va="center", fontweight="bold", color="#B06000",
                        arrowprops={"arrowstyle": "-", "color": MARK, "linewidth": 0.6})  # fmt: skip
 
 
 def spread_apart(positions: Sequence[float], least: float, limits: tuple[float, float]) -> list[float]:
-    """Ascending positions, moved until they are `least` apart, and as far as possible within the limits."""
+    """Ascending positions, moved as little as possible until they are `least` apart and within the limits.
+
+    The limits give way where there are too many.
+    """
     moved: list[float] = []
     for position in positions:
-        moved.append(max(position, moved[-1] + least) if moved else position)
-    excess = max(0.0, moved[-1] - (limits[1] - least / 2)) if moved else 0.0
-    moved = [position - excess for position in moved]
-    for place in range(len(moved) - 2, -1, -1):
-        moved[place] = min(moved[place], moved[place + 1] - least)
+        moved.append(max(position, moved[-1] + least if moved else limits[0] + least / 2))
+    highest = limits[1] - least / 2
+    for place in range(len(moved) - 1, -1, -1):
+        moved[place] = min(moved[place], highest)
+        highest = moved[place] - least
     return moved
 
 

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from lungtl.bundle import load_covariates
 from lungtl.evaluation.figures.montage import windowed
+from lungtl.models.inference import pool_bag
 from lungtl.predict.models import NamedModel, combine
 from lungtl.predict.result import ModelResult, SeriesResult
 from lungtl.predict.scans import choose_key_slices, key_slices, mean_heatmaps, native_slices
 from lungtl.runs.model import Model
-from lungtl.runs.scored_model import covariates_of
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import WINDOWS
 from lungtl.sources.ct.cut import DEPTH_MM, FIELD_MM, cut_nodule, cut_out, locate
+from lungtl.sources.ct.prepare import series_details
 from lungtl.sources.ct.series import Series
 from lungtl.sources.ct.volume import Volume
 from lungtl.sources.density import greatest_density
 from lungtl.sources.points import Point
+from lungtl.training.probe import Probe
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ def predict_point(
         cut: cut_nodule(series, point.position_mm, point.diameter_mm, cut.field_mm, cut.depth_mm, native)
         for cut in dict.fromkeys(cuts.values())
     }
-    results = tuple(_predict(each, volumes[cuts[each.name]], point) for each in models)
+    details = series_details(series)
+    results = tuple(_predict(each, volumes[cuts[each.name]], point, details) for each in models)
     probability, spread, columns = combine(results)
     cut = cuts[models[0].name]
     slices = native_slices(series, volumes[cut].z_mm).assign(**columns)
@@ -83,15 +88,19 @@ def predict_point(
     )  # fmt: skip
 
 
-def _predict(each: NamedModel, volume: Volume, point: Point) -> ModelResult:
-    prediction = each.model.predict_voxels(volume.hu, volume.z_mm, volume.pixel_spacing_mm)
+def _predict(each: NamedModel, volume: Volume, point: Point, details: Mapping[str, Any]) -> ModelResult:
+    prediction = each.model.predict_voxels(volume.hu, volume.z_mm, volume.pixel_spacing_mm, details)
     density = greatest_density([volume.hu], volume.pixel_spacing_mm, [point.diameter_mm])
     combined = []
-    for network, probability in zip(each.model.networks, prediction.of_members, strict=True):
-        regression = covariates_of(network.config)
+    for network, probability, rows in zip(each.model.networks, prediction.of_members, prediction.features, strict=True):
+        regression = load_covariates(network.folder, network.config)
         if regression is None:
             return each.result(prediction)
-        known = {"probability": [probability], "diameter_mm": [point.diameter_mm], "density": [density]}
-        combined.append(float(regression.predict(pd.DataFrame(known))[0]))
+        known = pd.DataFrame({"probability": [probability], "diameter_mm": [point.diameter_mm], "density": [density]})
+        if isinstance(regression, Probe):
+            predicted = regression.predict(pool_bag(network.classifier, rows)[None], known)
+        else:
+            predicted = regression.predict(known)
+        combined.append(float(predicted[0]))
     mean = float(np.mean(combined))
     return each.result(prediction, mean if np.isfinite(mean) else None)

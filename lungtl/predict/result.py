@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lungtl.runs.model import InputWarning, Model, Prediction
+from lungtl.runs.input_warnings import InputWarning
+from lungtl.runs.model import Model, Prediction
 from lungtl.sources.ct.series import Series
 from lungtl.sources.points import Point
 

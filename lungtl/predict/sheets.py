@@ -20,7 +20,7 @@ LINE = 130
 
 
 def sheets(result: SeriesResult, lines: Sequence[str], pictures: Sequence[Picture]) -> tuple[Picture, ...]:
-    """Two pictures of one size.
+    """Two pictures of one width.
 
     Args:
         result: of one series or nodule.
@@ -31,13 +31,13 @@ def sheets(result: SeriesResult, lines: Sequence[str], pictures: Sequence[Pictur
         uint8 [H, W, 3] each: text and pictures; the key slices.
     """
     first = np.concatenate([_text(lines), *pictures])
-    second = _key_slices(result)
-    height = max(len(first), len(second))
-    return tuple(_padded(sheet, height) for sheet in (first, second))
+    return first, _key_slices(result)
 
 
-def _padded(sheet: Picture, height: int) -> Picture:
-    return np.concatenate([sheet, np.full((height - len(sheet), WIDTH, 3), 255, np.uint8)])
+def padded(pictures: Sequence[Picture]) -> tuple[Picture, ...]:
+    """Pictures of one width, white below where one is shorter than the longest."""
+    height = max(map(len, pictures))
+    return tuple(np.pad(each, ((0, height - len(each)), (0, 0), (0, 0)), constant_values=255) for each in pictures)
 
 
 def _text(lines: Sequence[str]) -> Picture:
@@ -94,4 +94,4 @@ def _fitted(image: Picture) -> Picture:
 def caption(key: KeySlice) -> str:
     """'1: z -212.5 mm, instance 45, weight 3.1 %'."""
     number = "" if key.instance_number is None else f", instance {key.instance_number}"
-    return f"{key.rank}: z {key.z_mm:g} mm{number}, weight {key.weight:.1%}"
+    return f"{key.rank}: z {key.z_mm:g} mm{number}, weight {100 * key.weight:.2g} %"

@@ -14,6 +14,7 @@ from lungtl.data.bags import read_frames
 from lungtl.data.store.reader import Store
 from lungtl.evaluation.document import Document
 from lungtl.evaluation.figures import (
+    Circle,
     attention_along_z,
     confusion,
     montage,
@@ -101,7 +102,8 @@ def _draw_montage(
 ) -> None:
     """The network's view of one slice of the most certain hits and the worst errors, with and without heatmaps."""
     preprocessor = model.classifier.preprocessor
-    images, captions, labels, places, aspects = [], [], [], [], []
+    images, captions, labels, places, aspects, circles = [], [], [], [], [], []
+    diameters = nodule_diameters(store)
     for kind, row in shown_cases(table, threshold):
         top = representative_slice(slices[row.bag_id], weighted)
         hu, spacing_mm = store.voxels(str(row.bag_id))[top.slice_index], store.spacing_mm(str(row.bag_id))
@@ -109,6 +111,7 @@ def _draw_montage(
         images.append(windowed(hu[seen], preprocessor.windows[0]))
         aspect = spacing_mm[0] / spacing_mm[1]
         aspects.append(aspect if np.isfinite(aspect) else 1.0)
+        circles.append(central_circle((hu.shape[0], hu.shape[1]), seen, spacing_mm, diameters.get(row.bag_id, np.nan)))
         place = "" if np.isnan(top.z_mm) else f" z {top.z_mm:.0f} mm"
         captions.append(
             f"{row.patient_id}{place}\n{kind} p={row.probability:.2f}\nw={top.weight:.2f} {SLICE_NAMES[top.label]}"
@@ -117,14 +120,44 @@ def _draw_montage(
         places.append((str(row.bag_id), int(top.slice_index), seen))
     shown = "most heavily weighted slice" if weighted else "middle slice (equal weights)"
     title = f"Most certain hits, then the worst errors, at the threshold {threshold:.2f}: {shown}"
-    save(montage(images, captions, labels, title, aspects=aspects), folder / "montage.png")
+    save(montage(images, captions, labels, title, aspects=aspects, circles=circles), folder / "montage.png")
     if model.heatmaps:
         try:
             maps = [_heatmap(store, model, bag_id, index)[seen] for bag_id, index, seen in places]
         except LungtlError as error:  # the extra is not installed, or the network has no maps
             log.info("no heatmaps: %s", error)
         else:
-            save(montage(images, captions, labels, title, maps, aspects), folder / "heatmaps.png")
+            save(montage(images, captions, labels, title, maps, aspects, circles), folder / "heatmaps.png")
+
+
+def nodule_diameters(store: Store) -> dict[str, float]:
+    """bag_id -> diameter in mm of the nodule that is at the centre of the bag's slices; empty for other stores.
+
+    No store has outlines. Only a store of single nodules says where they are: it was cut out around them.
+    """
+    if store.manifest["recipe"].get("bag") != "nodule":
+        return {}
+    return dict(zip(store.bags["bag_id"], store.bags["diameter_mm"], strict=True))
+
+
+def central_circle(
+    shape: tuple[int, int], seen: tuple[slice, slice], spacing_mm: tuple[float, float], diameter_mm: float
+) -> Circle | None:
+    """The circle of a nodule at the centre of a slice, in the pixels of what the network saw of the slice.
+
+    Args:
+        shape: (rows, columns) of the slice.
+        seen: the rows and columns that the network saw.
+        spacing_mm: (row, column).
+        diameter_mm: of the nodule.
+
+    Returns:
+        None if the diameter or the spacing is unknown.
+    """
+    if not (np.isfinite([*spacing_mm, diameter_mm]).all() and diameter_mm > 0):
+        return None
+    row, column = ((n - 1) / 2 - one.start for n, one in zip(shape, seen, strict=True))
+    return Circle(row, column, diameter_mm / spacing_mm[0], diameter_mm / spacing_mm[1])
 
 
 def shown_cases(table: pd.DataFrame, threshold: float) -> list[tuple[str, Any]]:

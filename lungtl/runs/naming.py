@@ -10,11 +10,11 @@ from lungtl.settings.keys import is_in_name, override_key
 
 
 def run_name(choices: Mapping[str, str], overrides: Iterable[str]) -> str:
-    """The four choices, then the other overrides that appear in names."""
+    """The overrides that appear in names, then the four choices: narrow columns show how a name starts."""
     groups = ("dataset", "backbone", "freezing", "aggregator")
     parts = [choices[group] for group in groups]
     others = [override for override in overrides if override_key(override) not in groups]
-    return " ".join([*parts, *shorten_overrides(others)])
+    return " ".join([*shorten_overrides(others), *parts])
 
 
 def sweep_run_name(sweep: Path, overrides: Iterable[str]) -> str:

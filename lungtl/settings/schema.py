@@ -164,6 +164,7 @@ class SplitConfig(Strict):
     folds: Annotated[int, Field(ge=2, le=20)]
     fold: Annotated[int, Field(ge=0)]
     seed: int
+    train_patients: Annotated[int, Field(ge=2)] | None = None
 
     @model_validator(mode="after")
     def _fold_exists(self) -> SplitConfig:
@@ -301,6 +302,7 @@ class TrainConfig(DatasetConfig):
     tracking: TrackingConfig
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     covariates: Annotated[list[str], AfterValidator(_without_repeats)]
+    bundle: Literal["full", "head"]
     cache: TrainCacheConfig
     sweep: SweepConfig
     resume: str | None

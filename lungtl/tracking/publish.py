@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lungtl.bundle import CARD
 from lungtl.evaluation.chosen import FILE as CALIBRATION
 from lungtl.evaluation.document import main_metrics
 from lungtl.evaluation.formatting import format_estimate
@@ -32,7 +33,6 @@ from lungtl.tracking.mlflow_run import FOLDER
 from lungtl.tracking.tracker import Tracker
 
 CHECKPOINTS = "checkpoints"
-CARD = "README.md"  # of a bundle
 NOTE = "mlflow.note.content"
 """The tag that MLflow's page of a run shows as its description."""
 
@@ -78,7 +78,8 @@ def results(tracker: Tracker, folder: Path) -> None:
     if training["val_auroc"] is not None:
         numbers["best/val_auroc"] = training["val_auroc"]
     tracker.metrics(main_metrics(document) | numbers)
-    tracker.tags(_description(document, folder / BUNDLE / CARD))
+    cards = (folder / BUNDLE / CARD, folder / BUNDLE / "README.md")  # the latter of older bundles
+    tracker.tags(_description(document, next(filter(Path.is_file, cards), cards[0])))
     files(tracker, folder, METRICS, SUMMARY, LOG, CALIBRATION, VALIDATION, PREDICTIONS, SLICES, FIGURES, BUNDLE,
           CHECKPOINTS)  # fmt: skip
 

@@ -88,10 +88,9 @@ class BagDataModule(pl.LightningDataModule):
 
     def _dataset(self, names: Sequence[str], draw: int | None, augment: bool, key: tuple[int, int]) -> BagDataset:
         part = self.split[self.split["split"].isin(names)]
+        if "train" in names:
+            part = with_targets(part, self.store, self.config)
         labels: Mapping[str, float] = dict(zip(part["bag_id"], part["label"], strict=True))
-        if "train" in names and self.config.trains_on_votes:
-            votes = self.store.bags.set_index("bag_id")["votes"]
-            labels = {str(bag_id): float(votes[bag_id]) for bag_id in part["bag_id"]}
         neighbours = self.config.image.neighbours
         jitter = augment and self.config.image.augment == "ct"
         bag_ids = list(part["bag_id"])
@@ -109,3 +108,10 @@ class BagDataModule(pl.LightningDataModule):
             num_workers=min(self._processes, len(batches)),
             pin_memory=pick_device(self.config.trainer.accelerator).type == "cuda",
         )
+
+
+def with_targets(bags: pd.DataFrame, store: Store, config: TrainConfig) -> pd.DataFrame:
+    """Training bags with what their loss compares with as label: their label, or the readers' votes."""
+    if not config.trains_on_votes:
+        return bags
+    return bags.assign(label=store.bags.set_index("bag_id")["votes"][list(bags["bag_id"])].to_numpy())

@@ -45,12 +45,12 @@ def test_the_folder_is_all_of_standard_output(lab: Lab, trained: Trained) -> Non
 def test_the_folder_holds_everything(trained: Trained) -> None:
     for name in (
         "metrics.json", "predictions.csv", "slices.csv", "split.csv", "run.json", "bundle/config.json",
-        "bundle/model.safetensors", "bundle/README.md", "checkpoints/best.ckpt", "checkpoints/last.ckpt",
+        "bundle/model.safetensors", "bundle/card.md", "checkpoints/best.ckpt", "checkpoints/last.ckpt",
         "figures/roc.png", "figures/precision_recall.png", "figures/reliability.png", "figures/confusion.png",
         "figures/montage.png", "figures/attention_surest_hit.png", "figures/learning.png",
     ):  # fmt: skip
         assert (trained.folder / name).stat().st_size > 0, name
-    assert "not a medical device" in (trained.folder / "bundle" / "README.md").read_text()
+    assert "not a medical device" in (trained.folder / "bundle" / "card.md").read_text()
 
 
 def test_metrics_follow_the_schema(trained: Trained) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lungtl.data import splits
-from lungtl.data.splits import check_split, read_split, save_split, split_bags, split_fingerprint
+from lungtl.data.splits import EXTRA, UNUSED, check_split, read_split, save_split, split_bags, split_fingerprint
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.schema import SplitConfig
 
@@ -294,6 +294,27 @@ def test_votes_add_bags_without_a_label_of_patients_that_are_not_held_out() -> N
     held_out = plain.loc[plain["split"] == "test", "patient_id"].iloc[0]
     with pytest.raises(LungtlError, match=held_out):
         check_split(pd.concat([extended, extra.head(1).assign(patient_id=held_out)]))
+
+
+@pytest.mark.parametrize("kind", ["holdout", "kfold"])
+def test_fewer_patients_train_and_a_larger_number_keeps_those_of_a_smaller_one(kind: str) -> None:
+    bags = table([0, 1, -1] * 40, [i // 2 for i in range(120)]).assign(votes=0.5)
+    whole = split_bags(bags, config(kind=kind), votes=True).set_index("bag_id")
+    training = {"train", EXTRA}
+    kept: list[set[str]] = []
+    for count in (4, 10, 20):
+        fewer = split_bags(bags, config(kind=kind, train_patients=count), votes=True).set_index("bag_id")
+        rows = fewer[fewer["split"].isin(training)]
+        assert rows["patient_id"].nunique() == count
+        assert (whole.loc[rows.index, "split"] == rows["split"]).all()
+        unused = fewer[fewer["split"] == UNUSED]
+        assert (whole.loc[unused.index, "split"] == "train").all()
+        held = [table_[table_["split"].isin(["val", "test"])]["split"] for table_ in (whole, fewer)]
+        pd.testing.assert_series_equal(*held)
+        kept.append(set(rows["patient_id"]))
+    assert kept[0] < kept[1] < kept[2]
+    with pytest.raises(UsageError, match=r"train_patients=1000: \d+ patients are for training"):
+        split_bags(bags, config(kind=kind, train_patients=1000), votes=True)
 
 
 def test_copies_under_other_patient_ids_are_refused_across_splits() -> None:

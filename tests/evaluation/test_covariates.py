@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from lungtl.bundle import load_covariates
 from lungtl.evaluation.controls import Controls, fit_controls
 from lungtl.evaluation.covariates import (
     DENSITY,
@@ -27,7 +29,6 @@ from lungtl.evaluation.covariates import (
     input_values,
     warn_unknown,
 )
-from lungtl.runs.scored_model import covariates_of
 from lungtl.settings.errors import LungtlError, UsageError
 
 
@@ -78,7 +79,7 @@ def test_a_bag_that_lacks_a_covariate_has_no_prediction_and_is_named(caplog: pyt
     assert fitted is not None
     bags.loc[4, DENSITY] = np.nan
     assert np.isnan(fitted.predict(bags)).tolist() == [False] * 4 + [True, False]
-    warn_unknown(bags, fitted)
+    warn_unknown(bags, fitted.covariates)
     assert "no prediction with covariates for 1 of 6 cases, which lack diameter or density: b4" in caplog.text
     assert np.isnan(fitted.predict(bags.drop(columns=DENSITY))).all()  # another dataset
 
@@ -96,15 +97,15 @@ def test_without_covariates_or_with_one_class_there_is_none(caplog: pytest.LogCa
     assert "all validation cases have one label" in caplog.text
 
 
-def test_a_bundle_keeps_it() -> None:
+def test_a_bundle_keeps_it(tmp_path: Path) -> None:
     fitted = fit_covariates(made(), made(), [DIAMETER])
     assert fitted is not None
     document = json.loads(json.dumps({"covariates": asdict(fitted)}))
-    assert covariates_of(document) == fitted
-    assert covariates_of({}) is covariates_of({"covariates": None}) is None
+    assert load_covariates(tmp_path, document) == fitted
+    assert load_covariates(tmp_path, {}) is load_covariates(tmp_path, {"covariates": None}) is None
     del document["covariates"]["slopes"]
     with pytest.raises(LungtlError, match="the bundle's covariates cannot be read"):
-        covariates_of(document)
+        load_covariates(tmp_path, document)
 
 
 def store_of(bags: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

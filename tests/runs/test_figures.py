@@ -12,7 +12,15 @@ import torch
 from matplotlib.figure import Figure
 
 from lungtl.data.store.reader import Store
-from lungtl.runs.figures import _draw_montage, representative_slice, shown_cases, windowed
+from lungtl.evaluation.figures import Circle
+from lungtl.runs.figures import (
+    _draw_montage,
+    central_circle,
+    nodule_diameters,
+    representative_slice,
+    shown_cases,
+    windowed,
+)
 from lungtl.runs.scored_model import ScoredModel
 from tests.models.tiny import tiny_classifier
 from tests.stores import toy_store
@@ -57,9 +65,10 @@ def test_the_montage_says_which_slices_it_shows(
 ) -> None:
     drawn: dict[str, Any] = {}
 
-    def montage(images: Any, captions: Any, labels: Any, title: str, aspects: Any) -> Figure:
+    def montage(images: Any, captions: Any, labels: Any, title: str, aspects: Any, circles: Any) -> Figure:
         drawn.update(images=images, captions=captions, title=title)
         assert aspects == [1.0] * bags  # the spacing is unknown
+        assert circles == [None] * bags
         return Figure()
 
     monkeypatch.setattr("lungtl.runs.figures.montage", montage)
@@ -75,6 +84,20 @@ def test_the_montage_says_which_slices_it_shows(
     window = classifier.preprocessor.windows[0]
     for image, bag_id, index in zip(drawn["images"], order, slice_indices, strict=True):
         np.testing.assert_array_equal(image, windowed(store.voxels(bag_id)[index], window))
+
+
+def test_the_circle_is_around_the_centre_of_the_slice() -> None:
+    whole = (slice(0, 48), slice(0, 40))
+    assert central_circle((48, 40), whole, (0.5, 0.8), 12.0) == Circle(23.5, 19.5, 24.0, 15.0)
+    assert central_circle((48, 40), (slice(8, 40), slice(4, 36)), (0.5, 0.8), 12.0) == Circle(15.5, 15.5, 24.0, 15.0)
+    for spacing, diameter in (((np.nan, 0.8), 12.0), ((0.5, 0.8), np.nan), ((0.5, 0.8), 0.0)):
+        assert central_circle((48, 40), whole, spacing, diameter) is None
+
+
+def test_only_stores_of_single_nodules_say_where_they_are(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert nodule_diameters(store) == {}
+    monkeypatch.setitem(store.manifest["recipe"], "bag", "nodule")
+    assert list(nodule_diameters(store)) == list(store.bags["bag_id"])
 
 
 def cases(labels: list[int], probabilities: list[float], threshold: float = 0.5) -> list[tuple[str, float]]:

@@ -12,11 +12,11 @@ CHOICES = {"dataset": "phantom", "backbone": "resnet18", "freezing": "frozen", "
 
 def test_a_run_is_named_by_its_choices_and_what_else_differs() -> None:
     overrides = ["backbone=resnet18", "optimizer.lr=0.1", "data_dir=/x", "dataset.root=/y", "+seed=3", "tracking.uri=z"]
-    assert run_name(CHOICES, overrides) == "phantom resnet18 frozen max optimizer.lr=0.1 +seed=3"
+    assert run_name(CHOICES, overrides) == "optimizer.lr=0.1 +seed=3 phantom resnet18 frozen max"
 
 
 def test_what_is_drawn_is_no_part_of_a_name() -> None:
-    assert run_name(CHOICES, ["evaluation.figures=false", "seed=1"]) == "phantom resnet18 frozen max seed=1"
+    assert run_name(CHOICES, ["evaluation.figures=false", "seed=1"]) == "seed=1 phantom resnet18 frozen max"
 
 
 def test_a_child_differs_in_what_is_swept_however_the_rest_was_written(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_child_differs_in_what_is_swept_however_the_rest_was_written(tmp_path:
 
 def test_a_file_is_named_without_its_folder() -> None:
     name = run_name(CHOICES, ["backbone.weights=/data/run-7", "+backbone.weights=b/c.pth"])
-    assert name == "phantom resnet18 frozen max backbone.weights=run-7 +backbone.weights=c.pth"
+    assert name == "backbone.weights=run-7 +backbone.weights=c.pth phantom resnet18 frozen max"
 
 
 def test_settings_are_flattened_for_the_tracker() -> None:
@@ -45,4 +45,4 @@ def test_settings_are_flattened_for_the_tracker() -> None:
 
 def test_groups_other_than_the_four_choices_are_in_the_name() -> None:
     overrides = ["aggregator=max", "loss=focal", "optimizer=sgd"]
-    assert run_name(CHOICES, overrides) == "phantom resnet18 frozen max loss=focal optimizer=sgd"
+    assert run_name(CHOICES, overrides) == "loss=focal optimizer=sgd phantom resnet18 frozen max"

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from pydantic import ValidationError
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from lungtl.bundle import load_bundle, load_probe, load_untrained
+from lungtl.bundle import load_bundle, load_covariates, load_probe, load_untrained
 from lungtl.data.bags import Features
 from lungtl.data.store.reader import Store
 from lungtl.evaluation.chosen import FILE, choose, read_chosen
@@ -23,8 +23,9 @@ from lungtl.evaluation.controls import fit_controls
 from lungtl.evaluation.covariates import fit_covariates
 from lungtl.evaluation.document import check_document
 from lungtl.evaluation.figures import attention_along_z
+from lungtl.models.inference import pool_bags
 from lungtl.runs.folder import VALIDATION
-from lungtl.runs.scored_model import controls_of, covariates_of
+from lungtl.runs.scored_model import controls_of
 from lungtl.runs.scoring import export_bundle, score_run, slices_trained
 from lungtl.runs.training import Trained
 from lungtl.settings import parts
@@ -35,7 +36,7 @@ from lungtl.training.build import build_classifier
 from lungtl.training.feature_cache import cached_features
 from lungtl.training.fit import seed_everything
 from lungtl.training.losses import BagAndSliceLoss
-from lungtl.training.probe import pool_slices
+from lungtl.training.probe import Probe
 from tests.stores import toy_store
 from tests.training.test_fit import config_of
 
@@ -64,6 +65,9 @@ def split_of(store: Store) -> pd.DataFrame:
     labels = store.bags["bag_label"].astype(int)
     table = store.bags[["bag_id", "patient_id"]].assign(label=labels, diameter_mm=4.0 + labels * (labels.index % 3))
     return table.assign(split=["train"] * 8 + ["val"] * 4 + ["test"] * 8)
+
+
+MEAN_MAX = {parts.TARGET: "lungtl.models.aggregators.mean_max.MeanMax"}
 
 
 class Recorded(NoTracker):
@@ -168,7 +172,8 @@ def test_the_bundle_keeps_the_controls_for_when_its_run_is_gone(
     probe, features = load_probe(folder / "bundle"), scored_features(store, folder)
     assert probe is not None
     predicted = pd.read_csv(folder / "predictions.csv").set_index("bag_id")["control_probe"]
-    np.testing.assert_allclose(probe.predict(pool_slices(features, TEST)), predicted[TEST], rtol=1e-6)
+    pooled = pool_bags(load_bundle(folder / "bundle")[0], store, TEST, features, torch.device("cpu"))
+    np.testing.assert_allclose(probe.predict(pooled), predicted[TEST], rtol=1e-6)
     del config["controls"]  # as version 0.1.0 wrote it
     assert controls_of(config, None) is None
 
@@ -219,7 +224,7 @@ def test_covariates_give_a_second_prediction_fitted_on_validation_bags(config: T
     table = pd.read_csv(folder / "predictions.csv").merge(split[["bag_id", "diameter_mm"]], on="bag_id")
     validation = pd.read_csv(folder / VALIDATION).merge(split[["bag_id", "diameter_mm"]])
     fitted = fit_covariates(split[split["split"] == "train"], validation, ["diameter"])
-    saved = covariates_of(load_bundle(folder / "bundle")[1])
+    saved = load_covariates(folder / "bundle", load_bundle(folder / "bundle")[1])
     assert fitted is not None
     assert saved is not None
     for regression in (fitted, saved):
@@ -232,9 +237,27 @@ def test_covariates_give_a_second_prediction_fitted_on_validation_bags(config: T
     assert part["scores"]["metrics"]["auroc"]["value"] == pytest.approx(combined)
     assert part["gain"]["difference"] == pytest.approx(combined - alone)
     assert set(part["gains"]) == {"prevalence"}  # the diameter of a test bag is unknown
-    card = (folder / "bundle" / "README.md").read_text()
+    card = (folder / "bundle" / "card.md").read_text()
     assert "- covariates: diameter (a reader had to outline the nodule first)" in card
     assert "| metric | model with diameter |" in card
+
+
+def test_of_a_linear_network_the_covariates_stand_beside_its_features(config: TrainConfig, store: Store) -> None:
+    """Fitted on the training bags: the validation bags' labels play no part; the same from voxels as from the cache."""
+    settings = config.evaluation.model_copy(update={"untrained": False, "probe": False, "figures": False})
+    changes = {"evaluation": settings, "covariates": ["diameter"], "aggregator": MEAN_MAX,
+               "head": config.head.model_copy(update={"width": None})}  # fmt: skip
+    config, split = config.model_copy(update=changes), split_of(store)
+    shifted = split.assign(label=split["label"].where(split["split"] != "val", 1 - split["label"]))
+    tables = []
+    for name, bags, cached in (("linear", split, True), ("other", shifted, True), ("voxels", split, False)):
+        _, folder, _ = finished(config, store, bags, name, cached)
+        tables.append(pd.read_csv(folder / "predictions.csv")["probability_with_covariates"])
+        fitted = load_covariates(folder / "bundle", load_bundle(folder / "bundle")[1])
+        assert isinstance(fitted, Probe)
+        assert (fitted.covariates, fitted.n) == (("diameter",), 8)
+    np.testing.assert_array_equal(tables[1], tables[0])
+    np.testing.assert_allclose(tables[2], tables[0], atol=1e-5)
 
 
 def test_without_a_map_the_calibrated_column_is_empty(done: tuple[dict[str, Any], Path, Recorded]) -> None:
@@ -333,7 +356,7 @@ def test_a_run_may_leave_its_figures_out(config: TrainConfig, store: Store) -> N
 
 
 def test_the_card_shows_controls_operating_points_and_weights(done: tuple[dict[str, Any], Path, Recorded]) -> None:
-    card = (done[1] / "bundle" / "README.md").read_text()
+    card = (done[1] / "bundle" / "card.md").read_text()
     for line in (
         "| metric | model | prevalence | diameter | untrained | probe |",
         "| chosen on validation for | threshold | sensitivity | specificity | ppv | npv |",

@@ -36,3 +36,18 @@ def test_all_tables_are_in_the_folder_and_printed_on_demand(tmp_path: Path, capl
     assert short.splitlines()[-1] == "next         lungtl ui"
     assert long.startswith(text.splitlines()[0])
     assert "balanced_accuracy" in long
+
+
+def test_a_run_ends_in_at_most_12_lines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    rows: tuple[list[int], list[float], list[str]] = ([0, 1, 0, 1], [0.1, 0.9, 0.4, 0.6], list("abcd"))
+    steps = ["lungtl ui", "lungtl train -m", "lungtl evaluate"]
+    for controls, printed in ((2, 3), (4, 2)):
+        tables = {f"control{k}": score(rows[0], [0.1, 0.2, 0.3, 0.4], rows[2], resamples=0) for k in range(controls)}
+        print_summary(
+            evaluation_document(split="test", bag=score(*rows, resamples=0), controls=tables), tmp_path, steps
+        )
+        lines = caplog.messages[-1].splitlines()
+        assert lines[-printed].split()[0] == "next"
+        assert lines[-1].endswith(steps[printed - 1])
+        assert len(lines) <= 12

@@ -21,6 +21,7 @@ MEANINGS = """
 aggregator.*            setting  fixed    named    reproduced
 backbone.*              setting  fixed    named    reproduced
 backbone.weights        setting  changes  named    reproduced
+bundle                  none     changes  -        reproduced
 cache.enabled           setting  changes  named    reproduced
 cache.max_gb            none     changes  -        reproduced
 cache.precision         setting  fixed    named    reproduced
@@ -69,6 +70,7 @@ split.folds             setting  fixed    named    reproduced
 split.kind              setting  fixed    named    reproduced crossval
 split.seed              repeat   fixed    named    reproduced
 split.test              setting  fixed    named    reproduced
+split.train_patients    setting  fixed    named    reproduced
 split.val               setting  fixed    named    reproduced
 sweep.name              none     changes  -        -
 sweep.retry             none     changes  -        -

@@ -64,3 +64,26 @@ def test_a_resumed_run_adds_only_what_is_new(tmp_path: Path) -> None:
     data = client.get_run(first.run_id).data
     assert data.params == {"epochs": "2", "seed": "0"}
     assert data.metrics["auroc"] == 0.875
+
+
+def test_a_folder_takes_its_space_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The artifacts of a local store are further names of the run's files, or copies on another disk."""
+    client = open_client(None, tmp_path)
+    run = MlflowRun(client, find_or_create_run(config(), tmp_path, "a run", {KEY: "0"}))
+    (tmp_path / "bundle" / "inside").mkdir(parents=True)
+    files = [tmp_path / "bundle" / "weights", tmp_path / "bundle" / "inside" / "more"]
+    for file in files:
+        file.write_text("text")
+    artifacts = tmp_path / "mlflow-artifacts" / run.run_id / "artifacts" / "bundle"
+    sent = [artifacts / "weights", artifacts / "inside" / "more"]
+    for _ in range(2):  # also when it is sent again
+        run.artifacts(tmp_path / "bundle", "bundle")
+        assert all(one.samefile(other) for one, other in zip(files, sent, strict=True))
+
+    def no_links(*_: object) -> None:
+        raise OSError("another disk")
+
+    monkeypatch.setattr("os.link", no_links)
+    run.artifacts(tmp_path / "bundle", "bundle")
+    assert [file.read_text() for file in sent] == ["text", "text"]
+    assert not any(one.samefile(other) for one, other in zip(files, sent, strict=True))

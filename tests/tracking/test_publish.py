@@ -48,7 +48,7 @@ def test_a_run_is_recorded_from_its_folder(tmp_path: Path) -> None:
 
 def test_the_data_and_the_model_card_are_recorded_once(tmp_path: Path) -> None:
     tracker = run_in(tmp_path / "run", tmp_path)
-    (tmp_path / "run" / "bundle" / "README.md").write_text("# a card")
+    (tmp_path / "run" / "bundle" / "card.md").write_text("# a card")
     for _ in range(2):
         publish.run(MlflowRun(tracker.client, tracker.run_id, resumed=True), tmp_path / "run")
     run = tracker.client.get_run(tracker.run_id)

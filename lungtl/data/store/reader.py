@@ -143,11 +143,19 @@ class Store:
 
     def slice_labels(self, bag_id: str) -> NDArray[np.int8]:
         """int8 [S]: -1 unknown, 0 non-nodule, 1 benign, 2 malignant."""
-        return self.slices["slice_label"].to_numpy(np.int8)[self._voxels[bag_id].rows]
+        return self._slice_labels[self._voxels[bag_id].rows]
 
     def z_mm(self, bag_id: str) -> NDArray[np.float64]:
         """float64 [S]; NaN if unknown."""
-        return self.slices["z_mm"].to_numpy(np.float64)[self._voxels[bag_id].rows]
+        return self._z_mm[self._voxels[bag_id].rows]
+
+    @cached_property
+    def _slice_labels(self) -> NDArray[np.int8]:
+        return self.slices["slice_label"].to_numpy(np.int8)
+
+    @cached_property
+    def _z_mm(self) -> NDArray[np.float64]:
+        return self.slices["z_mm"].to_numpy(np.float64)
 
     def altered_files(self) -> list[str]:
         """Files that are missing, unreadable or changed since preparation (reads everything).

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Ellipse, Patch
 from numpy.typing import NDArray
 
-from lungtl.evaluation.figures.canvas import GREEN, GREY, VERMILLION, new_figure, write_centred
+from lungtl.evaluation.figures.canvas import GREEN, GREY, SKY, VERMILLION, WIDTH_INCHES, new_figure, write_centred
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import BENIGN, MALIGNANT, UNKNOWN
 
@@ -27,11 +28,22 @@ KINDS = {
 
 MAX_SLICES = 16
 COLUMNS = 4
-CAPTION_CHARACTERS = 24  # a line over one column
+LINE_CHARACTERS = 96  # of captions, over the width of the figure
 HEAT_COLOURS = "inferno"
 SCALE_INCHES = 0.8  # the height of the colour scale of heatmaps and its labels
 OPACITY = 0.6
 """Of a heatmap's highest value; the slice must stay visible under it."""
+CIRCLE = "circle: the nodule's diameter around its position"
+
+
+@dataclass(frozen=True)
+class Circle:
+    """A circle in a slice, in its pixels, which need not be square."""
+
+    row: float  # of the centre, from the first row's centre
+    column: float
+    rows: float  # diameter along the rows' axis
+    columns: float
 
 
 def montage(
@@ -41,8 +53,9 @@ def montage(
     title: str = "",
     maps: Sequence[NDArray[np.float32]] | None = None,
     aspects: Sequence[float] | None = None,
+    circles: Sequence[Circle | None] | None = None,
 ) -> Figure:
-    """Draw slices in a grid of four columns, in grey, each under its caption.
+    """Draw slices in a grid of up to four columns, in grey, each under its caption; one alone fills the figure.
 
     Each heatmap is scaled to its own maximum, since maps of different scans share no scale: it shows where in a slice
     the evidence is, and not how much the slice counted.
@@ -55,35 +68,41 @@ def montage(
         title: which slices they are.
         maps: a heatmap per image, float32 [H, W], not negative, from `slice_heatmaps`; None for none.
         aspects: height of each image's pixels divided by their width; None for square ones.
+        circles: drawn in the slices, around nodules whose outlines are unknown; None for none.
 
     Raises:
         LungtlError: the counts or shapes differ, an image is not uint8 [H, W], or a map has a negative or non-finite
             value.
     """
-    for name, given in (("captions", captions), ("labels", labels), ("maps", maps), ("aspects", aspects)):
+    for name, given in (("captions", captions), ("labels", labels), ("maps", maps), ("aspects", aspects),
+                        ("circles", circles)):  # fmt: skip
         if given is not None and len(given) != len(images):
             raise LungtlError(f"there are {len(images)} images and {len(given)} {name}; expected one per image")
     n = min(len(images), MAX_SLICES)
-    rows = max(1, math.ceil(n / COLUMNS))
-    texts = ["\n".join(map(_wrapped, caption.splitlines())) for caption in captions[:n]]
+    columns = max(1, min(n, COLUMNS))
+    rows = max(1, math.ceil(n / columns))
+    width = LINE_CHARACTERS // columns
+    texts = ["\n".join(textwrap.fill(line, width) for line in caption.splitlines()) for caption in captions[:n]]
     lines = max((text.count("\n") + 1 for text in texts), default=1)
     titles = [title] if title else []
     if n < len(images):
         titles.append(f"first {n} of {len(images)} slices")
     scale_inches = SCALE_INCHES if images and maps is not None else 0
-    figure = new_figure(0.5 + 0.2 * len(titles) + (1.6 + 0.14 * lines) * rows + scale_inches)
+    figure = new_figure(0.5 + 0.2 * len(titles) + (WIDTH_INCHES / columns + 0.14 * lines) * rows + scale_inches)
     if titles:
         figure.suptitle("\n".join(titles), fontsize=10)
     if not images:
         write_centred(figure.add_subplot(frame_on=False, xticks=[], yticks=[]), "no slices")
         return figure
-    grid = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid:
         axes.set(xticks=[], yticks=[], frame_on=False)
     for k in range(n):
         _show(grid[k], k, np.asarray(images[k]), texts[k])
-    if labels is not None:
-        _frame(figure, grid[:n], labels)
+    handles = [] if labels is None else _frame(grid[:n], labels)
+    handles += _circle(grid[:n], circles or ())
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9)
     if maps is not None:
         for k in range(n):
             _overlay(grid[k], k, images[k], np.asarray(maps[k], dtype=np.float64))
@@ -108,7 +127,8 @@ def _show(axes: Axes, k: int, image: NDArray[np.uint8], caption: str) -> None:
     axes.set_title(caption, fontsize=7.5, pad=4)
 
 
-def _frame(figure: Figure, grid: list[Axes], labels: Sequence[int]) -> None:
+def _frame(grid: list[Axes], labels: Sequence[int]) -> list[Patch]:
+    """Frame slices in the colours of their labels; returns the legend's handles."""
     found = set()
     for axes, label in zip(grid, labels, strict=False):
         if label in KINDS:
@@ -116,13 +136,20 @@ def _frame(figure: Figure, grid: list[Axes], labels: Sequence[int]) -> None:
             axes.set_frame_on(True)
             axes.spines[:].set(edgecolor=colour, linewidth=2.5, linestyle=":" if hatch else "-")
             found.add(label)
-    handles = [
+    return [
         Patch(facecolor="none", edgecolor=colour, linewidth=2, linestyle=":" if hatch else "-", label=f"frame: {name}")
         for label, (name, colour, hatch) in KINDS.items()
         if label in found
     ]
-    if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9)
+
+
+def _circle(grid: list[Axes], circles: Sequence[Circle | None]) -> list[Patch]:
+    """Draw the circles; returns the legend's handle, if there is any circle."""
+    drawn = [(axes, circle) for axes, circle in zip(grid, circles, strict=False) if circle is not None]
+    for axes, circle in drawn:
+        place = (circle.column, circle.row)
+        axes.add_patch(Ellipse(place, circle.columns, circle.rows, fill=False, edgecolor=SKY, linewidth=1))
+    return [Patch(facecolor="none", edgecolor=SKY, label=CIRCLE)] if drawn else []
 
 
 def _overlay(axes: Axes, k: int, image: NDArray[np.uint8], heat: NDArray[np.float64]) -> None:
@@ -143,7 +170,3 @@ def _add_scale(figure: Figure) -> None:
     )  # fmt: skip
     bar.ax.set_xticklabels(["none", "most"], fontsize=9)
     bar.set_label("evidence for malignancy within the slice (Grad-CAM)", fontsize=9)
-
-
-def _wrapped(line: str) -> str:
-    return textwrap.fill(line, CAPTION_CHARACTERS)

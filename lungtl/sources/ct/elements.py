@@ -30,6 +30,7 @@ TAGS = {
     "IrradiationEventUID": (0x00083010, "UI"),
     "PatientName": (0x00100010, "PN"),
     "PatientID": (0x00100020, "LO"),
+    "ContrastBolusAgent": (0x00180010, "LO"),
     "SliceThickness": (0x00180050, "DS"),
     "KVP": (0x00180060, "DS"),
     "ConvolutionKernel": (0x00181210, "SH"),
@@ -124,6 +125,12 @@ class Elements:
         if len(value) != 2:
             raise Refused(f"has an invalid {name}", COPY_AGAIN)
         return int.from_bytes(value, self._byte_order)
+
+    def lenient(self, name: str) -> str:
+        """Text of an element that decides nothing; '' if it is missing or not of its form."""
+        element = self._elements[name]
+        value = element.value if element is not None else None
+        return value.strip(BLANK).decode("latin-1") if isinstance(value, bytes) else ""
 
     def digest(self, name: str) -> str:
         """A hash of the bytes of an element of any form, for comparisons; '' if it is missing or empty."""

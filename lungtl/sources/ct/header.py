@@ -83,7 +83,7 @@ def _read_file(path: Path) -> Header | Refused | None:
     """Read and check one file; None for a file that neither is DICOM nor is named like it, and for a DICOMDIR."""
     size = 0
     try:
-        size = _size(path)
+        size = file_size(path)
         with open_dicom(path) as stream:
             bare = _has_no_preamble(stream)
             tags = [tag for tag, _ in TAGS.values()]
@@ -101,7 +101,8 @@ def _read_file(path: Path) -> Header | Refused | None:
         return Refused(f"invalid DICOM header ({type(error).__name__})", COPY_AGAIN)
 
 
-def _size(path: Path) -> int:
+def file_size(path: Path) -> int:
+    """Size in bytes; raises Refused unless it is a regular file that is not empty, and OSError."""
     try:
         status = path.stat()
     except OSError as error:

@@ -19,6 +19,7 @@ from lungtl.sources.ct.volume import Volume
 AIR_HU = -400  # halfway between aerated lung and soft tissue
 GRID_MM = 2.0  # the lungs are segmented on every n-th pixel, at most this far apart
 SLICE_GRID_MM = 5.0  # likewise for slices
+COARSE_GRIDS_MM = (10.0, 4.0)  # of slices and pixels, only to find the lungs
 MARGIN_MM = 15.0  # around the lungs, for nodules at the pleura and what is between the samples
 LEAST_SHARE = 0.1  # of the largest air space; smaller ones are bowel, oesophagus or noise
 LEAST_AREA_CM2 = 80.0  # on the best slice: less than one adult lung, more than a stomach full of gas
@@ -54,21 +55,42 @@ def lung_box(volume: Volume) -> Box:
     """
     if volume.hu.size == 0:
         raise Refused(f"a volume of shape {volume.hu.shape} has no voxels", REMEDY)
-    row_mm, column_mm = volume.pixel_spacing_mm
-    slice_mm = float(np.median(np.diff(volume.z_mm))) if len(volume.z_mm) > 1 else SLICE_GRID_MM
-    slices, rows, columns = (
-        _sample(count, spacing, grid)
-        for count, spacing, grid in zip(
-            volume.hu.shape, (slice_mm, row_mm, column_mm), (SLICE_GRID_MM, GRID_MM, GRID_MM), strict=True
-        )
-    )
+    slices, rows, columns = _samples(volume, SLICE_GRID_MM, GRID_MM)
     lungs, torso = _segment(volume.hu[np.ix_(slices, rows, columns)])
-    pixels_per_sample = volume.hu[0].size / lungs[0].size
-    area_cm2 = lungs.sum(axis=(1, 2)).max() * pixels_per_sample * row_mm * column_mm / 100
+    area_cm2 = _area_cm2(lungs, volume)
     if area_cm2 < LEAST_AREA_CM2:
         found = f"at most {area_cm2:.0f} cm2 of enclosed air on a slice, expected {LEAST_AREA_CM2:.0f} or more"
         raise Refused(f"no lungs found: {found}", REMEDY)
     return _square(lungs, torso, rows, columns, volume)
+
+
+def lung_area(volume: Volume) -> float:
+    """The largest area of lung on a slice in cm2, roughly; 0 if there is none."""
+    lungs, _ = _segment(volume.hu[np.ix_(*_samples(volume, *COARSE_GRIDS_MM))])
+    return round(float(_area_cm2(lungs, volume)), 1)
+
+
+def _samples(volume: Volume, slice_grid_mm: float, grid_mm: float) -> tuple[NDArray[np.intp], ...]:
+    """The slices, rows and columns on which the lungs are segmented."""
+    slice_mm = float(np.median(np.diff(volume.z_mm))) if len(volume.z_mm) > 1 else slice_grid_mm
+    spacings, grids = (slice_mm, *volume.pixel_spacing_mm), (slice_grid_mm, grid_mm, grid_mm)
+    return tuple(_sample(*each) for each in zip(volume.hu.shape, spacings, grids, strict=True))
+
+
+def _area_cm2(lungs: NDArray[np.bool_], volume: Volume) -> float:
+    """The largest area of sampled lung, bool [z, y, x], on a slice."""
+    row_mm, column_mm = volume.pixel_spacing_mm
+    pixels_per_sample = volume.hu[0].size / lungs[0].size
+    return float(lungs.sum(axis=(1, 2)).max() * pixels_per_sample * row_mm * column_mm / 100)
+
+
+def lung_planes(volume: Volume) -> tuple[int, int]:
+    """The row and the column of the coronal and sagittal plane with the most lung; the middle ones if there is none."""
+    places = _samples(volume, *COARSE_GRIDS_MM)
+    lungs, _ = _segment(volume.hu[np.ix_(*places)])
+    if not lungs.any():
+        return volume.hu.shape[1] // 2, volume.hu.shape[2] // 2
+    return int(places[1][lungs.sum(axis=(0, 2)).argmax()]), int(places[2][lungs.sum(axis=(0, 1)).argmax()])
 
 
 def _sample(count: int, spacing_mm: float, grid_mm: float) -> NDArray[np.intp]:

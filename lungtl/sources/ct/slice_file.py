@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lungtl.settings.errors import Refused
+from lungtl.sources.ct.acquisition import contrast, kernel
 from lungtl.sources.ct.elements import Elements, vendor
 from lungtl.sources.ct.encoding import PixelElement, check_decodable
 from lungtl.sources.ct.mixture import identity
@@ -39,6 +40,8 @@ class SliceFile:
     pixel_spacing_mm: tuple[float, float]  # (row, column) distance, as in DICOM's PixelSpacing
     slice_thickness_mm: float  # NaN if the header has none
     manufacturer: str  # see `vendor`
+    kernel: str  # see `acquisition`
+    contrast: str  # likewise
     identity: tuple[str, ...]  # hashes of what all slices of a series share, see `mixture`
     rescale_type: str  # '', HU or US
     slope: float  # RescaleSlope
@@ -116,6 +119,8 @@ def read_slice(path: Path, size: int, elements: Elements, syntax: str, pixels: P
         pixel_spacing_mm=(row_mm, column_mm),
         slice_thickness_mm=thickness,
         manufacturer=vendor(elements.text("Manufacturer")),
+        kernel=kernel(elements),
+        contrast=contrast(elements),
         identity=identity(elements, thickness),
         rescale_type=rescale_type(elements),
         slope=slope,

@@ -16,8 +16,10 @@ from pydicom.uid import UID
 from lungtl.settings.errors import Refused
 from lungtl.sources.ct import encoding
 from lungtl.sources.ct.elements import quiet_pydicom
-from lungtl.sources.ct.series import Series, check_voxels
+from lungtl.sources.ct.series import Series
 from lungtl.sources.ct.slice_file import SliceFile
+from lungtl.sources.ct.stack import check_voxels
+from lungtl.sources.ct.volume_file import VolumeSlice, read_hu
 
 INT16 = np.iinfo(np.int16)
 
@@ -34,6 +36,9 @@ class Volume:
 def read_volume(series: Series) -> Volume:
     """Decode a series: HU = slope * stored + intercept of each slice, rounded; raises Refused."""
     hu = _allocate(len(series.files), series.shape)
+    if volume_slices := [file for file in series.files if isinstance(file, VolumeSlice)]:
+        read_hu(volume_slices, hu)
+        return Volume(hu, series.z_mm, series.pixel_spacing_mm)
     with quiet_pydicom():
         for file, out in zip(series.files, hu, strict=True):
             _read_slice(file, out)

@@ -90,7 +90,7 @@ def pool_repeat(out: Path, runs: list[FoldRun]) -> dict[str, Any]:
         store=records[0]["store"], store_fingerprint=records[0]["store_fingerprint"],
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
-    write_table(pooled.drop(columns=columns), out / PREDICTIONS)
+    write_table(pooled, out / PREDICTIONS)
     (out / METRICS).write_text(json.dumps(document, indent=2, allow_nan=False), encoding="utf-8")
     save(roc(labels, model, patients, controls, resamples=n), out / "roc.png")
     return document

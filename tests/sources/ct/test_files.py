@@ -63,10 +63,7 @@ def test_damaged_preamble(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "reason", "remedy"),
     [
-        ("scan.nii.gz", "a NIfTI volume, which is not read", "use the DICOM series it was made from, or save its"),
-        ("scan.NII", "a NIfTI volume, which is not read", "use the DICOM"),
-        ("scan.mhd", "a MetaImage volume, which is not read", "use the DICOM"),
-        ("scan.nrrd", "a NRRD volume, which is not read", "use the DICOM"),
+        ("scan.nrrd", "an NRRD volume, which is not read", "save it as .nii.gz or .mha, or use its DICOM series"),
         ("study.zip", "a .zip archive, which is not read", "unpack it"),
         ("a.dcm.gz", "a .gz archive, which is not read", "unpack it"),
     ],

@@ -104,7 +104,15 @@ def test_names_in_elements_that_are_used(
     write(tmp_path, [0, 1], edit=named_in(keyword))
     said = read(tmp_path)
     check_no_leak(said, caplog, capfd)
-    harmless = {"Manufacturer", "SOPClassUID", "PixelPaddingValue", "PixelPaddingRangeLimit", *CONSTANT, *IN_SEQUENCE}
+    harmless = {
+        "ContrastBolusAgent",
+        "Manufacturer",
+        "SOPClassUID",
+        "PixelPaddingValue",
+        "PixelPaddingRangeLimit",
+        *CONSTANT,
+        *IN_SEQUENCE,
+    }
     refused = keyword not in harmless - {"SliceThickness"}
     assert ("Refusal(" in said[0]) == refused
     assert TAGS[keyword][1] != "US" or not refused or f"has an invalid {keyword}" in said[0]

@@ -9,7 +9,7 @@ import pytest
 from pydicom.dataset import FileDataset
 
 from lungtl.settings.errors import Refused
-from lungtl.sources.ct import series as series_module
+from lungtl.sources.ct import stack as stack_module
 from lungtl.sources.ct.series import check_gap, find_series
 from lungtl.sources.ct.volume import read_volume, resample_z
 from tests.dicom_files import UID, Edit, ramp, write_series
@@ -83,7 +83,7 @@ def test_positions_that_imply_too_many_slices(tmp_path: Path) -> None:
 
 def test_bound_counts_native_and_resampled_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_series(tmp_path, [0, 0.5, 1, 1.5])
-    monkeypatch.setattr(series_module, "MAX_VOXELS", 4 * 3 * 4)
+    monkeypatch.setattr(stack_module, "MAX_VOXELS", 4 * 3 * 4)
     assert len(only(tmp_path).files) == 4
-    monkeypatch.setattr(series_module, "MAX_VOXELS", 4 * 3 * 4 - 1)
+    monkeypatch.setattr(stack_module, "MAX_VOXELS", 4 * 3 * 4 - 1)
     assert [r.reason.split(" (")[0] for r in find_series(tmp_path)[1]] == ["4 slices of 3 x 4"]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 
 from lungtl.settings.errors import Refused
-from lungtl.sources.ct import series as series_module
+from lungtl.sources.ct import stack as stack_module
 from lungtl.sources.ct.series import find_series
 from lungtl.sources.ct.volume import Volume, read_volume, resample_z
 from tests.dicom_files import ramp, truncate, write_series
@@ -207,7 +207,7 @@ def test_more_voxels_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_more_voxels_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(series_module, "MAX_VOXELS", 5)
+    monkeypatch.setattr(stack_module, "MAX_VOXELS", 5)
     assert len(resample_z(volume([0, 2, 4], 0, 1, 2)).hu) == 5
     with pytest.raises(Refused, match=r"9 slices of 1 x 1 .* exceed 5 voxels"):
         resample_z(volume([0, 2, 4], 0, 1, 2), step_mm=0.5)
