@@ -1,7 +1,8 @@
 """`make bench`: speed compared with other packages, or with and without an optimisation, as ratios measured in one run.
 
-Writes the tables benchmarks/*.csv and prints them. Reading is measured on a real LIDC-IDRI series if the test data are
-found, against the packages of the `bench` extra; the rest requires no data. GPUs are measured by `benchmarks.gpu`.
+Writes the tables benchmarks/*.csv and prints them. Reading and predicting are measured on a real LIDC-IDRI series if
+the test data are found, reading against the packages of the `bench` extra; the rest requires no data. GPUs are measured
+by `benchmarks.gpu`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import sys
 import tarfile
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +19,7 @@ import pandas as pd
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))  # `benchmarks` and `tests` are not installed
 
-from benchmarks import memory, passes, reading, step, sweep, transfer  # noqa: E402
+from benchmarks import memory, passes, prediction, reading, step, sweep, transfer  # noqa: E402
 from lungtl.settings.allocator import keep_freed_memory  # noqa: E402
 from tests import real_data  # noqa: E402
 
@@ -26,8 +29,10 @@ SERIES = "lidc_dicom_0063.tar.xz"
 def main() -> None:
     """Measure everything, or the named parts: `python benchmarks/run.py passes step`."""
     parts = {
-        "reading": _reading, "passes": passes.compare, "transfer": transfer.compare, "step": step.compare,
-        "memory": memory.compare, "sweep": sweep.compare,
+        "reading": partial(_on_real_series, reading.compare),
+        "prediction": partial(_on_real_series, prediction.compare),
+        "passes": passes.compare, "transfer": transfer.compare, "step": step.compare, "memory": memory.compare,
+        "sweep": sweep.compare,
     }  # fmt: skip
     keep_freed_memory()  # as the commands do
     names = sys.argv[1:] or list(parts)
@@ -38,14 +43,14 @@ def main() -> None:
             _write(name, rows)
 
 
-def _reading() -> list[dict[str, str]]:
+def _on_real_series(compare: Callable[[Path], list[dict[str, str]]]) -> list[dict[str, str]]:
     archive = real_data.folder() / SERIES
     if not archive.is_file():
-        print(f"reading is not measured: {archive} is missing; set {real_data.VARIABLE}")
+        print(f"not measured: {archive} is missing; set {real_data.VARIABLE}")
         return []
     with tempfile.TemporaryDirectory() as folder, tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
-        return reading.compare(next(Path(folder).rglob("*.dcm")).parent)
+        return compare(next(Path(folder).rglob("*.dcm")).parent)
 
 
 def _write(name: str, rows: list[dict[str, str]]) -> None:

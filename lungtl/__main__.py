@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train and evaluate one model, or sweep over many settings (-m)",
     "evaluate": "score a trained model on any dataset",
     "predict": "compute the malignancy probability of every CT series in a folder",
+    "export": "write a trained network as one file that runs without lungtl (ONNX, torch.export)",
     "report": "compare the runs of a sweep on one page",
     "crossval": "train and test every fold, and pool the test predictions",
     "ui": "open MLflow's web interface",

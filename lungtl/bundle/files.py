@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from lungtl.evaluation.chosen import FILE as CALIBRATION
 from lungtl.settings.errors import LungtlError
@@ -17,6 +18,16 @@ BACKBONE = "backbone."
 TIMM = "lungtl.models.backbones.timm_backbone.TimmBackbone"
 FILES = (CONFIG, WEIGHTS, CALIBRATION, UNTRAINED, PROBE, COVARIATES, SEEN, RANGES, REFERENCE, CARD_DATA)
 """What `SHA256SUMS` lists: all but `card.md`, which may be annotated."""
+
+
+def check_format(folder: Path, config: Any) -> None:
+    """Raise LungtlError for the config of something else than a bundle, or of a newer one."""
+    if not isinstance(config, dict) or "format" not in config:
+        raise LungtlError(f"{folder} is not a bundle of lungtl ({CONFIG} has no format); give a run's folder")
+    if config["format"] != FORMAT:
+        raise LungtlError(
+            f"{folder} has bundle format {config['format']}, this lungtl reads {FORMAT}; install a newer lungtl"
+        )
 
 
 def damaged(folder: Path, error: Exception) -> LungtlError:

@@ -6,6 +6,7 @@ A prediction compares its input with the former (`lungtl.runs.input_warnings`), 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -104,18 +105,18 @@ def training_ranges(store: Store, split: pd.DataFrame, scores: Mapping[str, pd.D
     """
     training = split.loc[split["split"].isin(["train", EXTRA]), "bag_id"]
     bags = store.bags[store.bags["bag_id"].isin(training)]
-    rows = [
-        measures((int(bag["n_slices"]), int(bag["height"]), int(bag["width"])), store.z_mm(bag["bag_id"]),
-                 (bag["row_spacing_mm"], bag["column_spacing_mm"]), bag)
-        for bag in bags.to_dict("records")
-    ]  # fmt: skip
+    rows = []
+    for _, bag in bags.iterrows():
+        shape = (int(bag["n_slices"]), int(bag["height"]), int(bag["width"]))
+        spacing_mm = (bag["row_spacing_mm"], bag["column_spacing_mm"])
+        rows.append(measures(shape, store.z_mm(bag["bag_id"]), spacing_mm, bag.to_dict()))
     table = pd.DataFrame(rows)
     recipe = store.manifest["recipe"]
     return Ranges(
         n=len(bags),
         source=str(recipe.get("kind", store.manifest["source"])),
         numbers={name: found for name in NUMBERS if (found := Quantiles.of(table[name])) is not None},
-        codes={name: table[name].value_counts().to_dict() for name in CODES if name in bags},
+        codes={name: dict(Counter(table[name])) for name in CODES if name in bags},
         scores={side: score_quantiles(table) for side, table in scores.items()},
     )
 
@@ -124,6 +125,44 @@ def score_quantiles(table: pd.DataFrame) -> dict[str, Quantiles]:
     """Label -> quantiles of the probabilities: label, probability."""
     found = {str(label): Quantiles.of(own) for label, own in table.groupby("label")["probability"]}
     return {label: quantiles for label, quantiles in found.items() if quantiles is not None}
+
+
+def merge_ranges(members: Sequence[Ranges | None], scores: Mapping[str, pd.DataFrame]) -> Ranges | None:
+    """Of an ensemble, whose members were trained on parts of one store; None unless all members have them.
+
+    What any member was trained on is within the merged ranges; the other quantiles are means over the members.
+
+    Args:
+        members: of the members.
+        scores: val and test -> label, probability.
+    """
+    known = [member for member in members if member is not None]
+    if not known or len(known) < len(members):
+        return None
+    return Ranges(
+        n=max(member.n for member in known),
+        source=known[0].source,
+        numbers={
+            name: _widest([member.numbers[name] for member in known if name in member.numbers])
+            for name in NUMBERS
+            if any(name in member.numbers for member in known)
+        },
+        codes={
+            name: {
+                code: max(member.codes.get(name, {}).get(code, 0) for member in known)
+                for code in sorted({code for member in known for code in member.codes.get(name, {})})
+            }
+            for name in known[0].codes
+        },
+        scores={side: score_quantiles(table) for side, table in scores.items()},
+    )
+
+
+def _widest(members: Sequence[Quantiles]) -> Quantiles:
+    rows = [asdict(member) for member in members]
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    extremes = {"n": max(m.n for m in members), "min": min(m.min for m in members), "max": max(m.max for m in members)}
+    return Quantiles(**means | extremes)
 
 
 def write_ranges(ranges: Ranges, folder: Path) -> None:

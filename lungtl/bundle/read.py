@@ -14,12 +14,12 @@ from lungtl.bundle.files import (
     BACKBONE,
     CONFIG,
     COVARIATES,
-    FORMAT,
     PROBE,
     REFERENCE,
     TIMM,
     UNTRAINED,
     WEIGHTS,
+    check_format,
     damaged,
 )
 from lungtl.bundle.reference import Reference
@@ -64,8 +64,7 @@ def load_bundle(folder: Path, trust: str | Collection[str] = ()) -> tuple[BagCla
     check_checksums(folder)
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if config.get("format") != FORMAT:
-            raise LungtlError(f"{folder} has bundle format {config.get('format')}, this lungtl reads {FORMAT}")
+        check_format(folder, config)
         config.setdefault("slices_trained", True)  # the first bundles lack it
         source = _Config.model_validate(config).backbone_weights
         with no_larger_than(folder / WEIGHTS):

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 MOST_BAGS = 128  # of the training that are kept
 NEIGHBOURS = 5
 FEWEST = 5  # training and validation bags, to know what is far
-QUANTILE, DEVIATIONS = 0.99, 3.0
+QUANTILE = 0.99  # of the validation bags' distances
+CERTAINTY = 0.999  # with which the next bag like them is nearer, if their logarithms are normal
 ROUNDING = 1e-6  # a component that varies less between the training bags, relative to its size, says nothing
 
 Floats = NDArray[np.float32]
@@ -69,8 +71,8 @@ class Reference:
 def fit_reference(training: Sequence[Floats], validation: Sequence[Floats]) -> Reference | None:
     """Keep the training bags, and choose the threshold on validation bags: mean embeddings float32 [D] each.
 
-    The threshold is the 99 % quantile of the validation bags' distances, or, where they are so few that this is the
-    largest of them, three standard deviations above the mean of their logarithms, whichever is higher.
+    The threshold is the 99 % quantile of the validation bags' distances or, since of few bags that is merely the
+    largest, the upper 99.9 % prediction limit of a log-normal distribution for one more bag, whichever is higher.
 
     Returns:
         None with fewer than `FEWEST` bags in either.
@@ -83,7 +85,9 @@ def fit_reference(training: Sequence[Floats], validation: Sequence[Floats]) -> R
     found = Reference(standardised(known, mean, scale).astype(np.float32), mean, scale, np.inf, len(validation))
     distances = found._distances(np.stack(validation))
     logs = np.log(distances.clip(np.finfo(np.float32).tiny))
-    threshold = max(float(np.quantile(distances, QUANTILE)), float(np.exp(logs.mean() + DEVIATIONS * logs.std())))
+    n = len(logs)
+    limit = logs.mean() + student.ppf(CERTAINTY, n - 1) * logs.std(ddof=1) * np.sqrt(1 + 1 / n)
+    threshold = max(float(np.quantile(distances, QUANTILE)), float(np.exp(limit)))
     return Reference(found.embeddings, mean, scale, threshold, len(validation))
 
 

@@ -13,7 +13,7 @@ from lungtl.predict.scale import POINTS
 from lungtl.runs.folder import METRICS, read_json
 
 CONTROLS = {"prevalence": "prevalence", "diameter": "nodule diameter alone", "untrained": "untrained backbone",
-            "probe": "linear probe", "density": "density alone"}  # fmt: skip
+            "probe": "linear probe", "size_density": "diameter and density"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -82,5 +82,5 @@ def decisions_table(each: About, decisions: Mapping[str, Any]) -> Table | None:
         rows.append([Cell(POINTS.get(name, name)), Cell(format_number(decision.threshold), number=True), Cell(verdict),
                      *(Cell(rate, number=True) for rate in rates)])  # fmt: skip
     head = [Cell("threshold chosen for"), Cell("threshold", number=True), Cell("decision"),
-            Cell("sensitivity in the test", number=True), Cell("specificity in the test", number=True)]  # fmt: skip
+            Cell("sensitivity", number=True), Cell("specificity", number=True)]  # fmt: skip
     return Table(head, rows, sortable=False) if rows else None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lungtl.predict.about import about
+from lungtl.predict.dicom_out import check_installed, write_dicom
 from lungtl.predict.document import SeriesEntry, model_facts, series_entry
 from lungtl.predict.inputs import Found, find_input
 from lungtl.predict.models import NamedModel, open_models, split_references
@@ -50,6 +51,8 @@ def predict_all(config: PredictConfig, created: str) -> Outputs:
     Raises:
         LungtlError: a model, the input or the table of points cannot be used.
     """
+    if config.dicom_out:
+        check_installed()
     points = None if config.points is None else read_points(config.points, labelled=False)
     models = open_models(split_references(config.model), config.data_dir, config.accelerator, config.trust or ())
     for each in models:
@@ -63,7 +66,7 @@ def predict_all(config: PredictConfig, created: str) -> Outputs:
         outputs.start(list(kept.values()))
         if kept:
             log.info("%d of %d are complete already", len(kept), len(tasks))
-        predictor = Predictor(models, config.max_gap_mm, created)
+        predictor = Predictor(models, config.max_gap_mm, created, config.dicom_out)
         try:
             with bar("predicting") as progress:
                 for number, task in enumerate(tasks, start=1):
@@ -90,7 +93,7 @@ def find_tasks(
     """What is to be predicted; adds the rest to what is refused."""
     for refusal in found.refusals:
         outputs.refuse(refusal.item, refusal.reason, remedy_of(refusal.remedy))
-    common = [VERSION, config.max_gap_mm, [each.fingerprint for each in models]]
+    common = [VERSION, config.max_gap_mm, config.dicom_out, [each.fingerprint for each in models]]
 
     def task(series: Series, point: Point | None) -> Task:
         key = series.uid if point is None else f"{series.uid}_{point.number}"
@@ -112,8 +115,8 @@ def find_tasks(
 class Predictor:
     """Predicts one task after the other; the volume of a series is read once for all its points."""
 
-    def __init__(self, models: Sequence[NamedModel], max_gap_mm: float, created: str) -> None:
-        self.models, self.max_gap_mm, self.created = models, max_gap_mm, created
+    def __init__(self, models: Sequence[NamedModel], max_gap_mm: float, created: str, dicom_out: bool) -> None:
+        self.models, self.max_gap_mm, self.created, self.dicom_out = models, max_gap_mm, created, dicom_out
         self.about = [about(each) for each in models]
         self.phantom = any(each.phantom for each in models)
         ranges = models[0].model.ranges if len(models) == 1 else None
@@ -124,6 +127,8 @@ class Predictor:
         """Predict a series or nodule and write its files; raises Refused."""
         result, planes = self._predict(task)
         page = make_page(result, planes, self.about, self.phantom, self.reference, self.created)
+        if self.dicom_out:
+            write_dicom(page.result, outputs.place(task.key))
         entry = series_entry(page.result, self.created, task.fingerprint)
         outputs.add(page.result, entry, page.html, page.picture)
         log.info("%s", summarise(entry))

@@ -20,6 +20,9 @@ from lungtl.runs.model import Model, Prediction
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import fingerprint, sha256
 
+WRITTEN = re.compile(r"'[^']*'|\"[^\"]*\"|[\[{].*")
+"""A value that is one text or list in Hydra's grammar already."""
+
 
 @dataclass(frozen=True)
 class NamedModel:
@@ -32,10 +35,7 @@ class NamedModel:
     @property
     def phantom(self) -> bool:
         """Whether synthetic scans trained it, so that its predictions have no clinical meaning."""
-        choices: dict[str, Any] = self.model.provenance.get("choices") or {}  # of bundles without ranges
-        return choices.get("dataset") == PHANTOM or any(
-            one.ranges is not None and one.ranges.phantom for one in (self.model, *self.model.members)
-        )
+        return is_of_phantoms(self.model)
 
     def result(self, prediction: Prediction, with_covariates: float | None = None) -> ModelResult:
         """A prediction and the decisions at the model's operating points."""
@@ -47,6 +47,13 @@ class NamedModel:
         return ModelResult(self.name, self.model, prediction, decisions, with_covariates)
 
 
+def is_of_phantoms(model: Model) -> bool:
+    """Whether synthetic scans trained a model."""
+    choices: dict[str, Any] = model.provenance.get("choices") or {}  # of bundles without ranges
+    ranges = (one.ranges for one in (model, *model.members))
+    return choices.get("dataset") == PHANTOM or any(each is not None and each.phantom for each in ranges)
+
+
 def split_references(text: str) -> list[str]:
     """The models of `model=A,B`; a path that exists may contain commas."""
     if Path(text).expanduser().exists():
@@ -56,10 +63,13 @@ def split_references(text: str) -> list[str]:
 
 def quote_models(arguments: list[str]) -> list[str]:
     """A command line in which `model=A,B` is one text instead of two values of a sweep."""
-    return [
-        re.sub(r"^model=(?!['\"\[{])(.*,.*)$", lambda found: "model='{}'".format(found[1].replace("'", "")), one)
-        for one in arguments
-    ]
+    quoted = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key == "model" and "," in value and not WRITTEN.fullmatch(value):
+            argument = "model='{}'".format(value.replace("'", ""))
+        quoted.append(argument)
+    return quoted
 
 
 def open_models(references: Sequence[str], data_dir: Path, accelerator: str, trust: Sequence[str]) -> list[NamedModel]:

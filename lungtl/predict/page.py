@@ -103,7 +103,7 @@ def describe(result: SeriesResult) -> list[str]:
         values = [p for each in result.models for p in each.prediction.of_members]
         sentences[0] = (
             f"{sentences[0][:-1]}, the mean of {len(values)} networks from {_percent(min(values))} to "
-            f"{_percent(max(values))} (standard deviation {_percent(result.spread)})."
+            f"{_percent(max(values))} (standard deviation {100 * result.spread:.1f} percentage points)."
         )
     if not several and first.prediction.calibrated is not None:
         sentences.append(f"Calibrated on the model's validation cases: {_percent(first.prediction.calibrated)}.")
@@ -121,7 +121,7 @@ def describe(result: SeriesResult) -> list[str]:
 
 
 def _percent(p: float) -> str:
-    return f"{100 * p:.1f} %"
+    return f"{100 * p:.1f}\N{NO-BREAK SPACE}%"
 
 
 def _facts(result: SeriesResult, created: str) -> dict[str, str]:

@@ -28,6 +28,8 @@ WIDTH = 2112
 """Of a page in pixels: four columns of 512 and their margins."""
 INCHES = WIDTH / DPI
 FONT = 13
+THIN_MM = 60.0
+"""A thinner slab would be covered by lines."""
 MARK = "#F0A000"
 Picture = NDArray[np.uint8]
 
@@ -62,7 +64,10 @@ class Planes:
 
 
 def overview(planes: Planes, result: SeriesResult) -> Picture:
-    """Coronal and sagittal plane and the weight along z, on one z axis in mm, the key slices marked."""
+    """Coronal and sagittal plane and the weight along z, on one z axis in mm, the key slices marked.
+
+    Of a nodule the planes show its place. Its weight, and that of a thin slab, has an axis of its own.
+    """
     height_mm = len(planes.z_mm)
     width_mm = planes.coronal.shape[1] * planes.spacing_mm[1]
     depth_mm = planes.sagittal.shape[1] * planes.spacing_mm[0]
@@ -95,15 +100,18 @@ def overview(planes: Planes, result: SeriesResult) -> Picture:
             panel.set_ylabel("z (mm), feet to head", fontsize=FONT)
             panel.tick_params(labelsize=FONT - 1)
         for side, x, align in ((sides[0], 0.015, "left"), (sides[1], 0.985, "right")):
-            panel.text(x, 0.5, side, transform=panel.transAxes, ha=align, va="center", color="#FFD060", fontsize=15,
+            panel.text(x, 0.96, side, transform=panel.transAxes, ha=align, va="top", color="#FFD060", fontsize=15,
                        fontweight="bold", path_effects=[withStroke(linewidth=2.5, foreground="black")])  # fmt: skip
-        for key in result.key_slices:
-            for start, stop in ((0, 0.07), (0.93, 1)):
-                panel.axhline(key.z_mm, start, stop, color=MARK, linewidth=1.6)
-            panel.axhline(key.z_mm, color=MARK, linewidth=0.5, alpha=0.6)
+        for key in () if result.point else result.key_slices:  # of a nodule they would hide it
+            for start, stop in ((0, 0.04), (0.96, 1)):
+                panel.axhline(key.z_mm, start, stop, color=MARK, linewidth=1.5 if height_mm > THIN_MM else 0.8)
+            if height_mm > THIN_MM:
+                panel.axhline(key.z_mm, color=MARK, linewidth=0.5, alpha=0.6)
         if result.point is not None:
             _circle(panel, planes, result, sides)
         place += extent_mm * per_mm + gap
+    if result.point is not None or height_mm < THIN_MM:
+        limits = float(result.slices["z_mm"].min()) - 1, float(result.slices["z_mm"].max()) + 1
     _weights(axes(place, INCHES - place - right), result, limits)
     return drawn(figure)
 
@@ -131,26 +139,32 @@ def _weights(panel: Axes, result: SeriesResult, limits: tuple[float, float]) -> 
     panel.tick_params(labelsize=FONT - 1)
     panel.yaxis.tick_right()
     panel.spines[["top", "left"]].set_visible(False)
-    ordered = sorted(result.key_slices, key=lambda key: key.z_mm)
-    span = limits[1] - limits[0]
+    marked = []
+    for key in result.key_slices:  # on the curve: the 1 mm slice that has the weight
+        own = result.slices[result.slices["sop_instance_uid"] == key.sop_instance_uid]
+        marked.append((float(own["z_mm"].iloc[int(own["weight"].argmax())]), key))
+    marked.sort(key=lambda pair: pair[0])
     height = panel.get_position().height * panel.figure.get_figheight()
-    spread = spread_apart([key.z_mm for key in ordered], span * 0.24 / height, limits)
-    for key, shown in zip(ordered, spread, strict=True):
-        panel.plot([key.weight * 100], [key.z_mm], "o", color=MARK, markersize=4)
-        panel.annotate(str(key.rank), (key.weight * 100, key.z_mm), (most * 1.08, shown), fontsize=FONT, ha="center",
+    spread = spread_apart([z for z, _ in marked], (limits[1] - limits[0]) * 0.24 / height, limits)
+    for (place, key), shown in zip(marked, spread, strict=True):
+        panel.plot([key.weight * 100], [place], "o", color=MARK, markersize=4)
+        panel.annotate(str(key.rank), (key.weight * 100, place), (most * 1.08, shown), fontsize=FONT, ha="center",
                        va="center", fontweight="bold", color="#B06000",
                        arrowprops={"arrowstyle": "-", "color": MARK, "linewidth": 0.6})  # fmt: skip
 
 
 def spread_apart(positions: Sequence[float], least: float, limits: tuple[float, float]) -> list[float]:
-    """Ascending positions, moved until they are `least` apart, and as far as possible within the limits."""
+    """Ascending positions, moved as little as possible until they are `least` apart and within the limits.
+
+    The limits give way where there are too many.
+    """
     moved: list[float] = []
     for position in positions:
-        moved.append(max(position, moved[-1] + least) if moved else position)
-    excess = max(0.0, moved[-1] - (limits[1] - least / 2)) if moved else 0.0
-    moved = [position - excess for position in moved]
-    for place in range(len(moved) - 2, -1, -1):
-        moved[place] = min(moved[place], moved[place + 1] - least)
+        moved.append(max(position, moved[-1] + least if moved else limits[0] + least / 2))
+    highest = limits[1] - least / 2
+    for place in range(len(moved) - 1, -1, -1):
+        moved[place] = min(moved[place], highest)
+        highest = moved[place] - least
     return moved
 
 

