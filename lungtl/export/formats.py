@@ -102,7 +102,7 @@ def run_onnx(content: bytes) -> Run:
 def run_torch(content: bytes) -> Run:
     """Run a torch.export file."""
     module = torch.export.load(io.BytesIO(content)).module()
-    arguments = len(list(module.graph.find_nodes(op="placeholder")))  # type: ignore[union-attr, operator]
+    arguments = len(list(module.graph.find_nodes(op="placeholder")))
 
     def run(voxels: NDArray[np.int16], spacing_mm: NDArray[np.float32]) -> tuple[float, NDArray[np.float32]]:
         inputs = [torch.from_numpy(voxels), torch.from_numpy(spacing_mm)][:arguments]
