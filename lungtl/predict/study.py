@@ -16,6 +16,7 @@ from pydicom.errors import InvalidDicomError
 
 from lungtl.settings.errors import Refused, first_line
 from lungtl.sources.ct.series import Series
+from lungtl.sources.ct.volume_file import VolumeSlice
 
 IDENTIFICATION = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyID",
                   "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName")  # fmt: skip
@@ -62,8 +63,10 @@ def read_study(series: Series) -> Study:
     """Read the study of a series from the headers of its files.
 
     Raises:
-        Refused: a file has changed or gone, or lacks a UID by which it would be found.
+        Refused: a file has changed or gone, or lacks a UID by which it would be found; or the series is no DICOM.
     """
+    if isinstance(series.files[0], VolumeSlice):
+        raise Refused(f"{series.files[0].name} is not DICOM, which DICOM results refer to", "use dicom_out=false")
     first, classes = _header(series.files[0].path), {}
     for file in series.files:
         header = _header(file.path)
