@@ -1,4 +1,4 @@
-"""What a model is, from its bundle and its run: facts and test metrics for the page."""
+"""What a model is, from its bundle: facts and test metrics for the page."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lungtl.bundle import CARD_DATA
 from lungtl.evaluation.formatting import HEADLINES, format_estimate, format_number
 from lungtl.evaluation.page import Cell, Table
 from lungtl.predict.models import NamedModel
 from lungtl.predict.scale import POINTS
-from lungtl.runs.folder import METRICS, read_json
+from lungtl.runs.folder import read_json
 
-CONTROLS = {"prevalence": "prevalence", "diameter": "nodule diameter alone", "untrained": "untrained backbone",
+CONTROLS = {"diameter": "nodule diameter alone", "untrained": "untrained backbone",
             "probe": "linear probe", "size_density": "diameter and density"}  # fmt: skip
 
 
@@ -22,13 +23,13 @@ class About:
 
     name: str
     facts: Mapping[str, str]
-    tested: str  # on how many cases; "" if its test metrics are unknown
+    tested: str  # on how many cases; "" if its bundle has no test metrics
     metrics: Table | None
-    points: Mapping[str, tuple[str, str]]  # operating point -> sensitivity and specificity on the test split
+    points: Mapping[str, tuple[str, str]]  # operating point -> sensitivity and specificity in the test
 
 
 def about(each: NamedModel) -> About:
-    """Read what is known of a model."""
+    """What a bundle says of its model; of an ensemble, the members' test metrics are not those of their mean."""
     model, provenance = each.model, each.model.provenance
     choices: dict[str, Any] = provenance.get("choices") or {}
     network = f"ensemble of {len(model.networks)}" if model.members else str(model.config["backbone"]["name"])
@@ -37,38 +38,36 @@ def about(each: NamedModel) -> About:
         "network": ", ".join([network, *(str(choices[key]) for key in ("freezing", "aggregator") if choices.get(key))]),
         "predicts": f"one probability of malignancy for each {model.unit}",
     }
-    document = _metrics(each)
-    if document is None:
+    path = model.folder / CARD_DATA
+    card = read_json(path) if path.is_file() else {}
+    if card:
+        facts |= {"label": str(card["label_rule"]), "data licence": str(card["licences"]["training_data"])}
+    if len(card.get("scores", ())) != 1:
         return About(each.name, facts, "", None, {})
-    bag = document["bag"]
-    tested = (
-        f"{bag['n']} {document['split']} {model.unit}s of {bag['n_patients']} patients, {bag['n_positive']} malignant"
-    )
+    (scores,) = card["scores"]
     points = {
         name: (format_estimate(point["sensitivity"]), format_estimate(point["specificity"]))
-        for name, point in document["operating_points"].items()
+        for name, point in scores["operating_points"].items()
         if point is not None
     }
-    return About(each.name, facts, tested, _table(document), points)
+    tested = f"{scores['n']} {scores['split']} {model.unit}s, {scores['n_positive']} malignant"
+    return About(each.name, facts, tested, _metrics(scores), points)
 
 
-def _metrics(each: NamedModel) -> dict[str, Any] | None:
-    path = each.model.folder.parent / METRICS
-    return read_json(path) if path.is_file() else None
-
-
-def _table(document: Mapping[str, Any]) -> Table:
-    columns = {"model": document["bag"]} | {
-        CONTROLS.get(name, name): table for name, table in document["controls"].items() if name != "prevalence"
-    }
+def _metrics(scores: Mapping[str, Any]) -> Table:
+    """The model above its controls, of which the AUROC is known."""
     names = ("auroc", "auprc", "brier")
-    head = [Cell(""), *(Cell(name, number=True) for name in columns)]
-    rows = [
-        [Cell(HEADLINES[name]), *(Cell(format_estimate(table["metrics"][name], separator="\n"), number=True)
-                                  for table in columns.values())]
-        for name in names
-    ]  # fmt: skip
-    return Table(head, rows, sortable=False)
+
+    def estimate(found: Mapping[str, Any] | None) -> Cell:
+        return Cell(format_estimate(found), number=True)
+
+    rows = [[Cell("model"), *(estimate(scores["metrics"][name]) for name in names)]]
+    rows += [
+        [Cell(CONTROLS.get(name, name)), estimate(auroc), *[Cell("")] * (len(names) - 1)]
+        for name, auroc in scores["controls"].items()
+        if name != "prevalence"
+    ]
+    return Table([Cell(""), *(Cell(HEADLINES[name], number=True) for name in names)], rows, sortable=False)
 
 
 def decisions_table(each: About, decisions: Mapping[str, Any]) -> Table | None:

@@ -14,7 +14,7 @@ from lungtl.predict.models import NamedModel, open_models, split_references
 from lungtl.predict.outputs import Outputs
 from lungtl.predict.page import make_page
 from lungtl.predict.pictures import Planes
-from lungtl.predict.points import predict_point
+from lungtl.predict.points import Cut, predict_point
 from lungtl.predict.result import SeriesResult
 from lungtl.predict.scans import predict_scan
 from lungtl.settings.errors import Refused
@@ -57,6 +57,8 @@ def predict_all(config: PredictConfig, created: str) -> Outputs:
     models = open_models(split_references(config.model), config.data_dir, config.accelerator, config.trust or ())
     for each in models:
         each.model.check_hu("scan" if points is None else "nodule")
+        if points is not None:
+            Cut.of(each.model)
     outputs = Outputs(config.output, [model_facts(each) for each in models])
     with find_input(config.input, config.output, config.max_gb, config.follow_links) as found:
         tasks = find_tasks(config, found, points, models, outputs)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from lungtl.predict.models import NamedModel
 from lungtl.predict.result import SeriesResult
@@ -109,7 +109,7 @@ class RefusedEntry(_Entry):
 class Document(_Entry):
     """The whole of predictions.json."""
 
-    schema_: Literal[1] = SCHEMA
+    schema_: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
     note: str = RESEARCH_ONLY
     complete: bool  # False while the command runs, or after it was interrupted
     models: list[ModelFacts]
