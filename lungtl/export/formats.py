@@ -86,9 +86,10 @@ def run_onnx(content: bytes) -> Run:
         import onnxruntime
     except ImportError as error:
         raise _no_onnx() from error
-    options = onnxruntime.SessionOptions()
+    runtime: Any = onnxruntime
+    options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = {each.name for each in session.get_inputs()}
 
     def run(voxels: NDArray[np.int16], spacing_mm: NDArray[np.float32]) -> tuple[float, NDArray[np.float32]]:
@@ -102,7 +103,7 @@ def run_onnx(content: bytes) -> Run:
 def run_torch(content: bytes) -> Run:
     """Run a torch.export file."""
     module = torch.export.load(io.BytesIO(content)).module()
-    arguments = len(list(module.graph.find_nodes(op="placeholder")))  # type: ignore[union-attr, operator]
+    arguments = len(list(module.graph.find_nodes(op="placeholder")))
 
     def run(voxels: NDArray[np.int16], spacing_mm: NDArray[np.float32]) -> tuple[float, NDArray[np.float32]]:
         inputs = [torch.from_numpy(voxels), torch.from_numpy(spacing_mm)][:arguments]

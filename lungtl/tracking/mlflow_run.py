@@ -9,7 +9,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from lungtl.runs.environment import own_commit
 from lungtl.settings.version import VERSION
@@ -18,7 +19,7 @@ from lungtl.tracking.backend import experiment_id, open_client, readable_errors
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from lungtl.settings.sections import TrackingConfig
+    from lungtl.settings.schema import TrackingConfig
 
 PARENT, KEY, FOLDER = "mlflow.parentRunId", "lungtl.config_key", "lungtl.folder"
 BATCH = 100  # MLflow's limit on the params of one request
@@ -106,7 +107,7 @@ class MlflowRun:
             return
         uri = str(self.client.get_run(self.run_id).info.artifact_uri)
         if uri.startswith("file:///"):
-            target = Path(unquote(urlsplit(uri).path), under or "")
+            target = Path(url2pathname(urlsplit(uri).path), under or "")
             shutil.copytree(path, target, copy_function=_link, dirs_exist_ok=True)
         else:
             self.client.log_artifacts(self.run_id, str(path), under)
