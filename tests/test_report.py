@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lungtl.report import run, upload
-from lungtl.settings.schema import ReportConfig, TrackingConfig
+from lungtl.settings.schema import ReportConfig
+from lungtl.settings.sections import TrackingConfig
 from lungtl.sweeps.parent import write_parent
 from lungtl.tracking.backend import DATABASE, experiment_id, open_client
 from tests.sweeps.report.sweeps import bags, probabilities, write_run

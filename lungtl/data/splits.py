@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from lungtl.data.tables import read_table, write_table
 from lungtl.settings.errors import LungtlError, UsageError
-from lungtl.settings.schema import SplitConfig
+from lungtl.settings.sections import SplitConfig
 from lungtl.sources.base import UNKNOWN, fingerprint
 
 log = logging.getLogger(__name__)

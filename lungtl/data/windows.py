@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from lungtl.data.field_of_view import UNKNOWN_SPACING, FieldOfView, Spacing, resample
 from lungtl.settings.errors import LungtlError, Refused
-from lungtl.settings.schema import WINDOWS, ImageConfig
+from lungtl.settings.sections import WINDOWS, ImageConfig
 
 DEFAULT_WINDOWS = ("lung", "mediastinal", "wide")
 

@@ -19,7 +19,7 @@ from PIL import Image
 from lungtl.evaluation.figures.canvas import BLUE, GREY, VERMILLION
 from lungtl.evaluation.figures.montage import HEAT_COLOURS, OPACITY, windowed
 from lungtl.predict.result import KeySlice, SeriesResult
-from lungtl.settings.schema import WINDOWS
+from lungtl.settings.sections import WINDOWS
 from lungtl.sources.ct.lungs import lung_planes
 from lungtl.sources.ct.volume import Volume, resample_z
 

@@ -17,7 +17,7 @@ from lungtl.predict.result import ModelResult, SeriesResult
 from lungtl.predict.scans import choose_key_slices, key_slices, mean_heatmaps, native_slices
 from lungtl.runs.model import Model
 from lungtl.settings.errors import LungtlError
-from lungtl.settings.schema import WINDOWS
+from lungtl.settings.sections import WINDOWS
 from lungtl.sources.ct.cut import DEPTH_MM, FIELD_MM, cut_nodule, cut_out, locate
 from lungtl.sources.ct.prepare import series_details
 from lungtl.sources.ct.series import Series

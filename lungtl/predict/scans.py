@@ -16,7 +16,7 @@ from lungtl.models.gradcam import slice_heatmaps
 from lungtl.predict.models import NamedModel, combine
 from lungtl.predict.result import KeySlice, ModelResult, SeriesResult
 from lungtl.settings.errors import LungtlError
-from lungtl.settings.schema import WINDOWS
+from lungtl.settings.sections import WINDOWS
 from lungtl.sources.ct.prepare import prepare_series
 from lungtl.sources.ct.series import Series
 from lungtl.sources.ct.volume import Volume, read_volume

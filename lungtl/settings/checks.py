@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
-    from lungtl.settings.schema import Strict
+    from lungtl.settings.sections import Strict
 
 C = TypeVar("C", bound="Strict")
 

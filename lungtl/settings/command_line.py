@@ -28,7 +28,7 @@ from lungtl.settings.version import VERSION
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from lungtl.settings.schema import Strict
+    from lungtl.settings.sections import Strict
 
 log = logging.getLogger(__name__)
 C = TypeVar("C", bound="Strict")

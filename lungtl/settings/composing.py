@@ -16,7 +16,7 @@ from lungtl.settings.parts import TARGET, signature
 from lungtl.settings.text import quote_text
 
 if TYPE_CHECKING:
-    from lungtl.settings.schema import Strict
+    from lungtl.settings.sections import Strict
 
 C = TypeVar("C", bound="Strict")
 

@@ -19,7 +19,7 @@ from lungtl.settings.parts import signature
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
-    from lungtl.settings.schema import Strict
+    from lungtl.settings.sections import Strict
 
 Targets = Callable[[], Mapping[str, str]]
 DATA_DIR, DATA_DIR_VARIABLE = "data_dir", "LUNGTL_DATA_DIR"

@@ -18,7 +18,7 @@ LABELS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1} | dict.from
 DATA_DIR = Path("stores", ".known")
 """Where each data folder of lungtl has its list of stores."""
 
-FOLLOW_LINKS = "if you trust it, follow links: follow_links=true (of a dataset: dataset.follow_links=true)"
+FOLLOW_LINKS = "no action required; to follow links that you trust: follow_links=true (dataset.follow_links=true)"
 
 
 def walk(root: Path, follow_links: bool = True) -> tuple[list[Path], list[Refusal]]:

@@ -18,7 +18,7 @@ from lungtl.settings.credentials import hide_password
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.keys import override_key
 from lungtl.settings.parent_process import PARENT
-from lungtl.settings.schema import TrackingConfig
+from lungtl.settings.sections import TrackingConfig
 from lungtl.settings.typed import assigned, typed, typed_again
 from lungtl.sweeps.datasets import record_datasets
 from lungtl.sweeps.installed import check_installed

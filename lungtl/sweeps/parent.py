@@ -15,7 +15,7 @@ from lungtl.data.store.files import whole_file
 from lungtl.runs.folder import RECORD, read_json, read_record
 from lungtl.settings.credentials import CREDENTIALS, hide_password
 from lungtl.settings.errors import LungtlError
-from lungtl.settings.schema import TrackingConfig
+from lungtl.settings.sections import TrackingConfig
 from lungtl.sweeps.state import read_state, read_states
 from lungtl.tracking.backend import open_client, readable_errors
 from lungtl.tracking.mlflow_run import FOLDER, KEY, MlflowRun

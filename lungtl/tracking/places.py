@@ -10,7 +10,7 @@ from lungtl.settings.credentials import hide_password
 from lungtl.settings.typed import assigned
 
 if TYPE_CHECKING:
-    from lungtl.settings.schema import TrackingConfig
+    from lungtl.settings.sections import TrackingConfig
 
 EXPERIMENT = "lungtl"
 """The default of tracking.experiment in conf/tracking/mlflow.yaml."""

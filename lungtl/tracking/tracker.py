@@ -21,7 +21,7 @@ from lungtl.tracking.unsent import FILE, Unsent, read_unsent, remove_own_mark, w
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from lungtl.settings.schema import TrackingConfig
+    from lungtl.settings.sections import TrackingConfig
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from torch import multiprocessing
 
 from lungtl.models.inference import MOST_BYTES
 from lungtl.settings.errors import UsageError
-from lungtl.settings.schema import TrainerConfig
+from lungtl.settings.sections import TrainerConfig
 
 log = logging.getLogger(__name__)
 WORKERS_PER_GPU = 4  # loader processes that keep a GPU busy that trains on voxels (`make bench-gpu`)

@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import nn
 
 from lungtl.settings.errors import LungtlError, UsageError
-from lungtl.settings.schema import TrainerConfig
+from lungtl.settings.sections import TrainerConfig
 from lungtl.training.callbacks import (
     AveragedWeights,
     EpochBar,

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lungtl.data.windows import SlicePreprocessor
-from lungtl.settings.schema import JitterConfig
+from lungtl.settings.sections import JitterConfig
 
 
 def jitter(images: Tensor, amounts: JitterConfig, seed: int, preprocessor: SlicePreprocessor) -> Tensor:

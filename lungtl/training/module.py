@@ -21,7 +21,7 @@ from lungtl.models.collectives import all_gather, all_reduce_sum, average_batch_
 from lungtl.models.freezing.base import FreezingStrategy, set_train_mode
 from lungtl.settings import parts
 from lungtl.settings.errors import UsageError
-from lungtl.settings.schema import JitterConfig
+from lungtl.settings.sections import JitterConfig
 from lungtl.training.jitter import jitter
 from lungtl.training.losses import BagAndSliceLoss, Part, scale_for_ddp, sum_parts
 

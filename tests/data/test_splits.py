@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lungtl.data import splits
 from lungtl.data.splits import EXTRA, UNUSED, check_split, read_split, save_split, split_bags, split_fingerprint
 from lungtl.settings.errors import LungtlError, UsageError
-from lungtl.settings.schema import SplitConfig
+from lungtl.settings.sections import SplitConfig
 
 
 def config(**changes: Any) -> SplitConfig:

@@ -8,7 +8,7 @@ import pandas as pd
 from lungtl.data.splits import split_bags
 from lungtl.evaluation.metrics import score
 from lungtl.evaluation.pooling import Fold
-from lungtl.settings.schema import SplitConfig
+from lungtl.settings.sections import SplitConfig
 
 
 def cohort(n_patients: int, seed: int = 0) -> pd.DataFrame:

@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 
 from lungtl.data.store.reader import Store
 from lungtl.evaluation.figures import Circle
+from lungtl.evaluation.figures.montage import windowed
 from lungtl.runs.figures import (
     _draw_montage,
     central_circle,
     nodule_diameters,
     representative_slice,
     shown_cases,
-    windowed,
 )
 from lungtl.runs.scored_model import ScoredModel
 from tests.models.tiny import tiny_classifier

@@ -7,7 +7,8 @@ from hydra import compose, initialize_config_dir
 
 from lungtl.settings import checks, composing, folders
 from lungtl.settings.errors import UsageError
-from lungtl.settings.schema import EvaluateConfig, PrepareConfig, Strict, TrainConfig
+from lungtl.settings.schema import EvaluateConfig, PrepareConfig, TrainConfig
+from lungtl.settings.sections import Strict
 
 SCHEMAS: dict[str, type[Strict]] = {"train": TrainConfig, "prepare": PrepareConfig, "evaluate": EvaluateConfig}
 

@@ -10,7 +10,8 @@ import yaml
 from lungtl.settings import checks
 from lungtl.settings.errors import UsageError
 from lungtl.settings.folders import conf_dir
-from lungtl.settings.schema import ImageConfig, TrainConfig
+from lungtl.settings.schema import TrainConfig
+from lungtl.settings.sections import ImageConfig
 
 
 def image(**changes: Any) -> ImageConfig:

@@ -55,7 +55,7 @@ def test_a_class_that_cannot_be_imported_is_named(lab: Path, target: str) -> Non
 
 
 @pytest.mark.parametrize("target", ["os.system", "builtins.eval", "subprocess.Popen", "lungtlx.y.Z", "somelab.agg.Mine",
-                                    "lungtl.bundle.Path", "lungtl.data.store.reader.Store",
+                                    "lungtl.runs.model.Path", "lungtl.data.store.reader.Store",
                                     "lungtl.settings.parts.build", "lungtl", ""])  # fmt: skip
 def test_a_bundle_names_classes_of_lungtl_only(lab: Path, target: str) -> None:
     with pytest.raises(LungtlError, match="is not a lungtl Source") as error:

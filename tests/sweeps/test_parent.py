@@ -5,7 +5,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from lungtl.settings.schema import TrackingConfig
+from lungtl.settings.sections import TrackingConfig
 from lungtl.sweeps.parent import Progress, parent_of, progress, publish_progress, write_parent
 from lungtl.sweeps.state import State, write_state
 from lungtl.tracking.backend import open_client

@@ -8,7 +8,7 @@ from typing import Any
 
 from lungtl.runs.epochs import append_epoch
 from lungtl.runs.folder import write_record
-from lungtl.settings.schema import TrackingConfig
+from lungtl.settings.sections import TrackingConfig
 from lungtl.tracking import publish
 from lungtl.tracking.tracker import MlflowTracker, Tracker, tracked
 

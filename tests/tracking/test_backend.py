@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 
 from lungtl.settings.credentials import check_credentials, hide_password
 from lungtl.settings.errors import LungtlError, Unreachable, UsageError
-from lungtl.settings.schema import TrackingConfig
+from lungtl.settings.sections import TrackingConfig
 from lungtl.tracking import backend, publish
 from lungtl.tracking.backend import DATABASE, default_uri, experiment_id, open_client, sqlite_file
 from lungtl.tracking.tracker import MlflowTracker

@@ -12,7 +12,8 @@ from lungtl.models.freezing.gradual import Gradual
 from lungtl.models.freezing.lp_ft import LpFt
 from lungtl.settings import parts
 from lungtl.settings.errors import UsageError
-from lungtl.settings.schema import ImageConfig, TrainConfig
+from lungtl.settings.schema import TrainConfig
+from lungtl.settings.sections import ImageConfig
 from lungtl.training.build import build_classifier, starting_weights
 from lungtl.training.fit import seed_everything
 from lungtl.training.plan import trainable_share

@@ -15,7 +15,8 @@ from lungtl.data.bags import BagDataset, collate
 from lungtl.data.windows import SlicePreprocessor
 from lungtl.models.freezing.full import Full
 from lungtl.settings.errors import UsageError
-from lungtl.settings.schema import JitterConfig, TrainConfig
+from lungtl.settings.schema import TrainConfig
+from lungtl.settings.sections import JitterConfig
 from lungtl.training.jitter import jitter, moved
 from lungtl.training.losses import BagAndSliceLoss
 from lungtl.training.module import BagModule

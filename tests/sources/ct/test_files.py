@@ -10,6 +10,7 @@ import pydicom
 import pytest
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, MediaStorageDirectoryStorage
 
+from lungtl.predict.__main__ import NO_ACTION
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import Refusal
 from lungtl.sources.ct.series import find_series
@@ -127,6 +128,7 @@ def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
     assert {refusal.item: refusal.reason for refusal in refusals} == dict.fromkeys(
         ("proc", "scans", "slice"), "a link out of the folder"
     )
+    assert all(refusal.remedy.startswith(NO_ACTION) for refusal in refusals)  # lungtl predict exits with 0
     assert len(series[0].files) == len(Z)
     linked = tmp_path / "linked"
     linked.symlink_to(root / "own", target_is_directory=True)  # the folder itself may be a link

@@ -16,6 +16,7 @@ import SimpleITK
 from numpy.typing import NDArray
 
 from lungtl.predict.inputs import find_input
+from lungtl.predict.study import read_study
 from lungtl.settings.errors import Refused
 from lungtl.sources.ct.cut import cut_out, locate
 from lungtl.sources.ct.series import find_series
@@ -158,6 +159,8 @@ def test_a_volume_file_as_the_input(tmp_path: Path) -> None:
     with find_input(tmp_path / "b.nii.gz", tmp_path, 1.0, False) as found:  # of lungtl predict
         assert [series.uid for series in found.series] == ["b"]
         assert found.paths == {"b": "b.nii.gz"}
+    with pytest.raises(Refused, match=r"a\.nii\.gz is not DICOM, which DICOM results refer to"):
+        read_study(series)
 
 
 def test_the_fingerprint_is_that_of_the_content(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_settings_differ_in_more_than_fold_and_seed(sweep: Path) -> None:
     assert [run.folder.name for run in runs] == [str(i) for i in range(9)]
     assert [(run.fold, run.seed) for run in runs[:4]] == [(0, 0), (0, 1), (0, 0), (1, 0)]
     assert len({run.setting for run in runs}) == 2
-    assert {run.name for run in runs} == {"toy tiny frozen mean lr=1", "toy tiny frozen mean lr=2"}
+    assert {run.name for run in runs} == {"lr=1 toy tiny frozen mean", "lr=2 toy tiny frozen mean"}
 
 
 def test_complete_repeats_are_pooled_and_the_failed_fold_is_named(
@@ -121,10 +121,10 @@ def test_complete_repeats_are_pooled_and_the_failed_fold_is_named(
         pool_sweep(sweep, find_runs(sweep))
     assert capsys.readouterr().out == f"{sweep / 'pooled'}\n"
     (message,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    assert message.startswith("not pooled: toy tiny frozen mean lr=2 split.seed=0 seed=0: fold 1 did not finish")
+    assert message.startswith("not pooled: lr=2 toy tiny frozen mean split.seed=0 seed=0: fold 1 did not finish")
     assert str(sweep / "5") in message
     table = pd.read_csv(sweep / "pooled" / "table.csv")
-    assert table[["setting", "seed"]].to_numpy().tolist() == [["toy tiny frozen mean lr=1", s] for s in (0, 1)]
+    assert table[["setting", "seed"]].to_numpy().tolist() == [["lr=1 toy tiny frozen mean", s] for s in (0, 1)]
     assert sorted(path.name for path in (sweep / "pooled").iterdir()) == [
         "0", "1", "README.md", "report.html", "table.csv"
     ]  # fmt: skip
@@ -154,11 +154,11 @@ def test_the_readme_has_a_row_per_repeat_control_and_setting(pooled: Path) -> No
     text = (pooled / "README.md").read_text()
     table, seeds = (block for block in text.split("\n\n") if block.startswith("|"))
     assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == [
-        "| toy tiny frozen mean lr=1", "| toy tiny frozen mean lr=1", "| control: prevalence", "| control: diameter",
+        "| lr=1 toy tiny frozen mean", "| lr=1 toy tiny frozen mean", "| control: prevalence", "| control: diameter",
     ]  # fmt: skip
     value = pd.read_csv(pooled / "table.csv")["auroc"][0]
     (line,) = seeds.splitlines()[2:]
-    assert line.startswith("| toy tiny frozen mean lr=1 | 2 |")
+    assert line.startswith("| lr=1 toy tiny frozen mean | 2 |")
     assert f"| {value:.3f} ± 0.000 |" in line  # both seeds have the same predictions
     assert "different models" in text
 
@@ -177,7 +177,7 @@ def test_the_page_has_the_pooled_results_and_each_fold(pooled: Path) -> None:
 def test_settings_that_share_a_name_are_not_merged(tmp_path: Path) -> None:
     for number, (part, lr) in enumerate((part, lr) for part in range(FOLDS) for lr in (1, 2)):
         run_folder(tmp_path, number, part, name="study", lr=lr)
-    names = [f"study: toy tiny frozen mean lr={lr}" for lr in (1, 2)]
+    names = [f"study: lr={lr} toy tiny frozen mean" for lr in (1, 2)]
     assert sorted({run.name for run in find_runs(tmp_path)}) == names
     folder = pool(tmp_path)
     assert pd.read_csv(folder / "table.csv")["setting"].tolist() == names
