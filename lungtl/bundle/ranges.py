@@ -74,7 +74,7 @@ class Ranges:
 
 
 def measures(
-    shape: tuple[int, int, int], z_mm: ArrayLike, spacing_mm: Sequence[float], details: Mapping[str, Any]
+    shape: tuple[int, int, int], z_mm: ArrayLike, spacing_mm: Sequence[float], details: Mapping[Any, Any]
 ) -> dict[str, Any]:
     """What is compared with the training bags; NaN or "" where it is unknown.
 
@@ -160,10 +160,10 @@ def merge_ranges(members: Sequence[Ranges | None], scores: Mapping[str, pd.DataF
 
 
 def _widest(members: Sequence[Quantiles]) -> Quantiles:
-    rows = [asdict(member) for member in members]
-    values: dict[str, Any] = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    values |= {"n": max(m.n for m in members), "min": min(m.min for m in members), "max": max(m.max for m in members)}
-    return Quantiles(**values)
+    inner = ("p05", "p10", "p25", "p50", "p75", "p90", "p95")
+    means = (float(np.mean([getattr(member, name) for member in members])) for name in inner)
+    low, high = min(member.min for member in members), max(member.max for member in members)
+    return Quantiles(max(member.n for member in members), low, *means, high)
 
 
 def write_ranges(ranges: Ranges, folder: Path) -> None:
