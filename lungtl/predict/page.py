@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from lungtl.bundle.ranges import Quantiles
 from lungtl.evaluation.page import render
 from lungtl.predict.about import About, decisions_table
 from lungtl.predict.document import MEANINGLESS, RESEARCH_ONLY
 from lungtl.predict.pictures import Planes, heated, overview, png, square_pixels
 from lungtl.predict.result import SeriesResult
-from lungtl.predict.scale import Quantiles, scale
+from lungtl.predict.scale import scale
 from lungtl.predict.sheets import caption, padded, sheets
 from lungtl.runs.input_warnings import PHANTOM, InputWarning
 from lungtl.settings.version import VERSION

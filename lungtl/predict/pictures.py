@@ -144,7 +144,7 @@ def _weights(panel: Axes, result: SeriesResult, limits: tuple[float, float]) -> 
         own = result.slices[result.slices["sop_instance_uid"] == key.sop_instance_uid]
         marked.append((float(own["z_mm"].iloc[int(own["weight"].argmax())]), key))
     marked.sort(key=lambda pair: pair[0])
-    height = panel.get_position().height * panel.figure.get_figheight()
+    height = panel.get_window_extent().height / panel.figure.dpi  # inches
     spread = spread_apart([z for z, _ in marked], (limits[1] - limits[0]) * 0.24 / height, limits)
     for (place, key), shown in zip(marked, spread, strict=True):
         panel.plot([key.weight * 100], [place], "o", color=MARK, markersize=4)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lungtl.bundle.ranges import Quantiles
 from lungtl.evaluation.figures.canvas import BLACK, BLUE, GREEN, GREY, VERMILLION
 from lungtl.predict.pictures import DPI, FONT, INCHES, Picture, drawn, spread_apart
 from lungtl.predict.result import SeriesResult
@@ -24,17 +24,6 @@ POINTS = {
 """Operating points as a reader calls them."""
 LABEL_WIDTH = 0.17
 """Of a threshold's name, as a part of the scale."""
-
-
-class Quantiles(Protocol):
-    """Of the probabilities of some cases."""
-
-    n: int
-    min: float
-    p25: float
-    p50: float
-    p75: float
-    max: float
 
 
 def scale(result: SeriesResult, reference: Mapping[str, Quantiles]) -> Picture:

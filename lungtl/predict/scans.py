@@ -102,7 +102,8 @@ def mean_heatmaps(results: Sequence[ModelResult], volumes: Sequence[Volume], cho
         log.info("no heatmaps: %s", error)
         return None
     scaled = [each / each.max() if each.max() > 0 else each for each in maps]
-    return np.mean(scaled, axis=0, dtype=np.float32)
+    mean: NDArray[np.float32] = np.mean(scaled, axis=0, dtype=np.float32)
+    return mean
 
 
 def key_slices(

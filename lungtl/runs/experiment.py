@@ -23,7 +23,7 @@ from lungtl.evaluation.figures import learning_curves, save
 from lungtl.runs.environment import write_environment
 from lungtl.runs.epochs import read_epochs
 from lungtl.runs.folder import CONFIG, FIGURES, PREDICTIONS, PRUNED, RECORD, SLICES, SPLIT, read_record, write_record
-from lungtl.runs.record import check_monitor, check_unchanged, check_weights_patients, make_record
+from lungtl.runs.record import check_bundle, check_monitor, check_unchanged, check_weights_patients, make_record
 from lungtl.runs.scoring import export_bundle, score_run
 from lungtl.runs.training import train
 from lungtl.settings.credentials import hide_password
@@ -112,8 +112,8 @@ def run_experiment(
         None if a callback pruned the run, which then has no results.
 
     Raises:
-        UsageError: the monitored value is undefined, the starting weights have seen this run's test patients, or the
-            dataset lacks a covariate.
+        UsageError: the monitored value is undefined, bundle=head does not suit the backbone, the starting weights
+            have seen this run's test patients, or the dataset lacks a covariate.
         LungtlError: image.crop_mm does not suit the dataset, a resumed run's data or weights have changed, or training
             found no usable epoch.
     """
@@ -123,6 +123,7 @@ def run_experiment(
     check_monitor(config.trainer.monitor, split)
     seed_everything(config.seed)
     classifier = build_classifier(config, store.value_range)
+    check_bundle(config.bundle, classifier.backbone)
     check_slices(classifier.preprocessor.crop_mm, store.bags, store.name)
     device = available_device(config.trainer.accelerator)
     record = make_record(config, store, split, classifier.backbone, name=name, mlflow_run_id=observer.run_id)

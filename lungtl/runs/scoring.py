@@ -198,7 +198,8 @@ def export_bundle(
     )
     save_bundle(model.classifier, config.aggregator, folder / BUNDLE, provenance, card, model.chosen, model.untrained,
                 model.slices_trained, model.controls, config.backbone, model.probe, model.covariates,
-                voxel_digests(split, store.bags), ranges, _reference(model, store, split), card_data)  # fmt: skip
+                voxel_digests(split, store.bags), ranges, _reference(model, store, split), card_data,
+                _backbone_from(config, model, record))  # fmt: skip
 
 
 def weights_licence(backbone: Backbone) -> str:
@@ -206,6 +207,16 @@ def weights_licence(backbone: Backbone) -> str:
     if backbone.loaded_weights.source not in ("hub", "wheel"):
         return ""
     return getattr(getattr(backbone, "net", None), "pretrained_cfg", {}).get("license") or ""
+
+
+def _backbone_from(config: TrainConfig, model: ScoredModel, record: Mapping[str, Any]) -> str | None:
+    """Where the backbone's weights can be loaded again, so that a bundle need not contain them; None: it must."""
+    if config.bundle == "full":
+        return None
+    if model.classifier.backbone.fingerprint() != record["weights_fingerprint"]:
+        log.warning("bundle=head: the backbone was trained, so the bundle contains it")
+        return None
+    return str(record["weights_source"])
 
 
 def _reference(model: ScoredModel, store: Store, split: pd.DataFrame) -> Reference | None:

@@ -59,6 +59,7 @@ TABLE = {
     "trainer.workers":        Meaning("none",    True,  False, True),
     "trainer.compile":        Meaning("none",    True,  False, True),
     "cache.max_gb":           Meaning("none",    True,  False, True),
+    "bundle":                 Meaning("none",    True,  False, True),
     "evaluation.figures":     Meaning("none",    True,  False, True),
     "evaluation.heatmaps":    Meaning("none",    True,  False, True),
     # where the data is; its content is compared by fingerprint

@@ -302,6 +302,7 @@ class TrainConfig(DatasetConfig):
     tracking: TrackingConfig
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     covariates: Annotated[list[str], AfterValidator(_without_repeats)]
+    bundle: Literal["full", "head"]
     cache: TrainCacheConfig
     sweep: SweepConfig
     resume: str | None

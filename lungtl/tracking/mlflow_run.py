@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from lungtl.runs.environment import own_commit
 from lungtl.settings.version import VERSION
@@ -100,14 +102,12 @@ class MlflowRun:
         self.client.log_inputs(self.run_id, [DatasetInput(data, [InputTag("mlflow.data.context", context)])])
 
     def artifacts(self, path: Path, under: str | None = None) -> None:
-        from mlflow.utils.file_utils import local_file_uri_to_path
-
         if not path.is_dir():
             self.client.log_artifact(self.run_id, str(path), under)
             return
         uri = str(self.client.get_run(self.run_id).info.artifact_uri)
         if uri.startswith("file:///"):
-            target = Path(local_file_uri_to_path(uri), under or "")
+            target = Path(url2pathname(urlsplit(uri).path), under or "")
             shutil.copytree(path, target, copy_function=_link, dirs_exist_ok=True)
         else:
             self.client.log_artifacts(self.run_id, str(path), under)

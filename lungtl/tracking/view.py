@@ -27,17 +27,13 @@ COLUMN_WIDTHS = {  # pixels, by the UI's name of the column
     "tags.`sweep`": 180,
 }
 
-EXPANDED = 3  # of the latest sweeps; a sweep's own row has no scores
-
 
 def write_view(client: MlflowClient, experiment: str) -> str:
     """Store the view with an experiment, given by its id; returns its page's path below the UI's address."""
-    sweeps = client.search_runs([experiment], "tags.`lungtl.kind` = 'sweep'", max_results=EXPANDED)
     state = {
         "selectedColumns": list(COLUMN_WIDTHS),
         "columnOrder": [RUN_NAME, *COLUMN_WIDTHS],
         "columnWidths": {RUN_NAME: 340, **COLUMN_WIDTHS},
-        "runsExpanded": {sweep.info.run_id: True for sweep in sweeps},
     }
     client.set_experiment_tag(experiment, TAG, json.dumps(state))
     return f"/#/experiments/{experiment}/runs?viewStateShareKey={KEY}&workflowType=machine_learning"

@@ -82,8 +82,11 @@ def test_a_file_stands_for_its_series(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_dicom(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no CT")
+    with pytest.raises(LungtlError, match="not a DICOM file"):
+        find_input(tmp_path / "notes.txt", tmp_path, 2, False).__enter__()
     (tmp_path / "x.nii.gz").write_bytes(b"nifti")
-    with pytest.raises(LungtlError, match="NIfTI"):
-        find_input(tmp_path / "x.nii.gz", tmp_path, 2, False).__enter__()
+    with find_input(tmp_path / "x.nii.gz", tmp_path, 2, False) as found:
+        assert (found.series, [one.item for one in found.refusals]) == ((), ["x.nii.gz"])
     with pytest.raises(LungtlError, match="input="):
         find_input(tmp_path / "absent", tmp_path, 2, False).__enter__()

@@ -21,6 +21,7 @@ MEANINGS = """
 aggregator.*            setting  fixed    named    reproduced
 backbone.*              setting  fixed    named    reproduced
 backbone.weights        setting  changes  named    reproduced
+bundle                  none     changes  -        reproduced
 cache.enabled           setting  changes  named    reproduced
 cache.max_gb            none     changes  -        reproduced
 cache.precision         setting  fixed    named    reproduced

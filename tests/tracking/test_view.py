@@ -24,14 +24,3 @@ def test_the_view_is_kept_with_the_experiment_as_its_share_button_does(tmp_path:
     assert {"test/bag/auroc", "best/val_auroc", "best_epoch"} <= columns
     assert "val/auroc" not in columns  # of the last epoch, and would stand beside the test AUROC of the best one
     assert state["columnWidths"].keys() == set(state["columnOrder"])
-
-
-def test_the_latest_sweeps_are_unfolded(tmp_path: Path) -> None:
-    client = open_client(None, tmp_path)
-    experiment = experiment_id(client, "e", None, tmp_path)
-    client.create_run(experiment, tags={"lungtl.kind": "run"})
-    sweeps = [client.create_run(experiment, tags={"lungtl.kind": "sweep"}).info.run_id for _ in range(4)]
-    write_view(client, experiment)
-    state = json.loads(client.get_experiment(experiment).tags["mlflow.sharedViewState.lungtl"])
-    assert len(state["runsExpanded"]) == 3
-    assert state["runsExpanded"].keys() <= set(sweeps)

@@ -190,8 +190,11 @@ def from_run(
         image, size = config["preprocessing"], int(config["preprocessing"]["size"])
         mean, std = tuple(image["mean"]), tuple(image["std"])
         split = str(config["provenance"].get("split_fingerprint", ""))
+        elsewhere = config.get("backbone_weights")
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise LungtlError(f"{bundle} is not a readable bundle ({first_line(error)}); {EXPECTED}") from error
+    if elsewhere is not None:
+        raise LungtlError(f"{bundle} has no backbone of its own (bundle=head); use backbone.weights=auto")
     architectures = [one.partition(".")[0] for one in (earlier, name)]
     if architectures[0] != architectures[1]:
         raise LungtlError(f"{bundle} contains {architectures[0]}, not {architectures[1]}; use backbone.name={earlier}")

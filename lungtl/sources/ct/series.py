@@ -95,9 +95,11 @@ def find_series(
     Returns:
         The usable series, sorted by UID, and the refused or skipped files (relative to root) and series (by UID).
     """
+    paths: list[Path] = []
+    refusals: list[Refusal] = []
     volumes: list[Path] = []
     if os.path.isfile(root) and volume_name(root) is not None:  # noqa: PTH113 - as below
-        paths, refusals, volumes = [], [], [root]
+        volumes = [root]
     elif not os.path.isdir(root):  # noqa: PTH112 - Path.is_dir raises if a parent folder is not accessible
         other = other_format(root) if root.is_file() else None
         problem, remedy = (other.reason, f"{other.remedy}; or ") if other else ("not a folder", "")
