@@ -161,9 +161,9 @@ def merge_ranges(members: Sequence[Ranges | None], scores: Mapping[str, pd.DataF
 
 def _widest(members: Sequence[Quantiles]) -> Quantiles:
     inner = ("p05", "p10", "p25", "p50", "p75", "p90", "p95")
-    means = (float(np.mean([getattr(member, name) for member in members])) for name in inner)
-    low, high = min(member.min for member in members), max(member.max for member in members)
-    return Quantiles(max(member.n for member in members), low, *means, high)
+    values: dict[str, Any] = {name: float(np.mean([getattr(member, name) for member in members])) for name in inner}
+    values |= {"n": max(m.n for m in members), "min": min(m.min for m in members), "max": max(m.max for m in members)}
+    return Quantiles(**values)
 
 
 def write_ranges(ranges: Ranges, folder: Path) -> None:
