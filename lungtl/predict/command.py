@@ -10,11 +10,12 @@ from lungtl.predict.about import about
 from lungtl.predict.dicom_out import check_installed, write_dicom
 from lungtl.predict.document import SeriesEntry, model_facts, series_entry
 from lungtl.predict.inputs import Found, find_input
-from lungtl.predict.models import NamedModel, open_models, split_references
+from lungtl.predict.models import NamedModel, open_models
 from lungtl.predict.outputs import Outputs
 from lungtl.predict.page import make_page
 from lungtl.predict.pictures import Planes
 from lungtl.predict.points import Cut, predict_point
+from lungtl.predict.references import split_references
 from lungtl.predict.result import SeriesResult
 from lungtl.predict.scans import predict_scan
 from lungtl.settings.errors import Refused
