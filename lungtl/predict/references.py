@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from lungtl.settings.schema import TrackingConfig
+
+REGISTERED = "models:/"
 WRITTEN = re.compile(r"'[^']*'|\"[^\"]*\"|[\[{].*")
 """A value that is one text or list in Hydra's grammar already."""
 
@@ -14,6 +19,20 @@ def split_references(text: str) -> list[str]:
     if Path(text).expanduser().exists():
         return [text]
     return [part for each in text.split(",") if (part := each.strip())]
+
+
+def fetch(references: list[str], tracking: TrackingConfig, data_dir: Path) -> list[str]:
+    """The references, those to MLflow's registry replaced by the folders to which their bundles are downloaded."""
+    if not any(one.startswith(REGISTERED) for one in references):
+        return references
+    from lungtl.tracking.backend import open_client
+    from lungtl.tracking.registry import fetch_registered
+
+    client = open_client(tracking.uri, data_dir)
+    return [
+        str(fetch_registered(client, one, data_dir / "registered")) if one.startswith(REGISTERED) else one
+        for one in references
+    ]
 
 
 def quote_models(arguments: list[str]) -> list[str]:
