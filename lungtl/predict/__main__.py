@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
+from lungtl.predict.references import quote_models
 from lungtl.settings import command_line
 from lungtl.settings.errors import Incomplete, LungtlError
 from lungtl.settings.schema import PredictConfig
@@ -45,6 +46,4 @@ def run(config: PredictConfig) -> None:
 
 
 if __name__ == "__main__":
-    from lungtl.predict.models import quote_models
-
     command_line.main("predict", PredictConfig, run, expand=quote_models)

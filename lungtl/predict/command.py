@@ -10,11 +10,12 @@ from lungtl.predict.about import about
 from lungtl.predict.dicom_out import check_installed, write_dicom
 from lungtl.predict.document import SeriesEntry, model_facts, series_entry
 from lungtl.predict.inputs import Found, find_input
-from lungtl.predict.models import NamedModel, open_models, split_references
+from lungtl.predict.models import NamedModel, open_models
 from lungtl.predict.outputs import Outputs
 from lungtl.predict.page import make_page
 from lungtl.predict.pictures import Planes
 from lungtl.predict.points import Cut, predict_point
+from lungtl.predict.references import fetch, split_references
 from lungtl.predict.result import SeriesResult
 from lungtl.predict.scans import predict_scan
 from lungtl.predict.study import read_study
@@ -55,7 +56,8 @@ def predict_all(config: PredictConfig, created: str) -> Outputs:
     if config.dicom_out:
         check_installed()
     points = None if config.points is None else read_points(config.points, labelled=False)
-    models = open_models(split_references(config.model), config.data_dir, config.accelerator, config.trust or ())
+    references = fetch(split_references(config.model), config.tracking, config.data_dir)
+    models = open_models(references, config.data_dir, config.accelerator, config.trust or ())
     for each in models:
         each.model.check_hu("scan" if points is None else "nodule")
         if points is not None:

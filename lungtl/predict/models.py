@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +18,6 @@ from lungtl.runs.folder import bundle_of, find_model
 from lungtl.runs.model import Model, Prediction
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import fingerprint, sha256
-
-WRITTEN = re.compile(r"'[^']*'|\"[^\"]*\"|[\[{].*")
-"""A value that is one text or list in Hydra's grammar already."""
 
 
 @dataclass(frozen=True)
@@ -52,24 +48,6 @@ def is_of_phantoms(model: Model) -> bool:
     choices: dict[str, Any] = model.provenance.get("choices") or {}  # of bundles without ranges
     ranges = (one.ranges for one in (model, *model.members))
     return choices.get("dataset") == PHANTOM or any(each is not None and each.phantom for each in ranges)
-
-
-def split_references(text: str) -> list[str]:
-    """The models of `model=A,B`; a path that exists may contain commas."""
-    if Path(text).expanduser().exists():
-        return [text]
-    return [part for each in text.split(",") if (part := each.strip())]
-
-
-def quote_models(arguments: list[str]) -> list[str]:
-    """A command line in which `model=A,B` is one text instead of two values of a sweep."""
-    quoted = []
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key == "model" and "," in value and not WRITTEN.fullmatch(value):
-            argument = "model='{}'".format(value.replace("'", ""))
-        quoted.append(argument)
-    return quoted
 
 
 def open_models(references: Sequence[str], data_dir: Path, accelerator: str, trust: Sequence[str]) -> list[NamedModel]:

@@ -209,6 +209,7 @@ class PredictConfig(Common):
     max_gb: Annotated[float, Field(gt=0)]
     follow_links: bool
     accelerator: Accelerator
+    tracking: TrackingConfig
 
 
 class ExportConfig(Common):

@@ -1,9 +1,11 @@
-"""Register a run's bundle in MLflow's model registry."""
+"""Register a run's bundle in MLflow's model registry, and fetch it."""
 
 from __future__ import annotations
 
 import logging
+import re
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 from lungtl.bundle import CONFIG
 from lungtl.data.store.files import SUMS, check_checksums
 from lungtl.runs.folder import MEMBERS, read_json
-from lungtl.settings.errors import LungtlError
+from lungtl.settings.errors import LungtlError, UsageError, first_line
 from lungtl.settings.version import VERSION
 from lungtl.sources.base import fingerprint
 from lungtl.tracking.served import BUNDLE
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 MODEL, STAGED = "model", ".model"
 CONTENT = "lungtl.content"  # tag of a version: hash of its bundle's checksums
 SERVED = Path(__file__).with_name("served.py")
+REFERENCE = re.compile(r"models:/([^/@:]+)(?:@([^/@]+)|/([0-9]+))")
 EXAMPLE_SHAPE = (2, 64, 64)  # slices, height, width
 SPACING = "pixel_spacing_mm"  # parameter of a served model: row and column spacing
 
@@ -82,6 +85,44 @@ def register_bundle(client: MlflowClient, run_id: str, bundle: Path, name: str, 
             "and set tracking.uri= if the run is on a server"
         ) from error
     return int(version)
+
+
+def fetch_registered(client: MlflowClient, reference: str, folder: Path) -> Path:
+    """Download the bundle of a registered model, once for each version.
+
+    Args:
+        client: of the store.
+        reference: models:/NAME@ALIAS or models:/NAME/VERSION.
+        folder: gets a folder for each version.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        UsageError: the reference is of another form.
+        LungtlError: there is no such model, or it cannot be downloaded.
+    """
+    found = REFERENCE.fullmatch(reference)
+    if found is None:
+        raise UsageError(f"model={reference}: expected models:/NAME@ALIAS or models:/NAME/VERSION")
+    name, alias, number = found.groups()
+    try:
+        version = (
+            client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, str(number))
+        )
+        place = folder / f"{name}-v{version.version}"
+        if not place.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder) as unfinished:
+                path = str(version.source).rstrip("/").rpartition("/")[2]
+                downloaded = Path(client.download_artifacts(str(version.run_id), path, unfinished))
+                (downloaded / "artifacts" / BUNDLE).rename(place)
+    except (MlflowException, OSError) as error:
+        raise LungtlError(
+            f"model={reference} cannot be fetched ({first_line(error)}); check its name, or set tracking.uri= of its "
+            "server"
+        ) from error
+    return place
 
 
 def requires_spacing(bundle: Path) -> bool:

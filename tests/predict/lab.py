@@ -16,7 +16,7 @@ from lungtl.evaluation.covariates import Regression
 from lungtl.models.aggregators.gated_attention import GatedAttention
 from lungtl.predict.command import predict_all
 from lungtl.predict.outputs import Outputs
-from lungtl.settings.schema import PredictConfig
+from lungtl.settings.schema import PredictConfig, TrackingConfig
 from tests.dicom_files import UID, write_series
 from tests.models.tiny import WIDTH, tiny_classifier
 
@@ -62,8 +62,10 @@ def series(folder: Path, number: int = 0, **tags: Any) -> str:
 
 
 def predict(model: Path | str, scans: Path, output: Path, **options: Any) -> Outputs:
+    tracking = TrackingConfig(enabled=False, uri=None, experiment="e")
     config = PredictConfig(
         data_dir=output.parent, workers=1, model=str(model), trust=None, input=scans, output=output,
+        tracking=tracking,
         **{"points": None, "dicom_out": False, "max_gap_mm": 10.0, "max_gb": 2.0, "follow_links": False,
            "accelerator": "cpu", **options},
     )  # fmt: skip

@@ -12,8 +12,8 @@ import pytest
 
 from lungtl.predict import command, scans
 from lungtl.predict.document import Document
-from lungtl.predict.models import quote_models, split_references
 from lungtl.predict.page import Page
+from lungtl.predict.references import quote_models, split_references
 from lungtl.predict.scans import predict_scan
 from lungtl.runs.model import Model
 from lungtl.settings.errors import LungtlError, Refused

@@ -25,11 +25,14 @@ def _run(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_a_typo_exits_with_2_in_one_line_without_torch(tmp_path: Path) -> None:
-    done = _run("lungtl.train", "agregator=max", data_dir=tmp_path)
+@pytest.mark.parametrize(
+    ("command", "typo", "key"), [("train", "agregator=max", "aggregator"), ("predict", "modell=a,b", "model")]
+)
+def test_a_typo_exits_with_2_in_one_line_without_torch(tmp_path: Path, command: str, typo: str, key: str) -> None:
+    done = _run(f"lungtl.{command}", typo, data_dir=tmp_path)
     assert done.returncode == 2
     message, torch_imported = done.stderr.strip().splitlines()
-    assert message.startswith("error: unknown key agregator; did you mean aggregator?")
+    assert message.startswith(f"error: unknown key {typo.partition('=')[0]}; did you mean {key}?")
     assert torch_imported == "False"
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
