@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,3 +109,8 @@ def test_the_embedding_is_judged_by_the_median_network() -> None:
     expected = "To the model the nodule looks unlike the training nodules: 1.6 times the usual distance."
     assert compare_embeddings([1.6, 0.2, 3.0], "nodule") == ([InputWarning("unfamiliar", expected, "1.60")], [])
     assert compare_embeddings([1.6, None]) == ([], ["unfamiliar"])
+
+
+def test_every_code_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "bundle.md").read_text()
+    assert sorted(re.findall(r"^\| `([a-z-]+)` \|", page.partition("## Warnings")[2], re.M)) == sorted(CODES)
