@@ -123,7 +123,7 @@ def _peak_of_a_long_scan(scratch: Path) -> float:
 
     stored = np.random.default_rng(0).integers(0, 2000, (512, 512)).astype(np.int16)
     folder = scratch / "long"
-    write_series(folder, 0.8 * np.arange(LONG), np.broadcast_to(stored, (LONG, 512, 512)))
+    write_series(folder, [0.8 * k for k in range(LONG)], np.broadcast_to(stored, (LONG, 512, 512)))
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(peak_gb, scratch / "bundle", folder).result()
 

@@ -28,7 +28,7 @@ SERIES = "lidc_dicom_0063.tar.xz"
 
 def main() -> None:
     """Measure everything, or the named parts: `python benchmarks/run.py passes step`."""
-    parts = {
+    parts: dict[str, Callable[[], list[dict[str, str]]]] = {
         "reading": partial(_on_real_series, reading.compare),
         "prediction": partial(_on_real_series, prediction.compare),
         "passes": passes.compare, "transfer": transfer.compare, "step": step.compare, "memory": memory.compare,

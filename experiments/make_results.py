@@ -138,7 +138,7 @@ def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
                 f"Patients, by the highest prediction of their nodules{f', {label}' if several else ''}:",
                 "", *markdown_table([("", "patients", "malignant", "AUROC", "accuracy at 0.5"), *rows_of_patients]), "",
             ]  # fmt: skip
-    findings = yaml.safe_load((HERE / "findings.yaml").read_text(encoding="utf-8")).get(name, {})
+    findings = yaml.safe_load((HERE / "results" / "findings.yaml").read_text(encoding="utf-8")).get(name, {})
     page += [line for title, finding in findings.items() for line in (f"**{title}**: {finding}", "")]
     folds, patients = len(documents[0]["folds"]["auroc"]["values"]), documents[0]["bag"]["n_patients"]
     repeats = documents[0]["repeats"]

@@ -74,7 +74,7 @@ class Ranges:
 
 
 def measures(
-    shape: tuple[int, int, int], z_mm: ArrayLike, spacing_mm: Sequence[float], details: Mapping[str, Any]
+    shape: tuple[int, int, int], z_mm: ArrayLike, spacing_mm: Sequence[float], details: Mapping[Any, Any]
 ) -> dict[str, Any]:
     """What is compared with the training bags; NaN or "" where it is unknown.
 
@@ -160,8 +160,8 @@ def merge_ranges(members: Sequence[Ranges | None], scores: Mapping[str, pd.DataF
 
 
 def _widest(members: Sequence[Quantiles]) -> Quantiles:
-    rows = [asdict(member) for member in members]
-    values: dict[str, Any] = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    inner = ("p05", "p10", "p25", "p50", "p75", "p90", "p95")
+    values: dict[str, Any] = {name: float(np.mean([getattr(member, name) for member in members])) for name in inner}
     values |= {"n": max(m.n for m in members), "min": min(m.min for m in members), "max": max(m.max for m in members)}
     return Quantiles(**values)
 

@@ -91,7 +91,8 @@ def _preprocess(preprocessor: SlicePreprocessor, frames: Tensor, pixel_spacing_m
     """What `SlicePreprocessor.forward` computes: int16 [S, C, H, W] -> float [S * scales, channels, size, size]."""
     windowed = ((frames - preprocessor.low) / preprocessor.width).clamp(0, 1)
     scales = []
-    for mm in preprocessor.crop_mm or (None,):
+    fields: list[float | None] = [*preprocessor.crop_mm] or [None]
+    for mm in fields:
         matrices = []
         for axis, pixels in enumerate(windowed.shape[-2:]):
             if mm is not None:

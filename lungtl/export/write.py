@@ -35,7 +35,7 @@ def export(model: Model, format: Format, path: Path) -> float:
         LungtlError: it cannot be exported, or its file computes something else.
     """
     ensure_torchvision()
-    network = ExportedNetwork([each.classifier for each in model.members or (model,)])
+    network = ExportedNetwork([each.classifier for each in model.networks])
     program, facts = trace(network), describe(model)
     content = to_onnx(program, network, facts) if format == "onnx" else to_torch(program, facts)
     difference = compare(run_onnx(content) if format == "onnx" else run_torch(content), model, network)
@@ -69,7 +69,7 @@ def compare(run: Run, model: Model, network: ExportedNetwork) -> float:
 
 def describe(model: Model) -> dict[str, str]:
     """What a file says about itself: texts, and JSON of several facts."""
-    provenance, members = model.provenance, model.members or (model,)
+    provenance, members = model.provenance, model.networks
     spacing = any(each.classifier.preprocessor.crop_mm for each in members)
     values = provenance["value_range"]
     content = "Hounsfield units, slices 1 mm apart from the feet to the head"

@@ -10,6 +10,7 @@ from lungtl.bundle import CARD_DATA
 from lungtl.evaluation.formatting import HEADLINES, format_estimate, format_number
 from lungtl.evaluation.page import Cell, Table
 from lungtl.predict.models import NamedModel
+from lungtl.predict.result import Decision
 from lungtl.predict.scale import POINTS
 from lungtl.runs.folder import read_json
 
@@ -70,16 +71,17 @@ def _metrics(scores: Mapping[str, Any]) -> Table:
     return Table([Cell(""), *(Cell(HEADLINES[name], number=True) for name in names)], rows, sortable=False)
 
 
-def decisions_table(each: About, decisions: Mapping[str, Any]) -> Table | None:
-    """The decisions of a model at its operating points, with what these achieved on its test cases."""
+def decisions_table(each: About, decisions: Mapping[str, Decision | None]) -> Table | None:
+    """The decisions of a model at its operating points, with what these achieved in the test if that is known."""
     rows = []
     for name, decision in decisions.items():
         if decision is None:
             continue
-        rates = each.points.get(name, ("", ""))
         verdict = "positive" if decision.positive else "negative"
+        rates = each.points.get(name, ("", "")) if each.points else ()
         rows.append([Cell(POINTS.get(name, name)), Cell(format_number(decision.threshold), number=True), Cell(verdict),
                      *(Cell(rate, number=True) for rate in rates)])  # fmt: skip
-    head = [Cell("threshold chosen for"), Cell("threshold", number=True), Cell("decision"),
-            Cell("sensitivity", number=True), Cell("specificity", number=True)]  # fmt: skip
+    achieved = ("sensitivity", "specificity") if each.points else ()
+    head = [Cell("chosen for"), Cell("threshold", number=True), Cell("decision"),
+            *(Cell(f"{name} in the test", number=True) for name in achieved)]  # fmt: skip
     return Table(head, rows, sortable=False) if rows else None

@@ -17,6 +17,7 @@ from lungtl.predict.pictures import Planes
 from lungtl.predict.points import Cut, predict_point
 from lungtl.predict.result import SeriesResult
 from lungtl.predict.scans import predict_scan
+from lungtl.predict.study import read_study
 from lungtl.settings.errors import Refused
 from lungtl.settings.schema import PredictConfig
 from lungtl.settings.version import VERSION
@@ -127,10 +128,11 @@ class Predictor:
 
     def predict(self, task: Task, outputs: Outputs) -> None:
         """Predict a series or nodule and write its files; raises Refused."""
+        study = read_study(task.series) if self.dicom_out else None
         result, planes = self._predict(task)
         page = make_page(result, planes, self.about, self.phantom, self.reference, self.created)
-        if self.dicom_out:
-            write_dicom(page.result, outputs.place(task.key))
+        if study is not None:
+            write_dicom(page.result, study, outputs.place(task.key))
         entry = series_entry(page.result, self.created, task.fingerprint)
         outputs.add(page.result, entry, page.html, page.picture)
         log.info("%s", summarise(entry))

@@ -16,6 +16,7 @@ from lungtl.settings.errors import LungtlError
 
 if TYPE_CHECKING:
     from lungtl.predict.result import SeriesResult
+    from lungtl.predict.study import Study
 
 REPORT, PAGE = "report.dcm", "page.dcm"
 
@@ -26,28 +27,24 @@ def check_installed() -> None:
         raise LungtlError("dicom_out=true needs highdicom; pip install 'lungtl[dicom-out]', or dicom_out=false")
 
 
-def write_dicom(result: SeriesResult, folder: Path) -> list[Path]:
+def write_dicom(result: SeriesResult, study: Study, folder: Path) -> list[Path]:
     """Write the structured report, and the page as an image if it has been drawn, with new UIDs.
 
     Args:
         result: of a series or a nodule.
+        study: of its series.
         folder: of the result; created if missing.
 
     Returns:
         The files: report.dcm and page.dcm.
-
-    Raises:
-        Refused: see `read_study`.
     """
     from lungtl.predict.secondary_capture import secondary_capture
     from lungtl.predict.structured_report import structured_report
-    from lungtl.predict.study import read_study
 
     logging.getLogger("highdicom").setLevel(logging.CRITICAL)  # it quotes odd patient names
     paths = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's quote values, which may identify a patient
-        study = read_study(result.series)
         with explain_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         for name, build in ((REPORT, structured_report), (PAGE, secondary_capture)):

@@ -20,6 +20,7 @@ from lungtl.runs.input_warnings import PHANTOM, InputWarning
 from lungtl.settings.version import VERSION
 
 HERE = Path(__file__).parent
+LEAST = 0.001  # no model is surer than that
 TEMPLATE, STYLE = HERE / "page.html.j2", HERE / "page.css"
 
 
@@ -122,7 +123,9 @@ def describe(result: SeriesResult) -> list[str]:
 
 
 def _percent(p: float) -> str:
-    return f"{100 * p:.1f}\N{NO-BREAK SPACE}%"
+    """'37.0 %'; never 0 or 100."""
+    bound = "under " if p < LEAST else "over " if p > 1 - LEAST else ""
+    return f"{bound}{100 * min(max(p, LEAST), 1 - LEAST):.1f}\N{NO-BREAK SPACE}%"
 
 
 def _facts(result: SeriesResult, created: str) -> dict[str, str]:

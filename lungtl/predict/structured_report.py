@@ -156,7 +156,7 @@ def _decisions(result: ModelResult) -> Iterator[hd.sr.QualitativeEvaluation]:
 
 
 def _algorithm(result: ModelResult) -> hd.sr.AlgorithmIdentification:
-    members = result.model.members or (result.model,)
+    members = result.model.networks
     parameters = [f"weights SHA-256 {sha256(each.folder / WEIGHTS)}" for each in members]
     trained_on = f"training data {result.model.provenance['store_fingerprint']}"
     return hd.sr.AlgorithmIdentification(
@@ -165,6 +165,7 @@ def _algorithm(result: ModelResult) -> hd.sr.AlgorithmIdentification:
 
 
 def _remarks(result: SeriesResult) -> list[str]:
-    phantom = [MEANINGLESS] if any(is_of_phantoms(each.model) for each in result.models) else []
+    warned = any(each.code == "phantom" for each in result.warnings)
+    phantom = [MEANINGLESS] if not warned and any(is_of_phantoms(each.model) for each in result.models) else []
     return [RESEARCH_ONLY, *phantom,
             *(f"Warning ({each.code}): {each.sentence} ({each.value})" for each in result.warnings)]  # fmt: skip

@@ -6,6 +6,7 @@ Nothing else of a header is read: no comments, institutions, descriptions or oth
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,6 @@ from pydicom.errors import InvalidDicomError
 
 from lungtl.settings.errors import Refused, first_line
 from lungtl.sources.ct.series import Series
-from lungtl.sources.ct.volume_file import VolumeSlice
 
 IDENTIFICATION = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyID",
                   "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName")  # fmt: skip
@@ -63,19 +63,21 @@ def read_study(series: Series) -> Study:
     """Read the study of a series from the headers of its files.
 
     Raises:
-        Refused: a file has changed or gone, or lacks a UID by which it would be found; or the series is no DICOM.
+        Refused: the series is not DICOM, a file has changed or gone, or lacks a UID by which it would be found.
     """
-    if isinstance(series.files[0], VolumeSlice):
-        raise Refused(f"{series.files[0].name} is not DICOM, which DICOM results refer to", "use dicom_out=false")
-    first, classes = _header(series.files[0].path), {}
-    for file in series.files:
-        header = _header(file.path)
-        if _text(header, "SOPInstanceUID") != file.sop_uid:
-            raise Refused(f"{file.name} changed while it was read", "rerun the same command")
-        classes[file.sop_uid] = _required(header, "SOPClassUID", file.name)
-    _required(first, "StudyInstanceUID", series.files[0].name)
-    identification = {keyword: _text(first, keyword) for keyword in IDENTIFICATION}
-    return Study(identification, series.uid, _text(first, "FrameOfReferenceUID"), classes)
+    if not series.files[0].sop_uid:
+        raise Refused(f"{series.files[0].name} is not DICOM, so DICOM results have no study", "use dicom_out=false")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's quote values, which may identify a patient
+        first, classes = _header(series.files[0].path), {}
+        for file in series.files:
+            header = _header(file.path)
+            if _text(header, "SOPInstanceUID") != file.sop_uid:
+                raise Refused(f"{file.name} changed while it was read", "rerun the same command")
+            classes[file.sop_uid] = _required(header, "SOPClassUID", file.name)
+        _required(first, "StudyInstanceUID", series.files[0].name)
+        identification = {keyword: _text(first, keyword) for keyword in IDENTIFICATION}
+        return Study(identification, series.uid, _text(first, "FrameOfReferenceUID"), classes)
 
 
 def _header(path: str) -> Dataset:

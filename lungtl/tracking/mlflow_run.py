@@ -19,7 +19,7 @@ from lungtl.tracking.backend import experiment_id, open_client, readable_errors
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from lungtl.settings.schema import TrackingConfig
+    from lungtl.settings.sections import TrackingConfig
 
 PARENT, KEY, FOLDER = "mlflow.parentRunId", "lungtl.config_key", "lungtl.folder"
 BATCH = 100  # MLflow's limit on the params of one request

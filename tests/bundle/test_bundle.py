@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from lungtl.bundle import CARD_DATA, FILES, load_bundle, model_card, save_bundle
-from lungtl.bundle.files import CALIBRATION, COVARIATES, PROBE, RANGES, REFERENCE, SEEN, UNTRAINED
+from lungtl.bundle.files import COVARIATES, PROBE, RANGES, REFERENCE, SEEN, UNTRAINED
 from lungtl.data.store.files import SUMS, write_checksums
+from lungtl.evaluation.chosen import FILE as CALIBRATION
 from lungtl.models.aggregators.base import Aggregator
 from lungtl.models.aggregators.gated_attention import GatedAttention
 from lungtl.models.aggregators.max import Max

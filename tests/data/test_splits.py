@@ -309,8 +309,8 @@ def test_fewer_patients_train_and_a_larger_number_keeps_those_of_a_smaller_one(k
         assert (whole.loc[rows.index, "split"] == rows["split"]).all()
         unused = fewer[fewer["split"] == UNUSED]
         assert (whole.loc[unused.index, "split"] == "train").all()
-        held = [table_[table_["split"].isin(["val", "test"])]["split"] for table_ in (whole, fewer)]
-        pd.testing.assert_series_equal(*held)
+        held, same = (table_[table_["split"].isin(["val", "test"])]["split"] for table_ in (whole, fewer))
+        pd.testing.assert_series_equal(held, same)
         kept.append(set(rows["patient_id"]))
     assert kept[0] < kept[1] < kept[2]
     with pytest.raises(UsageError, match=r"train_patients=1000: \d+ patients are for training"):

@@ -13,6 +13,7 @@ from lungtl.settings import schema
 from lungtl.settings.checks import check
 from lungtl.settings.composing import unused_options
 from lungtl.settings.folders import user_folders
+from lungtl.settings.keys import STAMP
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "experiments" / "results" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -24,6 +25,7 @@ TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M
 
 @pytest.mark.parametrize("words", [words for words in SPLIT if Path(words[0]).name == "lungtl"], ids=" ".join)
 def test_lungtl(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(STAMP, "now")  # names predict's output
     monkeypatch.chdir(ROOT / "docs" / "example_lab")
     monkeypatch.syspath_prepend(ROOT / "docs" / "example_lab")
     command, arguments = words[1], words[2:]

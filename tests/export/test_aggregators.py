@@ -78,7 +78,7 @@ def test_onnxruntime_computes_the_same(session: Session, name: str, count: int) 
 def test_the_others_say_why_in_one_line(name: str) -> None:
     torch.manual_seed(0)
     kind = type(built(name))
-    network = ExportedNetwork([tiny_classifier(aggregator=kind(WIDTH))])  # type: ignore[call-arg]
+    network = ExportedNetwork([tiny_classifier(aggregator=kind(WIDTH))])
     with pytest.raises(LungtlError, match=f"aggregator={name} cannot be exported: ") as refused:
         trace(network)
     assert "\n" not in str(refused.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,12 @@ def test_both_files_say_what_they_are(files: dict[str, Path], bundle: Path) -> N
     assert of_torch["voxels"].startswith("int16 [slices, height, width]: Hounsfield units, slices 1 mm apart")
     assert json.loads(of_torch["models"])[0]["preprocessing"]["size"] == 32
     assert json.loads(of_torch["weights_sha256"]) == [sha256(bundle / "model.safetensors")]
+
+
+def test_an_ensembles_file_describes_every_member(bundle: Path) -> None:
+    model = Model.open(bundle)
+    facts = write.describe(replace(model, members=(model, model)))
+    assert len(json.loads(facts["models"])) == len(json.loads(facts["weights_sha256"])) == 2
 
 
 def test_the_onnx_file_names_its_open_sizes(files: dict[str, Path]) -> None:

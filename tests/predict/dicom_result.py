@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +34,7 @@ PAGES = tuple(np.random.default_rng(i).integers(0, 256, (61, 43, 3)).astype(np.u
 
 def tiny_series(folder: Path, **tags: str | None) -> Series:
     """Four slices with an identity and much that is nobody's business."""
-    given = {"FrameOfReferenceUID": "1.2.3.4", **IDENTITY, **SECRET, **tags}
+    given: dict[str, Any] = {"FrameOfReferenceUID": "1.2.3.4", **IDENTITY, **SECRET, **tags}
     absent = {key for key in IDENTITY if given[key] is None}  # not in the helper's header either
     write_series(folder, [2.5 * k for k in range(4)], **{key: given[key] for key in given.keys() - absent})
     (series,), refused = find_series(folder)

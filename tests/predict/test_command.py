@@ -14,6 +14,7 @@ from lungtl.predict import command, scans
 from lungtl.predict.document import Document
 from lungtl.predict.models import quote_models, split_references
 from lungtl.predict.page import Page
+from lungtl.predict.scans import predict_scan
 from lungtl.runs.model import Model
 from lungtl.settings.errors import LungtlError, Refused
 from lungtl.sources.ct.series import find_series
@@ -69,7 +70,7 @@ def test_a_rerun_predicts_only_what_is_missing(tmp_path: Path, monkeypatch: pyte
     uids = [series(tmp_path / "scans" / str(k), k) for k in range(3)]
     model, scans, out = bundle(tmp_path / "model"), tmp_path / "scans", tmp_path / "out"
     predicted: list[str] = []
-    whole = command.predict_scan
+    whole = predict_scan
 
     def counted(models: Any, one: Any, *rest: Any) -> Any:
         predicted.append(one.uid)
@@ -95,7 +96,7 @@ def test_a_rerun_predicts_only_what_is_missing(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.usefixtures("plain")
 def test_one_bad_series_does_not_stop_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good, bad = series(tmp_path / "scans" / "a", 0), series(tmp_path / "scans" / "b", 1)
-    whole = command.predict_scan
+    whole = predict_scan
 
     def fails(models: Any, one: Any, *rest: Any) -> Any:
         if one.uid == bad:

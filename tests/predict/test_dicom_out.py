@@ -14,9 +14,10 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from lungtl.predict import dicom_out
 from lungtl.predict.dicom_out import check_installed, write_dicom
 from lungtl.predict.document import MEANINGLESS, RESEARCH_ONLY
+from lungtl.predict.result import SeriesResult
+from lungtl.predict.study import read_study
 from lungtl.runs.model import Model
 from lungtl.settings.errors import LungtlError, Refused
 from lungtl.sources.ct.series import Series, find_series
@@ -42,8 +43,12 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Series:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, series: Series, model: Model) -> Path:
     folder = tmp_path_factory.mktemp("written")
-    assert write_dicom(result_of(series, model), folder) == [folder / REPORT, folder / PAGE]
+    assert write(result_of(series, model), folder) == [folder / REPORT, folder / PAGE]
     return folder
+
+
+def write(result: SeriesResult, folder: Path) -> list[Path]:
+    return write_dicom(result, read_study(result.series), folder)
 
 
 def items(dataset: Dataset, value_type: str = "") -> Iterator[Dataset]:
@@ -118,7 +123,7 @@ def test_only_the_studys_own_identification_is_carried_over(folder: Path, series
 
 
 def test_uids_are_new_each_time(folder: Path, series: Series, model: Model, tmp_path: Path) -> None:
-    write_dicom(result_of(series, model), tmp_path)
+    write(result_of(series, model), tmp_path)
     uids = [pydicom.dcmread(place / name)[keyword].value for place in (folder, tmp_path) for name in (REPORT, PAGE)
             for keyword in ("SOPInstanceUID", "SeriesInstanceUID")]  # fmt: skip
     assert len(set(uids)) == 8
@@ -126,7 +131,7 @@ def test_uids_are_new_each_time(folder: Path, series: Series, model: Model, tmp_
 
 def test_of_several_models_the_mean_comes_first(series: Series, model: Model, tmp_path: Path) -> None:
     result = replace(result_of(series, model, models=2), probability=0.5)
-    write_dicom(result, tmp_path)
+    write(result, tmp_path)
     report = pydicom.dcmread(tmp_path / REPORT)
     assert [value for name, value, _ in numbers(report) if name == "Probability of cancer"] == [50.0, 62.5, 62.5]
     algorithms = [item.TextValue for item in items(report, "TEXT")
@@ -136,7 +141,7 @@ def test_of_several_models_the_mean_comes_first(series: Series, model: Model, tm
 
 def test_a_model_of_phantoms_says_that_its_numbers_mean_nothing(series: Series, tmp_path: Path) -> None:
     of_phantoms = Model.open(bundle(tmp_path / "bundle", choices={"dataset": "phantom"}))
-    write_dicom(result_of(series, of_phantoms), tmp_path)
+    write(result_of(series, of_phantoms), tmp_path)
     texts = [item.TextValue for item in items(pydicom.dcmread(tmp_path / REPORT), "TEXT")]
     assert MEANINGLESS in texts
 
@@ -145,7 +150,7 @@ def test_a_nodule_has_its_position_and_without_pages_there_is_no_image(
     series: Series, model: Model, tmp_path: Path
 ) -> None:
     point = Point(3, "p", -1, (1.5, -2.0, 5.0), 8.0, None)
-    assert write_dicom(replace(result_of(series, model, point), pages=()), tmp_path) == [tmp_path / REPORT]
+    assert write(replace(result_of(series, model, point), pages=()), tmp_path) == [tmp_path / REPORT]
     places = list(items(pydicom.dcmread(tmp_path / REPORT), "SCOORD3D"))
     assert places[0].GraphicData == [1.5, -2.0, 5.0]
     assert places[0].ReferencedFrameOfReferenceUID == "1.2.3.4"
@@ -159,7 +164,7 @@ def test_values_that_break_the_rules_of_dicom_are_neither_repeated_nor_logged(
     series = tiny_series(tmp_path / "series", **odd)
     recwarn.clear()
     with caplog.at_level(logging.DEBUG):
-        paths = write_dicom(result_of(series, model), tmp_path)
+        paths = write(result_of(series, model), tmp_path)
     for path in paths:
         written = pydicom.dcmread(path)
         assert [written[key].value for key in ("PatientSex", "StudyDate", "StudyTime", "PatientID")] == [""] * 4
@@ -171,20 +176,26 @@ def test_values_that_break_the_rules_of_dicom_are_neither_repeated_nor_logged(
 def test_a_series_without_a_study_is_refused(model: Model, tmp_path: Path) -> None:
     series = tiny_series(tmp_path / "series", StudyInstanceUID=None)
     with pytest.raises(Refused, match=r"has no StudyInstanceUID, .*; fix the header, or use dicom_out=false"):
-        write_dicom(result_of(series, model), tmp_path)
+        write(result_of(series, model), tmp_path)
     assert not list(tmp_path.glob("*.dcm"))
+
+
+def test_a_volume_file_has_no_study(tmp_path: Path, series: Series) -> None:
+    no_dicom = replace(series, files=tuple(replace(file, sop_uid="") for file in series.files))
+    with pytest.raises(Refused, match=r"slice-000.dcm is not DICOM, .*; use dicom_out=false"):
+        read_study(no_dicom)
 
 
 def test_a_file_that_was_replaced_meanwhile_is_refused(model: Model, tmp_path: Path) -> None:
     series = tiny_series(tmp_path / "series")
     shutil.copy(series.files[0].path, series.files[1].path)
     with pytest.raises(Refused, match="changed while it was read"):
-        write_dicom(result_of(series, model), tmp_path)
+        write(result_of(series, model), tmp_path)
 
 
 def test_without_highdicom_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     check_installed()
-    monkeypatch.setattr(dicom_out.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(LungtlError, match=r"pip install 'lungtl\[dicom-out\]'"):
         check_installed()
 
@@ -218,6 +229,6 @@ def test_dcmtk_reads_the_report(folder: Path) -> None:
 @real_data.needs("lidc_dicom_0063.tar.xz")
 def test_a_real_series(model: Model, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     (series,), _ = find_series(real_data.unpack("lidc_dicom_0063.tar.xz", tmp_path_factory))
-    for path in write_dicom(result_of(series, model), tmp_path):
+    for path in write(result_of(series, model), tmp_path):
         assert complaints(path) == []
         assert pydicom.dcmread(path).PatientID == "LIDC-IDRI-0063"

@@ -21,6 +21,7 @@ import pydicom
 import pytest
 
 from lungtl.predict.dicom_out import write_dicom
+from lungtl.predict.study import read_study
 from lungtl.runs.model import Model
 from tests.predict.dicom_result import PAGES, result_of, tiny_series
 from tests.runs.test_model import bundle
@@ -71,11 +72,12 @@ def ask_json(url: str, data: bytes | None = None) -> Any:
 @pytest.mark.skipif(ORTHANC is None, reason="no Orthanc: apt-get install orthanc")
 def test_series_report_and_page_are_filed_in_one_study_and_come_back(tmp_path: Path) -> None:
     series = tiny_series(tmp_path / "series")
-    report, page = write_dicom(result_of(series, Model.open(bundle(tmp_path / "bundle"))), tmp_path)
+    result = result_of(series, Model.open(bundle(tmp_path / "bundle")))
+    report, page = write_dicom(result, read_study(series), tmp_path)
     with orthanc(tmp_path) as address:
         stored = {
-            path: ask_json(f"{address}/instances", Path(path).read_bytes())
-            for path in (*(file.path for file in series.files), report, page)
+            path: ask_json(f"{address}/instances", path.read_bytes())
+            for path in (*(Path(file.path) for file in series.files), report, page)
         }
         assert {each["Status"] for each in stored.values()} == {"Success"}
         (study,) = ask_json(f"{address}/studies?expand")

@@ -18,7 +18,7 @@ from lungtl.sources.ct.volume import Volume
 def test_planes_cut_through_a_point() -> None:
     hu = np.full((5, 6, 8), -1350, np.int16)  # black in the lung window
     hu[4, 2, 7] = 150  # white: the uppermost slice, the patient's left
-    planes = Planes.of(Volume(hu, np.arange(5) * 2.0, (0.5, 0.75)), (2, 7))
+    planes = Planes.of(Volume(hu, np.arange(5, dtype=np.float64) * 2, (0.5, 0.75)), (2, 7))
     assert planes.coronal.shape == (9, 8)  # 1 mm along z
     assert np.argwhere(planes.coronal == 255).tolist() == [[8, 7]]
     assert np.argwhere(planes.sagittal == 255).tolist() == [[8, 2]]
@@ -30,7 +30,7 @@ def test_planes_show_the_lungs_not_the_air_around_the_body() -> None:
     hu = np.full((30, 100, 100), -1000, np.int16)
     hu[:, 20:80, 10:90] = 40
     hu[:, 50:70, 20:40] = -850  # a lung
-    volume = Volume(hu, np.arange(30) * 2.0, (2.0, 2.0))
+    volume = Volume(hu, np.arange(30, dtype=np.float64) * 2, (2.0, 2.0))
     row, column = lung_planes(volume)
     assert 50 <= row < 70
     assert 20 <= column < 40

@@ -20,7 +20,7 @@ from lungtl.sources.dicom import DicomSource
 from lungtl.sources.points import read_points
 from tests.predict.lab import bundle, predict, rows, series
 
-NODULES = {"bag": "nodule", "field_mm": 12.0, "depth_mm": 6.0}
+NODULES: dict[str, Any] = {"bag": "nodule", "field_mm": 12.0, "depth_mm": 6.0}
 POINTS = [(5.0, -10.0, 7.0, 5.0), (0.0, 0.0, 5.0, math.nan)]
 
 

@@ -118,7 +118,8 @@ def test_the_bundle_describes_the_training_scans(done: Result, model: Model) -> 
     for label in (0, 1):
         own = tested.loc[tested["label"] == label, "probability"]
         quantiles = ranges.scores["test"][str(label)]
-        assert (quantiles.n, quantiles.min) == (len(own), pytest.approx(own.min(), rel=1e-5))
+        assert quantiles.n == len(own)
+        assert quantiles.min == pytest.approx(own.min(), rel=1e-5)
         assert quantiles.p50 == pytest.approx(own.median(), rel=1e-5)
     assert model.reference is not None
     assert len(model.reference.embeddings) == ranges.n
