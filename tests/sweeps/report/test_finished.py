@@ -66,7 +66,7 @@ def test_runs_without_results_are_listed(tmp_path: Path) -> None:
     (tmp_path / "pooled").mkdir()
     runs, unfinished = read_runs(tmp_path)
     assert [run.name for run in runs] == ["2", "6", "10"]
-    described = "phantom resnet18 frozen mean seed=0"
+    described = "seed=0 phantom resnet18 frozen mean"
     assert unfinished == [
         Unfinished("3", described, "not finished"),
         Unfinished("5", described, "pruned"),
