@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lungtl.settings.schema import TrackingConfig
+    from lungtl.settings.sections import TrackingConfig
 
 REGISTERED = "models:/"
 WRITTEN = re.compile(r"'[^']*'|\"[^\"]*\"|[\[{].*")

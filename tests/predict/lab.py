@@ -16,7 +16,8 @@ from lungtl.evaluation.covariates import Regression
 from lungtl.models.aggregators.gated_attention import GatedAttention
 from lungtl.predict.command import predict_all
 from lungtl.predict.outputs import Outputs
-from lungtl.settings.schema import PredictConfig, TrackingConfig
+from lungtl.settings.schema import PredictConfig
+from lungtl.settings.sections import TrackingConfig
 from tests.dicom_files import UID, write_series
 from tests.models.tiny import WIDTH, tiny_classifier
 
