@@ -80,7 +80,7 @@ def make_page(
         facts=facts,
         slices=[(key.rank, caption(key)) for key in result.key_slices],
         heatmaps=any(key.heatmap is not None for key in result.key_slices),
-        equal=bool(np.ptp(result.slices["weight"]) < 1e-9),
+        equal=result.equal_weights,
         models=[
             (about, decisions_table(about, each.decisions)) for about, each in zip(models, result.models, strict=True)
         ],

@@ -14,6 +14,9 @@ from lungtl.runs.model import Model, Prediction
 from lungtl.sources.ct.series import Series
 from lungtl.sources.points import Point
 
+EQUAL = 1e-9
+"""Weights of slices that differ by less are equal."""
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -100,3 +103,8 @@ class SeriesResult:
         """Of all models, each code once."""
         found = {warning.code: warning for each in self.models for warning in each.prediction.warnings}
         return list(found.values())
+
+    @property
+    def equal_weights(self) -> bool:
+        """Whether all slices weigh the same, so that the key slices are at equal distances."""
+        return bool(np.ptp(self.slices["weight"]) < EQUAL)

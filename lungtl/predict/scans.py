@@ -14,7 +14,7 @@ from lungtl.data.bags import read_frames
 from lungtl.evaluation.figures.montage import windowed
 from lungtl.models.gradcam import slice_heatmaps
 from lungtl.predict.models import NamedModel, combine
-from lungtl.predict.result import KeySlice, ModelResult, SeriesResult
+from lungtl.predict.result import EQUAL, KeySlice, ModelResult, SeriesResult
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.sections import WINDOWS
 from lungtl.sources.ct.prepare import prepare_series
@@ -24,8 +24,6 @@ from lungtl.sources.ct.volume import Volume, read_volume
 log = logging.getLogger(__name__)
 SHOWN = 6
 """Key slices."""
-EQUAL = 1e-9
-"""Weights that differ by less are equal."""
 Floats = NDArray[np.float32]
 
 

@@ -63,7 +63,8 @@ def _key_slices(result: SeriesResult) -> Picture:
     top = 70
     height = top + rows * (PANEL + text)
     figure = Figure(figsize=(INCHES, height / DPI), dpi=DPI)
-    title = "The slices that weighed most, in the lung window"
+    which = "Slices at equal distances" if result.equal_weights else "The slices that weighed most"
+    title = f"{which}, in the lung window"
     figure.text(0.02, 1 - 18 / height, f"{title}{', without and with Grad-CAM' if heat else ''}", fontsize=14,
                 fontweight="bold", va="top")  # fmt: skip
     places = []
