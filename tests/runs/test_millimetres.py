@@ -155,7 +155,9 @@ def test_montages_show_the_field_of_view_with_true_proportions(
 ) -> None:
     drawn: dict[str, Any] = {}
 
-    def montage(images: Any, captions: Any, labels: Any, title: str, maps: Any = None, aspects: Any = None) -> Figure:
+    def montage(
+        images: Any, captions: Any, labels: Any, title: str, maps: Any = None, aspects: Any = None, circles: Any = None
+    ) -> Figure:
         drawn.update(images=images, maps=maps, aspects=aspects)
         return Figure()
 

@@ -86,6 +86,9 @@ def test_bag(tmp_path: Path) -> None:
         "largest_gap_mm": 3.0,
         "slice_thickness_mm": 2.5,
         "manufacturer": "other",  # the files name none of the known ones
+        "kernel": "",
+        "contrast": "",
+        "lungs_cm2": 0.0,
         "crop_top": 0,
         "crop_left": 0,
         "rescale_type": "",

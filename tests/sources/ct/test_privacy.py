@@ -106,6 +106,7 @@ def test_names_in_elements_that_are_used(
     check_no_leak(said, caplog, capfd)
     harmless = {
         "ContrastBolusAgent",
+        "InstanceNumber",
         "Manufacturer",
         "SOPClassUID",
         "PixelPaddingValue",
