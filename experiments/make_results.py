@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -95,8 +97,9 @@ def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
     gains = [over_diameter(document) for document in documents]
     corrected = holm([gain.p_value for gain in gains])
     rows, estimates = [], []
-    for label, document, gain, p_value in zip(labels, documents, gains, corrected, strict=True):
-        for title, scores in scored(label, document, last=document is documents[-1]):
+    for number, (label, document, gain, p_value) in enumerate(zip(labels, documents, gains, corrected, strict=True)):
+        following = documents[number + 1]["bag"]["n"] if number + 1 < len(documents) else None
+        for title, scores in scored(label, document, last=following != document["bag"]["n"]):
             auroc, folds = scores["metrics"]["auroc"], document["folds"]["auroc"]
             image = title == label
             rows.append((
@@ -118,9 +121,13 @@ def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
     table = [header, *rows]
     pd.DataFrame(rows, columns=header).to_csv(out / "table.csv", index=False)
     reference = documents[0]["controls"].get("diameter", {}).get("metrics", {}).get("auroc", {}).get("value")
+    if len({document["bag"]["n"] for document in documents}) > 1:
+        reference = None  # other cases have another one, which is a row
+    drawn = [number for number, row in enumerate(rows) if not several or not row[0].endswith(": probe")]
     figure = dot_with_intervals(
-        [row[0] for row in rows], estimates, xlabel="AUROC, out of fold (dashed: diameter alone)", reference=reference
-    )
+        [short(rows[number][0]) for number in drawn], [estimates[number] for number in drawn], reference=reference,
+        xlabel="AUROC, out of fold" + ("" if reference is None else " (dashed: diameter alone)"),
+    )  # fmt: skip
     save(figure, out / "auroc.png")
     page = [
         f"# {name}",
@@ -132,12 +139,12 @@ def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
         *markdown_table(table),
         "",
     ]
-    for label, document in zip(labels, documents, strict=True):
-        if rows_of_patients := by_patient(document):
-            page += [
-                f"Patients, by the highest prediction of their nodules{f', {label}' if several else ''}:",
-                "", *markdown_table([("", "patients", "malignant", "AUROC", "accuracy at 0.5"), *rows_of_patients]), "",
-            ]  # fmt: skip
+    if not several and (rows_of_patients := by_patient(documents[0])):
+        columns = ("", "patients", "malignant", "AUROC", "accuracy at 0.5")
+        page += ["Patients, by the highest prediction of their nodules:", "",
+                 *markdown_table([columns, *rows_of_patients]), ""]  # fmt: skip
+    if name == "seed_paper":
+        page += [f"Accuracy at 0.5 on the training cases, mean of the folds: {training_accuracy(sweeps[0]):.3f}.", ""]
     findings = yaml.safe_load((HERE / "results" / "findings.yaml").read_text(encoding="utf-8")).get(name, {})
     page += [line for title, finding in findings.items() for line in (f"**{title}**: {finding}", "")]
     folds, patients = len(documents[0]["folds"]["auroc"]["values"]), documents[0]["bag"]["n_patients"]
@@ -200,7 +207,7 @@ def combine(repeats: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def scored(label: str, document: dict[str, Any], last: bool) -> list[tuple[str, dict[str, Any]]]:
-    """The rows of a setting: the network, with covariates, its own controls; below the last one those of the data."""
+    """The rows of a setting: the network, with covariates, its controls; with `last`, those of the data."""
     rows = [(label, document["bag"])]
     if document["with_covariates"] is not None:
         covariates = " and ".join(document["with_covariates"]["covariates"])
@@ -212,6 +219,27 @@ def scored(label: str, document: dict[str, Any], last: bool) -> list[tuple[str, 
             (name.replace("_", " and "), scores) for name in CONTROLS if (scores := document["controls"].get(name))
         ]
     return rows
+
+
+def short(setting: str) -> str:
+    """A setting for the figure: keys without their groups, in lines."""
+    return textwrap.fill(re.sub(r"\b(\w+\.)+(?=\w+=)", "", setting), 30)
+
+
+def training_accuracy(sweep: Path) -> float:
+    """The mean over the runs of a sweep of the network's accuracy on the cases that trained it."""
+    accuracies = []
+    for run in json.loads((sweep / "pooled" / "0" / "metrics.json").read_text(encoding="utf-8"))["runs"]:
+        config = yaml.safe_load((sweep / run / "config.yaml").read_text(encoding="utf-8"))
+        command = [
+            sys.executable, "-m", "lungtl.evaluate", f"model={sweep / run}", "split=train", "dataset=lidc_slices",
+            *(f"dataset.{key}={config['dataset'][key]}" for key in ("root", "rule", "min_readers", "indeterminate")),
+            f"data_dir={sweep.parent.parent}", "tracking=none", "untrained=false", "heatmaps=false", "resamples=10",
+        ]  # fmt: skip
+        printed = subprocess.run(command, check=True, cwd=HERE.parent, stdout=subprocess.PIPE, text=True).stdout
+        scores = json.loads((Path(printed.split()[-1]) / "metrics.json").read_text(encoding="utf-8"))
+        accuracies.append(scores["bag"]["metrics"]["accuracy"]["value"])
+    return float(np.mean(accuracies))
 
 
 def by_patient(document: dict[str, Any]) -> list[tuple[str, ...]]:
