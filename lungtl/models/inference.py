@@ -5,7 +5,7 @@ With several dihedral views (`BagClassifier.views`), probabilities and slice wei
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -133,7 +133,7 @@ def predict_bags(
     cached_views = 0 if features is None else features.views
     lengths = store.bags.set_index("bag_id")["n_slices"][list(bag_ids)].tolist()
     neighbours = classifier.preprocessor.neighbours
-    bags, slices = [], []
+    predictions: dict[str, BagPrediction] = {}
     classifier.to(device)  # not in inference mode: what is moved there cannot train
     with (
         evaluation_mode(classifier),
@@ -151,10 +151,9 @@ def predict_bags(
                     rows = _embed(classifier, volumes, device, [lengths[i] for i in batch], view)
                 views.append(_classify(classifier, rows))
             for bag_id, *of_views in zip(ids, *views, strict=True):
-                prediction = mean_prediction(of_views)
-                bags.append((bag_id, prediction.probability))
-                slices.append(_slice_table(prediction, store, bag_id))
-    return Predictions(pd.DataFrame(bags, columns=["bag_id", "probability"]), pd.concat(slices, ignore_index=True))
+                predictions[bag_id] = mean_prediction(of_views)
+    bags = pd.DataFrame({"bag_id": [*predictions], "probability": [each.probability for each in predictions.values()]})
+    return Predictions(bags, _slice_table(predictions, store))
 
 
 def most_slices(store: Store, features: Features | None, neighbours: bool) -> int:
@@ -194,15 +193,16 @@ def _classify(classifier: BagClassifier, rows: list[Tensor]) -> list[BagPredicti
     ]
 
 
-def _slice_table(prediction: BagPrediction, store: Store, bag_id: str) -> pd.DataFrame:
-    p = prediction.slice_probabilities
+def _slice_table(predictions: Mapping[str, BagPrediction], store: Store) -> pd.DataFrame:
+    p = np.concatenate([each.slice_probabilities for each in predictions.values()])
+    lengths = [len(each.weights) for each in predictions.values()]
     return pd.DataFrame(
         {
-            "bag_id": bag_id,
-            "index": np.arange(len(p)),
-            "z_mm": store.z_mm(bag_id),
-            "label": store.slice_labels(bag_id),
-            "weight": prediction.weights,
+            "bag_id": np.repeat(np.array([*predictions], object), lengths),
+            "index": np.concatenate([np.arange(length) for length in lengths]),
+            "z_mm": np.concatenate([store.z_mm(bag_id) for bag_id in predictions]),
+            "label": np.concatenate([store.slice_labels(bag_id) for bag_id in predictions]),
+            "weight": np.concatenate([each.weights for each in predictions.values()]),
             "p_non_nodule": p[:, NON_NODULE],
             "p_benign": p[:, BENIGN],
             "p_malignant": p[:, MALIGNANT],

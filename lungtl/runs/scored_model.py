@@ -98,16 +98,17 @@ def _predict_network(scored: ScoredModel, store: Store, bags: pd.DataFrame) -> S
     if (control := scored.untrained) is not None:
         predicted = predict_bags(control.classifier, store, bag_ids, control.features, scored.device)
         controls["untrained"] = predicted.bags["probability"].to_numpy()
-    if scored.probe is not None and (features := probed_features(scored.classifier, scored.features)) is not None:
-        controls["probe"] = scored.probe.predict(pool_bags(scored.classifier, store, bag_ids, features, scored.device))
-    if (regression := scored.covariates) is not None:
+    probe, regression = scored.probe, scored.covariates
+    if probe is not None and probed_features(scored.classifier, scored.features) is None:
+        probe = None
+    if probe is not None or isinstance(regression, Probe):
+        pooled = pool_bags(scored.classifier, store, bag_ids, scored.features, scored.device)
+    if probe is not None:
+        controls["probe"] = probe.predict(pooled)
+    if regression is not None:
         table = bags.merge(predictions.bags, on="bag_id", validate="one_to_one")
         table = with_covariates(table, store, regression.covariates)
-        if isinstance(regression, Probe):
-            pooled = pool_bags(scored.classifier, store, bag_ids, scored.features, scored.device)
-            combined = regression.predict(pooled, table)
-        else:
-            combined = regression.predict(table)
+        combined = regression.predict(pooled, table) if isinstance(regression, Probe) else regression.predict(table)
     return ScoredPredictions(predictions, controls, combined)
 
 

@@ -174,7 +174,8 @@ def check_memory(series: Series, max_gb: float) -> None:
 def _build(uid: str, headers: list[Header], root: Path, refusals: list[Refusal], max_gb: float) -> Series:
     """Check and sort one series; raises Refused, and adds skipped files to `refusals`."""
     if not uid:
-        raise Refused(f"{len(headers)} files without SeriesInstanceUID", "fix their headers")
+        count = "1 file has" if len(headers) == 1 else f"{len(headers)} files have"
+        raise Refused(f"{count} no SeriesInstanceUID", "fix the headers")
     check_same("Modality", [header.modality for header in headers])
     if headers[0].modality != "CT":
         raise not_ct(headers[0].modality)

@@ -167,7 +167,7 @@ def test_file_cut_before_its_series_uid(tmp_path: Path) -> None:
     truncate(path, path.read_bytes().index(b"\x20\x00\x0e\x00UI"))
     series, (refusal,) = find_series(tmp_path)
     assert [len(s.files) for s in series] == [3]
-    assert (refusal.item, refusal.reason) == ("(no SeriesInstanceUID)", "1 files without SeriesInstanceUID")
+    assert (refusal.item, refusal.reason) == ("(no SeriesInstanceUID)", "1 file has no SeriesInstanceUID")
 
 
 def test_invalid_uid(tmp_path: Path) -> None:

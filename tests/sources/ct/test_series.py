@@ -133,7 +133,7 @@ def test_all_missing_tags_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [None, ""])
 def test_no_series_uid(tmp_path: Path, value: str | None) -> None:
     write_series(tmp_path / "bad", Z, SeriesInstanceUID=value)
-    assert reasons(tmp_path) == {"(no SeriesInstanceUID)": "4 files without SeriesInstanceUID"}
+    assert reasons(tmp_path) == {"(no SeriesInstanceUID)": "4 files have no SeriesInstanceUID"}
 
 
 def position(x: str, y: str, z: str) -> Edit:
