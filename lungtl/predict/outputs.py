@@ -46,7 +46,7 @@ class Outputs:
         self._written = 0.0
 
     def place(self, key: str) -> Path:
-        """The folder of a series or nodule; its key has digits, dots and one underscore at most."""
+        """The folder of a series or nodule; its key is the id of a series, which `find_series` checks, and a number."""
         return self.folder / key
 
     def finished(self, key: str, fingerprint: str) -> SeriesEntry | None:

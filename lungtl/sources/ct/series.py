@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import filecmp
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from lungtl.sources.ct.stack import axial_stack, check_same, check_voxels
 from lungtl.sources.ct.volume_file import VolumeSlice, read_slices, volume_name
 from lungtl.sources.files import printable, walk
 
+SAFE_ID = re.compile(r"\w([\w .-]*[\w-])?")  # names a folder of results, and is no formula to a spreadsheet
 MAX_GB = 2.0  # of a series, native and at 1 mm together: 1,900 slices of 512 x 512 in all
 
 
@@ -125,7 +127,8 @@ def find_series(
             series.append(_build(uid, headers, root, refusals, max_gb))
         except Refused as refused:
             refusals.append(Refusal(uid or "(no SeriesInstanceUID)", refused.reason, refused.remedy))
-    names = Counter(volume_name(path) for path in volumes) + Counter(list(headers_of))
+    ids = [*map(volume_name, volumes), *headers_of]
+    names = Counter(name.casefold() for name in ids if name)  # some disks do not tell A from a
     for path in volumes:
         try:
             series.append(_read_volume_file(path, names, None if follow_links else folder.resolve(), max_gb))
@@ -134,10 +137,13 @@ def find_series(
     return sorted(series, key=lambda one: one.uid), refusals
 
 
-def _read_volume_file(path: Path, names: Mapping[str | None, int], inside: Path | None, max_gb: float) -> Series:
+def _read_volume_file(path: Path, names: Mapping[str, int], inside: Path | None, max_gb: float) -> Series:
     """A MetaImage or NIfTI file as a series; raises Refused."""
     name = volume_name(path) or ""
-    if names[name] > 1:
+    if not SAFE_ID.fullmatch(name):
+        remedy = "its name without suffix is the scan's id and names its results; rename it: letters, digits, . _ and -"
+        raise Refused("is no usable id", remedy)
+    if names[name.casefold()] > 1:
         remedy = "its name without suffix is the scan's id: rename it, or move the others elsewhere"
         raise Refused(f"has the same id as another scan of the folder: {name}", remedy)
     series = Series(name, read_slices(path, inside))

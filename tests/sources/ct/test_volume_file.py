@@ -323,6 +323,22 @@ def test_two_scans_of_one_name(tmp_path: Path) -> None:
     assert [refusal.item for refusal in refusals] == ["one/a.nii", "two/a.mhd"]
     assert not series
     assert refusals[0].reason == "has the same id as another scan of the folder: a"
+    (tmp_path / "two" / "a.mhd").rename(tmp_path / "two" / "A.mhd")
+    assert len(find_series(tmp_path)[1]) == 2  # one folder of results on some disks
+
+
+@pytest.mark.parametrize(
+    ("name", "accepted"),
+    [("1.3.6.1", True), ("patient 01_b-2", True), ("Pat\u00e9", True), ("..", False), (".", False), (".hidden", False),
+     ("=1+1", False), ("+a", False), ("-a", False), ("@a", False), (" a", False), ("a ", False), ("a.", False),
+     ("a;b", False), ("a\\b", False)],
+)  # fmt: skip
+def test_a_name_that_would_be_a_path_or_a_formula(tmp_path: Path, name: str, accepted: bool) -> None:
+    save(tmp_path / "x.nii")
+    (tmp_path / "x.nii").rename(tmp_path / f"{name}.nii")
+    series, refusals = find_series(tmp_path)
+    assert [one.uid for one in series] == ([name] if accepted else [])
+    assert [refusal.reason for refusal in refusals] == ([] if accepted else ["is no usable id"])
 
 
 def test_a_volume_next_to_the_dicom_series_it_was_made_from(tmp_path: Path) -> None:
