@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from lungtl.training.probe import Probe
 
 log = logging.getLogger(__name__)
+Part = TypeVar("Part")
 
 
 def load_bundle(folder: Path, trust: str | Collection[str] = ()) -> tuple[BagClassifier, dict[str, Any]]:
@@ -121,42 +122,36 @@ def load_untrained(
 
 def load_probe(folder: Path) -> Probe | None:
     """The probe of a bundle; None if it has none. Raises LungtlError if the file is damaged."""
-    return _load_probe(folder, PROBE)
+    from lungtl.training.probe import Probe
+
+    return _read(folder / PROBE, Probe.load)
 
 
 def load_covariates(folder: Path, config: Mapping[str, Any]) -> Regression | Probe | None:
     """What a bundle's model predicts with from covariates; None if it has none. Raises LungtlError if damaged."""
     from lungtl.evaluation.controls import read_numbers
     from lungtl.evaluation.covariates import Regression
+    from lungtl.training.probe import Probe
 
     if (saved := config.get("covariates")) is not None:
         return read_numbers(Regression, saved, "covariates")
-    return _load_probe(folder, COVARIATES)
-
-
-def _load_probe(folder: Path, name: str) -> Probe | None:
-    from safetensors import SafetensorError
-
-    from lungtl.training.probe import Probe
-
-    if not (folder / name).is_file():
-        return None
-    try:
-        return Probe.load(folder / name)
-    except (LookupError, TypeError, ValueError, SafetensorError) as error:
-        raise damaged(folder, error) from error
+    return _read(folder / COVARIATES, Probe.load)
 
 
 def load_reference(folder: Path) -> Reference | None:
     """The embeddings of a bundle's training bags; None if it has none. Raises LungtlError if the file is damaged."""
+    return _read(folder / REFERENCE, Reference.load)
+
+
+def _read(path: Path, load: Callable[[Path], Part]) -> Part | None:
     from safetensors import SafetensorError
 
-    if not (folder / REFERENCE).is_file():
+    if not path.is_file():
         return None
     try:
-        return Reference.load(folder / REFERENCE)
+        return load(path)
     except (LookupError, TypeError, ValueError, SafetensorError) as error:
-        raise damaged(folder, error) from error
+        raise damaged(path.parent, error) from error
 
 
 class _Lenient(BaseModel):

@@ -95,12 +95,16 @@ def _series_of_file(path: Path, max_gb: float, follow_links: bool) -> Found:
 
 
 def _unpack(archive: Path, folder: Path, max_gb: float) -> tuple[dict[str, str], list[Refusal]]:
-    """Unpack the files of a zip file side by side: no name of the archive becomes a path.
+    """Unpack the files of a zip file into numbered folders: no path of the archive becomes one.
+
+    Files of one folder stay together, since a MetaImage header names its data, and keep their names, which are the ids
+    of volume files.
 
     Returns:
-        Name of each file in the folder -> its name in the archive; and what cannot be unpacked.
+        Path of each file in the folder -> its name in the archive; and what cannot be unpacked.
     """
     names: dict[str, str] = {}
+    folders: dict[PurePosixPath, str] = {}
     refusals = []
     with zipfile.ZipFile(archive) as opened:
         members = [member for member in opened.infolist() if not member.is_dir()]
@@ -111,10 +115,15 @@ def _unpack(archive: Path, folder: Path, max_gb: float) -> tuple[dict[str, str],
                 f"max_gb={int(size) + 1}, or unpack it yourself"
             )
         for number, member in enumerate(members):
-            name = f"{number:06d}-{re.sub(r'[^A-Za-z0-9._-]', '_', PurePosixPath(member.filename).name)[-80:]}"
+            path = PurePosixPath(member.filename)
+            parent = folders.setdefault(path.parent, f"{len(folders):06d}")
+            name = os.path.join(parent, re.sub(r"[^\w .-]", "_", path.name)[-80:].lstrip(".") or "_")  # noqa: PTH118
+            if (folder / name).exists():  # equal but for characters that are replaced, or for case
+                name = os.path.join(f"{number:06d}-alone", os.path.basename(name))  # noqa: PTH118, PTH119
             if stat.S_ISLNK(member.external_attr >> 16):
                 refusals.append(Refusal(printable(member.filename), "a link in a zip file", "add the file itself"))
                 continue
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             try:
                 with opened.open(member) as packed, (folder / name).open("wb") as file:
                     shutil.copyfileobj(packed, file)

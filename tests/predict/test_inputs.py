@@ -5,10 +5,13 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 
 from lungtl.predict.inputs import find_input
 from lungtl.settings.errors import LungtlError
+from lungtl.sources.ct.volume import read_volume
 from tests.predict.lab import Z, series
 
 
@@ -42,6 +45,24 @@ def test_no_member_leaves_the_scratch_folder(tmp_path: Path, prefix: str) -> Non
         assert all(path.is_relative_to(scratch) for path in new)
         assert ".." not in found.paths[found.series[0].uid]
     assert not Path("/tmp/lungtl-escaped").exists()
+
+
+def test_volume_files_of_a_zip_file_keep_their_ids(tmp_path: Path) -> None:
+    """Also with the values in a file of their own, and next to names that differ in case or in odd characters alone."""
+    image = sitk.GetImageFromArray(np.full((4, 8, 8), -800, np.int16))
+    for name in ("a/scan-7.mhd", "b/Case 2.mha", "b/x;y.mha"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        sitk.WriteImage(image, str(tmp_path / name))
+    with zipfile.ZipFile(archive := tmp_path / "x.zip", "w") as packed:
+        for path in sorted(tmp_path.glob("[ab]/*")):
+            packed.write(path, path.relative_to(tmp_path))
+        packed.write(tmp_path / "b" / "x;y.mha", "b/x:y.mha")
+    (scratch := tmp_path / "s").mkdir()
+    with find_input(archive, scratch, 2, False) as found:
+        assert [one.uid for one in found.series] == ["Case 2", "scan-7"]
+        assert found.paths["scan-7"] == "x.zip/a"
+        assert read_volume(found.series[1]).hu.max() == -800
+        assert sorted(one.item for one in found.refusals) == ["b/x:y.mha", "b/x;y.mha"]  # one id for two
 
 
 def test_links_and_damaged_members_are_refused(tmp_path: Path) -> None:
