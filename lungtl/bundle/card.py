@@ -11,10 +11,8 @@ from lungtl.bundle.ranges import Ranges
 from lungtl.evaluation.formatting import INTERVALS, Rows, markdown_table
 from lungtl.settings.version import VERSION
 
-INTENDED_USE = (
-    "Research only. Not a medical device: not for diagnosis or any decision about a patient. Trained and scored on the "
-    "data named here alone."
-)
+RESEARCH_ONLY = "Research software, not a medical device: not for diagnosis or any decision about a patient."
+INTENDED_USE = f"{RESEARCH_ONLY} Trained and scored on the data named here alone."
 PAPER = (
     "LeJeune, Blincoe, Jenkins, Toomey, Xin: A Transfer Learning Approach to Aggregated DICOM Lung Tumor "
     "Classification. Case Western Reserve University"

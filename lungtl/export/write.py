@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lungtl.bundle import WEIGHTS
+from lungtl.bundle.card import RESEARCH_ONLY
 from lungtl.data.store.files import explain_write_errors, whole_file
 from lungtl.evaluation.chosen import FILE as CALIBRATION
 from lungtl.export.formats import Format, Run, run_onnx, run_torch, to_onnx, to_torch, trace
@@ -22,7 +23,6 @@ TOLERANCE = 1e-4
 """The largest accepted difference from the model's own probability and weights."""
 SLICES = (1, 2, 9)
 """Of the scans that are compared."""
-NOTICE = "Research software, not a medical device: not for diagnosis or any decision about a patient."
 
 
 def export(model: Model, format: Format, path: Path) -> float:
@@ -82,7 +82,7 @@ def describe(model: Model) -> dict[str, str]:
     calibration = model.folder / CALIBRATION
     return {
         "name": str(provenance["name"]),
-        "notice": NOTICE,
+        "notice": RESEARCH_ONLY,
         "lungtl": VERSION,
         "voxels": f"int16 [slices, height, width]: {content}; windows, field of view and normalisation are inside",
         **({"pixel_spacing_mm": "float [2]: distance between rows, and between columns"} if spacing else {}),

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lungtl.bundle.card import RESEARCH_ONLY
 from lungtl.predict.models import NamedModel
 from lungtl.predict.result import SeriesResult
 from lungtl.settings.version import VERSION
 
-RESEARCH_ONLY = "Research software, not a medical device: not for diagnosis or any decision about a patient."
 MEANINGLESS = "A model trained on synthetic scans (phantoms): the probability means nothing clinically."
 
 
