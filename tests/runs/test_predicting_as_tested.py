@@ -158,7 +158,7 @@ def test_an_older_bundle_warns_of_nothing(model: Model, series: dict[str, Series
 def test_card_json_holds_what_the_card_says(done: Result) -> None:
     card = json.loads((done.folder / "bundle" / "card.json").read_text())
     run = json.loads((done.folder / "run.json").read_text())
-    assert "Not a medical device" in card["intended_use"]
+    assert "not a medical device" in card["intended_use"]
     assert card["eval_metrics"]["auroc"] == done.metrics["bag"]["metrics"]["auroc"]
     assert set(card["scores"][0]["controls"]) == set(done.metrics["controls"])
     assert card["fingerprints"]["store_fingerprint"] == run["store_fingerprint"]
