@@ -46,7 +46,9 @@ STUDIES: dict[str, Sequence[Sequence[str]]] = {
     "seed_paper": [[]],
     "learning_curve": [[]],
     "phantom_aggregators": [[]],
-    "transfer": [["backbone=efficientnet_lite0,efficientnet_lite1,efficientnet_lite2"]],
+    "transfer": [[], ["freezing=norm_only,bitfit,layer_decay,lora"], ["freezing=gradual", "freezing.every=1"],
+                 ["freezing=lp_ft", "freezing.probe_epochs=4"],
+                 ["backbone=efficientnet_lite1,efficientnet_lite2", "freezing=frozen,full,from_scratch"]],
 }  # fmt: skip
 """Study -> the command lines beside `experiments=NAME`, each with a sweep of its own."""
 
