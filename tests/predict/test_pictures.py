@@ -47,7 +47,7 @@ def test_pixels_become_square() -> None:
 
 
 def test_outlines_are_thin_lines_on_their_pixels() -> None:
-    """10 x 12 pixels enlarged 10 times, in height also 20 times: the centre of pixel j is at 10 j + 4.5, or 20 j + 9.5."""
+    """10 x 12 pixels, enlarged 10 times, then 20 times in height: pixel j's centre is at 10 j + 4.5, or 20 j + 9.5."""
     outline = Outline(np.array([[2, 3], [2, 8], [6, 8], [6, 3]]), READER)
     grey = np.zeros((10, 12), np.uint8)
     for spacing, rows in (((1.0, 1.0), (24.5, 64.5)), ((2.0, 1.0), (49.5, 129.5))):

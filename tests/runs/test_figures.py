@@ -127,14 +127,11 @@ def test_outlines_are_in_what_the_network_saw(
     assert drawn["image"].shape == shape
     assert [one.kind for one in drawn["outlines"]] == [READER, READER, HOLE]
     bright = drawn["image"] > windowed(np.array([[-250]], np.int16), classifier.preprocessor.windows[0])[0, 0]
-    around, _, hole = (one.points for one in drawn["outlines"])
+    around, _, hole = ([one.points.min(axis=0).tolist(), one.points.max(axis=0).tolist()] for one in drawn["outlines"])
     low, high = np.argwhere(bright).min(axis=0), np.argwhere(bright).max(axis=0)
-    assert (around.min(axis=0).tolist(), around.max(axis=0).tolist()) == ((low - 1).tolist(), (high + 1).tolist())
+    assert around == [(low - 1).tolist(), (high + 1).tolist()]
     dark = np.argwhere(~bright[low[0] : high[0], low[1] : high[1]]) + low
-    assert (hole.min(axis=0).tolist(), hole.max(axis=0).tolist()) == (
-        dark.min(axis=0).tolist(),
-        dark.max(axis=0).tolist(),
-    )
+    assert hole == [dark.min(axis=0).tolist(), dark.max(axis=0).tolist()]
 
 
 def test_only_stores_of_single_nodules_say_where_they_are(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
