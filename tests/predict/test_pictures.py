@@ -53,7 +53,7 @@ def test_outlines_are_thin_lines_on_their_pixels() -> None:
     for spacing, rows in (((1.0, 1.0), (24.5, 64.5)), ((2.0, 1.0), (49.5, 129.5))):
         shown = outlined(grey, [outline], spacing, least=120)
         lit = shown.any(axis=2)
-        found, columns = lit.nonzero()
+        found, columns = np.nonzero(lit)
         assert [found.min(), found.max()] == pytest.approx(rows, abs=0.5)
         assert [columns.min(), columns.max()] == pytest.approx([34.5, 84.5], abs=0.5)
         assert lit.sum() == 2 * (rows[1] - rows[0] + 50)  # closed, one pixel thin

@@ -101,7 +101,7 @@ def test_the_pixels_inside_are_the_nodule(root: Path, monkeypatch: pytest.Monkey
     for index, voxels in enumerate(bag.voxels):
         enclosed = mask(bag.outlines, index, voxels.shape, reader=1)  # type: ignore[arg-type]
         np.testing.assert_array_equal(enclosed, voxels >= HALF, err_msg=f"slice {index}")
-        seen += enclosed.any()
+        seen += bool(enclosed.any())
     assert seen == len(DRAWN_Z) + 4
 
 

@@ -86,8 +86,8 @@ class Store:
         """The readers' outlines of a bag's nodules, see `lidc_outlines.Row`; none if they are unknown."""
         if "outlines.parquet" not in self.manifest["tables"]:
             return []
-        rows: list[dict[str, Any]] = self._table("outlines", [("bag_id", "==", bag_id)]).to_dict("records")
-        return rows
+        rows = self._table("outlines", [("bag_id", "==", bag_id)]).to_dict("records")
+        return [{str(name): value for name, value in row.items()} for row in rows]
 
     @cached_property
     def _voxels(self) -> dict[str, _Voxels]:
