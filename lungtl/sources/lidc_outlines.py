@@ -81,7 +81,7 @@ def outline_rows(
         start: number of the first slice.
 
     Returns:
-        None if positions or pixels of the series are not those of LIDC-IDRI. Single points, and outlines that leave the
+        No rows if positions or pixels of the series are not those of LIDC-IDRI. Single points, and outlines that leave the
         original slices, are omitted.
     """
     shifts_mm = np.abs(series.z_mm[:, None] - scan.z_mm).min(axis=1)
