@@ -43,6 +43,7 @@ class Bag:
     )  # share of the readers who call it malignant, see `lidc_labels.reader_votes`; NaN if unknown
     diameter_mm: float = float("nan")  # of the largest annotated nodule that counts; 0 if there is none, NaN if unknown
     nodules: tuple[Mapping[str, Any], ...] = ()  # one row per nodule, the columns of `nodules.parquet` after bag_id
+    outlines: tuple[Mapping[str, Any], ...] = ()  # likewise of `outlines.parquet`, see `lidc_outlines.Row`
     details: Mapping[str, Any] = field(default_factory=dict)  # more columns of `bags.parquet`; never personal data
 
     def __post_init__(self) -> None:

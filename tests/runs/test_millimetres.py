@@ -156,7 +156,7 @@ def test_montages_show_the_field_of_view_with_true_proportions(
     drawn: dict[str, Any] = {}
 
     def montage(
-        images: Any, captions: Any, labels: Any, title: str, maps: Any = None, aspects: Any = None, circles: Any = None
+        images: Any, captions: Any, labels: Any, title: str, maps: Any = None, aspects: Any = None, outlines: Any = None
     ) -> Figure:
         drawn.update(images=images, maps=maps, aspects=aspects)
         return Figure()
