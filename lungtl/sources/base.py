@@ -22,9 +22,6 @@ from lungtl.settings.errors import LungtlError
 UNKNOWN, NON_NODULE, BENIGN, MALIGNANT = -1, 0, 1, 2
 """Slice labels. A bag label is UNKNOWN (-1), 0 or 1."""
 
-HU_RANGE: tuple[int, int] | None = None
-"""`Source.value_range` of volumes in Hounsfield units."""
-
 
 @dataclass(frozen=True)
 class Bag:
@@ -95,7 +92,7 @@ class Source(ABC):
     name: str
     """Short name, the first part of the store's folder name."""
 
-    value_range: tuple[int, int] | None = HU_RANGE
+    value_range: tuple[int, int] | None = None
     """None: voxels are HU and windows apply. (low, high): the grey-value range of a source without HU."""
 
     slice_step_mm: float | None = None
