@@ -21,7 +21,6 @@ from lungtl.data.store.reader import Store
 from lungtl.evaluation.chosen import FILE, choose, read_chosen
 from lungtl.evaluation.controls import fit_controls
 from lungtl.evaluation.covariates import fit_covariates
-from lungtl.evaluation.document import check_document
 from lungtl.evaluation.figures import attention_along_z
 from lungtl.models.inference import pool_bags
 from lungtl.runs.folder import VALIDATION
@@ -37,6 +36,7 @@ from lungtl.training.feature_cache import cached_features
 from lungtl.training.fit import seed_everything
 from lungtl.training.losses import BagAndSliceLoss
 from lungtl.training.probe import Probe
+from tests.documents import check_document
 from tests.stores import toy_store
 from tests.training.test_fit import config_of
 
