@@ -81,8 +81,8 @@ def outline_rows(
         start: number of the first slice.
 
     Returns:
-        No rows if positions or pixels of the series are not those of LIDC-IDRI. Single points, and outlines that leave the
-        original slices, are omitted.
+        No rows if positions or pixels of the series are not those of LIDC-IDRI. Single points, and outlines that leave
+        the original slices, are omitted.
     """
     shifts_mm = np.abs(series.z_mm[:, None] - scan.z_mm).min(axis=1)
     spacing_mm = np.abs(placement.scale) * series.pixel_spacing_mm
