@@ -73,8 +73,6 @@ def send(folder: Path, config: SyncConfig) -> None:
             f"{typed('sync', assigned('run', folder), *place_of_data(config.data_dir))}"
         )
     uri = config.tracking.uri or unsent.tracking_uri
-    if uri is not None and "***" in uri:
-        raise LungtlError(f"the password of tracking.uri={uri} was not stored; pass the whole tracking.uri=")
     client = open_client(uri, config.data_dir)
     with readable_errors(f"MLflow does not accept run {unsent.mlflow_run_id}"):
         send_unsent(client, folder, _publisher(folder))
