@@ -264,7 +264,7 @@ def test_a_tracker_gets_a_handful_of_defined_numbers() -> None:
     names = ("auroc", "auprc", "sensitivity", "specificity", "brier")
     assert set(found) == {f"test_{name}" for name in names}  # nothing of the prevalence, which ranks nothing
     assert found["test_auroc"] == 0.8734
-    document = example(**{**FULL, "controls": {"prevalence": ONE_PATIENT, "probe": SURE}})
+    document = evaluation_document(split="test", bag=SURE, controls={"prevalence": ONE_PATIENT, "probe": SURE})
     assert main_metrics(document)["test_auroc_probe"] == SURE.metrics["auroc"].value
 
 

@@ -208,7 +208,7 @@ class TestSync:
         with caplog.at_level(logging.INFO):
             sync(sync_config(tmp_path))
         assert "still runs" in caplog.text
-        assert "MLflow has everything but 1 runs that have not ended" in caplog.text
+        assert "MLflow has everything but 1 run that did not end" in caplog.text
         with pytest.raises(LungtlError, match="still runs"):
             sync(sync_config(tmp_path, run=str(folder)))
         assert (folder / FILE).is_file()
