@@ -51,7 +51,7 @@ def write_report(folder: Path, out: Path | None = None, title: str | None = None
     out = out or folder / REPORT
     sweep = read_sweep(folder)
     table = run_table(sweep.runs)
-    log.info("%s\n%s", text_table(terminal_rows(sweep)), best_setting(sweep))
+    log.info("%s\n%s", text_table(terminal_rows(sweep)), best_setting(sweep).replace(" Test AUROC", "\nTest AUROC"))
     out.mkdir(parents=True, exist_ok=True)
     write_table(table, out / "table.csv")
     (out / "README.md").write_text(markdown(table, title), encoding="utf-8")
