@@ -77,11 +77,12 @@ def print_plan(sweep: Path, planned: list[Planned], retry: bool) -> None:
         log.info("%s: %s", title, sweep)
         return
     table = Table(title=title, title_justify="left")
-    for column in ("run", "so far", "now", "why it failed"):
+    columns = ("run", "so far", "now", *(("why it failed",) if counts["failed"] else ()))
+    for column in columns:
         table.add_column(column, overflow="fold")
     names = differing([" ".join(run.overrides) for run in planned]) if planned else []
     for name, run in zip(names, planned, strict=True):
         state = read_state(run.folder) if run.status == "failed" else None
         cells = (name, run.status, actions[run.status], (state and state.error) or "")
-        table.add_row(*map(Text, cells))  # Text, since [lung] is not markup
+        table.add_row(*map(Text, cells[: len(columns)]))  # Text, since [lung] is not markup
     Console(stderr=True, markup=False, emoji=False, width=None if sys.stderr.isatty() else 140).print(table)
