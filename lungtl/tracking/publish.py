@@ -104,10 +104,10 @@ def evaluation(tracker: Tracker, folder: Path) -> None:
 
 
 def _describe(tracker: Tracker, document: dict[str, Any], text: str) -> None:
-    """Send the AUROC with its interval, and the description, which it begins."""
+    """Send the AUROC with its interval, and the description, which it begins: not before a bracket, as a link is."""
     auroc = format_estimate(document["bag"]["metrics"]["auroc"])
     tracker.tags({"lungtl.auroc": auroc})
-    tracker.describe(f"AUROC {auroc} ({document['split']})", text)
+    tracker.describe(f"AUROC {auroc}, split {document['split']}", text)
 
 
 def files(tracker: Tracker, folder: Path, *names: str) -> None:

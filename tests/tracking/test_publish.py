@@ -56,7 +56,7 @@ def test_the_data_and_the_model_card_are_recorded_once(tmp_path: Path) -> None:
     run = tracker.client.get_run(tracker.run_id)
     charts = f"#/experiments/{run.info.experiment_id}/runs/{tracker.run_id}/model-metrics"
     note = run.data.tags["mlflow.note.content"]
-    assert note == f"**AUROC 0.875 [0.500, 1.000] (test)** [Charts]({charts})\n\n# a card"
+    assert note == f"**AUROC 0.875 [0.500, 1.000], split test** [Charts]({charts})\n\n# a card"
     assert run.inputs is not None
     (used,) = run.inputs.dataset_inputs
     assert (used.dataset.name, used.dataset.digest) == ("phantom-1", "aa")
