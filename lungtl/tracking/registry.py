@@ -6,7 +6,6 @@ import logging
 import re
 import shutil
 import tempfile
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -144,17 +143,15 @@ def _upload(client: MlflowClient, run_id: str, bundle: Path, folder: str, in_mm:
     saved = bundle.with_name(STAGED)  # of a fixed name, so that the next call removes what a killed one left
     shutil.rmtree(saved, ignore_errors=True)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # it asks for type hints, see served.py
-            mlflow.pyfunc.save_model(
-                saved,
-                python_model=str(SERVED),
-                artifacts={BUNDLE: str(bundle)},
-                signature=signature,
-                input_example=(example, {SPACING: [0.7, 0.7]}) if in_mm else example,
-                model_config={"trust": []},  # without it, load_model(..., model_config=) could not grant trust
-                pip_requirements=[f"lungtl=={VERSION}"],  # MLflow would take 15 s to infer them
-            )
+        mlflow.pyfunc.save_model(
+            saved,
+            python_model=str(SERVED),
+            artifacts={BUNDLE: str(bundle)},
+            signature=signature,
+            input_example=(example, {SPACING: [0.7, 0.7]}) if in_mm else example,
+            model_config={"trust": []},  # without it, load_model(..., model_config=) could not grant trust
+            pip_requirements=[f"lungtl=={VERSION}"],  # MLflow would take 15 s to infer them
+        )
         client.log_artifacts(run_id, str(saved), folder)
     finally:
         shutil.rmtree(saved, ignore_errors=True)
