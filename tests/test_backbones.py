@@ -138,6 +138,7 @@ def test_the_table_fits_a_terminal_of_80_columns(
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")  # without colours
     print_table([row("mobilenetv3_large"), row("vit_small_dinov2")])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
