@@ -61,7 +61,8 @@ def print_table(rows: list[Row]) -> None:
     console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else WIDE)
     wide = console.width >= WIDE
     caption = "without the ImageNet classifier; MACs per image of the input size"
-    table = Table(caption=caption if wide else f"{caption}\n{typed('backbones', '--csv')} adds timm's name and licence")
+    remark = "" if wide else f"\n{typed('backbones', '--csv')} adds timm's name and licence"
+    table = Table(caption=f"{caption}{remark}", pad_edge=False)
     for column in ("backbone", *(["timm model"] if wide else [])):
         table.add_column(column, no_wrap=True)
     for column in ("params", "MACs", "last", "stages", "input"):

@@ -39,7 +39,7 @@ def run(config: EvaluateConfig) -> None:
         log.warning("the model has no %s: no calibration and no operating points", FILE)
     scored = scored_on(store, model, trained_with, config)
     name = model.provenance["mlflow_run_id"] or reference.name
-    with track_evaluation(config, f"evaluation on {store.name}: {model.provenance['name']}", folder) as tracker:
+    with track_evaluation(config, f"evaluation: {model.provenance['name']} on {store.name}", folder) as tracker:
         document = write_results(
             folder, store, scored, bags, split, chose=validation == bags["patient_id"].nunique(),
             threshold=config.threshold, resamples=config.resamples,

@@ -8,7 +8,7 @@ import logging
 from lungtl.bundle import CONFIG
 from lungtl.runs.folder import bundle_of, find_model, places
 from lungtl.settings import command_line
-from lungtl.settings.credentials import hide_password
+from lungtl.settings.credentials import has_password
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import RegisterConfig
 from lungtl.settings.typed import assigned, typed
@@ -31,10 +31,11 @@ def run(config: RegisterConfig) -> None:
     version = register_bundle(client, run_id, bundle, config.name, config.alias)
     uri = f"models:/{config.name}@{config.alias}"
     log.info("%s is version %d of %s", run_id, version, config.name)
-    tracking_uri = hide_password(config.tracking.uri or default_uri(config.data_dir))
+    tracking_uri = config.tracking.uri or default_uri(config.data_dir)
+    connect = "" if has_password(tracking_uri) else f'mlflow.set_tracking_uri("{tracking_uri}"); '
     log.info("next, its page under Models: %s", typed("ui", *places(config.data_dir, config.tracking)))
     log.info("or its probability of scans: %s", typed("predict", assigned("model", folder), "input=FOLDER"))
-    log.info('or in Python: mlflow.set_tracking_uri("%s"); mlflow.pyfunc.load_model("%s")', tracking_uri, uri)
+    log.info('or in Python: %smlflow.pyfunc.load_model("%s")', connect, uri)
     print(uri)
 
 

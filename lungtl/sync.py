@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lungtl.evaluation.formatting import plural
 from lungtl.runs.folder import SPLIT, find_run, place_of_data
 from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError, UsageError
@@ -47,8 +48,8 @@ def run(config: SyncConfig) -> None:
             failed += 1
             log.warning("%s: %s", folder, error)
     if failed:
-        raise LungtlError(f"{failed} of {len(folders)} runs were not sent; see the messages above, then retry")
-    log.info("MLflow has everything" + (f" but {waiting} runs that have not ended" if waiting else ""))
+        raise LungtlError(f"{failed} of {plural(len(folders), 'run')} not sent; see the messages above, then retry")
+    log.info("MLflow has everything" + (f" but {plural(waiting, 'run')} that did not end" if waiting else ""))
 
 
 def send(folder: Path, config: SyncConfig) -> None:
@@ -73,8 +74,6 @@ def send(folder: Path, config: SyncConfig) -> None:
             f"{typed('sync', assigned('run', folder), *place_of_data(config.data_dir))}"
         )
     uri = config.tracking.uri or unsent.tracking_uri
-    if uri is not None and "***" in uri:
-        raise LungtlError(f"the password of tracking.uri={uri} was not stored; pass the whole tracking.uri=")
     client = open_client(uri, config.data_dir)
     with readable_errors(f"MLflow does not accept run {unsent.mlflow_run_id}"):
         send_unsent(client, folder, _publisher(folder))

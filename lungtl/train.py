@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,8 @@ def run(config: TrainConfig) -> float | None:
             print_summary(result.metrics, folder, steps, verbose=config.verbose)
     if quiet:
         log.info("%s  %s", _swept_line(folder, name, result), duration(time.monotonic() - start))
-    print(folder)
+    if not (quiet and sys.stdout.isatty()):  # a terminal shows the lines above; a script reads the folders
+        print(folder)
     return None if result is None else float(result.metrics["training"][config.trainer.monitor])
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import socket
 import sys
 
 from lungtl.runs.folder import data_dir_of
 from lungtl.settings import command_line, folders
-from lungtl.settings.credentials import hide_password
+from lungtl.settings.credentials import VARIABLE
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.typed import typed
 
@@ -36,12 +37,13 @@ def main() -> None:
     from lungtl.tracking.view import write_view
 
     data_dir = data_dir_of([f"data_dir={values['data_dir']}"] if "data_dir" in values else [])
-    uri = values.get("tracking.uri") or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(data_dir)
+    uri = values.get("tracking.uri") or os.environ.get(VARIABLE) or default_uri(data_dir)
     client = open_client(uri, data_dir)
     experiment = experiment_id(client, values.get("tracking.experiment", _default_experiment()), uri, data_dir)
     path = write_view(client, experiment)
     if is_server(uri):
-        print(f"MLflow on {hide_password(uri.rstrip('/'))}{path}", file=sys.stderr)
+        address = re.sub("://.*@", "://", uri.rstrip("/"))  # the browser asks for the password
+        print(f"MLflow on {address}{path}", file=sys.stderr)
         return
     print(f"MLflow on http://{HOST}:{port}{path} (Ctrl-C to stop)", file=sys.stderr)
     command = [

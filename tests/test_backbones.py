@@ -130,6 +130,18 @@ def test_the_table_says_how_to_install_what_pypi_has(capsys: pytest.CaptureFixtu
     assert shown.count("pip install") == 1
 
 
+def test_the_table_fits_a_terminal_of_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")  # without colours
+    print_table([row("mobilenetv3_large"), row("vit_small_dinov2")])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum("not here" in line for line in lines) == 2
+
+
 def ask(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments],

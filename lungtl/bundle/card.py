@@ -12,6 +12,7 @@ from lungtl.evaluation.formatting import INTERVALS, Rows, markdown_table
 from lungtl.settings.version import VERSION
 
 RESEARCH_ONLY = "Research software, not a medical device: not for diagnosis or any decision about a patient."
+MEANINGLESS = "A model trained on synthetic scans (phantoms): the probability means nothing clinically."
 INTENDED_USE = f"{RESEARCH_ONLY} Trained and scored on the data named here alone."
 PAPER = (
     "LeJeune, Blincoe, Jenkins, Toomey, Xin: A Transfer Learning Approach to Aggregated DICOM Lung Tumor "
@@ -25,21 +26,24 @@ DATA_LICENCES = {"lidc": LIDC_LICENCE, "lidc_slices": LIDC_LICENCE,
 """Kind of dataset -> its licence."""
 
 
-def model_card(title: str, settings: Mapping[str, str], *tables: Rows) -> str:
+def model_card(title: str, settings: Mapping[str, Any], *tables: Rows, phantom: bool = False) -> str:
     """The bundle's README: what the model is, what it is for, how it scored.
 
     Args:
         title: the run's name.
-        settings: dataset, backbone, freezing, aggregator, fingerprints.
+        settings: dataset, backbone, freezing, aggregator, fingerprints; what is empty or nested is omitted.
+        phantom: whether synthetic scans trained it.
         tables: of the metrics, header first; empty ones are omitted.
     """
+    shown = {key: value for key, value in settings.items() if value not in (None, "") and not isinstance(value, dict)}
     lines = [
         f"# {title}",
         "",
         "A chest CT malignancy model trained with lungtl. **Research software: not a medical device**; not for",
         "diagnosis or any decision about a patient. Trained and scored on the data named below alone.",
+        *(["", f"**{MEANINGLESS}**"] if phantom else []),
         "",
-        *(f"- {key}: {value}" for key, value in settings.items()),
+        *(f"- {key}: {value}" for key, value in shown.items()),
         "",
         "Test metrics next to those of trivial predictors on the same split.",
         f"{INTERVALS}.",

@@ -22,6 +22,7 @@ from lungtl.bundle.files import RANGES, damaged
 from lungtl.data.splits import EXTRA
 from lungtl.data.store.reader import Store
 from lungtl.evaluation.estimate import STRICT
+from lungtl.sources.ct.elements import PHANTOM as MANUFACTURER
 
 NUMBERS = ("z_extent_mm", "n_slices", "field_mm", "pixel_spacing_mm", "native_spacing_mm", "slice_thickness_mm",
            "lungs_cm2")  # fmt: skip
@@ -68,9 +69,14 @@ class Ranges:
     scores: dict[str, dict[str, Quantiles]]  # val and test -> "0" and "1", the label -> the model's probabilities
 
     @property
+    def n_phantoms(self) -> int:
+        """How many of them were synthetic scans, also if read as `dataset=dicom`."""
+        return self.n if self.source == PHANTOM else self.codes.get("manufacturer", {}).get(MANUFACTURER, 0)
+
+    @property
     def phantom(self) -> bool:
         """Whether it was trained on synthetic scans."""
-        return self.source == PHANTOM
+        return self.n_phantoms > 0
 
 
 def measures(

@@ -47,7 +47,7 @@ def check_root(root: Path, data_dir: Path, workers: int) -> Iterator[Finding]:
     if partial:
         first = partial[0]
         slices = f"{len(first.files)} of {len(scans[first.uid].z_mm)} slices"
-        what = f"{len(partial)} series are incomplete, the first is {first.uid}: {slices}"
+        what = f"incomplete series: {len(partial)}, the first is {first.uid}: {slices}"
         yield Finding("WARN", what, "download the rest, or set dataset.allow_partial=true")
     for refusal in refusals[:SHOWN]:
         yield Finding("WARN", f"refused {refusal.item}: {refusal.reason}", refusal.remedy)

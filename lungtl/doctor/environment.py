@@ -59,7 +59,7 @@ def check_torch() -> Iterator[Finding]:
     elif torch.backends.mps.is_available():
         yield Finding("PASS", "GPU: Apple MPS")
     else:
-        yield Finding("WARN", f"no GPU; {torch.get_num_threads()} CPU threads", "frozen backbones train well on a CPU")
+        yield Finding("WARN", f"no GPU; CPU threads: {torch.get_num_threads()}", "frozen backbones train well on a CPU")
 
 
 def check_weights() -> Iterator[Finding]:

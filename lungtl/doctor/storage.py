@@ -9,8 +9,10 @@ from lungtl.data.cache_folder import CacheFolder
 from lungtl.data.store.files import check_checksums
 from lungtl.data.store.reader import MANIFEST, Store
 from lungtl.doctor.finding import Finding, verdict
+from lungtl.evaluation.formatting import plural
 from lungtl.runs.folder import BUNDLE, RECORD
 from lungtl.settings.errors import LungtlError
+from lungtl.settings.typed import assigned, typed
 from lungtl.sources.files import free_bytes
 
 LEAST_FREE_GB = 5.0
@@ -41,15 +43,15 @@ def check_tracking(data_dir: Path) -> Iterator[Finding]:
     if ended := [
         folder for folder, mark in unsent.items() if mark is not None and not (mark.running or mark.elsewhere)
     ]:
-        what = f"tracking: {len(ended)} runs ended without telling MLflow, the first is {ended[0]}"
-        yield Finding("WARN", what, f"python -m lungtl.sync data_dir={data_dir}")
+        what = f"tracking: {plural(len(ended), 'run')} ended without telling MLflow, the first is {ended[0]}"
+        yield Finding("WARN", what, typed("sync", assigned("data_dir", data_dir)))
 
 
 def check_stores(data_dir: Path) -> Iterator[Finding]:
     """Every store is finished, readable and unchanged since preparation."""
     for folder in sorted((data_dir / "stores").glob("[!.]*/")):
         if not (folder / MANIFEST).is_file():
-            remedy = f"rerun the same lungtl.prepare command, or remove {folder}"
+            remedy = f"rerun the same prepare command, or remove {folder}"
             yield Finding("WARN", f"store {folder.name} is unfinished", remedy)
             continue
         try:
@@ -59,9 +61,9 @@ def check_stores(data_dir: Path) -> Iterator[Finding]:
             problem, _, remedy = str(error).rpartition("; ")
             yield Finding("FAIL", f"store {folder.name}: {problem}", remedy)
             continue
-        state = f"{store.manifest['n_bags']} cases, unchanged"
+        state = f"{plural(store.manifest['n_bags'], 'case')}, unchanged"
         if altered:
-            state = f"{len(altered)} files changed, the first is {altered[0]}"
+            state = f"{plural(len(altered), 'file')} changed, the first is {altered[0]}"
         yield verdict(not altered, f"store {folder.name}: {state}", f"remove {folder} and prepare it again")
 
 
@@ -74,7 +76,7 @@ def check_cache(data_dir: Path) -> Iterator[Finding]:
             "WARN", f"cache entry {entry.folder.name} was altered", f"remove {entry.folder}: it is only a copy"
         )
     if entries and not damaged:
-        yield Finding("PASS", f"feature cache: {len(entries)} entries, unchanged")
+        yield Finding("PASS", f"feature cache: {len(entries)} {'entry' if len(entries) == 1 else 'entries'}, unchanged")
 
 
 def check_runs(data_dir: Path) -> Iterator[Finding]:

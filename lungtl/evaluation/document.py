@@ -185,14 +185,16 @@ def flat_metrics(document: Document) -> dict[str, float]:
 def main_metrics(document: Document) -> dict[str, float]:
     """The few numbers of metrics.json for a tracker, without what is undefined.
 
+    Their names have no slash: MLflow would give each prefix a section of its own, before the learning curves.
+
     Returns:
-        "test/bag/auroc", "test/bag/auprc", ..., and of each control "test/control/diameter/auroc" -> a finite number.
+        "test_auroc", "test_auprc", ..., and of each control that ranks "test_auroc_diameter" -> a finite number.
     """
-    tables: dict[str, tuple[Any, tuple[str, ...]]] = {"bag": (document["bag"], TRACKED)}
-    tables |= {f"control/{name}": (table, ("auroc",)) for name, table in document["controls"].items()}
+    metrics = {name: document["bag"]["metrics"].get(name) for name in TRACKED}
+    controls = {name: table for name, table in document["controls"].items() if name != "prevalence"}
+    metrics |= {f"auroc_{name}": table["metrics"].get("auroc") for name, table in controls.items()}
     return {
-        f"{document['split']}/{group}/{name}": float(value)
-        for group, (table, names) in tables.items()
-        for name in names
-        if (value := table["metrics"].get(name, {}).get("value")) is not None and math.isfinite(value)
+        f"{document['split']}_{name}": float(estimate["value"])
+        for name, estimate in metrics.items()
+        if estimate and estimate["value"] is not None and math.isfinite(estimate["value"])
     }

@@ -15,7 +15,7 @@ from lungtl.export.formats import Format, Run, run_onnx, run_torch, to_onnx, to_
 from lungtl.export.network import ExportedNetwork
 from lungtl.models.compat import ensure_torchvision
 from lungtl.runs.model import Model
-from lungtl.settings.errors import LungtlError
+from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.version import VERSION
 from lungtl.sources.base import sha256
 
@@ -32,8 +32,11 @@ def export(model: Model, format: Format, path: Path) -> float:
         The largest difference from the model on random scans.
 
     Raises:
+        UsageError: the file's suffix is not that of its format.
         LungtlError: it cannot be exported, or its file computes something else.
     """
+    if format == "torch" and path.suffix != ".pt2":  # which torch.export.load expects
+        raise UsageError(f"output={path}: format=torch requires the suffix .pt2; use output={path.with_suffix('.pt2')}")
     ensure_torchvision()
     network = ExportedNetwork([each.classifier for each in model.networks])
     program, facts = trace(network), describe(model)

@@ -11,8 +11,6 @@ from lungtl.predict.models import NamedModel
 from lungtl.predict.result import SeriesResult
 from lungtl.settings.version import VERSION
 
-MEANINGLESS = "A model trained on synthetic scans (phantoms): the probability means nothing clinically."
-
 
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lungtl.bundle.card import RESEARCH_ONLY
+from lungtl.bundle.card import MEANINGLESS, RESEARCH_ONLY
 from lungtl.bundle.ranges import Quantiles
 from lungtl.evaluation.page import render
 from lungtl.predict.about import About, decisions_table
-from lungtl.predict.document import MEANINGLESS
 from lungtl.predict.pictures import Planes, heated, legend, outlined, overview, png
 from lungtl.predict.result import SeriesResult
 from lungtl.predict.scale import scale

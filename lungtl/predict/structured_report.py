@@ -16,8 +16,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
 from lungtl.bundle import WEIGHTS
-from lungtl.bundle.card import RESEARCH_ONLY
-from lungtl.predict.document import MEANINGLESS
+from lungtl.bundle.card import MEANINGLESS, RESEARCH_ONLY
 from lungtl.predict.models import is_of_phantoms
 from lungtl.predict.result import KeySlice, ModelResult, SeriesResult
 from lungtl.predict.study import Study

@@ -27,6 +27,7 @@ from lungtl.bundle import (
     read_ranges,
     write_ranges,
 )
+from lungtl.bundle.card import MEANINGLESS
 from lungtl.data.splits import EXTRA, SPLITS, UNUSED, save_split
 from lungtl.data.store.files import check_checksums, write_checksums
 from lungtl.data.tables import read_table
@@ -95,7 +96,6 @@ def write_ensemble(runs: Sequence[Path], folder: Path, name: str, mlflow_run_id:
         shutil.copytree(run / BUNDLE, unfinished / MEMBERS / str(number))
     (unfinished / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
     documents = [read_json(run / METRICS) for run in runs]
-    (unfinished / CARD).write_text(_card(name, provenance, runs, documents), encoding="utf-8")
     tables = {
         side: mean_over_members([read_table(run / file) for run in runs])
         for side, file in (("val", VALIDATION), ("test", PREDICTIONS))
@@ -103,6 +103,8 @@ def write_ensemble(runs: Sequence[Path], folder: Path, name: str, mlflow_run_id:
     }
     if (ranges := merge_ranges([read_ranges(run / BUNDLE) for run in runs], tables)) is not None:
         write_ranges(ranges, unfinished)
+    phantom = ranges is not None and ranges.phantom
+    (unfinished / CARD).write_text(_card(name, provenance, runs, documents, phantom), encoding="utf-8")
     cards = [read_json(run / BUNDLE / CARD_DATA) for run in runs if (run / BUNDLE / CARD_DATA).is_file()]
     card = card_document(
         name=name,
@@ -186,7 +188,9 @@ def mean_over_members(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(tables).groupby(keys, sort=True)["probability"].mean().reset_index()
 
 
-def _card(name: str, provenance: dict[str, Any], runs: Sequence[Path], documents: Sequence[dict[str, Any]]) -> str:
+def _card(
+    name: str, provenance: dict[str, Any], runs: Sequence[Path], documents: Sequence[dict[str, Any]], phantom: bool
+) -> str:
     rows: Rows = [("member", "run", "test AUROC of the member alone")]
     for number, (run, document) in enumerate(zip(runs, documents, strict=True)):
         rows.append((str(number), run.name, format_estimate(document["bag"]["metrics"]["auroc"])))
@@ -196,6 +200,7 @@ def _card(name: str, provenance: dict[str, Any], runs: Sequence[Path], documents
         f"An ensemble of {len(runs)} chest CT malignancy models trained with lungtl. **Research software: not a "
         "medical device**; not for",
         "diagnosis or any decision about a patient. Its probability is the mean of its members' probabilities.",
+        *(["", f"**{MEANINGLESS}**"] if phantom else []),
         "",
         f"- dataset: {provenance['store']}",
         f"- store_fingerprint: {provenance['store_fingerprint']}",

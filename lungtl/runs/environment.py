@@ -30,7 +30,8 @@ def commit_of(root: Path) -> tuple[str, bool] | None:
         return None
     try:
         commit = _git(root, "rev-parse", "HEAD")
-        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+        # a run that is killed while git holds its optional lock would leave the lock behind
+        changed = _git(root, "--no-optional-locks", "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("the git commit is not recorded (%s)", error)
         return None

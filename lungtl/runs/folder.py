@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from lungtl.data.store.files import whole_file
-from lungtl.settings.credentials import hide_password
+from lungtl.settings.credentials import has_password
 from lungtl.settings.errors import LungtlError, UsageError, first_line
 from lungtl.settings.text import DATA_DIR, DATA_DIR_VARIABLE, given_value
 from lungtl.settings.typed import assigned, typed
@@ -62,8 +62,8 @@ def place_of_data(data_dir: Path) -> list[str]:
 def places(data_dir: Path, tracking: TrackingConfig) -> list[str]:
     """`data_dir=... tracking.uri=... tracking.experiment=...`, those that differ from the defaults; no password."""
     found = place_of_data(data_dir)
-    if tracking.enabled and tracking.uri is not None:
-        found.append(assigned("tracking.uri", hide_password(tracking.uri)))
+    if tracking.enabled and tracking.uri is not None and not has_password(tracking.uri):  # from the environment
+        found.append(assigned("tracking.uri", tracking.uri))
     if tracking.enabled and tracking.experiment != EXPERIMENT:
         found.append(assigned("tracking.experiment", tracking.experiment))
     return found

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lungtl.bundle.ranges import Quantiles, Ranges
+from lungtl.evaluation.formatting import plural
 from lungtl.sources.ct.acquisition import OTHER
 from lungtl.sources.ct.lungs import LEAST_AREA_CM2
 
@@ -63,7 +64,7 @@ def compare(
     unknown: list[str] = []
     if ranges.phantom:
         sentence = "The model was trained on synthetic scans (phantoms): its probabilities mean nothing clinically."
-        found.append(InputWarning(PHANTOM, sentence, f"{ranges.n} synthetic {unit}s"))
+        found.append(InputWarning(PHANTOM, sentence, plural(ranges.n_phantoms, f"synthetic {unit}")))
     _compare_lungs(float(measured["lungs_cm2"]), ranges, unit, found, unknown)
     for code, (name, form, words) in MEASURED.items():
         value, trained = float(measured[name]), ranges.numbers.get(name)

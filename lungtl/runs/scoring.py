@@ -181,10 +181,10 @@ def export_bundle(
         described["covariates"] = f"{', '.join(names)}{outlined}"
     tables = (rows_for_table(document), rows_of_covariates(document), rows_of_points(document),
               rows_of_localisation(document))  # fmt: skip
-    card = model_card(record["name"], {key: str(value) for key, value in described.items()}, *tables)
     provenance = {**without_local(record), "cache_precision": config.cache.precision}
     scores = {"val": read_table(folder / VALIDATION), "test": read_table(folder / PREDICTIONS)}
     ranges = training_ranges(store, split, scores)
+    card = model_card(record["name"], described, *tables, phantom=ranges.phantom)
     card_data = card_document(
         name=record["name"],
         unit=store.manifest["recipe"].get("bag", "scan"),

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lungtl.settings.credentials import refuse_password
 from lungtl.settings.errors import UsageError, first_line
 from lungtl.settings.folders import conf_dir, option_files, search_path
 from lungtl.settings.keys import flatten
@@ -71,6 +72,8 @@ def check(
             if composed.hydra.job.chdir:
                 raise UsageError("hydra.job.chdir=true: paths are relative to the folder of the command; omit it")
             own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+            as_written: Any = OmegaConf.to_container(own)  # what the environment provides is not written to files
+            refuse_password(str((as_written.get("tracking") or {}).get("uri")))
             config = validate(schema, own)
         is_sweep = multirun or composed.hydra.mode == RunMode.MULTIRUN
         choices = dict(composed.hydra.runtime.choices)

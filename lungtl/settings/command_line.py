@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -96,7 +97,8 @@ def main(
         folders = user_folders(arguments)
         overrides = overrides_of(arguments)
         if {"--help", "-h"} & set(arguments):
-            print(help_text(config_name, overrides, folders))
+            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+            print(help_text(config_name, overrides, folders, width))
             return
         arguments = quote_text(arguments, schema, lambda: part_targets(config_name, overrides, folders))
         if expand is not None and not information:

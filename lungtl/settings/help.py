@@ -19,13 +19,16 @@ LAUNCHERS = ("basic", "joblib")
 """Of Hydra and its plugins, in addition to conf/hydra/launcher."""
 
 
-def help_text(config_name: str, overrides: Sequence[str] = (), folders: Sequence[Path] = ()) -> str:
+def help_text(
+    config_name: str, overrides: Sequence[str] = (), folders: Sequence[Path] = (), width: int | None = None
+) -> str:
     """The help of a command.
 
     Args:
         config_name: its primary config in conf/.
         overrides: of the command line: with `aggregator=gru`, the settings of that aggregator are shown.
         folders: with the user's own configs.
+        width: of the terminal; None: lines are as long as in the files.
     """
     given = dict(override.partition("=")[::2] for override in overrides)
     options = {group: given.get(group, option) for group, option in _defaults(config_name).items()}
@@ -45,7 +48,22 @@ def help_text(config_name: str, overrides: Sequence[str] = (), folders: Sequence
     for group, option in options.items():
         if (path := option_files(group, folders).get(str(option))) is not None:
             lines += ["", f"{group} ({option}):", *(f"  {line}" for line in _block(path))]
-    return "\n".join([*lines, "", "Research software, not a medical device."])
+    lines = "\n".join([*lines, "", "Research software, not a medical device."]).splitlines()
+    return "\n".join(lines if width is None else (part for line in lines for part in _fit(line, width)))
+
+
+def _fit(line: str, width: int) -> list[str]:
+    """A line in lines of a width: its comment continues below itself, or on lines of its own if there is no room."""
+    if len(line) <= width:
+        return [line]
+    setting, sign, comment = line.partition("# ")
+    if not sign:
+        indent = " " * (len(line) - len(line.lstrip()))
+        return textwrap.wrap(line, width, subsequent_indent=indent)
+    before = [] if len(setting) <= width // 2 else [setting.rstrip()]
+    below = f"{' ' * (4 if before else len(setting))}# "
+    return before + textwrap.wrap(comment, width, initial_indent=below if before else f"{setting}# ",
+                                  subsequent_indent=below)  # fmt: skip
 
 
 def _defaults(config_name: str) -> dict[str, str | None]:

@@ -73,8 +73,9 @@ class LabelDefinition:
     def describe(self) -> str:
         """The definition in one line, for model cards and reports."""
         indeterminate = "malignant" if self.indeterminate == "keep" else "excluded"
+        readers = "1 reader" if self.min_readers == 1 else f"{self.min_readers} readers"
         return (
-            f"malignant if the {self.rule} rating of at least {self.min_readers} readers is {self.threshold:g} or "
+            f"malignant if the {self.rule} rating of at least {readers} is {self.threshold:g} or "
             f"more; rated exactly {self.threshold:g}: {indeterminate}"
         )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -64,7 +65,8 @@ def run_in_sweep(folder: Path, started: State, work: Work, *, retry: bool) -> fl
             earlier = read_state(folder)
             retry = retry and not (earlier is not None and earlier.call == _call(folder))
             if earlier is not None and earlier.state == "finished":
-                print(folder)
+                if not sys.stdout.isatty():  # as in lungtl.train
+                    print(folder)
                 return earlier.value
             if earlier is not None and earlier.state == "failed" and not retry:
                 return None

@@ -15,7 +15,6 @@ from omegaconf import OmegaConf
 from lungtl.evaluation.formatting import plural
 from lungtl.runs.folder import BUNDLE, places
 from lungtl.runs.naming import differing
-from lungtl.settings.credentials import hide_password
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.keys import override_key
 from lungtl.settings.parent_process import PARENT
@@ -27,6 +26,7 @@ from lungtl.sweeps.parent import (
     CONFIG,
     LOCK,
     REPORT,
+    best_tags,
     parent_of,
     progress,
     publish_sweep,
@@ -111,9 +111,9 @@ def _open_parent(config: Any, sweep: Path, total: int) -> Tracker:
             run_id = parent_of(sweep) or find_or_create_run(tracking, data_dir, name, identity)
             tracker = MlflowTracker(tracking, data_dir, name, sweep, publish_sweep, run_id)
             task = " ".join(config.hydra.overrides.task)
-            tracker.tags({**identity, **git_tags(), "sweep": sweep.name, "lungtl.grid": hide_password(task)})
+            tracker.tags({**identity, **git_tags(), "sweep": sweep.name, "lungtl.grid": task})
             composed = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-            (sweep / CONFIG).write_text(hide_password(OmegaConf.to_yaml(composed)), encoding="utf-8")
+            (sweep / CONFIG).write_text(OmegaConf.to_yaml(composed), encoding="utf-8")
             tracker.artifacts(sweep / CONFIG)
         write_parent(sweep, tracker.run_id, total, config.trainer.monitor)
     return tracker
@@ -163,7 +163,7 @@ def end(status: str) -> bool:
     try:
         publish_sweep(tracker, sweep)
         if chosen is not None:
-            tracker.tags({"lungtl.best": run_reference(chosen), "lungtl.best_by": "validation AUROC of its setting"})
+            tracker.tags(best_tags(chosen, "validation AUROC of its setting"))
         tracker.close("FAILED" if unfinished and status == "FINISHED" else status)
     except LungtlError as error:
         log.error("the sweep's own MLflow run is not up to date: %s", error)

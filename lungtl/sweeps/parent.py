@@ -13,7 +13,6 @@ from filelock import FileLock
 
 from lungtl.data.store.files import whole_file
 from lungtl.runs.folder import RECORD, read_json, read_record
-from lungtl.settings.credentials import CREDENTIALS, hide_password
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.sections import TrackingConfig
 from lungtl.sweeps.state import read_state, read_states
@@ -42,15 +41,19 @@ class Progress:
         """Write metrics and tags to the parent run."""
         metrics: dict[str, float] = {"runs/done": self.done, "runs/failed": self.failed, "runs/left": self.left}
         tags = {"lungtl.progress": f"{self.done} done, {self.failed} failed, {self.left} left"}
-        if self.value is not None:
-            metrics["best"] = self.value
         state = read_state(self.best) if self.best is not None else None
-        if self.best is not None and state is not None:
-            tags["lungtl.best"] = run_reference(self.best)
-            tags["lungtl.best_overrides"] = hide_password(" ".join(state.overrides))
-            tags["lungtl.best_by"] = state.monitor
+        if self.best is not None and self.value is not None and state is not None:
+            metrics[f"best_{state.monitor.replace('/', '_')}"] = self.value
+            tags |= best_tags(self.best, state.monitor)
         tracker.metrics(metrics, step=self.done + self.failed)
         tracker.tags(tags)
+
+
+def best_tags(run: Path, by: str) -> dict[str, str]:
+    """Tags of a parent run that name the best run of the sweep, and what it is best by."""
+    state = read_state(run)
+    overrides = "" if state is None else " ".join(state.overrides)
+    return {"lungtl.best": run_reference(run), "lungtl.best_overrides": overrides, "lungtl.best_by": by}
 
 
 def write_parent(sweep: Path, mlflow_run_id: str | None, total: int, monitor: str) -> None:
@@ -119,10 +122,9 @@ def publish_sweep(tracker: Tracker, sweep: Path) -> None:
     """Write a sweep's progress, settings and report to its parent run, from the files of its folder alone."""
     progress(sweep).publish(tracker)
     tracker.tags({"lungtl.kind": "sweep", FOLDER: str(sweep), "sweep": sweep.name})
-    for name in (CONFIG, MULTIRUN, REPORT):
-        text = (sweep / name).read_text(encoding="utf-8") if (sweep / name).is_file() else ""
-        if not CREDENTIALS.search(text):
-            files(tracker, sweep, name)
+    files(tracker, sweep, CONFIG, MULTIRUN, REPORT)
+    if (table := sweep / REPORT / "README.md").is_file():
+        tracker.describe("Compared in report/report.html, see Artifacts", table.read_text(encoding="utf-8"))
 
 
 def run_reference(folder: Path) -> str:

@@ -68,11 +68,12 @@ def print_plan(sweep: Path, planned: Mapping[Path, tuple[str, ...]], retry: bool
         log.info("%s: %s", title, sweep)
         return
     table = Table(title=title, title_justify="left")
-    for column in ("run", "so far", "now", "why it failed"):
+    columns = ("run", "so far", "now", *(("why it failed",) if counts["failed"] else ()))
+    for column in columns:
         table.add_column(column, overflow="fold")
-    names = differing([" ".join(overrides) for overrides in planned.values()])
+    names = differing([" ".join(overrides) for overrides in planned.values()]) if planned else []
     for name, (folder, status) in zip(names, statuses.items(), strict=True):
         state = read_state(folder) if status == "failed" else None
         cells = (name, status, actions[status], (state and state.error) or "")
-        table.add_row(*map(Text, cells))  # Text, since [lung] is not markup
+        table.add_row(*map(Text, cells[: len(columns)]))  # Text, since [lung] is not markup
     Console(stderr=True, markup=False, emoji=False, width=None if sys.stderr.isatty() else 140).print(table)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from lungtl.settings.sections import TrackingConfig
 
 PARENT, KEY, FOLDER = "mlflow.parentRunId", "lungtl.config_key", "lungtl.folder"
+NOTE = "mlflow.note.content"
+"""The tag that MLflow's page of a run shows as its description."""
 BATCH = 100  # MLflow's limit on the params of one request
 DIGEST = 36  # characters; MLflow's limit on the digest of a dataset
 LONGEST_PARAM = 6000  # characters; MLflow's limit
@@ -100,6 +102,12 @@ class MlflowRun:
 
         data = Dataset(name, fingerprint[:DIGEST], "local", json.dumps({"store": name, "fingerprint": fingerprint}))
         self.client.log_inputs(self.run_id, [DatasetInput(data, [InputTag("mlflow.data.context", context)])])
+
+    def describe(self, result: str, text: str) -> None:
+        """Set the description: the result, a link to the tab with the learning curves, the text."""
+        experiment = self.client.get_run(self.run_id).info.experiment_id
+        charts = f"#/experiments/{experiment}/runs/{self.run_id}/model-metrics"
+        self.tags({NOTE: f"**{result}** [Charts]({charts})\n\n{text}"})
 
     def artifacts(self, path: Path, under: str | None = None) -> None:
         if not path.is_dir():

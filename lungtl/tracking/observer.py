@@ -13,7 +13,7 @@ from lungtl.runs.experiment import Observer, Result, run_experiment
 from lungtl.runs.folder import CONFIG, new_run_folder, read_record, read_yaml, run_lock
 from lungtl.runs.log import logged
 from lungtl.runs.naming import run_name
-from lungtl.settings.credentials import hide_password
+from lungtl.settings.credentials import VARIABLE
 from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import EvaluateConfig, TrainConfig
 from lungtl.tracking import publish
@@ -64,8 +64,8 @@ def check_tracking(config: TrainConfig, resumed: Path | None = None) -> None:
         return
     earlier = None if resumed is None else _earlier_uri(resumed)
     if earlier is not None and config.tracking.uri is None:
-        uri = hide_password(earlier)
-        raise UsageError(f"the run was recorded at tracking.uri={uri}; add tracking.uri={uri}, or tracking=none")
+        remedy = f"set {VARIABLE} to it" if "***" in earlier else f"add tracking.uri={earlier}"
+        raise UsageError(f"the run was recorded at tracking.uri={earlier}; {remedy}, or add tracking=none")
     open_client(config.tracking.uri, config.data_dir)
 
 

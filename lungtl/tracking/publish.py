@@ -8,7 +8,7 @@ from typing import Any
 from lungtl.bundle import CARD
 from lungtl.evaluation.chosen import FILE as CALIBRATION
 from lungtl.evaluation.document import main_metrics
-from lungtl.evaluation.formatting import format_estimate
+from lungtl.evaluation.formatting import format_estimate, headlines
 from lungtl.runs.environment import ENVIRONMENT
 from lungtl.runs.epochs import read_epochs
 from lungtl.runs.folder import (
@@ -28,13 +28,12 @@ from lungtl.runs.folder import (
 from lungtl.runs.log import LOG
 from lungtl.runs.summary import SUMMARY
 from lungtl.settings.errors import LungtlError
-from lungtl.settings.keys import flatten
+from lungtl.settings.keys import flatten, override_key
+from lungtl.settings.parts import TARGET
 from lungtl.tracking.mlflow_run import FOLDER
 from lungtl.tracking.tracker import Tracker
 
 CHECKPOINTS = "checkpoints"
-NOTE = "mlflow.note.content"
-"""The tag that MLflow's page of a run shows as its description."""
 
 
 def run(tracker: Tracker, folder: Path) -> None:
@@ -53,17 +52,19 @@ def epochs(tracker: Tracker, folder: Path) -> None:
 
 def start(tracker: Tracker, folder: Path) -> None:
     """Settings, data and weights that the run starts from; also after a resume, which may change settings."""
+    record = read_record(folder) if (folder / RECORD).is_file() else {}
     if (folder / CONFIG).is_file():
         config = read_yaml(folder / CONFIG)
         config.pop("sweep", None)
-        choices = read_record(folder)["choices"] if (folder / RECORD).is_file() else {}
-        tracker.params(choices | flatten(config))
+        given = {override_key(line) for line in record.get("overrides", ())}
+        params = record.get("choices", {}) | flatten(config)
+        named = {key for key in params if key.endswith(f".{TARGET}") and key not in given}  # the choice names its class
+        tracker.params({key: value for key, value in params.items() if key not in named})
     tags = {"lungtl.kind": "run", FOLDER: str(folder)}
-    if (folder / RECORD).is_file():
-        record = read_record(folder)
+    if record:
         tracker.dataset(record["store"], record["store_fingerprint"], "training")
         origin = (key for key in record if "fingerprint" in key or key in ("store", "weights_source", "weights_sha256"))
-        tags |= record["choices"] | {f"lungtl.{key}": str(record[key]) for key in origin}
+        tags |= record["choices"] | {f"lungtl.{key}": str(record[key]) for key in origin if record[key]}
     tracker.tags(tags)
     files(tracker, folder, SPLIT, CONFIG, ENVIRONMENT)
 
@@ -76,10 +77,11 @@ def results(tracker: Tracker, folder: Path) -> None:
     training = document["training"]
     numbers = {key: training[key] for key in ("trainable_parameters", "epochs", "best_epoch")}
     if training["val_auroc"] is not None:
-        numbers["best/val_auroc"] = training["val_auroc"]
+        numbers["best_val_auroc"] = training["val_auroc"]
     tracker.metrics(main_metrics(document) | numbers)
     cards = (folder / BUNDLE / CARD, folder / BUNDLE / "README.md")  # the latter of older bundles
-    tracker.tags(_description(document, next(filter(Path.is_file, cards), cards[0])))
+    card = next(filter(Path.is_file, cards), None)
+    _describe(tracker, document, "" if card is None else card.read_text(encoding="utf-8"))
     files(tracker, folder, METRICS, SUMMARY, LOG, CALIBRATION, VALIDATION, PREDICTIONS, SLICES, FIGURES, BUNDLE,
           CHECKPOINTS)  # fmt: skip
 
@@ -97,17 +99,15 @@ def evaluation(tracker: Tracker, folder: Path) -> None:
     tracker.dataset(document["store_name"], document["store_fingerprint"], "evaluation")
     tracker.params({"model": document["model"], **{key: config[key] for key in ("split", "threshold", "resamples")}})
     tracker.metrics(main_metrics(document))
-    tracker.tags(_description(document, folder / SUMMARY))
+    _describe(tracker, document, "\n".join(f"- {line.strip()}" for line in headlines(document)))
     files(tracker, folder, METRICS, SUMMARY, PREDICTIONS, SLICES, FIGURES)
 
 
-def _description(document: dict[str, Any], text: Path) -> dict[str, str]:
-    """The run's description, a Markdown file or a table as it is, and the AUROC with its interval."""
-    tags = {"lungtl.auroc": format_estimate(document["bag"]["metrics"]["auroc"])}
-    if text.is_file():
-        written = text.read_text(encoding="utf-8")
-        tags[NOTE] = written if text.suffix == ".md" else f"```\n{written}\n```"
-    return tags
+def _describe(tracker: Tracker, document: dict[str, Any], text: str) -> None:
+    """Send the AUROC with its interval, and the description, which it begins: not before a bracket, as a link is."""
+    auroc = format_estimate(document["bag"]["metrics"]["auroc"])
+    tracker.tags({"lungtl.auroc": auroc})
+    tracker.describe(f"AUROC {auroc}, split {document['split']}", text)
 
 
 def files(tracker: Tracker, folder: Path, *names: str) -> None:

@@ -48,6 +48,9 @@ class Tracker(Protocol):
     def dataset(self, name: str, fingerprint: str, context: str) -> None:
         """Record which data were used, for "training" or "evaluation"."""
 
+    def describe(self, result: str, text: str) -> None:
+        """Record what the run is, in Markdown: its result in a few words, and a longer text."""
+
     def artifacts(self, path: Path, under: str | None = None) -> None:
         """Record a file, or the content of a folder."""
 
@@ -73,6 +76,8 @@ class NoTracker:
     def epoch(self, values: Mapping[str, float], epoch: int) -> None: ...
 
     def dataset(self, name: str, fingerprint: str, context: str) -> None: ...
+
+    def describe(self, result: str, text: str) -> None: ...
 
     def artifacts(self, path: Path, under: str | None = None) -> None: ...
 
@@ -153,11 +158,10 @@ class MlflowTracker:
         self._folder, self._publish = folder, publish
         uri = None if config.uri is None else hide_password(config.uri)
         self._lost, self._unsent = False, Unsent(self.run_id, uri, config.experiment)
-        credentials = [] if uri == config.uri else [f"tracking.uri={uri}"]
         below = folder.is_relative_to(data_dir)  # where sync looks by itself
         where = [] if below else [assigned("run", folder)]
         self._mark()
-        self._sync_command = typed("sync", *where, *place_of_data(data_dir), *credentials)
+        self._sync_command = typed("sync", *where, *place_of_data(data_dir))
 
     def params(self, values: Mapping[str, Any]) -> None:
         self._send(lambda: self._run.params(values))
@@ -175,6 +179,9 @@ class MlflowTracker:
 
     def dataset(self, name: str, fingerprint: str, context: str) -> None:
         self._send(lambda: self._run.dataset(name, fingerprint, context))
+
+    def describe(self, result: str, text: str) -> None:
+        self._send(lambda: self._run.describe(result, text))
 
     def artifacts(self, path: Path, under: str | None = None) -> None:
         path = path.resolve(strict=True)  # a missing file is the caller's error, not MLflow's
@@ -237,7 +244,7 @@ def tracked(tracker: Tracker) -> Iterator[Tracker]:
     try:
         yield tracker
     except BaseException as error:
-        tracker.tags({"lungtl.error": str(error)[:500]})
+        tracker.tags({"lungtl.error": hide_password(str(error))[:500]})
         tracker.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     tracker.close("FINISHED")

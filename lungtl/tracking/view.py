@@ -15,9 +15,9 @@ KEY = "lungtl"
 TAG = f"mlflow.sharedViewState.{KEY}"
 RUN_NAME = "attributes.`Run Name`"  # always shown, as are start time and duration
 COLUMN_WIDTHS = {  # pixels, by the UI's name of the column
-    "metrics.`test/bag/auroc`": 110,
+    "metrics.`test_auroc`": 110,
     "tags.`lungtl.auroc`": 170,  # the same with its interval
-    "metrics.`best/val_auroc`": 125,  # not val/auroc: that is the last epoch's, and the best one is tested
+    "metrics.`best_val_auroc`": 125,  # not val/auroc: that is the last epoch's, and the best one is tested
     "metrics.`best_epoch`": 100,
     "metrics.`trainable_parameters`": 150,
     "tags.`dataset`": 90,

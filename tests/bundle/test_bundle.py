@@ -231,9 +231,12 @@ def test_a_folder_that_is_no_bundle(bundle: Path, missing: str) -> None:
 
 
 def test_the_card_says_what_it_must() -> None:
-    card = model_card("run 7", {"dataset": "phantom"}, [("metric", "value"), ("AUROC", "0.8 [0.7, 0.9]")])
+    settings = {"dataset": "phantom", "field_mm": None, "weights_split_fingerprint": "", "parts": {"loss": "x"}}
+    card = model_card("run 7", settings, [("metric", "value"), ("AUROC", "0.8 [0.7, 0.9]")])
     assert card.startswith("# run 7\n")
     assert "not a medical device" in card
-    assert "- dataset: phantom\n" in card
+    assert [line for line in card.splitlines() if line.startswith("- ")] == ["- dataset: phantom"]
+    assert "synthetic" not in card
+    assert "**A model trained on synthetic scans (phantoms)" in model_card("run 7", settings, phantom=True)
     assert "bootstrap over patients; DeLong's where named and for gains; exact for rates of 0 and 1" in card
     assert "| metric | value |\n| --- | --- |\n| AUROC | 0.8 [0.7, 0.9] |\n" in card

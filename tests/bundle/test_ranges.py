@@ -73,6 +73,13 @@ def test_an_ensemble_covers_what_its_members_cover() -> None:
     assert merge_ranges([one, None], {}) is None
 
 
+def test_synthetic_scans_are_known_from_any_kind_of_dataset() -> None:
+    found = Ranges(5, "dicom", {}, {"manufacturer": {"GE": 3, "lungtl phantom": 2}}, {})
+    assert (found.phantom, found.n_phantoms) == (True, 2)
+    assert not Ranges(5, "dicom", {}, {"manufacturer": {"GE": 5}}, {}).phantom
+    assert Ranges(5, "phantom", {}, {}, {}).n_phantoms == 5  # of an older store
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"n": 3}', '{"n": 1, "source": "x", "numbers": {"a": 1}}'])
 def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / RANGES).write_text(content)

@@ -27,7 +27,7 @@ def test_a_damaged_store_exits_with_1(lab: Lab, tmp_path: Path) -> None:
     (store.path / str(store.bags["voxels"][0])).unlink()
     done = doctor(lab, f"data_dir={tmp_path}")
     assert done.returncode == 1
-    assert f"FAIL  store {store.name}: 1 files changed" in done.stdout
+    assert f"FAIL  store {store.name}: 1 file changed" in done.stdout
 
 
 def test_a_wrong_argument_is_one_line(lab: Lab) -> None:

@@ -22,7 +22,7 @@ def test_series_are_matched_counted_and_refused(tmp_path: Path) -> None:
     write_series(tmp_path / "in" / "mr", [0, 1], uid="1.2.4", Modality="MR")
     seen = statuses(tmp_path / "in", tmp_path)
     assert seen[f"{tmp_path / 'in'}: 2 CT series, 1 of LIDC-IDRI's 1018"] == "PASS"
-    assert seen[f"1 series are incomplete, the first is {uid}: 3 of {len(scan.z_mm)} slices"] == "WARN"
+    assert seen[f"incomplete series: 1, the first is {uid}: 3 of {len(scan.z_mm)} slices"] == "WARN"
     assert seen["refused 1.2.4: Modality is MR, not CT"] == "WARN"
 
 

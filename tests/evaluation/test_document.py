@@ -255,10 +255,11 @@ def test_slice_metrics_have_their_own_names() -> None:
 def test_a_tracker_gets_a_handful_of_defined_numbers() -> None:
     found = main_metrics(example(**FULL))
     names = ("auroc", "auprc", "sensitivity", "specificity", "brier")
-    assert set(found) == {*(f"test/bag/{name}" for name in names), "test/control/prevalence/auroc"}
-    assert found["test/bag/auroc"] == 0.8734
-    assert found["test/control/prevalence/auroc"] == 0.5
+    assert set(found) == {f"test_{name}" for name in names}  # nothing of the prevalence, which ranks nothing
+    assert found["test_auroc"] == 0.8734
+    document = evaluation_document(split="test", bag=SURE, controls={"prevalence": ONE_PATIENT, "probe": SURE})
+    assert main_metrics(document)["test_auroc_probe"] == SURE.metrics["auroc"].value
 
 
 def test_what_is_undefined_is_not_tracked() -> None:
-    assert "val/bag/auroc" not in main_metrics(evaluation_document(split="val", bag=ONE_CLASS))
+    assert "val_auroc" not in main_metrics(evaluation_document(split="val", bag=ONE_CLASS))

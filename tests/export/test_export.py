@@ -19,7 +19,7 @@ from lungtl.export.__main__ import run
 from lungtl.export.formats import FACTS, run_onnx, run_torch
 from lungtl.models.aggregators.gated_attention import GatedAttention
 from lungtl.runs.model import Model
-from lungtl.settings.errors import LungtlError
+from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.schema import ExportConfig
 from lungtl.sources.base import sha256
 from tests.models.tiny import WIDTH, tiny_classifier
@@ -106,6 +106,11 @@ def test_a_file_that_computes_something_else_is_not_written(
     with pytest.raises(LungtlError, match=r"torch computes something else: .*; nothing was written"):
         write.export(Model.open(bundle), "torch", tmp_path / "model.pt2")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_torch_file_has_the_suffix_that_torch_expects(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"m\.pt: format=torch requires the suffix \.pt2; use output=.*m\.pt2"):
+        write.export(Model.open(bundle), "torch", tmp_path / "m.pt")
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,8 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from lungtl.bundle.card import RESEARCH_ONLY
+from lungtl.bundle.card import MEANINGLESS, RESEARCH_ONLY
 from lungtl.predict.dicom_out import check_installed, write_dicom
-from lungtl.predict.document import MEANINGLESS
 from lungtl.predict.result import SeriesResult
 from lungtl.predict.study import read_study
 from lungtl.runs.model import Model

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from lungtl.runs.folder import place_of_data, places
 from lungtl.settings import checks, composing, folders
 from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import EvaluateConfig, PrepareConfig, TrainConfig
@@ -195,3 +196,20 @@ def test_a_config_inside_another_hydra_application() -> None:
     with initialize_config_dir(str(folders.conf_dir()), version_base="1.3"):
         assert composing.compose_config("train", TrainConfig, ["seed=3"]).seed == 3
         assert compose("prepare", ["workers=1"]).workers == 1
+
+
+def test_a_password_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = "http://me:secret@host:5000"
+    message = complaint("train", f"tracking.uri={uri}")
+    assert "http://***@host:5000" in message
+    assert "set the environment variable MLFLOW_TRACKING_URI" in message
+    assert "secret" not in message
+    (tmp_path / "tracking").mkdir()
+    (tmp_path / "tracking" / "ours.yaml").write_text(f"enabled: true\nuri: {uri}\nexperiment: x\n")
+    with pytest.raises(UsageError, match="set the environment"):
+        checks.check("train", TrainConfig, ["tracking=ours"], multirun=False, folders=[tmp_path])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    checks.check("train", TrainConfig, ["tracking.uri=postgresql://me@host/x"], multirun=False)
+    config = composing.compose_config("train", TrainConfig, [])
+    assert config.tracking.uri == uri
+    assert places(config.data_dir, config.tracking) == place_of_data(config.data_dir)  # the shell still has the URI

@@ -34,3 +34,10 @@ def test_own_configs_are_listed(tmp_path: Path) -> None:
     assert "mean_max, mine, multi_head" in " ".join(text.split())
     assert "study" in text
     assert "width: 3  # of mine" in text
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_on_a_terminal_no_line_is_longer_than_it(width: int) -> None:
+    fitted = help_text("predict", width=width)
+    assert max(map(len, fitted.splitlines())) <= width
+    assert fitted.replace("#", " ").split() == help_text("predict").replace("#", " ").split()

@@ -144,7 +144,7 @@ def test_a_known_scan_keeps_its_label_when_nodules_are_no_longer_excluded(
 
 def test_a_definition_in_words() -> None:
     for definition, facts in (
-        (PAPER, ["mean", "at least 1 readers", "3 or more", "rated exactly 3: malignant"]),
+        (PAPER, ["mean", "at least 1 reader is", "3 or more", "rated exactly 3: malignant"]),
         (LabelDefinition("median", 3.5, "exclude", 2), ["median", "at least 2", "3.5", "rated exactly 3.5: excluded"]),
     ):
         assert all(fact in definition.describe() for fact in facts)

@@ -11,6 +11,7 @@ import pydicom
 import pytest
 import SimpleITK
 
+from lungtl.sources.ct.series import find_series
 from lungtl.sources.phantom import PhantomRecipe, ScanPlan, choose_scans, render, write_phantom
 from lungtl.sources.phantom.write import series_folder, write_slices
 from tests.sources.pylidc_compat import load_pylidc
@@ -52,6 +53,12 @@ def test_headers_carry_the_real_geometry_and_identifiers(root: Path, plans: list
             assert (d.Manufacturer, d.ImageType[0]) == ("lungtl phantom", "DERIVED")
             assert float(d.SliceThickness) == scan.slice_thickness_mm
             assert d.PixelSpacing == pytest.approx([scan.pixel_spacing_mm * 512 / 40] * 2)
+
+
+def test_read_as_any_dicom_series_they_are_known_as_synthetic(root: Path) -> None:
+    found, refusals = find_series(root)
+    assert not refusals
+    assert [series.files[0].manufacturer for series in found] == ["lungtl phantom"] * TINY.scans
 
 
 def test_pixel_centres_agree_between_matrices(tmp_path: Path, plans: list[ScanPlan]) -> None:

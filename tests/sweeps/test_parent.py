@@ -59,7 +59,7 @@ def test_the_parent_run_shows_it(tmp_path: Path) -> None:
     assert parent_of(sweep) == run_id
     publish_progress(sweep, CONFIG, tmp_path)
     run = open_client(None, tmp_path).get_run(run_id)
-    assert run.data.metrics == {"runs/done": 1, "runs/failed": 0, "runs/left": 2, "best": 0.5}
+    assert run.data.metrics == {"runs/done": 1, "runs/failed": 0, "runs/left": 2, "best_val_loss": 0.5}
     tags = {key: value for key, value in run.data.tags.items() if key.startswith(("lungtl.best", "lungtl.progress"))}
     assert tags == {
         "lungtl.progress": "1 done, 0 failed, 2 left",

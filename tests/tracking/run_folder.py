@@ -35,9 +35,12 @@ def begin(tracker: Tracker, folder: Path) -> None:
     """Everything before the first epoch."""
     (folder / "split.csv").write_text("bag_id,split\n")
     (folder / "environment.json").write_text("{}")
-    (folder / "config.yaml").write_text("seed: 3\noptimizer:\n  lr: 1.0e-05\nname: null\nsweep:\n  retry: false\n")
+    optimizer, loss = "  lr: 1.0e-05\n  _target_: torch.optim.AdamW", "  _target_: mine.Loss"
+    settings = f"seed: 3\noptimizer:\n{optimizer}\nloss:\n{loss}\nname: null\nsweep:\n  retry: false\n"
+    (folder / "config.yaml").write_text(settings)
     record = {"name": "a run", "mlflow_run_id": tracker.run_id, "choices": PARTS, "store": "phantom-1",
-              "store_fingerprint": "aa", "split_fingerprint": "bb", "weights_source": "hub", "seed": 3}  # fmt: skip
+              "store_fingerprint": "aa", "split_fingerprint": "bb", "weights_source": "hub", "seed": 3,
+              "weights_split_fingerprint": "", "overrides": ["loss._target_=mine.Loss"]}  # fmt: skip
     write_record(folder, record)
     publish.start(tracker, folder)
 
@@ -61,10 +64,12 @@ def finish(tracker: Tracker, folder: Path) -> None:
 
 
 def write_metrics(folder: Path, **context: Any) -> None:
-    """metrics.json with one metric, and the keys of the command that wrote it."""
+    """metrics.json with two metrics, and the keys of the command that wrote it."""
     auroc = {"value": 0.875, "low": 0.5, "high": 1.0, "undefined": None}
-    table = {"n": 8, "n_patients": 8, "n_positive": 4, "threshold": 0.5, "metrics": {"auroc": auroc},
-             "auroc_delong": None}  # fmt: skip
+    undefined = {"value": None, "low": None, "high": None, "undefined": "unknown"}
+    metrics = {"auroc": auroc, "brier": {**undefined, "value": 0.25}}
+    metrics |= dict.fromkeys(("sensitivity", "specificity", "calibration_error"), undefined)
+    table = {"n": 8, "n_patients": 8, "n_positive": 4, "threshold": 0.5, "metrics": metrics, "auroc_delong": None}
     document = {"schema": 2, "split": "test", "bag": table, "calibrated": {}, "slice": None, "controls": {},
                 "gains": {}, "chosen": None, "operating_points": {}, "subgroups": [], "localisation": None,
                 "with_covariates": None}  # fmt: skip

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from lungtl.settings.credentials import check_credentials, hide_password
+from lungtl.settings.credentials import check_credentials, has_password, hide_password
 from lungtl.settings.errors import LungtlError, Unreachable, UsageError
 from lungtl.settings.sections import TrackingConfig
 from lungtl.tracking import backend, publish
@@ -129,8 +129,17 @@ def test_an_unreachable_postgresql_server_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("uri", ["http://u:secret@host/x", "postgresql://u:p@secret@host/x@y", "http://secret@host"])
 def test_passwords_are_hidden(uri: str) -> None:
-    assert "secret" not in hide_password(f"cannot open {uri}: refused")
+    hidden = hide_password(f"cannot open {uri}: refused")
+    assert "secret" not in hidden
     assert hide_password(uri).partition("://")[2] in ("***@host/x", "***@y", "***@host")
+    assert hide_password(f"{hidden}; was {hidden}") == f"{hidden}; was {hidden}"  # not once more, to the last @
+    assert has_password(uri)
+
+
+@pytest.mark.parametrize("uri", ["postgresql://me@host:5432/x", "http://host:5000", "sqlite:////home/me:x@lab/y.db"])
+def test_what_is_no_password_is_not_hidden(uri: str) -> None:
+    assert hide_password(uri) == uri
+    assert not has_password(uri)
 
 
 def test_paths_of_a_local_database_are_not_hidden() -> None:

@@ -208,7 +208,7 @@ class TestSync:
         with caplog.at_level(logging.INFO):
             sync(sync_config(tmp_path))
         assert "still runs" in caplog.text
-        assert "MLflow has everything but 1 runs that have not ended" in caplog.text
+        assert "MLflow has everything but 1 run that did not end" in caplog.text
         with pytest.raises(LungtlError, match="still runs"):
             sync(sync_config(tmp_path, run=str(folder)))
         assert (folder / FILE).is_file()
@@ -279,7 +279,7 @@ class TestSync:
         found = [recorded(open_client(None, tmp_path), tracker.run_id) for tracker in trackers]
         assert [one["status"] for one in found] == ["FINISHED", "FINISHED"]
         assert [one["tags"]["lungtl.kind"] for one in found] == ["evaluation", "sweep"]
-        assert found[0]["metrics"]["test/bag/auroc"] == [(0, "0.875")]
+        assert found[0]["metrics"]["test_auroc"] == [(0, "0.875")]
         assert found[1]["metrics"]["runs/left"] == [(0, "2.0")]
         assert found[1]["artifacts"] == ["multirun.yaml", "report/report.html"]
 
@@ -292,7 +292,7 @@ class TestSync:
         write_unsent(folder, replace(unsent, tracking_uri="http://***@host"))
         with pytest.raises(LungtlError):
             sync(sync_config(tmp_path))
-        assert "pass the whole tracking.uri=" in caplog.text
+        assert "set the environment variable MLFLOW_TRACKING_URI" in caplog.text
         sync(sync_config(tmp_path, uri=f"sqlite:///{tmp_path / DATABASE}"))
         assert read_unsent(folder) is None
 

@@ -27,7 +27,9 @@ def test_a_run_is_recorded_from_its_folder(tmp_path: Path) -> None:
     tracker = run_in(tmp_path / "run", tmp_path)
     found = recorded(tracker.client, tracker.run_id)
     assert found["status"] == "FINISHED"
-    assert found["params"] == {**run_folder.PARTS, "seed": "3", "optimizer.lr": "1e-05", "name": "None"}
+    assert found["params"] == {**run_folder.PARTS, "seed": "3", "optimizer.lr": "1e-05", "name": "None",
+                               "loss._target_": "mine.Loss"}  # fmt: skip
+    assert "lungtl.weights_split_fingerprint" not in found["tags"]
     assert found["tags"].items() >= {
         **run_folder.PARTS, "lungtl.kind": "run", "lungtl.store": "phantom-1", "lungtl.store_fingerprint": "aa",
         "lungtl.split_fingerprint": "bb", "lungtl.weights_source": "hub", "lungtl.auroc": "0.875 [0.500, 1.000]",
@@ -36,9 +38,9 @@ def test_a_run_is_recorded_from_its_folder(tmp_path: Path) -> None:
         "lr": [(0, "0.1"), (1, "0.1"), (2, "0.1")],
         "val/loss": [(epoch, str(1 / (epoch + 3))) for epoch in range(3)],
         "val/auroc": [(0, "nan"), (1, "nan"), (2, "nan")],
-        "test/bag/auroc": [(0, "0.875")],
+        "test_auroc": [(0, "0.875")], "test_brier": [(0, "0.25")],
         "trainable_parameters": [(0, "7.0")], "epochs": [(0, "3.0")], "best_epoch": [(0, "2.0")],
-        "best/val_auroc": [(0, "0.75")],
+        "best_val_auroc": [(0, "0.75")],
     }  # fmt: skip
     assert found["artifacts"] == [
         "bundle/config.json", "calibration.json", "checkpoints/best.ckpt", "config.yaml", "environment.json",
@@ -52,7 +54,9 @@ def test_the_data_and_the_model_card_are_recorded_once(tmp_path: Path) -> None:
     for _ in range(2):
         publish.run(MlflowRun(tracker.client, tracker.run_id, resumed=True), tmp_path / "run")
     run = tracker.client.get_run(tracker.run_id)
-    assert run.data.tags["mlflow.note.content"] == "# a card"
+    charts = f"#/experiments/{run.info.experiment_id}/runs/{tracker.run_id}/model-metrics"
+    note = run.data.tags["mlflow.note.content"]
+    assert note == f"**AUROC 0.875 [0.500, 1.000], split test** [Charts]({charts})\n\n# a card"
     assert run.inputs is not None
     (used,) = run.inputs.dataset_inputs
     assert (used.dataset.name, used.dataset.digest) == ("phantom-1", "aa")
@@ -66,7 +70,7 @@ def test_an_undefined_validation_auroc_is_omitted(tmp_path: Path) -> None:
     publish.results(run, tmp_path)
     metrics = recorded(run.client, run.run_id)["metrics"]
     assert "epochs" in metrics
-    assert "best/val_auroc" not in metrics
+    assert "best_val_auroc" not in metrics
 
 
 def test_publishing_again_records_nothing_twice(tmp_path: Path) -> None:
@@ -98,8 +102,9 @@ def test_an_evaluation_is_recorded_from_its_folder(tmp_path: Path) -> None:
     tags = {"lungtl.kind": "evaluation", "lungtl.model": "abc", "lungtl.store": "phantom-1",
             "lungtl.store_fingerprint": "aa"}  # fmt: skip
     assert found["tags"].items() >= tags.items()
-    assert found["metrics"]["test/bag/auroc"] == [(0, "0.875")]
+    assert found["metrics"]["test_auroc"] == [(0, "0.875")]
     assert found["artifacts"] == ["metrics.json", "predictions.csv"]
+    assert "- test: 8 cases of 8 patients, 4 positive\n- AUROC " in found["tags"]["mlflow.note.content"]
     assert json.loads((folder / "metrics.json").read_text())["model"] == "abc"
 
 

@@ -21,6 +21,6 @@ def test_the_view_is_kept_with_the_experiment_as_its_share_button_does(tmp_path:
     assert state["selectedColumns"] == list(COLUMN_WIDTHS)
     assert state["columnOrder"][1:] == state["selectedColumns"]
     columns = {name.split("`")[1] for name in state["selectedColumns"]}
-    assert {"test/bag/auroc", "best/val_auroc", "best_epoch"} <= columns
+    assert {"test_auroc", "best_val_auroc", "best_epoch"} <= columns
     assert "val/auroc" not in columns  # of the last epoch, and would stand beside the test AUROC of the best one
     assert state["columnWidths"].keys() == set(state["columnOrder"])

@@ -38,7 +38,10 @@ UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 NUMBER = re.compile(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *")
 INTEGER = re.compile(r"[+-]?[0-9]{1,10}")
 MAX_UID_LENGTH = 64
+PHANTOM = "lungtl phantom"
+"""Manufacturer of the synthetic series that lungtl writes, wherever they are read from."""
 VENDORS = {
+    PHANTOM: PHANTOM,
     "GE": r"\bge\b|general electric|imatron",
     "Siemens": r"siemens",
     "Philips": r"philips|picker|marconi|elscint",

@@ -15,6 +15,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from lungtl.settings.version import VERSION
+from lungtl.sources.ct.elements import PHANTOM
 from lungtl.sources.lidc_database import Scan
 from lungtl.sources.parallel import parallel
 from lungtl.sources.phantom.choose import PhantomRecipe, ScanPlan, choose_scans
@@ -22,7 +23,6 @@ from lungtl.sources.phantom.render import render
 
 INTERCEPT = -1024  # stored = HU - INTERCEPT, as on most scanners
 DATE = "20000101"  # as in LIDC after de-identification
-MANUFACTURER = "lungtl phantom"
 IMPLEMENTATION_UID = generate_uid(entropy_srcs=["lungtl phantom writer"])
 PARTIAL = ".partial"  # unfinished series; those of a killed run are removed by the next one
 README = Path(__file__).with_name("README.txt")  # template
@@ -107,10 +107,10 @@ def _series_header(scan: Scan, matrix: int, spacing_mm: float) -> FileDataset:
     d.StudyTime = d.AcquisitionTime = d.ContentTime = ""
     d.AccessionNumber = ""
     d.Modality = "CT"
-    d.Manufacturer = MANUFACTURER
+    d.Manufacturer = PHANTOM
     d.ReferringPhysicianName = ""
     d.SeriesDescription = "synthetic phantom around LIDC annotations, not a patient"
-    d.ManufacturerModelName = MANUFACTURER
+    d.ManufacturerModelName = PHANTOM
     d.DerivationDescription = "computed, no patient was scanned"
     d.PatientName = d.PatientID = scan.patient_id
     d.PatientBirthDate = d.PatientSex = ""

@@ -9,8 +9,10 @@ from typing import Any
 
 from lungtl.evaluation.formatting import format_estimate, plural
 from lungtl.evaluation.page import Cell, Table, render
+from lungtl.runs.environment import ENVIRONMENT
+from lungtl.runs.folder import METRICS, read_json
 from lungtl.sweeps.folds.tables import EXPLANATION, Row, fold_rows, table_parts
-from lungtl.sweeps.report.about import command
+from lungtl.sweeps.report.about import code, command, date
 
 TEMPLATE = Path(__file__).parent / "page.html.j2"
 PAGE = "report.html"
@@ -34,24 +36,32 @@ def write_page(documents: list[dict[str, Any]], sweep: Path, pooled: Path) -> Pa
         title=f"Cross-validation {sweep.name}",
         counts=f"{plural(folds, 'fold')}; every one of {cases} is tested once.",
         result=_result(documents, repeats),
-        facts={"data": documents[0]["store"], **({"command": typed} if (typed := command(sweep, "crossval")) else {})},
+        facts=_facts(documents, sweep),
         table=_table(head, repeats, controls),
         averages=_table(averages[0], averages[1:]) if averages else None,
         folds=_table(*_split(fold_rows(documents))),
         names=[f"{row[0]}, split seed {row[1]}, seed {row[2]}" for row in repeats],
-        explanation=EXPLANATION.replace("*", "").strip().split("\n\n"),
+        explanation=re.sub("[*`]", "", EXPLANATION).strip().split("\n\n"),
     )
     (pooled / PAGE).write_text(text, encoding="utf-8")
     return pooled / PAGE
 
 
+def _facts(documents: list[dict[str, Any]], sweep: Path) -> dict[str, str]:
+    """Title and text: data, command, code and date; what is unknown is omitted."""
+    runs = [path.parent for path in sorted(sweep.glob(f"*/{METRICS}"))]
+    environments = [read_json(run / ENVIRONMENT) for run in runs if (run / ENVIRONMENT).is_file()]
+    found = {"data": str(documents[0]["store"]), "command": command(sweep, "crossval"), "code": code(environments),
+             "date": date([run / METRICS for run in runs])}  # fmt: skip
+    return {title: text for title, text in found.items() if text}
+
+
 def _result(documents: list[dict[str, Any]], repeats: Sequence[Row]) -> list[str]:
     """The pooled AUROC of each repeat."""
-    return [
-        f"{row[0]}{f', split seed {row[1]}, seed {row[2]}' if len(repeats) > 1 else ''}: pooled AUROC "
-        f"{format_estimate(document['bag']['metrics']['auroc'])}"
-        for row, document in zip(repeats, documents, strict=True)
-    ]
+    aurocs = [f"pooled AUROC {format_estimate(document['bag']['metrics']['auroc'])}" for document in documents]
+    if len(aurocs) == 1:
+        return [f"P{aurocs[0][1:]}"]
+    return [f"{row[0]}, split seed {row[1]}, seed {row[2]}: {text}" for row, text in zip(repeats, aurocs, strict=True)]
 
 
 def _split(rows: list[Row]) -> tuple[Row, list[Row]]:

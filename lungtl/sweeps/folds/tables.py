@@ -17,7 +17,7 @@ from lungtl.evaluation.pooling import RUN_CONTROLS
 from lungtl.runs.naming import differing
 
 Row = tuple[str, ...]
-COLUMNS = ("auroc, mean of the folds", *(f"{name}, pooled" for name in HEADLINES))
+COLUMNS = ("AUROC, mean of the folds", *(f"{title}, pooled" for title in HEADLINES.values()))
 EXPLANATION = """\
 Every patient is tested once, by the model of the fold that was neither trained nor validated on that patient. *Pooled*
 metrics use all these predictions together; sensitivity and specificity are at a probability of 0.5. The *mean of the
@@ -90,7 +90,7 @@ def table_parts(documents: list[dict[str, Any]]) -> tuple[list[Row], list[Row], 
         for control, scores in document["controls"].items():
             title, own_seed = f"control: {control}", ""
             if control in RUN_CONTROLS:
-                title, own_seed = f"{title} of {name}", seed
+                title, own_seed = f"{title} of {name}" if len(set(names)) > 1 else title, seed
             elif several_stores:
                 title = f"{title} ({document['store']})"
             controls.append((title, split_seed, own_seed, *counts, "", *_cells(scores)))

@@ -32,7 +32,7 @@ def facts(sweep: Sweep) -> list[tuple[str, str]]:
         ("fixed", " ".join(fixed)),
         ("command", command(runs[0].folder.parent)),
         ("code", code([run.environment or {} for run in runs])),
-        ("date", _date([run.folder / METRICS for run in runs])),
+        ("date", date([run.folder / METRICS for run in runs])),
     ]
     return [(title, text) for title, text in found if text]
 
@@ -87,5 +87,6 @@ def _difference(one: Comparison, swap: bool = False) -> str:
     return f"{format_estimate(gain, signed=True)}{adjusted}"
 
 
-def _date(files: list[Path]) -> str:
+def date(files: list[Path]) -> str:
+    """The day on which the newest of the files was written."""
     return f"{datetime.fromtimestamp(max(file.stat().st_mtime for file in files), UTC):%Y-%m-%d}"

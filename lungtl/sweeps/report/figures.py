@@ -103,7 +103,7 @@ def roc_figure(tested: TestSet, controls: Mapping[str, Floats]) -> Figure:
             x, y, area = ROC.trace(labels, probabilities)
             axes.plot(x, y, color=BLACK, linestyle=style, linewidth=1.2, label=f"control: {name}, AUC {area:.2f}")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="any constant prediction")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize=8, ncols=2)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize=10, ncols=2)
     return figure
 
 
@@ -168,7 +168,7 @@ def _number_points(axes: Axes, points: Mapping[int, tuple[float, float]]) -> Non
             group.append(number)
     for group in groups:
         text = ", ".join(map(str, group))
-        axes.annotate(text, points[group[0]], (5, 3), textcoords="offset points", fontsize=8)
+        axes.annotate(text, points[group[0]], (5, 3), textcoords="offset points", fontsize=10)
 
 
 def _decades(values: Sequence[float | None]) -> float:

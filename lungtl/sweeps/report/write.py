@@ -42,7 +42,7 @@ def write_report(folder: Path, out: Path | None = None, title: str | None = None
     title = title or (folder if out is None else out).name
     out = out or folder / REPORT
     sweep = read_sweep(folder)
-    log.info("%s\n%s", text_table(terminal_rows(sweep)), best_setting(sweep))
+    log.info("%s\n%s", text_table(terminal_rows(sweep)), best_setting(sweep).replace(" Test AUROC", "\nTest AUROC"))
     out.mkdir(parents=True, exist_ok=True)
     write_table(run_table(sweep.runs), out / "table.csv")
     (out / "README.md").write_text(markdown(sweep.runs, title), encoding="utf-8")

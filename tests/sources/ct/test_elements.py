@@ -22,6 +22,7 @@ from lungtl.sources.ct.elements import vendor
         ("Hitachi Medical Corporation", "Hitachi"),
         ("Neusoft Medical Systems", "Neusoft"),
         ("UIH", "United Imaging"),
+        ("lungtl phantom", "lungtl phantom"),
         ("DOE^JOHN", "other"),
         ("GEORGE", "other"),
         ("", ""),

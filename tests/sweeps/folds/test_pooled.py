@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,8 @@ def test_the_page_has_the_pooled_results_and_each_fold(pooled: Path) -> None:
         assert f">{value:.3f}</td>" in page
     assert page.count("data:image/png;base64,") == len(list(pooled.glob("*/roc.png")))
     assert page.index('id="pooled"') < page.index('id="folds"')
+    assert "`" not in page
+    assert f"<dt>date</dt><dd>{datetime.now(UTC):%Y-}" in page
 
 
 def test_settings_that_share_a_name_are_not_merged(tmp_path: Path) -> None:
@@ -232,7 +235,7 @@ def test_the_untrained_control_is_pooled_and_shown_for_each_repeat(tmp_path: Pat
     assert document["gains"]["untrained"]["difference"] == pytest.approx(model - control)
     rows = rows_of((folder / "README.md").read_text())
     assert [row[:3] for row in rows if "untrained" in row[0]] == [
-        ["control: untrained of toy tiny frozen mean", "0", str(seed)] for seed in (0, 1)
+        ["control: untrained", "0", str(seed)] for seed in (0, 1)
     ]
 
 
