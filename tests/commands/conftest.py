@@ -20,12 +20,6 @@ from lungtl.tracking.backend import open_client
 from tests.dicom_files import truncate, write_series
 from tests.forked import Forks
 
-IMPORTS = (
-    "lungtl.tracking.tracker", "lungtl.training.fit", "lungtl.models.bag_classifier", "lungtl.sources.ct.volume",
-    "mlflow.store.tracking.sqlalchemy_store", "hydra.main", "pandas", "matplotlib.pyplot", "scipy.stats",
-    "sklearn.metrics", "captum.attr", "tests.commands.phantom",
-)  # fmt: skip
-"""What most commands import, and the phantom's choice of scans."""
 N_SERIES = 24
 N_SLICES = 5
 CLOSED_PORT = "http://127.0.0.1:9"  # nobody listens on the discard port: the hub cannot be reached
@@ -148,7 +142,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """24 scans of 48 x 48 pixels; the positive ones hold a bright square."""
     root = tmp_path_factory.mktemp("lab")
-    with Forks(*IMPORTS, environment=environment(root)) as forks:
+    with Forks("tests.commands.warm", environment=environment(root)) as forks:
         lab = Lab(root, forks)
         _write(lab)
         yield lab
