@@ -42,6 +42,17 @@ def write_0709(root: Path, z_mm: NDArray[np.float64] = Z_0709) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole scan, for tests that only read it."""
+    return write_0709(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def bag(whole: Path) -> Bag:
+    return load(whole)
+
+
 def load(root: Path, **options: Any) -> Bag:
     source = LidcSource(str(root), **options)
     (item,) = source.inventory().items
@@ -66,16 +77,14 @@ def test_the_database_has_the_positions_above() -> None:
     assert scan.z_mm.tolist() == Z_0709.tolist()
 
 
-def test_slice_labels(tmp_path: Path) -> None:
-    bag = load(write_0709(tmp_path))
+def test_slice_labels(bag: Bag) -> None:
     assert bag.z_mm.tolist() == [*range(1347, 1645)]
     assert z_of(bag, 1) == BENIGN_0709
     assert z_of(bag, 2) == MALIGNANT_0709
     assert len(z_of(bag, 0)) == 298 - len(BENIGN_0709) - len(MALIGNANT_0709)
 
 
-def test_bag(tmp_path: Path) -> None:
-    bag = load(write_0709(tmp_path))
+def test_bag(bag: Bag) -> None:
     assert (bag.bag_id, bag.patient_id, bag.bag_label, bag.split) == (UID_0709, "LIDC-IDRI-0709", 1, None)
     assert bag.pixel_spacing_mm == (0.75, 0.75)  # of the files, not of the database
     assert bag.details == {
@@ -97,8 +106,8 @@ def test_bag(tmp_path: Path) -> None:
     }
 
 
-def test_nodules(tmp_path: Path) -> None:
-    rows = load(write_0709(tmp_path)).nodules
+def test_nodules(bag: Bag) -> None:
+    rows = bag.nodules
     seen = [
         (r["nodule"], r["ratings"], r["malignancy"], r["n_readers"], r["malignant"], r["z_min"], r["z_max"])
         for r in rows
@@ -113,13 +122,11 @@ def test_nodules(tmp_path: Path) -> None:
     ]
 
 
-def test_diameter_is_the_largest_nodules(tmp_path: Path) -> None:
-    bag = load(write_0709(tmp_path))
+def test_diameter_is_the_largest_nodules(bag: Bag) -> None:
     assert bag.diameter_mm == max(row["diameter_mm"] for row in bag.nodules) == bag.nodules[1]["diameter_mm"]
 
 
-def test_voxels_are_interpolated_hu(tmp_path: Path) -> None:
-    bag = load(write_0709(tmp_path))
+def test_voxels_are_interpolated_hu(bag: Bag) -> None:
     # stored 0, 7, 14, 21 on the first slice, 28 more on the next, three slices up
     assert bag.voxels[:4, 0, 0].tolist() == [-1024, -1015, -1005, -996]
     assert bag.voxels[3].ravel().tolist() == [-996, -989, -982, -975]
@@ -136,8 +143,8 @@ def test_voxels_are_interpolated_hu(tmp_path: Path) -> None:
         ({"threshold": 1}, [*range(1523, 1529), *range(1538, 1577), *range(1589, 1598), *range(1613, 1628)]),
     ],
 )
-def test_rule_and_threshold(tmp_path: Path, options: dict[str, Any], malignant: list[int]) -> None:
-    bag = load(write_0709(tmp_path), **options)
+def test_rule_and_threshold(whole: Path, options: dict[str, Any], malignant: list[int]) -> None:
+    bag = load(whole, **options)
     assert z_of(bag, 2) == malignant
     assert bag.bag_label == (1 if malignant else 0)
 
@@ -153,8 +160,8 @@ def test_scan_without_nodules(tmp_path: Path) -> None:
 # Excluded nodules
 
 
-def test_a_nodule_of_too_few_readers_leaves_its_own_slices_unknown(tmp_path: Path) -> None:
-    bag = load(write_0709(tmp_path), min_readers=2)
+def test_a_nodule_of_too_few_readers_leaves_its_own_slices_unknown(whole: Path) -> None:
+    bag = load(whole, min_readers=2)
     # the first and the last nodule have one reader
     assert z_of(bag, -1) == [*range(1523, 1529), *range(1622, 1628)]
     assert z_of(bag, 1) == [*range(1574, 1577), *range(1589, 1598), *range(1613, 1622)]
@@ -163,9 +170,8 @@ def test_a_nodule_of_too_few_readers_leaves_its_own_slices_unknown(tmp_path: Pat
     assert bag.bag_label == 1
 
 
-def test_an_indeterminate_nodule_is_malignant_or_excluded(tmp_path: Path) -> None:
-    root = write_0709(tmp_path)
-    kept, excluded = (load(root, threshold=4.5, indeterminate=choice) for choice in ("keep", "exclude"))
+def test_an_indeterminate_nodule_is_malignant_or_excluded(whole: Path) -> None:
+    kept, excluded = (load(whole, threshold=4.5, indeterminate=choice) for choice in ("keep", "exclude"))
     assert (kept.bag_label, z_of(kept, 2), z_of(kept, -1)) == (1, MALIGNANT_0709, [])
     # 1559..1573 belong to the benign nodule too
     assert (excluded.bag_label, z_of(excluded, 2), z_of(excluded, -1)) == (-1, [], [*range(1538, 1559)])
@@ -261,8 +267,8 @@ def test_no_root_is_a_usage_error() -> None:
 # As a source
 
 
-def test_source_and_items_are_picklable(tmp_path: Path) -> None:
-    source = LidcSource(str(write_0709(tmp_path)))
+def test_source_and_items_are_picklable(whole: Path) -> None:
+    source = LidcSource(str(whole))
     (item,) = source.inventory().items
     there, thing = pickle.loads(pickle.dumps((source, item)))  # noqa: S301
     assert np.array_equal(there.load(thing).slice_labels, source.load(item).slice_labels)
