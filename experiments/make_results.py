@@ -46,7 +46,9 @@ STUDIES: dict[str, Sequence[Sequence[str]]] = {
     "seed_paper": [[]],
     "learning_curve": [[]],
     "phantom_aggregators": [[]],
-    "transfer": [["backbone=efficientnet_lite0,efficientnet_lite1,efficientnet_lite2"]],
+    "transfer": [[], ["freezing=norm_only,bitfit,layer_decay,lora"], ["freezing=gradual", "freezing.every=1"],
+                 ["freezing=lp_ft", "freezing.probe_epochs=4"],
+                 ["backbone=efficientnet_lite1,efficientnet_lite2", "freezing=frozen,full,from_scratch"]],
 }  # fmt: skip
 """Study -> the command lines beside `experiments=NAME`, each with a sweep of its own."""
 
@@ -145,6 +147,8 @@ def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
                  *markdown_table([columns, *rows_of_patients]), ""]  # fmt: skip
     if name == "seed_paper":
         page += [f"Accuracy at 0.5 on the training cases, mean of the folds: {training_accuracy(sweeps[0]):.3f}.", ""]
+    if name == "transfer":
+        page += ["What it costs, median of the folds:", "", *markdown_table(costs(labels, documents)), ""]
     findings = yaml.safe_load((HERE / "results" / "findings.yaml").read_text(encoding="utf-8")).get(name, {})
     page += [line for title, finding in findings.items() for line in (f"**{title}**: {finding}", "")]
     folds, patients = len(documents[0]["folds"]["auroc"]["values"]), documents[0]["bag"]["n_patients"]
@@ -179,6 +183,8 @@ def read_pooled(sweep: Path) -> list[dict[str, Any]]:
         split = pd.read_csv(sweep / document["runs"][0] / "split.csv", dtype=str, keep_default_na=False)
         predictions = pd.read_csv(path.parent / "oof_predictions.csv", dtype={"bag_id": str, "patient_id": str})
         document["predictions"] = predictions.merge(split[["bag_id", "diameter_mm"]], on="bag_id")
+        runs = [json.loads((sweep / run / "metrics.json").read_text(encoding="utf-8")) for run in document["runs"]]
+        document["training"] = [run["training"] for run in runs]
         documents.setdefault(document["setting_key"], []).append(document)
     return [combine(repeats) for repeats in documents.values()]
 
@@ -240,6 +246,16 @@ def training_accuracy(sweep: Path) -> float:
         scores = json.loads((Path(printed.split()[-1]) / "metrics.json").read_text(encoding="utf-8"))
         accuracies.append(scores["bag"]["metrics"]["accuracy"]["value"])
     return float(np.mean(accuracies))
+
+
+def costs(labels: Sequence[str], documents: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """A header, and for each setting its parameters that train and the time that it trains."""
+    rows = []
+    for label, document in zip(labels, documents, strict=True):
+        parameters = document["training"][0]["trainable_parameters"]
+        seconds = np.median([training["seconds"] for training in document["training"]])
+        rows.append((label, f"{parameters:,}", f"{seconds / 60:.1f}"))
+    return [("setting", "parameters that train", "minutes of training"), *rows]
 
 
 def by_patient(document: dict[str, Any]) -> list[tuple[str, ...]]:
