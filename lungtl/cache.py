@@ -17,8 +17,11 @@ KEYS = "data_dir=FOLDER, prune=all or max_gb=NUMBER"
 
 def main() -> None:
     """Remove entries if requested, then list the remaining ones, the most recently used first."""
-    parser = argparse.ArgumentParser(prog=typed("cache"), description="List or prune the feature cache.")
-    parser.add_argument("overrides", nargs="*", metavar="data_dir=FOLDER | prune=all | max_gb=10")
+    parser = argparse.ArgumentParser(prog=typed("cache"), description="List the feature cache, or remove entries.")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE",
+        help="data_dir=FOLDER of lungtl; prune=all removes all entries; max_gb=10 keeps the most recently used ones",
+    )  # fmt: skip
     overrides = parser.parse_args().overrides
     limit = size_limit(overrides)
     folder = CacheFolder(data_dir_of(overrides))

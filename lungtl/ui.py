@@ -19,8 +19,10 @@ KEYS = ("data_dir", "tracking.uri", "tracking.experiment", "port")
 
 def main() -> None:
     """Start MLflow's server until Ctrl-C. If `tracking.uri` is a server, only print the address of its runs."""
-    parser = argparse.ArgumentParser(prog=typed("ui"), description="Open the MLflow UI on loopback.")
-    parser.add_argument("overrides", nargs="*", metavar=" | ".join(f"{key}=..." for key in KEYS))
+    parser = argparse.ArgumentParser(
+        prog=typed("ui"), description="Start MLflow's web interface, on this machine only."
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=f"one of {', '.join(KEYS)} (5000)")
     values = {}
     for override in parser.parse_args().overrides:
         key, separator, value = override.partition("=")

@@ -38,9 +38,11 @@ def examine(data_dir: Path, root: Path | None) -> Iterator[Finding]:
 def main() -> None:
     """Print all findings; exit with 1 if there is a FAIL."""
     parser = argparse.ArgumentParser(
-        prog=typed("doctor"), description="Check the installation, the stores and a folder of DICOM series."
+        prog=typed("doctor"), description="Check the installation, the data folder and a folder of DICOM series."
     )
-    parser.add_argument("overrides", nargs="*", metavar="data_dir=FOLDER | root=FOLDER (DICOM series to check)")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=FOLDER", help="data_dir=FOLDER of lungtl; root=FOLDER with DICOM series"
+    )
     overrides = parser.parse_args().overrides
     root = None
     for override in overrides:

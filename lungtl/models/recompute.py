@@ -56,7 +56,7 @@ def _saved_bytes(network: Callable[[Tensor], Tensor], rows: Tensor, weights: set
 
     def note(tensor: Tensor) -> Tensor:
         saved[tensor.data_ptr()] = tensor.nbytes
-        return tensor
+        return tensor.detach()  # the tensor itself would hold the graph that holds it, for ever
 
     devices = [rows.device] if rows.device.type == "cuda" else []
     with torch.random.fork_rng(devices), saved_tensors_hooks(note, lambda tensor: tensor):

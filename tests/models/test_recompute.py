@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from unittest import mock
 
@@ -155,3 +156,15 @@ def test_batch_norms_that_train_see_all_slices_at_once() -> None:
     before = classifier.state_dict()["backbone.net.bn1.num_batches_tracked"].clone()
     classifier(BAGS).bag_logits.sum().backward()
     assert classifier.state_dict()["backbone.net.bn1.num_batches_tracked"] == before + 1
+
+
+def test_nothing_stays_in_memory_after_a_step() -> None:
+    # a ReLU saves its output, which leads back to it
+    network = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+
+    def tensors_after_a_step() -> int:
+        in_chunks(network, torch.randn(7, 4), 2, 0, set()).sum().backward()
+        gc.collect()
+        return sum(isinstance(each, Tensor) for each in gc.get_objects())
+
+    assert tensors_after_a_step() == tensors_after_a_step()
