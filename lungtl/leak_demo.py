@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lungtl.evaluation.formatting import text_table
+from lungtl.evaluation.formatting import markdown_table, text_table
 from lungtl.evaluation.leakage import (
     BAG,
     DATASET_LABELS,
@@ -88,9 +88,8 @@ def run(config: TrainConfig) -> None:
         "features": f"{classifier.backbone.name}, frozen",
     }
     (folder / "README.md").write_text(markdown(table, dataset, about), encoding="utf-8")
-    shown = [("folds keep together", DATASET_LABELS, f"{RANDOM_LABELS} per patient"), *table_rows(table)]
     log.info("AUROC of slices, out of fold: mean of %d repetitions (minimum to maximum)", table["draw"].nunique())
-    log.info("%s\n%s\nfolder  %s", text_table(shown), "\n".join(findings(table)), folder)
+    log.info("%s\n%s\nfolder  %s", text_table(table_rows(table)), "\n".join(findings(table)), folder)
     print(folder)
 
 
@@ -194,16 +193,14 @@ def markdown(table: pd.DataFrame, dataset: str, about: Mapping[str, str]) -> str
         "",
         *(f"- {title}: {text}" for title, text in about.items()),
         "",
-        f"| folds keep together | {DATASET_LABELS} | {RANDOM_LABELS} per patient |",
-        "| --- | --- | --- |",
+        *markdown_table(table_rows(table)),
     ]
-    lines += [f"| {' | '.join(row)} |" for row in table_rows(table)]
     return "\n".join([*lines, "", *findings(table), "", EXPLANATION])
 
 
 def table_rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
-    """A row for each kind of folds: what they keep together, and the AUROC for each kind of labels."""
-    rows = []
+    """A header, then a row for each kind of folds: what they keep together, and the AUROC for each kind of labels."""
+    rows: list[tuple[str, ...]] = [("folds keep together", DATASET_LABELS, f"{RANDOM_LABELS} per patient")]
     for kept, shown in SHOWN.items():
         own = table[table["kept_together"] == kept]
         if len(own):

@@ -6,7 +6,7 @@ import json
 import logging
 
 from lungtl.bundle import CONFIG
-from lungtl.runs.folder import bundle_of, find_model
+from lungtl.runs.folder import bundle_of, find_model, places
 from lungtl.settings import command_line
 from lungtl.settings.credentials import hide_password
 from lungtl.settings.errors import LungtlError
@@ -25,7 +25,6 @@ def run(config: RegisterConfig) -> None:
         raise LungtlError(f"{folder} was not tracked, so it has no MLflow run; train it without tracking=none")
 
     from lungtl.tracking.backend import default_uri, open_client
-    from lungtl.tracking.places import places
     from lungtl.tracking.registry import register_bundle
 
     client = open_client(config.tracking.uri, config.data_dir)

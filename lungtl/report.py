@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 from lungtl.settings import command_line
@@ -11,6 +10,7 @@ from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import ReportConfig
 from lungtl.sweeps.parent import REPORT, parent_of
 from lungtl.tracking.backend import DATABASE, open_client, reason, store_errors
+from lungtl.tracking.mlflow_run import MlflowRun
 
 log = logging.getLogger(__name__)
 
@@ -18,19 +18,19 @@ log = logging.getLogger(__name__)
 def run(config: ReportConfig) -> None:
     """Write the report, and print its folder."""
     from lungtl.sweeps.report.finished import find_sweep
-    from lungtl.sweeps.report.write import write_report
+    from lungtl.sweeps.report.write import PAGE, write_report
 
     sweep = find_sweep(config.sweep, config.data_dir)
-    files = write_report(sweep, config.out, config.title).files
+    write_report(sweep, config.out, config.title)
     if config.out is None:
-        upload(files, sweep, config)
-    page = files[0]
-    log.info("open %s in a browser", page)
-    print(page.parent)
+        upload(sweep, config)
+    out = config.out or sweep / REPORT
+    log.info("open %s in a browser", out / PAGE)
+    print(out)
 
 
-def upload(files: Sequence[Path], sweep: Path, config: ReportConfig) -> None:
-    """Add the report's files to the sweep's own run in MLflow, if it has one; a failure is a warning."""
+def upload(sweep: Path, config: ReportConfig) -> None:
+    """Add the report in a sweep's folder to the sweep's own run in MLflow, if it has one; a failure is a warning."""
     run_id, uri = parent_of(sweep), config.tracking.uri
     if run_id is None or not config.tracking.enabled:
         return
@@ -38,9 +38,7 @@ def upload(files: Sequence[Path], sweep: Path, config: ReportConfig) -> None:
     try:
         if uri is None and not (config.data_dir / DATABASE).is_file():  # opening it would create it
             raise LungtlError(f"there is no {config.data_dir / DATABASE}")
-        client = open_client(uri, config.data_dir)
-        for path in files:
-            client.log_artifact(run_id, str(path), REPORT)
+        MlflowRun(open_client(uri, config.data_dir), run_id).artifacts(sweep / REPORT, REPORT)
     except failures as error:
         log.warning(
             "the report was not uploaded to MLflow (%s); set tracking.uri= or data_dir= of the sweep", reason(error)

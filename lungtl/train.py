@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lungtl.evaluation.formatting import format_estimate, format_number
 from lungtl.runs.epochs import duration
-from lungtl.runs.folder import PRUNED, RECORD, place_of_data, read_record
+from lungtl.runs.folder import PRUNED, RECORD, place_of_data, places, read_record
 from lungtl.runs.log import logged
 from lungtl.runs.naming import run_name, sweep_run_name
 from lungtl.runs.resuming import check_settings, check_trusted, own_overrides, resumed_command_line
@@ -93,8 +93,6 @@ def _train(config: TrainConfig, folder: Path, swept: bool, name_in_sweep: str) -
 
 def next_steps(config: TrainConfig, folder: Path) -> list[str]:
     """What to type next, on the data of this run: see it in MLflow, compare aggregators, evaluate it."""
-    from lungtl.tracking.places import places
-
     omitted = ("aggregator", "data_dir", "name", "resume", "verbose")
     own = [line for line in config.overrides if override_key(line) not in omitted]
     sweep = typed("train", "-m", "aggregator=mean,max,attention", *own, *place_of_data(config.data_dir))
@@ -125,8 +123,6 @@ def _swept_line(folder: Path, name: str, result: Result | None) -> str:
 def _how_to_continue(config: TrainConfig, folder: Path, stopped: str) -> str:
     if not (folder / RECORD).is_file():
         return f"{stopped} before training"
-    from lungtl.tracking.places import places
-
     steps = typed("train", assigned("resume", folder), *places(config.data_dir, config.tracking))
     return f"{stopped}; to continue: {steps}"
 

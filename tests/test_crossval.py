@@ -1,36 +1,16 @@
-"""Arguments, exit codes and signals; whole cross-validations are in tests/commands."""
+"""Arguments and exit codes; whole cross-validations are in tests/commands."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
+import runpy
 import sys
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lungtl.crossval import check_overrides
+from lungtl.crossval import check_overrides, main
 from lungtl.settings.errors import UsageError
-
-FAKE_PYTHON = """\
-#!/bin/sh
-trap 'echo interrupted; kill $!; exit 130' INT
-echo "$@"
-{rest}
-"""
-
-
-def start(folder: Path, rest: str, *arguments: str) -> subprocess.Popen[str]:
-    """Start crossval with a shell script in place of the training process."""
-    script = folder / "python"
-    script.write_text(FAKE_PYTHON.format(rest=rest))
-    script.chmod(0o755)
-    code = f"import sys; from lungtl import crossval; sys.executable = {str(script)!r}; crossval.main()"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], cwd=folder, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "LUNGTL_DATA_DIR": str(folder)},
-    )  # fmt: skip
+from lungtl.settings.typed import TYPED
 
 
 @pytest.mark.parametrize(
@@ -46,19 +26,15 @@ def test_everything_else_can_be_overridden() -> None:
     check_overrides(["-m", "split.folds=7", "split.seed=0,1", "seed=0,1", "hydra/launcher=joblib", "experiments=x"])
 
 
-@pytest.mark.parametrize(("rest", "code"), [("exit 0", 0), ("exit 1", 1), ("exit 2", 2), ("kill -9 $$", 137)])
-def test_the_arguments_and_the_exit_code_are_passed_on(tmp_path: Path, rest: str, code: int) -> None:
-    process = start(tmp_path, rest, "seed=0,1", "--cfg", "job")
-    out, _ = process.communicate(timeout=30)
-    assert out == "-m lungtl.train --config-name=crossval -m split.kind=kfold seed=0,1 --cfg job\n"
-    assert process.returncode == code
+def test_the_arguments_and_the_exit_code_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_module(name: str, **options: Any) -> None:
+        assert (name, options["run_name"]) == ("lungtl.train", "__main__")
+        assert sys.argv[1:] == ["--config-name=crossval", "-m", "split.kind=kfold", "seed=0,1", "--cfg", "job"]
+        sys.exit(3)
 
-
-def test_ctrl_c_reaches_the_sweep_once(tmp_path: Path) -> None:
-    process = start(tmp_path, "sleep 60 >/dev/null & wait")
-    assert process.stdout is not None
-    process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=30)
-    assert out == "interrupted\n"
-    assert process.returncode == 130
+    monkeypatch.setenv(TYPED, "[]")
+    monkeypatch.setattr(runpy, "run_module", run_module)
+    monkeypatch.setattr(sys, "argv", ["crossval", "seed=0,1", "--cfg", "job"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 3

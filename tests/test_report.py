@@ -50,7 +50,7 @@ def test_a_store_that_cannot_be_reached_is_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, uri: str | None, message: str
 ) -> None:
     sweep = swept(tmp_path, "0" * 32)
-    upload([sweep / "parent.json"], sweep, config(tmp_path, tracking=TRACKING.model_copy(update={"uri": uri})))
+    upload(sweep, config(tmp_path, tracking=TRACKING.model_copy(update={"uri": uri})))
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "not uploaded to MLflow" in record.getMessage()
@@ -61,12 +61,13 @@ def test_a_store_that_cannot_be_reached_is_a_warning(
 def test_a_run_that_the_store_does_not_have_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     open_client(None, tmp_path)
     sweep = swept(tmp_path, "0" * 32)
-    upload([sweep / "parent.json"], sweep, config(tmp_path))
+    (sweep / "report").mkdir()
+    upload(sweep, config(tmp_path))
     assert "not uploaded to MLflow (" in caplog.text
 
 
 def test_a_sweep_without_a_run_needs_no_store(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for run_id, tracking in ((None, TRACKING), ("0" * 32, TRACKING.model_copy(update={"enabled": False}))):
         sweep = swept(tmp_path / str(run_id), run_id)
-        upload([sweep / "parent.json"], sweep, config(tmp_path, tracking=tracking))
+        upload(sweep, config(tmp_path, tracking=tracking))
     assert caplog.records == []

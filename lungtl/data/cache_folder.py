@@ -110,21 +110,12 @@ class CacheFolder:
         """The file with the array of a complete entry."""
         return self.path / name / FEATURES
 
-    def is_complete(self, name: str, address: Mapping[str, Any], layout: Layout) -> bool:
+    def is_complete(self, name: str) -> bool:
         """True if a locked entry exists and is intact, which reads all of it; this updates its time of last use."""
         folder = self.path / name
         if not folder.is_dir():
             return False
-        try:
-            existing = json.loads((folder / ADDRESS).read_text(encoding="utf-8"))
-            with (folder / FEATURES).open("rb") as file:
-                header = file.read(len(layout.header))
-                size = file.seek(0, io.SEEK_END)
-            same = existing == json.loads(json.dumps(address)) and (header, size) == (layout.header, layout.size)
-            intact = same and self.is_intact(folder)
-        except (OSError, ValueError):
-            intact = False
-        if not intact:
+        if not self.is_intact(folder):
             log.warning("features: cache entry %s is damaged and is computed again", name)
             return False
         os.utime(folder / ADDRESS)
@@ -132,8 +123,12 @@ class CacheFolder:
 
     @staticmethod
     def is_intact(entry: Path) -> bool:
-        """Whether the array of an entry is as it was written; raises OSError if a file is missing."""
-        return (entry / CHECKSUM).read_text(encoding="utf-8") == _checksum(entry / FEATURES)
+        """Whether an entry has all files, and its array is as it was written."""
+        try:
+            written = (entry / CHECKSUM).read_text(encoding="utf-8")
+            return (entry / ADDRESS).is_file() and written == _checksum(entry / FEATURES)
+        except (OSError, UnicodeDecodeError):
+            return False
 
     def reserve(self, name: str, layout: Layout, max_gb: float) -> Path | None:
         """Allocate the file of a locked entry, removing others if needed; None, after a warning, if it is too large."""

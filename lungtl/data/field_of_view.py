@@ -41,7 +41,8 @@ class FieldOfView(NamedTuple):
         """A square of `mm` around the centre of a slice; raises Refused if the slice is too small for it."""
         if not all(math.isfinite(spacing) and spacing > 0 for spacing in spacing_mm):
             raise Refused(
-                f"image.crop_mm={mm:g}: the pixel spacing of the slices is {spacing_mm}", "give (row, column) in mm"
+                f"image.crop_mm={mm:g} requires the pixel spacing of the slices, which is {spacing_mm}",
+                "give (row, column) in mm, or crop in pixels (image.crop)",
             )
         height, width = (mm / spacing for spacing in spacing_mm)
         if height > MOST * shape[0] or width > MOST * shape[1]:
@@ -78,24 +79,17 @@ def check_slices(mm: Sequence[float], bags: pd.DataFrame, name: str) -> None:
         bags: `Store.bags`.
         name: of their store.
     """
-    if not mm:
-        return
-    spacing = bags[["row_spacing_mm", "column_spacing_mm"]].to_numpy(np.float64)
-    unknown = ~(np.isfinite(spacing) & (spacing > 0)).all(axis=1)
-    if unknown.any():
-        first = bags["bag_id"][unknown].iloc[0]
-        raise LungtlError(
-            f"image.crop_mm={_listed(mm)} requires pixel spacings: {unknown.sum()} of {len(bags)} cases in {name} have "
-            f"none, the first is {first}; give the dataset its spacing, or use image.crop"
-        )
-    extent = (bags[["height", "width"]].to_numpy() * spacing).min(axis=1)
-    small = max(mm) > MOST * extent
-    if small.any():
-        first = bags["bag_id"][small].iloc[0]
-        raise LungtlError(
-            f"image.crop_mm={max(mm):g} is more than {MOST:g} times as large as the slices of {small.sum()} of "
-            f"{len(bags)} cases in {name}, the first is {first} ({extent[small][0]:.1f} mm); {REMEDY}"
-        )
+    columns = ["bag_id", "height", "width", "row_spacing_mm", "column_spacing_mm"]
+    unfit: dict[str, Refused] = {}
+    for bag_id, height, width, *spacing_mm in bags[columns].itertuples(index=False):
+        try:
+            for side in mm:
+                FieldOfView.in_mm(side, (height, width), (spacing_mm[0], spacing_mm[1]))
+        except Refused as refused:
+            unfit[bag_id] = refused
+    if unfit:
+        first, why = next(iter(unfit.items()))
+        raise LungtlError(f"{len(unfit)} of {len(bags)} cases in {name} cannot be used, the first is {first}: {why}")
 
 
 def resample(images: Tensor, field: FieldOfView, size: int) -> Tensor:
@@ -144,7 +138,3 @@ def _apply(rows: NDArray[np.float64], images: Tensor, columns: NDArray[np.float6
     left, right = (torch.from_numpy(matrix).to(images.device, images.dtype) for matrix in (rows, columns.T))
     with torch.autocast(images.device.type, enabled=False):  # it would round images to half precision
         return left @ images @ right
-
-
-def _listed(mm: Sequence[float]) -> str:
-    return f"{mm[0]:g}" if len(mm) == 1 else f"[{','.join(f'{each:g}' for each in mm)}]"

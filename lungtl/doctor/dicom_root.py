@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from lungtl.doctor.finding import Finding, verdict
-from lungtl.doctor.storage import free_gb
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.typed import typed
 from lungtl.sources.ct.series import find_series
+from lungtl.sources.files import free_bytes
 from lungtl.sources.lidc_database import read_scans, series_uids
 
 N_SCANS = 1018
@@ -57,6 +57,6 @@ def check_root(root: Path, data_dir: Path, workers: int) -> Iterator[Finding]:
         yield Finding("WARN", what, "see the store's quarantine.jsonl")
     if found:
         required = sum(np.prod(s.shape) * 2 * (np.ptp(s.z_mm) + 1) for s in found) / 1e9  # int16 at 1 mm
-        free = free_gb(data_dir)
+        free = free_bytes(data_dir) / 1e9
         what = f"a store of these series requires about {required:.1f} GB, {free:.1f} GB are free for {data_dir}"
         yield verdict(required < free, what, "free some space, or set data_dir to a larger disk")

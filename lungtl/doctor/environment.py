@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from packaging.requirements import Requirement
-from packaging.version import Version
 
 from lungtl.doctor.finding import Finding, verdict
 from lungtl.settings.errors import first_line
 
 PYTHONS = ((3, 11), (3, 14))
-TORCHVISION_AHEAD = 15  # torchvision 0.(n + 15) is built for torch 2.n: https://github.com/pytorch/vision#installation
 
 
 def check_python() -> Iterator[Finding]:
@@ -43,31 +41,18 @@ def check_package(requirement: Requirement) -> Finding:
     return Finding("FAIL", problem, remedy)
 
 
-def check_pairing(torch: str, torchvision: str) -> Finding:
-    """The versions of torch and torchvision were built for each other."""
-    minor = Version(torch).minor + TORCHVISION_AHEAD
-    ok = Version(torchvision).minor == minor
-    pair = f"torch {torch}, torchvision {torchvision}"
-    return verdict(ok, f"{pair} {'match' if ok else 'do not match'}", f"pip install 'torchvision==0.{minor}.*'")
-
-
 def check_torch() -> Iterator[Finding]:
-    """Torch and torchvision match and can be imported; the device they use."""
+    """Torch and torchvision can be imported; the device they use."""
     import torch
 
     from lungtl.models.compat import ensure_torchvision
 
-    pairing = check_pairing(metadata.version("torch"), metadata.version("torchvision"))
-    if pairing.status == "FAIL":
-        yield pairing
-        return
     try:
         ensure_torchvision()
     except (ImportError, RuntimeError) as error:
         problem = f"torchvision cannot be imported ({first_line(error)})"
         yield Finding("FAIL", problem, "install torch and torchvision with one pip command")
         return
-    yield pairing
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 1e9
         yield Finding("PASS", f"GPU: {torch.cuda.get_device_name(0)}, {memory:.0f} GB")

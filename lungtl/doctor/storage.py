@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lungtl.data.cache_folder import CacheFolder, Entry
+from lungtl.data.cache_folder import CacheFolder
 from lungtl.data.store.files import check_checksums
 from lungtl.data.store.reader import MANIFEST, Store
 from lungtl.doctor.finding import Finding, verdict
 from lungtl.runs.folder import BUNDLE, RECORD
 from lungtl.settings.errors import LungtlError
+from lungtl.sources.files import free_bytes
 
 LEAST_FREE_GB = 5.0
 
 
-def free_gb(folder: Path) -> float:
-    """Free space on the disk of a folder, which may not exist yet."""
-    existing = next(f for f in (folder, *folder.parents) if f.is_dir())
-    return shutil.disk_usage(existing).free / 1e9
-
-
 def check_space(data_dir: Path) -> Iterator[Finding]:
     """Space for runs and small stores; see `check_root` for the space of a dataset."""
-    free = free_gb(data_dir)
+    free = free_bytes(data_dir) / 1e9
     remedy = f"free some space (expected {LEAST_FREE_GB:g} GB), or set data_dir to a larger disk"
     yield verdict(free >= LEAST_FREE_GB, f"{free:.0f} GB free for {data_dir}", remedy, "WARN")
 
@@ -74,20 +68,13 @@ def check_stores(data_dir: Path) -> Iterator[Finding]:
 def check_cache(data_dir: Path) -> Iterator[Finding]:
     """Every entry of the feature cache is as it was written."""
     entries = CacheFolder(data_dir).entries()
-    damaged = [entry for entry in entries if not _is_intact(entry)]
+    damaged = [entry for entry in entries if not CacheFolder.is_intact(entry.folder)]
     for entry in damaged:
         yield Finding(
             "WARN", f"cache entry {entry.folder.name} was altered", f"remove {entry.folder}: it is only a copy"
         )
     if entries and not damaged:
         yield Finding("PASS", f"feature cache: {len(entries)} entries, unchanged")
-
-
-def _is_intact(entry: Entry) -> bool:
-    try:
-        return CacheFolder.is_intact(entry.folder)
-    except OSError:
-        return False
 
 
 def check_runs(data_dir: Path) -> Iterator[Finding]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +11,12 @@ from filelock import FileLock, Timeout
 
 from lungtl.download.fetch import fetch, is_complete, missing_bytes
 from lungtl.download.index import RemoteSeries, choose, index_version
+from lungtl.evaluation.formatting import format_size
 from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.schema import DownloadConfig
-from lungtl.settings.typed import typed
+from lungtl.settings.typed import assigned, typed
+from lungtl.sources.files import free_bytes
 from lungtl.sources.progress import bar
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def run(config: DownloadConfig) -> None:
             problems = fetch(incomplete, config.root, config.endpoint, progress)
         _report(problems, len(chosen))
     print(config.root)
-    log.info("next: %s", typed("prepare", "dataset=lidc", f"dataset.root={_quoted(config.root)}"))
+    log.info("next: %s", typed("prepare", "dataset=lidc", assigned("dataset.root", config.root)))
 
 
 def _announce(chosen: Sequence[RemoteSeries], incomplete: Sequence[RemoteSeries], root: Path) -> None:
@@ -43,18 +43,17 @@ def _announce(chosen: Sequence[RemoteSeries], incomplete: Sequence[RemoteSeries]
     log.info(
         "LIDC-IDRI (CC BY 3.0) at the NCI Imaging Data Commons, index %s: %d CT series of %d patients, %d files, %s",
         index_version(), len(chosen), len({series.patient_id for series in chosen}),
-        sum(series.n_files for series in chosen), _size(sum(series.size for series in chosen)),
+        sum(series.n_files for series in chosen), format_size(sum(series.size for series in chosen)),
     )  # fmt: skip
-    existing = next(folder for folder in (root, *root.parents) if folder.is_dir())
-    missing, free = sum(missing_bytes(series, root) for series in incomplete), shutil.disk_usage(existing).free
+    missing, free = sum(missing_bytes(series, root) for series in incomplete), free_bytes(root)
     log.info(
         "%s has %d of them; %d to download, %s; %s are free",
-        root, len(chosen) - len(incomplete), len(incomplete), _size(missing), _size(free),
+        root, len(chosen) - len(incomplete), len(incomplete), format_size(missing), format_size(free),
     )  # fmt: skip
     if missing > free:
         raise LungtlError(
-            f"{_size(missing)} to download, but {root} has {_size(free)} free; choose fewer with scans=N, or another "
-            "disk with root=FOLDER"
+            f"{format_size(missing)} to download, but {root} has {format_size(free)} free; choose fewer with "
+            "scans=N, or another disk with root=FOLDER"
         )
 
 
@@ -87,18 +86,6 @@ def _locked(root: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _quoted(path: Path) -> str:
-    """A path in Hydra's override syntax, quoted if necessary."""
-    from hydra.core.override_parser.types import Quote, QuotedString
-
-    plain = str(path)
-    return plain if re.fullmatch(r"[\w/.-]+", plain) else QuotedString(plain, Quote.single).with_quotes()
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:.1f} MB"
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from pydantic import TypeAdapter, ValidationError
 from scipy.special import expit, logit
-from sklearn.linear_model import LogisticRegression
 
 from lungtl.evaluation.checks import check_labels
 from lungtl.evaluation.covariates import DENSITY, DIAMETER, UNPENALISED, Regression, fit_regression, unknown
@@ -105,18 +104,15 @@ def fit_diameter(diameter_mm: ArrayLike, labels: ArrayLike) -> DiameterControl:
     """
     y = check_labels(labels, "training labels")
     train = _check_diameters(diameter_mm, "training diameters")
-    x = np.log1p(train)
-    centre, scale = x.mean(), x.std()
     if train.min() == train.max():
         return DiameterControl(0.0, float(logit(y.mean())))
     positive, negative = train[y == 1], train[y == 0]
     separated = negative.max() <= positive.min() or positive.max() <= negative.min()
     if separated:
         log.info("Diameter alone separates the training classes; its regression was regularised")
-    model: Any = LogisticRegression(C=1.0 if separated else np.inf, solver="newton-cholesky", tol=1e-10)
-    model.fit(((x - centre) / scale)[:, None], y)
-    slope = float(model.coef_[0, 0] / scale)
-    return DiameterControl(slope, float(model.intercept_[0] - slope * centre))
+    bags = pd.DataFrame({"diameter_mm": train, "label": y})
+    fitted = fit_regression(bags, [DIAMETER], strength=1.0 if separated else np.inf)
+    return DiameterControl(fitted.slopes[0], fitted.intercept)
 
 
 def _diameters_missing(bags: pd.DataFrame, which: str) -> bool:

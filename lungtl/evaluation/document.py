@@ -15,12 +15,19 @@ from pydantic.dataclasses import dataclass
 from lungtl.evaluation.chosen import Chosen
 from lungtl.evaluation.estimate import STRICT, DelongAuroc, Difference, Estimate, Probability
 from lungtl.settings.errors import LungtlError
+from lungtl.settings.keys import flatten
 
 SCHEMA = 2
 """Raised whenever a reader of older files would misread a newer one."""
 
 TRACKED = ("auroc", "auprc", "sensitivity", "specificity", "brier")
 """The metrics of the model that a tracker gets; intervals and all others are in metrics.json and summary.txt."""
+
+SCORES = ("bag", "calibrated", "with_covariates", "slice", "controls", "gains", "operating_points", "localisation")
+"""The parts of metrics.json that hold estimates."""
+
+ESTIMATED = {"value": "", "difference": "", "low": "_low", "high": "_high", "p_value": "_p_value"}
+"""The numbers of an estimate -> what its name ends with."""
 
 Document = dict[str, Any]
 """metrics.json as plain JSON values."""
@@ -159,46 +166,20 @@ def evaluation_document(*, split: str, bag: ScoreTable, **parts: Any) -> Documen
     return document.model_dump(mode="json", by_alias=True)
 
 
-def check_document(document: Document) -> None:
-    """Raise pydantic.ValidationError unless a document follows the schema."""
-    Metrics.model_validate_json(json.dumps(document))
-
-
 def flat_metrics(document: Document) -> dict[str, float]:
-    """Flatten metrics.json for comparisons, without what is undefined and without subgroups (a table of their own).
+    """Every score of metrics.json, without what is undefined and without subgroups (a table of their own).
 
     Returns:
-        "test/bag/auroc", "test/bag/auroc_low", "test/bag/auroc_high", "test/bag/auroc_delong_low", "test/slice/...",
-        "test/calibrated/platt/ece", "test/control/diameter/auroc", "test/gain/diameter/auroc",
-        "test/point/specificity_95/sensitivity", "test/localisation/model/share", "test/localisation/gain/centre/share",
-        ... -> a finite number.
+        "test/bag/auroc", "test/bag/auroc_low", "test/bag/auroc_delong_low", "test/controls/diameter/auroc",
+        "test/gains/diameter_p_value", "test/operating_points/specificity_95/sensitivity", ... -> a number.
     """
-    tables = {"bag": document["bag"], "slice": document["slice"] or {}}
-    tables |= {f"calibrated/{kind}": table for kind, table in document["calibrated"].items()}
-    tables |= {f"control/{name}": table for name, table in document["controls"].items()}
-    if with_covariates := document["with_covariates"]:
-        tables["with_covariates"] = with_covariates["scores"]
-    groups = {
-        name: table.get("metrics", {}) | {"auroc_delong": table.get("auroc_delong")} for name, table in tables.items()
-    }
-    gains = {f"gain/{name}": gain for name, gain in document["gains"].items()}
-    if with_covariates:
-        gains["with_covariates/gain"] = with_covariates["gain"]
-        gains |= {f"with_covariates/gain/{name}": gain for name, gain in with_covariates["gains"].items()}
-    groups |= {name: {"auroc": gain | {"value": gain["difference"]}} for name, gain in gains.items()}
-    for name, point in document["operating_points"].items():
-        groups[f"point/{name}"] = {key: part for key, part in (point or {}).items() if key != "threshold"}
-    if localisation := document["localisation"]:
-        groups |= {f"localisation/{rule}": measures for rule, measures in localisation["rules"].items()}
-        groups |= {f"localisation/gain/{rule}": measures for rule, measures in localisation["gains"].items()}
-    return {
-        f"{document['split']}/{group}/{name}{suffix}": float(estimate[part])
-        for group, estimates in groups.items()
-        for name, estimate in estimates.items()
-        if estimate
-        for part, suffix in (("value", ""), ("low", "_low"), ("high", "_high"), ("p_value", "_p"))
-        if estimate.get(part) is not None and math.isfinite(estimate[part])
-    }
+    flat = flatten({part: document[part] for part in SCORES if document[part]})
+    numbers = {}
+    for key, value in flat.items():
+        *path, last = [name for name in key.split(".") if name != "metrics"]
+        if last in ESTIMATED and value is not None:
+            numbers[f"{document['split']}/{'/'.join(path)}{ESTIMATED[last]}"] = float(value)
+    return numbers
 
 
 def main_metrics(document: Document) -> dict[str, float]:

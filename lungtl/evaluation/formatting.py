@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from lungtl.evaluation.estimate import Estimate, mean_and_sd
 from lungtl.evaluation.weighted import METRICS
@@ -135,28 +135,22 @@ def _gain(gain: Mapping[str, Any] | None, of: str = "model") -> str:
     return f"  {of} {format_number(gain['difference'], signed=True)}{p_value}"
 
 
-def rows_for_table(document: Mapping[str, Any], level: Literal["bag", "slice"] = "bag") -> Rows:
-    """Format the metrics of a metrics.json.
-
-    Args:
-        document: the file's content.
-        level: "bag" (model and controls side by side) or "slice" (the model alone; no rows when not scored).
+def rows_for_table(document: Mapping[str, Any]) -> Rows:
+    """Format the metrics of a metrics.json, model and controls side by side.
 
     Returns:
         The header, then one row per metric with cells such as "0.873 [0.810, 0.920]", "0.873 (no interval: only one
-        patient)" or "undefined: only one class: 0 of 12 positive". For bags also DeLong's interval and the model's gain
-        over each control below the AUROC, and the calibrated model below what calibration improves.
+        patient)" or "undefined: only one class: 0 of 12 positive". Below the AUROC also DeLong's interval and the
+        model's gain over each control, and the calibrated model below what calibration improves.
     """
-    if document[level] is None:
-        return []
-    columns = {"model": document[level]} | (document["controls"] if level == "bag" else {})
+    columns = {"model": document["bag"], **document["controls"]}
     rows: Rows = [("metric", *columns)]
     for name in METRICS:
         rows.append((name, *(_with_reason(table["metrics"][name]) for table in columns.values())))
-        if name == "auroc" and level == "bag":
+        if name == "auroc":
             rows.append(("auroc (DeLong)", *(_with_reason(table["auroc_delong"]) for table in columns.values())))
             rows += _gain_rows(document)
-        if name in CALIBRATION_METRICS and level == "bag":
+        if name in CALIBRATION_METRICS:
             blank = [""] * (len(columns) - 1)
             rows += [
                 (f"{name}, {kind}", _with_reason(table["metrics"][name]), *blank)

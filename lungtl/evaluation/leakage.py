@@ -52,7 +52,7 @@ def compare(rows: pd.DataFrame, features: Floats, folds: int, seed: int, draws: 
         permuted = permute_labels(rows, seed + draw)
         for labels, y in ((DATASET_LABELS, rows["malignant"].to_numpy()), (RANDOM_LABELS, permuted)):
             for together, group in groups.items():
-                p = out_of_fold(features, y, fold_numbers(y, group, folds, seed + draw))
+                p = out_of_fold(features, y, group, folds, seed + draw)
                 scores = score(y, p, rows["patient_id"])
                 auroc = scores.metrics["auroc"]
                 table.append({
@@ -72,23 +72,6 @@ def permute_labels(rows: pd.DataFrame, seed: int) -> NDArray[np.int64]:
     return rows["patient_id"].map(permuted).to_numpy(np.int64)
 
 
-def fold_numbers(labels: NDArray[np.int64], groups: NDArray[Any], folds: int, seed: int) -> NDArray[np.int64]:
-    """The fold of each row, int64 [N]; groups stay together, classes are spread evenly."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    numbers = np.zeros(len(labels), dtype=np.int64)
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    for number, (train, test) in enumerate(splitter.split(labels, labels, groups)):
-        numbers[test] = number
-        classes = np.unique(labels[train])
-        if len(classes) < 2:
-            raise LungtlError(
-                f"fold {number} of {folds} would be trained on label {classes[0]} only; "
-                "use another split.seed, fewer split.folds or more patients"
-            )
-    return numbers
-
-
 def differences(table: pd.DataFrame) -> pd.DataFrame:
     """By how much each kind of leaking folds exceeds folds by patient: min, mean and max over the draws.
 
@@ -101,18 +84,27 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
     return grouped.reset_index()
 
 
-def out_of_fold(features: Floats, labels: NDArray[np.int64], folds: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Probability of each row by the model trained on the other folds: float64 [N]."""
+def out_of_fold(
+    features: Floats, labels: NDArray[np.int64], groups: NDArray[Any], folds: int, seed: int
+) -> NDArray[np.float64]:
+    """Probability of each row by the model trained on the other folds: float64 [N].
+
+    Groups stay together, classes are spread evenly.
+    """
     from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    p = np.zeros(len(labels))
-    for fold in np.unique(folds):
-        test = folds == fold
-        model: Any = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-        p[test] = model.fit(features[~test], labels[~test]).predict_proba(features[test])[:, 1]
-    return p
+    model: Any = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    if any(len(np.unique(labels[train])) < 2 for train, _ in splitter.split(labels, labels, groups)):
+        raise LungtlError(
+            f"one of {folds} folds would be trained on one label only; use another split.seed, fewer split.folds or "
+            "more patients"
+        )
+    p = cross_val_predict(model, features, labels, groups=groups, cv=splitter, method="predict_proba")
+    return np.asarray(p[:, 1], np.float64)
 
 
 def _check_patients(rows: pd.DataFrame, folds: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from lungtl.evaluation.checks import check_rows
 from lungtl.evaluation.delong import auroc_interval
@@ -47,18 +47,19 @@ def subgroups(bags: pd.DataFrame, nodules: pd.DataFrame | None = None) -> pd.Dat
     groups: dict[str, Any] = {}
     if "diameter_mm" in bags:
         diameter = bags["diameter_mm"].to_numpy(dtype=np.float64)
-        groups["diameter"] = _levels(np.digitize(diameter, (np.nextafter(0, 1), 6, 8, 15)), diameter, DIAMETERS)
+        edges = (-np.inf, np.nextafter(0, 1), 6, 8, 15, np.inf)
+        groups["diameter"] = pd.cut(diameter, edges, right=False, labels=DIAMETERS)
     if "native_spacing_mm" in bags:
         spacing = bags["native_spacing_mm"].to_numpy(dtype=np.float64).round(2)  # positions are rounded in the files
-        groups["slice_spacing"] = _levels(np.digitize(spacing, (1.25, 2), right=True), spacing, SPACINGS)
+        groups["slice_spacing"] = pd.cut(spacing, (-np.inf, 1.25, 2, np.inf), labels=SPACINGS)
     if "manufacturer" in bags:
         groups["manufacturer"] = pd.Categorical(bags["manufacturer"].replace("", None))
     if nodules is not None:
         largest = _largest_nodules(nodules)
         readers = bags["bag_id"].map(largest["n_readers"]).to_numpy(dtype=np.float64)
-        groups["readers"] = _levels(np.minimum(readers, 4) - 1, readers, READERS)
+        groups["readers"] = pd.cut(readers, (0, 1, 2, 3, np.inf), labels=READERS)
         ranges = bags["bag_id"].map(largest["ratings"].map(_rating_range)).to_numpy(dtype=np.float64)
-        groups["reader_agreement"] = _levels(np.minimum(ranges, 2), ranges, AGREEMENTS)
+        groups["reader_agreement"] = pd.cut(ranges, (-np.inf, 0, 1, np.inf), labels=AGREEMENTS)
     table = pd.DataFrame(groups, index=bags.index)
     return table.loc[:, table.notna().any()]
 
@@ -92,12 +93,6 @@ def score_subgroups(
             counts = (n, int(y[members].sum()), len(np.unique(patients[members])))
             rows.append(Subgroup(str(name), str(level), *counts, auroc.value, auroc.low, auroc.high, auroc.undefined))
     return rows
-
-
-def _levels(indices: NDArray[Any], values: NDArray[np.float64], names: tuple[str, ...]) -> pd.Categorical[str]:
-    """Name the levels at the given indices; missing where the value is NaN."""
-    codes = np.where(np.isnan(values), -1, indices).astype(np.int64)
-    return pd.Categorical.from_codes(codes, categories=pd.Index(names), ordered=True)
 
 
 def _largest_nodules(nodules: pd.DataFrame) -> pd.DataFrame:

@@ -15,8 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from lungtl.settings.errors import LungtlError, Refused
 from lungtl.sources.base import Refusal
-from lungtl.sources.ct.header import read_headers
-from lungtl.sources.ct.other_formats import other_format
+from lungtl.sources.ct.header import other_format, read_headers
 from lungtl.sources.ct.series import Series, find_series
 from lungtl.sources.ct.volume_file import volume_name
 from lungtl.sources.files import printable

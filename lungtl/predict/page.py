@@ -13,7 +13,7 @@ from lungtl.bundle.ranges import Quantiles
 from lungtl.evaluation.page import render
 from lungtl.predict.about import About, decisions_table
 from lungtl.predict.document import MEANINGLESS
-from lungtl.predict.pictures import Planes, heated, overview, png, square_pixels
+from lungtl.predict.pictures import Planes, heated, legend, outlined, overview, png
 from lungtl.predict.result import SeriesResult
 from lungtl.predict.scale import scale
 from lungtl.predict.sheets import caption, padded, sheets
@@ -67,9 +67,9 @@ def make_page(
     spacing = result.series.pixel_spacing_mm
     images = {name: png(picture) for name, picture in pictures.items()}
     for key in result.key_slices:
-        images[f"slice-{key.rank}"] = png(square_pixels(key.image, spacing))
+        images[f"slice-{key.rank}"] = png(outlined(key.image, key.outlines, spacing))
         if key.heatmap is not None:
-            images[f"heat-{key.rank}"] = png(square_pixels(heated(key), spacing))
+            images[f"heat-{key.rank}"] = png(outlined(heated(key), key.outlines, spacing))
     html = render(
         TEMPLATE,
         images,
@@ -82,6 +82,7 @@ def make_page(
         slices=[(key.rank, caption(key)) for key in result.key_slices],
         heatmaps=any(key.heatmap is not None for key in result.key_slices),
         equal=result.equal_weights,
+        lines=legend(result.key_slices),
         models=[
             (about, decisions_table(about, each.decisions)) for about, each in zip(models, result.models, strict=True)
         ],

@@ -14,10 +14,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from lungtl.evaluation.figures.canvas import BLUE, GREY, VERMILLION
 from lungtl.evaluation.figures.montage import HEAT_COLOURS, OPACITY, windowed
+from lungtl.evaluation.figures.outlines import COLOURS, Outline
 from lungtl.predict.result import KeySlice, SeriesResult
 from lungtl.settings.sections import WINDOWS
 from lungtl.sources.ct.lungs import lung_planes
@@ -27,6 +28,8 @@ DPI = 165
 WIDTH = 2112
 """Of a page in pixels: four columns of 512 and their margins."""
 INCHES = WIDTH / DPI
+PANEL = 512
+"""Pixels of a key slice: those of most scanners."""
 FONT = 13
 THIN_MM = 60.0
 """A thinner slab would be covered by lines."""
@@ -193,6 +196,28 @@ def square_pixels(image: Picture, spacing_mm: tuple[float, float], least: int = 
         image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
     factor = max(1, least // image.shape[1])
     return image.repeat(factor, axis=0).repeat(factor, axis=1) if factor > 1 else image
+
+
+def outlined(
+    image: Picture, outlines: Sequence[Outline], spacing_mm: tuple[float, float], least: int = PANEL
+) -> Picture:
+    """An image in true proportions with thin outlines in it: uint8 [H, W, 3]; without outlines, `square_pixels`."""
+    if not outlines:
+        return square_pixels(image, spacing_mm)
+    shown = square_pixels(image, spacing_mm, least)
+    canvas = Image.fromarray(shown).convert("RGB")
+    factor = np.array(shown.shape[:2]) / image.shape[:2]
+    for outline in outlines:
+        points = (outline.points + 0.5) * factor - 0.5  # pixel j reaches from j - 0.5 to j + 0.5
+        closed = [(column, row) for row, column in [*points, points[0]]]
+        ImageDraw.Draw(canvas).line(closed, fill=COLOURS[outline.kind][1])
+    return np.asarray(canvas)
+
+
+def legend(keys: Sequence[KeySlice]) -> str:
+    """What the lines in key slices are; empty if there are none."""
+    kinds = {outline.kind for key in keys for outline in key.outlines}
+    return ", ".join(f"{name} ({kind})" for kind, (name, _) in COLOURS.items() if kind in kinds)
 
 
 def png(image: Picture) -> bytes:

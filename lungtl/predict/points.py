@@ -11,6 +11,7 @@ import pandas as pd
 
 from lungtl.bundle import load_covariates
 from lungtl.evaluation.figures.montage import windowed
+from lungtl.evaluation.figures.outlines import circle, on_slice
 from lungtl.models.inference import pool_bag
 from lungtl.predict.models import NamedModel, combine
 from lungtl.predict.result import ModelResult, SeriesResult
@@ -18,11 +19,12 @@ from lungtl.predict.scans import choose_key_slices, key_slices, mean_heatmaps, n
 from lungtl.runs.model import Model
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.sections import WINDOWS
-from lungtl.sources.ct.cut import DEPTH_MM, FIELD_MM, cut_nodule, cut_out, locate
+from lungtl.sources.ct.cut import DEPTH_MM, FIELD_MM, corner, cut_nodule, cut_out, locate
 from lungtl.sources.ct.prepare import series_details
 from lungtl.sources.ct.series import Series
 from lungtl.sources.ct.volume import Volume
 from lungtl.sources.density import greatest_density
+from lungtl.sources.lidc_outlines import native_outlines
 from lungtl.sources.points import Point
 from lungtl.training.probe import Probe
 
@@ -78,13 +80,19 @@ def predict_point(
     chosen = choose_key_slices(slices)
     heatmaps = mean_heatmaps(results, [volumes[cuts[each.name]] for each in models], chosen)
     row, column = locate(series, point.position_mm)
+    places = slices["native"].to_numpy()[chosen]
     shown = [
         windowed(cut_out(series, row, column, series.z_mm[[index]], cut.field_mm, native)[0], WINDOWS["lung"])
-        for index in slices["native"].to_numpy()[chosen]
+        for index in places
     ]
+    top, left = corner(series, row, column, cut.field_mm)
+    known, (height, width) = native_outlines(series), shown[0].shape
+    outlines = [on_slice(known, index, (top, left), (height, width)) for index in places]
+    if not any(outlines):
+        outlines = [circle(row - top, column - left, point.diameter_mm, series.pixel_spacing_mm)] * len(places)
     return SeriesResult(
         f"{series.uid}_{point.number}", path, series, point, results, probability, spread,
-        slices.drop(columns="native"), key_slices(series, slices, chosen, np.stack(shown), heatmaps),
+        slices.drop(columns="native"), key_slices(series, slices, chosen, np.stack(shown), heatmaps, outlines),
     )  # fmt: skip
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lungtl.evaluation.figures.outlines import Outline
 from lungtl.runs.input_warnings import InputWarning
 from lungtl.runs.model import Model, Prediction
 from lungtl.sources.ct.series import Series
@@ -39,6 +40,7 @@ class KeySlice:
         image: uint8 [H, W], its native pixels in the lung window; of a nodule, the square that was cut out.
         heatmap: float32 [H, W] from 0 to 1, Grad-CAM of the most heavily weighted of its 1 mm slices, scaled to the
             highest value among the key slices; None where no heatmaps are computed.
+        outlines: of nodules in the image, where they are known.
     """
 
     rank: int
@@ -48,6 +50,7 @@ class KeySlice:
     instance_number: int | None
     image: NDArray[np.uint8]
     heatmap: NDArray[np.float32] | None
+    outlines: Sequence[Outline] = ()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lungtl.data.bags import read_frames
 from lungtl.evaluation.figures.montage import windowed
+from lungtl.evaluation.figures.outlines import Outline, on_slice
 from lungtl.models.gradcam import slice_heatmaps
 from lungtl.predict.models import NamedModel, combine
 from lungtl.predict.result import EQUAL, KeySlice, ModelResult, SeriesResult
@@ -20,6 +21,7 @@ from lungtl.settings.sections import WINDOWS
 from lungtl.sources.ct.prepare import prepare_series
 from lungtl.sources.ct.series import Series
 from lungtl.sources.ct.volume import Volume, read_volume
+from lungtl.sources.lidc_outlines import native_outlines
 
 log = logging.getLogger(__name__)
 SHOWN = 6
@@ -51,10 +53,12 @@ def predict_scan(
     heatmaps = mean_heatmaps(results, [prepared[crop][0] for crop in crops], chosen)
     if heatmaps is not None and len(set(crops)) == 1:
         heatmaps = _uncropped(heatmaps, series.shape, details["crop_top"], details["crop_left"])
-    images = _native_images(series, slices["native"].to_numpy()[chosen])
+    native = slices["native"].to_numpy()[chosen]
+    images, known = _native_images(series, native), native_outlines(series)
+    outlines = [on_slice(known, index, (0, 0), series.shape) for index in native]
     return (
         SeriesResult(series.uid, path, series, None, results, probability, spread, slices.drop(columns="native"),
-                     key_slices(series, slices, chosen, images, heatmaps)),
+                     key_slices(series, slices, chosen, images, heatmaps, outlines)),
         volume,
     )  # fmt: skip
 
@@ -110,6 +114,7 @@ def key_slices(
     chosen: Sequence[int],
     images: NDArray[np.uint8],
     heatmaps: Floats | None,
+    outlines: Sequence[Sequence[Outline]],
 ) -> tuple[KeySlice, ...]:
     """The key slices, by rank, with their pictures in the same order."""
     found = []
@@ -118,7 +123,7 @@ def key_slices(
         file = series.files[int(row["native"])]
         found.append(
             KeySlice(place + 1, file.position_mm[2], float(row["weight"]), file.sop_uid, file.instance_number,
-                     images[place], None if heatmaps is None else heatmaps[place])
+                     images[place], None if heatmaps is None else heatmaps[place], outlines[place])
         )  # fmt: skip
     return tuple(found)
 

@@ -9,11 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lungtl.predict.pictures import DPI, INCHES, WIDTH, Picture, drawn, heated, square_pixels
+from lungtl.predict.pictures import DPI, INCHES, PANEL, WIDTH, Picture, drawn, heated, legend, outlined
 from lungtl.predict.result import KeySlice, SeriesResult
 
-PANEL = 512
-"""Pixels of a key slice: those of most scanners."""
 COLUMNS = 4
 LINE = 130
 """Characters of a line of text over the whole width."""
@@ -54,10 +52,11 @@ def _key_slices(result: SeriesResult) -> Picture:
     """The key slices in native pixels, each without and with its heatmap; two pairs in a row."""
     heat = any(key.heatmap is not None for key in result.key_slices)
     tiles: list[tuple[Picture, str]] = []
+    spacing_mm = result.series.pixel_spacing_mm
     for key in result.key_slices:
-        tiles.append((key.image, caption(key)))
+        tiles.append((outlined(key.image, key.outlines, spacing_mm), caption(key)))
         if heat:
-            tiles.append((heated(key), f"{key.rank}: Grad-CAM"))
+            tiles.append((outlined(heated(key), key.outlines, spacing_mm), f"{key.rank}: Grad-CAM"))
     rows = -(-len(tiles) // COLUMNS)
     margin, text = (WIDTH - COLUMNS * PANEL) // (COLUMNS + 1), 40
     top = 70
@@ -67,6 +66,8 @@ def _key_slices(result: SeriesResult) -> Picture:
     title = f"{which}, in the lung window"
     figure.text(0.02, 1 - 18 / height, f"{title}{', without and with Grad-CAM' if heat else ''}", fontsize=14,
                 fontweight="bold", va="top")  # fmt: skip
+    if lines := legend(result.key_slices):
+        figure.text(0.02, 1 - 54 / height, f"Lines: {lines}", fontsize=9.5, va="top")
     places = []
     for number, (_, words) in enumerate(tiles):
         row, column = divmod(number, COLUMNS)
@@ -75,7 +76,7 @@ def _key_slices(result: SeriesResult) -> Picture:
         places.append((x, y))
     sheet = drawn(figure)
     for (image, _), (x, y) in zip(tiles, places, strict=True):
-        panel = _fitted(square_pixels(image, result.series.pixel_spacing_mm))
+        panel = _fitted(image)
         down, right = (PANEL - panel.shape[0]) // 2, (PANEL - panel.shape[1]) // 2
         sheet[y + down : y + down + panel.shape[0], x + right : x + right + panel.shape[1]] = panel
     return sheet

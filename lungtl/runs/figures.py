@@ -14,7 +14,6 @@ from lungtl.data.bags import read_frames
 from lungtl.data.store.reader import Store
 from lungtl.evaluation.document import Document
 from lungtl.evaluation.figures import (
-    Circle,
     attention_along_z,
     confusion,
     montage,
@@ -26,6 +25,7 @@ from lungtl.evaluation.figures import (
     subgroup_forest,
 )
 from lungtl.evaluation.figures.montage import windowed
+from lungtl.evaluation.figures.outlines import Outline, circle, on_slice
 from lungtl.evaluation.localisation import weights_differ
 from lungtl.models.gradcam import slice_heatmaps
 from lungtl.models.inference import Predictions
@@ -102,7 +102,7 @@ def _draw_montage(
 ) -> None:
     """The network's view of one slice of the most certain hits and the worst errors, with and without heatmaps."""
     preprocessor = model.classifier.preprocessor
-    images, captions, labels, places, aspects, circles = [], [], [], [], [], []
+    images, captions, labels, places, aspects, outlines = [], [], [], [], [], []
     diameters = nodule_diameters(store)
     for kind, row in shown_cases(table, threshold):
         top = representative_slice(slices[row.bag_id], weighted)
@@ -111,7 +111,13 @@ def _draw_montage(
         images.append(windowed(hu[seen], preprocessor.windows[0]))
         aspect = spacing_mm[0] / spacing_mm[1]
         aspects.append(aspect if np.isfinite(aspect) else 1.0)
-        circles.append(central_circle((hu.shape[0], hu.shape[1]), seen, spacing_mm, diameters.get(row.bag_id, np.nan)))
+        corner, shape = (seen[0].start, seen[1].start), (images[-1].shape[0], images[-1].shape[1])
+        known = store.outlines(str(row.bag_id))
+        outlines.append(
+            on_slice(known, int(top.slice_index), corner, shape)
+            if known
+            else central_circle(hu.shape, corner, spacing_mm, diameters.get(row.bag_id, np.nan))
+        )
         place = "" if np.isnan(top.z_mm) else f" z {top.z_mm:.0f} mm"
         captions.append(
             f"{row.patient_id}{place}\n{kind} p={row.probability:.2f}\nw={top.weight:.2f} {SLICE_NAMES[top.label]}"
@@ -120,20 +126,20 @@ def _draw_montage(
         places.append((str(row.bag_id), int(top.slice_index), seen))
     shown = "most heavily weighted slice" if weighted else "middle slice (equal weights)"
     title = f"Most certain hits, then the worst errors, at the threshold {threshold:.2f}: {shown}"
-    save(montage(images, captions, labels, title, aspects=aspects, circles=circles), folder / "montage.png")
+    save(montage(images, captions, labels, title, aspects=aspects, outlines=outlines), folder / "montage.png")
     if model.heatmaps:
         try:
             maps = [_heatmap(store, model, bag_id, index)[seen] for bag_id, index, seen in places]
         except LungtlError as error:  # the extra is not installed, or the network has no maps
             log.info("no heatmaps: %s", error)
         else:
-            save(montage(images, captions, labels, title, maps, aspects, circles), folder / "heatmaps.png")
+            save(montage(images, captions, labels, title, maps, aspects, outlines), folder / "heatmaps.png")
 
 
 def nodule_diameters(store: Store) -> dict[str, float]:
     """bag_id -> diameter in mm of the nodule that is at the centre of the bag's slices; empty for other stores.
 
-    No store has outlines. Only a store of single nodules says where they are: it was cut out around them.
+    Only a store of single nodules says where they are: it was cut out around them.
     """
     if store.manifest["recipe"].get("bag") != "nodule":
         return {}
@@ -141,23 +147,21 @@ def nodule_diameters(store: Store) -> dict[str, float]:
 
 
 def central_circle(
-    shape: tuple[int, int], seen: tuple[slice, slice], spacing_mm: tuple[float, float], diameter_mm: float
-) -> Circle | None:
+    shape: tuple[int, ...], corner: tuple[int, int], spacing_mm: tuple[float, float], diameter_mm: float
+) -> list[Outline]:
     """The circle of a nodule at the centre of a slice, in the pixels of what the network saw of the slice.
 
     Args:
         shape: (rows, columns) of the slice.
-        seen: the rows and columns that the network saw.
+        corner: the first row and column that the network saw.
         spacing_mm: (row, column).
         diameter_mm: of the nodule.
 
     Returns:
         None if the diameter or the spacing is unknown.
     """
-    if not (np.isfinite([*spacing_mm, diameter_mm]).all() and diameter_mm > 0):
-        return None
-    row, column = ((n - 1) / 2 - one.start for n, one in zip(shape, seen, strict=True))
-    return Circle(row, column, diameter_mm / spacing_mm[0], diameter_mm / spacing_mm[1])
+    row, column = ((n - 1) / 2 - first for n, first in zip(shape, corner, strict=True))
+    return circle(row, column, diameter_mm, spacing_mm)
 
 
 def shown_cases(table: pd.DataFrame, threshold: float) -> list[tuple[str, Any]]:

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 from omegaconf import OmegaConf
@@ -17,9 +17,13 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from lungtl.data.store.files import whole_file
+from lungtl.settings.credentials import hide_password
 from lungtl.settings.errors import LungtlError, UsageError, first_line
 from lungtl.settings.text import DATA_DIR, DATA_DIR_VARIABLE, given_value
 from lungtl.settings.typed import assigned, typed
+
+if TYPE_CHECKING:
+    from lungtl.settings.sections import TrackingConfig
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +39,14 @@ PRUNED = "pruned.json"
 """Written by a search that stopped the run early because others were better."""
 
 
+EXPERIMENT = "lungtl"
+"""The default of tracking.experiment in conf/tracking/mlflow.yaml."""
+
+
 def data_dir_of(overrides: list[str]) -> Path:
     """The data folder that a command line names, before its config is composed."""
     named = given_value(DATA_DIR, overrides) or os.environ.get(DATA_DIR_VARIABLE, "data")
     return Path(named).expanduser().resolve()
-
-
-def sweep_dir_of(overrides: list[str], stamp: str) -> Path:
-    """The folder of the sweep that a command line names, or of the one that started at `stamp`."""
-    return data_dir_of(overrides) / "sweeps" / (given_value("sweep.name", overrides) or stamp)
 
 
 def is_inside(folder: Path, data_dir: Path) -> bool:
@@ -54,6 +57,16 @@ def is_inside(folder: Path, data_dir: Path) -> bool:
 def place_of_data(data_dir: Path) -> list[str]:
     """`data_dir=...`; empty if a command without it uses the same folder."""
     return [] if data_dir == data_dir_of([]) else [assigned(DATA_DIR, data_dir)]
+
+
+def places(data_dir: Path, tracking: TrackingConfig) -> list[str]:
+    """`data_dir=... tracking.uri=... tracking.experiment=...`, those that differ from the defaults; no password."""
+    found = place_of_data(data_dir)
+    if tracking.enabled and tracking.uri is not None:
+        found.append(assigned("tracking.uri", hide_password(tracking.uri)))
+    if tracking.enabled and tracking.experiment != EXPERIMENT:
+        found.append(assigned("tracking.experiment", tracking.experiment))
+    return found
 
 
 def how_to_resume(folder: Path) -> str:

@@ -16,6 +16,7 @@ from rich.text import Text
 from lungtl.evaluation.formatting import (
     INTERVALS,
     Rows,
+    format_estimate,
     headlines,
     rows_for_table,
     rows_of_covariates,
@@ -71,8 +72,8 @@ def tables(document: dict[str, Any], width: int) -> str:
         nodules = f"{found['n_nodule_slices']} of {found['n_slices']} slices with a nodule"
         console.print(_table(weights, f"slice weights: {found['n']} cases, {nodules}"))
     if document["slice"] is not None:
-        auroc = next(row for row in rows_for_table(document, "slice") if row[0] == "auroc")[1]
-        console.print(f"slices, malignant versus the rest: AUROC {auroc}")
+        auroc = document["slice"]["metrics"]["auroc"]
+        console.print(f"slices, malignant versus the rest: AUROC {format_estimate(auroc, reasons=True)}")
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 

@@ -6,13 +6,13 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lungtl.settings.errors import UsageError, first_line
-from lungtl.settings.folders import conf_dir, search_path
+from lungtl.settings.folders import conf_dir, option_files, search_path
 from lungtl.settings.keys import flatten
 from lungtl.settings.nearest import nearest
 from lungtl.settings.parts import describe
@@ -29,7 +29,7 @@ C = TypeVar("C", bound="Strict")
 
 def check(
     config_name: str, schema: type[C], overrides: list[str], multirun: bool, folders: Sequence[Path] = ()
-) -> None:
+) -> tuple[C, Mapping[str, object]]:
     """Compose and validate a command line; in a sweep, every value that is swept.
 
     Args:
@@ -39,6 +39,9 @@ def check(
         multirun: whether the command line has `-m`.
         folders: of `user_folders`.
 
+    Returns:
+        The config, of a sweep's last variant; and config group -> the option that was chosen.
+
     Raises:
         UsageError: the first thing that is wrong, with the nearest right one.
     """
@@ -46,6 +49,7 @@ def check(
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
+    from hydra.types import RunMode
     from omegaconf import OmegaConf
 
     search = search_path(folders)
@@ -58,7 +62,7 @@ def check(
         swept = any(override.is_sweep_override() for override in parsed)
         for lines in _variants(parsed):
             variant = parser.parse_overrides(lines) if swept else parsed
-            _check_options(variant, [conf_dir(), conf_dir().parent, *folders])
+            _check_options(variant, folders)
             try:
                 composed = compose(config_name, [*lines, search], return_hydra_config=True)
             except (HydraException, ValueError) as error:  # ValueError: GROUP=null without such a group
@@ -67,8 +71,11 @@ def check(
             if composed.hydra.job.chdir:
                 raise UsageError("hydra.job.chdir=true: paths are relative to the folder of the command; omit it")
             own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-            validate(schema, own)
-        _check_sweep(config_name, parsed, multirun, search)
+            config = validate(schema, own)
+        is_sweep = multirun or composed.hydra.mode == RunMode.MULTIRUN
+        choices = dict(composed.hydra.runtime.choices)
+        _check_sweep(parsed, is_sweep, str(choices["hydra/sweeper"]))
+    return config, choices
 
 
 def _unreadable(overrides: Sequence[str], error: Exception) -> UsageError:
@@ -104,19 +111,10 @@ def hydra_on_conf() -> Iterator[None]:
         restore_gh_from_backup(backup)
 
 
-def _check_sweep(config_name: str, overrides: list[Override], multirun: bool, search: str) -> None:
+def _check_sweep(overrides: list[Override], is_sweep: bool, sweeper: str) -> None:
     """Raise UsageError if a single run gets several values for a key, or a sweep without a search gets a range."""
-    from hydra import compose
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.types import RunMode
-
     swept = [override for override in overrides if override.is_sweep_override()]
-    if not swept:
-        return
-    hydra = GlobalHydra.instance().hydra
-    assert hydra is not None
-    lines = [str(override.input_line) for override in overrides]
-    if not multirun and hydra.get_mode(config_name, [*lines, search]) != RunMode.MULTIRUN:
+    if swept and not is_sweep:
         first = swept[0]
         remedy = "-m hydra/sweeper=optuna to search it" if first.is_interval_sweep() else "-m to make a run of each"
         raise UsageError(
@@ -124,11 +122,7 @@ def _check_sweep(config_name: str, overrides: list[Override], multirun: bool, se
             f"twice: '{first.get_key_element()}=\"...\"'"
         )
     interval = next((override for override in swept if override.is_interval_sweep()), None)
-    if interval is None:
-        return
-    fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
-    composed = compose(config_name, [*fixed, search], return_hydra_config=True)
-    if composed.hydra.runtime.choices["hydra/sweeper"] == "basic":
+    if interval is not None and sweeper == "basic":
         raise UsageError(f"{interval.input_line} is a range to search; add hydra/sweeper=optuna, or give values")
 
 
@@ -194,7 +188,7 @@ def _check_options(overrides: list[Override], folders: Sequence[Path]) -> None:
         group, value = override.key_or_group, override.value()
         if not group.isidentifier() or group == "hydra" or override.is_delete():
             continue
-        options = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
+        options = option_files(group, folders)
         if options and value is not None and not isinstance(value, dict) and str(value) not in options:
             raise UsageError(f"{group}={value}: no such option; {nearest(str(value), options)}")
 

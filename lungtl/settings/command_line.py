@@ -6,7 +6,8 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
@@ -89,7 +90,7 @@ def main(
         return
     make_importable(Path.cwd())
     information = bool(INFORMATION_FLAGS & set(arguments))
-    try:
+    with errors_in_one_line():
         make_data_dir_absolute()
         arguments = _hydra_flags(arguments)
         folders = user_folders(arguments)
@@ -103,10 +104,6 @@ def main(
         if not information:
             arguments += unused_options(config_name, overrides_of(arguments), folders)
             check(config_name, schema, overrides_of(arguments), bool(MULTIRUN & set(arguments)), folders)
-    except LungtlError as error:
-        fail(error)
-    except OSError as error:
-        _fail_system(error)
     # next to the other overrides, for the same reason: `train dataset=x --cfg job`; not after a flag such as `--info`
     place = next((i for i, argument in enumerate(arguments) if _is_override(argument)), 0)
     sys.argv[1:] = [*arguments[:place], search_path(folders), *arguments[place:]]
@@ -146,9 +143,16 @@ def main(
 
 def plain(command: Callable[[], None]) -> None:
     """Run a command without a config; errors become one line and an exit code."""
-    try:
+    with errors_in_one_line():
         make_data_dir_absolute()
         command()
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """End the command with one line and an exit code at an error that the user can act on."""
+    try:
+        yield
     except LungtlError as error:
         fail(error)
     except OSError as error:

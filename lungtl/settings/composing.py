@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lungtl.settings.checks import check, hydra_on_conf, swept_values, validate
+from lungtl.settings.checks import check, hydra_on_conf, swept_values
 from lungtl.settings.folders import search_path, user_folders
 from lungtl.settings.keys import override_key
 from lungtl.settings.parts import TARGET, signature
@@ -99,20 +99,12 @@ def compose_config(config_name: str, schema: type[C], overrides: list[str], fold
     Raises:
         UsageError: the first wrong key or value.
     """
-    from hydra import compose
-    from omegaconf import OmegaConf
-
     from lungtl.settings.schema import TrainConfig
 
     folders = [*folders, *user_folders([])]
     overrides = quote_text(overrides, schema, lambda: part_targets(config_name, overrides, folders))
     overrides = [*overrides, *unused_options(config_name, overrides, folders)]
-    check(config_name, schema, overrides, multirun=False, folders=folders)
-    with hydra_on_conf():
-        composed = compose(config_name, [*overrides, search_path(folders)], return_hydra_config=True)
-    choices = dict(composed.hydra.runtime.choices)
-    own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    config = validate(schema, own)
+    config, choices = check(config_name, schema, overrides, multirun=False, folders=folders)
     if isinstance(config, TrainConfig):
         config.composed_from(choices, overrides)
     return config

@@ -43,6 +43,12 @@ def user_folders(arguments: Sequence[str]) -> list[Path]:
     return folders
 
 
+def option_files(group: str, folders: Sequence[Path] = ()) -> dict[str, Path]:
+    """Option -> file of a config group: lungtl's, and those in `user_folders`."""
+    places = (conf_dir(), conf_dir().parent, *folders)
+    return {path.stem: path for place in reversed(places) for path in (place / group).glob("*.yaml")}
+
+
 def search_path(folders: Sequence[Path] = ()) -> str:
     """The Hydra override that finds `experiments=` and the configs in `user_folders`."""
     paths = dict.fromkeys([conf_dir().parent, *folders])

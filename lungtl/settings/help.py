@@ -8,7 +8,7 @@ from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
-from lungtl.settings.folders import conf_dir
+from lungtl.settings.folders import conf_dir, option_files
 
 WIDTH = 80
 HIDDEN = ("defaults:", "hydra:", "_target_:")
@@ -29,22 +29,21 @@ def help_text(config_name: str, overrides: Sequence[str] = (), folders: Sequence
     """
     given = dict(override.partition("=")[::2] for override in overrides)
     options = {group: given.get(group, option) for group, option in _defaults(config_name).items()}
-    places = [conf_dir(), *(folder / "conf" for folder in folders), *folders]
     sweeps = "trainer" in options
     groups = [*options, *(SWEEPS if sweeps else ())]
     lines = [_header(config_name), ""]
     if groups:
         lines.append("Choices (group=option):")
         for group in groups:
-            if names := _options(group, places):
+            launchers = LAUNCHERS if group == "hydra/launcher" else ()
+            if names := sorted({*option_files(group, folders), *launchers}):
                 lines += textwrap.wrap(f"  {group}: {', '.join(names)}", WIDTH, subsequent_indent="    ")
         lines.append("")
     lines.append("Settings (key=value):")
     for name in ("common", *_bases(config_name)):  # without the comment about the file itself
         lines += dropwhile(lambda line: line.startswith("#"), _block(conf_dir() / f"{name}.yaml"))
     for group, option in options.items():
-        path = next((path for place in places if (path := place / group / f"{option}.yaml").is_file()), None)
-        if path is not None:
+        if (path := option_files(group, folders).get(str(option))) is not None:
             lines += ["", f"{group} ({option}):", *(f"  {line}" for line in _block(path))]
     return "\n".join([*lines, "", "Research software, not a medical device."])
 
@@ -77,13 +76,6 @@ def _load(name: str) -> dict[str, Any]:
 
 def _header(config_name: str) -> str:
     return str(_load(config_name)["hydra"]["help"]["header"])
-
-
-def _options(group: str, places: Sequence[Path]) -> list[str]:
-    own = {path.stem for place in places for path in (place / group).glob("*.yaml")}
-    if group == "experiments":
-        own |= {path.stem for place in (conf_dir().parent, *places) for path in (place / group).glob("*.yaml")}
-    return sorted({*own, *(LAUNCHERS if group == "hydra/launcher" else ())})
 
 
 def _block(path: Path) -> Iterator[str]:

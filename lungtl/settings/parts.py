@@ -100,8 +100,6 @@ def check(
     Raises:
         UsageError: an unknown option, a missing one, or a value of the wrong type.
     """
-    from pydantic import PydanticUserError, TypeAdapter, ValidationError
-
     target = str(spec.get(TARGET, ""))
     signature = _signature(target, where)
     lacking = sorted((provided | required) - signature.options.keys())
@@ -115,15 +113,22 @@ def check(
             if signature.open and key not in provided:
                 continue
             raise UsageError(f"unknown key {where}.{key}; {nearest(f'{where}.{key}', [f'{where}.{k}' for k in known])}")
-        try:
-            TypeAdapter(known[key].annotation).validate_python(value)
-        except ValidationError as error:
-            raise UsageError(describe(f"{where}.{key}", error.errors()[0])) from error
-        except PydanticUserError:  # an annotation that pydantic cannot check
-            continue
+        check_value(f"{where}.{key}", known[key].annotation, value)
     for name, option in known.items():
         if option.required and name not in spec:
             raise UsageError(f"{where}.{name} is missing; add {where}.{name}=VALUE")
+
+
+def check_value(key: str, annotation: Any, value: Any) -> None:
+    """Raise UsageError unless the value of a key is of a type; one that pydantic cannot check accepts every value."""
+    from pydantic import PydanticUserError, TypeAdapter, ValidationError
+
+    try:
+        TypeAdapter(annotation).validate_python(value)
+    except ValidationError as error:
+        raise UsageError(describe(key, error.errors()[0])) from error
+    except PydanticUserError:
+        return
 
 
 def signature(target: str, where: str) -> dict[str, Option]:

@@ -15,8 +15,6 @@ from pydantic import (
     BeforeValidator,
     Field,
     PrivateAttr,
-    TypeAdapter,
-    ValidationError,
     model_validator,
 )
 
@@ -65,10 +63,7 @@ class DatasetConfig(Common):
     @model_validator(mode="after")
     def _check_dataset(self) -> DatasetConfig:
         parts.check(self.dataset, "dataset")
-        try:
-            TypeAdapter(Name).validate_python(self.dataset.get("name", "dataset"))  # of the store's folder
-        except ValidationError as error:
-            raise UsageError(parts.describe("dataset.name", error.errors()[0])) from error
+        parts.check_value("dataset.name", Name, self.dataset.get("name", "dataset"))  # of the store's folder
         reads_data = not (getattr(self, "labels_only", False) or getattr(self, "dry_run", False))
         if "root" in self.dataset and self.dataset["root"] is None and reads_data:
             raise UsageError(
@@ -155,8 +150,11 @@ class TrainConfig(DatasetConfig):
         parts.check(self.optimizer, "optimizer", frozenset({"params"}))
         options = parts.signature(str(self.schedule.get(parts.TARGET, "")), "schedule")
         parts.check(self.schedule, "schedule", frozenset({"optimizer"} | ({"max_epochs"} & options.keys())))
-        _check_number("optimizer.lr", self.optimizer.get("lr"), Field(gt=0))
-        _check_number("optimizer.weight_decay", self.optimizer.get("weight_decay", 0), Field(ge=0))
+        # torch would notice them only in training
+        parts.check_value("optimizer.lr", Annotated[float, Field(gt=0)], self.optimizer.get("lr"))
+        parts.check_value(
+            "optimizer.weight_decay", Annotated[float, Field(ge=0)], self.optimizer.get("weight_decay", 0)
+        )
         if self.trains_on_votes and self.trainer.sampler == "balanced":
             raise UsageError("trainer.sampler=balanced: readers' votes are no classes to balance; use shuffle")
         if self.image.augment == "ct" and self.freezing[parts.TARGET] == FROZEN:
@@ -170,14 +168,6 @@ class TrainConfig(DatasetConfig):
                 "or evaluation.views=8, or cache.views=1"
             )
         return self
-
-
-def _check_number(key: str, value: Any, bound: Any) -> None:
-    """Raise UsageError unless the value is a number within the bound, which torch would notice only in training."""
-    try:
-        TypeAdapter(Annotated[float, bound]).validate_python(value)
-    except ValidationError as error:
-        raise UsageError(parts.describe(key, error.errors()[0])) from error
 
 
 class EvaluateConfig(DatasetConfig):

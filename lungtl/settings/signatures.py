@@ -10,7 +10,9 @@ import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.machinery import PathFinder
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Annotated, Any, Literal, Optional, Union
 
 import annotated_types
@@ -156,18 +158,15 @@ def _module_file(module: str) -> Path:
         spec = None
     if spec is None:
         raise NotFound(f"no module {top}; install it, or run the command in the folder that contains it")
-    if not rest and spec.origin is not None and spec.origin.endswith(".py"):
-        return Path(spec.origin)
-    for folder in spec.submodule_search_locations or []:
-        base = Path(folder, *rest)
-        for path in (base.with_name(f"{base.name}.py"), base / "__init__.py"):
-            if rest and path.is_file():
-                return path
-    folders = [Path(folder, *rest[:-1]) for folder in spec.submodule_search_locations or []]
-    modules = [path for folder in folders for path in (*folder.glob("*.py"), *folder.glob("*/__init__.py"))]
-    known = {path.parent.name if path.name == "__init__.py" else path.stem for path in modules}
-    known -= {folder.name for folder in folders}
-    raise NotFound(f"no module {module}; {nearest(module.rpartition('.')[2], known)}")
+    name = top
+    for part in rest:
+        name, folders = f"{name}.{part}", spec.submodule_search_locations or []
+        spec = PathFinder.find_spec(name, folders)
+        if spec is None:
+            raise NotFound(f"no module {name}; {nearest(part, [one.name for one in iter_modules(folders)])}")
+    if spec.origin is None or not spec.origin.endswith(".py"):
+        raise NotFound(f"module {module} has no Python source")
+    return Path(spec.origin)
 
 
 def _of_class(source: Source, node: ast.ClassDef) -> Signature | None:
@@ -246,11 +245,7 @@ def _is_plain(node: ast.AST) -> bool:
 
 def _dotted(node: ast.expr) -> str | None:
     """`nn.Module`, `Generic[T]` and `dataclass(frozen=True)` as dotted names."""
-    if isinstance(node, ast.Call):
-        return _dotted(node.func)
-    if isinstance(node, ast.Subscript):
-        return _dotted(node.value)
-    if isinstance(node, ast.Attribute):
-        before = _dotted(node.value)
-        return f"{before}.{node.attr}" if before else None
-    return node.id if isinstance(node, ast.Name) else None
+    while isinstance(node, ast.Call | ast.Subscript):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    name = ast.unparse(node)
+    return name if all(part.isidentifier() for part in name.split(".")) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,7 +17,7 @@ from lungtl.settings.errors import LungtlError, Refused
 from lungtl.settings.nearest import nearest
 from lungtl.sources.base import BENIGN, MALIGNANT, UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint
 from lungtl.sources.density import PERCENTILE, central_density
-from lungtl.sources.files import LABELS, listing_hash, read_csv
+from lungtl.sources.files import LABELS, finite, listing_hash, read_csv
 from lungtl.sources.lidc_labels import reader_votes
 from lungtl.sources.npz import read_array, read_images
 
@@ -105,7 +106,6 @@ class ArraysSource(Source):
                 rows.append(self._row(index, line))
             except Refused as refused:
                 refusals.append(Refusal(line[self.id_column], refused.reason, refused.remedy))
-        self._check_splits(rows)
         if self.hu and rows:
             self._check_hu(images, rows)
         items = []
@@ -223,37 +223,20 @@ class ArraysSource(Source):
         """Read a number; NaN if the column or the value is missing."""
         text = line[column] if column else ""
         if text.lower() in ("", "nan") and not required:
-            return float("nan")
-        try:
-            number = float(text)
-        except ValueError:
-            number = float("nan")
-        if not np.isfinite(number) or number < least:
+            return math.nan
+        number = finite(text)
+        if math.isnan(number) or number < least:
             raise Refused(f"{column} is {text or 'empty'}, expected a number", f"correct it in {self.table}")
         return number
 
     def _rating(self, line: dict[str, str], column: str) -> int:
         """A reader's rating, 1 to 5; 0 if there is none."""
-        text = line[column]
-        rating = {"": 0, "nan": 0, "0": 0, "0.0": 0, **{f"{n}{end}": n for n in range(1, 6) for end in ("", ".0")}}
-        if text.lower() not in rating:
-            raise Refused(
-                f"{column} is {text}, expected a rating of 1 to 5, or 0 or empty", f"correct it in {self.table}"
-            )
-        return rating[text.lower()]
-
-    def _check_splits(self, rows: Sequence[Row]) -> None:
-        """Raise LungtlError if the labelled bags of a patient are in different splits."""
-        split_of: dict[str, str] = {}
-        for row in rows:
-            if row.label == UNKNOWN or row.split is None:
-                continue
-            first = split_of.setdefault(row.patient_id, row.split)
-            if first != row.split:
-                raise LungtlError(
-                    f"patient {row.patient_id} of {Path(self.table).name} is in {first} and {row.split}, expected one "
-                    f"split; correct column {self.split_column}, or set dataset.split_column=null"
-                )
+        rating = self._number(line, column)
+        if math.isnan(rating):
+            return 0
+        if rating not in range(6):
+            raise Refused(f"{column} is {rating:g}, expected 1 to 5, or 0 or empty", f"correct it in {self.table}")
+        return int(rating)
 
     def _check_hu(self, images: NDArray[Any], rows: Sequence[Row]) -> None:
         """Raise LungtlError if the images of all rows have no negative value, or only fractions of 1."""

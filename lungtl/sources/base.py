@@ -22,9 +22,6 @@ from lungtl.settings.errors import LungtlError
 UNKNOWN, NON_NODULE, BENIGN, MALIGNANT = -1, 0, 1, 2
 """Slice labels. A bag label is UNKNOWN (-1), 0 or 1."""
 
-HU_RANGE: tuple[int, int] | None = None
-"""`Source.value_range` of volumes in Hounsfield units."""
-
 
 @dataclass(frozen=True)
 class Bag:
@@ -43,6 +40,7 @@ class Bag:
     )  # share of the readers who call it malignant, see `lidc_labels.reader_votes`; NaN if unknown
     diameter_mm: float = float("nan")  # of the largest annotated nodule that counts; 0 if there is none, NaN if unknown
     nodules: tuple[Mapping[str, Any], ...] = ()  # one row per nodule, the columns of `nodules.parquet` after bag_id
+    outlines: tuple[Mapping[str, Any], ...] = ()  # likewise of `outlines.parquet`, see `lidc_outlines.Row`
     details: Mapping[str, Any] = field(default_factory=dict)  # more columns of `bags.parquet`; never personal data
 
     def __post_init__(self) -> None:
@@ -94,7 +92,7 @@ class Source(ABC):
     name: str
     """Short name, the first part of the store's folder name."""
 
-    value_range: tuple[int, int] | None = HU_RANGE
+    value_range: tuple[int, int] | None = None
     """None: voxels are HU and windows apply. (low, high): the grey-value range of a source without HU."""
 
     slice_step_mm: float | None = None

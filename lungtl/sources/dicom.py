@@ -19,7 +19,7 @@ from lungtl.sources.ct.encoding import decoders
 from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series, series_details
 from lungtl.sources.ct.series import MAX_GB, Series, check_gap, find_series
 from lungtl.sources.density import PERCENTILE, greatest_density
-from lungtl.sources.files import LABELS, listing_hash, read_csv
+from lungtl.sources.files import labelled_lines, listing_hash, read_csv
 from lungtl.sources.points import Point, has_points, read_points
 
 COLUMNS = ("series_uid", "patient_id", "label")
@@ -167,22 +167,12 @@ def read_table(path: Path) -> dict[str, dict[str, Any]]:
     Columns are series_uid, patient_id (use pseudonyms), label (0, 1, or empty for unknown) and optionally split (train,
     val, test). Scans of one patient may have different labels, as before and after a cancer appeared.
     """
-    columns, lines = read_csv(path)
-    wrong = [column for column in COLUMNS if columns.count(column) != 1]
-    if wrong:
-        problem = f"several columns {wrong[0]}" if wrong[0] in columns else f"no column {wrong[0]}"
-        found, expected = ", ".join(columns), ", ".join(COLUMNS)
-        raise LungtlError(f"{path.name} has {problem} (it has {found}); expected {expected}, separated by commas")
     rows: dict[str, dict[str, Any]] = {}
-    for number, line in enumerate(lines, start=2):
-        where = f"{path.name} line {number}"
-        uid, patient, text = (line[column] for column in COLUMNS)
-        if not uid or not patient:
-            raise LungtlError(f"{where}: series_uid and patient_id must not be empty; fill them in")
+    for where, line, label in labelled_lines(path, COLUMNS):
+        uid, patient = line["series_uid"], line["patient_id"]
+        if not patient:
+            raise LungtlError(f"{where}: no patient_id; fill it in")
         if uid in rows:
             raise LungtlError(f"{where}: series_uid {uid} is repeated; keep one row per series")
-        label = LABELS.get(text.lower())
-        if label is None:
-            raise LungtlError(f"{where}: label is '{text}'; expected 0, 1 or empty (unknown)")
         rows[uid] = {"patient_id": patient, "label": label, "split": line.get("split") or None}
     return rows

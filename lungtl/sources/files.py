@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lungtl.settings.errors import LungtlError
@@ -95,6 +97,51 @@ def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
                 "column, and quote values that contain commas"
             )
     return columns, [dict(zip(columns, line, strict=False)) for _, line in lines[1:]]
+
+
+def labelled_lines(
+    path: Path, required: Sequence[str], synonyms: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, dict[str, str], int]]:
+    """Of each line of a table of series: where it is, its values by column, its label.
+
+    Args:
+        path: of the table.
+        required: columns; without "label" among them, labels are not read but UNKNOWN.
+        synonyms: other names of columns -> ours.
+
+    Raises:
+        LungtlError: a column is missing or repeated, or a line has no series_uid or another label.
+    """
+    columns, lines = read_csv(path)
+    ours = {column: (synonyms or {}).get(column, column) for column in columns}
+    for name in required:
+        if (count := [ours[column] for column in columns].count(name)) != 1:
+            problem, found = f"several columns {name}" if count else f"no column {name}", ", ".join(columns)
+            raise LungtlError(
+                f"{path.name} has {problem} (it has {found}); expected {', '.join(required)}, separated by commas"
+            )
+    for number, values in enumerate(lines, start=2):
+        where, line = f"{path.name} line {number}", {ours[column]: value for column, value in values.items()}
+        if not line["series_uid"]:
+            raise LungtlError(f"{where}: no series_uid; fill it in")
+        label = LABELS.get(line["label"].lower()) if "label" in required else UNKNOWN
+        if label is None:
+            raise LungtlError(f"{where}: label is '{line['label']}'; expected 0, 1 or empty (unknown)")
+        yield where, line, label
+
+
+def finite(text: str) -> float:
+    """A text as a finite number; NaN if it is none."""
+    try:
+        number = float(text)
+    except ValueError:
+        return math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+def free_bytes(folder: Path) -> int:
+    """Free space on the disk of a folder, which may not exist yet."""
+    return shutil.disk_usage(next(one for one in (folder, *folder.parents) if one.is_dir())).free
 
 
 def printable(name: str) -> str:

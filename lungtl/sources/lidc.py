@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Le
 
 from lungtl.settings.errors import LungtlError, Refused, UsageError
 from lungtl.sources.base import MALIGNANT, UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint
-from lungtl.sources.ct.cut import FIELD_MM, covered_z, cut_out
+from lungtl.sources.ct.cut import FIELD_MM, corner, covered_z, cut_out
 from lungtl.sources.ct.encoding import decoders
 from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series, series_details
 from lungtl.sources.ct.series import MAX_GB, Series, check_gap, find_series
@@ -21,8 +21,7 @@ from lungtl.sources.files import listing_hash
 from lungtl.sources.lidc_database import Scan, read_scans, series_uids
 from lungtl.sources.lidc_labels import LabelDefinition, nodule_row, reader_votes
 from lungtl.sources.lidc_nodules import Z_TOLERANCE_MM, Nodule, cluster_nodules, covered_slices
-
-SAME_POSITION_MM = 0.01
+from lungtl.sources.lidc_outlines import SAME_POSITION_MM, Placement, outline_rows
 
 
 @dataclass(frozen=True)
@@ -94,6 +93,7 @@ class LidcSource(Source):
         nodules = self._covered(series, scan)
         labels = self.labels
         rows = tuple(nodule_row(nodule, labels) for nodule in nodules)
+        placement = self.placement(series, scan).cropped(details["crop_top"], details["crop_left"])
         return Bag(
             bag_id=scan.series_uid,
             patient_id=scan.patient_id,
@@ -105,8 +105,13 @@ class LidcSource(Source):
             # 0, not NaN, if all nodules are excluded: one NaN would disable the dataset's diameter control
             diameter_mm=max((row["diameter_mm"] for row in rows if row["counted"]), default=0.0),
             nodules=rows,
+            outlines=tuple(outline_rows(series, scan, nodules, volume.z_mm, placement)),
             details={"scan_id": scan.scan_id, **details},
         )
+
+    def placement(self, series: Series, scan: Scan) -> Placement:
+        """Of the annotated slices in those of a series."""
+        return Placement.of(series)
 
     def _nodule_items(self, pairs: list[tuple[Series, Scan]], refusals: list[Refusal]) -> list[Item]:
         """The nodules, or the patients who have some; adds what cannot be used to `refusals`."""
@@ -150,11 +155,14 @@ class LidcSource(Source):
         check_gap(series, self.max_gap_mm)
         margin, labels = scan.native_spacing_mm / 2 + Z_TOLERANCE_MM, self.labels
         places = [covered_z(series, n.z_range_mm[0] - margin, n.z_range_mm[1] + margin) for n in nodules]
-        centroids = [nodule.centroid(scan.z_mm) for nodule in nodules]
-        cuts = [
-            cut_out(series, float(row), float(column), z_mm, self.field_mm)
-            for (row, column, _), z_mm in zip(centroids, places, strict=True)
-        ]
+        placement = self.placement(series, scan)
+        cuts, outlines, start = [], [], 0
+        for nodule, z_mm in zip(nodules, places, strict=True):
+            row, column = placement(nodule.centroid(scan.z_mm)[:2]).tolist()
+            cuts.append(cut_out(series, row, column, z_mm, self.field_mm))
+            in_cut = placement.cropped(*corner(series, row, column, self.field_mm))
+            outlines += outline_rows(series, scan, [nodule], z_mm, in_cut, start)
+            start += len(z_mm)
         rows = tuple(nodule_row(nodule, labels) for nodule in nodules)
         slice_labels = np.repeat([labels.nodule_label(nodule) for nodule in nodules], [len(cut) for cut in cuts])
         counts = {"n_readers": rows[0]["n_readers"]} if self.bag == "nodule" else {"n_nodules": len(rows)}
@@ -169,6 +177,7 @@ class LidcSource(Source):
             votes=max(reader_votes(nodule.malignancy_ratings) for nodule in nodules),
             diameter_mm=max(row["diameter_mm"] for row in rows),
             nodules=rows,
+            outlines=tuple(outlines),
             details={
                 "scan_id": scan.scan_id,
                 **counts,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lungtl.settings.errors import LungtlError
-from lungtl.sources.files import LABELS, read_csv
+from lungtl.sources.files import finite, labelled_lines
 from lungtl.sources.lidc_database import series_uids
 
 POSITION = ("x_mm", "y_mm", "z_mm")
@@ -47,52 +47,33 @@ def read_points(path: Path, labelled: bool = True) -> dict[str, list[Point]]:
     Raises:
         LungtlError: a column or value is missing or wrong, or a point is repeated.
     """
-    columns, lines = read_csv(path)
-    lines = [{LUNA16.get(column, column): value for column, value in line.items()} for line in lines]
-    names = [LUNA16.get(column, column) for column in columns]
     required = ("series_uid", *(("label",) if labelled else ()), *POSITION)
-    missing = [name for name in required if names.count(name) != 1]
-    if missing:
-        expected = ("series_uid", *(("patient_id", "label") if labelled else ()), *POSITION)
-        raise LungtlError(
-            f"{path.name} has {names.count(missing[0])} columns {missing[0]} (it has {', '.join(columns)}); expected "
-            f"{', '.join(expected)}"
-        )
-    patients = {} if "patient_id" in names or not labelled else series_uids()
+    lines = list(labelled_lines(path, required, LUNA16))
+    patients = series_uids() if labelled and any("patient_id" not in line for _, line, _ in lines) else {}
     points: dict[str, list[Point]] = defaultdict(list)
-    seen: set[tuple[str, tuple[float, float, float]]] = set()
-    for number, line in enumerate(lines, start=2):
-        where, uid = f"{path.name} line {number}", line["series_uid"]
-        if not labelled:
-            line = {**line, "label": "", "patient_id": "", "split": ""}
-        patient = line.get("patient_id") or patients.get(uid, "")
-        if not uid or (labelled and not patient):
-            lacking = "series_uid" if not uid else "patient_id"
-            raise LungtlError(
-                f"{where}: no {lacking}; fill it in (only series of LIDC-IDRI may omit the column patient_id)"
-            )
-        label = LABELS.get(line["label"].lower())
-        if label is None:
-            raise LungtlError(f"{where}: label is '{line['label']}'; expected 0, 1 or empty (unknown)")
+    seen = set()
+    for where, line, label in lines:
+        uid = line["series_uid"]
+        patient = (line.get("patient_id") or patients.get(uid, "")) if labelled else ""
+        if labelled and not patient:
+            raise LungtlError(f"{where}: no patient_id; fill it in (only series of LIDC-IDRI may omit the column)")
         x, y, z = (_number(line[name], f"{where}: {name}") for name in POSITION)
         diameter = _number(line["diameter_mm"], f"{where}: diameter_mm") if line.get("diameter_mm") else math.nan
         if diameter <= 0:
             raise LungtlError(f"{where}: diameter_mm is {diameter:g}; expected a positive number or empty (unknown)")
-        if (uid, (x, y, z)) in seen:
+        earlier = points[uid]
+        if (uid, x, y, z) in seen:
             raise LungtlError(f"{where}: the point ({x:g}, {y:g}, {z:g}) of {uid} is repeated; keep one row of it")
-        seen.add((uid, (x, y, z)))
-        point = Point(len(points[uid]), patient, label, (x, y, z), diameter, line.get("split") or None)
-        if points[uid] and points[uid][0].patient_id != patient:
+        seen.add((uid, x, y, z))
+        if earlier and earlier[0].patient_id != patient:
             raise LungtlError(f"{where}: series {uid} has two patients; give all its rows the same patient_id")
-        points[uid].append(point)
+        split = (line.get("split") or None) if labelled else None
+        earlier.append(Point(len(earlier), patient, label, (x, y, z), diameter, split))
     return dict(points)
 
 
 def _number(text: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = finite(text)
+    if math.isnan(value):
         raise LungtlError(f"{where} is '{text}'; expected a number in mm")
     return value

@@ -13,6 +13,7 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 
 from lungtl.evaluation.formatting import plural
+from lungtl.runs.folder import BUNDLE, places
 from lungtl.runs.naming import differing
 from lungtl.settings.credentials import hide_password
 from lungtl.settings.errors import LungtlError
@@ -35,7 +36,6 @@ from lungtl.sweeps.parent import (
 from lungtl.sweeps.plan import compose_grid, plan_runs, print_plan, started_before
 from lungtl.sweeps.state import State, read_state, read_states, status_of
 from lungtl.tracking.mlflow_run import FOLDER, find_or_create_run, git_tags
-from lungtl.tracking.places import places
 from lungtl.tracking.tracker import MlflowTracker, NoTracker, Tracker
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Sweep:
     states: dict[Path, State]  # when the launcher was last started
     places: list[str] = field(default_factory=list)  # overrides that lead the next command to its data and MLflow
     dataset: list[str] = field(default_factory=list)  # overrides of the dataset that all runs share
-    folds: bool = False  # of a cross-validation, whose command pools them: its folds are no settings to choose from
+    folds: bool = False  # of a cross-validation: they are pooled, and are no settings to choose from
 
     def with_status(self, *statuses: str) -> list[Path]:
         """The runs of this call with one of these statuses."""
@@ -88,12 +88,9 @@ def start(config: Any) -> None:
         record_datasets(folder, [composed for _, composed in runs])
     earlier, planned = started_before(folder), None if runs is None else plan_runs(folder, runs)
     print_plan(folder, earlier if planned is None else planned, config.sweep.retry)
-    if planned is None:
-        total = max(len(earlier), config.hydra.sweeper.get("n_trials") or 0)
-    else:
-        total = len({run.folder for run in [*earlier, *planned]})
+    total = max(len({**earlier, **(planned or {})}), config.hydra.sweeper.get("n_trials") or 0)
     tracker = _open_parent(config, folder, total)
-    folders = None if planned is None else tuple(run.folder for run in planned)
+    folders = None if planned is None else tuple(planned)
     tracking, data_dir = tracking_of(config)
     shared = [line for line in map(str, config.hydra.overrides.task) if "," not in line]
     _current = Sweep(
@@ -139,7 +136,7 @@ def relaunch(error: Exception) -> bool:
 
 
 def end(status: str) -> bool:
-    """Print the comparison, close the parent run and list the runs that did not finish; once.
+    """Print the comparison or pool the folds, close the parent run and list the runs that did not finish; once.
 
     Args:
         status: how launching ended: FINISHED, FAILED or KILLED; FINISHED waits for runs in other processes.
@@ -148,7 +145,7 @@ def end(status: str) -> bool:
         Whether there was a sweep.
 
     Raises:
-        LungtlError: launching finished, but some runs did not.
+        LungtlError: launching finished, but some runs did not, or folds could not be pooled.
     """
     global _current
     if _current is None:
@@ -186,6 +183,10 @@ def end(status: str) -> bool:
             log.info("next    %s", typed("evaluate", assigned("model", best), *data, *where))
     for folder in unfinished:
         log.error("not finished: %s: %s", names.get(folder, folder.name), _reason(folder))
+    if folds and status == "FINISHED":
+        from lungtl.sweeps.folds.pooled import pool_sweep  # pandas, matplotlib
+
+        pool_sweep(sweep)
     if unfinished and status == "FINISHED":
         raise LungtlError(
             f"{plural(len(unfinished), 'run')} did not finish (see above and {sweep}); fix the cause, then: "
@@ -210,7 +211,7 @@ def _write_report(sweep: Path) -> Path | None:
     from lungtl.sweeps.report.write import write_report  # pandas, matplotlib
 
     try:
-        return write_report(sweep).best
+        return write_report(sweep)
     except LungtlError as error:
         log.error("no report: %s", error)
     except Exception:
@@ -219,11 +220,22 @@ def _write_report(sweep: Path) -> Path | None:
 
 
 def _write_ensemble(sweep: Path) -> None:
-    """Write the ensemble of repeats of one setting; errors are only logged, since the parent run must be closed."""
-    from lungtl.sweeps.ensemble import write_sweep_ensemble  # pandas, torch
+    """Write the ensemble of a sweep's runs into its folder; nothing for fewer than two or for several settings.
+
+    Runs that differ in their data have none, which is only logged, since the parent run must be closed.
+    """
+    if sum((folder / BUNDLE).is_dir() for folder in read_states(sweep)) < 2:
+        return
+    from lungtl.runs.ensemble import write_ensemble  # pandas, torch
+    from lungtl.sweeps.folds.runs import find_runs
 
     try:
-        write_sweep_ensemble(sweep)
+        runs = [run for run in find_runs(sweep) if (run.folder / BUNDLE).is_dir()]
+        if len({run.setting for run in runs}) > 1:
+            return
+        name = f"ensemble of {len(runs)}: {runs[0].name}"
+        write_ensemble([run.folder for run in runs], sweep, name, parent_of(sweep))
+        log.info("the %d runs as one model: %s", len(runs), typed("evaluate", assigned("model", sweep), "dataset=..."))
     except LungtlError as error:
         log.error("no ensemble: %s", error)
 

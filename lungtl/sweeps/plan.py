@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,6 @@ from lungtl.settings.keys import container_key
 from lungtl.sweeps.state import Status, read_state, read_states, status_of
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A run, before the sweep starts."""
-
-    folder: Path
-    overrides: tuple[str, ...]
-    status: Status  # from an earlier call
 
 
 def compose_grid(config: Any) -> list[tuple[tuple[str, ...], DictConfig]] | None:
@@ -51,18 +42,17 @@ def compose_grid(config: Any) -> list[tuple[tuple[str, ...], DictConfig]] | None
     return runs
 
 
-def plan_runs(sweep: Path, runs: list[tuple[tuple[str, ...], DictConfig]]) -> list[Planned]:
-    """The runs of `compose_grid` with their folders; datasets.json must have been written."""
-    folders = [sweep / container_key(composed) for _, composed in runs]
-    return [Planned(folder, line, status_of(folder)) for folder, (line, _) in zip(folders, runs, strict=True)]
+def plan_runs(sweep: Path, runs: Iterable[tuple[tuple[str, ...], DictConfig]]) -> dict[Path, tuple[str, ...]]:
+    """The folder of each run of `compose_grid` -> its overrides; datasets.json must have been written."""
+    return {sweep / container_key(composed): line for line, composed in runs}
 
 
-def started_before(sweep: Path) -> list[Planned]:
-    """The runs that earlier calls started."""
-    return [Planned(folder, state.overrides, status_of(folder)) for folder, state in read_states(sweep).items()]
+def started_before(sweep: Path) -> dict[Path, tuple[str, ...]]:
+    """Likewise of the runs that earlier calls started."""
+    return {folder: state.overrides for folder, state in read_states(sweep).items()}
 
 
-def print_plan(sweep: Path, planned: list[Planned], retry: bool) -> None:
+def print_plan(sweep: Path, planned: Mapping[Path, tuple[str, ...]], retry: bool) -> None:
     """Print how many runs there are; if some were started before, each run, its status and what is done with it."""
     actions: dict[Status, str] = {
         "new": "starts",
@@ -71,17 +61,18 @@ def print_plan(sweep: Path, planned: list[Planned], retry: bool) -> None:
         "finished": "skipped",
         "failed": "retried" if retry else "skipped; sweep.retry=true retries it",
     }
-    counts = {status: sum(run.status == status for run in planned) for status in actions}
+    statuses = {folder: status_of(folder) for folder in planned}
+    counts = {status: list(statuses.values()).count(status) for status in actions}
     title = f"sweep {sweep.name}: {', '.join(f'{count} {status}' for status, count in counts.items() if count)}"
-    if set(counts) and counts["new"] == len(planned):
+    if counts["new"] == len(planned):
         log.info("%s: %s", title, sweep)
         return
     table = Table(title=title, title_justify="left")
     for column in ("run", "so far", "now", "why it failed"):
         table.add_column(column, overflow="fold")
-    names = differing([" ".join(run.overrides) for run in planned]) if planned else []
-    for name, run in zip(names, planned, strict=True):
-        state = read_state(run.folder) if run.status == "failed" else None
-        cells = (name, run.status, actions[run.status], (state and state.error) or "")
+    names = differing([" ".join(overrides) for overrides in planned.values()])
+    for name, (folder, status) in zip(names, statuses.items(), strict=True):
+        state = read_state(folder) if status == "failed" else None
+        cells = (name, status, actions[status], (state and state.error) or "")
         table.add_row(*map(Text, cells))  # Text, since [lung] is not markup
     Console(stderr=True, markup=False, emoji=False, width=None if sys.stderr.isatty() else 140).print(table)

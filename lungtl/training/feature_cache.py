@@ -131,7 +131,7 @@ def cached_features(
         classifier.folded(),
     ):
         probe = _probe_features(classifier, store, device, views)
-        if folder.is_complete(name, address, layout) and _reproduces(folder.file(name), probe):
+        if folder.is_complete(name) and _reproduces(folder.file(name), probe):
             log.info("features: read from the cache (%s)", name)
         else:
             try:

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from lungtl.data.bags import Features
 from lungtl.data.store.reader import Store
-from lungtl.models.aggregators.base import Aggregator, uniform_weights
 from lungtl.models.backbones.base import Backbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.freezing.frozen import Frozen
@@ -161,14 +160,16 @@ def untrained_weights(
     with fixed_seed():
         dim = classifier.projection.width
         aggregators = [parts.build(aggregator, dim=dim).eval().to(device) for _ in range(DRAWS)]
-    recorder = _InputRecorder()
-    recording = BagClassifier(classifier.preprocessor, classifier.backbone, classifier.projection, recorder)
-    recording.slice_head, recording.split = classifier.slice_head, classifier.split
-    table = predict_bags(recording, store, bag_ids, features, device).slices[["bag_id", "index"]]
+    batches: list[tuple[Tensor, ...]] = []  # embeddings, slice logits and mask
+    hook = classifier.aggregator.register_forward_pre_hook(lambda _, inputs: batches.append(inputs[:3]))
+    views, classifier.views = classifier.views, 1
+    try:
+        table = predict_bags(classifier, store, bag_ids, features, device).slices[["bag_id", "index"]]
+    finally:
+        hook.remove()
+        classifier.views = views
     with torch.inference_mode():
-        weights = [
-            torch.cat([one(*inputs)[1][inputs[2]] for inputs in recorder.batches]).cpu().double() for one in aggregators
-        ]
+        weights = [torch.cat([one(*inputs)[1][inputs[2]] for inputs in batches]).cpu().double() for one in aggregators]
     return table.assign(**{f"weight_{k}": drawn.numpy() for k, drawn in enumerate(weights)})
 
 
@@ -178,17 +179,3 @@ def fixed_seed() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         yield
-
-
-class _InputRecorder(Aggregator):
-    """Records an aggregator's inputs: embeddings, slice logits and mask of each batch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.batches: list[tuple[Tensor, Tensor, Tensor]] = []
-
-    def forward(
-        self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor, positions: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        self.batches.append((embeddings, slice_logits, mask))
-        return slice_logits.new_zeros(len(mask)), uniform_weights(mask)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lungtl.evaluation.document import check_document
 from tests.commands.conftest import N_SERIES, Done, Lab, Trained, read_csv, read_json
+from tests.documents import check_document
 
 pytestmark = pytest.mark.slow
 QUICK = ["tracking=none", "heatmaps=false", "resamples=50"]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from lungtl.evaluation.chosen import read_chosen
-from lungtl.evaluation.document import check_document
 from tests.commands.conftest import MODEL, Done, Lab, Trained, read_csv, read_json
+from tests.documents import check_document
 
 pytestmark = pytest.mark.slow
 PHANTOM = ["dataset=phantom", "dataset.matrix=64", "dataset.z_range_mm=40", "workers=1", "tracking=none"]

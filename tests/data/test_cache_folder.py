@@ -53,7 +53,7 @@ def test_an_entry_appears_when_complete_and_its_space_is_reserved(tmp_path: Path
             assert file.stat().st_size == LAYOUT.size
             assert file.stat().st_blocks * 512 >= LAYOUT.size
         assert names(folder) == []
-        assert not folder.is_complete("a", {"name": "a"}, LAYOUT)
+        assert not folder.is_complete("a")
         folder.publish("a", {"name": "a"})
         assert not file.exists()
     assert names(folder) == ["a"]
@@ -65,7 +65,7 @@ def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
         store(folder, name, age)
     assert names(folder) == ["b", "a", "c"]
     with folder.locked("b"):
-        assert folder.is_complete("b", {"name": "b"}, LAYOUT)  # used now
+        assert folder.is_complete("b")  # used now
     assert folder.shrink(2 * LAYOUT.size) == 2 * LAYOUT.size
     assert names(folder) == ["c", "b"]
     assert folder.shrink(2 * LAYOUT.size) == 2 * LAYOUT.size  # there is room enough
@@ -134,7 +134,7 @@ def test_a_second_run_waits_for_an_entry_being_computed(tmp_path: Path, caplog: 
     with caplog.at_level("INFO"), Computing(folder, "a") as other:
         threading.Timer(0.3, other.go.set).start()
         with folder.locked("a"):
-            assert folder.is_complete("a", {"name": "a"}, LAYOUT)
+            assert folder.is_complete("a")
     assert "waiting for another run that is computing them (a)" in caplog.text
 
 
@@ -146,17 +146,6 @@ def test_leftovers_of_killed_runs_are_removed(tmp_path: Path) -> None:
         (folder.path / left / "features.npy").write_bytes(b"x" * 100)
     assert folder.shrink(GB) == LAYOUT.size
     assert sorted(path.name for path in folder.path.glob("*/")) == ["a"]
-
-
-def test_an_entry_must_match_its_address_and_layout(tmp_path: Path) -> None:
-    folder = CacheFolder(tmp_path)
-    store(folder, "a")
-    with folder.locked("a"):
-        assert folder.is_complete("a", {"name": "a"}, LAYOUT)
-        assert not folder.is_complete("a", {"name": "b"}, LAYOUT)
-        assert not folder.is_complete("a", {"name": "a"}, Layout(20, 50, "float32"))
-        assert not folder.is_complete("a", {"name": "a"}, Layout(50, 20, "int32"))
-        assert not folder.is_complete("b", {"name": "b"}, LAYOUT)
 
 
 def test_unreadable_entries_are_ignored(tmp_path: Path) -> None:
@@ -179,5 +168,5 @@ def test_one_flipped_bit_makes_an_entry_incomplete(
     content[-1] ^= 1
     file.write_bytes(content)
     with folder.locked("a"):
-        assert not folder.is_complete("a", {"name": "a"}, LAYOUT)
+        assert not folder.is_complete("a")
     assert "cache entry a is damaged and is computed again" in caplog.text

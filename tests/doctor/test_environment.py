@@ -40,20 +40,6 @@ def test_python(monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], statu
     assert finding.status == status
 
 
-@pytest.mark.parametrize(
-    ("torch", "torchvision", "remedy"),
-    [
-        ("2.4.1", "0.19.0", ""),
-        ("2.13.0+cpu", "0.28.0", ""),
-        ("2.13.0+cpu", "0.27.1", "pip install 'torchvision==0.28.*'"),
-    ],
-)
-def test_torch_and_torchvision_must_match(torch: str, torchvision: str, remedy: str) -> None:
-    finding = environment.check_pairing(torch, torchvision)
-    assert finding.remedy == remedy
-    assert finding.status == ("FAIL" if remedy else "PASS")
-
-
 def test_a_finding_is_one_line() -> None:
     assert str(Finding("WARN", "no GPU", "use the CPU")) == "WARN  no GPU  -> use the CPU"
     assert str(Finding("PASS", "numpy 2.4.6")) == "PASS  numpy 2.4.6"

@@ -11,7 +11,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from lungtl.evaluation.assess import assess
 from lungtl.evaluation.chosen import Chosen, choose
-from lungtl.evaluation.document import check_document
+from tests.documents import check_document
 from tests.evaluation.cohort import cohort
 
 

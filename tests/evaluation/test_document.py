@@ -11,7 +11,6 @@ from lungtl.evaluation.document import (
     Localisation,
     OperatingPoint,
     ScoreTable,
-    check_document,
     evaluation_document,
     flat_metrics,
     main_metrics,
@@ -29,6 +28,7 @@ from lungtl.evaluation.formatting import (
 )
 from lungtl.evaluation.weighted import METRICS
 from lungtl.settings.errors import LungtlError
+from tests.documents import check_document
 
 ENDS = ("", "_low", "_high")
 
@@ -165,13 +165,6 @@ def test_gains_and_calibrations_follow_their_metric() -> None:
     assert rows[names.index("brier") + 1] == ("brier, temperature", "0.873 [0.810, 0.920]", "", "")
 
 
-def test_the_slice_table_has_only_the_model_or_no_rows() -> None:
-    assert rows_for_table(example(), "slice") == []
-    rows = rows_for_table(evaluation_document(split="val", bag=ONE_CLASS, slice=SURE), "slice")
-    assert rows[:2] == [("metric", "model"), ("auroc", "0.873 [0.810, 0.920]")]
-    assert len(rows) == 1 + len(METRICS)
-
-
 def test_operating_points_have_their_own_table() -> None:
     header, reached, missed = rows_of_points(example(**FULL))
     assert header == ("chosen on validation for", "threshold", "sensitivity", "specificity", "ppv", "npv")
@@ -230,25 +223,25 @@ def test_flat_metrics_contain_only_defined_numbers() -> None:
     assert flat["test/bag/auroc_low"] == 0.8101
     assert flat["test/bag/auroc_high"] == 0.92
     assert flat["test/bag/auroc_delong_high"] == 0.93
-    assert flat["test/control/prevalence/f1"] == 0.5
+    assert flat["test/controls/prevalence/f1"] == 0.5
     assert set(flat) == {
         *(f"test/bag/{name}{end}" for name in (*METRICS, "auroc_delong") for end in ENDS),
-        *(f"test/control/prevalence/{name}" for name in METRICS),
+        *(f"test/controls/prevalence/{name}" for name in METRICS),
     }
 
 
 def test_flat_metrics_contain_every_part() -> None:
     flat = flat_metrics(example(**FULL))
-    assert {name: value for name, value in flat.items() if name.startswith("test/gain/")} == {
-        "test/gain/prevalence/auroc": 0.37,
-        "test/gain/prevalence/auroc_low": 0.3,
-        "test/gain/prevalence/auroc_high": 0.44,
-        "test/gain/prevalence/auroc_p": 0.00012,
+    assert {name: value for name, value in flat.items() if name.startswith("test/gains/")} == {
+        "test/gains/prevalence": 0.37,
+        "test/gains/prevalence_low": 0.3,
+        "test/gains/prevalence_high": 0.44,
+        "test/gains/prevalence_p_value": 0.00012,
     }
-    assert flat["test/point/specificity_95/sensitivity_low"] == 0.5
+    assert flat["test/operating_points/specificity_95/sensitivity_low"] == 0.5
     assert not [name for name in flat if "sensitivity_95/" in name]
-    assert flat["test/localisation/centre/share"] == 0.6
-    assert flat["test/localisation/gain/centre/share_low"] == 0.1
+    assert flat["test/localisation/rules/centre/share"] == 0.6
+    assert flat["test/localisation/gains/centre/share_low"] == 0.1
     assert flat["test/calibrated/temperature/ece_high"] == 0.92
 
 

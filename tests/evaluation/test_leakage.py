@@ -3,8 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from lungtl.evaluation.leakage import (
     BAG,
@@ -15,7 +13,6 @@ from lungtl.evaluation.leakage import (
     Floats,
     compare,
     differences,
-    fold_numbers,
     out_of_fold,
     permute_labels,
 )
@@ -41,23 +38,6 @@ def recognisable(seed: int = 0, signal: float = 0.0) -> tuple[pd.DataFrame, Floa
     return rows, features.astype(np.float32)
 
 
-@settings(max_examples=10, deadline=None)
-@given(st.sampled_from(["patient_id", "bag_id"]), st.integers(2, 6), st.integers(0, 99))
-def test_groups_are_never_separated(column: str, folds: int, seed: int) -> None:
-    rows, _ = recognisable()
-    numbers = fold_numbers(rows["malignant"].to_numpy(), rows[column].to_numpy(), folds, seed)
-    assert set(numbers) == set(range(folds))
-    assert (pd.Series(numbers).groupby(rows[column]).nunique() == 1).all()
-    shares = rows["malignant"].groupby(numbers).mean()
-    assert shares.between(0.3, 0.7).all()
-
-
-def test_folds_by_slice_separate_patients() -> None:
-    rows, _ = recognisable()
-    numbers = fold_numbers(rows["malignant"].to_numpy(), np.arange(len(rows)), 5, 0)
-    assert (pd.Series(numbers).groupby(rows["patient_id"]).nunique() > 1).all()
-
-
 def test_permuted_labels_go_to_other_patients() -> None:
     rows, _ = recognisable()
     dealt = pd.Series(permute_labels(rows, 0))
@@ -72,7 +52,7 @@ def test_a_row_is_predicted_by_a_model_that_has_not_seen_it() -> None:
     random = np.random.default_rng(0)
     labels = random.integers(0, 2, 60)
     features = np.eye(60, dtype=np.float32)
-    p = out_of_fold(features, labels, np.arange(60) % 6)
+    p = out_of_fold(features, labels, np.arange(60) % 6, 6, 0)
     assert np.all((p > 0.5) == (p[0] > 0.5))  # nothing but the prevalence of the training folds
 
 
@@ -118,8 +98,8 @@ def test_too_few_patients_of_a_class_for_the_folds(kept: list[str], message: str
 
 def test_a_fold_with_one_training_class_is_refused() -> None:
     labels = np.array([1, 1, 0, 0, 0, 0])
-    with pytest.raises(LungtlError, match=r"would be trained on label 0 only.*split\.seed"):
-        fold_numbers(labels, np.array([0, 0, 1, 2, 3, 4]), 2, 0)
+    with pytest.raises(LungtlError, match=r"would be trained on one label only.*split\.seed"):
+        out_of_fold(np.eye(6, dtype=np.float32), labels, np.array([0, 0, 1, 2, 3, 4]), 2, 0)
 
 
 def test_differences_are_paired_by_draw() -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lungtl.predict.pictures import Planes, heated, spread_apart, square_pixels
+from lungtl.evaluation.figures.outlines import CIRCLE, HOLE, READER, Outline
+from lungtl.predict.pictures import Planes, heated, legend, outlined, spread_apart, square_pixels
 from lungtl.predict.result import KeySlice
 from lungtl.sources.ct.lungs import lung_planes
 from lungtl.sources.ct.volume import Volume
@@ -43,6 +44,32 @@ def test_pixels_become_square() -> None:
     assert square_pixels(image, (0.7, 0.7)) is image
     assert square_pixels(image, (1.0, 0.5)).shape == (20, 10)
     assert square_pixels(image, (0.5, 1.0)).shape == (10, 20)
+
+
+def test_outlines_are_thin_lines_on_their_pixels() -> None:
+    """10 x 12 pixels, enlarged 10 times, then 20 times in height: pixel j's centre is at 10 j + 4.5, or 20 j + 9.5."""
+    outline = Outline(np.array([[2, 3], [2, 8], [6, 8], [6, 3]]), READER)
+    grey = np.zeros((10, 12), np.uint8)
+    for spacing, rows in (((1.0, 1.0), (24.5, 64.5)), ((2.0, 1.0), (49.5, 129.5))):
+        shown = outlined(grey, [outline], spacing, least=120)
+        lit = shown.any(axis=2)
+        found, columns = np.nonzero(lit)
+        assert [found.min(), found.max()] == pytest.approx(rows, abs=0.5)
+        assert [columns.min(), columns.max()] == pytest.approx([34.5, 84.5], abs=0.5)
+        assert lit.sum() == 2 * (rows[1] - rows[0] + 50)  # closed, one pixel thin
+        assert tuple(shown[found[0], columns[0]]) == (0x56, 0xB4, 0xE9)
+    assert outlined(grey, [], (1.0, 1.0)) is grey
+
+
+def test_the_page_names_its_lines() -> None:
+    def key(*kinds: str) -> KeySlice:
+        outlines = [Outline(np.zeros((3, 2)), kind) for kind in kinds]
+        return KeySlice(1, 0.0, 0.1, "1.2", None, np.zeros((2, 2), np.uint8), None, outlines)
+
+    assert legend([key()]) == ""
+    assert legend([key(), key(CIRCLE)]) == "blue (circle: the nodule's diameter around its position)"
+    both = "blue (a radiologist's outline of the nodule), yellow (a part that the radiologist excluded)"
+    assert legend([key(HOLE), key(READER, READER)]) == both
 
 
 def test_a_heatmap_colours_only_where_it_is_warm() -> None:

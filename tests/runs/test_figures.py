@@ -12,8 +12,9 @@ import torch
 from matplotlib.figure import Figure
 
 from lungtl.data.store.reader import Store
-from lungtl.evaluation.figures import Circle
+from lungtl.data.store.writer import prepare
 from lungtl.evaluation.figures.montage import windowed
+from lungtl.evaluation.figures.outlines import HOLE, READER
 from lungtl.runs.figures import (
     _draw_montage,
     central_circle,
@@ -22,7 +23,9 @@ from lungtl.runs.figures import (
     shown_cases,
 )
 from lungtl.runs.scored_model import ScoredModel
+from lungtl.sources.lidc import LidcSource
 from tests.models.tiny import tiny_classifier
+from tests.sources.annotated import annotate, write_scan
 from tests.stores import toy_store
 
 
@@ -65,10 +68,10 @@ def test_the_montage_says_which_slices_it_shows(
 ) -> None:
     drawn: dict[str, Any] = {}
 
-    def montage(images: Any, captions: Any, labels: Any, title: str, aspects: Any, circles: Any) -> Figure:
+    def montage(images: Any, captions: Any, labels: Any, title: str, aspects: Any, outlines: Any) -> Figure:
         drawn.update(images=images, captions=captions, title=title)
         assert aspects == [1.0] * bags  # the spacing is unknown
-        assert circles == [None] * bags
+        assert outlines == [[]] * bags
         return Figure()
 
     monkeypatch.setattr("lungtl.runs.figures.montage", montage)
@@ -87,11 +90,48 @@ def test_the_montage_says_which_slices_it_shows(
 
 
 def test_the_circle_is_around_the_centre_of_the_slice() -> None:
-    whole = (slice(0, 48), slice(0, 40))
-    assert central_circle((48, 40), whole, (0.5, 0.8), 12.0) == Circle(23.5, 19.5, 24.0, 15.0)
-    assert central_circle((48, 40), (slice(8, 40), slice(4, 36)), (0.5, 0.8), 12.0) == Circle(15.5, 15.5, 24.0, 15.0)
-    for spacing, diameter in (((np.nan, 0.8), 12.0), ((0.5, 0.8), np.nan), ((0.5, 0.8), 0.0)):
-        assert central_circle((48, 40), whole, spacing, diameter) is None
+    for corner, centre in (((0, 0), (23.5, 19.5)), ((8, 4), (15.5, 15.5))):
+        (one,) = central_circle((48, 40), corner, (0.5, 0.8), 12.0)
+        assert one.points.mean(axis=0) == pytest.approx(centre)
+        assert np.ptp(one.points, axis=0) == pytest.approx([24, 15], rel=0.01)
+    assert central_circle((48, 40), (0, 0), (0.5, 0.8), np.nan) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "shape", "index"),
+    [({}, (24, 30), 7), ({"bag": "nodule", "field_mm": 12.0}, (12, 12), 3)],
+)
+def test_outlines_are_in_what_the_network_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], shape: tuple[int, int], index: int
+) -> None:
+    """On the slice at z = 7 mm. A field of view of 9 mm is 12 pixels of 0.75 mm."""
+    annotate(monkeypatch, tmp_path)
+    store = prepare(LidcSource(str(write_scan(tmp_path / "scan")), **options), tmp_path / "data")
+    (bag_id,) = store.bags["bag_id"]
+    assert store.z_mm(bag_id)[index] == 7
+    classifier = tiny_classifier()
+    if options:
+        classifier.preprocessor.crop_mm = [9.0, 6.0]
+    drawn: dict[str, Any] = {}
+
+    def montage(images: Any, *_: Any, outlines: Any, **__: Any) -> Figure:
+        drawn.update(image=images[0], outlines=outlines[0])
+        return Figure()
+
+    monkeypatch.setattr("lungtl.runs.figures.montage", montage)
+    table = pd.DataFrame({"bag_id": [bag_id], "patient_id": ["p"], "label": [1], "probability": [0.9]})
+    weights = [0.0] * len(store.z_mm(bag_id))
+    weights[index] = 1.0
+    model = ScoredModel(classifier, {}, None, torch.device("cpu"), None, None, None, None, None, True, False)
+    _draw_montage(tmp_path, store, model, {bag_id: slices(weights)}, table, weighted=True, threshold=0.5)
+    assert drawn["image"].shape == shape
+    assert [one.kind for one in drawn["outlines"]] == [READER, READER, HOLE]
+    bright = drawn["image"] > windowed(np.array([[-250]], np.int16), classifier.preprocessor.windows[0])[0, 0]
+    around, _, hole = ([one.points.min(axis=0).tolist(), one.points.max(axis=0).tolist()] for one in drawn["outlines"])
+    low, high = np.argwhere(bright).min(axis=0), np.argwhere(bright).max(axis=0)
+    assert around == [(low - 1).tolist(), (high + 1).tolist()]
+    dark = np.argwhere(~bright[low[0] : high[0], low[1] : high[1]]) + low
+    assert hole == [dark.min(axis=0).tolist(), dark.max(axis=0).tolist()]
 
 
 def test_only_stores_of_single_nodules_say_where_they_are(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

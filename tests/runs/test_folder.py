@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lungtl.runs.folder import find_run, is_inside, read_json, read_yaml, sweep_dir_of, write_record
+from lungtl.runs.folder import find_run, is_inside, read_json, read_yaml, write_record
 from lungtl.settings.errors import LungtlError
 
 DAMAGED = [b"", b"\xff\xfe\xff", b"[1]", b"{", b"\x00"]
@@ -40,8 +40,3 @@ def test_where_the_runs_of_a_data_folder_are(tmp_path: Path) -> None:
     assert is_inside(tmp_path / "sweeps" / "s" / "x", tmp_path)
     assert not is_inside(tmp_path / "x", tmp_path)
     assert not is_inside(tmp_path / "sweeps" / "x", tmp_path)
-
-
-def test_a_sweep_named_in_a_mapping_is_found(tmp_path: Path) -> None:
-    assert sweep_dir_of([f"data_dir={tmp_path}", "sweep={name: x}"], "now") == tmp_path / "sweeps" / "x"
-    assert sweep_dir_of([f"data_dir='{tmp_path}'"], "now") == tmp_path / "sweeps" / "now"

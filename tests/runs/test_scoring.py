@@ -19,7 +19,6 @@ from lungtl.bundle import load_bundle, load_probe, load_untrained
 from lungtl.data.store.reader import Store
 from lungtl.evaluation.chosen import FILE, choose, read_chosen
 from lungtl.evaluation.controls import fit_controls
-from lungtl.evaluation.document import check_document
 from lungtl.evaluation.figures import attention_along_z
 from lungtl.models.inference import pool_bags
 from lungtl.runs.folder import VALIDATION
@@ -28,6 +27,7 @@ from lungtl.runs.scoring import slices_trained
 from lungtl.settings import parts
 from lungtl.settings.schema import TrainConfig
 from lungtl.training.losses import BagAndSliceLoss
+from tests.documents import check_document
 from tests.runs.scored import Recorded, drawn_or_not, finished, scored_features, split_of
 from tests.stores import toy_store
 from tests.training.test_fit import config_of

@@ -27,7 +27,7 @@ def test_crossval_has_the_settings_of_train() -> None:
 
 
 def test_own_configs_are_listed(tmp_path: Path) -> None:
-    for path in ("conf/aggregator/mine.yaml", "experiments/study.yaml"):
+    for path in ("aggregator/mine.yaml", "experiments/study.yaml"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("width: 3  # of mine\n")
     text = help_text("train", ["aggregator=mine"], [tmp_path])

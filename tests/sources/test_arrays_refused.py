@@ -48,13 +48,6 @@ def test_a_bad_line_is_refused_alone(make: Make, line: str, reason: str) -> None
 # Tables and arrays that cannot be used
 
 
-def test_a_patient_on_two_splits(make: Make) -> None:
-    table = "id,patient_id,label,split\na,p1,0,train\nb,p1,1,val\nc,p3,,\n"
-    with pytest.raises(LungtlError, match=r"^patient p1 of crops\.csv is in train and val, expected one"):
-        make(table, split_column="split").inventory()
-    assert len(bags(make(table))) == 3
-
-
 def test_unlabelled_bags_may_be_in_any_split(make: Make) -> None:
     table = "id,patient_id,label,split\na,p1,0,train\nb,p1,,val\nc,p1,,pool\n"
     assert [bag.split for bag in bags(make(table, split_column="split")).values()] == ["train", "val", None]

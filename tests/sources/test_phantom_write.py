@@ -11,7 +11,6 @@ import pydicom
 import pytest
 import SimpleITK
 
-from lungtl.settings.errors import LungtlError
 from lungtl.sources.phantom import PhantomRecipe, ScanPlan, choose_scans, render, write_phantom
 from lungtl.sources.phantom.write import series_folder, write_slices
 from tests.sources.pylidc_compat import load_pylidc
@@ -107,13 +106,6 @@ def test_a_killed_run_is_completed_and_finished_series_stay(root: Path, tmp_path
     assert seen == [(2, 4), (3, 4), (4, 4)]
     assert {p: p.stat().st_mtime_ns for p in finished} == stamps
     assert contents(tmp_path) == contents(root)
-
-
-def test_another_recipe_is_refused(root: Path) -> None:
-    before = contents(root)
-    with pytest.raises(LungtlError, match=r"contains a phantom of .*'matrix': 40.*use another folder"):
-        write_phantom(dataclasses.replace(TINY, matrix=48), root)
-    assert contents(root) == before
 
 
 def test_the_readme_describes_the_phantom(root: Path) -> None:

@@ -99,7 +99,7 @@ def test_candidates_of_luna16(tmp_path: Path) -> None:
         (f"{HEAD}\n{A},p1,1,7,6,5\n{A},p2,0,7,6,6\n", "line 3: series .* has two patients"),
         (f"{HEAD},diameter_mm\n{A},p1,1,7,6,5,-2\n", "line 2: diameter_mm is -2; expected a positive number"),
         (f"seriesuid,coordX,coordY,coordZ,class\n{A},1,2,3,0\n", "line 2: no patient_id; .*only series of LIDC-IDRI"),
-        ("series_uid,patient_id,x_mm,y_mm,z_mm\n", "has 0 columns label"),
+        ("series_uid,patient_id,x_mm,y_mm,z_mm\n", "has no column label"),
     ],
 )
 def test_wrong_tables(make: Make, table: str, message: str) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from lungtl.sweeps import ensemble
+from lungtl.runs import ensemble
+from lungtl.sweeps import launch
 from tests.sweeps.folds.test_pooled import run_folder
 
 
@@ -19,7 +20,7 @@ def written(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str
         calls.append(([run.name for run in runs], name))
 
     monkeypatch.setattr(ensemble, "write_ensemble", note)
-    ensemble.write_sweep_ensemble(sweep)
+    launch._write_ensemble(sweep)
     return calls
 
 

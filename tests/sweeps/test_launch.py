@@ -17,7 +17,6 @@ from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError
 from lungtl.sweeps import jobs, launch
 from lungtl.sweeps.parent import parent_of, write_parent
-from lungtl.sweeps.report.write import Written
 from lungtl.sweeps.state import State, read_states, write_state
 from lungtl.tracking.backend import experiment_id, open_client
 from lungtl.tracking.tracker import NoTracker
@@ -49,7 +48,7 @@ def sweep_of(folder: Path, states: dict[str, State | None]) -> tuple[Recorder, P
 
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lungtl.sweeps.report.write.write_report", lambda sweep: Written([], None))
+    monkeypatch.setattr("lungtl.sweeps.report.write.write_report", lambda sweep: None)
     monkeypatch.setattr(launch, "_current", None)
 
 
@@ -120,6 +119,19 @@ def test_without_a_report_the_parent_is_closed(
     assert launch.end("FINISHED")
     assert tracker.closed == ["FINISHED"]
     assert "no report" in caplog.text
+
+
+@pytest.mark.parametrize(("status", "times"), [("FINISHED", 1), ("KILLED", 0)])
+def test_the_folds_of_a_cross_validation_are_pooled_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str, times: int
+) -> None:
+    pooled: list[Path] = []
+    monkeypatch.setattr("lungtl.sweeps.folds.pooled.pool_sweep", pooled.append)
+    _, folder = sweep_of(tmp_path, {"done": replace(STARTED, state="finished", value=0.5)})
+    assert launch._current is not None
+    launch._current.folds = True
+    assert launch.end(status)
+    assert pooled == [folder] * times
 
 
 def test_a_launcher_without_progress_is_not_restarted(tmp_path: Path) -> None:

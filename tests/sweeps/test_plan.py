@@ -12,8 +12,8 @@ from hydra.types import RunMode
 
 from lungtl.settings import folders
 from lungtl.settings.errors import UsageError
-from lungtl.sweeps.plan import Planned, compose_grid, plan_runs, print_plan, started_before
-from lungtl.sweeps.state import State, write_state
+from lungtl.sweeps.plan import compose_grid, plan_runs, print_plan, started_before
+from lungtl.sweeps.state import State, status_of, write_state
 
 STARTED = State("running", 0, ("seed=0",), "val/loss")
 
@@ -30,7 +30,7 @@ def config(data_dir: Path, *overrides: str, command: str = "train") -> Any:
     return GlobalHydra.instance().config_loader().load_configuration(command, line, RunMode.MULTIRUN)
 
 
-def grid(composed: Any) -> list[Planned]:
+def grid(composed: Any) -> dict[Path, tuple[str, ...]]:
     runs = compose_grid(composed)
     assert runs is not None
     return plan_runs(Path(composed.hydra.sweep.dir), runs)
@@ -38,27 +38,28 @@ def grid(composed: Any) -> list[Planned]:
 
 def test_the_grid_is_planned_in_the_order_of_the_jobs(tmp_path: Path) -> None:
     planned = grid(config(tmp_path, "aggregator=mean,max", "seed=range(0,2)", "head.width=8"))
-    lines = [[line for line in one.overrides if line.startswith(("aggregator", "seed"))] for one in planned]
+    lines = [[line for line in one if line.startswith(("aggregator", "seed"))] for one in planned.values()]
     assert lines == [["aggregator=mean", "seed=0"], ["aggregator=mean", "seed=1"],
                      ["aggregator=max", "seed=0"], ["aggregator=max", "seed=1"]]  # fmt: skip
-    assert len({one.folder for one in planned}) == 4
-    assert {one.folder.parent for one in planned} == {tmp_path / "sweeps" / "x"}
-    assert {one.status for one in planned} == {"new"}
+    assert len(planned) == 4
+    assert {folder.parent for folder in planned} == {tmp_path / "sweeps" / "x"}
+    assert set(map(status_of, planned)) == {"new"}
 
 
 def test_the_same_run_has_the_same_folder_in_a_larger_grid(tmp_path: Path) -> None:
     small = grid(config(tmp_path, "seed=1,2", "aggregator=max"))
     large = grid(config(tmp_path, "aggregator=mean,max", "seed=0,1,2", "workers=2"))
-    assert [one.folder for one in large][4:] == [one.folder for one in small]
-    small[0].folder.mkdir(parents=True)
-    write_state(small[0].folder, replace(STARTED, state="finished", value=1.0))
+    assert [*large][4:] == [*small]
+    first, _ = small
+    first.mkdir(parents=True)
+    write_state(first, replace(STARTED, state="finished", value=1.0))
     again = grid(config(tmp_path, "aggregator=mean,max", "seed=0,1,2", "workers=2"))
-    assert [one.status for one in again] == ["new"] * 4 + ["finished", "new"]
+    assert [*map(status_of, again)] == ["new"] * 4 + ["finished", "new"]
 
 
 def test_sweeps_in_the_config_are_planned_too(tmp_path: Path) -> None:
     planned = grid(config(tmp_path, "split.folds=4", command="crossval"))
-    folds = [line for one in planned for line in one.overrides if line.startswith("split.fold=")]
+    folds = [line for one in planned.values() for line in one if line.startswith("split.fold=")]
     assert folds == [f"split.fold={k}" for k in range(4)]
 
 
@@ -84,7 +85,7 @@ def test_the_plan_shows_each_status_and_action(tmp_path: Path, capsys: pytest.Ca
         folder.mkdir()
         write_state(folder, state)
     planned = started_before(tmp_path)
-    assert [one.status for one in planned] == ["killed", "finished", "failed"]
+    assert [*map(status_of, planned)] == ["killed", "finished", "failed"]
     print_plan(tmp_path, planned, retry=False)
     title, *_, killed, finished, failed, _ = capsys.readouterr().err.splitlines()
     assert title.strip() == f"sweep {tmp_path.name}: 1 killed, 1 finished, 1 failed"

@@ -88,6 +88,7 @@ def _rows(bag: Bag, file: str, size: int, digest: str) -> dict[str, Any]:
         "z_mm": bag.z_mm.tolist(),
         "slice_labels": bag.slice_labels.tolist(),
         "nodules": [{"bag_id": bag.bag_id, **row} for row in bag.nodules],
+        "outlines": [{"bag_id": bag.bag_id, **row} for row in bag.outlines],
     }  # fmt: skip
 
 

@@ -53,7 +53,7 @@ class Store:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the tables and voxels."""
+        """Hash of the tables and voxels, without outlines."""
         return str(self.manifest["fingerprint"])
 
     @property
@@ -81,6 +81,13 @@ class Store:
     def nodules(self) -> pd.DataFrame | None:
         """One row per nodule if the source has them: bag_id, nodule, malignancy, n_readers, z_min, z_max, ..."""
         return self._table("nodules") if "nodules.parquet" in self.manifest["tables"] else None
+
+    def outlines(self, bag_id: str) -> list[dict[str, Any]]:
+        """The readers' outlines of a bag's nodules, see `lidc_outlines.Row`; none if they are unknown."""
+        if "outlines.parquet" not in self.manifest["tables"]:
+            return []
+        rows = self._table("outlines", [("bag_id", "==", bag_id)]).to_dict("records")
+        return [{str(name): value for name, value in row.items()} for row in rows]
 
     @cached_property
     def _voxels(self) -> dict[str, _Voxels]:
@@ -210,7 +217,7 @@ class Store:
             raise self._damaged(MANIFEST, "was changed")
         return manifest
 
-    def _table(self, name: str) -> pd.DataFrame:
+    def _table(self, name: str, filters: list[tuple[str, str, str]] | None = None) -> pd.DataFrame:
         file = f"{name}.parquet"
         try:
             content = (self.path / file).read_bytes()
@@ -219,7 +226,7 @@ class Store:
         # Tables are small: hashing takes less time than parsing, and an intact table has all columns and rows.
         if hashlib.sha256(content).hexdigest() != self.manifest["tables"][file]:
             raise self._damaged(file, "was changed")
-        return pd.read_parquet(io.BytesIO(content))
+        return pd.read_parquet(io.BytesIO(content), filters=filters)
 
     def _damaged(self, file: str, problem: str) -> LungtlError:
         return LungtlError(f"{self.path / file} {problem}; remove {self.path} and prepare it again")

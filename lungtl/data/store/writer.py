@@ -165,7 +165,8 @@ def _finish(source: Source, inventory: Inventory, folder: Path) -> None:
         "bag_labels": {str(k): int(v) for k, v in bags["bag_label"].value_counts().sort_index().items()},
         "tables": hashes,
         "quarantine": quarantine_hash,
-        "fingerprint": fingerprint(hashes),
+        # Outlines are only looked at: a store without them, as of earlier versions, has the same fingerprint.
+        "fingerprint": fingerprint({name: digest for name, digest in hashes.items() if name != "outlines.parquet"}),
     }
     manifest["checksum"] = checksum(manifest)
     _write(folder, MANIFEST, json.dumps(manifest, indent=2, sort_keys=True).encode())
@@ -185,9 +186,10 @@ def _tables(parts: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
             }
         ),
     }
-    nodules = [row for part in parts for row in part["nodules"]]
-    if nodules:
-        tables["nodules"] = pd.DataFrame(nodules)
+    for name in ("nodules", "outlines"):
+        rows = [row for part in parts for row in part.get(name, ())]  # an earlier version's part has no outlines
+        if rows:
+            tables[name] = pd.DataFrame(rows)
     return tables
 
 

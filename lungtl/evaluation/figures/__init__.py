@@ -8,11 +8,10 @@ from lungtl.evaluation.figures.curves import precision_recall, roc
 from lungtl.evaluation.figures.decisions import confusion, reliability, score_histogram
 from lungtl.evaluation.figures.intervals import dot_with_intervals, subgroup_forest
 from lungtl.evaluation.figures.learning import learning_curves
-from lungtl.evaluation.figures.montage import Circle, montage
+from lungtl.evaluation.figures.montage import montage
 from lungtl.evaluation.figures.slices import attention_along_z
 
 __all__ = [
-    "Circle",
     "attention_along_z",
     "confusion",
     "dot_with_intervals",

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Ellipse, Patch
+from matplotlib.patches import Patch, Polygon
 from numpy.typing import NDArray
 
-from lungtl.evaluation.figures.canvas import GREEN, GREY, SKY, VERMILLION, WIDTH_INCHES, new_figure, write_centred
+from lungtl.evaluation.figures.canvas import GREEN, GREY, VERMILLION, WIDTH_INCHES, new_figure, write_centred
+from lungtl.evaluation.figures.outlines import COLOURS, Outline
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import BENIGN, MALIGNANT, UNKNOWN
 
@@ -33,17 +33,6 @@ HEAT_COLOURS = "inferno"
 SCALE_INCHES = 0.8  # the height of the colour scale of heatmaps and its labels
 OPACITY = 0.6
 """Of a heatmap's highest value; the slice must stay visible under it."""
-CIRCLE = "circle: the nodule's diameter around its position"
-
-
-@dataclass(frozen=True)
-class Circle:
-    """A circle in a slice, in its pixels, which need not be square."""
-
-    row: float  # of the centre, from the first row's centre
-    column: float
-    rows: float  # diameter along the rows' axis
-    columns: float
 
 
 def montage(
@@ -53,7 +42,7 @@ def montage(
     title: str = "",
     maps: Sequence[NDArray[np.float32]] | None = None,
     aspects: Sequence[float] | None = None,
-    circles: Sequence[Circle | None] | None = None,
+    outlines: Sequence[Sequence[Outline]] | None = None,
 ) -> Figure:
     """Draw slices in a grid of up to four columns, in grey, each under its caption; one alone fills the figure.
 
@@ -68,14 +57,14 @@ def montage(
         title: which slices they are.
         maps: a heatmap per image, float32 [H, W], not negative, from `slice_heatmaps`; None for none.
         aspects: height of each image's pixels divided by their width; None for square ones.
-        circles: drawn in the slices, around nodules whose outlines are unknown; None for none.
+        outlines: drawn in each image, around nodules; None for none.
 
     Raises:
         LungtlError: the counts or shapes differ, an image is not uint8 [H, W], or a map has a negative or non-finite
             value.
     """
     for name, given in (("captions", captions), ("labels", labels), ("maps", maps), ("aspects", aspects),
-                        ("circles", circles)):  # fmt: skip
+                        ("outlines", outlines)):  # fmt: skip
         if given is not None and len(given) != len(images):
             raise LungtlError(f"there are {len(images)} images and {len(given)} {name}; expected one per image")
     n = min(len(images), MAX_SLICES)
@@ -100,9 +89,10 @@ def montage(
     for k in range(n):
         _show(grid[k], k, np.asarray(images[k]), texts[k])
     handles = [] if labels is None else _frame(grid[:n], labels)
-    handles += _circle(grid[:n], circles or ())
+    handles += _outline(grid[:n], outlines or ())
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9)
+        figure.set_figheight(figure.get_figheight() + 0.2 * ((len(handles) - 1) // 2))  # of further lines
     if maps is not None:
         for k in range(n):
             _overlay(grid[k], k, images[k], np.asarray(maps[k], dtype=np.float64))
@@ -143,13 +133,15 @@ def _frame(grid: list[Axes], labels: Sequence[int]) -> list[Patch]:
     ]
 
 
-def _circle(grid: list[Axes], circles: Sequence[Circle | None]) -> list[Patch]:
-    """Draw the circles; returns the legend's handle, if there is any circle."""
-    drawn = [(axes, circle) for axes, circle in zip(grid, circles, strict=False) if circle is not None]
-    for axes, circle in drawn:
-        place = (circle.column, circle.row)
-        axes.add_patch(Ellipse(place, circle.columns, circle.rows, fill=False, edgecolor=SKY, linewidth=1))
-    return [Patch(facecolor="none", edgecolor=SKY, label=CIRCLE)] if drawn else []
+def _outline(grid: list[Axes], outlines: Sequence[Sequence[Outline]]) -> list[Patch]:
+    """Draw the outlines; returns the legend's handles."""
+    found = set()
+    for axes, drawn in zip(grid, outlines, strict=False):
+        for outline in drawn:
+            colour = COLOURS[outline.kind][1]
+            axes.add_patch(Polygon(outline.points[:, ::-1], fill=False, edgecolor=colour, linewidth=0.8))
+            found.add(outline.kind)
+    return [Patch(facecolor="none", edgecolor=COLOURS[kind][1], label=kind) for kind in COLOURS if kind in found]
 
 
 def _overlay(axes: Axes, k: int, image: NDArray[np.uint8], heat: NDArray[np.float64]) -> None:

@@ -7,6 +7,7 @@ padding never changes a result.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,15 @@ class Aggregator(nn.Module, ABC):
         Returns:
             bag_logit float [B], and the weights of the slices, float [B, S]; >= 0, 0 on padding, sum 1.
         """
+
+
+class Pooling(Aggregator):
+    """Pools the malignancy logits of the slices (`instance`), or classifies their pooled embeddings (`embedding`)."""
+
+    def __init__(self, dim: int, level: Literal["embedding", "instance"]) -> None:
+        super().__init__()
+        self.uses_slice_logits = level == "instance"
+        self.classifier = nn.Linear(dim, 1) if level == "embedding" else None
 
 
 def malignancy_logits(slice_logits: Tensor) -> Tensor:

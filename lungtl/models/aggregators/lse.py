@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 import torch
 from annotated_types import Gt
-from torch import Tensor, nn
+from torch import Tensor
 
-from lungtl.models.aggregators.base import Aggregator, malignancy_logits, masked_softmax
+from lungtl.models.aggregators.base import Pooling, malignancy_logits, masked_softmax
 
 
-class Lse(Aggregator):
+class Lse(Pooling):
     """A smooth maximum: close to the mean at high temperature t, to the maximum at low t.
 
     lse_s(x_s) = t log((1/S) sum_s exp(x_s / t)), and the weight of a slice is its derivative, w_s = softmax_s(x_s / t)
@@ -29,10 +29,8 @@ class Lse(Aggregator):
         level: Literal["embedding", "instance"] = "instance",
         temperature: Annotated[float, Gt(0)] = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(dim, level)
         self.temperature = temperature
-        self.uses_slice_logits = level == "instance"
-        self.classifier = nn.Linear(dim, 1) if level == "embedding" else None
 
     def forward(
         self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor, positions: Tensor | None = None

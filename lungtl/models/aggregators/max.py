@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lungtl.models.aggregators.base import Aggregator, malignancy_logits
+from lungtl.models.aggregators.base import Pooling, malignancy_logits
 
 
-class Max(Aggregator):
+class Max(Pooling):
     """The most suspicious slice determines the result.
 
     * instance: logit = max_s z_s, z_s a slice's malignancy logit; that slice has weight 1;
@@ -18,10 +18,7 @@ class Max(Aggregator):
     """
 
     def __init__(self, dim: int, level: Literal["embedding", "instance"] = "instance") -> None:
-        super().__init__()
-        self.level = level
-        self.uses_slice_logits = level == "instance"
-        self.classifier = nn.Linear(dim, 1) if level == "embedding" else None
+        super().__init__(dim, level)
 
     def forward(
         self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor, positions: Tensor | None = None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lungtl.models.aggregators.base import (
-    Aggregator,
+    Pooling,
     malignancy_logits,
     mean_probability_logit,
     uniform_weights,
@@ -15,7 +15,7 @@ from lungtl.models.aggregators.base import (
 )
 
 
-class Mean(Aggregator):
+class Mean(Pooling):
     """All slices have the same weight, w_s = 1 / S.
 
     * embedding: logit = u . (1/S) sum_s h_s + b, a classifier on the mean embedding;
@@ -23,10 +23,7 @@ class Mean(Aggregator):
     """
 
     def __init__(self, dim: int, level: Literal["embedding", "instance"] = "embedding") -> None:
-        super().__init__()
-        self.level = level
-        self.uses_slice_logits = level == "instance"
-        self.classifier = nn.Linear(dim, 1) if level == "embedding" else None
+        super().__init__(dim, level)
 
     def forward(
         self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor, positions: Tensor | None = None

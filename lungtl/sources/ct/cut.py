@@ -115,15 +115,24 @@ def cut_out(
         else Volume(native.hu[used], native.z_mm[used], native.pixel_spacing_mm)
     )
     rows, columns = (
-        _pixels(centre, math.ceil(field_mm / spacing - ROUNDING), n)
-        for centre, spacing, n in zip((row, column), series.pixel_spacing_mm, series.shape, strict=True)
+        np.clip(np.arange(start, start + _count(field_mm, spacing)), 0, n - 1)
+        for start, spacing, n in zip(
+            corner(series, row, column, field_mm), series.pixel_spacing_mm, series.shape, strict=True
+        )
     )
     hu = volume.hu[:, rows[:, None], columns]
     return interpolate_z(Volume(hu, volume.z_mm, volume.pixel_spacing_mm), z_mm).hu
 
 
-def _pixels(centre: float, count: int, n: int) -> NDArray[np.int64]:
-    """Indices of `count` pixels around a centre; those outside 0..n-1 are replaced by the nearest."""
-    first = math.ceil(centre - count / 2 - ROUNDING)
-    pixels: NDArray[np.int64] = np.clip(np.arange(first, first + count), 0, n - 1)
-    return pixels
+def corner(series: Series, row: float, column: float, field_mm: float) -> tuple[int, int]:
+    """The first row and column of the square that `cut_out` cuts out; negative if it exceeds the slices."""
+    top, left = (
+        math.ceil(centre - _count(field_mm, spacing) / 2 - ROUNDING)
+        for centre, spacing in zip((row, column), series.pixel_spacing_mm, strict=True)
+    )
+    return top, left
+
+
+def _count(field_mm: float, spacing_mm: float) -> int:
+    """Pixels along a side."""
+    return math.ceil(field_mm / spacing_mm - ROUNDING)

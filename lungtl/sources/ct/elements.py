@@ -13,51 +13,25 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
+from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from lungtl.settings.errors import Refused
 from lungtl.sources.ct.encoding import COPY_AGAIN
 
-TAGS = {
-    "ImageType": (0x00080008, "CS"),
-    "SOPClassUID": (0x00080016, "UI"),
-    "SOPInstanceUID": (0x00080018, "UI"),
-    "AcquisitionTime": (0x00080032, "TM"),
-    "Modality": (0x00080060, "CS"),
-    "Manufacturer": (0x00080070, "LO"),
-    "IrradiationEventUID": (0x00083010, "UI"),
-    "PatientName": (0x00100010, "PN"),
-    "PatientID": (0x00100020, "LO"),
-    "ContrastBolusAgent": (0x00180010, "LO"),
-    "SliceThickness": (0x00180050, "DS"),
-    "KVP": (0x00180060, "DS"),
-    "ConvolutionKernel": (0x00181210, "SH"),
-    "StudyInstanceUID": (0x0020000D, "UI"),
-    "SeriesInstanceUID": (0x0020000E, "UI"),
-    "SeriesNumber": (0x00200011, "IS"),
-    "AcquisitionNumber": (0x00200012, "IS"),
-    "InstanceNumber": (0x00200013, "IS"),
-    "ImagePositionPatient": (0x00200032, "DS"),
-    "ImageOrientationPatient": (0x00200037, "DS"),
-    "FrameOfReferenceUID": (0x00200052, "UI"),
-    "SamplesPerPixel": (0x00280002, "US"),
-    "PhotometricInterpretation": (0x00280004, "CS"),
-    "NumberOfFrames": (0x00280008, "IS"),
-    "Rows": (0x00280010, "US"),
-    "Columns": (0x00280011, "US"),
-    "PixelSpacing": (0x00280030, "DS"),
-    "BitsAllocated": (0x00280100, "US"),
-    "BitsStored": (0x00280101, "US"),
-    "HighBit": (0x00280102, "US"),
-    "PixelRepresentation": (0x00280103, "US"),
-    "PixelPaddingValue": (0x00280120, "US"),
-    "PixelPaddingRangeLimit": (0x00280121, "US"),
-    "RescaleIntercept": (0x00281052, "DS"),
-    "RescaleSlope": (0x00281053, "DS"),
-    "RescaleType": (0x00281054, "LO"),
-}
+KEYWORDS = (
+    "ImageType", "SOPClassUID", "SOPInstanceUID", "AcquisitionTime", "Modality", "Manufacturer", "IrradiationEventUID",
+    "PatientName", "PatientID", "ContrastBolusAgent", "SliceThickness", "KVP", "ConvolutionKernel", "StudyInstanceUID",
+    "SeriesInstanceUID", "SeriesNumber", "AcquisitionNumber", "InstanceNumber", "ImagePositionPatient",
+    "ImageOrientationPatient", "FrameOfReferenceUID", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames",
+    "Rows", "Columns", "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleIntercept", "RescaleSlope", "RescaleType",
+)  # fmt: skip
+TAGS = {keyword: (int(Tag(keyword)), dictionary_VR(keyword)) for keyword in KEYWORDS}
+"""The elements that are read: their tags and value representations."""
 UNKNOWN_VR = "UN"  # written by some archives for elements they do not know
 BLANK = b" \0"
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
@@ -113,10 +87,7 @@ class Elements:
 
     def whole_number(self, name: str) -> int | None:
         """A decimal integer that only labels a slice; None, and no refusal, if it is missing or malformed."""
-        try:
-            text = self.text(name)
-        except Refused:
-            return None
+        text = self.lenient(name)
         return int(text) if INTEGER.fullmatch(text) else None
 
     def integer(self, name: str) -> int:
@@ -128,22 +99,23 @@ class Elements:
 
     def lenient(self, name: str) -> str:
         """Text of an element that decides nothing; '' if it is missing or not of its form."""
-        element = self._elements[name]
-        value = element.value if element is not None else None
+        value = self._value(name)
         return value.strip(BLANK).decode("latin-1") if isinstance(value, bytes) else ""
 
     def digest(self, name: str) -> str:
         """A hash of the bytes of an element of any form, for comparisons; '' if it is missing or empty."""
-        element = self._elements[name]
-        value = element.value if element is not None else None
+        value = self._value(name)
         content = value.strip(BLANK) if isinstance(value, bytes) else repr(value or "").strip("'").encode()
         return hashlib.blake2b(content, digest_size=8).hexdigest() if content else ""
 
     def padding(self, name: str) -> int | None:
         """A padding value as its 16 bits, which are signed or not like the pixels; None if missing or malformed."""
-        element = self._elements[name]
-        value = element.value if element is not None else None
+        value = self._value(name)
         return int.from_bytes(value, self._byte_order) if isinstance(value, bytes) and len(value) == 2 else None
+
+    def _value(self, name: str) -> Any:
+        element = self._elements[name]
+        return None if element is None else element.value
 
     def _bytes(self, name: str) -> bytes:
         element = self._elements[name]

@@ -10,22 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from pydicom import uid
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID
 
 from lungtl.settings.errors import Refused
 
-IMPLICIT_LITTLE = "1.2.840.10008.1.2"
-EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
-DEFLATED = "1.2.840.10008.1.2.1.99"
-EXPLICIT_BIG = "1.2.840.10008.1.2.2"
-UNCOMPRESSED = frozenset({IMPLICIT_LITTLE, EXPLICIT_LITTLE, DEFLATED, EXPLICIT_BIG})
-RLE = "1.2.840.10008.1.2.5"
-JPEG_2000 = frozenset({"1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"})
-JPEG_LOSSLESS = frozenset({"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"})
-JPEG_LS = frozenset({"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"})
+DEFLATED = uid.DeflatedExplicitVRLittleEndian
+UNCOMPRESSED = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, DEFLATED, uid.ExplicitVRBigEndian)
+JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000)
+JPEG = (uid.JPEGLossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEGLSNearLossless)
 # One decoder per transfer syntax, so that a file has the same values on every machine.
-PLUGINS = {RLE: "pydicom"} | dict.fromkeys(JPEG_LOSSLESS | JPEG_LS | JPEG_2000, "gdcm")
+PLUGINS: dict[str, str] = {uid.RLELossless: "pydicom", **dict.fromkeys((*JPEG, *JPEG_2000), "gdcm")}
 
 COPY_AGAIN = "copy or download the file again"
 PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_PIXEL_DATA = (0x7FE0, 0x0010), (0x7FE0, 0x0008), (0x7FE0, 0x0009)
@@ -35,7 +30,7 @@ META_BYTES = 1024  # the file meta information is at the start of the file
 MAX_INFLATED_BYTES = 2**28  # the largest accepted slice and its header
 META_START, META_LENGTH = 132, b"\x02\x00\x00\x00UL\x04\x00"
 SYNTAX_IS_DEFLATED = b"\x02\x00\x10\x00UI\x16\x00" + DEFLATED.encode()
-SYNTAX_IS_EXPLICIT = b"\x02\x00\x10\x00UI\x16\x00" + EXPLICIT_LITTLE.encode().ljust(len(DEFLATED), b"\0")
+SYNTAX_IS_EXPLICIT = b"\x02\x00\x10\x00UI\x16\x00" + uid.ExplicitVRLittleEndian.encode().ljust(len(DEFLATED), b"\0")
 START_OF_FRAME = frozenset({0xC3, 0xF7})  # lossless JPEG, JPEG-LS
 START_OF_SCAN, HUFFMAN_TABLE = 0xDA, 0xC4
 END_OF_IMAGE = b"\xff\xd9"
@@ -53,12 +48,12 @@ def check_decodable(syntax: str) -> None:
     if syntax not in PLUGINS:
         raise Refused("has an unsupported transfer syntax", "convert it to Explicit VR Little Endian")
     if not _available(syntax):
-        name = UID(syntax).name
+        name = uid.UID(syntax).name
         raise Refused(f"is compressed ({name}) and no decoder is installed", "pip install 'lungtl[compressed]'")
 
 
 def _available(syntax: str) -> bool:
-    return any(plugin == PLUGINS[syntax] for plugin in get_decoder(UID(syntax)).available_plugins)
+    return any(plugin == PLUGINS[syntax] for plugin in get_decoder(uid.UID(syntax)).available_plugins)
 
 
 def open_dicom(path: Path) -> io.BufferedReader | io.BytesIO:
@@ -91,8 +86,6 @@ def _inflate(content: bytes) -> bytes:
 class PixelElement:
     """The PixelData element of a file."""
 
-    start: int  # byte offset of its tag
-    implicit: bool  # implicit VR
     little_endian: bool  # byte order
     value: int  # byte offset of its value
     length: int  # of the value in bytes; UNDEFINED_LENGTH if compressed
@@ -112,7 +105,7 @@ def find_pixels(stream: BinaryIO, start: int, implicit: bool, little_endian: boo
         raise Refused("has an invalid PixelData", COPY_AGAIN)
     offset = 4 if implicit else 8
     length = int(struct.unpack_from(f"{order}I", head, offset)[0])
-    return PixelElement(start, implicit, little_endian, start + offset + 4, length)
+    return PixelElement(little_endian, start + offset + 4, length)
 
 
 def check_length(stream: BinaryIO, element: PixelElement, compressed: bool, n_bytes: int) -> None:
@@ -151,7 +144,7 @@ def check_frame(frame: bytes, syntax: str, shape: tuple[int, int], bits_allocate
     """Raise Refused unless a frame decodes to one grey image of this size and is neither truncated nor too long."""
     if len(frame) > 2 * shape[0] * shape[1] * bits_allocated // 8 + 4096:
         raise undecodable()
-    if syntax == RLE:
+    if syntax == uid.RLELossless:
         return  # stores no size
     try:
         rows, columns, components, bits = _jpeg_2000(frame) if syntax in JPEG_2000 else _jpeg(frame)

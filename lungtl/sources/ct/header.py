@@ -11,14 +11,12 @@ from typing import BinaryIO
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from lungtl.settings.errors import Refused
 from lungtl.sources.ct.elements import TAGS, Elements, quiet_pydicom
 from lungtl.sources.ct.encoding import (
     COPY_AGAIN,
-    EXPLICIT_BIG,
-    EXPLICIT_LITTLE,
-    IMPLICIT_LITTLE,
     META_BYTES,
     META_LENGTH,
     UNCOMPRESSED,
@@ -26,7 +24,6 @@ from lungtl.sources.ct.encoding import (
     find_pixels,
     open_dicom,
 )
-from lungtl.sources.ct.other_formats import other_format
 from lungtl.sources.ct.slice_file import SliceFile, check_kind, read_slice
 from lungtl.sources.files import printable
 from lungtl.sources.parallel import parallel
@@ -43,11 +40,13 @@ CHUNK = 500
 PREFIX = slice(128, 132)
 # By (implicit, little endian): a file without preamble and meta information shows its encoding in its first element.
 ENCODINGS: dict[tuple[bool | None, bool | None], str] = {
-    (True, True): IMPLICIT_LITTLE,
-    (False, True): EXPLICIT_LITTLE,
-    (False, False): EXPLICIT_BIG,
+    (True, True): ImplicitVRLittleEndian,
+    (False, True): ExplicitVRLittleEndian,
+    (False, False): ExplicitVRBigEndian,
 }
 MAX_FIRST_LENGTH = 1024
+NRRD = (".nrrd", ".nhdr")
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".iso")
 
 
 @dataclass(frozen=True)
@@ -166,3 +165,14 @@ def _slice(
 def not_ct(modality: str) -> Refused:
     """The refusal of another modality."""
     return Refused(f"Modality is {modality}, not CT", "no action required: only CT is read")
+
+
+def other_format(path: Path) -> Refused | None:
+    """The refusal of an NRRD volume, or of an archive, by the file's name; None for other files."""
+    name = path.name.lower()
+    if name.endswith(NRRD):
+        return Refused("an NRRD volume, which is not read", "save it as .nii.gz or .mha, or use its DICOM series")
+    for suffix in ARCHIVES:
+        if name.endswith(suffix):
+            return Refused(f"a {suffix} archive, which is not read", "unpack it")
+    return None

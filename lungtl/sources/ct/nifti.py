@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from lungtl.settings.errors import Refused
 from lungtl.sources.ct.encoding import COPY_AGAIN
@@ -103,11 +104,7 @@ def _qform(pixdim: tuple[float, ...], quaternion: tuple[float, ...]) -> NDArray[
     square = 1 - b * b - c * c - d * d
     if square > -1e-5:
         a = math.sqrt(max(square, 0.0))
-        rotation = np.array(
-            [[a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
-             [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
-             [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - c * c - b * b]]
-        )  # fmt: skip
+        rotation = Rotation.from_quat([b, c, d, a]).as_matrix()
         affine[:3, :3] = rotation * [pixdim[1], pixdim[2], pixdim[3] * (-1 if pixdim[0] < 0 else 1)]
         affine[:3, 3], affine[3] = offset, [0, 0, 0, 1]
     return affine

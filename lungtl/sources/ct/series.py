@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 
 from lungtl.settings.errors import LungtlError, Refused
 from lungtl.sources.base import Refusal, fingerprint, sha256
-from lungtl.sources.ct.header import Header, not_ct, read_headers
-from lungtl.sources.ct.other_formats import other_format
-from lungtl.sources.ct.slice_file import SliceFile
-from lungtl.sources.ct.stack import axial_stack, check_same, check_voxels
+from lungtl.sources.ct.header import Header, not_ct, other_format, read_headers
+from lungtl.sources.ct.slice_file import Slice, SliceFile
+from lungtl.sources.ct.stack import axial_stack, check_same
 from lungtl.sources.ct.volume_file import VolumeSlice, read_slices, volume_name
 from lungtl.sources.files import printable, walk
 
@@ -35,7 +34,7 @@ class Series:
     """One axial CT series."""
 
     uid: str  # SeriesInstanceUID; of a volume file its name without suffix
-    files: tuple[SliceFile, ...]  # by ascending z
+    files: tuple[Slice, ...]  # by ascending z
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -97,19 +96,14 @@ def find_series(
     Returns:
         The usable series, sorted by UID, and the refused or skipped files (relative to root) and series (by UID).
     """
-    paths: list[Path] = []
-    refusals: list[Refusal] = []
-    volumes: list[Path] = []
-    if os.path.isfile(root) and volume_name(root) is not None:  # noqa: PTH113 - as below
-        volumes = [root]
-    elif not os.path.isdir(root):  # noqa: PTH112 - Path.is_dir raises if a parent folder is not accessible
+    is_volume = os.path.isfile(root) and volume_name(root) is not None  # noqa: PTH113 - as below
+    if not (is_volume or os.path.isdir(root)):  # noqa: PTH112 - Path.is_dir raises if a parent folder is not accessible
         other = other_format(root) if root.is_file() else None
         problem, remedy = (other.reason, f"{other.remedy}; or ") if other else ("not a folder", "")
         raise LungtlError(f"{option}={root} is {problem}; {remedy}set {option} to the folder with the DICOM series")
-    else:
-        paths, refusals = walk(root, follow_links)
-        volumes = [path for path in paths if volume_name(path) is not None]
-        paths = [path for path in paths if volume_name(path) is None]
+    found, refusals = ([root], list[Refusal]()) if is_volume else walk(root, follow_links)
+    volumes = [path for path in found if volume_name(path) is not None]
+    paths = [path for path in found if volume_name(path) is None]
     headers_of: dict[str, list[Header]] = defaultdict(list)
     for path, header in zip(paths, read_headers(paths, workers), strict=True):
         if isinstance(header, Refused):
@@ -118,10 +112,10 @@ def find_series(
             headers_of[header.series_uid].append(header)
     if not headers_of and not refusals and not volumes:
         kinds = Counter(path.suffix for path in paths).most_common(1)
-        found = f" ({len(paths)} files, most are {printable(kinds[0][0]) or 'without extension'})" if kinds else ""
-        raise LungtlError(f"no DICOM file in {root}{found}; set {option} to the folder with the DICOM series")
+        seen = f" ({len(paths)} files, most are {printable(kinds[0][0]) or 'without extension'})" if kinds else ""
+        raise LungtlError(f"no DICOM file in {root}{seen}; set {option} to the folder with the DICOM series")
     series = []
-    folder = root.parent if volumes == [root] else root
+    folder = root.parent if is_volume else root
     for uid, headers in sorted(headers_of.items()):
         try:
             series.append(_build(uid, headers, root, refusals, max_gb))
@@ -147,7 +141,6 @@ def _read_volume_file(path: Path, names: Mapping[str, int], inside: Path | None,
         remedy = "its name without suffix is the scan's id: rename it, or move the others elsewhere"
         raise Refused(f"has the same id as another scan of the folder: {name}", remedy)
     series = Series(name, read_slices(path, inside))
-    check_voxels(max(len(series.files), round(np.ptp(series.z_mm))), *series.shape)
     check_memory(series, max_gb)
     return series
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +12,6 @@ from lungtl.settings.errors import Refused
 from lungtl.sources.ct.acquisition import contrast, kernel
 from lungtl.sources.ct.elements import Elements, vendor
 from lungtl.sources.ct.encoding import PixelElement, check_decodable
-from lungtl.sources.ct.mixture import identity
 from lungtl.sources.ct.units import rescale_type
 from lungtl.sources.files import printable
 
@@ -25,39 +26,50 @@ REQUIRED = ("SOPInstanceUID", "ImagePositionPatient", "ImageOrientationPatient",
 PHOTOMETRIC = frozenset({"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT",
                          "YBR_RCT"})  # fmt: skip
 FIX_HEADER = "fix the header"
+# What shows that one SeriesInstanceUID contains more than one series: elements with one value in the whole series,
+CONSTANT = ("PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID", "ConvolutionKernel")
+# and those that may change along z, as from one rotation or breath-hold to the next, but not back and forth.
+IN_SEQUENCE = ("AcquisitionNumber", "AcquisitionTime", "IrradiationEventUID", "SeriesNumber", "KVP", "ImageType",
+               "SliceThickness")  # fmt: skip
 
 
-@dataclass(frozen=True)
-class SliceFile:
-    """Position of one slice in space, and encoding of its pixels."""
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """One slice: its file, its position in space, and what the file says of its acquisition."""
 
     path: str  # the file
     size: int  # of the file in bytes
-    sop_uid: str  # SOPInstanceUID
     position_mm: tuple[float, ...]  # ImagePositionPatient (x, y, z)
     orientation: tuple[float, ...]  # ImageOrientationPatient, six cosines
     shape: tuple[int, int]  # (rows, columns)
     pixel_spacing_mm: tuple[float, float]  # (row, column) distance, as in DICOM's PixelSpacing
-    slice_thickness_mm: float  # NaN if the header has none
-    manufacturer: str  # see `vendor`
-    kernel: str  # see `acquisition`
-    contrast: str  # likewise
-    identity: tuple[str, ...]  # hashes of what all slices of a series share, see `mixture`
-    rescale_type: str  # '', HU or US
     slope: float  # RescaleSlope
     intercept: float  # RescaleIntercept
-    syntax: str  # transfer syntax UID
-    pixels: PixelElement  # the PixelData element
-    bits_allocated: int  # 8 or 16 bits per pixel
-    bits_stored: int  # number of significant bits, the low ones
-    signed: bool  # two's complement
-    padding: tuple[int, int] | None  # PixelPaddingValue and PixelPaddingRangeLimit, each as its 16 bits
-    instance_number: int | None  # InstanceNumber, which viewers show; None if it is missing or not an integer
+    sop_uid: str = ""  # SOPInstanceUID
+    slice_thickness_mm: float = math.nan  # NaN if the header has none
+    manufacturer: str = ""  # see `acquisition`, also for the next two
+    kernel: str = ""
+    contrast: str = ""
+    rescale_type: str = ""  # '', HU or US
+    padding: tuple[int, int] | None = None  # PixelPaddingValue and PixelPaddingRangeLimit, each as its 16 bits
+    instance_number: int | None = None  # InstanceNumber, which viewers show; None if it is missing or not an integer
 
     @property
     def name(self) -> str:
         """The file's name, for messages."""
         return printable(Path(self.path).name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceFile(Slice):
+    """A slice in a DICOM file of its own, and the encoding of its pixels."""
+
+    identity: tuple[str, ...]  # hashes of CONSTANT and IN_SEQUENCE
+    syntax: str  # transfer syntax UID
+    pixels: PixelElement  # the PixelData element
+    bits_allocated: int  # 8 or 16 bits per pixel
+    bits_stored: int  # number of significant bits, the low ones
+    signed: bool  # two's complement
 
     @property
     def n_bytes(self) -> int:
@@ -88,15 +100,9 @@ def check_kind(elements: Elements, syntax: str) -> None:
 def read_slice(path: Path, size: int, elements: Elements, syntax: str, pixels: PixelElement) -> SliceFile:
     """Check every value that defines the position of the slice or its HU; raises Refused."""
     rows, columns = elements.integer("Rows"), elements.integer("Columns")
-    if not (0 < rows <= MAX_MATRIX and 0 < columns <= MAX_MATRIX):
-        raise Refused(f"declares {rows} x {columns} pixels", f"{FIX_HEADER}: 1 to {MAX_MATRIX} rows and columns")
     row_mm, column_mm = elements.numbers("PixelSpacing", 2)
-    if not (0 < row_mm < MAX_SPACING_MM and 0 < column_mm < MAX_SPACING_MM):
-        remedy = f"{FIX_HEADER}: above 0 and below {MAX_SPACING_MM} mm"
-        raise Refused(f"has PixelSpacing {row_mm:g}, {column_mm:g} mm", remedy)
     position = elements.numbers("ImagePositionPatient", 3)
-    if max(map(abs, position)) > MAX_POSITION_MM:
-        raise Refused(f"is {max(map(abs, position)):g} mm from the origin", "fix its ImagePositionPatient")
+    check_geometry((rows, columns), (row_mm, column_mm), position)
     slope = elements.number("RescaleSlope")
     if slope == 0:
         raise Refused("has RescaleSlope 0", FIX_HEADER)
@@ -106,7 +112,7 @@ def read_slice(path: Path, size: int, elements: Elements, syntax: str, pixels: P
     _check_value("BitsStored", stored, range(1, allocated + 1), FIX_HEADER)
     _check_value("HighBit", elements.integer("HighBit"), (stored - 1,), "store the values in the low bits")
     representation = elements.integer("PixelRepresentation")
-    thickness = elements.number("SliceThickness") if elements.has("SliceThickness") else float("nan")
+    thickness = elements.number("SliceThickness") if elements.has("SliceThickness") else math.nan
     padding, limit = elements.padding("PixelPaddingValue"), elements.padding("PixelPaddingRangeLimit")
     _check_value("PixelRepresentation", representation, (0, 1), FIX_HEADER)
     return SliceFile(
@@ -121,7 +127,7 @@ def read_slice(path: Path, size: int, elements: Elements, syntax: str, pixels: P
         manufacturer=vendor(elements.text("Manufacturer")),
         kernel=kernel(elements),
         contrast=contrast(elements),
-        identity=identity(elements, thickness),
+        identity=_identity(elements, thickness),
         rescale_type=rescale_type(elements),
         slope=slope,
         intercept=elements.number("RescaleIntercept"),
@@ -133,6 +139,24 @@ def read_slice(path: Path, size: int, elements: Elements, syntax: str, pixels: P
         padding=None if padding is None else (padding, padding if limit is None else limit),
         instance_number=elements.whole_number("InstanceNumber"),
     )
+
+
+def check_geometry(
+    shape: tuple[int, int], spacing_mm: Sequence[float], position_mm: Sequence[float], spacing: str = "PixelSpacing"
+) -> None:
+    """Raise Refused for sizes, spacings (with the header's name of them) and positions of a damaged header."""
+    if not all(0 < size <= MAX_MATRIX for size in shape):
+        raise Refused(f"declares {shape[0]} x {shape[1]} pixels", f"{FIX_HEADER}: 1 to {MAX_MATRIX} rows and columns")
+    if not all(0 < mm < MAX_SPACING_MM for mm in spacing_mm):
+        shown = ", ".join(f"{mm:g}" for mm in spacing_mm)
+        raise Refused(f"has {spacing} {shown} mm", f"{FIX_HEADER}: above 0 and below {MAX_SPACING_MM} mm")
+    if (distance := max(map(abs, position_mm))) > MAX_POSITION_MM:
+        raise Refused(f"is {distance:g} mm from the origin", f"{FIX_HEADER}: its position")
+
+
+def _identity(elements: Elements, thickness_mm: float) -> tuple[str, ...]:
+    """Hashes, so that messages cannot repeat what identifies a patient; SliceThickness is rounded to 0.1 mm."""
+    return (*(elements.digest(name) for name in (*CONSTANT, *IN_SEQUENCE[:-1])), f"{thickness_mm:.1f}")
 
 
 def _check_value(name: str, value: int, allowed: range | tuple[int, ...], remedy: str) -> None:

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from pathlib import Path
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lungtl.settings.errors import Refused
-from lungtl.sources.ct.encoding import open_dicom
-from lungtl.sources.ct.mixture import check_unmixed
-from lungtl.sources.ct.slice_file import SliceFile
+from lungtl.sources.ct.slice_file import CONSTANT, IN_SEQUENCE, SliceFile
 
 ORIENTATION_TOLERANCE = 1e-3
 POSITION_TOLERANCE_MM = 1e-2
 NEAR_DUPLICATE = 0.05  # of the usual step between slices; less is one position, reconstructed twice
 MAX_SHIFT_MM = 0.5  # of slice origins within the plane; more means a tilted gantry
-MAX_VOXELS = 2**32  # 8 GiB as int16, ten times the longest chest CT at 1 mm
 
 
 def axial_stack(slices: Sequence[SliceFile]) -> tuple[SliceFile, ...]:
-    """Sort slices by ascending z; raises Refused unless they form one axial stack of acceptable size."""
+    """Sort slices by ascending z; raises Refused unless they form one axial stack."""
     if len(slices) < 2:
         raise Refused("only one slice, so its spacing is unknown", "provide a series of at least two slices")
     slices = sorted(slices, key=lambda file: file.position_mm[2])
-    check_unmixed([file.identity for file in slices])
+    _check_unmixed([file.identity for file in slices])
     check_same("Rows", [file.shape[0] for file in slices])
     check_same("Columns", [file.shape[1] for file in slices])
     check_same("PixelSpacing", [file.pixel_spacing_mm for file in slices])
@@ -39,8 +36,10 @@ def axial_stack(slices: Sequence[SliceFile]) -> tuple[SliceFile, ...]:
     least = max(POSITION_TOLERANCE_MM, NEAR_DUPLICATE * np.percentile(steps, 75, method="lower"))
     if steps.min() < least:
         k = int((steps < least).argmax())
-        raise _same_position(slices[k], slices[k + 1])
-    check_voxels(max(len(slices), round(z_mm[-1] - z_mm[0])), *slices[0].shape)
+        raise Refused(
+            f"two slices at z = {z_mm[k]:g} mm: {slices[k].name} and {slices[k + 1].name}",
+            "move a copy elsewhere, or export acquisitions, phases and reconstructions as series of their own",
+        )
     return tuple(slices)
 
 
@@ -51,31 +50,15 @@ def check_same(tag: str, values: Sequence[Hashable]) -> None:
         raise Refused(f"{tag} differs between slices ({shown})", "split the series by that value")
 
 
-def check_voxels(n_slices: int, rows: int, columns: int) -> None:
-    """Raise Refused if a volume would exceed MAX_VOXELS."""
-    if n_slices * rows * columns > MAX_VOXELS:
-        raise Refused(
-            f"{n_slices} slices of {rows} x {columns} (native or at 1 mm) exceed {MAX_VOXELS} voxels",
-            "split the series, or fix its positions",
-        )
-
-
-def _same_position(one: SliceFile, other: SliceFile) -> Refused:
-    """The refusal of two slices at one position; says whether they are one slice under two UIDs."""
-    same = one.n_bytes == other.n_bytes and _pixel_bytes(one) == _pixel_bytes(other)
-    reason = f"two slices at z = {one.position_mm[2]:g} mm: {one.name} and {other.name}"
-    if same:
-        return Refused(f"{reason}, the same pixels with two SOPInstanceUIDs", "move one of the two elsewhere")
-    return Refused(reason, "export the acquisitions, phases or reconstructions as series of their own")
-
-
-def _pixel_bytes(file: SliceFile) -> bytes:
-    try:
-        with open_dicom(Path(file.path)) as stream:
-            stream.seek(file.pixels.value)
-            return stream.read(min(file.pixels.length, file.size))
-    except OSError as error:
-        raise Refused(f"{file.name} cannot be read ({error.strerror})", "check its permissions") from None
+def _check_unmixed(identities: Sequence[tuple[str, ...]]) -> None:
+    """Raise Refused if slices, in the order of z, belong to several series; the values are not shown."""
+    remedy = "export each as a series with its own SeriesInstanceUID"
+    for tag, values in zip((*CONSTANT, *IN_SEQUENCE), zip(*identities, strict=True), strict=True):
+        different = len(set(values))
+        if different > 1 and tag in CONSTANT:
+            raise Refused(f"{tag} differs between slices: {different} values in one series", remedy)
+        if 1 + sum(one != other for one, other in pairwise(values)) > different:
+            raise Refused(f"slices of {different} {tag} values alternate along z in one series", remedy)
 
 
 def _check_orientation(orientations: NDArray[np.float64]) -> None:

@@ -18,7 +18,6 @@ from lungtl.sources.ct import encoding
 from lungtl.sources.ct.elements import quiet_pydicom
 from lungtl.sources.ct.series import Series
 from lungtl.sources.ct.slice_file import SliceFile
-from lungtl.sources.ct.stack import check_voxels
 from lungtl.sources.ct.volume_file import VolumeSlice, read_hu
 
 INT16 = np.iinfo(np.int16)
@@ -38,10 +37,10 @@ def read_volume(series: Series) -> Volume:
     hu = _allocate(len(series.files), series.shape)
     if volume_slices := [file for file in series.files if isinstance(file, VolumeSlice)]:
         read_hu(volume_slices, hu)
-        return Volume(hu, series.z_mm, series.pixel_spacing_mm)
     with quiet_pydicom():
         for file, out in zip(series.files, hu, strict=True):
-            _read_slice(file, out)
+            if isinstance(file, SliceFile):
+                _read_slice(file, out)
     return Volume(hu, series.z_mm, series.pixel_spacing_mm)
 
 
@@ -79,7 +78,6 @@ def regular_grid(z_mm: NDArray[np.float64], step_mm: float = 1.0) -> NDArray[np.
 
 
 def _allocate(n_slices: int, shape: tuple[int, int]) -> NDArray[np.int16]:
-    check_voxels(n_slices, *shape)
     try:
         return np.empty((n_slices, *shape), dtype=np.int16)
     except MemoryError:
@@ -90,18 +88,14 @@ def _allocate(n_slices: int, shape: tuple[int, int]) -> NDArray[np.int16]:
 def _read_slice(file: SliceFile, out: NDArray[np.int16]) -> None:
     """Write the HU of one slice into int16 [rows, columns], contiguous; raises Refused."""
     try:
-        changed = Refused("has changed since its header was read", "rerun the command")
         if Path(file.path).stat().st_size != file.size:
-            raise changed
+            raise Refused("has changed since its header was read", "rerun the command")
         with encoding.open_dicom(Path(file.path)) as stream:
-            pixels = encoding.find_pixels(stream, file.pixels.start, file.pixels.implicit, file.pixels.little_endian)
-            if pixels != file.pixels:
-                raise changed
+            stream.seek(file.pixels.value)
             if file.syntax in encoding.UNCOMPRESSED:
-                encoding.check_length(stream, pixels, False, file.n_bytes)
                 stored = _uncompressed(file, stream, out)
             else:
-                stored = _decompressed(file, stream)
+                stored = _decompressed(file, stream.read())
         _to_hu(_significant_bits(stored, file.bits_stored, file.signed), file, out)
     except Refused as refused:
         raise Refused(f"{file.name} {refused.reason}", refused.remedy) from None
@@ -112,16 +106,13 @@ def _read_slice(file: SliceFile, out: NDArray[np.int16]) -> None:
 def _uncompressed(file: SliceFile, stream: io.BufferedReader | io.BytesIO, out: NDArray[np.int16]) -> NDArray[Any]:
     """Stored values, uint8 or uint16; 16 bits are read directly into `out`."""
     stored: NDArray[Any] = out.view(np.uint16) if file.bits_allocated == 16 else np.empty(file.shape, np.uint8)
-    stream.seek(file.pixels.value)
     if stream.readinto(stored.data.cast("B")) != file.n_bytes:
         raise Refused("is truncated", encoding.COPY_AGAIN)
     return stored if file.pixels.little_endian else stored.byteswap(inplace=True)
 
 
-def _decompressed(file: SliceFile, stream: io.BufferedReader | io.BytesIO) -> NDArray[Any]:
+def _decompressed(file: SliceFile, content: bytes) -> NDArray[Any]:
     """Stored values of a compressed slice, uint8 or uint16."""
-    stream.seek(file.pixels.value)
-    content = stream.read()
     options: dict[str, Any] = {
         "decoding_plugin": encoding.PLUGINS[file.syntax],
         "rows": file.shape[0],

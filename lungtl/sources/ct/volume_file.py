@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lungtl.settings.errors import Refused
-from lungtl.sources.ct.encoding import PixelElement
 from lungtl.sources.ct.header import file_size
 from lungtl.sources.ct.metaimage import read_metaimage
 from lungtl.sources.ct.nifti import read_nifti
-from lungtl.sources.ct.slice_file import MAX_MATRIX, MAX_POSITION_MM, MAX_SPACING_MM, SliceFile
+from lungtl.sources.ct.slice_file import MAX_MATRIX, Slice, check_geometry
 from lungtl.sources.ct.stored_volume import StoredVolume, read_stored
 from lungtl.sources.files import printable
 
@@ -28,8 +27,8 @@ DIRECTION_TOLERANCE = 1e-3
 INT16 = np.iinfo(np.int16)
 
 
-@dataclass(frozen=True)
-class VolumeSlice(SliceFile):
+@dataclass(frozen=True, kw_only=True)
+class VolumeSlice(Slice):
     """One slice of a volume file."""
 
     index: int  # in the file
@@ -74,26 +73,12 @@ def read_slices(path: Path, inside: Path | None) -> tuple[VolumeSlice, ...]:
         VolumeSlice(
             path=str(path),
             size=size,
-            sop_uid="",
             position_mm=(x, y, z + k * step),
             orientation=AXIAL,
             shape=(rows, columns),
             pixel_spacing_mm=(stored.spacing_mm[1], stored.spacing_mm[0]),
-            slice_thickness_mm=math.nan,
-            manufacturer="",
-            kernel="",
-            contrast="",
-            identity=(),
-            rescale_type="",
             slope=stored.slope,
             intercept=stored.intercept,
-            syntax="",
-            pixels=PixelElement(0, False, True, 0, 0),
-            bits_allocated=16,
-            bits_stored=16,
-            signed=True,
-            padding=None,
-            instance_number=None,
             index=k if upwards else count - 1 - k,
             stored=stored,
         )
@@ -127,15 +112,10 @@ def read_hu(slices: Sequence[VolumeSlice], out: NDArray[np.int16]) -> None:
 def _check(stored: StoredVolume) -> None:
     """Raise Refused unless a volume is axial and its geometry credible."""
     columns, rows, count = stored.size
-    if not (0 < rows <= MAX_MATRIX and 0 < columns <= MAX_MATRIX and count > 0):
-        raise Refused(f"declares {columns} x {rows} x {count} voxels", f"expected 1 to {MAX_MATRIX} rows and columns")
-    if count < 2:
-        raise Refused("only one slice, so its spacing is unknown", "provide a series of at least two slices")
-    if not all(0 < spacing < MAX_SPACING_MM for spacing in stored.spacing_mm):
-        shown = ", ".join(f"{spacing:g}" for spacing in stored.spacing_mm)
-        raise Refused(f"has the voxel spacing {shown} mm", f"fix the header: above 0 and below {MAX_SPACING_MM} mm")
-    if max(map(abs, stored.origin_mm)) > MAX_POSITION_MM:
-        raise Refused(f"is {max(map(abs, stored.origin_mm)):g} mm from the origin", "fix the header")
+    check_geometry((rows, columns), stored.spacing_mm, stored.origin_mm, "the voxel spacing")
+    if not 2 <= count <= MAX_MATRIX:
+        reason = "only one slice, so its spacing is unknown" if count == 1 else f"declares {count} slices"
+        raise Refused(reason, f"provide a series of 2 to {MAX_MATRIX} slices")
     if np.abs(np.abs(stored.direction) - np.eye(3)).max() > DIRECTION_TOLERANCE:
         shown = " ".join(f"{value:g}" for axis in stored.direction for value in axis)
         raise Refused(f"has the axes {shown}, which are oblique or not axial", "resample it to axial slices")

@@ -6,16 +6,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from annotated_types import Ge, Gt, Le
 
 from lungtl.sources.base import Bag, Inventory, Item, Source, fingerprint
 from lungtl.sources.ct.prepare import SLICE_STEP_MM
+from lungtl.sources.ct.series import Series
 from lungtl.sources.lidc import LidcSource
+from lungtl.sources.lidc_database import Scan
+from lungtl.sources.lidc_outlines import Placement
 from lungtl.sources.phantom.choose import PhantomRecipe
+from lungtl.sources.phantom.grid import NATIVE_MATRIX
 from lungtl.sources.phantom.write import write_phantom
 from lungtl.sources.progress import bar
 
 VERSION = 1  # increase when the same recipe would give other voxels
+
+
+@dataclass(frozen=True)
+class _PhantomScans(LidcSource):
+    """Scans with other pixels than the original's; positions are relative to the original's centre."""
+
+    def placement(self, series: Series, scan: Scan) -> Placement:
+        spacing_mm = np.array(series.pixel_spacing_mm)
+        x, y, _ = series.files[0].position_mm
+        corner_mm = np.array([y, x]) + (NATIVE_MATRIX - 1) / 2 * scan.pixel_spacing_mm
+        return Placement(scan.pixel_spacing_mm / spacing_mm, -corner_mm / spacing_mm)
 
 
 @dataclass(frozen=True)
@@ -60,4 +76,4 @@ class PhantomSource(Source):
     @property
     def _lidc(self) -> LidcSource:
         # partial: the phantom has a part of each scan
-        return LidcSource(str(self.folder), allow_partial=True, crop=self.crop, name=self.name)
+        return _PhantomScans(str(self.folder), allow_partial=True, crop=self.crop, name=self.name)

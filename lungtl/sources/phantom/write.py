@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from lungtl.settings.errors import LungtlError
 from lungtl.settings.version import VERSION
 from lungtl.sources.lidc_database import Scan
 from lungtl.sources.parallel import parallel
@@ -27,7 +25,6 @@ DATE = "20000101"  # as in LIDC after de-identification
 MANUFACTURER = "lungtl phantom"
 IMPLEMENTATION_UID = generate_uid(entropy_srcs=["lungtl phantom writer"])
 PARTIAL = ".partial"  # unfinished series; those of a killed run are removed by the next one
-RECIPE_FILE = "phantom.json"
 README = Path(__file__).with_name("README.txt")  # template
 
 
@@ -39,10 +36,9 @@ def series_folder(plan: ScanPlan, root: Path) -> Path:
 def write_phantom(
     recipe: PhantomRecipe, root: Path, progress: Callable[[int, int], None] | None = None, workers: int = 1
 ) -> None:
-    """Write the missing series of a phantom; raises LungtlError if the folder has one of another recipe."""
+    """Write the missing series of a phantom to a folder of its own."""
     root = Path(root)
     plans = choose_scans(recipe)
-    _claim(root, recipe)
     shutil.rmtree(root / PARTIAL, ignore_errors=True)
     missing = [plan for plan in plans if not series_folder(plan, root).is_dir()]
     done = len(plans) - len(missing)
@@ -56,23 +52,6 @@ def write_phantom(
     shutil.rmtree(root / PARTIAL, ignore_errors=True)
     readme = README.read_text(encoding="utf-8").format(version=VERSION, pylidc=version("pylidc"), recipe=asdict(recipe))
     (root / "README.txt").write_text(readme, encoding="utf-8")
-
-
-def _claim(root: Path, recipe: PhantomRecipe) -> None:
-    """Store the recipe in the folder, so that two phantoms are never mixed."""
-    file = root / RECIPE_FILE
-    options = asdict(recipe)
-    if file.is_file():
-        existing = json.loads(file.read_text(encoding="utf-8"))
-        if existing != options:
-            raise LungtlError(
-                f"{root} contains a phantom of {existing}, expected {options}; use another folder or remove it"
-            )
-        return
-    root.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(options, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(file)
 
 
 def _write_atomically(plan: ScanPlan, recipe: PhantomRecipe, root: Path) -> None:

@@ -23,14 +23,14 @@ from lungtl.evaluation.pooling import CONTROL, over_folds, pool_folds, pooled_ga
 from lungtl.runs.folder import METRICS, read_record
 from lungtl.settings.errors import LungtlError
 from lungtl.sweeps.folds.page import write_page
-from lungtl.sweeps.folds.runs import FoldRun, read_folds
+from lungtl.sweeps.folds.runs import FoldRun, find_runs, read_folds
 from lungtl.sweeps.folds.tables import markdown, table_row, terminal_rows
 
 log = logging.getLogger(__name__)
 POOLED, PREDICTIONS, OUT_OF_FOLD = "pooled", "oof_predictions.csv", "out_of_fold"
 
 
-def pool_sweep(sweep: Path, runs: list[FoldRun]) -> None:
+def pool_sweep(sweep: Path) -> None:
     """Pool every repeat whose folds all finished and print the results' folder; log the other repeats.
 
     The sweep's folder gets `pooled/` with report.html, table.csv, README.md and, for each repeat, a folder with
@@ -40,7 +40,7 @@ def pool_sweep(sweep: Path, runs: list[FoldRun]) -> None:
         LungtlError: some repeats could not be pooled.
     """
     repeats: dict[tuple[str, int, int], list[FoldRun]] = {}
-    for run in runs:
+    for run in find_runs(sweep):
         repeats.setdefault((run.setting, run.split_seed, run.seed), []).append(run)
     documents = []
     for number, repeat in enumerate(repeats.values()):

@@ -70,7 +70,7 @@ def table_parts(documents: list[dict[str, Any]]) -> tuple[list[Row], list[Row], 
         the settings, empty if each setting has one repeat.
     """
     rows: list[tuple[str, ...]] = []
-    controls: dict[tuple[str, ...], tuple[str, ...]] = {}
+    controls: list[Row] = []
     settings: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     name_of: dict[tuple[str, str], str] = {}
     several_stores = len({document["store_fingerprint"] for document in documents}) > 1
@@ -86,16 +86,14 @@ def table_parts(documents: list[dict[str, Any]]) -> tuple[list[Row], list[Row], 
         if (combined := document["with_covariates"]) is not None:
             known = str(combined["scores"]["n"]), str(combined["scores"]["n_positive"])
             title = f"{name} with {', '.join(combined['covariates'])}"
-            row = (title, split_seed, seed, *known, "", *_cells(combined["scores"]))
-            controls["with covariates", setting, data, split_seed, seed] = row
+            controls.append((title, split_seed, seed, *known, "", *_cells(combined["scores"])))
         for control, scores in document["controls"].items():
-            title, depends_on = f"control: {control}", ("", "")
+            title, own_seed = f"control: {control}", ""
             if control in RUN_CONTROLS:
-                title, depends_on = f"{title} of {name}", (setting, seed)
+                title, own_seed = f"{title} of {name}", seed
             elif several_stores:
                 title = f"{title} ({document['store']})"
-            row = (title, split_seed, depends_on[1], *counts, "", *_cells(scores))
-            controls.setdefault((control, data, split_seed, *depends_on), row)
+            controls.append((title, split_seed, own_seed, *counts, "", *_cells(scores)))
         settings[setting, data].append(document)
         name_of[setting, data] = name
     header = ("setting", "split seed", "seed", "cases", "positive", *COLUMNS)
@@ -103,7 +101,7 @@ def table_parts(documents: list[dict[str, Any]]) -> tuple[list[Row], list[Row], 
     if len(settings) < len(documents):
         averages = [("setting", "seeds", *COLUMNS)]
         averages += [(name_of[key], str(len(repeats)), *_over_seeds(repeats)) for key, repeats in settings.items()]
-    return [header, *rows], list(controls.values()), averages
+    return [header, *rows], list(dict.fromkeys(controls)), averages
 
 
 def fold_rows(documents: list[dict[str, Any]]) -> list[Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from lungtl.settings.errors import LungtlError, UsageError, first_line
 from lungtl.settings.keys import decides_result, flatten, override_key
 from lungtl.settings.typed import typed
 from lungtl.sweeps.parent import PARENT
-from lungtl.sweeps.state import STATUS, status_of
+from lungtl.sweeps.state import STATUS, State, read_state, status_of
 
 LATEST = "latest"
 DAMAGED = (LungtlError, ValueError, LookupError, TypeError, AttributeError)
@@ -97,11 +97,12 @@ def find_sweep(reference: str, data_dir: Path) -> Path:
     raise UsageError(f"no sweep {reference} among the {len(sweeps)} in {data_dir}; give its folder or name ({known})")
 
 
-def run_folders(sweep: Path) -> list[Path]:
-    """The folders of a sweep's runs, finished or not, in the order of the sweep."""
-    markers = (RECORD, METRICS, STATUS)
-    folders = [path for path in sweep.glob("*") if any((path / marker).is_file() for marker in markers)]
-    return sorted(folders, key=lambda path: (_status(path).get("number", 0), len(path.name), path.name))
+def run_folders(sweep: Path) -> dict[Path, State | None]:
+    """The folders of a sweep's runs, finished or not, in the order of the sweep -> their states, as far as known."""
+    folders = {path.parent for marker in (RECORD, METRICS, STATUS) for path in sweep.glob(f"*/{marker}")}
+    states = {folder: read_state(folder) for folder in folders}
+    order = {folder: (state.number if state else 0, len(folder.name), folder.name) for folder, state in states.items()}
+    return {folder: states[folder] for folder in sorted(folders, key=order.__getitem__)}
 
 
 def read_runs(sweep: Path) -> tuple[list[Run], list[Unfinished]]:
@@ -111,9 +112,8 @@ def read_runs(sweep: Path) -> tuple[list[Run], list[Unfinished]]:
         LungtlError: a finished run lacks a file, or no run finished.
     """
     finished, unfinished = [], []
-    for folder in run_folders(sweep):
-        status = _status(folder)
-        if (folder / METRICS).is_file() and status.get("state", "finished") == "finished":
+    for folder, state in run_folders(sweep).items():
+        if (folder / METRICS).is_file() and (state is None or state.state == "finished"):
             check_complete(folder)
             try:
                 finished.append(read_run(folder))
@@ -121,11 +121,15 @@ def read_runs(sweep: Path) -> tuple[list[Run], list[Unfinished]]:
                 kind = "" if isinstance(error, LungtlError) else f"{type(error).__name__}: "
                 unfinished.append(Unfinished(folder.name, "", "damaged", kind + first_line(error)))
             continue
-        state = PRUNED_STATE if (folder / PRUNED).is_file() else str(status.get("state", "not finished"))
-        if state == "running":
-            state = status_of(folder)  # it may have been killed
-        settings = _describe(folder, status.get("overrides", []))
-        unfinished.append(Unfinished(folder.name, settings, state, str(status.get("error") or "")))
+        status = "not finished" if state is None else status_of(folder)
+        unfinished.append(
+            Unfinished(
+                folder.name,
+                _describe(folder, state.overrides if state else ()),
+                PRUNED_STATE if (folder / PRUNED).is_file() else status,
+                (state and state.error) or "",
+            )
+        )
     if not finished:
         raise LungtlError(f"no finished run in {sweep}; give the folder of a sweep, as printed by train -m")
     return finished, unfinished
@@ -175,20 +179,12 @@ def _is_setting(key: str) -> bool:
     return decides_result(key) and key not in ("seed", "dry_run")
 
 
-def _describe(folder: Path, overrides: list[str]) -> str:
+def _describe(folder: Path, overrides: Sequence[str]) -> str:
     """The choices and overrides of a run; without run.json, which it may not have reached, its overrides alone."""
     if not (folder / RECORD).is_file():
         return " ".join(shorten_overrides(overrides))
     record = read_record(folder)
     return run_name(record["choices"], record["overrides"])
-
-
-def _status(folder: Path) -> dict[str, Any]:
-    """The content of status.json; empty where there is none, or it is being written."""
-    try:
-        return read_json(folder / STATUS)
-    except (FileNotFoundError, LungtlError):
-        return {}
 
 
 def _read_predictions(path: Path) -> pd.DataFrame:

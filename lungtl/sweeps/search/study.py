@@ -6,8 +6,6 @@ next call launches the trial again with the same values and number: no trial is 
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import optuna
+import pandas as pd
 from filelock import FileLock, Timeout
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -24,7 +23,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from lungtl.data.store.files import whole_file
-from lungtl.data.tables import escape
+from lungtl.data.tables import write_table as write_csv
 from lungtl.runs.folder import PRUNED
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.sweeps.search import JOURNAL, LOCK, TABLE, TRIAL
@@ -188,16 +187,13 @@ def record_result(study: optuna.Study, number: int, job: JobReturn) -> None:
 
 def write_table(study: optuna.Study, space: Space, sweep: Path) -> None:
     """Write trials.csv: each trial's state, monitored value, number of reported epochs and chosen values."""
-    content = io.StringIO()
-    writer = csv.writer(content)
-    writer.writerow(["trial", "state", "value", "epochs", *space.distributions])
-    for trial in study.get_trials(deepcopy=False):
-        values = space.format(trial.params).values()
-        writer.writerow(
-            [trial.number, trial.state.name.lower(), trial.value, len(trial.intermediate_values), *map(escape, values)]
-        )
+    rows = [
+        {"trial": trial.number, "state": trial.state.name.lower(), "value": trial.value,
+         "epochs": len(trial.intermediate_values), **space.format(trial.params)}
+        for trial in study.get_trials(deepcopy=False)
+    ]  # fmt: skip
     with whole_file(sweep / TABLE, sweep) as file:
-        file.write(content.getvalue().encode())
+        write_csv(pd.DataFrame(rows), file)
 
 
 def log_summary(study: optuna.Study, space: Space) -> None:

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from lungtl.evaluation.figures import Circle, attention_along_z, montage, save
+from lungtl.evaluation.figures import attention_along_z, montage, save
 from lungtl.evaluation.figures.canvas import GREEN, VERMILLION
 from lungtl.evaluation.figures.slices import label_spans
 from lungtl.settings.errors import LungtlError
@@ -154,16 +154,6 @@ def test_few_slices_fill_the_figure(count: int, columns: int, tmp_path: Path) ->
     box = figure.axes[0].get_window_extent()
     assert box.width == pytest.approx(box.height)
     assert 0.85 <= columns * box.width / figure.bbox.width <= 1
-
-
-def test_circles_around_nodules() -> None:
-    images = [np.zeros((8, 8), dtype=np.uint8)] * 2
-    figure = montage(images, ["s"] * 2, [2, -1], circles=[Circle(3.5, 2.5, 4, 6), None])
-    (ellipse,) = figure.axes[0].patches
-    assert (ellipse.get_center(), ellipse.get_width(), ellipse.get_height()) == ((2.5, 3.5), 6, 4)  # type: ignore[attr-defined]
-    assert not figure.axes[1].patches
-    assert legend(figure)[-1] == "circle: the nodule's diameter around its position"
-    assert legend(montage(images, ["s"] * 2, [2, 1], circles=[None, None]))[-1] == "frame: benign (true)"
 
 
 def test_an_empty_montage_has_a_note() -> None:

@@ -15,6 +15,7 @@ from pydicom.uid import JPEG2000, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from lungtl.sources.ct.encoding import PLUGINS, decoders
 from lungtl.sources.ct.series import find_series
+from lungtl.sources.ct.slice_file import SliceFile
 from lungtl.sources.ct.volume import read_volume
 from tests.dicom_files import UID, ramp, write_series
 from tests.sources.ct.encodings import GDCM_NAMES, compress
@@ -40,7 +41,8 @@ def test_compressed_pixels_are_those_of_the_original(tmp_path: Path, syntax: str
         compress(path, syntax)
         assert path.stat().st_size != size
     series = only(tmp_path)
-    assert series.files[0].syntax == syntax
+    assert isinstance(first := series.files[0], SliceFile)
+    assert first.syntax == syntax
     assert np.array_equal(read_volume(series).hu, original)
 
 

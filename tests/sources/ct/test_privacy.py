@@ -14,8 +14,8 @@ from pydicom.dataset import FileDataset
 
 from lungtl.settings.errors import Refused
 from lungtl.sources.ct.elements import TAGS, quiet_pydicom
-from lungtl.sources.ct.mixture import CONSTANT, IN_SEQUENCE
 from lungtl.sources.ct.series import Series, check_gap, find_series
+from lungtl.sources.ct.slice_file import CONSTANT, IN_SEQUENCE
 from lungtl.sources.ct.volume import read_volume
 from tests.dicom_files import UID, Edit, write_series
 

@@ -10,19 +10,10 @@ import SimpleITK
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lungtl.settings.errors import Refused
-from lungtl.sources.ct import stack as stack_module
 from lungtl.sources.ct.volume import Volume, resample_z
 from tests.sources.ct.test_volume import column
 
 sitk: Any = SimpleITK
-
-
-def test_more_voxels_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stack_module, "MAX_VOXELS", 5)
-    assert len(resample_z(volume([0, 2, 4], 0, 1, 2)).hu) == 5
-    with pytest.raises(Refused, match=r"9 slices of 1 x 1 .* exceed 5 voxels"):
-        resample_z(volume([0, 2, 4], 0, 1, 2), step_mm=0.5)
 
 
 def volume(z_mm: list[float], *values: int) -> Volume:

@@ -13,13 +13,14 @@ from omegaconf import OmegaConf
 from sklearn.metrics import roc_auc_score
 
 from lungtl.data.splits import save_split
-from lungtl.evaluation.document import check_document, evaluation_document
+from lungtl.evaluation.document import evaluation_document
 from lungtl.evaluation.metrics import score
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.base import sha256
 from lungtl.sweeps.folds.pooled import pool_sweep
 from lungtl.sweeps.folds.runs import find_runs
 from lungtl.sweeps.state import State, write_state
+from tests.documents import check_document
 from tests.evaluation.folds import cohort, fold
 
 FOLDS = 3
@@ -75,7 +76,7 @@ def run_folder(
 
 def pool(sweep: Path) -> Path:
     """Pool a sweep whose runs all finished; returns the folder."""
-    pool_sweep(sweep, find_runs(sweep))
+    pool_sweep(sweep)
     return sweep / "pooled"
 
 
@@ -89,7 +90,7 @@ def rows_of(text: str, block: int = 0) -> list[list[str]]:
 def pooled(sweep: Path) -> Path:
     """The folder of the pooled results, one setting of which could not be pooled."""
     with pytest.raises(LungtlError):
-        pool_sweep(sweep, find_runs(sweep))
+        pool_sweep(sweep)
     return sweep / "pooled"
 
 
@@ -118,7 +119,7 @@ def test_complete_repeats_are_pooled_and_the_failed_fold_is_named(
     sweep: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with caplog.at_level(logging.ERROR), pytest.raises(LungtlError, match="1 of 3 settings and seeds are not pooled"):
-        pool_sweep(sweep, find_runs(sweep))
+        pool_sweep(sweep)
     assert capsys.readouterr().out == f"{sweep / 'pooled'}\n"
     (message,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert message.startswith("not pooled: lr=2 toy tiny frozen mean split.seed=0 seed=0: fold 1 did not finish")

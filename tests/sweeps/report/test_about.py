@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from lungtl.sweeps.report.about import command, facts, margins
-from lungtl.sweeps.report.latex import escape, latex_table
 from lungtl.sweeps.report.sweep import Sweep, read_sweep
-from lungtl.sweeps.report.write import best_run, terminal_rows
+from lungtl.sweeps.report.write import best_run, latex_table, terminal_rows
 from tests.sweeps.report.sweeps import write_grid
 
 SKILLS = {("mean", "a"): 0.2, ("max", "a"): 1.5, ("mean", "b"): 0.5}
@@ -72,6 +72,6 @@ def test_the_table_for_latex(sweep: Sweep) -> None:
     assert r"$\pm$" in lines[5]
 
 
-def test_special_characters_of_latex() -> None:
-    assert escape(r"a_b 5% \x {c}^2") == r"a\_b 5\% \textbackslash{}x \{c\}\textasciicircum{}2"
-    assert escape("~ ± $") == r"\textasciitilde{} $\pm$ \$"
+def test_special_characters_of_latex(sweep: Sweep) -> None:
+    text = latex_table(replace(sweep, factors={"a_b": [], "5 %": []}))
+    assert r"a\_b & 5 \% & seeds" in text

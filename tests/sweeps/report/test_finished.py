@@ -8,6 +8,7 @@ import pytest
 
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.sweeps.report.finished import Unfinished, find_sweep, read_run, read_runs, run_folders
+from lungtl.sweeps.state import State, write_state
 from tests.sweeps.report.sweeps import LABELS, bags, probabilities, write_failed, write_run
 
 
@@ -61,7 +62,7 @@ def test_runs_without_results_are_listed(tmp_path: Path) -> None:
     pruned = finished(tmp_path / "5")
     (pruned / "metrics.json").unlink()
     (pruned / "pruned.json").write_text("2")
-    (pruned / "status.json").write_text('{"state": "finished"}')  # as it was meant to
+    write_state(pruned, State("finished", 0, (), "val/loss"))  # as it was meant to
     (finished(tmp_path / "6") / "status.json").write_text('{"state": ')  # being written
     (tmp_path / "pooled").mkdir()
     runs, unfinished = read_runs(tmp_path)
@@ -76,8 +77,7 @@ def test_runs_without_results_are_listed(tmp_path: Path) -> None:
 
 def test_runs_are_in_the_order_of_the_sweep(tmp_path: Path) -> None:
     for name, number in (("aaa", 1), ("bbb", 0)):
-        state = {"state": "finished", "number": number}
-        (finished(tmp_path / name) / "status.json").write_text(json.dumps(state))
+        write_state(finished(tmp_path / name), State("finished", number, (), "val/loss"))
     assert [folder.name for folder in run_folders(tmp_path)] == ["bbb", "aaa"]
 
 

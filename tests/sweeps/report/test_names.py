@@ -13,7 +13,7 @@ from lungtl.sweeps.report.write import markdown, run_table
 
 def scores(auroc: float) -> dict[str, Any]:
     estimate = {"value": auroc, "low": None, "high": None, "undefined": "no interval"}
-    return {"n": 4, "n_positive": 2, "metrics": {"auroc": estimate}}
+    return {"n": 4, "n_positive": 2, "metrics": dict.fromkeys(HEADLINES, estimate)}
 
 
 def run(name: str, untrained: float) -> Run:
@@ -39,11 +39,6 @@ def test_a_single_run_and_equal_runs_keep_their_name() -> None:
     assert differing(["phantom max", "phantom max"]) == ["phantom max", "phantom max"]
 
 
-def table_of(name: str) -> pd.DataFrame:
-    cells = {f"{metric}{suffix}": 0.5 for metric in HEADLINES for suffix in ("", "_low", "_high")}
-    return pd.DataFrame([{"run": name, "n": 4, "n_positive": 2, **cells}])
-
-
 def test_a_bar_in_a_name_is_escaped() -> None:
-    row = markdown(table_of("a|b"), "x").splitlines()[4]
-    assert row.startswith(r"| a\|b | 4 | 2 | 0.500 [")
+    row = markdown([run("a|b", 0.6)], "x").splitlines()[4]
+    assert row.startswith(r"| a\|b | 4 | 2 | 0.900 | 0.900 |")

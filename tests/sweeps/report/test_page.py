@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from lungtl.sweeps.report.sweep import read_sweep
-from lungtl.sweeps.report.write import write_report
+from lungtl.sweeps.report.write import PAGE, write_report
 from tests.sweeps.report.sweeps import LABELS, bags, probabilities, write_failed, write_grid, write_run
 
 
@@ -46,13 +46,20 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def written(sweep: Path) -> list[Path]:
-    return write_report(sweep, title="Two by <two>").files
+def written(sweep: Path) -> Path:
+    write_report(sweep, title="Two by <two>")
+    return sweep / "report"
 
 
 @pytest.fixture(scope="module")
-def page(written: list[Path]) -> str:
-    return written[0].read_text()
+def page(written: Path) -> str:
+    return (written / PAGE).read_text()
+
+
+def page_of(sweep: Path, title: str | None = None) -> Path:
+    """The page of a sweep's report."""
+    write_report(sweep, title=title)
+    return sweep / "report" / PAGE
 
 
 def rows_of(page: str, section: str) -> list[list[str]]:
@@ -63,13 +70,13 @@ def rows_of(page: str, section: str) -> list[list[str]]:
     return [[Parsed(cell).text for cell in re.findall(r"<td.*?</td>", row, re.DOTALL)] for row in rows]
 
 
-def test_what_is_written(sweep: Path, written: list[Path]) -> None:
-    assert {path.parent for path in written} == {sweep / "report"}
-    assert [path.name for path in written] == [
+def test_what_is_written(written: Path) -> None:
+    files = {path.name: path for path in written.iterdir()}
+    assert files.keys() == {
         "report.html", "README.md", "table.csv", "table.tex", "settings.csv", "comparisons.csv", "effects.csv",
         "intervals.png", "roc.png", "effects.png", "intervals.pdf", "roc.pdf", "effects.pdf",
-    ]  # fmt: skip
-    assert all(path.stat().st_size > 0 for path in written)
+    }  # fmt: skip
+    assert all(path.stat().st_size > 0 for path in files.values())
 
 
 def test_the_page_loads_nothing(page: str) -> None:
@@ -98,7 +105,7 @@ def test_the_page_shows_the_numbers_of_the_sweep(sweep: Path, page: str) -> None
     assert "Two by <two>" in Parsed(page).text
 
 
-def test_the_tables_match_the_page(sweep: Path, written: list[Path]) -> None:
+def test_the_tables_match_the_page(sweep: Path, written: Path) -> None:
     content = read_sweep(sweep)
     settings = pd.read_csv(sweep / "report" / "settings.csv")
     assert settings["chosen"].tolist() == [True, False, False, False]
@@ -115,10 +122,10 @@ def test_the_tables_match_the_page(sweep: Path, written: list[Path]) -> None:
     ]
 
 
-def test_the_same_sweep_gives_the_same_bytes(sweep: Path, written: list[Path]) -> None:
-    again = write_report(sweep, sweep / "again", "Two by <two>").files
-    for first, second in zip(written, again, strict=True):
-        assert first.read_bytes() == second.read_bytes()
+def test_the_same_sweep_gives_the_same_bytes(sweep: Path, written: Path) -> None:
+    write_report(sweep, sweep / "again", "Two by <two>")
+    for first in written.iterdir():
+        assert first.read_bytes() == (sweep / "again" / first.name).read_bytes()
 
 
 def test_recorded_costs_are_shown(tmp_path: Path) -> None:
@@ -127,15 +134,15 @@ def test_recorded_costs_are_shown(tmp_path: Path) -> None:
         write_run(
             tmp_path / name, bags("test", probabilities(1, 0)), None, choices={"aggregator": name}, training=training
         )
-    written = write_report(tmp_path).files
-    assert "cost.png" in [path.name for path in written]
-    rows = rows_of(written[0].read_text(), "settings")
+    page = page_of(tmp_path)
+    assert page.with_name("cost.png").is_file()
+    rows = rows_of(page.read_text(), "settings")
     assert [row[-2:] for row in rows] == [["121,476", "12"], ["121,476", "100"]]
 
 
 def test_one_run_and_one_class_are_no_error(tmp_path: Path) -> None:
     write_run(tmp_path / "0", bags("test", probabilities(1, 0), np.ones_like(LABELS)), None)
-    page = write_report(tmp_path).files[0].read_text()
+    page = page_of(tmp_path).read_text()
     (row,) = rows_of(page, "settings")
     assert row[:5] == ["1", "the only setting", "1", "undefined", "undefined"]
     assert "Nothing was varied" in page
@@ -146,7 +153,7 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
     for name, option in (("0", "mean"), ("1", nasty)):
         write_run(tmp_path / name, bags("test", probabilities(1, 0)), None, choices={"aggregator": option})
     write_failed(tmp_path / "9", nasty)
-    page = write_report(tmp_path, title=nasty).files[0].read_text()
+    page = page_of(tmp_path, nasty).read_text()
     assert nasty not in page
     parsed = Parsed(page)
     assert parsed.text.count(nasty) >= 4  # title, heading, level, error
@@ -189,13 +196,13 @@ def dom(page: Path, fragment: str = "") -> str:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_columns_are_sorted(written: list[Path], page: str) -> None:
+def test_columns_are_sorted(written: Path, page: str) -> None:
     # columns: #, aggregator, backbone, seeds, validation AUROC, test AUROC, ...
     before = [row[5] for row in rows_of(page, "settings")]
-    after = dom(written[0], "#sort=-5")
+    after = dom(written / PAGE, "#sort=-5")
     assert [row[5] for row in rows_of(after, "settings")] == sorted(before, key=lambda cell: -float(cell[:5]))
     assert 'aria-sort="descending"' in after
-    assert [row[2] for row in rows_of(dom(written[0], "#sort=2"), "settings")] == ["a", "a", "b", "b"]
+    assert [row[2] for row in rows_of(dom(written / PAGE, "#sort=2"), "settings")] == ["a", "a", "b", "b"]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
@@ -203,7 +210,7 @@ def test_missing_values_are_sorted_last(tmp_path: Path) -> None:
     for name, training in (("0", {"seconds": 2.0}), ("1", {}), ("2", {"seconds": 100.0}), ("3", {"seconds": 13.0})):
         test = bags("test", probabilities(1, 0))
         write_run(tmp_path / name, test, None, choices={"aggregator": name}, training=training)
-    page = write_report(tmp_path).files[0]
+    page = page_of(tmp_path)
     column = len(rows_of(page.read_text(), "settings")[0]) - 1
     for sign, order in (("", ["2", "13", "100", ""]), ("-", ["100", "13", "2", ""])):
         assert [row[-1] for row in rows_of(dom(page, f"#sort={sign}{column}"), "settings")] == order
@@ -214,13 +221,13 @@ def test_different_data_are_shown_as_a_difference(tmp_path: Path) -> None:
     for name, store in (("0", "first"), ("1", "second")):
         test = bags("test", probabilities(1, 0))
         write_run(tmp_path / name, test, None, store_fingerprint=store)
-    page = write_report(tmp_path).files[0]
+    page = page_of(tmp_path)
     assert rows_of(dom(page), "difference") == [["dataset.fingerprint", "first", "second"]]
     assert rows_of(page.read_text(), "varied") == [["dataset.fingerprint", "first; second"], ["seed", "0"]]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_two_runs_are_compared_by_the_script(written: list[Path]) -> None:
-    after = dom(written[0])
+def test_two_runs_are_compared_by_the_script(written: Path) -> None:
+    after = dom(written / PAGE)
     assert rows_of(after, "difference") == [["seed", "0", "1"]]  # the first two runs
     assert after.count("<option") == 2 * 8
