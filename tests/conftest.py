@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import hypothesis
 import pytest
 
+from tests.forked import Forks, isolated
+
 hypothesis.settings.register_profile("lungtl", deadline=None)
 hypothesis.settings.load_profile("lungtl")
-COMMANDS, DATA = ("tests/commands/",), ("tests/sources/", "tests/benchmarks/", "tests/docs/")
-UNITS = (COMMANDS, DATA)
-"""Folders whose tests one xdist worker runs: some share runs, others LIDC-IDRI's annotations, which take seconds."""
+COMMANDS = ("tests/commands/", "tests/training/test_killed.py")
+DATA = ("tests/sources/", "tests/benchmarks/", "tests/docs/")
+SWEEPS = ("tests/sweeps/test_launchers.py", "tests/sweeps/search/test_search.py")
+UNITS = (COMMANDS, DATA, SWEEPS)
+"""What one xdist worker runs together: some share runs, others LIDC-IDRI's annotations or a process that forks."""
 
 
 def _module(nodeid: str) -> str:
@@ -50,3 +55,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return _unit(nodeid)
 
     return Scheduling(config, log)
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Runs commands, and trainings that are killed, in forks of a process that has imported what they need."""
+    with Forks("tests.warm", environment=isolated(tmp_path_factory.mktemp("home"))) as forks:
+        yield forks

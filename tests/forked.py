@@ -23,8 +23,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+CLOSED_PORT = "http://127.0.0.1:9"  # nobody listens on the discard port: the hub cannot be reached
 SECONDS = 240
 """After so many a command that has not ended is ended."""
+
+
+def isolated(home: Path) -> dict[str, str]:
+    """A command's environment variables: no settings of the user's, and no network.
+
+    Args:
+        home: of the hub's client.
+    """
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("LUNGTL_", "HF_", "MLFLOW_"))}
+    return {**kept, "HF_ENDPOINT": CLOSED_PORT, "HF_HOME": str(home / "hf")}
 
 
 class Forks:

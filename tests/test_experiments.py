@@ -16,6 +16,8 @@ FAST = ["image.size=32", "backbone.weights=none", "trainer.max_epochs=1", "track
         "evaluation.figures=false", "evaluation.resamples=10", "split.test=0.3", "split.val=0.3",
         "split.train_patients=null"]  # fmt: skip
 PATIENTS = 30
+OWN_NETWORK = ("backbones", "maxslice", "nodules")
+"""Studies that choose a backbone; the others are passed with a tiny one."""
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +34,24 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     np.savez(target / "few.npz", **{name: images[name][chosen] for name in images.files})
     table.to_csv(target / "few.csv", index=False)
     arrays = [f"dataset.images={target / 'few.npz'}", f"dataset.table={target / 'few.csv'}"]
-    phantom = ["dataset.scans=20", "dataset.z_range_mm=20"]
+    phantom = ["dataset.scans=20", "dataset.z_range_mm=20", "dataset.matrix=32"]
     return {"slices": [f"dataset.root={target}"], "maxslice": arrays, "phantom_aggregators": phantom}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of all studies, since most have the same dataset."""
+    return tmp_path_factory.mktemp("data")
 
 
 @pytest.mark.real
 @pytest.mark.slow
 @needs("lidc_slices.tar", "lidc_maxslice.npz", "lidc_maxslice.csv")
 @pytest.mark.parametrize("study", STUDIES)
-def test_a_study_trains_and_scores(study: str, places: dict[str, list[str]], tmp_path: Path) -> None:
+def test_a_study_trains_and_scores(study: str, places: dict[str, list[str]], data_dir: Path) -> None:
     data = places.get(study, places["slices"])
-    config = lungtl.compose([f"experiments={study}", *data, f"data_dir={tmp_path}", *FAST])
+    network = [] if study in OWN_NETWORK else ["backbone.name=test_resnet.r160_in1k"]
+    config = lungtl.compose([f"experiments={study}", *data, f"data_dir={data_dir}", *FAST, *network])
     result = lungtl.run(config)
     probabilities = result.predictions["probability"]
     assert len(probabilities) > 4

@@ -12,6 +12,7 @@ import venv
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lungtl import __version__
@@ -19,7 +20,8 @@ from lungtl import __version__
 pytestmark = pytest.mark.slow
 CHECKOUT = Path(__file__).parents[1]
 TINY = [
-    "dataset.scans=16", "dataset.matrix=32", "image.size=32", "backbone.name=test_resnet", "backbone.weights=none",
+    "dataset=arrays", "dataset.images=crops.npz", "dataset.table=crops.csv", "image.size=32",
+    "backbone.name=test_resnet", "backbone.weights=none",
     "trainer.max_epochs=1", "trainer.accelerator=cpu", "evaluation.untrained=false", "evaluation.figures=false",
     "evaluation.resamples=10", "tracking=none", "workers=1",
 ]  # fmt: skip
@@ -52,6 +54,9 @@ def lab(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder: the worked example of the docs."""
     folder = tmp_path_factory.mktemp("user") / "lab"
     shutil.copytree(CHECKOUT / "docs" / "example_lab", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    np.savez(folder / "crops.npz", np.random.default_rng(0).integers(-900, 300, (16, 32, 32)).astype(np.int16))
+    rows = "".join(f"{i},p{i},{i % 2}\n" for i in range(16))
+    (folder / "crops.csv").write_text(f"id,patient_id,label\n{rows}")
     return folder
 
 
@@ -85,14 +90,11 @@ def test_the_wheel_is_what_runs(run: Run, environment: Path) -> None:
         (["lungtl", "train", "--config-dir", "conf", "aggregator=minee"], "no such option; did you mean mine?"),
         (["lungtl", "train", "--config-dir=conf", "aggregator=mine", "aggregator.temperatur=1"],
          "did you mean aggregator.temperature?"),
-        (["lungtl", "train", "--config-dir", "conf", "aggregator=mine", "aggregator.temperature=0"], "greater than 0"),
-        (["lungtl", "train", "--config-dir", "conff"], "--config-dir=conff: no such folder"),
         (["python", "-m", "lungtl.train", "experiments=mien"], "did you mean mine?"),
-        (["lungtl", "train", "aggregator._target_=mylab.agg.Mein"],
-         "did you mean Mine?"),
     ],
 )  # fmt: skip
 def test_a_typo_is_one_line_with_the_nearest_name(run: Run, command: list[str], message: str) -> None:
+    """Other typos are answered in tests/settings."""
     error = run(*command, code=2).stderr
     assert message in error
     assert error.count("\n") == 1
@@ -101,13 +103,13 @@ def test_a_typo_is_one_line_with_the_nearest_name(run: Run, command: list[str], 
 OTHERS = """
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.freezing.frozen import Frozen
-from lungtl.sources.phantom.source import PhantomSource
+from lungtl.sources.arrays import ArraysSource
 from lungtl.training.losses import BagAndSliceLoss
 
 class Backbone(TimmBackbone): ...
 class Freezing(Frozen): ...
 class Loss(BagAndSliceLoss): ...
-class Dataset(PhantomSource): ...
+class Dataset(ArraysSource): ...
 """
 
 

@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -166,11 +167,11 @@ def _distribution(top: str) -> tuple[str, str | None]:
     """Name and version of what installed a top-level module."""
     if top == OWN:
         return OWN, VERSION
-    for name in [*metadata.packages_distributions().get(top, []), top]:
-        try:
+    with suppress(metadata.PackageNotFoundError):
+        return top, metadata.version(top)  # torch, timm; below, every package's list of files is read
+    for name in metadata.packages_distributions().get(top, []):
+        with suppress(metadata.PackageNotFoundError):
             return name, metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return top, None
 
 

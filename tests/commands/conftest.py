@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,10 @@ import pytest
 
 from lungtl.tracking.backend import open_client
 from tests.dicom_files import truncate, write_series
-from tests.forked import Forks
+from tests.forked import Forks, isolated
 
-IMPORTS = (
-    "lungtl.tracking.tracker", "lungtl.training.fit", "lungtl.models.bag_classifier", "lungtl.sources.ct.volume",
-    "mlflow.store.tracking.sqlalchemy_store", "hydra.main", "pandas", "matplotlib.pyplot", "scipy.stats",
-    "sklearn.metrics", "captum.attr", "tests.commands.phantom",
-)  # fmt: skip
-"""What most commands import, and the phantom's choice of scans."""
 N_SERIES = 24
 N_SLICES = 5
-CLOSED_PORT = "http://127.0.0.1:9"  # nobody listens on the discard port: the hub cannot be reached
 MODEL = ["backbone.name=test_resnet.r160_in1k", "backbone.weights=none", "image.size=32", "trainer.accelerator=cpu"]
 QUICK = ["evaluation.untrained=false", "evaluation.figures=false", "evaluation.resamples=20"]
 """Of a run whose evaluation is not what a test looks at."""
@@ -86,7 +78,7 @@ class Lab:
         """`python -m lungtl.COMMAND ARGUMENTS data_dir=...`, outside the checkout and without a network."""
         return subprocess.Popen(
             [sys.executable, "-m", f"lungtl.{command}", *arguments, f"data_dir={self.data_dir}"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.root, env=environment(self.root),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.root, env=isolated(self.root),
         )  # fmt: skip
 
     def run(self, command: str, *arguments: str) -> Done:
@@ -110,12 +102,6 @@ class Lab:
 
     def rows(self, patients: Sequence[int]) -> list[tuple[str, str, str]]:
         return [(uid(patient), f"p{patient:02d}", str(patient % 2)) for patient in patients]
-
-
-def environment(root: Path) -> dict[str, str]:
-    """A command's environment variables: no settings of the user's, and no network."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("LUNGTL_", "HF_", "MLFLOW_"))}
-    return {**kept, "HF_ENDPOINT": CLOSED_PORT, "HF_HOME": str(root / "hf")}
 
 
 @dataclass(frozen=True)
@@ -145,13 +131,11 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def lab(tmp_path_factory: pytest.TempPathFactory, warm: Forks) -> Lab:
     """24 scans of 48 x 48 pixels; the positive ones hold a bright square."""
-    root = tmp_path_factory.mktemp("lab")
-    with Forks(*IMPORTS, environment=environment(root)) as forks:
-        lab = Lab(root, forks)
-        _write(lab)
-        yield lab
+    lab = Lab(tmp_path_factory.mktemp("lab"), warm)
+    _write(lab)
+    return lab
 
 
 def _write(lab: Lab) -> None:

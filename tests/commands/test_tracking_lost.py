@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from lungtl.tracking.backend import open_client
-from tests.commands.conftest import CLOSED_PORT, QUICK, Lab, Trained, read_json
+from tests.commands.conftest import QUICK, Lab, Trained, read_json
+from tests.forked import CLOSED_PORT
 from tests.tracking.mlflow_server import MlflowServer
 from tests.tracking.run_folder import recorded
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from lungtl.tracking.view import COLUMN_WIDTHS
-from tests.commands.conftest import Done, Lab, environment, read_json
+from tests.commands.conftest import Done, Lab, read_json
+from tests.forked import isolated
 from tests.tracking.mlflow_server import free_port, wait_until_healthy
 
 pytestmark = pytest.mark.slow
@@ -41,7 +42,7 @@ def server(lab: Lab, swept: Done, port: int, log: Path) -> Iterator[subprocess.P
     with log.open("w") as file:
         server = subprocess.Popen(
             [sys.executable, "-m", "lungtl.ui", f"data_dir={lab.data_dir}", f"port={port}"],
-            stdout=file, stderr=file, cwd=log.parent, env=environment(lab.root), start_new_session=True,
+            stdout=file, stderr=file, cwd=log.parent, env=isolated(lab.root), start_new_session=True,
         )  # fmt: skip
     try:
         wait_until_healthy(f"http://127.0.0.1:{port}", server, log)

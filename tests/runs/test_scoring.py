@@ -15,32 +15,23 @@ from matplotlib.figure import Figure
 from pydantic import ValidationError
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from lungtl.bundle import load_bundle, load_covariates, load_probe, load_untrained
-from lungtl.data.bags import Features
+from lungtl.bundle import load_bundle, load_probe, load_untrained
 from lungtl.data.store.reader import Store
 from lungtl.evaluation.chosen import FILE, choose, read_chosen
 from lungtl.evaluation.controls import fit_controls
-from lungtl.evaluation.covariates import fit_covariates
 from lungtl.evaluation.figures import attention_along_z
 from lungtl.models.inference import pool_bags
 from lungtl.runs.folder import VALIDATION
 from lungtl.runs.scored_model import controls_of
-from lungtl.runs.scoring import export_bundle, score_run, slices_trained
-from lungtl.runs.training import Trained
+from lungtl.runs.scoring import slices_trained
 from lungtl.settings import parts
 from lungtl.settings.schema import TrainConfig
-from lungtl.tracking import publish
-from lungtl.tracking.tracker import NoTracker
-from lungtl.training.build import build_classifier
-from lungtl.training.feature_cache import cached_features
-from lungtl.training.fit import seed_everything
 from lungtl.training.losses import BagAndSliceLoss
-from lungtl.training.probe import Probe
 from tests.documents import check_document
+from tests.runs.scored import Recorded, drawn_or_not, finished, scored_features, split_of
 from tests.stores import toy_store
 from tests.training.test_fit import config_of
 
-CPU = torch.device("cpu")
 TEST = [f"b{i:02d}" for i in range(12, 20)]
 CONTROLS = {"prevalence", "diameter", "untrained", "probe"}
 
@@ -54,72 +45,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     config = config_of(tmp_path_factory.mktemp("runs"), max_epochs=2)
     return config.model_copy(update={"backbone": {**config.backbone, "weights": "none"}})
-
-
-def drawn_or_not(config: TrainConfig, figures: bool) -> TrainConfig:
-    return config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"figures": figures})})
-
-
-def split_of(store: Store) -> pd.DataFrame:
-    """Eight bags train, four validate, eight are tested; the diameter tells half of the labels."""
-    labels = store.bags["bag_label"].astype(int)
-    table = store.bags[["bag_id", "patient_id"]].assign(label=labels, diameter_mm=4.0 + labels * (labels.index % 3))
-    return table.assign(split=["train"] * 8 + ["val"] * 4 + ["test"] * 8)
-
-
-MEAN_MAX = {parts.TARGET: "lungtl.models.aggregators.mean_max.MeanMax"}
-
-
-class Recorded(NoTracker):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.numbers: dict[str, float] = {}
-        self.files: set[str] = set()
-
-    def metrics(self, values: Any, step: int = 0) -> None:
-        self.numbers |= values
-
-    def artifacts(self, path: Path, under: str | None = None) -> None:
-        self.files.add(path.name)
-
-
-def finished(
-    config: TrainConfig,
-    store: Store,
-    split: pd.DataFrame,
-    name: str,
-    cached: bool = True,
-    loss: BagAndSliceLoss | None = None,
-) -> tuple[dict[str, Any], Path, Recorded]:
-    """The results of a network that was never trained."""
-    seed_everything(0)
-    classifier = build_classifier(config, store.value_range)
-    weights = classifier.backbone.fingerprint()
-    features = cached_features(classifier, store, config.data_dir, CPU, weights) if cached else None
-    record: dict[str, Any] = {"name": name, "mlflow_run_id": None}
-    record |= {"store": store.name, "store_fingerprint": store.fingerprint}
-    choices = {"dataset": "toy", "aggregator": "attention"}
-    folder = config.data_dir / name
-    folder.mkdir()
-    loss = loss or BagAndSliceLoss()
-    fitted = {"epochs": 1, "best_epoch": 0, "seconds": 2.5, "trainable_parameters": 7}
-    record |= {"choices": choices, "overrides": [], "split_fingerprint": "s", "weights_source": "none"}
-    trained = Trained(classifier, loss, features, CPU, fitted)
-    scored, document = score_run(config, store, split, folder, trained, record)
-    export_bundle(folder, config, store, split, scored, document, record)
-    tracker = Recorded()
-    publish.results(tracker, folder)
-    return document, folder, tracker
-
-
-def scored_features(store: Store, folder: Path) -> Features:
-    """The features that the loaded bundle of a run has of a store."""
-    classifier, _ = load_bundle(folder / "bundle")
-    weights = classifier.backbone.fingerprint()
-    features = cached_features(classifier, store, folder.parent, CPU, weights)
-    assert features is not None
-    return features
 
 
 @pytest.fixture(scope="module")
@@ -213,51 +138,6 @@ def test_the_calibrated_column_is_the_chosen_map(config: TrainConfig, store: Sto
     chosen = read_chosen(folder)
     assert chosen is not None
     assert table["calibrated"].to_numpy() == pytest.approx(chosen.isotonic.apply(table["probability"]))
-
-
-def test_covariates_give_a_second_prediction_fitted_on_validation_bags(config: TrainConfig, store: Store) -> None:
-    settings = config.evaluation.model_copy(update={"untrained": False, "probe": False, "figures": False})
-    config = config.model_copy(update={"evaluation": settings, "covariates": ["diameter"]})
-    split = split_of(store)
-    split.loc[15, "diameter_mm"] = np.nan
-    document, folder, _ = finished(config, store, split, "covariates")
-    table = pd.read_csv(folder / "predictions.csv").merge(split[["bag_id", "diameter_mm"]], on="bag_id")
-    validation = pd.read_csv(folder / VALIDATION).merge(split[["bag_id", "diameter_mm"]])
-    fitted = fit_covariates(split[split["split"] == "train"], validation, ["diameter"])
-    saved = load_covariates(folder / "bundle", load_bundle(folder / "bundle")[1])
-    assert fitted is not None
-    assert saved is not None
-    for regression in (fitted, saved):
-        np.testing.assert_allclose(regression.predict(table), table["probability_with_covariates"], rtol=1e-9)
-    part, known = document["with_covariates"], table[table["bag_id"] != "b15"]
-    assert (part["covariates"], part["n_unknown"], part["scores"]["n"]) == (["diameter"], 1, 7)
-    combined, alone = (
-        roc_auc_score(known["label"], known[name]) for name in ("probability_with_covariates", "probability")
-    )
-    assert part["scores"]["metrics"]["auroc"]["value"] == pytest.approx(combined)
-    assert part["gain"]["difference"] == pytest.approx(combined - alone)
-    assert set(part["gains"]) == {"prevalence"}  # the diameter of a test bag is unknown
-    card = (folder / "bundle" / "card.md").read_text()
-    assert "- covariates: diameter (a reader had to outline the nodule first)" in card
-    assert "| metric | model with diameter |" in card
-
-
-def test_of_a_linear_network_the_covariates_stand_beside_its_features(config: TrainConfig, store: Store) -> None:
-    """Fitted on the training bags: the validation bags' labels play no part; the same from voxels as from the cache."""
-    settings = config.evaluation.model_copy(update={"untrained": False, "probe": False, "figures": False})
-    changes = {"evaluation": settings, "covariates": ["diameter"], "aggregator": MEAN_MAX,
-               "head": config.head.model_copy(update={"width": None})}  # fmt: skip
-    config, split = config.model_copy(update=changes), split_of(store)
-    shifted = split.assign(label=split["label"].where(split["split"] != "val", 1 - split["label"]))
-    tables = []
-    for name, bags, cached in (("linear", split, True), ("other", shifted, True), ("voxels", split, False)):
-        _, folder, _ = finished(config, store, bags, name, cached)
-        tables.append(pd.read_csv(folder / "predictions.csv")["probability_with_covariates"])
-        fitted = load_covariates(folder / "bundle", load_bundle(folder / "bundle")[1])
-        assert isinstance(fitted, Probe)
-        assert (fitted.covariates, fitted.n) == (("diameter",), 8)
-    np.testing.assert_array_equal(tables[1], tables[0])
-    np.testing.assert_allclose(tables[2], tables[0], atol=1e-5)
 
 
 def test_without_a_map_the_calibrated_column_is_empty(done: tuple[dict[str, Any], Path, Recorded]) -> None:

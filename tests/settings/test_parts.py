@@ -123,6 +123,7 @@ def test_the_origin_of_installed_and_of_loose_code(lab: Path) -> None:
     found: dict[str, Any] = parts.origin({"_target_": "torch.optim.AdamW"})
     assert found["package"] == "torch"
     assert found["version"][0].isdecimal()
+    assert parts.origin({"_target_": "sklearn.svm.SVC"})["package"] == "scikit-learn"
     digest = hashlib.sha256(LAB.encode()).hexdigest()
     expected = {"class": "somelab.agg.Mine", "package": "somelab", "version": None, "sha256": digest}
     assert parts.origin({"_target_": "somelab.agg.Mine"}) == expected

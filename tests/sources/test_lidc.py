@@ -1,4 +1,4 @@
-"""LIDC scans: tiny series under a real scan's UID and positions, and the real LIDC-IDRI-0063, -0001 and -0002.
+"""LIDC scans: tiny series under a real scan's UID and positions.
 
 Labels are written out by hand. LIDC-IDRI-0709 has 100 slices, 3 mm apart, z = 1347..1644, and six nodules:
 
@@ -27,7 +27,6 @@ from lungtl.sources.base import Bag, fingerprint
 from lungtl.sources.lidc import LidcSource
 from lungtl.sources.lidc_database import read_scans
 from tests.dicom_files import UID, ramp, write_series
-from tests.real_data import needs, unpack
 
 sitk: Any = SimpleITK
 UID_0709 = "1.3.6.1.4.1.14519.5.2.1.6279.6001.309707676674808510671394142910"
@@ -41,6 +40,17 @@ MALIGNANT_0709 = [*range(1538, 1574)]
 def write_0709(root: Path, z_mm: NDArray[np.float64] = Z_0709) -> Path:
     write_series(root / "LIDC-IDRI-0709", z_mm, ramp(len(z_mm), 2, 2), uid=UID_0709)
     return root
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole scan, for tests that only read it."""
+    return write_0709(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def bag(whole: Path) -> Bag:
+    return load(whole)
 
 
 def load(root: Path, **options: Any) -> Bag:
@@ -67,16 +77,14 @@ def test_the_database_has_the_positions_above() -> None:
     assert scan.z_mm.tolist() == Z_0709.tolist()
 
 
-def test_slice_labels(tmp_path: Path) -> None:
-    bag = load(write_0709(tmp_path))
+def test_slice_labels(bag: Bag) -> None:
     assert bag.z_mm.tolist() == [*range(1347, 1645)]
     assert z_of(bag, 1) == BENIGN_0709
     assert z_of(bag, 2) == MALIGNANT_0709
     assert len(z_of(bag, 0)) == 298 - len(BENIGN_0709) - len(MALIGNANT_0709)
 
 
-def test_bag(tmp_path: Path) -> None:
-    bag = load(write_0709(tmp_path))
+def test_bag(bag: Bag) -> None:
     assert (bag.bag_id, bag.patient_id, bag.bag_label, bag.split) == (UID_0709, "LIDC-IDRI-0709", 1, None)
     assert bag.pixel_spacing_mm == (0.75, 0.75)  # of the files, not of the database
     assert bag.details == {
@@ -98,8 +106,8 @@ def test_bag(tmp_path: Path) -> None:
     }
 
 
-def test_nodules(tmp_path: Path) -> None:
-    rows = load(write_0709(tmp_path)).nodules
+def test_nodules(bag: Bag) -> None:
+    rows = bag.nodules
     seen = [
         (r["nodule"], r["ratings"], r["malignancy"], r["n_readers"], r["malignant"], r["z_min"], r["z_max"])
         for r in rows
@@ -114,13 +122,11 @@ def test_nodules(tmp_path: Path) -> None:
     ]
 
 
-def test_diameter_is_the_largest_nodules(tmp_path: Path) -> None:
-    bag = load(write_0709(tmp_path))
+def test_diameter_is_the_largest_nodules(bag: Bag) -> None:
     assert bag.diameter_mm == max(row["diameter_mm"] for row in bag.nodules) == bag.nodules[1]["diameter_mm"]
 
 
-def test_voxels_are_interpolated_hu(tmp_path: Path) -> None:
-    bag = load(write_0709(tmp_path))
+def test_voxels_are_interpolated_hu(bag: Bag) -> None:
     # stored 0, 7, 14, 21 on the first slice, 28 more on the next, three slices up
     assert bag.voxels[:4, 0, 0].tolist() == [-1024, -1015, -1005, -996]
     assert bag.voxels[3].ravel().tolist() == [-996, -989, -982, -975]
@@ -137,8 +143,8 @@ def test_voxels_are_interpolated_hu(tmp_path: Path) -> None:
         ({"threshold": 1}, [*range(1523, 1529), *range(1538, 1577), *range(1589, 1598), *range(1613, 1628)]),
     ],
 )
-def test_rule_and_threshold(tmp_path: Path, options: dict[str, Any], malignant: list[int]) -> None:
-    bag = load(write_0709(tmp_path), **options)
+def test_rule_and_threshold(whole: Path, options: dict[str, Any], malignant: list[int]) -> None:
+    bag = load(whole, **options)
     assert z_of(bag, 2) == malignant
     assert bag.bag_label == (1 if malignant else 0)
 
@@ -154,8 +160,8 @@ def test_scan_without_nodules(tmp_path: Path) -> None:
 # Excluded nodules
 
 
-def test_a_nodule_of_too_few_readers_leaves_its_own_slices_unknown(tmp_path: Path) -> None:
-    bag = load(write_0709(tmp_path), min_readers=2)
+def test_a_nodule_of_too_few_readers_leaves_its_own_slices_unknown(whole: Path) -> None:
+    bag = load(whole, min_readers=2)
     # the first and the last nodule have one reader
     assert z_of(bag, -1) == [*range(1523, 1529), *range(1622, 1628)]
     assert z_of(bag, 1) == [*range(1574, 1577), *range(1589, 1598), *range(1613, 1622)]
@@ -164,9 +170,8 @@ def test_a_nodule_of_too_few_readers_leaves_its_own_slices_unknown(tmp_path: Pat
     assert bag.bag_label == 1
 
 
-def test_an_indeterminate_nodule_is_malignant_or_excluded(tmp_path: Path) -> None:
-    root = write_0709(tmp_path)
-    kept, excluded = (load(root, threshold=4.5, indeterminate=choice) for choice in ("keep", "exclude"))
+def test_an_indeterminate_nodule_is_malignant_or_excluded(whole: Path) -> None:
+    kept, excluded = (load(whole, threshold=4.5, indeterminate=choice) for choice in ("keep", "exclude"))
     assert (kept.bag_label, z_of(kept, 2), z_of(kept, -1)) == (1, MALIGNANT_0709, [])
     # 1559..1573 belong to the benign nodule too
     assert (excluded.bag_label, z_of(excluded, 2), z_of(excluded, -1)) == (-1, [], [*range(1538, 1559)])
@@ -262,8 +267,8 @@ def test_no_root_is_a_usage_error() -> None:
 # As a source
 
 
-def test_source_and_items_are_picklable(tmp_path: Path) -> None:
-    source = LidcSource(str(write_0709(tmp_path)))
+def test_source_and_items_are_picklable(whole: Path) -> None:
+    source = LidcSource(str(whole))
     (item,) = source.inventory().items
     there, thing = pickle.loads(pickle.dumps((source, item)))  # noqa: S301
     assert np.array_equal(there.load(thing).slice_labels, source.load(item).slice_labels)
@@ -291,53 +296,3 @@ def test_every_option_but_the_folder_is_in_the_recipe() -> None:
         {"max_gap_mm": 9.0},
     ]
     assert all(LidcSource("a", **options).recipe() != plain for options in changed)  # type: ignore[arg-type]
-
-
-# The real thing
-
-
-@pytest.mark.real
-@needs("lidc_dicom_0063.tar.xz")
-def test_lidc_0063(tmp_path_factory: pytest.TempPathFactory) -> None:
-    root = unpack("lidc_dicom_0063.tar.xz", tmp_path_factory)
-    bag = load(root)
-    assert (bag.bag_id, bag.patient_id, bag.bag_label) == (UID_0063, "LIDC-IDRI-0063", 1)
-    assert bag.voxels.shape == (331, 512, 512)
-    assert bag.z_mm.tolist() == [*range(-368, -37)]
-    # contours -220.5..-218 [1], -205.5..-198 [4 3 3], -148..-135.5 [5 4], -105.5..-100.5 [3 3 3 2], 1.25 mm wider
-    assert z_of(bag, 1) == [*range(-221, -216), *range(-106, -99)]
-    assert z_of(bag, 2) == [*range(-206, -196), *range(-149, -134)]
-    assert [row["malignancy"] for row in bag.nodules] == pytest.approx([1, 10 / 3, 4.5, 2.75])
-
-    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(root / "LIDC-IDRI-0063"))
-    image = sitk.ReadImage(names)
-    native = sitk.GetArrayViewFromImage(image)
-    assert image.GetOrigin()[2] == -368
-    assert image.GetSpacing() == pytest.approx((*bag.pixel_spacing_mm, 2.5))
-    assert np.array_equal(bag.voxels[::5], native[::2])  # every other native slice is on the 1 mm grid
-    for k in (1, 2, 3, 4, 166, 167, 168, 169, 328, 329):
-        below, weight = divmod(k, 2.5)
-        low, high = native[int(below)].astype(float), native[int(below) + 1].astype(float)
-        assert np.abs(bag.voxels[k] - (low + (high - low) * weight / 2.5)).max() <= 0.5 + 1e-3
-
-
-@pytest.mark.real
-@needs("lidc_dicom_0001_0002_partial.zip")
-def test_parts_of_lidc_0001_and_0002(tmp_path_factory: pytest.TempPathFactory) -> None:
-    root = unpack("lidc_dicom_0001_0002_partial.zip", tmp_path_factory)
-    strict = LidcSource(str(root))
-    inventory = strict.inventory()
-    assert len(inventory.items) == 2
-    assert inventory.refusals == ()
-    for item, count in zip(inventory.items, ("16 of the 133", "12 of the 261"), strict=True):
-        with pytest.raises(Refused, match=count):
-            strict.load(item)
-    first, second = (LidcSource(str(root), allow_partial=True).load(item) for item in inventory.items)
-    assert (first.patient_id, second.patient_id) == ("LIDC-IDRI-0001", "LIDC-IDRI-0002")
-    assert (first.z_mm[0], first.z_mm[-1], len(first.voxels)) == (-132.5, -95.5, 38)
-    assert (second.z_mm[0], second.z_mm[-1], len(second.voxels)) == (-94.5, -81.5, 14)
-    # nodules with contours -125..-105 [5 5 5 4] and -120.75..-87 [5 4], 1.25 and 0.625 mm wider
-    assert z_of(first, 2) == [z - 0.5 for z in range(-125, -103)]
-    assert z_of(second, 2) == [z - 0.5 for z in range(-94, -85)]
-    assert z_of(first, 1) == z_of(second, 1) == []
-    assert (first.bag_label, second.bag_label) == (1, 1)

@@ -1,12 +1,9 @@
-"""LIDC-IDRI-slices: tiny PNGs in the set's layout under real patients' names, and the real set."""
+"""LIDC-IDRI-slices: tiny PNGs in the set's layout under real patients' names."""
 
 from __future__ import annotations
 
-import csv
-import functools
 import pickle
 import sqlite3
-from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,14 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lungtl.settings.errors import LungtlError, Refused
 from lungtl.sources import lidc_slices
 from lungtl.sources.base import Bag, Source
 from lungtl.sources.density import central_density
 from lungtl.sources.lidc_database import database_path
-from lungtl.sources.lidc_nodules import Nodule
 from lungtl.sources.lidc_slices import LidcSlicesSource
-from tests.real_data import folder, lidc_nodules, lidc_scans, needs, unpack
 
 # Readers' malignancy ratings of the nodules used here, from LIDC-IDRI itself:
 # 0003: 1 = 5 5 3 4; 0012: 1 = 2 3 3 2; 0063: 0..3 = 1 | 4 3 3 | 5 4 | 3 3 3 2. 0132 has two scans.
@@ -159,112 +153,6 @@ def test_a_patient_with_an_unusable_nodule_is_refused_whole(root: Path) -> None:
     assert "LIDC-IDRI-0003/nodule-77" in refusals(source)["LIDC-IDRI-0003"]
 
 
-# Refusals
-
-
-def test_a_patient_with_two_scans_is_ambiguous(root: Path) -> None:
-    write(root / "LIDC-IDRI-0132" / "nodule-1", 0)
-    write(root / "LIDC-IDRI-0132" / "nodule-3", 0)
-    reason = refusals(LidcSlicesSource(str(root)))["LIDC-IDRI-0132"]
-    assert "2 scans" in reason
-    assert "2 nodule folders" in reason
-
-
-def test_a_patient_that_lidc_does_not_have(root: Path) -> None:
-    write(root / "LIDC-IDRI-4711" / "nodule-0", 0)
-    assert "has 0 scans" in refusals(LidcSlicesSource(str(root)))["LIDC-IDRI-4711"]
-
-
-@pytest.mark.parametrize("name", ["nodule-77", "nodule-x", "nodule-01"])
-def test_a_nodule_that_the_annotations_do_not_have(root: Path, name: str) -> None:
-    write(root / "LIDC-IDRI-0003" / name, 0)
-    source = LidcSlicesSource(str(root))
-    assert f"{name} is not in the LIDC annotations" in refusals(source)[f"LIDC-IDRI-0003/{name}"]
-    assert len(bags(source)) == 2
-
-
-def test_a_nodule_folder_without_png(root: Path) -> None:
-    for file in (root / "LIDC-IDRI-0003" / "nodule-1" / "images").iterdir():
-        file.unlink()
-    source = LidcSlicesSource(str(root))
-    assert refusals(source) == {"LIDC-IDRI-0003/nodule-1": "no PNG in its images folder"}
-    assert list(bags(source)) == ["LIDC-IDRI-0012_nodule-1"]
-
-
-@pytest.mark.parametrize("name", ["slice-one.png", "slice-01.png"])
-def test_a_png_without_a_unique_number(root: Path, name: str) -> None:
-    images = root / "LIDC-IDRI-0012" / "nodule-1" / "images"
-    (images / name).write_bytes((images / "slice-1.png").read_bytes())
-    assert "has an unexpected name" in refusals(LidcSlicesSource(str(root)))["LIDC-IDRI-0012/nodule-1"]
-
-
-def test_files_of_macos_are_ignored(root: Path) -> None:
-    (root / "LIDC-IDRI-0012" / "nodule-1" / "images" / "._slice-0.png").write_bytes(b"AppleDouble")
-    (root / "LIDC-IDRI-0012" / ".DS_Store").write_bytes(b"")
-    assert len(bags(LidcSlicesSource(str(root)))["LIDC-IDRI-0012_nodule-1"].voxels) == 2
-
-
-@pytest.mark.parametrize("mode", ["RGB", "1", "P", "I;16", "LA"])
-def test_another_png_mode(root: Path, mode: str) -> None:
-    write(root / "LIDC-IDRI-0012" / "nodule-1", 1, mode=mode)
-    with pytest.raises(Refused, match=rf"nodule-1/images/slice-1\.png has mode {mode}, expected L"):
-        bags(LidcSlicesSource(str(root)))
-
-
-@pytest.mark.parametrize("keep", [0, 8, 40, -20])
-def test_a_broken_png(root: Path, keep: int) -> None:
-    file = root / "LIDC-IDRI-0012" / "nodule-1" / "images" / "slice-1.png"
-    file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(Refused, match=r"slice-1\.png is not a readable PNG"):
-        bags(LidcSlicesSource(str(root)))
-
-
-def test_a_jpeg_called_png(root: Path) -> None:
-    Image.new("L", (4, 4)).save(root / "LIDC-IDRI-0012" / "nodule-1" / "images" / "slice-1.png", format="JPEG")
-    with pytest.raises(Refused, match="is not a readable PNG"):
-        bags(LidcSlicesSource(str(root)))
-
-
-def test_two_sizes_in_one_bag(root: Path) -> None:
-    write(root / "LIDC-IDRI-0012" / "nodule-1", 2, size=(4, 6))
-    with pytest.raises(Refused, match=r"slices have 4 x 4 and 4 x 6 pixels"):
-        bags(LidcSlicesSource(str(root)))
-
-
-# The root
-
-
-def test_the_root_may_be_the_dataset_or_a_folder_above(root: Path) -> None:
-    fingerprints = {
-        LidcSlicesSource(str(path)).inventory().fingerprint for path in (root, root.parent, root.parent.parent)
-    }
-    assert len(fingerprints) == 1
-
-
-def test_a_missing_root(tmp_path: Path) -> None:
-    source = LidcSlicesSource(str(tmp_path / "nowhere"))
-    for step in (source.listing, source.inventory):
-        with pytest.raises(LungtlError, match=r"nowhere is not a folder.*set dataset\.root=FOLDER$"):
-            step()
-
-
-def test_a_root_without_png(tmp_path: Path) -> None:
-    (tmp_path / "LIDC-IDRI-0003" / "01-01-2000-30178").mkdir(parents=True)  # TCIA's DICOM layout
-    with pytest.raises(LungtlError, match=r"^no PNG in .*slice-I\.png; set dataset\.root=FOLDER$"):
-        LidcSlicesSource(str(tmp_path)).inventory()
-
-
-def test_options_that_exclude_everything(patient_0063: Path) -> None:
-    with pytest.raises(LungtlError, match=r"none of 1 patients.*lower dataset\.min_readers"):
-        LidcSlicesSource(str(patient_0063)).inventory()
-
-
-def test_the_same_patient_twice(root: Path) -> None:
-    write(root.parent / "copy" / "LIDC-IDRI-0003" / "nodule-1", 0)
-    with pytest.raises(LungtlError, match="LIDC-IDRI-0003 is both in"):
-        LidcSlicesSource(str(root.parent)).inventory()
-
-
 # The contract
 
 
@@ -292,82 +180,6 @@ def test_the_recipe_has_no_folder() -> None:
         "kind": "lidc_slices", "density": 98.0, "bag": "nodule", "min_readers": 3, "indeterminate": "exclude",
         "rule": "median", "threshold": 3.0, "uncounted": "drop",
     }  # fmt: skip
-
-
-# The real set
-
-
-@pytest.fixture(scope="module")
-def real_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return unpack("lidc_slices.tar", tmp_path_factory)
-
-
-@pytest.fixture(scope="module", params=[10, pytest.param(1, marks=pytest.mark.exhaustive)], ids=["sample", "all"])
-def patients(request: pytest.FixtureRequest, real_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with every tenth patient, or with all of them."""
-    folder = tmp_path_factory.mktemp("patients")
-    for number, patient in enumerate(sorted(real_root.glob("LIDC-IDRI-slices/LIDC-IDRI-*"))):
-        if number % request.param == 0:
-            (folder / patient.name).symlink_to(patient)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def cluster_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clustering all scans takes seconds; it is tested on its own."""
-    monkeypatch.setattr(lidc_slices, "cluster_nodules", lambda scan: _nodules_of()[scan.scan_id])
-
-
-@functools.cache
-def _nodules_of() -> dict[int, list[Nodule]]:
-    return {scan.scan_id: list(nodules) for scan, nodules in zip(lidc_scans(), lidc_nodules(), strict=True)}
-
-
-@pytest.mark.real
-@needs("lidc_slices.tar", "lidc_slices_nodules.csv")
-def test_every_nodule_agrees_with_the_table_joined_by_pylidc(patients: Path) -> None:
-    source = LidcSlicesSource(str(patients), min_readers=1, indeterminate="keep")
-    inventory = source.inventory()
-    items = {item.bag_id: item for item in inventory.items}
-    with (folder() / "lidc_slices_nodules.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 1562
-    table = [row for row in rows if (patients / row["patient_id"]).exists()]
-    one_scan = [row for row in table if row["n_scans_of_patient"] == "1"]
-    assert set(items) == {f"{row['patient_id']}_nodule-{row['nodule']}" for row in one_scan}
-    two_scans = {row["patient_id"] for row in table if row["n_scans_of_patient"] == "2"}
-    assert {refusal.item for refusal in inventory.refusals} == two_scans
-    for number, row in enumerate(one_scan):
-        item = items[f"{row['patient_id']}_nodule-{row['nodule']}"]
-        (crops,) = item.content.crops
-        nodule = crops.row
-        assert nodule["ratings"] == row["malignancy"]
-        assert nodule["n_readers"] == int(row["n_raters"])
-        assert len(crops.files) == int(row["n_png_slices"])
-        assert nodule["malignancy"] == pytest.approx(float(row["mal_mean"]), abs=5e-3)
-        assert nodule["malignancy_median"] == float(row["mal_median"])
-        assert nodule["diameter_mm"] == pytest.approx(float(row["diameter_mean_mm"]), abs=5.1e-3)
-        if number % 5:  # pixels of every fifth nodule, to be quick
-            continue
-        bag = source.load(item)
-        assert bag.bag_label == int(float(row["mal_median"]) >= 3)
-        assert (bag.diameter_mm, bag.details["n_readers"]) == (nodule["diameter_mm"], nodule["n_readers"])
-        assert bag.pixel_spacing_mm[0] == pytest.approx(float(row["pixel_spacing"]))
-        assert bag.voxels.shape == (int(row["n_png_slices"]), 128, 128)
-        assert (bag.voxels.min(), bag.voxels.max()) == (0, 255)
-
-
-@pytest.mark.real
-@pytest.mark.exhaustive
-@needs("lidc_slices.tar")
-def test_708_definite_nodules_of_431_patients(real_root: Path) -> None:
-    inventory = LidcSlicesSource(str(real_root)).inventory()
-    patients = [item.content.patient_id for item in inventory.items]
-    assert (len(patients), len(set(patients)), len(inventory.refusals)) == (708, 431, 8)
-    labels = Counter(crops.row["malignant"] for item in inventory.items for crops in item.content.crops)
-    assert labels == {False: 380, True: 328}
-    of_patients = LidcSlicesSource(str(real_root), bag="patient").inventory()
-    assert sorted(item.bag_id for item in of_patients.items) == sorted(set(patients))
 
 
 # Nodules that do not count

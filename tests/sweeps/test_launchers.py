@@ -12,7 +12,8 @@ from joblib import cpu_count  # type: ignore[import-untyped]
 from lungtl.settings.errors import UsageError
 from lungtl.sweeps.installed import EXTRAS, check_installed
 from lungtl.sweeps.state import read_state
-from tests.sweeps.search.app import CALLS, KILLED_AT, THREADS, start
+from tests.forked import Forks
+from tests.sweeps.search.app import CALLS, KILLED_AT, THREADS, run
 
 LAUNCHERS: dict[str, tuple[str | None, list[str], int | None]] = {
     "basic": (None, [], None),
@@ -25,12 +26,13 @@ LAUNCHERS: dict[str, tuple[str | None, list[str], int | None]] = {
 @pytest.mark.parametrize(
     "launcher", ["basic", "joblib", "slurm_local", pytest.param("ray_local", marks=pytest.mark.slow)]
 )
-def test_a_launcher_divides_the_cores(launcher: str, tmp_path: Path) -> None:
+def test_a_launcher_divides_the_cores(launcher: str, forks: Forks, tmp_path: Path) -> None:
     extra, settings, threads = LAUNCHERS[launcher]
     if extra is not None and find_spec(f"hydra_plugins.hydra_{extra}_launcher") is None:
         pytest.skip(f"needs pip install 'lungtl[{extra}]'")
     counted = {} if threads is None else {THREADS: "1"}
-    done = start(f"hydra/launcher={launcher}", *settings, "seed=0,1", f"data_dir={tmp_path}", cwd=tmp_path, **counted)
+    arguments = [f"hydra/launcher={launcher}", *settings, "seed=0,1", f"data_dir={tmp_path}"]
+    done = run(forks, tmp_path, *arguments, **counted)
     assert done.returncode == 0, done.stderr
     calls = [line.split() for line in (tmp_path / CALLS).read_text().splitlines()]
     *_, seeds, seen, processes = zip(*calls, strict=True)
@@ -40,12 +42,12 @@ def test_a_launcher_divides_the_cores(launcher: str, tmp_path: Path) -> None:
         assert set(seen) == {str(threads)}
 
 
-def test_a_killed_process_stops_no_other_run(tmp_path: Path) -> None:
+def test_a_killed_process_stops_no_other_run(forks: Forks, tmp_path: Path) -> None:
     """The launcher is started again; tests/commands/test_launchers.py does this with runs that train."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="pip install 'lungtl[joblib]'")
-    done = start(
-        "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1,2", "sweep.name=s", f"data_dir={tmp_path}",
-        cwd=tmp_path, **{KILLED_AT: "1"},
+    done = run(
+        forks, tmp_path, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1,2", "sweep.name=s",
+        f"data_dir={tmp_path}", **{KILLED_AT: "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("the launcher has stopped (") == 1
@@ -53,15 +55,15 @@ def test_a_killed_process_stops_no_other_run(tmp_path: Path) -> None:
     assert [state is not None and state.state for state in states] == ["finished"] * 3
 
 
-def test_the_slurm_request_follows_the_config(tmp_path: Path) -> None:
+def test_the_slurm_request_follows_the_config(forks: Forks, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install 'lungtl[submitit]'")
     commands, script = tmp_path / "bin", tmp_path / "script"
     commands.mkdir()
     for name, content in (("srun", "exit 0"), ("sbatch", f'cp "$1" {script}; exit 1')):  # a queue that refuses all
         (commands / name).write_text(f"#!/bin/sh\n{content}\n")
         (commands / name).chmod(0o755)
-    done = start(
-        "hydra/launcher=slurm", "hydra.launcher.partition=gpu", "seed=0,1", f"data_dir={tmp_path}", cwd=tmp_path,
+    done = run(
+        forks, tmp_path, "hydra/launcher=slurm", "hydra.launcher.partition=gpu", "seed=0,1", f"data_dir={tmp_path}",
         PATH=f"{commands}{os.pathsep}{os.environ['PATH']}",
     )  # fmt: skip
     assert done.returncode != 0

@@ -13,7 +13,6 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from lungtl.data.store.reader import Store
-from lungtl.models.backbones.base import Backbone
 from lungtl.models.backbones.timm_backbone import TimmBackbone
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.freezing.base import FreezingStrategy
@@ -176,51 +175,6 @@ def test_the_same_seed_trains_the_same_network(store: Store, tmp_path: Path, fre
     assert logs[0].seen == logs[1].seen
 
 
-class CrashesInEpoch2(LastBlocks):
-    def apply(self, backbone: Backbone, epoch: int) -> None:
-        super().apply(backbone, epoch)
-        if epoch == 2:
-            raise Crash
-
-
-@pytest.mark.parametrize(
-    ("freezing", "crash_at"), [(LastBlocks(1), 2), (CrashesInEpoch2(1), None)], ids=["end of 1", "begin of 2"]
-)
-def test_a_resumed_run_equals_an_uninterrupted_one(
-    store: Store, tmp_path: Path, freezing: FreezingStrategy, crash_at: int | None
-) -> None:
-    whole, resumed = Epochs(), Epochs()
-    expected_module, expected_result = train(store, tmp_path / "whole", LastBlocks(1), whole, augment=True)
-    with pytest.raises(Crash):
-        train(store, tmp_path / "broken", freezing, Epochs(crash_at), augment=True)
-    module, result = train(store, tmp_path / "broken", LastBlocks(1), resumed, augment=True, resume=True)
-
-    assert {e: m for e, m in resumed.seen.items() if e > 2} == {e: m for e, m in whole.seen.items() if e > 2}
-    expected, found = (last_state(tmp_path / name) for name in ("whole", "broken"))
-    assert found["epoch"] == expected["epoch"] == 3
-    assert changed(expected["state_dict"], found["state_dict"]) == set()
-    assert found["lr_schedulers"] == expected["lr_schedulers"]
-    assert changed(expected_module.state_dict(), module.state_dict()) == set()
-    assert result == expected_result
-
-
-def test_training_time_includes_earlier_attempts(store: Store, tmp_path: Path) -> None:
-    train(store, tmp_path, Frozen(), max_epochs=1)
-    path = tmp_path / "checkpoints" / "last.ckpt"
-    state = last_state(tmp_path)
-    assert 0 < state["seconds"] < 600
-    torch.save(state | {"seconds": 1000.0}, path)
-    module, _ = train(store, tmp_path, Frozen(), max_epochs=2, resume=True)
-    assert 1000 < last_state(tmp_path)["seconds"] < module.seconds < 1600
-
-
-def test_resuming_a_finished_run_returns_the_same_result(store: Store, tmp_path: Path) -> None:
-    first, result = train(store, tmp_path, Frozen(), max_epochs=2)
-    again, same = train(store, tmp_path, Frozen(), max_epochs=2, resume=True)
-    assert same == result
-    assert changed(first.state_dict(), again.state_dict()) == set()
-
-
 def test_only_batch_norm_statistics_of_unfrozen_blocks_change(store: Store, tmp_path: Path) -> None:
     before = tiny_classifier().state_dict()
     module, _ = train(store, tmp_path, LastBlocks(1), max_epochs=2)
@@ -296,32 +250,6 @@ def test_training_stops_early(store: Store, tmp_path: Path) -> None:
     assert result["epochs"] == result["best_epoch"] + 2 < 30
 
 
-@pytest.mark.parametrize("ema", [None, 0.5])
-def test_a_run_that_stopped_early_stays_stopped(store: Store, tmp_path: Path, ema: float | None) -> None:
-    options: dict[str, Any] = {"max_epochs": 60, "patience": 1, "ema": ema}
-    first, result = train(store, tmp_path, Full(), **options)
-    assert result["epochs"] < 60
-    for _ in range(2):
-        epochs = Epochs()
-        again, same = train(store, tmp_path, Full(), epochs, resume=True, **options)
-        assert (same, epochs.seen) == (result, {})
-        assert changed(first.state_dict(), again.state_dict()) == set()
-
-
-def test_a_resumed_run_uses_the_new_patience(store: Store, tmp_path: Path) -> None:
-    _, result = train(store, tmp_path, Full(), max_epochs=60, patience=1)
-    _, longer = train(store, tmp_path, Full(), resume=True, max_epochs=60, patience=4)
-    assert longer["epochs"] == longer["best_epoch"] + 4 > result["epochs"]
-    same, epochs = train(store, tmp_path, Full(), resume=True, max_epochs=60, patience=2)[1], Epochs()
-    assert (same, epochs.seen) == (longer, {})
-
-
-def test_a_resumed_run_must_monitor_the_same_value(store: Store, tmp_path: Path) -> None:
-    train(store, tmp_path, Frozen(), max_epochs=1, monitor="val/loss")
-    with pytest.raises(LungtlError, match=r"monitored val/loss, not trainer\.monitor=val/auroc; start a new run"):
-        train(store, tmp_path, Frozen(), resume=True, max_epochs=2, monitor="val/auroc")
-
-
 def test_every_epoch_is_logged_with_its_learning_rate(store: Store, tmp_path: Path) -> None:
     epochs = Epochs()
     train(store, tmp_path, Full(lr_scale=0.5), epochs)
@@ -340,19 +268,6 @@ def test_training_that_diverges_at_once_is_an_error(
     torch.nn.init.constant_(classifier.aggregator.classifier.weight, float("nan"))  # type: ignore[union-attr, arg-type]
     with pytest.raises(LungtlError, match=rf"{monitor} was never finite\); lower optimizer\.lr"):
         train(store, tmp_path, Frozen(), classifier=classifier, max_epochs=2, monitor=monitor, patience=patience)
-
-
-def test_a_run_without_a_checkpoint_starts_over(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    whole, resumed = Epochs(), Epochs()
-    expected, result = train(store, tmp_path / "whole", Frozen(), whole, augment=True, max_epochs=2)
-    with pytest.raises(Crash):
-        train(store, tmp_path / "broken", Frozen(), Epochs(crash_at=1), augment=True, max_epochs=2)
-    assert not list((tmp_path / "broken" / "checkpoints").iterdir())
-    with caplog.at_level("INFO"):
-        module, same = train(store, tmp_path / "broken", Frozen(), resumed, True, augment=True, max_epochs=2)
-    assert "no checkpoint yet" in caplog.text
-    assert changed(expected.state_dict(), module.state_dict()) == set()
-    assert (same, resumed.seen) == (result, whole.seen)
 
 
 def test_a_batch_norm_that_sees_one_value_is_one_line() -> None:

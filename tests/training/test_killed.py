@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import random
 import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,12 +29,6 @@ class Undisturbed:
     result: dict[str, Any]
     epochs: dict[int, dict[str, float]]
     checkpoints: Path
-
-
-@pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    with Forks("tests.training.killing") as forks:
-        yield forks
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +59,11 @@ def goes_on(whole: Undisturbed, folder: Path) -> None:
             assert expected[part] == found[part]
 
 
-def test_killed_at_every_file_operation(whole: Undisturbed, forks: Forks, tmp_path: Path) -> None:
+def test_killed_at_every_file_operation(whole: Undisturbed, warm: Forks, tmp_path: Path) -> None:
     begun = 0
     for number in itertools.count():
         folder = tmp_path / str(number)
-        code = forks.run(killing.killed_at_file_operation, tmp_path / "log", whole.data, str(folder), number)
+        code = warm.run(killing.killed_at_file_operation, tmp_path / "log", whole.data, str(folder), number)
         assert code in (0, -signal.SIGKILL), (tmp_path / "log").read_text()
         begun += check_checkpoint(folder)
         goes_on(whole, folder)
@@ -81,19 +74,19 @@ def test_killed_at_every_file_operation(whole: Undisturbed, forks: Forks, tmp_pa
 
 
 @pytest.mark.parametrize("step", [1, 4], ids=["first epoch", "second epoch"])
-def test_killed_within_an_epoch(whole: Undisturbed, forks: Forks, tmp_path: Path, step: int) -> None:
+def test_killed_within_an_epoch(whole: Undisturbed, warm: Forks, tmp_path: Path, step: int) -> None:
     folder = tmp_path / "run"
-    code = forks.run(killing.killed_at_step, tmp_path / "log", whole.data, str(folder), step)
+    code = warm.run(killing.killed_at_step, tmp_path / "log", whole.data, str(folder), step)
     assert code == -signal.SIGKILL
     assert check_checkpoint(folder) == (step > 3)
     goes_on(whole, folder)
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_killed_while_writing_a_file(whole: Undisturbed, forks: Forks, tmp_path: Path, epoch: int) -> None:
+def test_killed_while_writing_a_file(whole: Undisturbed, warm: Forks, tmp_path: Path, epoch: int) -> None:
     folder = tmp_path / "run"
     size = (whole.checkpoints / "last.ckpt").stat().st_size // 2
-    code = forks.run(killing.killed_in_a_file, tmp_path / "log", whole.data, str(folder), epoch, size)
+    code = warm.run(killing.killed_in_a_file, tmp_path / "log", whole.data, str(folder), epoch, size)
     assert code == -signal.SIGXFSZ
     (part,) = (folder / "checkpoints").glob("*.tmp")
     assert part.stat().st_size == size
@@ -102,13 +95,13 @@ def test_killed_while_writing_a_file(whole: Undisturbed, forks: Forks, tmp_path:
 
 
 @pytest.mark.exhaustive
-def test_killed_at_random_moments(whole: Undisturbed, forks: Forks, tmp_path: Path) -> None:
+def test_killed_at_random_moments(whole: Undisturbed, warm: Forks, tmp_path: Path) -> None:
     counted = tmp_path / "counted"
-    assert forks.run(killing.counted, tmp_path / "log", whole.data, str(counted)) == 0
+    assert warm.run(killing.counted, tmp_path / "log", whole.data, str(counted)) == 0
     calls = int((counted / "calls").read_text())
     moments = random.Random(0)
     for number in range(6):
         folder, moment = tmp_path / str(number), moments.randrange(calls)
-        code = forks.run(killing.killed_after_calls, tmp_path / "log", whole.data, str(folder), moment)
+        code = warm.run(killing.killed_after_calls, tmp_path / "log", whole.data, str(folder), moment)
         assert code == -signal.SIGKILL
         goes_on(whole, folder)

@@ -23,7 +23,9 @@ PATIENCE_S = 60
 
 # Forked from a clean process with all imports: each starts in milliseconds and has no threads.
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.data.store.processes", "pandas", "pyarrow.parquet", "pydicom", "rich.progress"])
+_context.set_forkserver_preload(
+    ["tests.data.store.processes", "tests.data.store.made", "pyarrow.pandas_compat", "pyarrow.parquet"]
+)
 
 
 class Preparation:

@@ -17,6 +17,7 @@ from typing import Any
 from lungtl.settings import command_line
 from lungtl.settings.schema import TrainConfig
 from lungtl.sweeps import datasets, jobs, launch
+from tests.forked import Forks
 
 CALLS = "calls"
 """In data_dir: lr, width, weight decay, seed, threads, process of each start."""
@@ -30,12 +31,10 @@ def environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(Path(__file__).parents[3])}
 
 
-def start(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(forks: Forks, folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a sweep as a command."""
-    return subprocess.run(
-        [sys.executable, "-m", "tests.sweeps.search.app", "-m", "tracking=none", *arguments],
-        capture_output=True, text=True, cwd=cwd, timeout=120, check=False, env={**environment(), **variables},
-    )  # fmt: skip
+    module = "tests.sweeps.search.app"
+    return forks.command(module, "-m", "tracking=none", *arguments, folder=folder, environment=variables)
 
 
 def task(config: TrainConfig) -> float:

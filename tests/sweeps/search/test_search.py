@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import signal
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,7 @@ from filelock import FileLock
 from lungtl.settings.folders import conf_dir
 from lungtl.sweeps.search import LOCK, TABLE
 from tests.forked import Forks
-from tests.sweeps.search import app
-from tests.sweeps.search.app import BROKEN, CALLS, KILLED_AT
+from tests.sweeps.search.app import BROKEN, CALLS, KILLED_AT, run
 
 SPACES = conf_dir() / "hydra" / "sweeper" / "params"
 SPACE = "+hydra.sweeper.params={optimizer.lr:'tag(log,interval(1e-4,1e-2))',head.width:'choice(64,128)'}"
@@ -49,17 +47,10 @@ class Search:
         return [row["state"] for row in self.trials]
 
     def run(self, *arguments: str, params: str = "none", **environment: str) -> subprocess.CompletedProcess[str]:
-        return self.forks.command(
-            "tests.sweeps.search.app", "-m", "tracking=none", "hydra/sweeper=optuna", f"hydra/sweeper/params={params}",
-            f"data_dir={self.data_dir}", "sweep.name=s", "trainer.max_epochs=2", *arguments,
-            folder=self.data_dir, environment=environment,
+        return run(
+            self.forks, self.data_dir, "hydra/sweeper=optuna", f"hydra/sweeper/params={params}",
+            f"data_dir={self.data_dir}", "sweep.name=s", "trainer.max_epochs=2", *arguments, **environment,
         )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    with Forks("hydra.main", "lungtl.sweeps.search.study", "optuna", "pandas", environment=app.environment()) as forks:
-        yield forks
 
 
 @pytest.fixture
