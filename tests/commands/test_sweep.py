@@ -86,7 +86,7 @@ def test_mlflow_shows_the_best_run_and_the_comparison(swept: Done, client: Any) 
     parent = _parent(client, folders[0].parent)
     losses = {folder: read_json(folder / "metrics.json")["training"]["val/loss"] for folder in folders}
     best = min(folders, key=lambda folder: losses[folder])
-    assert parent.data.metrics["best"] == losses[best]
+    assert parent.data.metrics["best_val_loss"] == losses[best]
     assert parent.data.tags["lungtl.best"] == read_json(_best(folders) / "run.json")["mlflow_run_id"]
     left = client.get_metric_history(parent.info.run_id, "runs/left")
     assert [point.value for point in left if point.step == 1] == [1]

@@ -58,7 +58,7 @@ def test_training_continues_and_warns_once(lab: Lab, lost: Trained) -> None:
 
 def test_sync_needs_the_server(lab: Lab, server: MlflowServer, lost: Trained) -> None:
     done = lab.run("sync")
-    assert done.complaint().startswith("error: 1 of 1 runs")
+    assert done.complaint().startswith("error: 1 of 1 run not sent")
     assert f"tracking.uri={server.uri} cannot be used" in done.err
     assert read_json(lost.folder / "unsent.json")["mlflow_run_id"] == lost.run_id
 

@@ -95,7 +95,7 @@ def test_the_compare_page_shows_what_differs(browse: Callable[[str], str], page:
     query = urllib.parse.urlencode({"runs": json.dumps(runs), "experiments": json.dumps([rest.partition("/")[0]])})
     document = browse(f"{address}/#/compare-runs?{query}")
     assert "Comparing 2 Runs from 1 Experiment" in document
-    for shown in (*runs, "lungtl.models.aggregators.mean.Mean", "lungtl.models.aggregators.max.Max"):
+    for shown in (*runs, ">mean<", ">max<"):
         assert shown in document
 
 

@@ -201,7 +201,7 @@ def test_raw_dicom_is_predicted_like_the_store_and_a_volume(tmp_path: Path) -> N
         model.predict(hu, 2.5)
     with pytest.raises(Refused, match=r"crop_mm=60 is more than 2 times as large as the slices \(36\.0 x 28\.8 mm\)"):
         replace(model, classifier=classifier_of(60)).predict_series(series)
-    with pytest.raises(LungtlError, match=r"image\.crop_mm=12: the pixel spacing"):
+    with pytest.raises(LungtlError, match=r"image\.crop_mm=12 requires the pixel spacing"):
         model.predict_voxels(store.voxels(series.uid))
 
 

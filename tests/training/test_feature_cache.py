@@ -173,16 +173,7 @@ def other_type(file: Path) -> None:
     np.save(file, np.load(file).view(np.int32))
 
 
-def other_address(file: Path) -> None:
-    path = file.parent / "address.json"
-    path.write_text(path.read_text().replace('"weights": "w"', '"weights": "v"'))
-
-
-def no_address(file: Path) -> None:
-    (file.parent / "address.json").write_text("{")
-
-
-@pytest.mark.parametrize("damage", [cut_short, other_shape, other_type, other_address, no_address, Path.unlink])
+@pytest.mark.parametrize("damage", [cut_short, other_shape, other_type, Path.unlink])
 def test_a_damaged_entry_is_computed_again(
     store: Store, tmp_path: Path, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
 ) -> None:
