@@ -148,7 +148,9 @@ def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
     if name == "seed_paper":
         page += [f"Accuracy at 0.5 on the training cases, mean of the folds: {training_accuracy(sweeps[0]):.3f}.", ""]
     if name == "transfer":
-        page += ["What it costs, median of the folds:", "", *markdown_table(costs(labels, documents)), ""]
+        page += ["What each adds to the first (DeLong's paired test, Holm-corrected), and how many parameters train. "
+                 "[benchmarks/transfer.csv](../../../benchmarks/transfer.csv) has the time of an epoch.", "",
+                 *markdown_table(additions(labels, documents)), ""]  # fmt: skip
     findings = yaml.safe_load((HERE / "results" / "findings.yaml").read_text(encoding="utf-8")).get(name, {})
     page += [line for title, finding in findings.items() for line in (f"**{title}**: {finding}", "")]
     folds, patients = len(documents[0]["folds"]["auroc"]["values"]), documents[0]["bag"]["n_patients"]
@@ -183,8 +185,8 @@ def read_pooled(sweep: Path) -> list[dict[str, Any]]:
         split = pd.read_csv(sweep / document["runs"][0] / "split.csv", dtype=str, keep_default_na=False)
         predictions = pd.read_csv(path.parent / "oof_predictions.csv", dtype={"bag_id": str, "patient_id": str})
         document["predictions"] = predictions.merge(split[["bag_id", "diameter_mm"]], on="bag_id")
-        runs = [json.loads((sweep / run / "metrics.json").read_text(encoding="utf-8")) for run in document["runs"]]
-        document["training"] = [run["training"] for run in runs]
+        run = json.loads((sweep / document["runs"][0] / "metrics.json").read_text(encoding="utf-8"))
+        document["trainable_parameters"] = run["training"]["trainable_parameters"]
         documents.setdefault(document["setting_key"], []).append(document)
     return [combine(repeats) for repeats in documents.values()]
 
@@ -248,14 +250,18 @@ def training_accuracy(sweep: Path) -> float:
     return float(np.mean(accuracies))
 
 
-def costs(labels: Sequence[str], documents: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """A header, and for each setting its parameters that train and the time that it trains."""
-    rows = []
-    for label, document in zip(labels, documents, strict=True):
-        parameters = document["training"][0]["trainable_parameters"]
-        seconds = np.median([training["seconds"] for training in document["training"]])
-        rows.append((label, f"{parameters:,}", f"{seconds / 60:.1f}"))
-    return [("setting", "parameters that train", "minutes of training"), *rows]
+def additions(labels: Sequence[str], documents: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """A header, and for each setting what its AUROC adds to that of the first, and its parameters that train."""
+    tables = [document["predictions"].sort_values("bag_id") for document in documents]
+    first = tables[0]
+    gains = [
+        compare_aurocs(first["label"], table["probability"], first["probability"], first["patient_id"])
+        for table in tables[1:]
+    ]
+    added = [f"{gain.difference:+.3f}, {format_p_value(p)}"
+             for gain, p in zip(gains, holm([gain.p_value for gain in gains]), strict=True)]  # fmt: skip
+    parameters = [f"{document['trainable_parameters']:,}" for document in documents]
+    return [("setting", "AUROC added", "parameters that train"), *zip(labels, ["", *added], parameters, strict=True)]
 
 
 def by_patient(document: dict[str, Any]) -> list[tuple[str, ...]]:
