@@ -96,6 +96,7 @@ def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
     documents = [document for sweep in sweeps for document in read_pooled(sweep)]
     several = len(documents) > 1
     labels = differing([document["setting"] for document in documents]) if several else ["network"]
+    labels = [" ".join(sorted(label.split(), key=lambda word: "=" in word)) for label in labels]  # choices first
     gains = [over_diameter(document) for document in documents]
     corrected = holm([gain.p_value for gain in gains])
     rows, estimates = [], []
