@@ -158,7 +158,7 @@ def central_circle(
         diameter_mm: of the nodule.
 
     Returns:
-        None if the diameter or the spacing is unknown.
+        No outline if the diameter or the spacing is unknown.
     """
     row, column = ((n - 1) / 2 - first for n, first in zip(shape, corner, strict=True))
     return circle(row, column, diameter_mm, spacing_mm)

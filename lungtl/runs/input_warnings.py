@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lungtl.bundle.card import MEANINGLESS
 from lungtl.bundle.ranges import Quantiles, Ranges
 from lungtl.evaluation.formatting import plural
 from lungtl.sources.ct.acquisition import OTHER
@@ -63,8 +64,7 @@ def compare(
     found: list[InputWarning] = []
     unknown: list[str] = []
     if ranges.phantom:
-        sentence = "The model was trained on synthetic scans (phantoms): its probabilities mean nothing clinically."
-        found.append(InputWarning(PHANTOM, sentence, plural(ranges.n_phantoms, f"synthetic {unit}")))
+        found.append(InputWarning(PHANTOM, MEANINGLESS, plural(ranges.n_phantoms, f"synthetic {unit}")))
     _compare_lungs(float(measured["lungs_cm2"]), ranges, unit, found, unknown)
     for code, (name, form, words) in MEASURED.items():
         value, trained = float(measured[name]), ranges.numbers.get(name)

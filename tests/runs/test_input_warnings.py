@@ -100,7 +100,7 @@ def test_a_trained_contrast_agent_is_familiar() -> None:
 def test_a_model_of_phantoms_always_says_so() -> None:
     (warning,) = compare(SCAN, ranges(source="phantom"))[0]
     assert warning.code == "phantom"
-    assert "mean nothing clinically" in warning.sentence
+    assert "means nothing clinically" in warning.sentence
 
 
 def test_the_embedding_is_judged_by_the_median_network() -> None:

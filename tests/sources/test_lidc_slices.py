@@ -10,51 +10,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from lungtl.sources import lidc_slices
-from lungtl.sources.base import Bag, Source
 from lungtl.sources.density import central_density
 from lungtl.sources.lidc_database import database_path
 from lungtl.sources.lidc_slices import LidcSlicesSource
+from tests.sources.kaggle import bags, four_nodules, refusals, two_patients, write
 
 # Readers' malignancy ratings of the nodules used here, from LIDC-IDRI itself:
 # 0003: 1 = 5 5 3 4; 0012: 1 = 2 3 3 2; 0063: 0..3 = 1 | 4 3 3 | 5 4 | 3 3 3 2. 0132 has two scans.
 ALL: dict[str, Any] = {"min_readers": 1, "indeterminate": "keep"}
 
 
-def write(folder: Path, *numbers: int, grey: int = 0, size: tuple[int, int] = (4, 4), mode: str = "L") -> None:
-    """Write slice-I.png for each number I, of the grey value `grey + I`."""
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    for number in numbers:
-        image = Image.fromarray(np.full(size, grey + number, dtype=np.uint8)).convert(mode)
-        image.save(folder / "images" / f"slice-{number}.png")
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two patients with a nodule of four readers each: 0003/1 malignant, 0012/1 benign."""
-    root = tmp_path / "kaggle" / "LIDC-IDRI-slices"
-    write(root / "LIDC-IDRI-0003" / "nodule-1", 0, 1, 2, 10, 9)
-    write(root / "LIDC-IDRI-0012" / "nodule-1", 0, 1, grey=100)
-    return root
+    return two_patients(tmp_path)
 
 
 @pytest.fixture
 def patient_0063(tmp_path: Path) -> Path:
-    """One patient with four nodules, of one slice each, two for nodule 2."""
-    for number in (0, 1, 3):
-        write(tmp_path / "LIDC-IDRI-0063" / f"nodule-{number}", 0, grey=10 * number)
-    write(tmp_path / "LIDC-IDRI-0063" / "nodule-2", 0, 1, grey=20)
-    return tmp_path
-
-
-def bags(source: Source) -> dict[str, Bag]:
-    return {item.bag_id: source.load(item) for item in source.inventory().items}
-
-
-def refusals(source: Source) -> dict[str, str]:
-    return {refusal.item: refusal.reason for refusal in source.inventory().refusals}
+    return four_nodules(tmp_path)
 
 
 # Nodule bags

@@ -9,25 +9,17 @@ from PIL import Image
 
 from lungtl.settings.errors import LungtlError, Refused
 from lungtl.sources.lidc_slices import LidcSlicesSource
-from tests.sources.test_lidc_slices import bags, refusals, write
+from tests.sources.kaggle import bags, four_nodules, refusals, two_patients, write
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two patients with a nodule of four readers each: 0003/1 malignant, 0012/1 benign."""
-    root = tmp_path / "kaggle" / "LIDC-IDRI-slices"
-    write(root / "LIDC-IDRI-0003" / "nodule-1", 0, 1, 2, 10, 9)
-    write(root / "LIDC-IDRI-0012" / "nodule-1", 0, 1, grey=100)
-    return root
+    return two_patients(tmp_path)
 
 
 @pytest.fixture
 def patient_0063(tmp_path: Path) -> Path:
-    """One patient with four nodules, of one slice each, two for nodule 2."""
-    for number in (0, 1, 3):
-        write(tmp_path / "LIDC-IDRI-0063" / f"nodule-{number}", 0, grey=10 * number)
-    write(tmp_path / "LIDC-IDRI-0063" / "nodule-2", 0, 1, grey=20)
-    return tmp_path
+    return four_nodules(tmp_path)
 
 
 # Refusals

@@ -86,6 +86,8 @@ def _inflate(content: bytes) -> bytes:
 class PixelElement:
     """The PixelData element of a file."""
 
+    start: int  # byte offset of its tag
+    implicit: bool  # implicit VR
     little_endian: bool  # byte order
     value: int  # byte offset of its value
     length: int  # of the value in bytes; UNDEFINED_LENGTH if compressed
@@ -105,7 +107,7 @@ def find_pixels(stream: BinaryIO, start: int, implicit: bool, little_endian: boo
         raise Refused("has an invalid PixelData", COPY_AGAIN)
     offset = 4 if implicit else 8
     length = int(struct.unpack_from(f"{order}I", head, offset)[0])
-    return PixelElement(little_endian, start + offset + 4, length)
+    return PixelElement(start, implicit, little_endian, start + offset + 4, length)
 
 
 def check_length(stream: BinaryIO, element: PixelElement, compressed: bool, n_bytes: int) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lungtl.settings.errors import Refused
+from lungtl.sources.ct.encoding import open_dicom
 from lungtl.sources.ct.slice_file import CONSTANT, IN_SEQUENCE, SliceFile
 
 ORIENTATION_TOLERANCE = 1e-3
@@ -36,10 +38,7 @@ def axial_stack(slices: Sequence[SliceFile]) -> tuple[SliceFile, ...]:
     least = max(POSITION_TOLERANCE_MM, NEAR_DUPLICATE * np.percentile(steps, 75, method="lower"))
     if steps.min() < least:
         k = int((steps < least).argmax())
-        raise Refused(
-            f"two slices at z = {z_mm[k]:g} mm: {slices[k].name} and {slices[k + 1].name}",
-            "move a copy elsewhere, or export acquisitions, phases and reconstructions as series of their own",
-        )
+        raise _same_position(slices[k], slices[k + 1])
     return tuple(slices)
 
 
@@ -48,6 +47,23 @@ def check_same(tag: str, values: Sequence[Hashable]) -> None:
     if len(set(values)) > 1:
         shown = ", ".join(sorted(map(str, set(values)))[:3])
         raise Refused(f"{tag} differs between slices ({shown})", "split the series by that value")
+
+
+def _same_position(one: SliceFile, other: SliceFile) -> Refused:
+    """The refusal of two slices at one position; says whether they are one slice under two UIDs."""
+    reason = f"two slices at z = {one.position_mm[2]:g} mm: {one.name} and {other.name}"
+    if one.n_bytes == other.n_bytes and _pixel_bytes(one) == _pixel_bytes(other):
+        return Refused(f"{reason}, the same pixels with two SOPInstanceUIDs", "move one of the two elsewhere")
+    return Refused(reason, "export acquisitions, phases and reconstructions as series of their own")
+
+
+def _pixel_bytes(file: SliceFile) -> bytes:
+    try:
+        with open_dicom(Path(file.path)) as stream:
+            stream.seek(file.pixels.value)
+            return stream.read(min(file.pixels.length, file.size))
+    except OSError as error:
+        raise Refused(f"{file.name} cannot be read ({error.strerror})", "check its permissions") from None
 
 
 def _check_unmixed(identities: Sequence[tuple[str, ...]]) -> None:

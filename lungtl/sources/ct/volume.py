@@ -88,10 +88,14 @@ def _allocate(n_slices: int, shape: tuple[int, int]) -> NDArray[np.int16]:
 def _read_slice(file: SliceFile, out: NDArray[np.int16]) -> None:
     """Write the HU of one slice into int16 [rows, columns], contiguous; raises Refused."""
     try:
+        changed = Refused("has changed since its header was read", "rerun the command")
         if Path(file.path).stat().st_size != file.size:
-            raise Refused("has changed since its header was read", "rerun the command")
+            raise changed
         with encoding.open_dicom(Path(file.path)) as stream:
-            stream.seek(file.pixels.value)
+            pixels = encoding.find_pixels(stream, file.pixels.start, file.pixels.implicit, file.pixels.little_endian)
+            if pixels != file.pixels:
+                raise changed
+            stream.seek(pixels.value)
             if file.syntax in encoding.UNCOMPRESSED:
                 stored = _uncompressed(file, stream, out)
             else:

@@ -104,4 +104,4 @@ def test_one_slice_with_two_uids(tmp_path: Path) -> None:
     series, (refusal,) = find_series(tmp_path)
     assert series == []
     files = "slice-001.dcm and slice-003.dcm"
-    assert refusal.reason == f"two slices at z = 2.5 mm: {files}"
+    assert refusal.reason == f"two slices at z = 2.5 mm: {files}, the same pixels with two SOPInstanceUIDs"

@@ -186,6 +186,14 @@ def test_file_that_changed_since(tmp_path: Path, change: Callable[[Path], None])
         read_volume(series)
 
 
+def test_file_that_changed_at_the_same_size(tmp_path: Path) -> None:
+    path = write_series(tmp_path, [0, 1])[0]
+    series = only(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"\xe0\x7f\x10\x00", b"\xe0\x7f\x11\x00"))
+    with pytest.raises(Refused, match=r"slice-000.dcm has no PixelData"):
+        read_volume(series)
+
+
 def test_more_voxels_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def empty(shape: tuple[int, ...], dtype: type) -> None:
         raise MemoryError(f"Unable to allocate {shape}")
