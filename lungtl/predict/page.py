@@ -140,8 +140,8 @@ def _facts(result: SeriesResult, created: str) -> dict[str, str]:
     }
     if point is not None:
         x, y, z = point.position_mm
-        diameter = f", diameter {point.diameter_mm:g} mm" if point.diameter_mm > 0 else ""
+        diameter = f", diameter {point.diameter_mm:.1f} mm" if point.diameter_mm > 0 else ""
         facts["nodule"] = (
-            f"number {point.number}, at x {x:g}, y {y:g}, z {z:g} mm (DICOM patient coordinates){diameter}"
+            f"number {point.number}, at x {x:.1f}, y {y:.1f}, z {z:.1f} mm (DICOM patient coordinates){diameter}"
         )
     return {**facts, "predicted": f"{created}, lungtl {VERSION}"}
