@@ -12,8 +12,8 @@ from scipy.stats import rankdata
 
 from lungtl.sources.lidc_nodules import cluster_nodules
 from lungtl.sources.phantom import PhantomRecipe, ScanPlan, choose_scans, render
+from lungtl.sources.phantom.anatomy import fit_patient, lungs
 from lungtl.sources.phantom.nodules import Composition, centre_mm, consensus_mask
-from lungtl.sources.phantom.surfaces import fit_patient, lungs
 
 SMALL = PhantomRecipe(scans=12, matrix=128, field_mm=None, z_range_mm=40.0, seed=5)
 

@@ -8,10 +8,10 @@ import pytest
 from lungtl.sources import lidc_database
 from lungtl.sources.lidc_database import Annotation, Contour, Scan
 from lungtl.sources.lidc_nodules import cluster_nodules
-from lungtl.sources.phantom.grid import ellipse, make_grid, polyline, tube_coverage
 from lungtl.sources.phantom.nodules import Composition, _average, composition_hu, consensus_mask
+from lungtl.sources.phantom.shapes import ellipse, make_slab, polyline, tube_coverage
 
-GRID = make_grid(64, 1.0, np.arange(20.0), 1.0)
+GRID = make_slab(64, 1.0, np.arange(20.0), 1.0)
 RATINGS = dict.fromkeys(lidc_database.RATINGS, 3) | {"spiculation": 1, "calcification": 6}
 
 
@@ -27,7 +27,7 @@ def test_a_tube_fills_its_volume(end: tuple[float, float, float], radius: float)
 
 
 def test_a_thin_tube_in_the_slice_covers_its_width_times_its_length() -> None:
-    grid = make_grid(64, 1.0, np.array([0.0]), 0.01)
+    grid = make_slab(64, 1.0, np.array([0.0]), 0.01)
     sums = [
         float(tube_coverage(grid, polyline([(-20, y, 0), (20, y, 0)], [0.2, 0.2])).sum())
         for y in np.linspace(0, 1, 11)[:-1]  # at any position relative to the pixels
@@ -94,7 +94,7 @@ def test_part_solid_nodules_have_a_solid_core() -> None:
 
 @pytest.mark.parametrize("kind", [1, 2, 3, 4, 5])
 def test_calcified_nodules_contain_calcium(kind: int) -> None:
-    grid = make_grid(40, 1.0, np.array([0.0]), 1.0)
+    grid = make_slab(40, 1.0, np.array([0.0]), 1.0)
     depth = np.clip(1 - np.hypot(grid.x, grid.y) / 15, 0, 1).astype(np.float32)
     hu = composition_hu(Composition(5, 5, 1, kind), depth, np.random.default_rng(1))
     assert 200 <= float(hu.max()) <= 700

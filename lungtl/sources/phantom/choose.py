@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.lidc_database import Scan, read_scans
 from lungtl.sources.lidc_nodules import Nodule, cluster_nodules
-from lungtl.sources.phantom.grid import NATIVE_MATRIX
 from lungtl.sources.phantom.nodules import centre_mm
+from lungtl.sources.phantom.shapes import NATIVE_MATRIX
 
 # Preferred positives: large enough for a small network, and not pure ground glass, which is hidden by noise.
 LEAST_DIAMETER_MM, LEAST_TEXTURE = 18.0, 3.0

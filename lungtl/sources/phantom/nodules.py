@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from lungtl.sources.lidc_database import Contour, Scan
 from lungtl.sources.lidc_nodules import Nodule
-from lungtl.sources.phantom.grid import NATIVE_MATRIX, Floats, Grid, Tubes, tube_coverage
+from lungtl.sources.phantom.shapes import NATIVE_MATRIX, Floats, Slab, Tubes, tube_coverage
 
 PAD_PX = 8  # native pixels around the outlines, for blur
 TEXTURE = (1.0, 2.0, 3.0, 4.0, 5.0)
@@ -43,7 +43,7 @@ class Composition:
 
 
 def centre_mm(nodule: Nodule) -> tuple[float, float, float]:
-    """Mean outline point in grid coordinates."""
+    """Mean outline point in the coordinates of `shapes`."""
     contours = [c for a in nodule.annotations for c in a.contours]
     row, column = np.concatenate([c.points for c in contours]).mean(axis=0)
     z = np.concatenate([[c.z_mm] * len(c.points) for c in contours]).mean()
@@ -51,7 +51,7 @@ def centre_mm(nodule: Nodule) -> tuple[float, float, float]:
     return float((column - half) * spacing), float((row - half) * spacing), float(z)
 
 
-def paint_nodule(hu: Floats, grid: Grid, scan: Scan, nodule: Nodule, rng: np.random.Generator) -> None:
+def paint_nodule(hu: Floats, slab: Slab, scan: Scan, nodule: Nodule, rng: np.random.Generator) -> None:
     """Paint one nodule into `hu`, float32 [S, M, M], at native slice positions; denser tissue is kept."""
     composition = Composition.of(nodule)
     corner, consensus = consensus_mask(scan, nodule)
@@ -65,16 +65,16 @@ def paint_nodule(hu: Floats, grid: Grid, scan: Scan, nodule: Nodule, rng: np.ran
 
     first = int(np.searchsorted(scan.z_mm, nodule.z_range_mm[0] - 1e-6)) - 1  # the mask starts one slice below
     native = np.arange(first, first + len(soft))
-    slice_of_grid = np.searchsorted(scan.z_mm, grid.z.ravel().astype(np.float64) - 1e-2)
-    rows = _average(corner[0], soft.shape[1], *_native_pixels(grid.y, grid, scan))
-    columns = _average(corner[1], soft.shape[2], *_native_pixels(grid.x, grid, scan))
-    for s in np.flatnonzero(np.isin(slice_of_grid, native)):
-        layer = int(slice_of_grid[s] - first)
+    native_of_slice = np.searchsorted(scan.z_mm, slab.z.ravel().astype(np.float64) - 1e-2)
+    rows = _average(corner[0], soft.shape[1], *_native_pixels(slab.y, slab, scan))
+    columns = _average(corner[1], soft.shape[2], *_native_pixels(slab.x, slab, scan))
+    for s in np.flatnonzero(np.isin(native_of_slice, native)):
+        layer = int(native_of_slice[s] - first)
         weight = rows[1] @ soft[layer] @ columns[1].T
         weighted_hu = rows[1] @ (soft[layer] * inner[layer]) @ columns[1].T
         part = hu[s, rows[0], columns[0]]
         np.maximum(part, part * (1 - weight) + weighted_hu, out=part)
-    _paint_spicules(hu, grid, nodule, composition, rng)
+    _paint_spicules(hu, slab, nodule, composition, rng)
 
 
 def consensus_mask(scan: Scan, nodule: Nodule) -> tuple[tuple[int, int], Floats]:
@@ -142,10 +142,10 @@ def composition_hu(composition: Composition, depth: Floats, rng: np.random.Gener
     return np.asarray(hu, np.float32)
 
 
-def _native_pixels(axis_mm: Floats, grid: Grid, scan: Scan) -> tuple[float, float, int]:
-    """Start and pixel width of a grid axis in native pixels, and its number of pixels."""
-    begin = (float(axis_mm.ravel()[0]) - grid.pixel_mm / 2) / scan.pixel_spacing_mm + NATIVE_MATRIX / 2
-    return begin, grid.pixel_mm / scan.pixel_spacing_mm, axis_mm.size
+def _native_pixels(axis_mm: Floats, slab: Slab, scan: Scan) -> tuple[float, float, int]:
+    """Start and pixel width of an axis in native pixels, and its number of pixels."""
+    begin = (float(axis_mm.ravel()[0]) - slab.pixel_mm / 2) / scan.pixel_spacing_mm + NATIVE_MATRIX / 2
+    return begin, slab.pixel_mm / scan.pixel_spacing_mm, axis_mm.size
 
 
 def _average(start: int, size: int, begin: float, ratio: float, count: int) -> tuple[slice, Floats]:
@@ -158,7 +158,7 @@ def _average(start: int, size: int, begin: float, ratio: float, count: int) -> t
     return slice(low, high), (np.clip(overlap, 0, None) / ratio).astype(np.float32)
 
 
-def _paint_spicules(hu: Floats, grid: Grid, nodule: Nodule, composition: Composition, rng: np.random.Generator) -> None:
+def _paint_spicules(hu: Floats, slab: Slab, nodule: Nodule, composition: Composition, rng: np.random.Generator) -> None:
     strength = (composition.spiculation - 1) / 4
     count = round(4 + 16 * strength)
     direction = rng.standard_normal((count, 3)).astype(np.float32)
@@ -172,6 +172,6 @@ def _paint_spicules(hu: Floats, grid: Grid, nodule: Nodule, composition: Composi
     start = np.array(centre_mm(nodule), np.float32) + direction * axes * 0.8
     end = start + direction * lengths * np.float32((3.0 + 0.9 * radius) * strength + 1.5)
     thick = np.full(count, 0.6 + 0.07 * radius, np.float32)
-    spicules = tube_coverage(grid, Tubes(start, end, thick, thick * 0.3))
+    spicules = tube_coverage(slab, Tubes(start, end, thick, thick * 0.3))
     value = np.float32(np.interp(composition.texture, TEXTURE, RIM_HU))
     np.maximum(hu, hu + spicules * (value - hu), out=hu)

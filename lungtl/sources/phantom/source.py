@@ -10,17 +10,17 @@ import numpy as np
 from annotated_types import Ge, Gt, Le
 
 from lungtl.sources.base import Bag, Inventory, Item, Source, fingerprint
-from lungtl.sources.ct.prepare import SLICE_STEP_MM
 from lungtl.sources.ct.series import Series
+from lungtl.sources.ct.volume import SLICE_STEP_MM
 from lungtl.sources.lidc import LidcSource
 from lungtl.sources.lidc_database import Scan
 from lungtl.sources.lidc_outlines import Placement
 from lungtl.sources.phantom.choose import PhantomRecipe
-from lungtl.sources.phantom.grid import NATIVE_MATRIX
+from lungtl.sources.phantom.shapes import NATIVE_MATRIX
 from lungtl.sources.phantom.write import write_phantom
 from lungtl.sources.progress import bar
 
-VERSION = 1  # increase when the same recipe would give other voxels
+VERSION = 2  # increase when the same recipe would give other voxels
 
 
 @dataclass(frozen=True)

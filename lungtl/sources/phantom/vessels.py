@@ -1,4 +1,4 @@
-"""Branching trees that fill a lung: arteries with their bronchi, and veins.
+"""Branching trees that fill a lung: arteries and veins.
 
 Each tree connects random points of the lung with its root, a compromise between total length and detours (as for
 dendrites in Cuntz et al., PLoS Comput Biol 2010); the radii follow Murray's law. In a slice, the branches make nodule
@@ -12,9 +12,8 @@ from dataclasses import fields
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from lungtl.sources.phantom.grid import Floats, Tubes
-from lungtl.sources.phantom.patient import Patient
-from lungtl.sources.phantom.surfaces import hilum, lungs
+from lungtl.sources.phantom.anatomy import Patient, hilum, lungs
+from lungtl.sources.phantom.shapes import Floats, Tubes
 
 ENDS = 600  # points connected by a tree
 LEAF_RADIUS_MM = (0.32, 0.58)
@@ -24,32 +23,16 @@ GAP_MM = 4.0  # no visible vessels directly below the pleura
 BEND = 0.12  # displacement of a branch's middle, relative to its length
 
 
-def lung_trees(patient: Patient, rng: np.random.Generator) -> tuple[Tubes, Tubes]:
+def lung_vessels(patient: Patient, rng: np.random.Generator) -> Tubes:
     """Arteries and veins of both lungs."""
-    arteries: list[Tubes] = []
-    veins: list[Tubes] = []
+    trees = []
     for side in (-1, 1):
         x, y, z = hilum(patient, side)
+        trees.append(_tree(patient, np.array([x, y, z], np.float32), side, rng))
         k = patient.scale
-        arteries.append(_tree(patient, np.array([x, y, z], np.float32), side, rng))
-        vein_root = np.array([x - side * 4 * k, y - 12 * k, z - 24], np.float32)
-        veins.append(_tree(patient, vein_root, side, rng))
-    return _join(arteries), _join(veins)
-
-
-def bronchi(arteries: Tubes, rng: np.random.Generator) -> Tubes:
-    """The lumen of the airways next to the larger arteries."""
-    large = arteries[(arteries.start_radius > 1.3) & (arteries.start_radius < 5)]
-    axis = large.end - large.start
-    aside = np.cross(axis, np.array([0.3, 0.8, 0.5], np.float32))
-    aside /= np.linalg.norm(aside, axis=1, keepdims=True) + 1e-6
-    offset = (aside * (large.start_radius[:, None] * 1.9 + 0.8)).astype(np.float32)
-    return Tubes(large.start + offset, large.end + offset, large.start_radius * 0.85, large.end_radius * 0.85)
-
-
-def _join(parts: list[Tubes]) -> Tubes:
+        trees.append(_tree(patient, np.array([x - side * 4 * k, y - 12 * k, z - 24], np.float32), side, rng))
     names = [field.name for field in fields(Tubes)]
-    return Tubes(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    return Tubes(*(np.concatenate([getattr(tree, name) for tree in trees]) for name in names))
 
 
 def _tree(patient: Patient, root: Floats, side: int, rng: np.random.Generator) -> Tubes:
