@@ -26,7 +26,7 @@ from lungtl.runs.folder import bundle_of
 from lungtl.runs.input_warnings import InputWarning, compare, compare_embeddings
 from lungtl.settings.errors import LungtlError
 from lungtl.sources.ct.lungs import crop_to_lungs, lung_area
-from lungtl.sources.ct.prepare import MAX_GAP_MM, SLICE_STEP_MM, prepare_series
+from lungtl.sources.ct.prepare import MAX_GAP_MM, prepare_series
 from lungtl.sources.ct.series import Series
 from lungtl.sources.ct.units import unit_warnings
 from lungtl.sources.ct.volume import Volume, resample_z
@@ -263,5 +263,5 @@ class Model:
             details["lungs_cm2"] = lung_area(volume)
         if self.provenance["crop"] == "lungs":
             volume, _ = crop_to_lungs(volume)
-        volume = resample_z(volume, SLICE_STEP_MM)
+        volume = resample_z(volume)
         return self.predict_voxels(volume.hu, volume.z_mm, volume.pixel_spacing_mm, details)

@@ -16,8 +16,9 @@ from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.sources.base import UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint
 from lungtl.sources.ct.cut import DEPTH_MM, FIELD_MM, cut_nodule
 from lungtl.sources.ct.encoding import decoders
-from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series, series_details
+from lungtl.sources.ct.prepare import prepare_series, series_details
 from lungtl.sources.ct.series import MAX_GB, Series, check_gap, find_series
+from lungtl.sources.ct.volume import SLICE_STEP_MM
 from lungtl.sources.density import PERCENTILE, greatest_density
 from lungtl.sources.files import labelled_lines, listing_hash, read_csv
 from lungtl.sources.points import Point, has_points, read_points

@@ -14,8 +14,9 @@ from lungtl.settings.errors import LungtlError, Refused, UsageError
 from lungtl.sources.base import MALIGNANT, UNKNOWN, Bag, Inventory, Item, Refusal, Source, fingerprint
 from lungtl.sources.ct.cut import FIELD_MM, corner, covered_z, cut_out
 from lungtl.sources.ct.encoding import decoders
-from lungtl.sources.ct.prepare import SLICE_STEP_MM, prepare_series, series_details
+from lungtl.sources.ct.prepare import prepare_series, series_details
 from lungtl.sources.ct.series import MAX_GB, Series, check_gap, find_series
+from lungtl.sources.ct.volume import SLICE_STEP_MM
 from lungtl.sources.density import PERCENTILE, greatest_density
 from lungtl.sources.files import listing_hash
 from lungtl.sources.lidc_database import Scan, read_scans, series_uids

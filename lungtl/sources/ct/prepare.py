@@ -10,7 +10,6 @@ from lungtl.sources.ct.units import hu_details
 from lungtl.sources.ct.volume import Volume, read_volume, resample_z
 
 Crop = Literal["none", "lungs"]
-SLICE_STEP_MM = 1.0
 MAX_GAP_MM = 10.0  # between neighbouring slices
 
 
@@ -33,7 +32,7 @@ def prepare_series(
         top, left = box.top, box.left
     details = {**series_details(series), **hu_details(volume.hu), "crop_top": top, "crop_left": left,
                "lungs_cm2": lungs_cm2}  # fmt: skip
-    return resample_z(volume, SLICE_STEP_MM), details
+    return resample_z(volume), details
 
 
 def series_details(series: Series) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from lungtl.sources.ct.slice_file import SliceFile
 from lungtl.sources.ct.volume_file import VolumeSlice, read_hu
 
 INT16 = np.iinfo(np.int16)
+SLICE_STEP_MM = 1.0
+"""Between the slices that every model gets."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def read_volume(series: Series) -> Volume:
     return Volume(hu, series.z_mm, series.pixel_spacing_mm)
 
 
-def resample_z(volume: Volume, step_mm: float = 1.0) -> Volume:
+def resample_z(volume: Volume, step_mm: float = SLICE_STEP_MM) -> Volume:
     """Interpolate linearly at the true positions onto `regular_grid`, rounded; raises Refused if it is too large."""
     return interpolate_z(volume, regular_grid(volume.z_mm, step_mm))
 
@@ -71,7 +73,7 @@ def interpolate_z(volume: Volume, z_new: NDArray[np.float64]) -> Volume:
     return Volume(out, z_new, volume.pixel_spacing_mm)
 
 
-def regular_grid(z_mm: NDArray[np.float64], step_mm: float = 1.0) -> NDArray[np.float64]:
+def regular_grid(z_mm: NDArray[np.float64], step_mm: float = SLICE_STEP_MM) -> NDArray[np.float64]:
     """Positions from the first native slice to at most the last, `step_mm` apart: float64 [n]."""
     count = int(np.floor((float(z_mm[-1]) - float(z_mm[0])) / step_mm + 1e-6)) + 1
     return np.arange(count, dtype=np.float64) * step_mm + float(z_mm[0])
