@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lungtl.runs.folder import read_yaml
-from lungtl.settings.keys import is_in_name, override_key
+from lungtl.settings.keys import meaning, override_key
 
 
 def run_name(choices: Mapping[str, str], overrides: Iterable[str]) -> str:
@@ -24,12 +24,8 @@ def sweep_run_name(sweep: Path, overrides: Iterable[str]) -> str:
 
 def shorten_overrides(overrides: Iterable[str]) -> list[str]:
     """Shorten overrides for the run name; keys that do not belong there are dropped, and a file loses its folder."""
-    parts = [override.partition("=") for override in overrides if _is_in_name(override)]
-    return [f"{k}={Path(v).name if '/' in v else v}" for k, _, v in parts]
-
-
-def _is_in_name(override: str) -> bool:
-    return not override.startswith("~") and is_in_name(override_key(override))
+    kept = [line for line in overrides if not line.startswith("~") and meaning(override_key(line)).in_name]
+    return [f"{k}={Path(v).name if '/' in v else v}" for k, _, v in (line.partition("=") for line in kept)]
 
 
 def varying_overrides(sweep: Path, overrides: Iterable[str]) -> list[str]:

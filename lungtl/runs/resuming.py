@@ -11,7 +11,7 @@ from lungtl.runs.folder import CONFIG, data_dir_of, find_run, is_inside, read_re
 from lungtl.settings import parts
 from lungtl.settings.command_line import MULTIRUN, overrides_of
 from lungtl.settings.errors import LungtlError, UsageError
-from lungtl.settings.keys import flatten, is_reproduced, may_change_on_resume, override_key
+from lungtl.settings.keys import flatten, meaning, override_key
 from lungtl.settings.schema import TrainConfig
 from lungtl.settings.text import DATA_DIR, given_value, quoted
 
@@ -70,7 +70,7 @@ def own_settings(folder: Path, given: Collection[str] = ()) -> list[str]:
         for key, value in flatten({group: section}).items():
             if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key) or "${" in str(value):
                 raise LungtlError(f"{path}: {key}={value}: expected a plain setting; restore the file or train again")
-            if is_reproduced(key):
+            if meaning(key).reproduced:
                 lines.append(f"++{key}={_as_value(_moved(value, settings.get(DATA_DIR)))}")
     return lines
 
@@ -85,7 +85,7 @@ def _moved(value: Any, data_dir: Any) -> Any:
 def own_overrides(folder: Path, config: TrainConfig) -> list[str]:
     """What was set on the command line of a resumed or repeated run, with later changes; only described, never run."""
     then, now = flatten(read_yaml(folder / CONFIG)), flatten(config.model_dump(mode="json"))
-    changed = {key: value for key, value in now.items() if is_reproduced(key) and then.get(key, value) != value}
+    changed = {key: value for key, value in now.items() if meaning(key).reproduced and then.get(key, value) != value}
     known = {*TrainConfig.model_fields, *OVERLAYS}
     lines = [str(line) for line in read_record(folder)["overrides"]]
     kept = [line for line in lines if override_key(line) not in changed and override_key(line).split(".")[0] in known]
@@ -106,7 +106,7 @@ def check_settings(folder: Path, config: Mapping[str, Any]) -> None:
     then, now = flatten(read_yaml(folder / CONFIG)), flatten(config)
     for key in sorted(then.keys() | now.keys()):
         was, given = then.get(key, "not set"), now.get(key, "not set")
-        if was != given and not may_change_on_resume(key):
+        if was != given and not meaning(key).may_change:
             raise UsageError(f"cannot resume: {key} was {was}, now it is {given}; omit it or start a new run")
 
 

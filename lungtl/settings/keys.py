@@ -95,31 +95,6 @@ def meaning(key: str) -> Meaning:
     return next((TABLE[prefix] for prefix in prefixes if prefix in TABLE), DEFAULT)
 
 
-def decides_result(key: str) -> bool:
-    """True if runs that differ in this key alone are different runs."""
-    return meaning(key).identity in ("setting", "repeat")
-
-
-def is_setting(key: str) -> bool:
-    """True if runs that differ in this key alone have different settings; False of seeds and folds."""
-    return meaning(key).identity == "setting"
-
-
-def may_change_on_resume(key: str) -> bool:
-    """True if a run can be resumed with another value."""
-    return meaning(key).may_change
-
-
-def is_in_name(key: str) -> bool:
-    """True if an override of this key appears in the derived run name."""
-    return meaning(key).in_name
-
-
-def is_reproduced(key: str) -> bool:
-    """True if `lungtl.reproduce` and `resume=` take the value of the original run."""
-    return meaning(key).reproduced
-
-
 def override_key(override: str) -> str:
     """The key of a Hydra override: `+head.width=3` -> `head.width`."""
     return override.partition("=")[0].lstrip("+~")

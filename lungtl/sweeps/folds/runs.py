@@ -18,7 +18,7 @@ from lungtl.runs.folder import METRICS, PREDICTIONS, read_json, read_yaml
 from lungtl.runs.naming import run_name
 from lungtl.runs.record import read_own_split
 from lungtl.settings.errors import LungtlError
-from lungtl.settings.keys import config_key, is_setting, meaning, override_key, read_fingerprints
+from lungtl.settings.keys import config_key, meaning, override_key, read_fingerprints
 from lungtl.sweeps.state import read_states
 
 
@@ -61,7 +61,7 @@ def find_runs(sweep: Path) -> list[FoldRun]:
 
 
 def _names_setting(key: str) -> bool:
-    return is_setting(key) and not meaning(key).set_by_crossval
+    return meaning(key).identity == "setting" and not meaning(key).set_by_crossval
 
 
 def read_folds(runs: list[FoldRun]) -> list[Fold]:

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from lungtl.evaluation.estimate import Estimate
 from lungtl.evaluation.formatting import format_estimate, format_p_value
 from lungtl.runs.folder import METRICS
-from lungtl.settings.keys import is_in_name, meaning, override_key
+from lungtl.settings.keys import meaning, override_key
 from lungtl.sweeps.parent import MULTIRUN
 from lungtl.sweeps.report.comparisons import Comparison
 from lungtl.sweeps.report.remarks import COMMIT_LENGTH, join_items
@@ -42,7 +42,7 @@ def command(folder: Path, name: Literal["train -m", "crossval"] = "train -m") ->
     if not (folder / MULTIRUN).is_file():
         return ""
     lines = [str(line) for line in OmegaConf.load(folder / MULTIRUN).hydra.overrides.task]
-    kept = [line for line in lines if is_in_name(override_key(line))]
+    kept = [line for line in lines if meaning(override_key(line)).in_name]
     if name == "crossval":
         kept = [line for line in kept if not meaning(override_key(line)).set_by_crossval]
     parts = (line.partition("=") for line in kept)

@@ -27,7 +27,7 @@ from lungtl.runs.folder import (
 )
 from lungtl.runs.naming import run_name, shorten_overrides
 from lungtl.settings.errors import LungtlError, UsageError, first_line
-from lungtl.settings.keys import decides_result, flatten, override_key
+from lungtl.settings.keys import flatten, meaning, override_key
 from lungtl.settings.typed import typed
 from lungtl.sweeps.parent import PARENT
 from lungtl.sweeps.state import STATUS, State, read_state, status_of
@@ -176,7 +176,7 @@ def _as_text(value: Any) -> str:
 
 
 def _is_setting(key: str) -> bool:
-    return decides_result(key) and key not in ("seed", "dry_run")
+    return meaning(key).identity in ("setting", "repeat") and key not in ("seed", "dry_run")
 
 
 def _describe(folder: Path, overrides: Sequence[str]) -> str:
