@@ -35,8 +35,8 @@ from lungtl.sweeps.parent import (
 )  # fmt: skip
 from lungtl.sweeps.plan import compose_grid, plan_runs, print_plan, started_before
 from lungtl.sweeps.state import State, read_state, read_states, status_of
-from lungtl.tracking.mlflow_run import FOLDER, find_or_create_run, git_tags
-from lungtl.tracking.tracker import MlflowTracker, NoTracker, Tracker
+from lungtl.tracking.mlflow_run import FOLDER, Tracker, find_or_create_run, git_tags
+from lungtl.tracking.tracker import MlflowTracker
 
 log = logging.getLogger(__name__)
 POLL = 1.0  # seconds, while other processes have runs in progress
@@ -102,7 +102,7 @@ def start(config: Any) -> None:
 
 def _open_parent(config: Any, sweep: Path, total: int) -> Tracker:
     """Create the parent run, or reopen it; the lock makes concurrent calls of a sweep share one parent."""
-    tracker: Tracker = NoTracker()
+    tracker = Tracker()
     with FileLock(sweep / LOCK):
         if config.tracking.enabled:
             tracking, data_dir = tracking_of(config)

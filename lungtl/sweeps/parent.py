@@ -17,10 +17,9 @@ from lungtl.settings.errors import LungtlError
 from lungtl.settings.sections import TrackingConfig
 from lungtl.sweeps.state import read_state, read_states
 from lungtl.tracking.backend import open_client, readable_errors
-from lungtl.tracking.mlflow_run import FOLDER, KEY, MlflowRun
+from lungtl.tracking.mlflow_run import FOLDER, KEY, MlflowRun, Tracker
 from lungtl.tracking.mlflow_run import PARENT as PARENT_TAG
 from lungtl.tracking.publish import files
-from lungtl.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
 PARENT, LOCK = "parent.json", "parent.json.lock"

@@ -63,7 +63,38 @@ def find_or_create_run(config: TrackingConfig, data_dir: Path, name: str, tags: 
         return str(found[0].info.run_id) if found else create_run(client, experiment, name, tags)
 
 
-class MlflowRun:
+class Tracker:
+    """Where a run is recorded; this one records nothing: results stay in the run's folder."""
+
+    run_id: str | None = None
+    """The run's id in MLflow."""
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Record settings, flat."""
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Record tags; runs are filtered by them."""
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Record results."""
+
+    def epoch(self, values: Mapping[str, float], epoch: int) -> None:
+        """Record an epoch's metrics once, even if a resumed run repeats the epoch."""
+
+    def dataset(self, name: str, fingerprint: str, context: str) -> None:
+        """Record which data were used, for "training" or "evaluation"."""
+
+    def describe(self, result: str, text: str) -> None:
+        """Record what the run is, in Markdown: its result in a few words, and a longer text."""
+
+    def artifacts(self, path: Path, under: str | None = None) -> None:
+        """Record a file, or the content of a folder."""
+
+    def close(self, status: str) -> None:
+        """End the run: FINISHED, FAILED or KILLED."""
+
+
+class MlflowRun(Tracker):
     """Writes to an MLflow run. Every method raises `backend.store_errors()`.
 
     Args:
@@ -72,6 +103,8 @@ class MlflowRun:
         resumed: MLflow may already have some of what is about to be sent: params and epochs that it has are skipped,
             and so are metrics whose latest value would not change.
     """
+
+    run_id: str
 
     def __init__(self, client: MlflowClient, run_id: str, resumed: bool = False) -> None:
         self.client, self.run_id, self.resumed = client, run_id, resumed

@@ -18,8 +18,8 @@ from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import EvaluateConfig, TrainConfig
 from lungtl.tracking import publish
 from lungtl.tracking.backend import open_client
-from lungtl.tracking.mlflow_run import find_or_create_run
-from lungtl.tracking.tracker import MlflowTracker, NoTracker, SentLater, Tracker, tracked
+from lungtl.tracking.mlflow_run import Tracker, find_or_create_run
+from lungtl.tracking.tracker import MlflowTracker, SentLater, tracked
 from lungtl.tracking.unsent import read_unsent
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def track(
     Yields:
         The observer for `run_experiment`.
     """
-    tracker: Tracker = NoTracker()
+    tracker = Tracker()
     if config.tracking.enabled:
         if run_id is None and identity is not None:
             run_id = find_or_create_run(config.tracking, config.data_dir, name, identity)
@@ -114,7 +114,7 @@ def track(
 def track_evaluation(config: EvaluateConfig, name: str, folder: Path) -> AbstractContextManager[Tracker]:
     """Record an evaluation as an MLflow run of its own while the body runs; yields its tracker."""
     if not config.tracking.enabled:
-        return tracked(NoTracker())
+        return tracked(Tracker())
     return tracked(MlflowTracker(config.tracking, config.data_dir, name, folder, publish.evaluation))
 
 

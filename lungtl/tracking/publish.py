@@ -30,8 +30,7 @@ from lungtl.runs.summary import SUMMARY
 from lungtl.settings.errors import LungtlError
 from lungtl.settings.keys import flatten, override_key
 from lungtl.settings.parts import TARGET
-from lungtl.tracking.mlflow_run import FOLDER
-from lungtl.tracking.tracker import Tracker
+from lungtl.tracking.mlflow_run import FOLDER, Tracker
 
 CHECKPOINTS = "checkpoints"
 

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lungtl.runs.folder import place_of_data
 from lungtl.settings.credentials import hide_password
 from lungtl.settings.typed import assigned, typed
 from lungtl.tracking.backend import experiment_id, open_client, readable_errors, reason, store_errors
-from lungtl.tracking.mlflow_run import MlflowRun, create_run
+from lungtl.tracking.mlflow_run import MlflowRun, Tracker, create_run
 from lungtl.tracking.unsent import FILE, Unsent, read_unsent, remove_own_mark, write_unsent
 
 if TYPE_CHECKING:
@@ -26,65 +26,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Tracker(Protocol):
-    """Where a run is recorded."""
-
-    @property
-    def run_id(self) -> str | None:
-        """The run's id in MLflow; None without tracking."""
-
-    def params(self, values: Mapping[str, Any]) -> None:
-        """Record settings, flat."""
-
-    def tags(self, values: Mapping[str, str]) -> None:
-        """Record tags; runs are filtered by them."""
-
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Record results."""
-
-    def epoch(self, values: Mapping[str, float], epoch: int) -> None:
-        """Record an epoch's metrics once, even if a resumed run repeats the epoch."""
-
-    def dataset(self, name: str, fingerprint: str, context: str) -> None:
-        """Record which data were used, for "training" or "evaluation"."""
-
-    def describe(self, result: str, text: str) -> None:
-        """Record what the run is, in Markdown: its result in a few words, and a longer text."""
-
-    def artifacts(self, path: Path, under: str | None = None) -> None:
-        """Record a file, or the content of a folder."""
-
-    def close(self, status: str) -> None:
-        """End the run: FINISHED, FAILED or KILLED."""
-
-
 Publish = Callable[[Tracker, Path], None]
 """Records a folder's files."""
 
 
-class NoTracker:
-    """tracking=none: results stay in the run's folder."""
-
-    run_id: str | None = None
-
-    def params(self, values: Mapping[str, Any]) -> None: ...
-
-    def tags(self, values: Mapping[str, str]) -> None: ...
-
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
-
-    def epoch(self, values: Mapping[str, float], epoch: int) -> None: ...
-
-    def dataset(self, name: str, fingerprint: str, context: str) -> None: ...
-
-    def describe(self, result: str, text: str) -> None: ...
-
-    def artifacts(self, path: Path, under: str | None = None) -> None: ...
-
-    def close(self, status: str) -> None: ...
-
-
-class SentLater(NoTracker):
+class SentLater(Tracker):
     """tracking=none for a run that MLflow has a part of: marks its folder, so that `lungtl.sync` can send the rest.
 
     Args:
@@ -115,7 +61,7 @@ class SentLater(NoTracker):
         )
 
 
-class MlflowTracker:
+class MlflowTracker(Tracker):
     """A run in MLflow that survives the loss of MLflow.
 
     While the run proceeds, its folder is marked with `unsent.json`, which a kill leaves behind: a resumed run, or
@@ -133,6 +79,8 @@ class MlflowTracker:
     Raises:
         LungtlError: MLflow cannot be reached, or refuses what an earlier part of the run could not send.
     """
+
+    run_id: str
 
     def __init__(
         self,

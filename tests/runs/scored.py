@@ -15,7 +15,7 @@ from lungtl.runs.scoring import export_bundle, score_run
 from lungtl.runs.training import Trained
 from lungtl.settings.schema import TrainConfig
 from lungtl.tracking import publish
-from lungtl.tracking.tracker import NoTracker
+from lungtl.tracking.mlflow_run import Tracker
 from lungtl.training.build import build_classifier
 from lungtl.training.feature_cache import cached_features
 from lungtl.training.fit import seed_everything
@@ -35,7 +35,7 @@ def split_of(store: Store) -> pd.DataFrame:
     return table.assign(split=["train"] * 8 + ["val"] * 4 + ["test"] * 8)
 
 
-class Recorded(NoTracker):
+class Recorded(Tracker):
     """Keeps what it is told."""
 
     def __init__(self) -> None:

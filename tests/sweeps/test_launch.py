@@ -19,12 +19,12 @@ from lungtl.sweeps import jobs, launch
 from lungtl.sweeps.parent import parent_of, write_parent
 from lungtl.sweeps.state import State, read_states, write_state
 from lungtl.tracking.backend import experiment_id, open_client
-from lungtl.tracking.tracker import NoTracker
+from lungtl.tracking.mlflow_run import Tracker
 
 STARTED = State("running", 0, ("seed=0",), "val/loss")
 
 
-class Recorder(NoTracker):
+class Recorder(Tracker):
     """Records how it was closed."""
 
     def __init__(self) -> None:

@@ -10,7 +10,8 @@ from lungtl.runs.epochs import append_epoch
 from lungtl.runs.folder import write_record
 from lungtl.settings.sections import TrackingConfig
 from lungtl.tracking import publish
-from lungtl.tracking.tracker import MlflowTracker, Tracker, tracked
+from lungtl.tracking.mlflow_run import Tracker
+from lungtl.tracking.tracker import MlflowTracker, tracked
 
 EPOCHS = 3
 PARTS = {"dataset": "phantom", "backbone": "resnet18", "freezing": "frozen", "aggregator": "max", "loss": "bag_only"}

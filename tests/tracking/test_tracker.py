@@ -6,7 +6,8 @@ import pytest
 
 from lungtl.settings.errors import LungtlError
 from lungtl.tracking import publish
-from lungtl.tracking.tracker import MlflowTracker, NoTracker, SentLater, tracked
+from lungtl.tracking.mlflow_run import Tracker
+from lungtl.tracking.tracker import MlflowTracker, SentLater, tracked
 from lungtl.tracking.unsent import read_unsent
 from tests.tracking.run_folder import config
 
@@ -26,7 +27,7 @@ def test_a_run_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
         MlflowTracker(config(), tmp_path, "ignored", tmp_path, publish.run, "f" * 32)
 
 
-class Recorder(NoTracker):
+class Recorder(Tracker):
     def __init__(self) -> None:
         self.status = ""
 
