@@ -26,30 +26,38 @@ DATA_LICENCES = {"lidc": LIDC_LICENCE, "lidc_slices": LIDC_LICENCE,
 """Kind of dataset -> its licence."""
 
 
-def model_card(title: str, settings: Mapping[str, Any], *tables: Rows, phantom: bool = False) -> str:
+def model_card(
+    title: str, settings: Mapping[str, Any], *tables: Rows, phantom: bool = False, members: int | None = None
+) -> str:
     """The bundle's README: what the model is, what it is for, how it scored.
 
     Args:
         title: the run's name.
         settings: dataset, backbone, freezing, aggregator, fingerprints; what is empty or nested is omitted.
-        phantom: whether synthetic scans trained it.
         tables: of the metrics, header first; empty ones are omitted.
+        phantom: whether synthetic scans trained it.
+        members: of an ensemble, whose tables show how each of them scored alone.
     """
+    what, whose = "A chest CT malignancy model", "the validation split"
+    if members is not None:
+        what, whose = f"An ensemble of {members} chest CT malignancy models", "the members' validation predictions"
     shown = {key: value for key, value in settings.items() if value not in (None, "") and not isinstance(value, dict)}
     lines = [
         f"# {title}",
         "",
-        "A chest CT malignancy model trained with lungtl. **Research software: not a medical device**; not for",
+        f"{what} trained with lungtl. **Research software: not a medical device**; not for",
         "diagnosis or any decision about a patient. Trained and scored on the data named below alone.",
         *(["", f"**{MEANINGLESS}**"] if phantom else []),
         "",
         *(f"- {key}: {value}" for key, value in shown.items()),
         "",
-        "Test metrics next to those of trivial predictors on the same split.",
+        "Test metrics next to those of trivial predictors on the same split."
+        if members is None
+        else "The ensemble's probability is the mean of its members' probabilities.",
         f"{INTERVALS}.",
         "",
         *(line for rows in tables if rows for line in [*markdown_table(rows), ""]),
-        "Calibration and thresholds were chosen on the validation split (`calibration.json`).",
+        f"Calibration and thresholds were chosen on {whose} (`calibration.json`).",
         "",
         "Load it: `import lungtl; model = lungtl.load(FOLDER)`; then `model.predict(volume_hu, spacing_mm=...)`.",
         "",

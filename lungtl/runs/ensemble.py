@@ -24,16 +24,16 @@ from lungtl.bundle import (
     card_document,
     check_format,
     merge_ranges,
+    model_card,
     read_ranges,
     write_ranges,
 )
-from lungtl.bundle.card import MEANINGLESS
 from lungtl.data.splits import EXTRA, SPLITS, UNUSED, save_split
 from lungtl.data.store.files import check_checksums, write_checksums
 from lungtl.data.tables import read_table
 from lungtl.evaluation.chosen import Chosen, choose, read_chosen, write_chosen
 from lungtl.evaluation.controls import fit_controls
-from lungtl.evaluation.formatting import INTERVALS, Rows, format_estimate, markdown_table
+from lungtl.evaluation.formatting import Rows, format_estimate
 from lungtl.runs.folder import (
     BUNDLE,
     MEMBERS,
@@ -104,7 +104,12 @@ def write_ensemble(runs: Sequence[Path], folder: Path, name: str, mlflow_run_id:
     if (ranges := merge_ranges([read_ranges(run / BUNDLE) for run in runs], tables)) is not None:
         write_ranges(ranges, unfinished)
     phantom = ranges is not None and ranges.phantom
-    (unfinished / CARD).write_text(_card(name, provenance, runs, documents, phantom), encoding="utf-8")
+    scores: Rows = [("member", "run", "test AUROC of the member alone")]
+    for number, (run, document) in enumerate(zip(runs, documents, strict=True)):
+        scores.append((str(number), run.name, format_estimate(document["bag"]["metrics"]["auroc"])))
+    described = {"dataset": provenance["store"], "store_fingerprint": provenance["store_fingerprint"]}
+    text = model_card(name, described, scores, phantom=phantom, members=len(runs))
+    (unfinished / CARD).write_text(text, encoding="utf-8")
     cards = [read_json(run / BUNDLE / CARD_DATA) for run in runs if (run / BUNDLE / CARD_DATA).is_file()]
     card = card_document(
         name=name,
@@ -186,31 +191,3 @@ def mean_over_members(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """The mean probability of each bag over the tables that have it: bag_id, patient_id, label, probability."""
     keys = ["bag_id", "patient_id", "label"]
     return pd.concat(tables).groupby(keys, sort=True)["probability"].mean().reset_index()
-
-
-def _card(
-    name: str, provenance: dict[str, Any], runs: Sequence[Path], documents: Sequence[dict[str, Any]], phantom: bool
-) -> str:
-    rows: Rows = [("member", "run", "test AUROC of the member alone")]
-    for number, (run, document) in enumerate(zip(runs, documents, strict=True)):
-        rows.append((str(number), run.name, format_estimate(document["bag"]["metrics"]["auroc"])))
-    return "\n".join([
-        f"# {name}",
-        "",
-        f"An ensemble of {len(runs)} chest CT malignancy models trained with lungtl. **Research software: not a "
-        "medical device**; not for",
-        "diagnosis or any decision about a patient. Its probability is the mean of its members' probabilities.",
-        *(["", f"**{MEANINGLESS}**"] if phantom else []),
-        "",
-        f"- dataset: {provenance['store']}",
-        f"- store_fingerprint: {provenance['store_fingerprint']}",
-        "",
-        f"{INTERVALS}.",
-        "",
-        *markdown_table(rows),
-        "",
-        "Calibration and thresholds were chosen on the members' validation predictions (`calibration.json`).",
-        "",
-        "Load it: `import lungtl; model = lungtl.load(FOLDER)`; then `model.predict(volume_hu, spacing_mm=...)`.",
-        "",
-    ])  # fmt: skip
