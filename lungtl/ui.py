@@ -8,8 +8,8 @@ import re
 import socket
 import sys
 
-from lungtl.runs.folder import data_dir_of
-from lungtl.settings import command_line, folders
+from lungtl.runs.folder import EXPERIMENT, data_dir_of
+from lungtl.settings import command_line
 from lungtl.settings.credentials import VARIABLE
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.typed import typed
@@ -39,7 +39,7 @@ def main() -> None:
     data_dir = data_dir_of([f"data_dir={values['data_dir']}"] if "data_dir" in values else [])
     uri = values.get("tracking.uri") or os.environ.get(VARIABLE) or default_uri(data_dir)
     client = open_client(uri, data_dir)
-    experiment = experiment_id(client, values.get("tracking.experiment", _default_experiment()), uri, data_dir)
+    experiment = experiment_id(client, values.get("tracking.experiment", EXPERIMENT), uri, data_dir)
     path = write_view(client, experiment)
     if is_server(uri):
         address = re.sub("://.*@", "://", uri.rstrip("/"))  # the browser asks for the password
@@ -54,12 +54,6 @@ def main() -> None:
     ]  # fmt: skip
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # eight processes for language model jobs
     os.execv(sys.executable, command)
-
-
-def _default_experiment() -> str:
-    from omegaconf import OmegaConf
-
-    return str(OmegaConf.load(folders.conf_dir() / "tracking" / "mlflow.yaml").experiment)
 
 
 def check_port(port: str) -> None:
