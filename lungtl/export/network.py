@@ -1,7 +1,7 @@
 """The network of an export: the voxels of one scan -> its probability and the weights of its slices.
 
-It computes what `lungtl.models.inference.predict_volume` does, in operations that keep the numbers of slices, rows and
-columns open. The field of view is resampled by two matrices, so that neither the formula nor the code depends on
+It computes what `lungtl.models.inference.predict_and_embed` does, in operations that keep the numbers of slices, rows
+and columns open. The field of view is resampled by two matrices, so that neither the formula nor the code depends on
 whether an image is shrunk or enlarged.
 """
 

@@ -45,13 +45,6 @@ class Predictions:
     slices: pd.DataFrame  # bag_id, index, z_mm, label, weight, p_non_nodule, p_benign, p_malignant
 
 
-def predict_volume(
-    classifier: BagClassifier, voxels: NDArray[np.int16], spacing_mm: Spacing = UNKNOWN_SPACING
-) -> BagPrediction:
-    """Predict one bag: see `predict_and_embed`."""
-    return predict_and_embed(classifier, voxels, spacing_mm)[0]
-
-
 def predict_and_embed(
     classifier: BagClassifier, voxels: NDArray[np.int16], spacing_mm: Spacing = UNKNOWN_SPACING
 ) -> tuple[BagPrediction, Tensor]:

@@ -12,7 +12,7 @@ from lungtl.data.windows import SlicePreprocessor
 from lungtl.export.network import ExportedNetwork
 from lungtl.models.aggregators.attention import Attention
 from lungtl.models.bag_classifier import BagClassifier
-from lungtl.models.inference import predict_volume
+from lungtl.models.inference import predict_and_embed
 from lungtl.models.slice_projection import SliceProjection
 from tests.models.tiny import LUNG, WIDTH, tiny_backbone
 
@@ -41,7 +41,7 @@ def test_it_predicts_what_the_classifier_predicts(options: dict[str, Any]) -> No
     assert network.takes_spacing == ("crop_mm" in options)
     for number, (shape, spacing) in enumerate(SCANS):
         voxels = np.random.default_rng(number).integers(-1300, 400, shape).astype(np.int16)
-        expected = predict_volume(model, voxels, spacing)
+        expected = predict_and_embed(model, voxels, spacing)[0]
         with torch.no_grad():
             probability, weights = network(torch.from_numpy(voxels), torch.tensor(spacing))
         assert float(probability) == pytest.approx(expected.probability, abs=1e-5)
@@ -51,7 +51,7 @@ def test_it_predicts_what_the_classifier_predicts(options: dict[str, Any]) -> No
 def test_members_of_an_ensemble_count_once_each_whatever_their_views() -> None:
     members = [classifier(0, views=4), classifier(1)]
     voxels = np.random.default_rng(0).integers(-1300, 400, (4, 36, 36)).astype(np.int16)
-    expected = np.mean([predict_volume(each, voxels).probability for each in members])
+    expected = np.mean([predict_and_embed(each, voxels)[0].probability for each in members])
     with torch.no_grad():
         probability, weights = ExportedNetwork(members)(torch.from_numpy(voxels))
     assert float(probability) == pytest.approx(expected, abs=1e-5)

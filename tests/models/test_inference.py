@@ -11,7 +11,7 @@ import torch
 from lungtl.data.bags import read_frames
 from lungtl.data.store.reader import Store
 from lungtl.models import bag_classifier, inference
-from lungtl.models.inference import mean_prediction, mean_predictions, predict_bags, predict_volume
+from lungtl.models.inference import mean_prediction, mean_predictions, predict_and_embed, predict_bags
 from lungtl.training.feature_cache import cached_features
 from tests.models.tiny import tiny_classifier
 from tests.stores import toy_store
@@ -153,11 +153,11 @@ def test_views_are_averaged_whatever_the_cache_has(
         assert probability == pytest.approx(np.mean([p for p, _ in seen]), abs=1e-6)
         weights = predictions.slices.loc[predictions.slices["bag_id"] == bag_id, "weight"]
         np.testing.assert_allclose(weights, np.mean([w for _, w in seen], axis=0), atol=1e-6)
-        assert predict_volume(classifier, voxels).probability == pytest.approx(probability, abs=1e-6)
+        assert predict_and_embed(classifier, voxels)[0].probability == pytest.approx(probability, abs=1e-6)
 
 
 def test_one_prediction_is_its_own_mean(store: Store) -> None:
-    one = predict_volume(tiny_classifier(), store.voxels("b02"))
+    one = predict_and_embed(tiny_classifier(), store.voxels("b02"))[0]
     mean = mean_prediction([one])
     assert mean.probability == one.probability
     assert (mean.weights == one.weights).all()
