@@ -13,7 +13,9 @@ from lungtl.settings.version import VERSION
 
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=(), from_attributes=True
+    )
 
 
 class ModelFacts(_Entry):
@@ -148,21 +150,14 @@ def series_entry(result: SeriesResult, created: str, input_fingerprint: str) -> 
                 calibrated=each.prediction.calibrated,
                 with_covariates=each.with_covariates,
                 networks=list(each.prediction.of_members),
-                decisions={
-                    name: None if one is None else DecisionEntry(threshold=one.threshold, positive=one.positive)
-                    for name, one in each.decisions.items()
-                },
+                decisions={name: one and DecisionEntry.model_validate(one) for name, one in each.decisions.items()},
                 warnings=[warning.code for warning in each.prediction.warnings],
                 unchecked=list(each.prediction.unknown),
             )
             for each in result.models
         ],
-        warnings=[WarningEntry(code=one.code, sentence=one.sentence, value=one.value) for one in result.warnings],
-        key_slices=[
-            KeySliceEntry(rank=key.rank, z_mm=key.z_mm, weight=key.weight, sop_instance_uid=key.sop_instance_uid,
-                          instance_number=key.instance_number)
-            for key in result.key_slices
-        ],
+        warnings=[WarningEntry.model_validate(one) for one in result.warnings],
+        key_slices=[KeySliceEntry.model_validate(key) for key in result.key_slices],
         lungtl=VERSION,
         created=created,
         input=input_fingerprint,

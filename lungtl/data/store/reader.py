@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import mmap
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,27 +93,17 @@ class Store:
     @cached_property
     def _voxels(self) -> dict[str, _Voxels]:
         """By bag_id."""
-        names = (
-            "bag_id",
-            "voxels",
-            "n_slices",
-            "height",
-            "width",
-            "row_spacing_mm",
-            "column_spacing_mm",
-            "voxels_sha256",
-        )
-        rows = zip(*(self.bags[name] for name in names), self.bags["n_slices"].cumsum(), strict=True)
+        rows: Iterable[Any] = self.bags.assign(end=self.bags["n_slices"].cumsum()).itertuples()
         return {
-            str(bag_id): _Voxels(
-                file,
-                (int(n), int(height), int(width)),
-                (float(row), float(column)),
-                slice(int(end - n), int(end)),
+            str(bag.bag_id): _Voxels(
+                bag.voxels,
+                (int(bag.n_slices), int(bag.height), int(bag.width)),
+                (float(bag.row_spacing_mm), float(bag.column_spacing_mm)),
+                slice(int(bag.end - bag.n_slices), int(bag.end)),
                 number,
-                digest,
+                bag.voxels_sha256,
             )
-            for number, (bag_id, file, n, height, width, row, column, digest, end) in enumerate(rows)
+            for number, bag in enumerate(rows)
         }
 
     @cached_property

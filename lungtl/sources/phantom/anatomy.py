@@ -130,7 +130,8 @@ def fit_patient(plan: ScanPlan, recipe: PhantomRecipe, nodules: list[Nodule]) ->
     def lack(patient: Patient) -> Floats:
         """What each point lacks to its depth in a lung, mm."""
         x, y, z = (points[:, i].reshape(-1, 1, 1) for i in range(3))
-        return np.maximum(lungs(patient, x, y, z).ravel() + depths_mm, 0)
+        missing: Floats = np.maximum(lungs(patient, x, y, z).ravel() + depths_mm, 0)
+        return missing
 
     sampled = [sample_patient(rng, fov, scan.z_mm) for _ in range(DRAWS if places else 1)]
     best = min(sampled, key=lambda patient: float((lack(patient) ** 2).sum()))
