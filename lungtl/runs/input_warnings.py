@@ -70,7 +70,7 @@ def compare(
         value, trained = float(measured[name]), ranges.numbers.get(name)
         if trained is None or not np.isfinite(value):
             unknown.append(code)
-        elif not _within(value, trained):
+        elif not trained.min * (1 - MARGIN) <= value <= trained.max * (1 + MARGIN):
             shown = form.format(_number(value))
             sentence = f"The {unit} {words.format(shown)}; the training {unit}s have {_range(trained, form)}."
             found.append(InputWarning(code, sentence, shown))
@@ -119,10 +119,6 @@ def _compare_codes(
     elif measured["contrast"] == "yes" and not agents.get("yes"):
         sentence = f"The header names a contrast agent; none of the {ranges.n} training {unit}s does."
         found.append(InputWarning(CONTRAST, sentence, "yes"))
-
-
-def _within(value: float, trained: Quantiles) -> bool:
-    return trained.min * (1 - MARGIN) <= value <= trained.max * (1 + MARGIN)
 
 
 def _range(trained: Quantiles, form: str) -> str:

@@ -107,7 +107,7 @@ def main(
             arguments += unused_options(config_name, overrides_of(arguments), folders)
             check(config_name, schema, overrides_of(arguments), bool(MULTIRUN & set(arguments)), folders)
     # next to the other overrides, for the same reason: `train dataset=x --cfg job`; not after a flag such as `--info`
-    place = next((i for i, argument in enumerate(arguments) if _is_override(argument)), 0)
+    place = next((i for i, one in enumerate(arguments) if "=" in one and not one.startswith("-")), 0)
     sys.argv[1:] = [*arguments[:place], search_path(folders), *arguments[place:]]
 
     import hydra
@@ -226,7 +226,3 @@ def _hydra_flags(arguments: list[str]) -> list[str]:
         "--info=all" if one in ("--info", "-i") and after not in INFO else one
         for one, after in zip(arguments, following, strict=False)
     ]
-
-
-def _is_override(argument: str) -> bool:
-    return "=" in argument and not argument.startswith("-")
