@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lungtl.evaluation.formatting import plural
-from lungtl.runs.folder import SPLIT, find_run, place_of_data
+from lungtl.runs.folder import SPLIT, find_run
 from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.schema import SyncConfig
-from lungtl.settings.typed import assigned, typed
 
 if TYPE_CHECKING:
     from lungtl.tracking.tracker import Publish
@@ -56,23 +55,18 @@ def send(folder: Path, config: SyncConfig) -> None:
     """Send what MLflow is missing of a folder, and print its run's id and the folder.
 
     Raises:
-        StillRunning: its process still runs, or may do so on another machine.
+        StillRunning: its process still runs.
         LungtlError: MLflow is unreachable or refuses something.
     """
     from lungtl.tracking.backend import open_client, readable_errors
     from lungtl.tracking.tracker import send_unsent
-    from lungtl.tracking.unsent import read_unsent
+    from lungtl.tracking.unsent import is_recorded_now, read_unsent
 
     unsent = read_unsent(folder)
     if unsent is None:
         return
-    if unsent.running:
-        raise StillRunning(f"process {unsent.pid} still runs and will send it itself; wait for it, or stop it")
-    if unsent.elsewhere and config.run is None:
-        raise StillRunning(
-            f"process {unsent.pid} on {unsent.host} may still run; once it has ended: "
-            f"{typed('sync', assigned('run', folder), *place_of_data(config.data_dir))}"
-        )
+    if is_recorded_now(folder):
+        raise StillRunning("a process still runs and will send it itself; wait for it, or stop it")
     uri = config.tracking.uri or unsent.tracking_uri
     client = open_client(uri, config.data_dir)
     with readable_errors(f"MLflow does not accept run {unsent.mlflow_run_id}"):

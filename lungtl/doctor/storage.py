@@ -28,7 +28,7 @@ def check_space(data_dir: Path) -> Iterator[Finding]:
 def check_tracking(data_dir: Path) -> Iterator[Finding]:
     """MLflow's database can be opened."""
     from lungtl.tracking.backend import DATABASE, open_client  # imports MLflow, which takes seconds
-    from lungtl.tracking.unsent import find_unsent, read_unsent
+    from lungtl.tracking.unsent import find_unsent, is_recorded_now
 
     if not (data_dir / DATABASE).is_file():
         yield Finding("PASS", "tracking: no runs yet")
@@ -39,10 +39,7 @@ def check_tracking(data_dir: Path) -> Iterator[Finding]:
         yield Finding("FAIL", str(error), f"restore {data_dir / DATABASE}, or move it away to create a new one")
     else:
         yield Finding("PASS", "tracking: the database can be opened")
-    unsent = {folder: read_unsent(folder) for folder in find_unsent(data_dir)}
-    if ended := [
-        folder for folder, mark in unsent.items() if mark is not None and not (mark.running or mark.elsewhere)
-    ]:
+    if ended := [folder for folder in find_unsent(data_dir) if not is_recorded_now(folder)]:
         what = f"tracking: {plural(len(ended), 'run')} ended without telling MLflow, the first is {ended[0]}"
         yield Finding("WARN", what, typed("sync", assigned("data_dir", data_dir)))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from lungtl.settings.credentials import hide_password
 from lungtl.settings.typed import assigned, typed
 from lungtl.tracking.backend import experiment_id, open_client, readable_errors, reason, store_errors
 from lungtl.tracking.mlflow_run import MlflowRun, Tracker, create_run
-from lungtl.tracking.unsent import FILE, Unsent, read_unsent, remove_own_mark, write_unsent
+from lungtl.tracking.unsent import FILE, Unsent, is_recorded_now, read_unsent, try_lock, write_unsent
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,7 +40,7 @@ class SentLater(Tracker):
     """
 
     def __init__(self, folder: Path, run_id: str, uri: str | None, experiment: str) -> None:
-        self.run_id, self._folder = run_id, folder
+        self.run_id, self._folder, self._lock = run_id, folder, try_lock(folder)
         earlier = read_unsent(folder)
         fresh = Unsent(run_id, None if uri is None else hide_password(uri), experiment)
         self._unsent = (
@@ -54,7 +53,8 @@ class SentLater(Tracker):
         write_unsent(self._folder, self._unsent)
 
     def close(self, status: str) -> None:
-        write_unsent(self._folder, replace(self._unsent, status=status, pid=None, end_time=int(time.time() * 1000)))
+        write_unsent(self._folder, replace(self._unsent, status=status, end_time=int(time.time() * 1000)))
+        self._lock.release()
         log.warning(
             "MLflow lacks this part of the run because of tracking=none; to send it: %s",
             typed("sync", assigned("run", self._folder)),
@@ -92,13 +92,14 @@ class MlflowTracker(Tracker):
         run_id: str | None = None,
     ) -> None:
         self.client = open_client(config.uri, data_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = try_lock(folder)
         with readable_errors("MLflow cannot open the run"):
             if run_id is None:
                 experiment = experiment_id(self.client, config.experiment, config.uri, data_dir)
                 self.run_id = create_run(self.client, experiment, name)
             else:
-                unsent = read_unsent(folder)
-                if unsent is not None and (not unsent.running or unsent.pid == os.getpid()):
+                if self._lock.is_locked:
                     send_unsent(self.client, folder, publish)
                 self.client.update_run(run_id, status="RUNNING")
                 self.run_id = run_id
@@ -137,14 +138,16 @@ class MlflowTracker(Tracker):
 
     def close(self, status: str) -> None:
         self._send(lambda: self._run.close(status))
+        alone = self._lock.is_locked
+        self._lock.release()
         if not self._lost:
-            remove_own_mark(self._folder, self._unsent)
+            if alone or not is_recorded_now(self._folder):
+                (self._folder / FILE).unlink(missing_ok=True)
             return
         self._mark(status=status, end_time=int(time.time() * 1000))
         try:
             send_unsent(self.client, self._folder, self._publish)
         except store_errors() as error:
-            self._mark(pid=None)
             log.warning(
                 "MLflow is still unreachable (%s) and lacks a part of this run; once it is back, run: %s",
                 reason(error), self._sync_command,

@@ -84,7 +84,7 @@ def test_the_marker_names_run_store_and_end_without_the_password(
     unsent = json.loads((tmp_path / FILE).read_text())
     assert unsent["mlflow_run_id"] == lost.run_id
     assert (unsent["tracking_uri"], unsent["experiment"]) == (uri, "tests")
-    assert (unsent["status"], unsent["pid"]) == ("FAILED", None)
+    assert unsent["status"] == "FAILED"
     assert unsent["tags"] == {"lungtl.kind": "run", **unsent["tags"], "sweep": "mine", "lungtl.error": "broken"}
     client = open_client(None, data_dir)
     send_unsent(client, tmp_path, publish.run)
@@ -110,6 +110,7 @@ def test_a_killed_run_is_completed_when_it_is_resumed(
     switch.limit = 0
     run_folder.train(killed, tmp_path, last=2)
     switch.limit = None
+    killed._lock.release()  # as a kill does
     resumed = MlflowTracker(config(), data_dir, "ignored", tmp_path, publish.run, killed.run_id)
     unsent = read_unsent(tmp_path)
     assert unsent is not None

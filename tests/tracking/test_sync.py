@@ -17,7 +17,7 @@ from lungtl.sync import run as sync
 from lungtl.tracking import publish
 from lungtl.tracking.backend import DATABASE, open_client
 from lungtl.tracking.tracker import MlflowTracker, Publish, tracked
-from lungtl.tracking.unsent import FILE, Unsent, read_unsent, write_unsent
+from lungtl.tracking.unsent import FILE, read_unsent, try_lock, write_unsent
 from tests.tracking import run_folder
 from tests.tracking.conftest import Switch
 from tests.tracking.mlflow_server import MlflowServer
@@ -57,7 +57,7 @@ def test_a_run_can_be_named(lost: MlflowTracker, tmp_path: Path, capsys: pytest.
 
 def test_a_running_process_is_left_alone(lost: MlflowTracker, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "runs" / "lost"
-    write_unsent(folder, Unsent(lost.run_id, None, "tests"))  # of this process
+    own = try_lock(folder)
     with caplog.at_level(logging.INFO):
         sync(sync_config(tmp_path))
     assert "still runs" in caplog.text
@@ -65,31 +65,18 @@ def test_a_running_process_is_left_alone(lost: MlflowTracker, tmp_path: Path, ca
     with pytest.raises(LungtlError, match="still runs"):
         sync(sync_config(tmp_path, run=str(folder)))
     assert (folder / FILE).is_file()
-
-
-def test_a_process_of_another_machine_is_left_alone_unless_its_run_is_named(
-    lost: MlflowTracker, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = tmp_path / "runs" / "lost"
-    unsent = read_unsent(folder)
-    assert unsent is not None
-    write_unsent(folder, replace(unsent, host="another machine", pid=7))
-    with caplog.at_level(logging.INFO):
-        sync(sync_config(tmp_path))
-    assert "process 7 on another machine may still run" in caplog.text
-    assert f"run={folder}" in caplog.text
-    sync(sync_config(tmp_path, run=str(folder)))
-    assert read_unsent(folder) is None
+    own.release()
 
 
 def test_a_kill_while_mlflow_has_everything_is_recorded_too(tmp_path: Path) -> None:
     whole = MlflowTracker(config(), tmp_path, "killed", tmp_path / "evaluations" / "killed", publish.evaluation)
-    unsent = read_unsent(tmp_path / "evaluations" / "killed")
-    assert unsent is not None
-    assert unsent.running
-    write_unsent(tmp_path / "evaluations" / "killed", replace(unsent, pid=2**22 + 1))
+    run_id = whole.run_id
+    assert read_unsent(tmp_path / "evaluations" / "killed") is not None
     sync(sync_config(tmp_path))
-    assert open_client(None, tmp_path).get_run(whole.run_id).info.status == "KILLED"
+    assert read_unsent(tmp_path / "evaluations" / "killed") is not None
+    del whole  # as a kill does, this releases the lock
+    sync(sync_config(tmp_path))
+    assert open_client(None, tmp_path).get_run(run_id).info.status == "KILLED"
     assert read_unsent(tmp_path / "evaluations" / "killed") is None
 
 
@@ -97,7 +84,7 @@ def test_a_killed_process_is_recorded_as_such(lost: MlflowTracker, tmp_path: Pat
     folder = tmp_path / "runs" / "lost"
     unsent = read_unsent(folder)
     assert unsent is not None
-    write_unsent(folder, replace(unsent, pid=2**22 + 1, status=None, end_time=None))  # beyond Linux's largest id
+    write_unsent(folder, replace(unsent, status=None, end_time=None))
     sync(sync_config(tmp_path))
     assert open_client(None, tmp_path).get_run(lost.run_id).info.status == "KILLED"
 

@@ -8,7 +8,7 @@ from lungtl.settings.errors import LungtlError
 from lungtl.tracking import publish
 from lungtl.tracking.mlflow_run import Tracker
 from lungtl.tracking.tracker import MlflowTracker, SentLater, tracked
-from lungtl.tracking.unsent import read_unsent
+from lungtl.tracking.unsent import is_recorded_now, read_unsent
 from tests.tracking.run_folder import config
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -55,11 +55,11 @@ def test_what_tracking_none_keeps_from_mlflow_can_be_sent_later(
     later = SentLater(tmp_path, "a1b2", "postgresql://me:secret@host/x", "tests")
     unsent = read_unsent(tmp_path)
     assert unsent is not None
-    assert (unsent.mlflow_run_id, unsent.running) == ("a1b2", True)
+    assert (unsent.mlflow_run_id, is_recorded_now(tmp_path)) == ("a1b2", True)
     later.tags({"lungtl.pruned": "true"})
     later.close("FINISHED")
     unsent = read_unsent(tmp_path)
     assert unsent is not None
-    assert (unsent.status, unsent.running, unsent.tags) == ("FINISHED", False, {"lungtl.pruned": "true"})
+    assert (unsent.status, is_recorded_now(tmp_path), unsent.tags) == ("FINISHED", False, {"lungtl.pruned": "true"})
     assert unsent.tracking_uri == "postgresql://***@host/x"
     assert f"lungtl.sync run={tmp_path}" in caplog.text

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
-from lungtl.tracking.unsent import FILE, Unsent, find_unsent, read_unsent, write_unsent
+from lungtl.tracking.unsent import FILE, Unsent, find_unsent, is_recorded_now, read_unsent, try_lock, write_unsent
 
 
 def test_marked_folders_are_found(tmp_path: Path) -> None:
@@ -26,15 +26,33 @@ def test_the_marker_is_read_back(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
-def test_only_a_live_process_of_this_machine_is_running() -> None:
-    own = Unsent("abc", None, "tests")
-    assert own.running
-    assert not replace(own, started=own.started - 60).running  # its process id was used again
-    assert not replace(own, pid=None).running
-    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
-        ended.wait()
-    assert not replace(own, pid=ended.pid).running
-    assert not own.elsewhere
-    elsewhere = replace(own, host="another machine")
-    assert (elsewhere.running, elsewhere.elsewhere) == (False, True)
-    assert not replace(elsewhere, pid=None).elsewhere
+def test_a_marker_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    earlier = {
+        "mlflow_run_id": "abc",
+        "tracking_uri": None,
+        "experiment": "tests",
+        "host": "a",
+        "pid": 1,
+        "started": 2.0,
+    }
+    (tmp_path / FILE).write_text(json.dumps(earlier))
+    assert read_unsent(tmp_path) == Unsent("abc", None, "tests")
+
+
+def test_a_folder_is_recorded_until_its_process_ends_however_it_ends(tmp_path: Path) -> None:
+    assert not is_recorded_now(tmp_path)
+    own = try_lock(tmp_path)
+    assert is_recorded_now(tmp_path)
+    assert not try_lock(tmp_path).is_locked
+    own.release()
+    assert not is_recorded_now(tmp_path)
+    code = (
+        "from pathlib import Path; from lungtl.tracking.unsent import try_lock\n"
+        f"lock = try_lock(Path({str(tmp_path)!r})); print(lock.is_locked, flush=True); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"True\n"
+        assert is_recorded_now(tmp_path)
+        other.kill()
+    assert not is_recorded_now(tmp_path)
