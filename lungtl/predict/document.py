@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lungtl.bundle.card import RESEARCH_ONLY
 from lungtl.predict.models import NamedModel
-from lungtl.predict.result import SeriesResult
+from lungtl.predict.result import Decision, SeriesResult
+from lungtl.runs.input_warnings import InputWarning
 from lungtl.settings.version import VERSION
 
 
@@ -29,13 +30,6 @@ class ModelFacts(_Entry):
     networks: int  # 1, or the members of an ensemble
 
 
-class DecisionEntry(_Entry):
-    """Positive or negative at an operating point."""
-
-    threshold: float
-    positive: bool
-
-
 class ModelEntry(_Entry):
     """What one model predicts."""
 
@@ -44,17 +38,9 @@ class ModelEntry(_Entry):
     calibrated: float | None  # None: no calibration could be fitted
     with_covariates: float | None  # with diameter and density; None: unknown, or the model does not use them
     networks: list[float]  # the probability of each network
-    decisions: dict[str, DecisionEntry | None]  # operating point -> decision; None: the model has no such threshold
+    decisions: dict[str, Decision | None]  # operating point -> decision; None: the model has no such threshold
     warnings: list[str]  # codes
     unchecked: list[str]  # codes of warnings that could not be checked
-
-
-class WarningEntry(_Entry):
-    """How the input differs from what the model was trained on."""
-
-    code: str
-    sentence: str
-    value: str
 
 
 class KeySliceEntry(_Entry):
@@ -90,7 +76,7 @@ class SeriesEntry(_Entry):
     n_slices: int  # of 1 mm
     n_native_slices: int
     models: list[ModelEntry]
-    warnings: list[WarningEntry]
+    warnings: list[InputWarning]
     key_slices: list[KeySliceEntry]
     lungtl: str  # version
     created: str  # ISO 8601 with time zone
@@ -150,13 +136,13 @@ def series_entry(result: SeriesResult, created: str, input_fingerprint: str) -> 
                 calibrated=each.prediction.calibrated,
                 with_covariates=each.with_covariates,
                 networks=list(each.prediction.of_members),
-                decisions={name: one and DecisionEntry.model_validate(one) for name, one in each.decisions.items()},
+                decisions=dict(each.decisions),
                 warnings=[warning.code for warning in each.prediction.warnings],
                 unchecked=list(each.prediction.unknown),
             )
             for each in result.models
         ],
-        warnings=[WarningEntry.model_validate(one) for one in result.warnings],
+        warnings=result.warnings,
         key_slices=[KeySliceEntry.model_validate(key) for key in result.key_slices],
         lungtl=VERSION,
         created=created,

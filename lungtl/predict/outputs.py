@@ -18,8 +18,8 @@ from pydantic import ValidationError
 
 from lungtl.data.store.files import explain_write_errors, whole_file
 from lungtl.data.tables import write_table
-from lungtl.predict.document import DecisionEntry, Document, ModelFacts, RefusedEntry, SeriesEntry
-from lungtl.predict.result import SeriesResult
+from lungtl.predict.document import Document, ModelFacts, RefusedEntry, SeriesEntry
+from lungtl.predict.result import Decision, SeriesResult
 from lungtl.settings.errors import LungtlError
 
 PREDICTIONS, SLICES, QUARANTINE, DOCUMENT = "predictions.csv", "slices.csv", "quarantine.csv", "predictions.json"
@@ -149,7 +149,7 @@ def csv_row(entry: SeriesEntry) -> Mapping[str, object]:
         ),
         "spread": entry.spread,
         "each": _joined([p for each in models for p in each.networks]) if entry.spread is not None else None,
-        **{f"decision_{name}": _joined([_decision(each.decisions.get(name)) for each in models]) for name in points},
+        **{f"decision_{name}": _joined([_verdict(each.decisions.get(name)) for each in models]) for name in points},
         "warnings": ";".join(warning.code for warning in entry.warnings),
         "n_slices": entry.n_slices,
         "report": f"{entry.key}/{PAGE}",
@@ -159,7 +159,7 @@ def csv_row(entry: SeriesEntry) -> Mapping[str, object]:
     }
 
 
-def _decision(decision: DecisionEntry | None) -> str | None:
+def _verdict(decision: Decision | None) -> str | None:
     return None if decision is None else "positive" if decision.positive else "negative"
 
 
