@@ -99,8 +99,8 @@ def fit_diameter(diameter_mm: ArrayLike, labels: ArrayLike) -> DiameterControl:
 
     It is monotone in the diameter: where larger nodules are more often malignant, its AUROC is that of the diameter
     itself. Where a diameter separates the training classes, the best slope would be infinite; then scikit-learn's
-    default penalty keeps it finite, which changes probabilities but no ranking. Diameters are in mm, [T], 0
-    where a bag has no nodule; labels int [T], of both classes.
+    default penalty keeps it finite, which changes probabilities but no ranking. Diameters are in mm, [T], 0 where a
+    bag has no nodule; labels int [T], of both classes.
     """
     y = check_labels(labels, "training labels")
     train = _check_diameters(diameter_mm, "training diameters")
