@@ -75,10 +75,9 @@ def test_a_killed_process_stops_no_other_run_and_no_sweep(
     parent = client.get_run(read_json(sweep / "parent.json")["mlflow_run_id"])
     assert parent.info.status == "FINISHED"
     assert (parent.data.metrics["runs/done"], parent.data.metrics["runs/left"]) == (3, 0)
-    best = min(
-        runs, key=lambda run: float(read_json(sweep / run.data.tags["lungtl.config_key"] / "status.json")["value"])
-    )
-    assert parent.data.tags["lungtl.best"] == best.info.run_id
+    folders = {run.info.run_id: sweep / run.data.tags["lungtl.config_key"] for run in runs}
+    ranked = {run: read_json(folder / "metrics.json")["training"]["val_auroc"] for run, folder in folders.items()}
+    assert ranked[parent.data.tags["lungtl.best"]] == max(ranked.values())
     assert "report.html" in [Path(a.path).name for a in client.list_artifacts(parent.info.run_id, "report")]
 
 
