@@ -17,9 +17,8 @@ hypothesis.settings.load_profile("lungtl")
 COMMANDS = ("tests/commands/", "tests/training/test_killed.py", "tests/test_wheel.py")
 DATA = ("tests/sources/", "tests/benchmarks/", "tests/docs/")
 SWEEPS = ("tests/sweeps/test_launchers.py", "tests/sweeps/search/test_search.py")
-EXPORT = ("tests/export/",)
-UNITS = (COMMANDS, DATA, SWEEPS, EXPORT)
-"""What one xdist worker runs together: some share runs, others annotations, a process that forks or slow imports."""
+UNITS = (COMMANDS, DATA, SWEEPS)
+"""What one xdist worker runs together: some share runs, others LIDC-IDRI's annotations or a process that forks."""
 
 
 def _module(nodeid: str) -> str:
