@@ -24,6 +24,7 @@ from lungtl.evaluation.formatting import format_estimate, format_p_value, markdo
 from lungtl.evaluation.metrics import score
 from lungtl.evaluation.paired import holm
 from lungtl.runs.naming import differing
+from lungtl.sweeps.folds.pooled import ENSEMBLE
 
 HERE = Path(__file__).parent
 CONTROLS = ("diameter", "size_density")
@@ -81,7 +82,8 @@ def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
         *markdown_table(table),
         "",
     ]
-    if not several and (rows_of_patients := by_patient(documents[0])):
+    model = documents[-1]  # the only one, or the ensemble of the others
+    if (not several or model["setting_key"] == ENSEMBLE) and (rows_of_patients := by_patient(model)):
         columns = ("", "patients", "malignant", "AUROC", "accuracy at 0.5")
         page += ["Patients, by the highest prediction of their nodules:", "",
                  *markdown_table([columns, *rows_of_patients]), ""]  # fmt: skip

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
+import textwrap
 from datetime import datetime
 
 from lungtl.data.cache_folder import GB, CacheFolder, Entry
-from lungtl.evaluation.formatting import format_size, plural
+from lungtl.evaluation.formatting import format_size
 from lungtl.runs.folder import data_dir_of
 from lungtl.settings import command_line
 from lungtl.settings.errors import UsageError
@@ -57,7 +58,7 @@ def prune(folder: CacheFolder, limit: float) -> None:
 
 
 def show(folder: CacheFolder) -> None:
-    """Print the entries, two lines each."""
+    """Print the entries, two or three lines each."""
     entries = folder.entries()
     if not entries:
         print(f"no entries in {folder.path}")
@@ -74,12 +75,23 @@ def plural_entries(count: int) -> str:
 
 def _lines(entry: Entry) -> list[str]:
     address = entry.address
-    blocks = "all blocks" if address.get("whole") else f"{address.get('blocks')} blocks"
-    views = plural(int(address.get("views", 1)), "view")
+    image = address.get("preprocessing", {})
     used = f"{datetime.fromtimestamp(entry.last_used):%Y-%m-%d %H:%M}"
+    details = [
+        f"{address.get('backbone')}",
+        f"weights {str(address.get('weights'))[:8]}",
+        "all blocks" if address.get("whole") else f"{address.get('blocks')} blocks",
+        f"{address.get('features')}",
+        *(f"{mm:g} mm" for mm in image.get("crop_mm", ())),
+        f"{image.get('size')} px",
+    ]
+    if (views := int(address.get("views", 1))) > 1:
+        details.append(f"{views} views")
+    if (precision := str(address.get("precision"))) != "float32":
+        details.append(precision)
     return [
         f"{entry.folder.name[:8]}  {format_size(entry.size):>8}  used {used}  {address.get('store_name')}",
-        f"  {address.get('backbone')}, {blocks} ({address.get('features')}), {views}, {address.get('precision')}",
+        *textwrap.wrap(", ".join(details), width=80, initial_indent="  ", subsequent_indent="  "),
     ]
 
 

@@ -12,6 +12,7 @@ The leaking folds exist only in `lungtl.evaluation.leakage`, and no model is kep
 from __future__ import annotations
 
 import logging
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,7 +90,8 @@ def run(config: TrainConfig) -> None:
     }
     (folder / "README.md").write_text(markdown(table, dataset, about), encoding="utf-8")
     log.info("AUROC of slices, out of fold: mean of %d repetitions (minimum to maximum)", table["draw"].nunique())
-    log.info("%s\n%s\nfolder  %s", text_table(table_rows(table)), "\n".join(findings(table)), folder)
+    shown = "\n".join(textwrap.fill(line, 80, subsequent_indent="  ") for line in findings(table))
+    log.info("%s\n%s\nfolder  %s", text_table(table_rows(table)), shown, folder)
     print(folder)
 
 

@@ -12,7 +12,7 @@ from tests.data.test_cache_folder import LAYOUT, names, store
 
 ADDRESS = {
     "store_name": "lidc-0123", "backbone": "resnet18.a1_in1k", "features": "stages", "blocks": 4, "whole": False,
-    "views": 8, "precision": "float16",
+    "views": 8, "precision": "float16", "weights": "abcdef0123456789", "preprocessing": {"size": 96, "crop_mm": [16.0]},
 }  # fmt: skip
 
 
@@ -43,11 +43,11 @@ def test_entries_are_listed_with_their_content(
     out = capsys.readouterr().out
     assert out.count("01234567") == 1
     assert max(map(len, out.splitlines()[1:])) <= 80
-    first = next(i for i, line in enumerate(out.splitlines()) if "fedcba98" in line)
-    for line, texts in zip(out.splitlines()[first:], (("0.0 MB", "lidc-0123"),
-                           ("resnet18.a1_in1k", "4 blocks (stages)", "8 views", "float16")), strict=False):  # fmt: skip
-        for shown in texts:
-            assert shown in line
+    shown = out[out.index("fedcba98") :].splitlines()
+    assert "0.0 MB" in shown[0]
+    assert "lidc-0123" in shown[0]
+    details = "resnet18.a1_in1k, weights abcdef01, 4 blocks, stages, 16 mm, 96 px, 8 views, float16"
+    assert " ".join(line.strip() for line in shown[1:3]) == details
     assert names(folder) == ["0123456789abcdef", "fedcba9876543210"]  # listing removes nothing
 
 

@@ -99,8 +99,8 @@ def fit_diameter(diameter_mm: ArrayLike, labels: ArrayLike) -> DiameterControl:
 
     It is monotone in the diameter: where larger nodules are more often malignant, its AUROC is that of the diameter
     itself. Where a diameter separates the training classes, the best slope would be infinite; then scikit-learn's
-    default penalty keeps it finite (logged), which changes probabilities but no ranking. Diameters are in mm, [T], 0
-    where a bag has no nodule; labels int [T], of both classes.
+    default penalty keeps it finite, which changes probabilities but no ranking. Diameters are in mm, [T], 0 where a
+    bag has no nodule; labels int [T], of both classes.
     """
     y = check_labels(labels, "training labels")
     train = _check_diameters(diameter_mm, "training diameters")
@@ -108,8 +108,6 @@ def fit_diameter(diameter_mm: ArrayLike, labels: ArrayLike) -> DiameterControl:
         return DiameterControl(0.0, float(logit(y.mean())))
     positive, negative = train[y == 1], train[y == 0]
     separated = negative.max() <= positive.min() or positive.max() <= negative.min()
-    if separated:
-        log.info("Diameter alone separates the training classes; its regression was regularised")
     bags = pd.DataFrame({"diameter_mm": train, "label": y})
     fitted = fit_regression(bags, [DIAMETER], strength=1.0 if separated else np.inf)
     return DiameterControl(fitted.slopes[0], fitted.intercept)

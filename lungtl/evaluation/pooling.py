@@ -17,6 +17,7 @@ from lungtl.evaluation.controls import fit_controls
 from lungtl.evaluation.covariates import WITH_COVARIATES
 from lungtl.evaluation.delong import compare_aurocs
 from lungtl.evaluation.estimate import Difference, mean_and_sd
+from lungtl.evaluation.metrics import score
 from lungtl.evaluation.weighted import METRICS
 from lungtl.settings.errors import LungtlError
 
@@ -83,6 +84,28 @@ def pool_folds(folds: Sequence[Fold]) -> pd.DataFrame:
     pooled[PREVALENCE] = float(np.mean([part[PREVALENCE].iloc[0] for part in parts]))
     _check_partition(pooled, first.split)
     return pooled
+
+
+def mean_of_settings(folds: Sequence[Fold]) -> Fold:
+    """One fold of several settings as that of their ensemble: each test bag has the mean of its probabilities.
+
+    The controls of the runs are not its own and are omitted.
+
+    Raises:
+        LungtlError: the settings have different cases, or test others.
+    """
+    first, tables = folds[0], [fold.predictions.set_index("bag_id").sort_index() for fold in folds]
+    for fold, table in zip(folds, tables, strict=True):
+        if not _bags(fold).equals(_bags(first)) or not table.index.equals(tables[0].index):
+            raise LungtlError(
+                f"the settings test different cases in fold {first.number}; run all on one dataset and split"
+            )
+    columns = [name for name in ("probability", WITH_COVARIATES) if all(name in table for table in tables)]
+    mean = pd.DataFrame({name: np.mean([table[name] for table in tables], axis=0) for name in columns}, tables[0].index)
+    known = first.split.set_index("bag_id").loc[mean.index]
+    scores = score(known["label"], mean["probability"], known["patient_id"], resamples=0)
+    values = {name: estimate.value for name, estimate in scores.metrics.items()}
+    return Fold(first.number, first.split, mean.reset_index(), values, covariates=first.covariates)
 
 
 def pooled_gain(

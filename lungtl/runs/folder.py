@@ -97,7 +97,10 @@ def find_run(reference: str, data_dir: Path, needed: str = RECORD) -> Path:
     if folder.is_dir():
         raise UsageError(f"{reference} is not a run's folder (no {RECORD}); give the folder that train printed")
     records = sorted([*data_dir.glob(f"runs/*/{RECORD}"), *data_dir.glob(f"sweeps/*/*/{RECORD}")])
-    if reference == LATEST and (usable := [record for record in records if (record.parent / needed).exists()]):
+    if reference == LATEST:
+        usable = [record for record in records if (record.parent / needed).exists()]
+        if not usable:
+            raise UsageError(f"no run in {data_dir} has {needed} yet; train one, or tell where runs are with data_dir=")
         return max(usable, key=lambda record: record.stat().st_mtime).parent
     if len(reference) >= 8:
         for record in records:

@@ -218,7 +218,8 @@ class TrackingConfig(Strict):
 
 
 class SweepConfig(Strict):
-    """Name of a sweep, and whether its failed runs are repeated."""
+    """Name of a sweep, whether its failed runs are repeated, and whether its settings are one model."""
 
     name: Name | None
     retry: bool
+    ensemble: bool

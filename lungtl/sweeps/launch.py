@@ -53,6 +53,7 @@ class Sweep:
     places: list[str] = field(default_factory=list)  # overrides that lead the next command to its data and MLflow
     dataset: list[str] = field(default_factory=list)  # overrides of the dataset that all runs share
     folds: bool = False  # of a cross-validation: they are pooled, and are no settings to choose from
+    ensemble: bool = False  # the runs of all settings are one model
 
     def with_status(self, *statuses: str) -> list[Path]:
         """The runs of this call with one of these statuses."""
@@ -97,6 +98,7 @@ def start(config: Any) -> None:
         folder, tracker, folders, read_states(folder), places(data_dir, tracking),
         dataset=[line for line in shared if override_key(line).partition(".")[0] == "dataset"],
         folds=config.hydra.job.config_name == "crossval",
+        ensemble=config.sweep.ensemble,
     )  # fmt: skip
 
 
@@ -153,13 +155,13 @@ def end(status: str) -> bool:
     if status == "FINISHED":
         _current.wait_for_other_processes()
     sweep, tracker, where = _current.folder, _current.tracker, _current.places
-    folds, data = _current.folds, _current.dataset
+    folds, data, ensemble = _current.folds, _current.dataset, _current.ensemble
     unfinished, _current = _current.with_status("new", "killed", "failed"), None
     now = progress(sweep)
     chosen = None if folds else _write_report(sweep)
     best = now.best if chosen is None else chosen
     if not unfinished:
-        _write_ensemble(sweep)
+        _write_ensemble(sweep, ensemble)
     try:
         publish_sweep(tracker, sweep)
         if chosen is not None:
@@ -186,7 +188,7 @@ def end(status: str) -> bool:
     if folds and status == "FINISHED":
         from lungtl.sweeps.folds.pooled import pool_sweep  # pandas, matplotlib
 
-        pool_sweep(sweep)
+        pool_sweep(sweep, ensemble)
     if unfinished and status == "FINISHED":
         raise LungtlError(
             f"{plural(len(unfinished), 'run')} did not finish (see above and {sweep}); fix the cause, then: "
@@ -219,8 +221,10 @@ def _write_report(sweep: Path) -> Path | None:
     return None
 
 
-def _write_ensemble(sweep: Path) -> None:
-    """Write the ensemble of a sweep's runs into its folder; nothing for fewer than two or for several settings.
+def _write_ensemble(sweep: Path, all_settings: bool = False) -> None:
+    """Write the ensemble of a sweep's runs into its folder; nothing for fewer than two.
+
+    Runs of several settings are one only with `all_settings`; otherwise nothing is written.
 
     Runs that differ in their data have none, which is only logged, since the parent run must be closed.
     """
@@ -231,9 +235,10 @@ def _write_ensemble(sweep: Path) -> None:
 
     try:
         runs = [run for run in find_runs(sweep) if (run.folder / BUNDLE).is_dir()]
-        if len({run.setting for run in runs}) > 1:
+        settings = dict.fromkeys(run.name for run in runs)
+        if len({run.setting for run in runs}) > 1 and not all_settings:
             return
-        name = f"ensemble of {len(runs)}: {runs[0].name}"
+        name = f"ensemble of {len(runs)}: {', '.join(settings)}"
         write_ensemble([run.folder for run in runs], sweep, name, parent_of(sweep))
         log.info("the %d runs as one model: %s", len(runs), typed("evaluate", assigned("model", sweep), "dataset=..."))
     except LungtlError as error:

@@ -32,7 +32,7 @@ def test_it_is_the_run_that_started_last_and_has_what_is_needed(tmp_path: Path) 
 
 
 def test_without_a_run_there_is_no_latest(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no run latest among the 0"):
+    with pytest.raises(UsageError, match=r"has run\.json yet; train one"):
         find_run("latest", tmp_path)
 
 

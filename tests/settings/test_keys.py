@@ -74,6 +74,7 @@ split.train_patients    setting  fixed    named    reproduced
 split.val               setting  fixed    named    reproduced
 sweep.name              none     changes  -        -
 sweep.retry             none     changes  -        -
+sweep.ensemble          none     changes  -        -
 tracking.enabled        none     changes  -        reproduced
 tracking.experiment     none     changes  -        reproduced
 tracking.uri            none     changes  -        -

@@ -12,7 +12,7 @@ from lungtl.sweeps import launch
 from tests.sweeps.folds.test_pooled import run_folder
 
 
-def written(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], str]]:
+def written(sweep: Path, monkeypatch: pytest.MonkeyPatch, all_settings: bool = False) -> list[tuple[list[str], str]]:
     calls: list[tuple[list[str], str]] = []
 
     def note(runs: list[Path], folder: Path, name: str, run_id: str | None) -> None:
@@ -20,7 +20,7 @@ def written(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str
         calls.append(([run.name for run in runs], name))
 
     monkeypatch.setattr(ensemble, "write_ensemble", note)
-    launch._write_ensemble(sweep)
+    launch._write_ensemble(sweep, all_settings)
     return calls
 
 
@@ -41,6 +41,9 @@ def test_several_settings_leave_none(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for number, rate in enumerate((1, 2)):
         add_run(tmp_path, number, 0, lr=rate)
     assert written(tmp_path, monkeypatch) == []
+    assert written(tmp_path, monkeypatch, all_settings=True) == [
+        (["0", "1"], "ensemble of 2: lr=1 toy tiny frozen mean, lr=2 toy tiny frozen mean")
+    ]
 
 
 def test_a_single_run_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

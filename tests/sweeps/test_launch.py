@@ -125,13 +125,13 @@ def test_without_a_report_the_parent_is_closed(
 def test_the_folds_of_a_cross_validation_are_pooled_at_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str, times: int
 ) -> None:
-    pooled: list[Path] = []
-    monkeypatch.setattr("lungtl.sweeps.folds.pooled.pool_sweep", pooled.append)
+    pooled: list[tuple[Path, bool]] = []
+    monkeypatch.setattr("lungtl.sweeps.folds.pooled.pool_sweep", lambda *given: pooled.append(given))
     _, folder = sweep_of(tmp_path, {"done": replace(STARTED, state="finished", value=0.5)})
     assert launch._current is not None
-    launch._current.folds = True
+    launch._current.folds = launch._current.ensemble = True
     assert launch.end(status)
-    assert pooled == [folder] * times
+    assert pooled == [(folder, True)] * times
 
 
 def test_a_launcher_without_progress_is_not_restarted(tmp_path: Path) -> None:

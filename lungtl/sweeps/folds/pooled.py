@@ -1,12 +1,14 @@
 """Pool the folds of a cross-validation: `pooled/` in the sweep's folder.
 
-All folds of a setting with one pair of seeds are a repeat, which is pooled into one set of predictions.
+All folds of a setting with one pair of seeds are a repeat, which is pooled into one set of predictions. Those of all
+settings together, where they are one model, are a repeat as well: each case has the mean of its predictions.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,15 @@ from lungtl.evaluation.document import evaluation_document
 from lungtl.evaluation.figures import roc, save
 from lungtl.evaluation.formatting import text_table
 from lungtl.evaluation.metrics import score
-from lungtl.evaluation.pooling import CONTROL, over_folds, pool_folds, pooled_gain, shared_calibration
+from lungtl.evaluation.pooling import (
+    CONTROL,
+    Fold,
+    mean_of_settings,
+    over_folds,
+    pool_folds,
+    pooled_gain,
+    shared_calibration,
+)
 from lungtl.runs.folder import METRICS, read_record
 from lungtl.settings.errors import LungtlError
 from lungtl.sweeps.folds.page import write_page
@@ -28,10 +38,16 @@ from lungtl.sweeps.folds.tables import markdown, table_row, terminal_rows
 
 log = logging.getLogger(__name__)
 POOLED, PREDICTIONS, OUT_OF_FOLD = "pooled", "oof_predictions.csv", "out_of_fold"
+ENSEMBLE = "ensemble"
+"""The setting that is the mean of all others."""
 
 
-def pool_sweep(sweep: Path) -> None:
+def pool_sweep(sweep: Path, ensemble: bool = False) -> None:
     """Pool every repeat whose folds all finished and print the results' folder; log the other repeats.
+
+    Args:
+        sweep: the folder of the runs.
+        ensemble: pool the mean of all settings, too.
 
     The sweep's folder gets `pooled/` with report.html, table.csv, README.md and, for each repeat, a folder with
     oof_predictions.csv, metrics.json and roc.png.
@@ -42,13 +58,22 @@ def pool_sweep(sweep: Path) -> None:
     repeats: dict[tuple[str, int, int], list[FoldRun]] = {}
     for run in find_runs(sweep):
         repeats.setdefault((run.setting, run.split_seed, run.seed), []).append(run)
-    documents = []
+    documents: list[dict[str, Any]] = []
+    pooled: dict[tuple[int, int], list[list[FoldRun]]] = {}  # seeds -> the repeats of all settings
     for number, repeat in enumerate(repeats.values()):
+        first = repeat[0]
         try:
-            documents.append(pool_repeat(sweep / POOLED / str(number), repeat))
+            documents.append(pool_repeat(sweep / POOLED / str(number), repeat, read_folds(repeat)))
+            pooled.setdefault((first.split_seed, first.seed), []).append(repeat)
         except LungtlError as error:
-            first = repeat[0]
             log.error("not pooled: %s split.seed=%d seed=%d: %s", first.name, first.split_seed, first.seed, error)
+    if ensemble and len(documents) == len(repeats) > len(pooled):
+        for settings in pooled.values():
+            folds = [mean_of_settings(same) for same in zip(*map(read_folds, settings), strict=True)]
+            together = [
+                replace(run, setting=ENSEMBLE, name=_ensemble_name(settings)) for each in settings for run in each
+            ]
+            documents.append(pool_repeat(sweep / POOLED / str(len(documents)), together, folds))
     if documents:
         write_table(pd.DataFrame([table_row(document) for document in documents]), sweep / POOLED / "table.csv")
         (sweep / POOLED / "README.md").write_text(markdown(documents), encoding="utf-8")
@@ -61,13 +86,24 @@ def pool_sweep(sweep: Path) -> None:
         )
 
 
-def pool_repeat(out: Path, runs: list[FoldRun]) -> dict[str, Any]:
+def _ensemble_name(settings: list[list[FoldRun]]) -> str:
+    """The words that the names of all settings share, and one that says what their mean is."""
+    names = [repeat[0].name.split() for repeat in settings]
+    return " ".join([*(word for word in names[0] if all(word in name for name in names)), ENSEMBLE])
+
+
+def pool_repeat(out: Path, runs: list[FoldRun], folds: list[Fold]) -> dict[str, Any]:
     """Write the pooled results of one repeat; returns the content of its metrics.json.
 
+    Args:
+        out: gets the files.
+        runs: of the repeat, or of all settings.
+        folds: their results, by fold.
+
     Raises:
-        LungtlError: a fold did not finish, or the folds do not test every patient of one store once.
+        LungtlError: the folds do not test every patient of one store once.
     """
-    folds, first = read_folds(runs), runs[0]
+    first = runs[0]
     pooled = pool_folds(folds)
     labels, model, patients = pooled["label"], pooled["probability"], pooled["patient_id"]
     columns = [name for name in pooled.columns if name.startswith(CONTROL)]

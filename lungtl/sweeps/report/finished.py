@@ -93,8 +93,10 @@ def find_sweep(reference: str, data_dir: Path) -> Path:
     for folder in (*named, Path(reference).expanduser()):
         if folder.is_dir():
             return folder.resolve()
-    known = f"the latest is {sweeps[-1].name}" if sweeps else f"start one with {typed('train', '-m')}"
-    raise UsageError(f"no sweep {reference} among the {len(sweeps)} in {data_dir}; give its folder or name ({known})")
+    if not sweeps:
+        raise UsageError(f"no sweep {reference}: {data_dir} has none yet; start one with {typed('train', '-m')}")
+    known = f"{data_dir} has {len(sweeps)}, the latest is {sweeps[-1].name}"
+    raise UsageError(f"no sweep {reference}: {known}; give its folder or name")
 
 
 def run_folders(sweep: Path) -> dict[Path, State | None]:

@@ -110,8 +110,8 @@ def test_a_sweep_is_found_by_folder_name_or_age(tmp_path: Path) -> None:
 
 def test_no_such_sweep(tmp_path: Path) -> None:
     for reference in ("x", "latest"):
-        with pytest.raises(UsageError, match=rf"no sweep {reference} among the 0 .*train -m"):
+        with pytest.raises(UsageError, match=rf"no sweep {reference}: .* none yet; .*train -m"):
             find_sweep(reference, tmp_path)
     started(tmp_path, "lr", 1_000)
-    with pytest.raises(UsageError, match=r"no sweep x among the 1 .*latest is lr"):
+    with pytest.raises(UsageError, match=r"no sweep x: .* has 1, the latest is lr"):
         find_sweep("x", tmp_path)
