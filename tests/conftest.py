@@ -15,7 +15,7 @@ from tests.forked import Forks, isolated
 hypothesis.settings.register_profile("lungtl", deadline=None)
 hypothesis.settings.load_profile("lungtl")
 COMMANDS = ("tests/commands/", "tests/training/test_killed.py", "tests/test_wheel.py")
-DATA = ("tests/sources/", "tests/benchmarks/", "tests/docs/")
+DATA = ("tests/sources/", "tests/benchmarks/", "tests/docs/", "tests/test_experiments.py")
 SWEEPS = ("tests/sweeps/test_launchers.py", "tests/sweeps/search/test_search.py")
 UNITS = (COMMANDS, DATA, SWEEPS)
 """What one xdist worker runs together: some share runs, others LIDC-IDRI's annotations or a process that forks."""

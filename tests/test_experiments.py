@@ -34,7 +34,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     np.savez(target / "few.npz", **{name: images[name][chosen] for name in images.files})
     table.to_csv(target / "few.csv", index=False)
     arrays = [f"dataset.images={target / 'few.npz'}", f"dataset.table={target / 'few.csv'}"]
-    phantom = ["dataset.scans=12", "dataset.z_range_mm=16", "dataset.matrix=32"]
+    phantom = ["dataset.scans=16", "dataset.z_range_mm=16", "dataset.matrix=32"]
     return {"slices": [f"dataset.root={target}"], "maxslice": arrays, "phantom_aggregators": phantom}
 
 
