@@ -56,7 +56,7 @@ prepare: setup  ## lungtl prepare, with ARGS="dataset=lidc dataset.root=..."
 	$(BIN)/python -m lungtl.prepare $(ARGS)
 
 test: setup  ## all tests; those on real data if it is found
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder $(ARGS)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder $(ARGS)
 
 exhaustive: setup  ## the tests that `make test` leaves out; ten kills of a sweep of 12 runs
 	LUNGTL_TEST_KILLS=10 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m exhaustive $(ARGS)

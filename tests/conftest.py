@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
 import hypothesis
 import pytest
 
+import tests.hydra_once  # noqa: F401
 from tests.forked import Forks, isolated
 
 hypothesis.settings.register_profile("lungtl", deadline=None)
 hypothesis.settings.load_profile("lungtl")
-COMMANDS = ("tests/commands/", "tests/training/test_killed.py")
-DATA = ("tests/sources/", "tests/benchmarks/", "tests/docs/")
+COMMANDS = ("tests/commands/", "tests/training/test_killed.py", "tests/test_wheel.py")
+DATA = ("tests/sources/", "tests/benchmarks/", "tests/docs/", "tests/test_experiments.py")
 SWEEPS = ("tests/sweeps/test_launchers.py", "tests/sweeps/search/test_search.py")
 UNITS = (COMMANDS, DATA, SWEEPS)
 """What one xdist worker runs together: some share runs, others LIDC-IDRI's annotations or a process that forks."""
@@ -41,6 +43,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return units.index(unit) if unit in units else len(units) + (unit not in slow)
 
     items.sort(key=position)
+
+
+def pytest_collection_finish() -> None:
+    """All that the tests import is there to stay: the garbage collector need not look at it again."""
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -14,7 +14,7 @@ from tests.real_data import folder, needs, unpack
 STUDIES = sorted(path.stem for path in (Path(__file__).parents[1] / "experiments").glob("*.yaml"))
 FAST = ["image.size=32", "backbone.weights=none", "trainer.max_epochs=1", "tracking=none", "evaluation.untrained=false",
         "evaluation.figures=false", "evaluation.resamples=10", "split.test=0.3", "split.val=0.3",
-        "split.train_patients=null"]  # fmt: skip
+        "split.train_patients=null", "workers=1"]  # fmt: skip
 PATIENTS = 30
 OWN_NETWORK = ("backbones", "maxslice", "nodules")
 """Studies that choose a backbone; the others are passed with a tiny one."""
@@ -34,7 +34,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     np.savez(target / "few.npz", **{name: images[name][chosen] for name in images.files})
     table.to_csv(target / "few.csv", index=False)
     arrays = [f"dataset.images={target / 'few.npz'}", f"dataset.table={target / 'few.csv'}"]
-    phantom = ["dataset.scans=20", "dataset.z_range_mm=20", "dataset.matrix=32"]
+    phantom = ["dataset.scans=16", "dataset.z_range_mm=16", "dataset.matrix=32"]
     return {"slices": [f"dataset.root={target}"], "maxslice": arrays, "phantom_aggregators": phantom}
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from lungtl import __version__
+from tests.forked import Forks
 
 pytestmark = pytest.mark.slow
 CHECKOUT = Path(__file__).parents[1]
@@ -50,7 +51,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def lab(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder: the worked example of the docs."""
     folder = tmp_path_factory.mktemp("user") / "lab"
     shutil.copytree(CHECKOUT / "docs" / "example_lab", folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -88,16 +89,27 @@ def test_the_wheel_is_what_runs(run: Run, environment: Path) -> None:
     [
         (["lungtl", "trian"], "unknown command trian; did you mean train?"),
         (["lungtl", "train", "--config-dir", "conf", "aggregator=minee"], "no such option; did you mean mine?"),
-        (["lungtl", "train", "--config-dir=conf", "aggregator=mine", "aggregator.temperatur=1"],
-         "did you mean aggregator.temperature?"),
-        (["python", "-m", "lungtl.train", "experiments=mien"], "did you mean mine?"),
     ],
-)  # fmt: skip
+)
 def test_a_typo_is_one_line_with_the_nearest_name(run: Run, command: list[str], message: str) -> None:
     """Other typos are answered in tests/settings."""
     error = run(*command, code=2).stderr
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config-dir=conf", "aggregator=mine", "aggregator.temperatur=1"], "did you mean aggregator.temperature?"),
+        (["experiments=mien"], "did you mean mine?"),
+    ],
+)
+def test_a_typo_beside_a_users_parts(warm: Forks, lab: Path, arguments: list[str], message: str) -> None:
+    done = warm.command("lungtl.train", *arguments, folder=lab, environment={"PYTHONPATH": str(lab)})
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 OTHERS = """
@@ -129,9 +141,11 @@ def test_a_users_study_and_classes_in_a_sweep_of_several_processes(run: Run, lab
     assert sorted(bundle["aggregator"]["temperature"] for bundle in bundles) == [1, 2]
 
 
-def test_each_part_by_the_name_of_its_class(run: Run, lab: Path) -> None:
+def test_each_part_by_the_name_of_its_class(warm: Forks, lab: Path) -> None:
     (lab / "mylab" / "others.py").write_text(OTHERS)
     others = [f"{group}._target_=mylab.others.{group.title()}" for group in ("backbone", "freezing", "loss", "dataset")]
-    folder = run("python", "-m", "lungtl.train", "aggregator._target_=mylab.agg.Mine", *others, *TINY).stdout.strip()
-    bundle = json.loads((Path(folder) / "bundle" / "config.json").read_text())
+    line = ["aggregator._target_=mylab.agg.Mine", *others, *TINY]
+    done = warm.command("lungtl.train", *line, folder=lab, environment={"PYTHONPATH": str(lab)})
+    assert done.returncode == 0, done.stderr
+    bundle = json.loads((lab / done.stdout.strip() / "bundle" / "config.json").read_text())
     assert bundle["aggregator"] == {"_target_": "mylab.agg.Mine"}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit  # of Student's t
 
 MOST_BAGS = 128  # of the training that are kept
 NEIGHBOURS = 5
@@ -86,7 +86,7 @@ def fit_reference(training: Sequence[Floats], validation: Sequence[Floats]) -> R
     distances = found._distances(np.stack(validation))
     logs = np.log(distances.clip(np.finfo(np.float32).tiny))
     n = len(logs)
-    limit = logs.mean() + student.ppf(CERTAINTY, n - 1) * logs.std(ddof=1) * np.sqrt(1 + 1 / n)
+    limit = logs.mean() + stdtrit(n - 1, CERTAINTY) * logs.std(ddof=1) * np.sqrt(1 + 1 / n)
     threshold = max(float(np.quantile(distances, QUANTILE)), float(np.exp(limit)))
     return Reference(found.embeddings, mean, scale, threshold, len(validation))
 

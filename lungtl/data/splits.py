@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from lungtl.data.tables import read_table, write_table
 from lungtl.settings.errors import LungtlError, UsageError
@@ -200,6 +199,8 @@ def _draw(patients: pd.Series, fraction: float, seed: int, name: str) -> tuple[p
     """Split patients into the rest and a stratified fraction."""
     if fraction >= 1:
         raise UsageError(f"split.val and split.test leave no training data (the {name} fraction is {fraction:.2f})")
+    from sklearn.model_selection import train_test_split
+
     try:
         rest, selected = train_test_split(patients, test_size=fraction, stratify=patients, random_state=seed)
     except ValueError as error:
@@ -216,6 +217,8 @@ def _folds(patients: pd.Series, config: SplitConfig) -> dict[str, str]:
             f"{config.folds} folds require {config.folds} patients of each class, the rarer class has "
             f"{patients.value_counts().min()}; lower split.folds"
         )
+    from sklearn.model_selection import StratifiedKFold
+
     splitter = StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
     split_of = {str(patient): "train" for patient in patients.index}
     for number, (_, members) in enumerate(splitter.split(patients, patients)):

@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
-from scipy.optimize import brentq, minimize
 from scipy.special import expit, logit
-from sklearn.isotonic import IsotonicRegression
 
 from lungtl.evaluation.checks import check_labels, check_probabilities, one_class
 from lungtl.evaluation.estimate import STRICT, Probability
@@ -78,6 +76,8 @@ def fit_platt(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
     Returns:
         Kind platt. Kind none, with the reason, where there is one class or the best slope is not positive.
     """
+    from scipy.optimize import minimize
+
     y = check_labels(labels)
     p = check_probabilities(probabilities, len(y))
     if y.min() == y.max():
@@ -113,6 +113,8 @@ def fit_temperature(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
     Returns:
         Kind temperature. Kind none, with the reason, where there is one class or the best is outside `TEMPERATURES`.
     """
+    from scipy.optimize import brentq
+
     y = check_labels(labels)
     p = check_probabilities(probabilities, len(y))
     if y.min() == y.max():
@@ -145,6 +147,8 @@ def fit_isotonic(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
     Returns:
         Kind isotonic. Kind none, with the reason, where there is one class.
     """
+    from sklearn.isotonic import IsotonicRegression
+
     y = check_labels(labels)
     p = check_probabilities(probabilities, len(y))
     if y.min() == y.max():

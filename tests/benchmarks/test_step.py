@@ -11,6 +11,7 @@ from benchmarks.step import bare_lightning, bare_loop, trained
 TINY = (
     "image.size=32", "dataset.scans=12", "dataset.matrix=32", "trainer.batch_size=2", "trainer.max_epochs=1",
     "head.dropout=0", "schedule.warmup_epochs=0", "backbone.name=test_resnet.r160_in1k", "backbone.weights=none",
+    "workers=1",
 )  # fmt: skip
 
 

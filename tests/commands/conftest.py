@@ -168,7 +168,7 @@ def fresh(lab: Lab) -> Lab:
 @pytest.fixture(scope="session")
 def untracked(fresh: Lab) -> Trained:
     """The first run of its data_dir, without MLflow."""
-    done = fresh.train("trainer.max_epochs=2", "tracking=none")
+    done = fresh.train("trainer.max_epochs=2", "tracking=none", "evaluation.figures=false")
     assert not list(fresh.data_dir.glob("mlflow*")), "tracking=none left something of MLflow"
     return Trained(done, done.folder)
 
@@ -189,7 +189,7 @@ def client(lab: Lab, trained: Trained) -> Any:
 @pytest.fixture(scope="session")
 def scored(lab: Lab, trained: Trained) -> Done:
     """All bags, scored by the run that the start of its MLflow id names."""
-    return lab.run("evaluate", f"model={trained.run_id[:8]}", "split=all", *lab.dataset())
+    return lab.run("evaluate", f"model={trained.run_id[:8]}", "split=all", "heatmaps=false", *lab.dataset())
 
 
 @pytest.fixture(scope="session")

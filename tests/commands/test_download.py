@@ -58,12 +58,12 @@ class Cloud:
 
     def fill(self, series: Sequence[dict[str, bytes]]) -> None:
         """Put the series at the stand-in, each the content of its files."""
+        objects: dict[str, bytes] = {}
         for number, ((patient, uid), files) in enumerate(zip(fake_index.first_series(), series, strict=True)):
-            for name, content in files.items():
-                self.server.put(f"{fake_index.uuid(number)}/{name}", content)
+            objects |= {f"{fake_index.uuid(number)}/{name}": content for name, content in files.items()}
             self.rows.append(fake_index.row(number, uid, len(files), sum(map(len, files.values()))))
             self.files |= {f"{patient}/1.2.{number}/{uid}/{name}": content for name, content in files.items()}
-        self.server.requests.clear()
+        self.server.hold(objects)
 
     def arguments(self) -> list[str]:
         """Writes the index."""
@@ -123,7 +123,6 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, bytes]]:
 
 @pytest.fixture
 def cloud(server: StandIn, lab: Lab, series: list[dict[str, bytes]], tmp_path: Path) -> Cloud:
-    server.empty()
     cloud = Cloud(server, tmp_path, lab.forks)
     cloud.fill(series)
     return cloud

@@ -18,7 +18,7 @@ QUICK = ["tracking=none", "heatmaps=false", "resamples=50"]
 
 @pytest.fixture(scope="module")
 def evaluated(lab: Lab, trained: Trained) -> Done:
-    return lab.run("evaluate", f"model={trained.folder}", "tracking=none", *lab.dataset())
+    return lab.run("evaluate", f"model={trained.folder}", "tracking=none", "heatmaps=false", *lab.dataset())
 
 
 def test_a_run_on_its_own_dataset_gives_the_numbers_of_training(evaluated: Done, trained: Trained) -> None:

@@ -13,13 +13,13 @@ from tests.commands.conftest import MODEL, Done, Lab, Trained, read_csv, read_js
 from tests.documents import check_document
 
 pytestmark = pytest.mark.slow
-PHANTOM = ["dataset=phantom", "dataset.matrix=64", "dataset.z_range_mm=40", "workers=1", "tracking=none"]
+PHANTOM = ["dataset=phantom", "dataset.matrix=64", "workers=1", "tracking=none"]
 CONTROLS = {"prevalence", "diameter", "untrained", "probe"}
 
 
 @pytest.fixture(scope="module")
 def on_phantom(lab: Lab) -> Trained:
-    done = lab.run("train", *PHANTOM, "dataset.scans=24", *MODEL, "trainer.max_epochs=3")
+    done = lab.run("train", *PHANTOM, "dataset.scans=24", *MODEL, "trainer.max_epochs=2")
     return Trained(done, done.folder)
 
 

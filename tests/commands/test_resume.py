@@ -14,7 +14,7 @@ from tests.commands.conftest import MODEL, QUICK, Lab, read_csv, read_json
 from tests.training import killing
 
 pytestmark = pytest.mark.slow
-EPOCHS, BATCHES = 3, 4  # of each epoch: 16 training scans, 4 in a batch
+EPOCHS, BATCHES = 2, 4  # of each epoch: 16 training scans, 4 in a batch
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +100,7 @@ def test_a_killed_run_goes_on(lab: Lab, arguments: list[str], whole: Path, momen
     same_end(client, whole, folder)
 
 
+@pytest.mark.exhaustive  # tests/commands/test_train.py resumes a run that ended
 def test_a_resumed_run_records_its_settings_and_trains_longer(lab: Lab, arguments: list[str], whole: Path) -> None:
     folder = new_folder(lab, arguments, -signal.SIGKILL, "BagModule", "training_step", BATCHES + 2)
     more = [f"resume={folder}", f"data_dir={lab.data_dir}", f"trainer.max_epochs={EPOCHS + 1}"]

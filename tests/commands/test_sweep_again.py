@@ -139,44 +139,37 @@ def read_value(called: Called, run: Any) -> float:
     return float(read_json(called.sweep / run.data.tags["lungtl.config_key"] / "status.json")["value"])
 
 
-def test_a_larger_grid_starts_only_what_is_new(call: Caller) -> None:
-    first = call("larger", "seed=0", "aggregator=mean", "trainer.max_epochs=1")
-    assert first.code == 0, first.said
-    before = {path: path.stat().st_mtime_ns for path in first.sweep.glob("*/metrics.json")}
-    again = call("larger", "seed=0,1", "aggregator=mean", "trainer.max_epochs=1")
-    assert again.code == 0, again.said
-    assert again.plan == "sweep larger: 1 new, 1 finished"
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert len(runs(first.sweep)) == len(before) + 1 == 2
-
-
-def test_a_failed_child_is_tried_again_when_that_is_asked_for(call: Caller, lab: Lab) -> None:
-    table = lab.table("later.csv", lab.rows(range(24)))
-    grid = ["aggregator=mean", f"dataset.table={lab.root / 'labels.csv'},{table}", "trainer.max_epochs=1"]
+def test_a_larger_grid_starts_what_is_new_and_what_failed_when_that_is_asked_for(call: Caller, lab: Lab) -> None:
+    table, new = lab.table("later.csv", lab.rows(range(24))), lab.table("new.csv", lab.rows(range(22)))
+    grid = f"dataset.table={lab.root / 'labels.csv'},{table}"
     moved = table.rename(lab.root / "away.csv")
-    failed = call("mended", *grid)
+    failed = call("mended", grid, "trainer.max_epochs=1")
     assert failed.code == 1
     last = failed.said.rstrip().splitlines()
     assert last[-1].startswith("error: 1 run did not finish")
     assert "sweep.name=mended sweep.retry=true" in last[-1]
     named = [line for line in last if line.startswith("not finished: ")]
     assert ["later.csv" in line for line in named] == [True]
+    before = {path: path.stat().st_mtime_ns for path in failed.sweep.glob("*/metrics.json")}
+    assert len(before) == 1
 
     shutil.move(moved, table)
-    mended = call("mended", *grid, "sweep.retry=true")  # tests/sweeps/test_jobs.py does without
+    mended = call("mended", f"{grid},{new}", "trainer.max_epochs=1", "sweep.retry=true")
     assert mended.code == 0, mended.said
-    assert mended.plan == "sweep mended: 1 finished, 1 failed"
-    assert len(mlflow_children(open_client(None, lab.data_dir), mended.sweep)) == 2
+    assert mended.plan == "sweep mended: 1 new, 1 finished, 1 failed"  # tests/sweeps/test_jobs.py: without retry
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(mlflow_children(open_client(None, lab.data_dir), mended.sweep)) == len(runs(mended.sweep)) == 3
 
 
 def test_a_child_that_is_resumed_by_name_is_finished_for_the_sweep(call: Caller, lab: Lab) -> None:
-    line = ["-m", *lab.dataset(), *MODEL, *SHORT, f"data_dir={lab.data_dir}", "sweep.name=named", "seed=5"]
+    line = ["-m", *lab.dataset(), *MODEL, *SHORT, f"data_dir={lab.data_dir}", "sweep.name=named", "seed=5",
+            "trainer.max_epochs=1"]  # fmt: skip
     log = lab.root / "named.log"
     code = lab.forks.run(killing.command, log, str(lab.root), line, "BagModule", "training_step", 1)
     assert code == -signal.SIGKILL, log.read_text()
     (child,) = (lab.data_dir / "sweeps" / "named").glob("*/run.json")
     resume = [f"resume={child.parent}", f"data_dir={lab.data_dir}"]
     assert lab.forks.run(killing.command, log, str(lab.root), resume) == 0, log.read_text()
-    again = call("named", "seed=5")
+    again = call("named", "seed=5", "trainer.max_epochs=1")
     assert again.code == 0
     assert again.plan == "sweep named: 1 finished"

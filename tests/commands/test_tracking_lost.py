@@ -11,40 +11,44 @@ import pytest
 from lungtl.tracking.backend import open_client
 from tests.commands.conftest import QUICK, Lab, Trained, read_json
 from tests.forked import CLOSED_PORT
-from tests.tracking.mlflow_server import MlflowServer
+from tests.tracking.mlflow_server import Door, MlflowServer
 from tests.tracking.run_folder import recorded
 
 pytestmark = pytest.mark.slow
-EPOCHS = 3
+EPOCHS = 2
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """Shut, it looks like a server that was killed: tests/tracking/test_sync.py kills one."""
     server = MlflowServer(tmp_path_factory.mktemp("server"))
     server.start()
-    yield server
+    door = Door(server.port)
+    door.open()
+    yield door
+    door.shut()
     server.kill()
 
 
-def train(lab: Lab, server: MlflowServer) -> Trained:
+def train(lab: Lab, server: Door) -> Trained:
     done = lab.train(f"trainer.max_epochs={EPOCHS}", f"tracking.uri={server.uri}", *QUICK)
     return Trained(done, done.folder)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(lab: Lab, server: MlflowServer) -> Trained:
+def undisturbed(lab: Lab, server: Door) -> Trained:
     return train(lab, server)
 
 
 @pytest.fixture(scope="module")
-def lost(lab: Lab, server: MlflowServer, undisturbed: Trained) -> Trained:
-    """A run whose server was killed as soon as the run had written its record."""
+def lost(lab: Lab, server: Door, undisturbed: Trained) -> Trained:
+    """A run that lost its server as soon as the run had written its record."""
     before = set(lab.data_dir.glob("runs/*/run.json"))
     with ThreadPoolExecutor(1) as pool:
         training = pool.submit(train, lab, server)
         while not training.done() and set(lab.data_dir.glob("runs/*/run.json")) == before:
             time.sleep(0.02)
-        server.kill()
+        server.shut()
     return training.result()
 
 
@@ -56,15 +60,15 @@ def test_training_continues_and_warns_once(lab: Lab, lost: Trained) -> None:
     assert "Traceback" not in lost.done.err
 
 
-def test_sync_needs_the_server(lab: Lab, server: MlflowServer, lost: Trained) -> None:
+def test_sync_needs_the_server(lab: Lab, server: Door, lost: Trained) -> None:
     done = lab.run("sync")
     assert done.complaint().startswith("error: 1 of 1 run not sent")
     assert f"tracking.uri={server.uri} cannot be used" in done.err
     assert read_json(lost.folder / "unsent.json")["mlflow_run_id"] == lost.run_id
 
 
-def test_sync_completes_the_run(lab: Lab, server: MlflowServer, lost: Trained, undisturbed: Trained) -> None:
-    server.start()
+def test_sync_completes_the_run(lab: Lab, server: Door, lost: Trained, undisturbed: Trained) -> None:
+    server.open()
     done = lab.run("sync", f"run={lost.folder}")
     assert (done.code, done.out) == (0, f"{lost.run_id} {lost.folder}\n"), done.err
     client = open_client(server.uri, lab.data_dir)
@@ -73,7 +77,7 @@ def test_sync_completes_the_run(lab: Lab, server: MlflowServer, lost: Trained, u
     assert [step for step, _ in found["metrics"]["val/loss"]] == list(range(1, EPOCHS + 1))
 
 
-def test_a_server_stores_the_artifacts_of_its_experiments(lab: Lab, server: MlflowServer, lost: Trained) -> None:
+def test_a_server_stores_the_artifacts_of_its_experiments(lab: Lab, server: Door, lost: Trained) -> None:
     artifacts = open_client(server.uri, lab.data_dir).get_run(lost.run_id).info.artifact_uri
     assert artifacts.startswith("mlflow-artifacts:/")
 

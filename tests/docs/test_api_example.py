@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,12 @@ NOTEBOOK = json.loads((DOCS / "api_example.ipynb").read_text())
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The current folder of both, so that they share dataset and features."""
-    return tmp_path_factory.mktemp("api")
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # the phantom is not written by processes of its own
+    yield tmp_path_factory.mktemp("api")
+    monkeypatch.undo()
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -41,6 +41,9 @@ class StandIn:
             "s3", endpoint_url=self.endpoint, region_name="us-east-1",
             aws_access_key_id="anyone", aws_secret_access_key="anything",
         )  # fmt: skip
+        self._stored: dict[str, bytes] = {}
+        pytest.importorskip("moto.s3.models").s3_backends.reset()  # of an earlier one in this process
+        self._client.create_bucket(Bucket=BUCKET)
 
     def _door(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
@@ -58,13 +61,16 @@ class StandIn:
     def put(self, key: str, content: bytes) -> None:
         """Store a public object."""
         self._client.put_object(Bucket=BUCKET, Key=key, Body=content, ACL="public-read")
+        self._stored[key] = content
 
-    def empty(self) -> None:
-        """Remove all objects and requests."""
-        backends = pytest.importorskip("moto.s3.models").s3_backends
-        for account in backends:
-            backends[account]["aws"].reset()
-        self._client.create_bucket(Bucket=BUCKET)
+    def hold(self, objects: Mapping[str, bytes]) -> None:
+        """Store these objects and no others, and forget all requests."""
+        for key in self._stored.keys() - objects.keys():
+            self._client.delete_object(Bucket=BUCKET, Key=key)
+            del self._stored[key]
+        for key, content in objects.items():
+            if self._stored.get(key) != content:
+                self.put(key, content)
         self.requests.clear()
         self.n_served = None
         self._opened.clear()

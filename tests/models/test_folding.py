@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 from typing import Any
 from unittest.mock import Mock
 
@@ -36,6 +38,11 @@ def with_statistics(network: nn.Module) -> nn.Module:
 
 
 def backbone(name: str) -> TimmBackbone:
+    return deepcopy(_built(name))
+
+
+@cache
+def _built(name: str) -> TimmBackbone:
     torch.manual_seed(0)
     made = with_statistics(TimmBackbone(name, "none"))
     assert isinstance(made, TimmBackbone)

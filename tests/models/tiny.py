@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,6 +24,14 @@ WIDTH = 16  # of the projection
 
 def tiny_backbone(seed: int = 0, name: str = "test_resnet", size: int = 32) -> TimmBackbone:
     """Random weights that let signal through; batch-norm statistics unlike those of any batch, so that use shows."""
+    backbone, random_state = _built(seed, name, size)
+    torch.set_rng_state(random_state)
+    return deepcopy(backbone)
+
+
+@cache
+def _built(seed: int, name: str, size: int) -> tuple[TimmBackbone, Tensor]:
+    """The backbone, which takes long to draw, and the random state that follows."""
     torch.manual_seed(seed)
     backbone = TimmBackbone(name, weights="none")
     backbone.set_input_size(size)
@@ -34,7 +44,7 @@ def tiny_backbone(seed: int = 0, name: str = "test_resnet", size: int = 32) -> T
         for key, parameter in backbone.named_parameters():
             if parameter.ndim == 1 and key.endswith("weight"):  # timm starts some at zero
                 parameter.uniform_(0.5, 1.5)
-    return backbone
+    return backbone, torch.get_rng_state()
 
 
 def tiny_classifier(

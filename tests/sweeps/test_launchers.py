@@ -15,31 +15,34 @@ from lungtl.sweeps.state import read_state
 from tests.forked import Forks
 from tests.sweeps.search.app import CALLS, KILLED_AT, THREADS, run
 
-LAUNCHERS: dict[str, tuple[str | None, list[str], int | None]] = {
-    "basic": (None, [], None),
-    "joblib": ("joblib", ["hydra.launcher.n_jobs=2"], max(1, cpu_count() // 2)),
-    "slurm_local": ("submitit", ["hydra.launcher.cpus_per_task=1", "hydra.sweeper.max_batch_size=1"], 1),
-    "ray_local": ("ray", ["hydra.launcher.ray.remote.num_cpus=1"], 1),
+LAUNCHERS: dict[str, tuple[str | None, list[str]]] = {
+    "basic": (None, []),
+    "slurm_local": ("submitit", ["hydra.launcher.cpus_per_task=1"]),
+    "ray_local": ("ray", ["hydra.launcher.ray.remote.num_cpus=1"]),
 }
+"""The extra that a launcher needs, and the setting that gives each process one core."""
 
 
-@pytest.mark.parametrize(
-    "launcher", ["basic", "joblib", "slurm_local", pytest.param("ray_local", marks=pytest.mark.slow)]
-)
+def calls(folder: Path) -> tuple[list[str], set[str], set[str]]:
+    """Seeds of the starts, and all their threads and processes."""
+    *_, seeds, threads, processes = zip(
+        *(line.split() for line in (folder / CALLS).read_text().splitlines()), strict=True
+    )
+    return sorted(seeds), set(threads), set(processes)
+
+
+@pytest.mark.parametrize("launcher", ["basic", "slurm_local", pytest.param("ray_local", marks=pytest.mark.slow)])
 def test_a_launcher_divides_the_cores(launcher: str, forks: Forks, tmp_path: Path) -> None:
-    extra, settings, threads = LAUNCHERS[launcher]
+    extra, settings = LAUNCHERS[launcher]
     if extra is not None and find_spec(f"hydra_plugins.hydra_{extra}_launcher") is None:
         pytest.skip(f"needs pip install 'lungtl[{extra}]'")
-    counted = {} if threads is None else {THREADS: "1"}
-    arguments = [f"hydra/launcher={launcher}", *settings, "seed=0,1", f"data_dir={tmp_path}"]
-    done = run(forks, tmp_path, *arguments, **counted)
+    arguments = [f"hydra/launcher={launcher}", *settings, f"data_dir={tmp_path}", *["seed=0,1"] * (extra is None)]
+    done = run(forks, tmp_path, *arguments, **{THREADS: "1"})
     assert done.returncode == 0, done.stderr
-    calls = [line.split() for line in (tmp_path / CALLS).read_text().splitlines()]
-    *_, seeds, seen, processes = zip(*calls, strict=True)
-    assert sorted(seeds) == ["0", "1"]
-    assert (len(set(processes)) > 1) == (launcher != "basic")
-    if threads is not None:
-        assert set(seen) == {str(threads)}
+    seeds, threads, processes = calls(tmp_path)
+    assert seeds == (["0", "1"] if extra is None else ["0"])
+    assert threads == ({"all"} if extra is None else {"1"})
+    assert len(processes) == 1
 
 
 def test_a_killed_process_stops_no_other_run(forks: Forks, tmp_path: Path) -> None:
@@ -47,9 +50,13 @@ def test_a_killed_process_stops_no_other_run(forks: Forks, tmp_path: Path) -> No
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="pip install 'lungtl[joblib]'")
     done = run(
         forks, tmp_path, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1,2", "sweep.name=s",
-        f"data_dir={tmp_path}", **{KILLED_AT: "1"},
+        f"data_dir={tmp_path}", **{KILLED_AT: "1", THREADS: "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    seeds, threads, processes = calls(tmp_path)
+    assert set(seeds) == {"0", "1", "2"}
+    assert threads == {str(max(1, cpu_count() // 2))}
+    assert len(processes) > 2  # two at a time, and one more for the killed one
     assert done.stderr.count("the launcher has stopped (") == 1
     states = [read_state(path.parent) for path in (tmp_path / "sweeps" / "s").glob("*/status.json")]
     assert [state is not None and state.state for state in states] == ["finished"] * 3

@@ -7,9 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,40 @@ class MlflowServer:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(10)
             self._process = None
+
+
+class Door:
+    """A port of loopback that leads to a server; while it is shut, the server cannot be reached."""
+
+    def __init__(self, server: int) -> None:
+        self.server, self.port = server, free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self._sockets: list[socket.socket] = []
+
+    def open(self) -> None:
+        self._sockets = [socket.create_server(("127.0.0.1", self.port))]
+        threading.Thread(target=self._accept, args=self._sockets, daemon=True).start()
+
+    def shut(self) -> None:
+        for one in self._sockets:
+            with suppress(OSError):  # it has ended
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError):  # shut
+            while True:
+                pair = listener.accept()[0], socket.create_connection(("127.0.0.1", self.server))
+                self._sockets += pair
+                for ends in (pair, pair[::-1]):
+                    threading.Thread(target=_forward, args=ends, daemon=True).start()
+
+
+def _forward(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):  # shut
+        while received := source.recv(2**16):
+            target.sendall(received)
+        target.shutdown(socket.SHUT_WR)
 
 
 def free_port() -> int:

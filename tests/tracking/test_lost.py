@@ -24,7 +24,13 @@ CALLS = 20
 """Requests of a whole run, at least."""
 
 
-@pytest.mark.parametrize("calls", range(3, CALLS))
+def at_requests(first: int) -> pytest.MarkDecorator:
+    """Every third request each time; the others are `exhaustive`."""
+    moments = [pytest.param(i, marks=pytest.mark.exhaustive if i % 3 else ()) for i in range(first, CALLS)]
+    return pytest.mark.parametrize("calls", moments)
+
+
+@at_requests(3)
 def test_a_run_that_loses_mlflow_at_any_request_is_completed_later(
     data_dir: Path, undisturbed: dict[str, Any], switch: Switch, calls: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -57,7 +63,7 @@ def test_a_run_whose_server_is_back_at_the_end_sends_everything_itself(
     assert not (tmp_path / FILE).exists()
 
 
-@pytest.mark.parametrize("calls", range(CALLS))
+@at_requests(0)
 def test_sending_that_is_killed_loses_and_repeats_nothing(
     data_dir: Path, undisturbed: dict[str, Any], switch: Switch, calls: int
 ) -> None:

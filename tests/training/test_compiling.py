@@ -92,9 +92,9 @@ def test_every_unfrozen_block_is_compiled(store: Store, tmp_path: Path, graphs: 
 
 
 def test_training_needs_few_graphs_and_afterwards_none_is_used(store: Store, tmp_path: Path, graphs: Graphs) -> None:
-    module, _ = train(store, tmp_path, Gradual(every=1, most=1), max_epochs=2, compile=True)
+    module, _ = train(store, tmp_path, Full(), max_epochs=1, compile=True)
     count = graphs.count
-    assert 2 <= count <= 4  # without gradients, with them, and in validation; not one for each number of slices
+    assert 2 <= count <= 3  # with gradients, and in validation; not one for each number of slices
     with torch.inference_mode():
         module.classifier.backbone(torch.zeros(5, 3, 32, 32))
     assert graphs.count == count

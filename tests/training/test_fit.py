@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +66,16 @@ def split_of(store: Store) -> pd.DataFrame:
     return table.assign(split=["train"] * 8 + ["val"] * 4)
 
 
+@cache
+def conf(name: str) -> dict[str, Any]:
+    """A file of conf/, for nobody to change."""
+    content: dict[str, Any] = yaml.safe_load((conf_dir() / f"{name}.yaml").read_text())
+    return content
+
+
 def config_of(folder: Path, train_slices: int | None = 2, augment: str = "none", **trainer: Any) -> TrainConfig:
     """The settings as they ship, but for a tiny network."""
-    root = yaml.safe_load((conf_dir() / "train.yaml").read_text())
-    groups = {
-        name: yaml.safe_load((conf_dir() / name / file).read_text())
-        for name, file in (
-            ("trainer", "default.yaml"),
-            ("optimizer", "adamw.yaml"),
-            ("schedule", "cosine.yaml"),
-            ("tracking", "none.yaml"),
-        )
-    }
+    root, trained = conf("train"), conf("trainer/default")
     quick = {"max_epochs": 4, "batch_size": 3, "patience": None, "accelerator": "cpu"}
     models = "lungtl.models"
     return TrainConfig.model_validate({
@@ -89,10 +88,10 @@ def config_of(folder: Path, train_slices: int | None = 2, augment: str = "none",
         "loss": {parts.TARGET: "lungtl.training.losses.BagAndSliceLoss"},
         "image": {**root["image"], "size": 32, "augment": augment, "train_slices": train_slices},
         "head": {**root["head"], "width": 16, "dropout": 0.1},
-        "trainer": {**groups["trainer"], **quick, **trainer},
-        "optimizer": {**groups["optimizer"], "lr": 1e-2},
-        "schedule": groups["schedule"],
-        "tracking": groups["tracking"],
+        "trainer": {**trained, **quick, **trainer},
+        "optimizer": {**conf("optimizer/adamw"), "lr": 1e-2},
+        "schedule": conf("schedule/cosine"),
+        "tracking": conf("tracking/none"),
         "evaluation": {**root["evaluation"], "figures": False, "resamples": 100},
     })  # fmt: skip
 

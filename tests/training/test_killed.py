@@ -59,9 +59,10 @@ def goes_on(whole: Undisturbed, folder: Path) -> None:
             assert expected[part] == found[part]
 
 
-def test_killed_at_every_file_operation(whole: Undisturbed, warm: Forks, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.exhaustive)])
+def test_killed_at_file_operations(whole: Undisturbed, warm: Forks, tmp_path: Path, step: int) -> None:
     begun = 0
-    for number in itertools.count():
+    for number in itertools.count(step=step):
         folder = tmp_path / str(number)
         code = warm.run(killing.killed_at_file_operation, tmp_path / "log", whole.data, str(folder), number)
         assert code in (0, -signal.SIGKILL), (tmp_path / "log").read_text()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from typing import Any, Literal
 from unittest import mock
 
@@ -35,6 +36,11 @@ def networks(*quick: tuple[str, Kind]) -> pytest.MarkDecorator:
 
 def backbone_of(name: str, size: int, features: Kind) -> TimmBackbone:
     """Random weights, batch-norm statistics and scales unlike those of any batch, so that a wrong cut shows."""
+    return copy.deepcopy(_built(name, size, features))
+
+
+@cache
+def _built(name: str, size: int, features: Kind) -> TimmBackbone:
     torch.manual_seed(0)
     backbone = TimmBackbone(name, "none", features)
     backbone.set_input_size(size)
