@@ -46,12 +46,14 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
     An undefined p-value, None, stays None and is not counted as a comparison.
     """
-    defined = np.array([p for p in p_values if p is not None], dtype=np.float64)
-    order = np.argsort(defined)
-    adjusted = np.empty_like(defined)
-    adjusted[order] = np.maximum.accumulate(defined[order] * np.arange(len(defined), 0, -1)).clip(max=1)
-    remaining = iter(adjusted)
-    return [None if p is None else float(next(remaining)) for p in p_values]
+    defined = [p for p in p_values if p is not None]
+    if len(defined) < 2:
+        return list(p_values)
+    # imported here: it takes a second, and only reports need it
+    from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]
+
+    adjusted = iter(multipletests(defined, method="holm")[1])
+    return [None if p is None else float(next(adjusted)) for p in p_values]
 
 
 def _sign_flip_p_value(leads: NDArray[np.int64]) -> float:
