@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lungtl import __version__
-from lungtl.settings import parts
+from lungtl.settings import parts, signatures
 from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.sources.base import Source
 from lungtl.sources.dicom import DicomSource
@@ -37,6 +37,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
     for name in [name for name in sys.modules if name.partition(".")[0] == "somelab"]:
         del sys.modules[name]
+    signatures._parse.cache_clear()
 
 
 def test_build_makes_the_object() -> None:
