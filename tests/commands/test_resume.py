@@ -77,7 +77,7 @@ def same_end(client: Any, whole: Path, folder: Path) -> None:
 MOMENTS: dict[str, tuple[str, str, int]] = {
     "in the first epoch": ("BagModule", "training_step", 1),
     "told MLflow, not kept": ("Checkpoints", "on_train_epoch_end", 1),
-    "trained, not evaluated": ("inference", "predict_bags", 0),
+    "trained, not evaluated": ("scoring", "predict_bags", 0),
 }
 
 

@@ -131,12 +131,11 @@ def test_killed_at_random_moments_it_has_the_same_mlflow_runs(
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["runs/done"] == RUNS
     assert parent.data.metrics["runs/left"] == 0
-    best = min(found.values(), key=lambda run: read_value(disturbed, run))
-    assert parent.data.tags["lungtl.best"] == best.info.run_id
-
-
-def read_value(called: Called, run: Any) -> float:
-    return float(read_json(called.sweep / run.data.tags["lungtl.config_key"] / "status.json")["value"])
+    best_of = client.get_run(read_json(whole[0].sweep / "parent.json")["mlflow_run_id"]).data.tags["lungtl.best"]
+    assert (
+        client.get_run(parent.data.tags["lungtl.best"]).data.tags["lungtl.config_key"]
+        == (client.get_run(best_of).data.tags["lungtl.config_key"])
+    )
 
 
 def test_a_larger_grid_starts_what_is_new_and_what_failed_when_that_is_asked_for(call: Caller, lab: Lab) -> None:

@@ -110,7 +110,7 @@ def kill_at_call(owner: Any, name: str, number: int = 0) -> None:
 def command(root: str, arguments: list[str], owner: str = "", name: str = "", number: int = 0) -> None:
     """`python -m lungtl.train ARGUMENTS` in a folder; killed at a call, see `kill_at_call`, where one is named."""
     from lungtl import train
-    from lungtl.models import inference
+    from lungtl.runs import scoring
     from lungtl.runs.resuming import resumed_command_line
     from lungtl.settings import command_line
     from lungtl.settings.schema import TrainConfig
@@ -118,7 +118,7 @@ def command(root: str, arguments: list[str], owner: str = "", name: str = "", nu
     from lungtl.tracking.tracker import MlflowTracker
 
     owners = {"BagModule": BagModule, "Checkpoints": Checkpoints, "MlflowTracker": MlflowTracker,
-              "inference": inference}  # fmt: skip
+              "scoring": scoring}  # fmt: skip
     if owner:
         kill_at_call(owners[owner], name, number)
     os.chdir(root)
