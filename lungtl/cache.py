@@ -83,6 +83,7 @@ def _lines(entry: Entry) -> list[str]:
         "all blocks" if address.get("whole") else f"{address.get('blocks')} blocks",
         f"{address.get('features')}",
         *(f"{mm:g} mm" for mm in image.get("crop_mm", ())),
+        *([f"crop {image['crop']} px"] if image.get("crop") else []),
         f"{image.get('size')} px",
     ]
     if (views := int(address.get("views", 1))) > 1:

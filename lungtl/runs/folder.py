@@ -100,7 +100,7 @@ def find_run(reference: str, data_dir: Path, needed: str = RECORD) -> Path:
     if reference == LATEST:
         usable = [record for record in records if (record.parent / needed).exists()]
         if not usable:
-            raise UsageError(f"no run in {data_dir} has {needed} yet; train one, or tell where runs are with data_dir=")
+            raise UsageError(f"no run in {data_dir} has {needed} yet; train one, or give another data_dir=")
         return max(usable, key=lambda record: record.stat().st_mtime).parent
     if len(reference) >= 8:
         for record in records:

@@ -224,9 +224,8 @@ def _write_report(sweep: Path) -> Path | None:
 def _write_ensemble(sweep: Path, all_settings: bool = False) -> None:
     """Write the ensemble of a sweep's runs into its folder; nothing for fewer than two.
 
-    Runs of several settings are one only with `all_settings`; otherwise nothing is written.
-
-    Runs that differ in their data have none, which is only logged, since the parent run must be closed.
+    Several settings make one only with `all_settings`. Runs that differ in their data have none, which is only logged,
+    since the parent run must be closed.
     """
     if sum((folder / BUNDLE).is_dir() for folder in read_states(sweep)) < 2:
         return

@@ -53,27 +53,27 @@ def pool_sweep(sweep: Path, ensemble: bool = False) -> None:
     oof_predictions.csv, metrics.json and roc.png.
 
     Raises:
-        LungtlError: some repeats could not be pooled.
+        LungtlError: some repeats, or the mean of the settings, could not be pooled.
     """
     repeats: dict[tuple[str, int, int], list[FoldRun]] = {}
     for run in find_runs(sweep):
         repeats.setdefault((run.setting, run.split_seed, run.seed), []).append(run)
     documents: list[dict[str, Any]] = []
-    pooled: dict[tuple[int, int], list[list[FoldRun]]] = {}  # seeds -> the repeats of all settings
+    by_seeds: dict[tuple[int, int], list[list[FoldRun]]] = {}  # the repeats of all settings
     for number, repeat in enumerate(repeats.values()):
         first = repeat[0]
         try:
             documents.append(pool_repeat(sweep / POOLED / str(number), repeat, read_folds(repeat)))
-            pooled.setdefault((first.split_seed, first.seed), []).append(repeat)
+            by_seeds.setdefault((first.split_seed, first.seed), []).append(repeat)
         except LungtlError as error:
             log.error("not pooled: %s split.seed=%d seed=%d: %s", first.name, first.split_seed, first.seed, error)
-    if ensemble and len(documents) == len(repeats) > len(pooled):
-        for settings in pooled.values():
-            folds = [mean_of_settings(same) for same in zip(*map(read_folds, settings), strict=True)]
-            together = [
-                replace(run, setting=ENSEMBLE, name=_ensemble_name(settings)) for each in settings for run in each
-            ]
-            documents.append(pool_repeat(sweep / POOLED / str(len(documents)), together, folds))
+    no_mean: LungtlError | None = None
+    if ensemble and len(documents) == len(repeats):
+        for settings in (settings for settings in by_seeds.values() if len(settings) > 1):
+            try:
+                documents.append(pool_settings(sweep / POOLED / str(len(documents)), settings))
+            except LungtlError as error:
+                no_mean = LungtlError(f"the mean of the settings is not pooled: {error}")
     if documents:
         write_table(pd.DataFrame([table_row(document) for document in documents]), sweep / POOLED / "table.csv")
         (sweep / POOLED / "README.md").write_text(markdown(documents), encoding="utf-8")
@@ -84,12 +84,22 @@ def pool_sweep(sweep: Path, ensemble: bool = False) -> None:
         raise LungtlError(
             f"{len(repeats) - len(documents)} of {len(repeats)} settings and seeds are not pooled; see the errors above"
         )
+    if no_mean is not None:  # raised last: the settings alone have their results
+        raise no_mean
 
 
-def _ensemble_name(settings: list[list[FoldRun]]) -> str:
-    """The words that the names of all settings share, and one that says what their mean is."""
+def pool_settings(out: Path, settings: list[list[FoldRun]]) -> dict[str, Any]:
+    """Write the pooled results of the mean of several settings, like `pool_repeat`; its name is what they share.
+
+    Raises:
+        LungtlError: the settings have other folds, or other cases in a fold.
+    """
     names = [repeat[0].name.split() for repeat in settings]
-    return " ".join([*(word for word in names[0] if all(word in name for name in names)), ENSEMBLE])
+    name = " ".join([*(word for word in names[0] if all(word in other for other in names)), ENSEMBLE])
+    runs = [replace(run, setting=ENSEMBLE, name=name) for repeat in settings for run in repeat]
+    if len(counts := {run.folds for run in runs}) > 1:
+        raise LungtlError(f"the settings have {' and '.join(map(str, sorted(counts)))} folds; expected one split.folds")
+    return pool_repeat(out, runs, [mean_of_settings(same) for same in zip(*map(read_folds, settings), strict=True)])
 
 
 def pool_repeat(out: Path, runs: list[FoldRun], folds: list[Fold]) -> dict[str, Any]:
