@@ -51,6 +51,6 @@ def test_one_setting_has_no_mean_of_its_own(tmp_path: Path) -> None:
 def test_settings_on_different_cases_are_pooled_each_before_the_error(tmp_path: Path) -> None:
     for number, (part, patients) in enumerate((part, patients) for part in range(FOLDS) for patients in (18, 24)):
         run_folder(tmp_path, number, part, lr=patients, patients=patients)
-    with pytest.raises(LungtlError, match="mean of the settings is not pooled: .* different cases in fold 0"):
+    with pytest.raises(LungtlError, match=r"mean of the settings is not pooled: .* different cases in fold 0"):
         pool_sweep(tmp_path, ensemble=True)
     assert len(pd.read_csv(tmp_path / "pooled" / "table.csv")) == 2
