@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
+from lungtl.runs.folder import read_yaml
 from lungtl.settings import command_line
-from lungtl.settings.errors import LungtlError
+from lungtl.settings.errors import LungtlError, UsageError
 from lungtl.settings.schema import ReportConfig
-from lungtl.sweeps.parent import REPORT, parent_of
+from lungtl.sweeps.parent import MULTIRUN, REPORT, parent_of
 from lungtl.tracking.backend import DATABASE, open_client, reason, store_errors
 from lungtl.tracking.mlflow_run import MlflowRun
 
@@ -16,11 +19,19 @@ log = logging.getLogger(__name__)
 
 
 def run(config: ReportConfig) -> None:
-    """Write the report, and print its folder."""
+    """Write the report, and print its folder; of a cross-validation pool the folds again."""
     from lungtl.sweeps.report.finished import find_sweep
     from lungtl.sweeps.report.write import PAGE, write_report
 
     sweep = find_sweep(config.sweep, config.data_dir)
+    started = OmegaConf.create(read_yaml(sweep / MULTIRUN) if (sweep / MULTIRUN).is_file() else {})
+    if OmegaConf.select(started, "hydra.job.config_name") == "crossval":
+        from lungtl.sweeps.folds.pooled import pool_sweep
+
+        if config.out is not None or config.title is not None:
+            raise UsageError(f"{sweep} is a cross-validation, whose page stays in pooled/; omit out= and title=")
+        pool_sweep(sweep, bool(OmegaConf.select(started, "sweep.ensemble")))
+        return
     write_report(sweep, config.out, config.title)
     if config.out is None:
         upload(sweep, config)

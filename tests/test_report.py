@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from lungtl.report import run, upload
+from lungtl.settings.errors import UsageError
 from lungtl.settings.schema import ReportConfig
 from lungtl.settings.sections import TrackingConfig
 from lungtl.sweeps.parent import write_parent
 from lungtl.tracking.backend import DATABASE, experiment_id, open_client
+from tests.sweeps.folds.test_pooled import FOLDS, run_folder
 from tests.sweeps.report.sweeps import bags, probabilities, write_run
 
 TRACKING = TrackingConfig(enabled=True, uri=None, experiment="e")
@@ -71,3 +74,17 @@ def test_a_sweep_without_a_run_needs_no_store(tmp_path: Path, caplog: pytest.Log
         sweep = swept(tmp_path / str(run_id), run_id)
         upload(sweep, config(tmp_path, tracking=tracking))
     assert caplog.records == []
+
+
+def test_the_report_of_a_cross_validation_pools_its_folds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = tmp_path / "sweeps" / "s"
+    for part in range(FOLDS):
+        run_folder(sweep, part, part)
+    started = {"hydra": {"job": {"config_name": "crossval"}, "overrides": {"task": []}}, "sweep": {"ensemble": False}}
+    (sweep / "multirun.yaml").write_text(json.dumps(started))
+    run(config(tmp_path))
+    assert capsys.readouterr().out == f"{sweep / 'pooled'}\n"
+    assert (sweep / "pooled" / "report.html").is_file()
+    assert not (sweep / "report").exists()
+    with pytest.raises(UsageError, match=r"is a cross-validation, .* omit out= and title="):
+        run(config(tmp_path, tmp_path / "elsewhere"))

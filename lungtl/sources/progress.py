@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ class Update(Protocol):
 def bar(title: str) -> Iterator[Update]:
     """A progress bar that appears with its first update; without a terminal, a line every 30 s and one at the end.
 
-    The log has the last line in either case.
+    The log has the last line in either case; what it prints meanwhile appears above the bar.
     """
     screen = console.Console(stderr=True, markup=False, emoji=False)  # a name in brackets is not markup
     shown = screen.is_terminal or screen.is_jupyter
@@ -44,6 +45,13 @@ def bar(title: str) -> Iterator[Update]:
         left = f", {_minutes(seconds * (total - done) / done)} left" if 0 < done < total else ""
         return f"{title}: {done}/{total} in {_minutes(seconds)}{left}{note and f', {note}'}"
 
+    consoles = [one for one in logging.getLogger().handlers if getattr(one, "stream", None) is sys.stderr]
+
+    def print_to_current_stderr() -> None:  # rich replaces it while the bar is shown
+        for handler in consoles:
+            assert isinstance(handler, logging.StreamHandler)
+            handler.setStream(sys.stderr)
+
     def update(done: int, total: int, note: str = "") -> None:
         nonlocal task, state, line_at
         state = (done, total, note)
@@ -55,6 +63,7 @@ def bar(title: str) -> Iterator[Update]:
         if task is None:
             task = progress.add_task(title, total=total, note=note)
             progress.start()
+            print_to_current_stderr()
         progress.update(task, completed=done, total=total, note=note)
 
     try:
@@ -62,6 +71,7 @@ def bar(title: str) -> Iterator[Update]:
     finally:
         if task is not None:
             progress.stop()
+            print_to_current_stderr()
         if state is not None:
             log.log(logging.DEBUG if shown else logging.INFO, "%s", line(*state))
 

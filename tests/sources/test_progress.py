@@ -70,3 +70,18 @@ def test_on_a_terminal_the_bar_is_there_from_the_first_update(monkeypatch: pytes
         progress(0, 10, "0 refused")
         assert "0/10" in screen.getvalue()
         assert "0 refused" in screen.getvalue()
+
+
+def test_what_is_logged_on_a_terminal_is_a_line_above_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setattr("rich.console.Console", lambda **_: Console(file=screen, force_terminal=True, width=100))
+    handler = logging.StreamHandler(screen)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+    with bar("predicting") as progress:
+        progress(1, 2)
+        logging.getLogger().warning("scan 2: probability 0.31")
+        progress(2, 2)
+    (line,) = [line for line in screen.getvalue().split("\n") if "scan 2" in line]
+    assert line.rpartition("\x1b[2K")[2] == "scan 2: probability 0.31"  # the row is erased first
+    assert handler.stream is screen

@@ -46,19 +46,21 @@ def table_row(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def terminal_rows(documents: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """The terminal's table: the AUROC of each repeat, then of its controls."""
+    """The terminal's table: the AUROC of each repeat, then of its controls; seeds only where they vary."""
     settings = [document["setting"] for document in documents]
     names = differing(settings) if len(set(settings)) > 1 else ["model"] * len(settings)
-    rows: list[Row] = [("setting", "split seed", "seed", "AUROC, pooled", "AUROC, mean of folds")]
+    vary = [key for key in ("split_seed", "seed") if len({document[key] for document in documents}) > 1]
+    none = ("",) * len(vary)
+    rows: list[Row] = [("setting", *(key.replace("_", " ") for key in vary), "AUROC, pooled", "AUROC, mean of folds")]
     for name, document in zip(names, documents, strict=True):
-        seeds = (str(document["split_seed"]), str(document["seed"]))
+        seeds = tuple(str(document[key]) for key in vary)
         pooled = format_estimate(document["bag"]["metrics"]["auroc"])
         rows.append((name, *seeds, pooled, format_mean_sd(document["folds"]["auroc"]["values"])))
         below = {f"control: {control}": scores for control, scores in document["controls"].items()}
         if (combined := document["with_covariates"]) is not None:
             below = {f"with {', '.join(combined['covariates'])}": combined["scores"], **below}
         for title, scores in below.items():
-            rows.append((f"  {title}", "", "", format_estimate(scores["metrics"]["auroc"]), ""))
+            rows.append((f"  {title}", *none, format_estimate(scores["metrics"]["auroc"]), ""))
     return rows
 
 
