@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from lungtl.runs.folder import read_yaml
 from lungtl.settings import command_line
 from lungtl.settings.errors import LungtlError, UsageError
+from lungtl.settings.keys import flatten
 from lungtl.settings.schema import ReportConfig
 from lungtl.sweeps.parent import MULTIRUN, REPORT, parent_of
 from lungtl.tracking.backend import DATABASE, open_client, reason, store_errors
@@ -24,13 +23,13 @@ def run(config: ReportConfig) -> None:
     from lungtl.sweeps.report.write import PAGE, write_report
 
     sweep = find_sweep(config.sweep, config.data_dir)
-    started = OmegaConf.create(read_yaml(sweep / MULTIRUN) if (sweep / MULTIRUN).is_file() else {})
-    if OmegaConf.select(started, "hydra.job.config_name") == "crossval":
+    started = flatten(read_yaml(sweep / MULTIRUN)) if (sweep / MULTIRUN).is_file() else {}
+    if started.get("hydra.job.config_name") == "crossval":
         from lungtl.sweeps.folds.pooled import pool_sweep
 
         if config.out is not None or config.title is not None:
             raise UsageError(f"{sweep} is a cross-validation, whose page stays in pooled/; omit out= and title=")
-        pool_sweep(sweep, bool(OmegaConf.select(started, "sweep.ensemble")))
+        pool_sweep(sweep, started.get("sweep.ensemble") is True)
         return
     write_report(sweep, config.out, config.title)
     if config.out is None:
