@@ -21,7 +21,7 @@ def main() -> None:
     """Run the sweep as the train command does."""
     arguments = sys.argv[1:]
     remember_command("crossval", arguments)
-    command_line.plain(lambda: check_overrides([one for one in arguments if not one.startswith("-")]))
+    command_line.plain(lambda: check_overrides(command_line.overrides_of(arguments)))
     sys.argv[1:] = ["--config-name=crossval", "-m", KFOLD, *arguments]
     runpy.run_module("lungtl.train", run_name="__main__", alter_sys=True)
 

@@ -45,7 +45,8 @@ EXCLUSIVE_FLAGS = (
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 INFORMATION_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i",
                      "--shell-completion", "-sc"}  # fmt: skip
-FLAGS_WITH_VALUE = {*CONFIG_DIR_FLAGS, "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p"}
+FLAGS_WITH_VALUE = {*CONFIG_DIR_FLAGS, "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p",
+                    "--info", "-i"}  # fmt: skip
 
 
 class Jobs(Protocol):
@@ -84,8 +85,7 @@ def main(
     os.environ.setdefault(STAMP, f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
     remember_command(config_name, sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come back to us instead of Hydra's own report
-    # argparse takes positional arguments in one go: `train dataset=x -m seed=0,1` would not be understood
-    arguments = sorted(sys.argv[1:], key=lambda argument: argument not in MULTIRUN)
+    arguments = sys.argv[1:]
     if "--version" in arguments:
         print(f"lungtl {VERSION}")
         return
@@ -106,9 +106,9 @@ def main(
         if not information:
             arguments += unused_options(config_name, overrides_of(arguments), folders)
             check(config_name, schema, overrides_of(arguments), bool(MULTIRUN & set(arguments)), folders)
-    # next to the other overrides, for the same reason: `train dataset=x --cfg job`; not after a flag such as `--info`
-    place = next((i for i, one in enumerate(arguments) if "=" in one and not one.startswith("-")), 0)
-    sys.argv[1:] = [*arguments[:place], search_path(folders), *arguments[place:]]
+    # Hydra's argparse takes all overrides in one go: it would not understand `train dataset=x -m seed=0,1`
+    flags, overrides = flags_and_overrides(arguments)
+    sys.argv[1:] = [*flags, search_path(folders), *overrides]
 
     import hydra
     from hydra.errors import HydraException
@@ -176,8 +176,16 @@ def _fail_system(error: OSError) -> NoReturn:
 
 def overrides_of(arguments: list[str]) -> list[str]:
     """The overrides among a command line's arguments, without flags and their values."""
-    flag_values = {i + 1 for i, argument in enumerate(arguments) if argument in FLAGS_WITH_VALUE}
-    return [one for i, one in enumerate(arguments) if i not in flag_values and not one.startswith("-")]
+    return flags_and_overrides(arguments)[1]
+
+
+def flags_and_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """A command line's flags, each with its value, and its overrides."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        (flags if argument.startswith("-") or before in FLAGS_WITH_VALUE else overrides).append(argument)
+    return flags, overrides
 
 
 def _run(schema: type[C], task: Callable[[C], float | None], composed: DictConfig, jobs: Jobs | None) -> float | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lungtl.settings.command_line import _hydra_flags, plain
+from lungtl.settings.command_line import _hydra_flags, flags_and_overrides, plain
 from lungtl.settings.errors import UsageError
 from lungtl.settings.folders import EXPERIMENTS, conf_dir
 
@@ -108,11 +108,24 @@ def test_a_failure_exits_with_1(tmp_path: Path) -> None:
     assert "error: dataset.root=/nowhere is not a folder" in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["seed=7", "--cfg", "job"], ["--cfg", "job", "seed=7"], ["--cfg", "job"]])
-def test_the_composed_config_is_shown_wherever_the_flag_stands(tmp_path: Path, arguments: list[str]) -> None:
-    done = _run("lungtl.train", *arguments, data_dir=tmp_path)
+@pytest.mark.parametrize(
+    ("arguments", "flags", "overrides"),
+    [
+        (["a=1", "--cfg", "job", "b=2"], ["--cfg", "job"], ["a=1", "b=2"]),
+        (["a=1", "--config-dir", "conf", "-m", "~b"], ["--config-dir", "conf", "-m"], ["a=1", "~b"]),
+        (["--config-dir=x", "a=1", "--info", "config"], ["--config-dir=x", "--info", "config"], ["a=1"]),
+        ([], [], []),
+    ],
+)
+def test_flags_may_stand_anywhere(arguments: list[str], flags: list[str], overrides: list[str]) -> None:
+    assert flags_and_overrides(arguments) == (flags, overrides)
+
+
+def test_the_composed_config_is_shown_wherever_the_flags_stand(tmp_path: Path) -> None:
+    flags = ["--config-dir", str(tmp_path), "--cfg", "job"]
+    done = _run("lungtl.train", "seed=7", *flags, "aggregator=max", data_dir=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert f"seed: {7 if 'seed=7' in arguments else 0}\n" in done.stdout
+    assert "seed: 7\n" in done.stdout
 
 
 @pytest.mark.parametrize(
