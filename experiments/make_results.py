@@ -31,6 +31,9 @@ STUDIES: dict[str, Sequence[Sequence[str]]] = {
     "transfer": [[], ["freezing=norm_only,bitfit,layer_decay,lora"], ["freezing=gradual", "freezing.every=1"],
                  ["freezing=lp_ft", "freezing.probe_epochs=4"],
                  ["backbone=efficientnet_lite1,efficientnet_lite2", "freezing=frozen,full,from_scratch"]],
+    "ct_pretrained": [["backbone=efficientnet_lite0,efficientnet_lite1,efficientnet_lite2"],
+                      ["backbone.name=resnet152", "backbone.weights={data}/astra.bin", "+backbone.mean=[0]",
+                       "+backbone.std=[1]", "name=ct_resnet152"]],
 }  # fmt: skip
 """Study -> the command lines beside `experiments=NAME`, each with a sweep of its own."""
 
@@ -65,7 +68,8 @@ def run(name: str, number: int, overrides: Sequence[str], data: Path, data_dir: 
     places = PLACES[dataset[0] if dataset else "lidc_slices"]
     sweep = f"{name}-{number}"
     command = [
-        sys.executable, "-m", "lungtl.crossval", f"experiments={name}", *overrides,
+        sys.executable, "-m", "lungtl.crossval", f"experiments={name}",
+        *(override.replace("{data}", str(data)) for override in overrides),
         *(f"dataset.{key}={data / file}" for key, file in places.items()),
         f"data_dir={data_dir}", "tracking=none", "evaluation.figures=false", f"sweep.name={sweep}",
     ]  # fmt: skip

@@ -28,21 +28,25 @@ from lungtl.sweeps.folds.pooled import ENSEMBLE
 
 HERE = Path(__file__).parent
 CONTROLS = ("diameter", "size_density")
-"""Controls of the data, the same for every setting."""
+"""Controls of the data, the same for every setting; the probe is one too where the settings share the features."""
 
 
 def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
     """Write the study's README.md, table.csv and auroc.png; returns the folder."""
     documents = [document for sweep in sweeps for document in read_pooled(sweep)]
     several = len(documents) > 1
-    labels = differing([document["setting"] for document in documents]) if several else ["network"]
+    settings = [document["setting"] for document in documents]
+    derived = iter(differing([setting for setting in settings if " " in setting]) if several else [])
+    labels = [next(derived) if " " in setting else setting for setting in settings] if several else ["network"]
     labels = [" ".join(sorted(label.split(), key=lambda word: "=" in word)) for label in labels]  # choices first
     gains = [over_diameter(document) for document in documents]
     corrected = holm([gain.p_value for gain in gains])
+    probes = [document["controls"].get("probe") for document in documents]
+    shared = (*CONTROLS, "probe") if several and all(probe == probes[0] for probe in probes) else CONTROLS
     rows, estimates = [], []
     for number, (label, document, gain, p_value) in enumerate(zip(labels, documents, gains, corrected, strict=True)):
         following = documents[number + 1]["bag"]["n"] if number + 1 < len(documents) else None
-        for title, scores in scored(label, document, last=following != document["bag"]["n"]):
+        for title, scores in scored(label, document, shared, last=following != document["bag"]["n"]):
             auroc, folds = scores["metrics"]["auroc"], document["folds"]["auroc"]
             image = title == label
             rows.append((
@@ -156,18 +160,16 @@ def combine(repeats: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return document
 
 
-def scored(label: str, document: dict[str, Any], last: bool) -> list[tuple[str, dict[str, Any]]]:
-    """The rows of a setting: the network, with covariates, its controls; with `last`, those of the data."""
+def scored(label: str, document: dict[str, Any], shared: Sequence[str], last: bool) -> list[tuple[str, dict[str, Any]]]:
+    """The rows of a setting: the network, with covariates, its own controls; with `last`, those that settings share."""
     rows = [(label, document["bag"])]
     if document["with_covariates"] is not None:
         covariates = " and ".join(document["with_covariates"]["covariates"])
         rows.append((f"{label}, with {covariates}", document["with_covariates"]["scores"]))
-    own = [name for name in document["controls"] if name not in ("prevalence", *CONTROLS)]
+    own = [name for name in document["controls"] if name not in ("prevalence", *shared)]
     rows += [(f"{label}: {name}", document["controls"][name]) for name in own]
     if last:
-        rows += [
-            (name.replace("_", " and "), scores) for name in CONTROLS if (scores := document["controls"].get(name))
-        ]
+        rows += [(name.replace("_", " and "), scores) for name in shared if (scores := document["controls"].get(name))]
     return rows
 
 

@@ -35,7 +35,12 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     table.to_csv(target / "few.csv", index=False)
     arrays = [f"dataset.images={target / 'few.npz'}", f"dataset.table={target / 'few.csv'}"]
     phantom = ["dataset.scans=16", "dataset.z_range_mm=16", "dataset.matrix=32"]
-    return {"slices": [f"dataset.root={target}"], "maxslice": arrays, "phantom_aggregators": phantom}
+    return {
+        "slices": [f"dataset.root={target}"],
+        "maxslice": arrays,
+        "ct_pretrained": arrays,
+        "phantom_aggregators": phantom,
+    }
 
 
 @pytest.fixture(scope="module")

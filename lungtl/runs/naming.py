@@ -6,14 +6,22 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lungtl.runs.folder import read_yaml
-from lungtl.settings.keys import meaning, override_key
+from lungtl.settings.keys import meaning, override_key, replaces_choice
+
+NAMED = ("dataset", "backbone", "freezing", "aggregator")
+"""The config groups that a name states."""
 
 
 def run_name(choices: Mapping[str, str], overrides: Iterable[str]) -> str:
-    """The overrides that appear in names, then the four choices: narrow columns show how a name starts."""
-    groups = ("dataset", "backbone", "freezing", "aggregator")
-    parts = [choices[group] for group in groups]
-    others = [override for override in overrides if override_key(override) not in groups]
+    """The overrides that appear in names, then the four choices: narrow columns show how a name starts.
+
+    Args:
+        choices: of `actual_choices`.
+        overrides: of the command line.
+    """
+    parts = [choices[group] for group in NAMED]
+    keys = {override: override_key(override) for override in overrides}
+    others = [line for line, key in keys.items() if key not in NAMED and not replaces_choice(key, NAMED)]
     return " ".join([*shorten_overrides(others), *parts])
 
 

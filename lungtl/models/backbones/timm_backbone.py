@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import timm
@@ -28,12 +29,24 @@ class TimmBackbone(Backbone):
         features: last: the input of the ImageNet classifier; stages: the mean and maximum of each of the last three
             stages' feature maps, which preserve small, local findings.
         in_chans: channels of the images; weights for three are adapted by timm's rule.
+        mean, std: normalise images, whose windows are 0 to 1, as the weights of a file expect: one number for each
+            channel, or one for all. None: as timm does for this model.
     """
 
     def __init__(
-        self, name: str, weights: str = "auto", features: Literal["last", "stages"] = "last", in_chans: int = 3
+        self,
+        name: str,
+        weights: str = "auto",
+        features: Literal["last", "stages"] = "last",
+        in_chans: int = 3,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> None:
         super().__init__(name, features, in_chans)
+        for key, values in (("mean", mean), ("std", std)):
+            if values is not None and (len(values) not in {1, in_chans} or (key == "std" and min(values) <= 0)):
+                above = " above 0" if key == "std" else ""
+                raise UsageError(f"backbone.{key}={list(values)}: expected 1 or {in_chans} numbers{above}")
         architecture = name.partition(".")[0]
         if not timm.is_model(architecture):
             raise UsageError(f"backbone.name={name} is not a timm model; {nearest(architecture, timm.list_models())}")
@@ -45,7 +58,8 @@ class TimmBackbone(Backbone):
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         data = resolve_model_data_config(self.net)
         self.input_size: int = data["input_size"][-1]
-        self.mean, self.std = (per_channel(tuple(data[key]), in_chans) for key in ("mean", "std"))
+        self.mean = per_channel(tuple(data["mean"] if mean is None else mean), in_chans)
+        self.std = per_channel(tuple(data["std"] if std is None else std), in_chans)
         with torch.no_grad():  # timm's num_features is wrong for heads that widen
             image = torch.zeros(1, in_chans, self.input_size, self.input_size)
             self.dim = sum(part.shape[-1] for part in self.eval().parts(image))

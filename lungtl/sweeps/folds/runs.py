@@ -18,7 +18,7 @@ from lungtl.runs.folder import METRICS, PREDICTIONS, read_json, read_yaml
 from lungtl.runs.naming import run_name
 from lungtl.runs.record import read_own_split
 from lungtl.settings.errors import LungtlError
-from lungtl.settings.keys import config_key, meaning, override_key, read_fingerprints
+from lungtl.settings.keys import actual_choices, config_key, meaning, override_key, read_fingerprints
 from lungtl.sweeps.state import read_states
 
 
@@ -46,7 +46,8 @@ def find_runs(sweep: Path) -> list[FoldRun]:
     settings_of: dict[str, set[str]] = defaultdict(set)  # `name=` -> settings
     for path in (folder / ".hydra" for folder in read_states(sweep)):
         config, started = read_yaml(path / "config.yaml"), read_yaml(path / "hydra.yaml")["hydra"]
-        choices, overrides = started["runtime"]["choices"], list(map(str, started["overrides"]["task"]))
+        overrides = list(map(str, started["overrides"]["task"]))
+        choices = actual_choices(started["runtime"]["choices"], overrides)
         derived = run_name(choices, [line for line in overrides if _names_setting(override_key(line))])
         split, seed = config["split"], config["seed"]
         split_seed, fold = split["seed"], split["fold"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import chain
+from typing import Any
 
 import pytest
 import torch
@@ -52,6 +53,25 @@ def test_mean_std_and_size_are_those_of_timm() -> None:
     assert resnet.std == pytest.approx((0.229, 0.224, 0.225))
     assert lite.mean == lite.std == (0.5, 0.5, 0.5)
     assert (resnet.input_size, lite.input_size, TimmBackbone("test_resnet", "none").input_size) == (224, 224, 160)
+
+
+def test_mean_and_std_may_be_given() -> None:
+    one = TimmBackbone("test_resnet", "none", mean=[0], std=[1])
+    assert (one.mean, one.std) == ((0, 0, 0), (1, 1, 1))
+    each = TimmBackbone("test_resnet", "none", mean=[0.1, 0.2, 0.3])
+    assert (each.mean, each.std) == ((0.1, 0.2, 0.3), TimmBackbone("test_resnet", "none").std)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"mean": [0, 1]}, r"backbone\.mean=\[0, 1\]: expected 1 or 3 numbers"),
+        ({"std": [1, 0, 1]}, r"backbone\.std=\[1, 0, 1\]: expected 1 or 3 numbers above 0"),
+    ],
+)
+def test_a_mean_or_std_that_does_not_fit_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        TimmBackbone("test_resnet", "none", **given)
 
 
 def test_a_backbone_is_deterministic_and_sees_slices_one_by_one() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lungtl.models.backbones.base import LoadedWeights
 from lungtl.models.backbones.timm_backbone import TimmBackbone
-from lungtl.models.backbones.weights import load_model
+from lungtl.models.backbones.weights import load_model, under_timms_names
 from lungtl.settings.errors import LungtlError, UsageError
 from tests.models.tiny import tiny_backbone
 
@@ -213,3 +213,22 @@ def test_weights_of_five_channels_do_not_fit_three(tmp_path: Path) -> None:
     saved = timm.create_model(NAME, pretrained=False, in_chans=5).state_dict()
     with pytest.raises(LungtlError, match=r"1 of different shape \(conv1\.0\.weight\)"):
         load(write(saved, tmp_path / "w.pth"))
+
+
+def test_kernels_of_volumes_compute_of_a_slice_what_they_compute_of_that_slice_repeated() -> None:
+    kernel = torch.randn(4, 3, 3, 7, 7, generator=torch.Generator().manual_seed(1))
+    image = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    volume = image[:, :, None].expand(-1, -1, 9, -1, -1)
+    conv = torch.nn.Conv2d(3, 4, 7, bias=False)
+    conv.weight.data = under_timms_names(conv, {"weight": kernel})["weight"]
+    of_volume = torch.nn.functional.conv3d(volume, kernel)[:, :, 3]
+    torch.testing.assert_close(conv(image), of_volume, rtol=1e-4, atol=1e-4)
+
+
+def test_an_inflated_network_is_that_it_was_inflated_from(tmp_path: Path) -> None:
+    flat = weights()
+    inflated = {k: v[:, :, None].expand(-1, -1, 3, -1, -1) / 3 if v.ndim == 4 else v for k, v in flat.items()}
+    halves = {k: v.bfloat16().contiguous() if v.is_floating_point() else v for k, v in inflated.items()}
+    found = load(write(halves, tmp_path / "w.bin")).net.state_dict()
+    for key, value in found.items():
+        torch.testing.assert_close(value, flat[key], rtol=2e-2, atol=1e-3)
