@@ -24,7 +24,7 @@ STUDIES: dict[str, Sequence[Sequence[str]]] = {
     "readers": [["loss=bag_only"], ["loss=readers"], ["loss=votes"], ["loss=votes", "dataset.uncounted=train"]],
     "patients": [[]],
     "nodules": [["split.seed=0,1,2,3", "evaluation.untrained=false"]],
-    "maxslice": [["evaluation.untrained=false"]],
+    "maxslice": [["evaluation.untrained=false"], ["evaluation.untrained=false", "backbone.weights=none"]],
     "seed_paper": [[]],
     "learning_curve": [[]],
     "phantom_aggregators": [[]],

@@ -11,7 +11,7 @@ import torch
 from benchmarks import gpu
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_on_a_cpu_at_a_tiny_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 1)  # the phantom is not written by processes of its own
     scale = gpu.Scale(backbones=("resnet18",), pixels=32, scans=8, bags=1, slices=3, warm_up=1, steps=1, repeats=1)

@@ -22,8 +22,8 @@ def test_the_runs_and_then_the_pooled_results_are_printed(lab: Lab, crossed: Don
     assert len(runs) == 3
     assert pooled.endswith("/pooled")
     assert [row["setting"] for row in read_csv(lab.data_dir / pooled / "table.csv")] == [
-        "backbone.name=test_resnet.r160_in1k backbone.weights=none image.size=32 trainer.max_epochs=1 split.folds=3 "
-        "freezing.n=1 evaluation.resamples=50 dicom efficientnet_lite0 last_blocks mean_max"
+        "backbone.weights=none image.size=32 trainer.max_epochs=1 split.folds=3 freezing.n=1 evaluation.resamples=50 "
+        "dicom test_resnet.r160_in1k last_blocks mean_max"
     ]
 
 

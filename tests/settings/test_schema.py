@@ -24,8 +24,8 @@ NEEDED = {
 GROUPS = [p.name for p in folders.conf_dir().iterdir() if p.is_dir() and p.name != "hydra"]
 OPTIONS = [(g, p.stem) for g in sorted(GROUPS) for p in sorted((folders.conf_dir() / g).glob("*.yaml"))]
 STUDIES = [p.stem for p in sorted((folders.conf_dir().parent / "experiments").glob("*.yaml"))]
-NEEDED |= {name: ["dataset.root=/x"] for name in STUDIES if name != "maxslice"}
-NEEDED["maxslice"] = NEEDED["lidc_maxslice"]
+NEEDED |= {name: ["dataset.root=/x"] for name in STUDIES}
+NEEDED |= dict.fromkeys(("maxslice", "ct_pretrained"), NEEDED["lidc_maxslice"])
 OPTIONS += [("experiments", name) for name in STUDIES]
 
 
