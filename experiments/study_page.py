@@ -86,7 +86,7 @@ def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
         *markdown_table(table),
         "",
     ]
-    model = documents[-1]  # the only one, or the ensemble of the others
+    model = next((each for each in documents if each["setting_key"] == ENSEMBLE), documents[-1])
     if (not several or model["setting_key"] == ENSEMBLE) and (rows_of_patients := by_patient(model)):
         columns = ("", "patients", "malignant", "AUROC", "accuracy at 0.5")
         page += ["Patients, by the highest prediction of their nodules:", "",
