@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import timm
 import torch
+from annotated_types import Ge, Gt, Le
 from timm.data.config import resolve_model_data_config
 from timm.models._manipulate import group_with_matcher
 from torch import Tensor
@@ -39,14 +39,13 @@ class TimmBackbone(Backbone):
         weights: str = "auto",
         features: Literal["last", "stages"] = "last",
         in_chans: int = 3,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        mean: list[Annotated[float, Ge(0), Le(1)]] | None = None,
+        std: list[Annotated[float, Gt(0)]] | None = None,
     ) -> None:
         super().__init__(name, features, in_chans)
         for key, values in (("mean", mean), ("std", std)):
-            if values is not None and (len(values) not in {1, in_chans} or (key == "std" and min(values) <= 0)):
-                above = " above 0" if key == "std" else ""
-                raise UsageError(f"backbone.{key}={list(values)}: expected 1 or {in_chans} numbers{above}")
+            if values is not None and len(values) not in {1, in_chans}:
+                raise UsageError(f"backbone.{key}={values}: expected 1 or {in_chans} numbers")
         architecture = name.partition(".")[0]
         if not timm.is_model(architecture):
             raise UsageError(f"backbone.name={name} is not a timm model; {nearest(architecture, timm.list_models())}")

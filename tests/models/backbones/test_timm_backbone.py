@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lungtl.models.backbones.timm_backbone import TimmBackbone
+from lungtl.settings import parts
 from lungtl.settings.errors import UsageError
 from tests.models.tiny import tiny_backbone
 
@@ -62,16 +63,26 @@ def test_mean_and_std_may_be_given() -> None:
     assert (each.mean, each.std) == ((0.1, 0.2, 0.3), TimmBackbone("test_resnet", "none").std)
 
 
+def checked(spec: dict[str, Any]) -> TimmBackbone:
+    parts.check(spec, "backbone", frozenset({"in_chans"}))
+    backbone: TimmBackbone = parts.build(spec)
+    return backbone
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"mean": [0, 1]}, r"backbone\.mean=\[0, 1\]: expected 1 or 3 numbers"),
-        ({"std": [1, 0, 1]}, r"backbone\.std=\[1, 0, 1\]: expected 1 or 3 numbers above 0"),
+        ({"mean": 0}, r"backbone\.mean=0: input should be a valid list"),
+        ({"mean": [float("nan")]}, r"backbone\.mean=nan: input should be"),
+        ({"std": [1, 0, 1]}, r"backbone\.std=0: input should be greater than 0"),
+        ({"std": ["x"]}, r"backbone\.std=x: input should be a valid number"),
     ],
 )
 def test_a_mean_or_std_that_does_not_fit_is_refused(given: dict[str, Any], message: str) -> None:
+    spec = {parts.TARGET: f"{TimmBackbone.__module__}.TimmBackbone", "name": "test_resnet", "weights": "none", **given}
     with pytest.raises(UsageError, match=message):
-        TimmBackbone("test_resnet", "none", **given)
+        checked(spec)
 
 
 def test_a_backbone_is_deterministic_and_sees_slices_one_by_one() -> None:
