@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import Any
 
@@ -28,7 +28,7 @@ def dot_with_intervals(
     """Draw a dot with its interval for each name, from top to bottom, with the numbers on the right.
 
     Args:
-        names: at least one.
+        names: at least one; a name of several lines gets their height.
         estimates: one per name; an undefined one is written as such, None makes the name a heading.
         xlabel: what the values are.
         title: of the figure.
@@ -39,25 +39,29 @@ def dot_with_intervals(
     """
     if not len(names) == len(estimates) > 0:
         raise LungtlError(f"there are {len(names)} names and {len(estimates)} estimates; expected one per name")
-    figure = new_figure(0.9 + LINE_INCHES * len(names))
+    lines = [name.count("\n") + 1 for name in names]
+    heights = [below - (own + 1) / 2 for below, own in zip(accumulate(lines), lines, strict=True)]
+    figure = new_figure(0.9 + LINE_INCHES * sum(lines))
     # The title is that of the figure: long names would push an axes title off centre.
     figure.suptitle(title)
-    axes = figure.add_subplot(xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
-    axes.set_yticks(range(len(names)), names)
+    axes = figure.add_subplot(xlabel=xlabel, ylim=(sum(lines) - 0.5, -0.5))
+    axes.set_yticks(heights, names)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
-    for i, estimate in enumerate(estimates):
+    for label, height, estimate in zip(axes.get_yticklabels(), heights, estimates, strict=True):
         if estimate is None:
-            axes.get_yticklabels()[i].set_fontweight("bold")
+            label.set_fontweight("bold")
             continue
         if estimate.value is not None:
-            axes.plot(estimate.value, i, color=MODEL, marker="o", markersize=6)
+            axes.plot(estimate.value, height, color=MODEL, marker="o", markersize=6)
         if estimate.low is not None and estimate.high is not None:
-            axes.plot([estimate.low, estimate.high], [i, i], color=MODEL, linewidth=1.8, solid_capstyle="butt")
+            axes.plot(
+                [estimate.low, estimate.high], [height, height], color=MODEL, linewidth=1.8, solid_capstyle="butt"
+            )
     right = axes.secondary_yaxis("right")
-    right.set_yticks(range(len(names)), [format_estimate(estimate) for estimate in estimates])
+    right.set_yticks(heights, [format_estimate(estimate) for estimate in estimates])
     right.tick_params(length=0)
     right.spines["right"].set_visible(False)
     if reference is not None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,15 @@ def test_each_name_has_its_dot_its_interval_and_its_numbers() -> None:
     assert axes.yaxis_inverted()
     assert axes.get_xlabel() == "AUROC"
     assert figure.get_suptitle() == "Runs"
+
+
+def test_names_of_several_lines_do_not_overlap() -> None:
+    several = ["a", "b\nb\nb", "c\nc", "d", "e\ne\ne"]
+    figure = dot_with_intervals(several, [bare(0.7)] * len(several), xlabel="AUROC")
+    figure.canvas.draw()
+    assert [y for _, y in dots(figure.axes[0])] == [0, 2, 4.5, 6, 8]
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    assert all(upper.y0 > lower.y1 for upper, lower in pairwise(boxes))
 
 
 def test_an_undefined_estimate_keeps_its_line() -> None:
