@@ -1,6 +1,6 @@
 """Run the studies of this folder and write what they show: `make results DATA=FOLDER STUDIES="scale readers"`.
 
-Each study is a cross-validation by patient (`lungtl crossval experiments=NAME`). A stopped study goes on where it was.
+Each study is a cross-validation by patient (`lungtl crossval experiments=NAME`). A stopped study resumes.
 `results/NAME` gets the pooled out-of-fold table, its figure, and a page with the study's question and protocol.
 """
 
@@ -14,6 +14,9 @@ from pathlib import Path
 
 import yaml
 from study_page import HERE, write
+
+WEIGHTS = "astra.bin"
+"""Of the network trained on CT, in the data's folder."""
 
 STUDIES: dict[str, Sequence[Sequence[str]]] = {
     "scale": [[], ["image.crop_mm=null", "image.crop=48"], ["image.crop_mm=16,24", "image.size=128"]],
@@ -32,10 +35,10 @@ STUDIES: dict[str, Sequence[Sequence[str]]] = {
                  ["freezing=lp_ft", "freezing.probe_epochs=4"],
                  ["backbone=efficientnet_lite1,efficientnet_lite2", "freezing=frozen,full,from_scratch"]],
     "ct_pretrained": [["backbone=efficientnet_lite0,efficientnet_lite1,efficientnet_lite2"],
-                      ["backbone.name=resnet152", "backbone.weights={data}/astra.bin", "+backbone.mean=[0]",
+                      ["backbone.name=resnet152", f"backbone.weights={{data}}/{WEIGHTS}", "+backbone.mean=[0]",
                        "+backbone.std=[1]", "name=ct_resnet152"]],
 }  # fmt: skip
-"""Study -> the command lines beside `experiments=NAME`, each with a sweep of its own."""
+"""Study -> the overrides of each sweep, next to `experiments=NAME`; {data} is the data's folder."""
 
 PLACES = {
     "lidc_slices": {"root": "LIDC-IDRI-slices"},
@@ -48,12 +51,17 @@ PLACES = {
 def main() -> None:
     """Run the studies that the command line names, or all."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder with LIDC-IDRI-slices/ and lidc_maxslice.*")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with LIDC-IDRI-slices/, lidc_maxslice.* and astra.bin"
+    )
     parser.add_argument("--data-dir", type=Path, default=Path("data/results"), help="where stores and runs go")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     parser.add_argument("studies", nargs="*", choices=[*STUDIES, []], help="all if none is named")
     options = parser.parse_args()
-    for name in options.studies or STUDIES:
+    names = options.studies or list(STUDIES)
+    if "ct_pretrained" in names and not (options.data / WEIGHTS).is_file():
+        parser.error(f"{options.data / WEIGHTS} is missing; docs/transfer.md says how to get it, or name other studies")
+    for name in names:
         sweeps = [
             run(name, number, overrides, options.data.resolve(), options.data_dir.resolve())
             for number, overrides in enumerate(STUDIES[name])

@@ -35,10 +35,7 @@ def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
     """Write the study's README.md, table.csv and auroc.png; returns the folder."""
     documents = [document for sweep in sweeps for document in read_pooled(sweep)]
     several = len(documents) > 1
-    settings = [document["setting"] for document in documents]
-    derived = iter(differing([setting for setting in settings if " " in setting]) if several else [])
-    labels = [next(derived) if " " in setting else setting for setting in settings] if several else ["network"]
-    labels = [" ".join(sorted(label.split(), key=lambda word: "=" in word)) for label in labels]  # choices first
+    labels = labelled([document["setting"] for document in documents]) if several else ["network"]
     gains = [over_diameter(document) for document in documents]
     corrected = holm([gain.p_value for gain in gains])
     probes = [document["controls"].get("probe") for document in documents]
@@ -94,7 +91,8 @@ def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
     if name == "seed_paper":
         page += [f"Accuracy at 0.5 on the training cases, mean of the folds: {training_accuracy(sweeps[0]):.3f}.", ""]
     if name == "transfer":
-        page += ["What each adds to the first (DeLong's paired test, Holm-corrected), and how many parameters train. "
+        page += ["What each strategy adds to the same network frozen (DeLong's paired test, Holm-corrected), and "
+                 "how many parameters train.",
                  "[benchmarks/transfer.csv](../../../benchmarks/transfer.csv) has the time of an epoch.", "",
                  *markdown_table(additions(labels, documents)), ""]  # fmt: skip
     findings = yaml.safe_load((HERE / "results" / "findings.yaml").read_text(encoding="utf-8")).get(name, {})
@@ -117,6 +115,13 @@ def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
     ]  # fmt: skip
     (out / "README.md").write_text("\n".join(page), encoding="utf-8")
     return out
+
+
+def labelled(settings: Sequence[str]) -> list[str]:
+    """What distinguishes each setting, choices first; one with a `name=` of its own, a single word, keeps it."""
+    derived = [setting for setting in settings if " " in setting]
+    words = dict(zip(derived, differing(derived) if derived else [], strict=True))
+    return [" ".join(sorted(words.get(each, each).split(), key=lambda word: "=" in word)) for each in settings]
 
 
 def read_pooled(sweep: Path) -> list[dict[str, Any]]:
@@ -195,17 +200,27 @@ def training_accuracy(sweep: Path) -> float:
 
 
 def additions(labels: Sequence[str], documents: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """A header, and for each setting what its AUROC adds to that of the first, and its parameters that train."""
-    tables = [document["predictions"].sort_values("bag_id") for document in documents]
-    first = tables[0]
-    gains = [
-        compare_aurocs(first["label"], table["probability"], first["probability"], first["patient_id"])
-        for table in tables[1:]
-    ]
-    added = [f"{gain.difference:+.3f}, {format_p_value(p)}"
-             for gain, p in zip(gains, holm([gain.p_value for gain in gains]), strict=True)]  # fmt: skip
+    """A header, and what each setting's AUROC adds to that of its backbone frozen, and its parameters that train.
+
+    Args:
+        labels: of the settings: backbone, strategy.
+        documents: of the settings.
+    """
+    tables = {
+        label: document["predictions"].sort_values("bag_id") for label, document in zip(labels, documents, strict=True)
+    }
+    gains = {}
+    for label, table in tables.items():
+        frozen = f"{label.split()[0]} frozen"
+        if label != frozen:
+            gains[label] = compare_aurocs(
+                table["label"], table["probability"], tables[frozen]["probability"], table["patient_id"]
+            )
+    corrected = dict(zip(gains, holm([gain.p_value for gain in gains.values()]), strict=True))
+    added = {label: f"{gain.difference:+.3f}, {format_p_value(corrected[label])}" for label, gain in gains.items()}
     parameters = [f"{document['trainable_parameters']:,}" for document in documents]
-    return [("setting", "AUROC added", "parameters that train"), *zip(labels, ["", *added], parameters, strict=True)]
+    rows = zip(labels, (added.get(label, "") for label in labels), parameters, strict=True)
+    return [("setting", "AUROC added", "parameters that train"), *rows]
 
 
 def by_patient(document: dict[str, Any]) -> list[tuple[str, ...]]:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lungtl.runs.folder import read_yaml
-from lungtl.settings.keys import meaning, override_key, replaces_choice
+from lungtl.settings.keys import meaning, override_key
+from lungtl.settings.parts import TARGET
 
 NAMED = ("dataset", "backbone", "freezing", "aggregator")
 """The config groups that a name states."""
@@ -19,10 +20,17 @@ def run_name(choices: Mapping[str, str], overrides: Iterable[str]) -> str:
         choices: of `actual_choices`.
         overrides: of the command line.
     """
-    parts = [choices[group] for group in NAMED]
-    keys = {override: override_key(override) for override in overrides}
-    others = [line for line, key in keys.items() if key not in NAMED and not replaces_choice(key, NAMED)]
-    return " ".join([*shorten_overrides(others), *parts])
+    return " ".join([*shorten_overrides(line for line in overrides if not _is_stated(line, choices)),
+                     *(choices[group] for group in NAMED)])  # fmt: skip
+
+
+def _is_stated(override: str, choices: Mapping[str, str]) -> bool:
+    """Whether the choices say what an override says: `backbone=x`, `backbone.name=x`, `aggregator._target_=mylab.X`."""
+    key = override_key(override)
+    group, _, option = key.partition(".")
+    if group not in NAMED or (option not in ("", TARGET) and key != "backbone.name"):
+        return False
+    return not option or override.strip("'\"").endswith(choices[group])
 
 
 def sweep_run_name(sweep: Path, overrides: Iterable[str]) -> str:

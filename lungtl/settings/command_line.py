@@ -106,9 +106,10 @@ def main(
         if not information:
             arguments += unused_options(config_name, overrides_of(arguments), folders)
             check(config_name, schema, overrides_of(arguments), bool(MULTIRUN & set(arguments)), folders)
-    # Hydra's argparse takes all overrides in one go: it would not understand `train dataset=x -m seed=0,1`
+    # Hydra's argparse takes all overrides in one go: it would not understand `train dataset=x -m seed=0,1`. Flags come
+    # last, so that one without its value takes no override for it.
     flags, overrides = flags_and_overrides(arguments)
-    sys.argv[1:] = [*flags, search_path(folders), *overrides]
+    sys.argv[1:] = [search_path(folders), *overrides, *flags]
 
     import hydra
     from hydra.errors import HydraException

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -98,25 +98,6 @@ def meaning(key: str) -> Meaning:
 def override_key(override: str) -> str:
     """The key of a Hydra override: `+head.width=3` -> `head.width`."""
     return override.partition("=")[0].lstrip("+~")
-
-
-def replaces_choice(key: str, groups: Collection[str]) -> bool:
-    """Whether an override of a key puts another part in the place of the chosen option of one of the config groups."""
-    group, _, option = key.partition(".")
-    return group in groups and (option == "_target_" or key == "backbone.name")
-
-
-def actual_choices(choices: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, str]:
-    """Config group -> option, or what took its place.
-
-    `backbone.name=resnet50` is resnet50 and `aggregator._target_=mylab.agg.Mine` is Mine, whatever option was composed.
-    """
-    named = {group: str(option) for group, option in choices.items()}
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if replaces_choice(override_key(override), choices):
-            named[key.lstrip("+").partition(".")[0]] = value if key.endswith("name") else value.rpartition(".")[2]
-    return named
 
 
 def config_key(

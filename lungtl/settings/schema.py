@@ -19,8 +19,8 @@ from pydantic import (
 )
 
 from lungtl.settings import parts
+from lungtl.settings.choices import actual_choices
 from lungtl.settings.errors import UsageError
-from lungtl.settings.keys import actual_choices
 from lungtl.settings.sections import (
     Accelerator,
     CacheConfig,
@@ -116,7 +116,7 @@ class TrainConfig(DatasetConfig):
 
     @property
     def choices(self) -> dict[str, str]:
-        """Config group -> the option that was chosen, or the part that an override put in its place."""
+        """Config group -> the option that was chosen, or the part that the config has in its place."""
         return self._choices
 
     @property
@@ -136,9 +136,9 @@ class TrainConfig(DatasetConfig):
 
     def composed_from(self, choices: Mapping[str, object], overrides: Sequence[str]) -> TrainConfig:
         """Remember what this config was composed from; returns the config."""
-        self._overrides = list(map(str, overrides))
         recorded = {group: choices[group] for group in RECORDED_GROUPS if group in choices}
-        self._choices = actual_choices(recorded, self._overrides)
+        self._choices = actual_choices(recorded, dict(self))
+        self._overrides = list(map(str, overrides))
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from lungtl.runs.naming import run_name, varying_overrides
-from lungtl.settings.keys import actual_choices, flatten
+from lungtl.settings.keys import flatten
 
 CHOICES = {"dataset": "phantom", "backbone": "resnet18", "freezing": "frozen", "aggregator": "max", "loss": "bag_only"}
 
@@ -16,10 +16,12 @@ def test_a_run_is_named_by_its_choices_and_what_else_differs() -> None:
 
 
 def test_a_part_that_replaces_an_option_is_named_instead_of_it() -> None:
-    overrides = ["backbone.name=resnet50.a1_in1k", "aggregator._target_=mylab.agg.Mine", "loss._target_=mylab.Loss"]
-    choices = actual_choices(CHOICES, overrides)
-    assert choices == {**CHOICES, "backbone": "resnet50.a1_in1k", "aggregator": "Mine", "loss": "Loss"}
-    assert run_name(choices, overrides) == "loss._target_=mylab.Loss phantom resnet50.a1_in1k frozen Mine"
+    choices = {**CHOICES, "backbone": "resnet50.a1_in1k", "aggregator": "Mine"}
+    for name in ("resnet50.a1_in1k", "'resnet50.a1_in1k'"):
+        overrides = [f"backbone.name={name}", "aggregator._target_=mylab.agg.Mine", "loss._target_=mylab.Loss"]
+        assert run_name(choices, overrides) == "loss._target_=mylab.Loss phantom resnet50.a1_in1k frozen Mine"
+    own = {**CHOICES, "backbone": "our_option"}
+    assert run_name(own, ["backbone.name=resnet50"]) == "backbone.name=resnet50 phantom our_option frozen max"
 
 
 def test_what_is_drawn_is_no_part_of_a_name() -> None:

@@ -121,6 +121,12 @@ def test_flags_may_stand_anywhere(arguments: list[str], flags: list[str], overri
     assert flags_and_overrides(arguments) == (flags, overrides)
 
 
+def test_a_flag_without_its_value_is_refused(tmp_path: Path) -> None:
+    done = _run("lungtl.train", "seed=7", "--cfg", data_dir=tmp_path)
+    assert done.returncode == 2
+    assert "argument --cfg/-c: expected one argument" in done.stderr
+
+
 def test_the_composed_config_is_shown_wherever_the_flags_stand(tmp_path: Path) -> None:
     flags = ["--config-dir", str(tmp_path), "--cfg", "job"]
     done = _run("lungtl.train", "seed=7", *flags, "aggregator=max", data_dir=tmp_path)

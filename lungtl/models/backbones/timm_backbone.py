@@ -40,7 +40,7 @@ class TimmBackbone(Backbone):
         features: Literal["last", "stages"] = "last",
         in_chans: int = 3,
         mean: list[Annotated[float, Ge(0), Le(1)]] | None = None,
-        std: list[Annotated[float, Gt(0)]] | None = None,
+        std: list[Annotated[float, Gt(0), Le(1)]] | None = None,
     ) -> None:
         super().__init__(name, features, in_chans)
         for key, values in (("mean", mean), ("std", std)):
@@ -57,8 +57,8 @@ class TimmBackbone(Backbone):
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         data = resolve_model_data_config(self.net)
         self.input_size: int = data["input_size"][-1]
-        self.mean = per_channel(tuple(data["mean"] if mean is None else mean), in_chans)
-        self.std = per_channel(tuple(data["std"] if std is None else std), in_chans)
+        self.mean = per_channel(tuple(map(float, data["mean"] if mean is None else mean)), in_chans)
+        self.std = per_channel(tuple(map(float, data["std"] if std is None else std)), in_chans)
         with torch.no_grad():  # timm's num_features is wrong for heads that widen
             image = torch.zeros(1, in_chans, self.input_size, self.input_size)
             self.dim = sum(part.shape[-1] for part in self.eval().parts(image))

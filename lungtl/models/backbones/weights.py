@@ -114,7 +114,7 @@ def under_timms_names(model: nn.Module, state_dict: dict[str, Tensor]) -> dict[s
     Wrappers' prefixes are removed, with what they do not enclose. timm's filter for the architecture converts names and
     shapes. Batch counts, which files older than PyTorch 0.4.1 lack, start at 0; they do not change an embedding.
     A network that was inflated to volumes has kernels [out, in, depth, height, width]. Summed over the depth they
-    compute of a slice what it computes of a volume that consists of this slice alone.
+    compute of a slice what it computes, away from the ends, of a volume that repeats this slice.
     """
     expected = model.state_dict()
     given = dict(state_dict)

@@ -17,8 +17,9 @@ from lungtl.evaluation.pooling import Fold
 from lungtl.runs.folder import METRICS, PREDICTIONS, read_json, read_yaml
 from lungtl.runs.naming import run_name
 from lungtl.runs.record import read_own_split
+from lungtl.settings.choices import actual_choices
 from lungtl.settings.errors import LungtlError
-from lungtl.settings.keys import actual_choices, config_key, meaning, override_key, read_fingerprints
+from lungtl.settings.keys import config_key, meaning, override_key, read_fingerprints
 from lungtl.sweeps.state import read_states
 
 
@@ -47,7 +48,7 @@ def find_runs(sweep: Path) -> list[FoldRun]:
     for path in (folder / ".hydra" for folder in read_states(sweep)):
         config, started = read_yaml(path / "config.yaml"), read_yaml(path / "hydra.yaml")["hydra"]
         overrides = list(map(str, started["overrides"]["task"]))
-        choices = actual_choices(started["runtime"]["choices"], overrides)
+        choices = actual_choices(started["runtime"]["choices"], config)
         derived = run_name(choices, [line for line in overrides if _names_setting(override_key(line))])
         split, seed = config["split"], config["seed"]
         split_seed, fold = split["seed"], split["fold"]

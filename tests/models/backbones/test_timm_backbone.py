@@ -56,11 +56,7 @@ def test_mean_std_and_size_are_those_of_timm() -> None:
     assert (resnet.input_size, lite.input_size, TimmBackbone("test_resnet", "none").input_size) == (224, 224, 160)
 
 
-def test_mean_and_std_may_be_given() -> None:
-    one = TimmBackbone("test_resnet", "none", mean=[0], std=[1])
-    assert (one.mean, one.std) == ((0, 0, 0), (1, 1, 1))
-    each = TimmBackbone("test_resnet", "none", mean=[0.1, 0.2, 0.3])
-    assert (each.mean, each.std) == ((0.1, 0.2, 0.3), TimmBackbone("test_resnet", "none").std)
+SPEC = {parts.TARGET: f"{TimmBackbone.__module__}.TimmBackbone", "name": "test_resnet", "weights": "none"}
 
 
 def checked(spec: dict[str, Any]) -> TimmBackbone:
@@ -69,20 +65,28 @@ def checked(spec: dict[str, Any]) -> TimmBackbone:
     return backbone
 
 
+def test_mean_and_std_may_be_given() -> None:
+    one = TimmBackbone("test_resnet", "none", mean=[0], std=[1])
+    assert (one.mean, one.std) == ((0, 0, 0), (1, 1, 1))
+    assert checked({**SPEC, "mean": ["0.5"]}).mean == (0.5, 0.5, 0.5)
+    each = TimmBackbone("test_resnet", "none", mean=[0.1, 0.2, 0.3])
+    assert (each.mean, each.std) == ((0.1, 0.2, 0.3), TimmBackbone("test_resnet", "none").std)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"mean": [0, 1]}, r"backbone\.mean=\[0, 1\]: expected 1 or 3 numbers"),
         ({"mean": 0}, r"backbone\.mean=0: input should be a valid list"),
         ({"mean": [float("nan")]}, r"backbone\.mean=nan: input should be"),
+        ({"std": [float("inf")]}, r"backbone\.std=inf: input should be less than or equal to 1"),
         ({"std": [1, 0, 1]}, r"backbone\.std=0: input should be greater than 0"),
         ({"std": ["x"]}, r"backbone\.std=x: input should be a valid number"),
     ],
 )
 def test_a_mean_or_std_that_does_not_fit_is_refused(given: dict[str, Any], message: str) -> None:
-    spec = {parts.TARGET: f"{TimmBackbone.__module__}.TimmBackbone", "name": "test_resnet", "weights": "none", **given}
     with pytest.raises(UsageError, match=message):
-        checked(spec)
+        checked({**SPEC, **given})
 
 
 def test_a_backbone_is_deterministic_and_sees_slices_one_by_one() -> None:
