@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
+from paired_tests import RANDOM, paired_tests
 
-from lungtl.evaluation.delong import compare_aurocs
-from lungtl.evaluation.estimate import Difference, Estimate, mean_and_sd
+from lungtl.evaluation.estimate import Estimate, mean_and_sd
 from lungtl.evaluation.figures.canvas import save
 from lungtl.evaluation.figures.intervals import dot_with_intervals
-from lungtl.evaluation.formatting import format_estimate, format_p_value, markdown_table
+from lungtl.evaluation.formatting import format_estimate, markdown_table
 from lungtl.evaluation.metrics import score
-from lungtl.evaluation.paired import holm
 from lungtl.runs.naming import differing
 from lungtl.sweeps.folds.pooled import ENSEMBLE
 
@@ -30,47 +29,51 @@ HERE = Path(__file__).parent
 CONTROLS = ("diameter", "size_density")
 """Controls of the data, the same for every setting; the probe is one too where the settings share the features."""
 
+IN_WORDS = {
+    r"image\.crop_mm=null ": "",
+    r"image\.crop_mm=(\d+)": r"\1 mm",
+    r"image\.crop=(\d+)": r"\1 pixels",
+    r"image\.size=(\d+)": r"as \1 x \1",
+}
+"""Overrides -> how figures call them."""
+
 
 def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
     """Write the study's README.md, table.csv and auroc.png; returns the folder."""
     documents = [document for sweep in sweeps for document in read_pooled(sweep)]
     several = len(documents) > 1
     labels = labelled([document["setting"] for document in documents]) if several else ["network"]
-    gains = [over_diameter(document) for document in documents]
-    corrected = holm([gain.p_value for gain in gains])
     probes = [document["controls"].get("probe") for document in documents]
     shared = (*CONTROLS, "probe") if several and all(probe == probes[0] for probe in probes) else CONTROLS
     rows, estimates = [], []
-    for number, (label, document, gain, p_value) in enumerate(zip(labels, documents, gains, corrected, strict=True)):
+    for number, (label, document) in enumerate(zip(labels, documents, strict=True)):
         following = documents[number + 1]["bag"]["n"] if number + 1 < len(documents) else None
         for title, scores in scored(label, document, shared, last=following != document["bag"]["n"]):
             auroc, folds = scores["metrics"]["auroc"], document["folds"]["auroc"]
-            image = title == label
             rows.append((
                 title, str(scores["n"]), str(scores["n_positive"]), text(auroc), text(scores["metrics"]["accuracy"]),
-                f"{folds['mean']:.3f} ± {folds['sd']:.3f}" if image else "",
-                f"{gain.difference:+.3f}, {format_p_value(p_value)}" if image and gain.difference is not None else "",
+                f"{folds['mean']:.3f} ± {folds['sd']:.3f}" if title == label else "",
             ))  # fmt: skip
             estimates.append(Estimate(auroc["value"], auroc["low"], auroc["high"], auroc["undefined"]))
     out.mkdir(parents=True, exist_ok=True)
-    header = (
-        "setting",
-        "cases",
-        "malignant",
-        "AUROC, pooled",
-        "accuracy at 0.5",
-        "AUROC, mean of folds",
-        "above the diameter",
-    )
+    header = ("setting", "cases", "malignant", "AUROC, pooled", "accuracy at 0.5", "AUROC, mean of folds")
     table = [header, *rows]
     pd.DataFrame(rows, columns=header).to_csv(out / "table.csv", index=False)
-    reference = documents[0]["controls"].get("diameter", {}).get("metrics", {}).get("auroc", {}).get("value")
+    reference = documents[-1]["controls"].get("diameter", {}).get("metrics", {}).get("auroc", {}).get("value")
     if len({document["bag"]["n"] for document in documents}) > 1:
         reference = None  # other cases have another one, which is a row
-    drawn = [number for number, row in enumerate(rows) if not several or not row[0].endswith(": probe")]
+    hidden = (": untrained", *([": probe"] if several else []))
+    drawn = [(row[0], estimate) for row, estimate in zip(rows, estimates, strict=True) if not row[0].endswith(hidden)]
+    titles = [row[0] for row in rows]
+    random = [
+        estimates[titles.index(f"{title}: untrained")] if f"{title}: untrained" in titles else None
+        for title, _ in drawn
+    ]
+    marks = [mark for mark, is_drawn in (("dashed: diameter alone", reference is not None),
+                                         ("hollow: random weights", any(random))) if is_drawn]  # fmt: skip
     figure = dot_with_intervals(
-        [short(rows[number][0]) for number in drawn], [estimates[number] for number in drawn], reference=reference,
-        xlabel="AUROC, out of fold" + ("" if reference is None else " (dashed: diameter alone)"),
+        [short(title) for title, _ in drawn], [estimate for _, estimate in drawn], reference=reference, controls=random,
+        xlabel="AUROC, out of fold" + (f" ({', '.join(marks)})" if marks else ""),
     )  # fmt: skip
     save(figure, out / "auroc.png")
     page = [
@@ -83,18 +86,23 @@ def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
         *markdown_table(table),
         "",
     ]
-    model = next((each for each in documents if each["setting_key"] == ENSEMBLE), documents[-1])
-    if (not several or model["setting_key"] == ENSEMBLE) and (rows_of_patients := by_patient(model)):
+    page += [
+        "Paired tests of AUROCs (DeLong, patients as clusters; p Holm-corrected over a column):",
+        "",
+        *markdown_table(paired_tests(name, labels, documents)),
+        "",
+    ]
+    if (model := recipe(documents)) and (rows_of_patients := by_patient(model)):
         columns = ("", "patients", "malignant", "AUROC", "accuracy at 0.5")
         page += ["Patients, by the highest prediction of their nodules:", "",
                  *markdown_table([columns, *rows_of_patients]), ""]  # fmt: skip
     if name == "seed_paper":
         page += [f"Accuracy at 0.5 on the training cases, mean of the folds: {training_accuracy(sweeps[0]):.3f}.", ""]
     if name == "transfer":
-        page += ["What each strategy adds to the same network frozen (DeLong's paired test, Holm-corrected), and "
-                 "how many parameters train.",
-                 "[benchmarks/transfer.csv](../../../benchmarks/transfer.csv) has the time of an epoch.", "",
-                 *markdown_table(additions(labels, documents)), ""]  # fmt: skip
+        parameters = [f"{document['trainable_parameters']:,}" for document in documents]
+        page += ["[benchmarks/transfer.csv](../../../benchmarks/transfer.csv) has the time of an epoch.", "",
+                 *markdown_table([("setting", "parameters that train"), *zip(labels, parameters, strict=True)]),
+                 ""]  # fmt: skip
     findings = yaml.safe_load((HERE / "results" / "findings.yaml").read_text(encoding="utf-8")).get(name, {})
     page += [line for title, finding in findings.items() for line in (f"**{title}**: {finding}", "")]
     folds, patients = len(documents[0]["folds"]["auroc"]["values"]), documents[0]["bag"]["n_patients"]
@@ -108,9 +116,8 @@ def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
         )
     page += [
         f"{folds}-fold cross-validation by patient, {patients} patients; {tested}",
-        "Intervals: bootstrap over patients of the pooled predictions. *Above the diameter*: DeLong's paired test on "
-        "them, patients as clusters, Holm-corrected over the settings. Both take the networks as given: other training "
-        "patients would give other networks, so true intervals are wider.",
+        "Intervals: bootstrap over patients of the pooled predictions. They and the paired tests take the networks as "
+        "given: other training patients would give other networks, so true intervals are wider.",
         "", f"`make results STUDIES={name}` writes this page.", "",
     ]  # fmt: skip
     (out / "README.md").write_text("\n".join(page), encoding="utf-8")
@@ -121,7 +128,16 @@ def labelled(settings: Sequence[str]) -> list[str]:
     """What distinguishes each setting, choices first; one with a `name=` of its own, a single word, keeps it."""
     derived = [setting for setting in settings if " " in setting]
     words = dict(zip(derived, differing(derived) if derived else [], strict=True))
+    if len(words) > 1 and any(own == setting for setting, own in words.items()):  # it has what all share, no more
+        words = {each: "network" if own == each else f"network {own}" for each, own in words.items()}
     return [" ".join(sorted(words.get(each, each).split(), key=lambda word: "=" in word)) for each in settings]
+
+
+def recipe(documents: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The setting that a study recommends: its ensemble, or the only one with ImageNet's weights."""
+    imagenet = [document for document in documents if RANDOM not in document["setting"].split()]
+    ensembles = [document for document in imagenet if document["setting_key"] == ENSEMBLE]
+    return ensembles[0] if ensembles else imagenet[0] if len(imagenet) == 1 else None
 
 
 def read_pooled(sweep: Path) -> list[dict[str, Any]]:
@@ -179,7 +195,9 @@ def scored(label: str, document: dict[str, Any], shared: Sequence[str], last: bo
 
 
 def short(setting: str) -> str:
-    """A setting for the figure: keys without their groups, in lines."""
+    """A setting for the figure: fields of view in words, other keys without their groups, in lines."""
+    for pattern, words in IN_WORDS.items():
+        setting = re.sub(pattern, words, setting)
     return textwrap.fill(re.sub(r"\b(\w+\.)+(?=\w+=)", "", setting), 30)
 
 
@@ -199,30 +217,6 @@ def training_accuracy(sweep: Path) -> float:
     return float(np.mean(accuracies))
 
 
-def additions(labels: Sequence[str], documents: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """A header, and what each setting's AUROC adds to that of its backbone frozen, and its parameters that train.
-
-    Args:
-        labels: of the settings: backbone, strategy.
-        documents: of the settings.
-    """
-    tables = {
-        label: document["predictions"].sort_values("bag_id") for label, document in zip(labels, documents, strict=True)
-    }
-    gains = {}
-    for label, table in tables.items():
-        frozen = f"{label.split()[0]} frozen"
-        if label != frozen:
-            gains[label] = compare_aurocs(
-                table["label"], table["probability"], tables[frozen]["probability"], table["patient_id"]
-            )
-    corrected = dict(zip(gains, holm([gain.p_value for gain in gains.values()]), strict=True))
-    added = {label: f"{gain.difference:+.3f}, {format_p_value(corrected[label])}" for label, gain in gains.items()}
-    parameters = [f"{document['trainable_parameters']:,}" for document in documents]
-    rows = zip(labels, (added.get(label, "") for label in labels), parameters, strict=True)
-    return [("setting", "AUROC added", "parameters that train"), *rows]
-
-
 def by_patient(document: dict[str, Any]) -> list[tuple[str, ...]]:
     """A row for each prediction of patients with several nodules, malignant if one is; none if each has one case."""
     table = document["predictions"]
@@ -237,13 +231,6 @@ def by_patient(document: dict[str, Any]) -> list[tuple[str, ...]]:
         counts = str(scores["n"]), str(scores["n_positive"])
         rows.append((names[column], *counts, *(text(scores["metrics"][name]) for name in ("auroc", "accuracy"))))
     return rows
-
-
-def over_diameter(document: dict[str, Any]) -> Difference:
-    """The network's pooled AUROC minus that of the diameter itself."""
-    table = document["predictions"]
-    diameter = table["diameter_mm"].astype(float)
-    return compare_aurocs(table["label"], table["probability"], diameter / (1 + diameter.max()), table["patient_id"])
 
 
 def question(name: str) -> list[str]:

@@ -7,6 +7,7 @@ from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lungtl.evaluation.estimate import Estimate
@@ -24,6 +25,7 @@ def dot_with_intervals(
     xlabel: str,
     title: str = "",
     reference: float | None = None,
+    controls: Sequence[Estimate | None] = (),
 ) -> Figure:
     """Draw a dot with its interval for each name, from top to bottom, with the numbers on the right.
 
@@ -33,6 +35,7 @@ def dot_with_intervals(
         xlabel: what the values are.
         title: of the figure.
         reference: a value marked by a dashed line, such as 0.5 for an AUROC or 0 for a difference.
+        controls: one per name, or none; drawn hollow and thin just below the name's own, without numbers.
 
     Returns:
         The figure, as high as it needs to be.
@@ -53,13 +56,12 @@ def dot_with_intervals(
     for label, height, estimate in zip(axes.get_yticklabels(), heights, estimates, strict=True):
         if estimate is None:
             label.set_fontweight("bold")
-            continue
-        if estimate.value is not None:
-            axes.plot(estimate.value, height, color=MODEL, marker="o", markersize=6)
-        if estimate.low is not None and estimate.high is not None:
-            axes.plot(
-                [estimate.low, estimate.high], [height, height], color=MODEL, linewidth=1.8, solid_capstyle="butt"
-            )
+        else:
+            _draw(axes, height, estimate, linewidth=1.8, size=6, fill=MODEL)
+    if controls:
+        for height, control in zip(heights, controls, strict=True):
+            if control is not None:
+                _draw(axes, height + 0.27, control, linewidth=0.8, size=4.5, fill="white")
     right = axes.secondary_yaxis("right")
     right.set_yticks(heights, [format_estimate(estimate) for estimate in estimates])
     right.tick_params(length=0)
@@ -67,6 +69,16 @@ def dot_with_intervals(
     if reference is not None:
         axes.axvline(reference, color=GREY, linewidth=1, linestyle="--", zorder=0)
     return figure
+
+
+def _draw(axes: Axes, height: float, estimate: Estimate, linewidth: float, size: float, fill: str) -> None:
+    """A dot, and a line from end to end of its interval."""
+    if estimate.value is not None:
+        axes.plot(estimate.value, height, color=MODEL, marker="o", markersize=size, markerfacecolor=fill, zorder=3)
+    if estimate.low is not None and estimate.high is not None:
+        axes.plot(
+            [estimate.low, estimate.high], [height, height], color=MODEL, linewidth=linewidth, solid_capstyle="butt"
+        )
 
 
 def subgroup_forest(rows: Sequence[Mapping[str, Any]], overall: float | None = None) -> Figure:

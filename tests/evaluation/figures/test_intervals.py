@@ -58,6 +58,16 @@ def test_each_name_has_its_dot_its_interval_and_its_numbers() -> None:
     assert figure.get_suptitle() == "Runs"
 
 
+def test_a_control_is_hollow_and_just_below_its_name() -> None:
+    estimates = [Estimate(0.7, 0.6, 0.9), Estimate(0.8, 0.75, 0.85)]
+    figure = dot_with_intervals(["a", "b"], estimates, xlabel="AUROC", controls=[None, Estimate(0.5, 0.4, 0.6)])
+    axes = figure.axes[0]
+    assert numbers(figure) == ["0.700 [0.600, 0.900]", "0.800 [0.750, 0.850]"]
+    assert dots(axes) == [(0.7, 0), (0.8, 1), (0.5, pytest.approx(1.27))]
+    np.testing.assert_allclose(line(axes, 5), [[0.4, 0.6], [1.27, 1.27]])
+    assert [axes.lines[i].get_markerfacecolor() == "white" for i in (0, 2, 4)] == [False, False, True]
+
+
 def test_names_of_several_lines_do_not_overlap() -> None:
     several = ["a", "b\nb\nb", "c\nc", "d", "e\ne\ne"]
     figure = dot_with_intervals(several, [bare(0.7)] * len(several), xlabel="AUROC")
