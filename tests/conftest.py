@@ -17,8 +17,10 @@ hypothesis.settings.load_profile("lungtl")
 COMMANDS = ("tests/commands/", "tests/training/test_killed.py", "tests/test_wheel.py")
 DATA = ("tests/sources/", "tests/benchmarks/", "tests/docs/", "tests/test_experiments.py")
 SWEEPS = ("tests/sweeps/test_launchers.py", "tests/sweeps/search/test_search.py")
-UNITS = (COMMANDS, DATA, SWEEPS)
-"""What one xdist worker runs together: some share runs, others LIDC-IDRI's annotations or a process that forks."""
+EXPORT = ("tests/export/",)
+UNITS = (COMMANDS, DATA, SWEEPS, EXPORT)
+"""What one xdist worker runs together: some share runs, others LIDC-IDRI's annotations, a process that forks, or what
+torch.onnx imports."""
 
 
 def _module(nodeid: str) -> str:

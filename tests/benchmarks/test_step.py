@@ -15,7 +15,7 @@ TINY = (
 )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_all_loops_do_the_same_work(tmp_path: Path) -> None:
     """After an epoch the weights are the same: same batches, loss, clipping and optimiser."""
     ours, loop, lightning = (Setting(tmp_path, *TINY, "freezing=frozen") for _ in range(3))
