@@ -27,7 +27,7 @@ def swept(data_dir: Path, run_id: str | None) -> Path:
 
 
 def config(data_dir: Path, out: Path | None = None, tracking: TrackingConfig = TRACKING) -> ReportConfig:
-    return ReportConfig(data_dir=data_dir, workers=1, sweep="s", out=out, title=None, tracking=tracking)
+    return ReportConfig(data_dir=data_dir, sweep="s", out=out, title=None, tracking=tracking)
 
 
 def test_a_report_in_the_sweeps_folder_goes_to_the_sweeps_run(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,37 +24,32 @@ LOCK = ".download.lock"
 
 
 def run(config: DownloadConfig) -> None:
-    """Log what will be downloaded, check the free space, download, and print the folder."""
+    """Log what is to be downloaded; unless it is a dry run, check the free space, download, and print the folder."""
     chosen = choose(config.scans, config.patients)
     incomplete = [series for series in chosen if not is_complete(series, config.root)]
-    _announce(chosen, incomplete, config.root)
+    missing, free = sum(missing_bytes(series, config.root) for series in incomplete), free_bytes(config.root)
+    log.info(
+        "LIDC-IDRI (CC BY 3.0) at the NCI Imaging Data Commons, index %s: %d CT series of %d patients, %d files, %s",
+        index_version(), len(chosen), len({series.patient_id for series in chosen}),
+        sum(series.n_files for series in chosen), format_size(sum(series.size for series in chosen)),
+    )  # fmt: skip
+    log.info(
+        "%s has %d of them; %d to download, %s; %s are free",
+        config.root, len(chosen) - len(incomplete), len(incomplete), format_size(missing), format_size(free),
+    )  # fmt: skip
     if config.dry_run:
         return
+    if missing > free:
+        raise LungtlError(
+            f"{format_size(missing)} to download, but {config.root} has {format_size(free)} free; choose fewer with "
+            "scans=N, or another disk with root=FOLDER"
+        )
     if incomplete:
         with _locked(config.root), bar("series") as progress:
             problems = fetch(incomplete, config.root, config.endpoint, progress)
         _report(problems, len(chosen))
     print(config.root)
     log.info("next: %s", typed("prepare", "dataset=lidc", assigned("dataset.root", config.root)))
-
-
-def _announce(chosen: Sequence[RemoteSeries], incomplete: Sequence[RemoteSeries], root: Path) -> None:
-    """Log the selection and the part that is missing; raise LungtlError if the disk is too small for it."""
-    log.info(
-        "LIDC-IDRI (CC BY 3.0) at the NCI Imaging Data Commons, index %s: %d CT series of %d patients, %d files, %s",
-        index_version(), len(chosen), len({series.patient_id for series in chosen}),
-        sum(series.n_files for series in chosen), format_size(sum(series.size for series in chosen)),
-    )  # fmt: skip
-    missing, free = sum(missing_bytes(series, root) for series in incomplete), free_bytes(root)
-    log.info(
-        "%s has %d of them; %d to download, %s; %s are free",
-        root, len(chosen) - len(incomplete), len(incomplete), format_size(missing), format_size(free),
-    )  # fmt: skip
-    if missing > free:
-        raise LungtlError(
-            f"{format_size(missing)} to download, but {root} has {format_size(free)} free; choose fewer with "
-            "scans=N, or another disk with root=FOLDER"
-        )
 
 
 def _report(problems: dict[RemoteSeries, str], n_chosen: int) -> None:

@@ -53,13 +53,13 @@ class Common(Strict):
     """Keys of every command."""
 
     data_dir: FullPath
-    workers: Annotated[int, Field(ge=1)] | Literal["auto"]
 
 
 class DatasetConfig(Common):
     """Keys of every command that reads a dataset."""
 
     dataset: Part
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"]
 
     @model_validator(mode="after")
     def _check_dataset(self) -> DatasetConfig:

@@ -260,7 +260,7 @@ def test_a_wrong_command_is_answered_in_a_line(overrides: list[str], said: str) 
 def config(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> DownloadConfig:
     fake_index.install(monkeypatch, cloud.home, cloud.rows)
     dataset = {"_target_": "lungtl.sources.lidc.LidcSource"}
-    return DownloadConfig(data_dir=cloud.home, workers=1, dataset=dataset, root=cloud.root, scans=3, patients=None,
+    return DownloadConfig(data_dir=cloud.home, dataset=dataset, root=cloud.root, scans=3, patients=None,
                           endpoint=cloud.server.endpoint, dry_run=False)  # fmt: skip
 
 
@@ -271,6 +271,7 @@ def test_nothing_is_fetched_where_there_is_no_room(
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=total - 1))
     with pytest.raises(LungtlError, match=r"0.1 MB to download, but .* has 0.1 MB free; .*scans=N"):
         command.run(config)
+    command.run(config.model_copy(update={"dry_run": True}))  # tells how much there is
     assert cloud.server.requests == []
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=total))
     command.run(config)

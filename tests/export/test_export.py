@@ -41,7 +41,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def files(bundle: Path) -> dict[str, Path]:
     paths = {"onnx": bundle / "out" / "model.onnx", "torch": bundle / "out" / "model.pt2"}
     for name, path in paths.items():
-        config = {"model": str(bundle), "trust": None, "format": name, "output": path, "data_dir": bundle, "workers": 1}
+        config = {"model": str(bundle), "trust": None, "format": name, "output": path, "data_dir": bundle}
         run(ExportConfig.model_validate(config))
     return paths
 

@@ -65,7 +65,7 @@ def series(folder: Path, number: int = 0, **tags: Any) -> str:
 def predict(model: Path | str, scans: Path, output: Path, **options: Any) -> Outputs:
     tracking = TrackingConfig(enabled=False, uri=None, experiment="e")
     config = PredictConfig(
-        data_dir=output.parent, workers=1, model=str(model), trust=None, input=scans, output=output,
+        data_dir=output.parent, model=str(model), trust=None, input=scans, output=output,
         tracking=tracking,
         **{"points": None, "dicom_out": False, "max_gap_mm": 10.0, "max_gb": 2.0, "follow_links": False,
            "accelerator": "cpu", **options},

@@ -22,7 +22,7 @@ def config(root: Path, **options: Any) -> PredictConfig:
     return PredictConfig.model_validate(
         {"model": str(root / "bundle"), "trust": None, "input": root / "in", "output": root / "out", "points": None,
          "dicom_out": True, "max_gap_mm": 10.0, "max_gb": 2.0, "follow_links": False, "accelerator": "cpu",
-         "data_dir": root, "workers": 1, "tracking": {"enabled": False, "uri": None, "experiment": "e"}, **options}
+         "data_dir": root, "tracking": {"enabled": False, "uri": None, "experiment": "e"}, **options}
     )  # fmt: skip
 
 

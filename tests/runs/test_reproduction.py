@@ -72,8 +72,6 @@ def test_the_same_code_packages_and_device_are_no_warning(tmp_path: Path, caplog
 def test_a_pruned_run_has_nothing_to_reproduce(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     (tmp_path / "pruned.json").write_text("2")
-    config = ReproduceConfig(
-        data_dir=tmp_path, workers=1, run=str(tmp_path), tolerance=0, features="cached", trust=None
-    )
+    config = ReproduceConfig(data_dir=tmp_path, run=str(tmp_path), tolerance=0, features="cached", trust=None)
     with pytest.raises(LungtlError, match="pruned"):
         run(config)

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("store")
 
 
 def sync_config(data_dir: Path, uri: str | None = None, run: str | None = None) -> SyncConfig:
-    return SyncConfig(data_dir=data_dir, workers=1, run=run, tracking=config(uri))
+    return SyncConfig(data_dir=data_dir, run=run, tracking=config(uri))
 
 
 @pytest.fixture
