@@ -105,7 +105,9 @@ def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
                  ""]  # fmt: skip
     findings = yaml.safe_load((HERE / "results" / "findings.yaml").read_text(encoding="utf-8")).get(name, {})
     page += [line for title, finding in findings.items() for line in (f"**{title}**: {finding}", "")]
-    folds, patients = len(documents[0]["folds"]["auroc"]["values"]), documents[0]["bag"]["n_patients"]
+    folds = len(documents[0]["folds"]["auroc"]["values"])
+    counts = [document["bag"]["n_patients"] for document in documents]
+    patients = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
     repeats = documents[0]["repeats"]
     tested = "every case is tested once, by a network that has seen neither it nor its patient."
     if len(repeats) > 1:
