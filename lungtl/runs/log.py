@@ -52,6 +52,24 @@ def logged(folder: Path, *, quiet: bool = False) -> Iterator[None]:
             console.setLevel(before)
 
 
+@contextmanager
+def repeats_omitted(name: str) -> Iterator[None]:
+    """Log each line of the module `name` once: the members of an ensemble share much of what they say."""
+    seen: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        known = len(seen)
+        seen.add(record.getMessage())
+        return len(seen) > known
+
+    logger = logging.getLogger(name)
+    logger.addFilter(is_new)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_new)
+
+
 def detail_level() -> int:
     """Level of messages that a terminal shows as a progress bar: printed without one, in train.log always."""
     return logging.DEBUG if sys.stderr.isatty() else logging.INFO

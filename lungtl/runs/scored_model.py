@@ -20,6 +20,7 @@ from lungtl.evaluation.controls import Controls, fit_controls
 from lungtl.evaluation.covariates import Regression
 from lungtl.models.bag_classifier import BagClassifier
 from lungtl.models.inference import Predictions, mean_predictions, pool_bags, predict_bags
+from lungtl.runs.log import repeats_omitted
 from lungtl.runs.model import Model
 from lungtl.settings.schema import EvaluateConfig
 from lungtl.training.feature_cache import cached_features
@@ -131,7 +132,8 @@ def scored_on(store: Store, model: Model, trained_with: pd.DataFrame | None, con
         LungtlError: the model's image.crop_mm does not suit the store.
     """
     if model.members:
-        members = tuple(scored_on(store, member, trained_with, config) for member in model.members)
+        with repeats_omitted(cached_features.__module__):
+            members = tuple(scored_on(store, member, trained_with, config) for member in model.members)
         controls = controls_of(model.config, trained_with)
         return replace(members[0], chosen=model.chosen, controls=controls, heatmaps=False, members=members,
                        slices_trained=model.config["slices_trained"])  # fmt: skip

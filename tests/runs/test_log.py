@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lungtl.runs.epochs import EpochLines, duration
-from lungtl.runs.log import LOG, logged
+from lungtl.runs.log import LOG, logged, repeats_omitted
 from lungtl.settings.errors import LungtlError
 
 log = logging.getLogger("lungtl.test")
@@ -42,6 +42,15 @@ def test_the_error_that_ends_a_run_is_logged_and_a_resumed_run_appends(tmp_path:
     assert "ERROR no epoch is usable\n" in text
     assert text.count("Traceback") == 1
     assert text.rstrip().endswith("ZeroDivisionError: division by zero")
+
+
+def test_what_all_members_of_an_ensemble_log_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with repeats_omitted(log.name):
+        for n in (1, 2, 1, 1):
+            log.info("features %d", n)
+    log.info("features 1")
+    assert caplog.messages == ["features 1", "features 2", "features 1"]
 
 
 def test_a_line_for_each_epoch(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
