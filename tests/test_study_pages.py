@@ -5,15 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from make_results import PLACES, STUDIES
 from paired_tests import RANDOM, difference, paired_tests, random_counterpart, reference_of
-from study_page import labelled, recipe, short
+from study_page import HERE, labelled, recipe, short
 
 from lungtl.evaluation.delong import compare_aurocs
 from lungtl.evaluation.formatting import format_p_value
 from lungtl.settings.checks import check
 from lungtl.settings.schema import TrainConfig
 
+RESULTS = HERE / "results"
 LINES = [(study, overrides) for study, sweeps in STUDIES.items() for overrides in sweeps]
 
 
@@ -37,6 +39,15 @@ def test_every_command_line_is_valid(study: str, overrides: list[str]) -> None:
 )
 def test_settings_are_called_by_what_distinguishes_them(settings: list[str], labels: list[str]) -> None:
     assert labelled(settings) == labels
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_page_says_what_findings_yaml_says(study: str) -> None:
+    findings = yaml.safe_load((RESULTS / "findings.yaml").read_text(encoding="utf-8"))[study]
+    page = (RESULTS / study / "README.md").read_text(encoding="utf-8").splitlines()
+    assert [line for line in page if line.startswith(("**Shown**", "**Not shown**"))] == [
+        f"**{title}**: {finding}" for title, finding in findings.items()
+    ]
 
 
 def test_figures_call_fields_of_view_by_their_size() -> None:
