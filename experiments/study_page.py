@@ -62,17 +62,16 @@ def write(name: str, sweeps: Sequence[Path], out: Path) -> Path:
     reference = documents[-1]["controls"].get("diameter", {}).get("metrics", {}).get("auroc", {}).get("value")
     if len({document["bag"]["n"] for document in documents}) > 1:
         reference = None  # other cases have another one, which is a row
-    hidden = (": untrained", *([": probe"] if several else []))
-    drawn = [(row[0], estimate) for row, estimate in zip(rows, estimates, strict=True) if not row[0].endswith(hidden)]
     titles = [row[0] for row in rows]
-    random = [
-        estimates[titles.index(f"{title}: untrained")] if f"{title}: untrained" in titles else None
-        for title, _ in drawn
-    ]
+    hidden = (": untrained", *([": probe"] if several else []))
+    drawn = [number for number, title in enumerate(titles) if not title.endswith(hidden) and not is_control(title)]
+    controls = [control_of(titles[number], titles) for number in drawn]
+    random = [None if control is None else estimates[titles.index(control)] for control in controls]
     marks = [mark for mark, is_drawn in (("dashed: diameter alone", reference is not None),
                                          ("hollow: random weights", any(random))) if is_drawn]  # fmt: skip
     figure = dot_with_intervals(
-        [short(title) for title, _ in drawn], [estimate for _, estimate in drawn], reference=reference, controls=random,
+        [short(titles[number]) for number in drawn], [estimates[number] for number in drawn], reference=reference,
+        controls=random,
         xlabel="AUROC, out of fold" + (f" ({', '.join(marks)})" if marks else ""),
     )  # fmt: skip
     save(figure, out / "auroc.png")
@@ -194,6 +193,18 @@ def scored(label: str, document: dict[str, Any], shared: Sequence[str], last: bo
     if last:
         rows += [(name.replace("_", " and "), scores) for name in shared if (scores := document["controls"].get(name))]
     return rows
+
+
+def is_control(title: str) -> bool:
+    """Whether a row is of frozen random weights, which figures draw below those of ImageNet's."""
+    return RANDOM in re.split(r"[ ,:]", title)
+
+
+def control_of(title: str, titles: Sequence[str]) -> str | None:
+    """The row of a setting's random weights: its control `untrained`, or the same setting without ImageNet's."""
+    label, comma, covariates = title.partition(",")
+    candidates = (f"{title}: untrained", f"{label} {RANDOM}{comma}{covariates}")
+    return next((candidate for candidate in candidates if candidate in titles), None)
 
 
 def short(setting: str) -> str:

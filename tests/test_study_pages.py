@@ -8,7 +8,7 @@ import pytest
 import yaml
 from make_results import PLACES, STUDIES
 from paired_tests import RANDOM, difference, paired_tests, random_counterpart, reference_of
-from study_page import HERE, labelled, recipe, short
+from study_page import HERE, control_of, is_control, labelled, recipe, short
 
 from lungtl.evaluation.delong import compare_aurocs
 from lungtl.evaluation.formatting import format_p_value
@@ -48,6 +48,14 @@ def test_a_page_says_what_findings_yaml_says(study: str) -> None:
     assert [line for line in page if line.startswith(("**Shown**", "**Not shown**"))] == [
         f"**{title}**: {finding}" for title, finding in findings.items()
     ]
+
+
+def test_figures_draw_random_weights_below_the_setting() -> None:
+    titles = ["a", "a, with size", "a: probe", f"a {RANDOM}", f"a {RANDOM}, with size", "b", "b: untrained", "c"]
+    assert [control_of(title, titles) for title in ("a", "a, with size", "b", "c")] == [
+        f"a {RANDOM}", f"a {RANDOM}, with size", "b: untrained", None
+    ]  # fmt: skip
+    assert [title for title in titles if is_control(title)] == [f"a {RANDOM}", f"a {RANDOM}, with size"]
 
 
 def test_figures_call_fields_of_view_by_their_size() -> None:
